@@ -1,0 +1,97 @@
+# Needs Python 3.12 or newer with pip and venv, and make. Everything else comes from the two lock
+# files, by hash, into .venv; only tools from there are used.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# What `make run` stores and reads back; the checkout itself by default.
+FILES ?= .
+# Further arguments for pytest: make test ARGS='-k digest'
+ARGS ?=
+# Test processes side by side. A file's tests stay together, for they share a server.
+JOBS ?= 2
+
+# The first of these that runs and is new enough. They are run, not only looked for: a shim of
+# pyenv may be there without the version behind it.
+PYTHONS := python3.13 python3.12 python3 python3.14 /usr/bin/python3
+SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
+  --no-emit-index-url --no-header --no-annotate
+
+.PHONY: help setup run test test-nats check fmt lint types schemas schemas-check bench lock clean
+
+help:
+	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
+	@echo 'make test           set up, and run every test'
+	@echo 'make check          what CI runs: lint, types, schema drift, tests with coverage'
+	@echo 'also: setup test-nats fmt lint types schemas bench lock clean'
+
+setup: $(INSTALLED)
+
+# Build back ends come first and are locked too: pip would fetch them without a hash (nkeys, which
+# nats-py wants, has no wheel, and this project is installed editable).
+$(INSTALLED): requirements-build.lock requirements.lock pyproject.toml
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+	  rm -rf $(VENV); \
+	  for python in $(PYTHON) $(PYTHONS); do \
+	    if $$python -c '$(SUITABLE)' 2>/dev/null; then \
+	      echo "Creating $(VENV) with $$($$python --version)"; \
+	      $$python -m venv $(VENV); break; \
+	    fi; \
+	  done; \
+	  if ! [ -x $(BIN)/python ]; then \
+	    echo 'No Python 3.12 or newer with venv was found; name one: make PYTHON=/path/to/python' >&2; \
+	    exit 1; \
+	  fi; \
+	fi
+	@echo 'Installing requirements.lock'
+	@$(PIP_INSTALL) --require-hashes -r requirements-build.lock
+	@$(PIP_INSTALL) --require-hashes --no-build-isolation -r requirements.lock
+	@$(PIP_INSTALL) --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup
+	@$(BIN)/holdfast up --demo $(FILES)
+
+# COVERAGE=1 adds the floor that pyproject.toml sets. `make check` ends with it.
+test: setup
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(COVERAGE),--cov --cov-report=term) $(ARGS)
+
+test-nats: setup
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m nats $(ARGS)
+
+check: lint types schemas-check
+	@$(MAKE) --no-print-directory test COVERAGE=1
+
+fmt: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lint: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+
+schemas: setup
+	$(BIN)/python -m holdfast.cli.schemas schemas
+
+schemas-check: setup
+	$(BIN)/python -m holdfast.cli.schemas --check schemas
+
+bench: setup
+	$(BIN)/holdfast bench blob
+
+# Needs uv. Both files together, for they must agree.
+lock:
+	$(UV_COMPILE) --extra embedded --extra bench --group dev pyproject.toml -o requirements.lock
+	printf '%s\n' 'setuptools>=68' 'hatchling>=1.27' editables | \
+	  $(UV_COMPILE) --constraint requirements.lock - -o requirements-build.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*

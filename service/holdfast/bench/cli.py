@@ -1,0 +1,116 @@
+"""``holdfast bench``: what to measure, from the command line. See the package for examples."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from holdfast.bench.promises import SMALL_BYTES, judge
+from holdfast.bench.report import print_report
+from holdfast.bench.run import BlobRun, run_blob_bench
+from holdfast.domain.limits import MIB
+from holdfast.errors import InvalidError
+
+app = App(name="bench", help="Measure, beside other clients.", help_format="plaintext")
+
+_SIZE_RE: Final = re.compile(r"(\d{1,15})\s*(|[kmg])(?:i?b)?", re.IGNORECASE | re.ASCII)
+_UNITS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB}
+_SYNCS: Final[dict[str, tuple[Literal["default", "always"], ...]]] = {
+    "default": ("default",),
+    "always": ("always",),
+    "both": ("default", "always"),
+}
+
+
+@app.command
+async def blob(
+    *,
+    size: str = "256MiB",
+    rounds: int = 5,
+    sync: Literal["default", "always", "both"] = "default",
+    requests: int = 2000,
+    blobs: int = 10_000,
+    memory: Annotated[bool, Parameter(negative="")] = False,
+    memory_size: str = "1GiB",
+    client_size: str = "4GiB",
+    workers: int = 2,
+    node_modules: Path | None = None,
+    directory: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Put and get blobs through workers, beside other clients on the same nats-server.
+
+    Starts a server, workers and clients of its own, in a directory of its own, and removes
+    everything afterwards. The status is 0 however fast or slow this machine is.
+
+    Parameters
+    ----------
+    size
+        Size of the large blob.
+    rounds
+        Puts and gets of it by each client; 0 leaves them out.
+    sync
+        How the server syncs: as it comes (every two minutes), always, or both in turn.
+    requests
+        Small requests of each kind; 0 leaves them out.
+    blobs
+        Blobs in the store when `has` is measured; 0 leaves it out.
+    memory
+        Measure memory too. It streams many GiB.
+    memory_size
+        What each of 8 clients streams through one worker.
+    client_size
+        What the one client streams whose memory is measured.
+    workers
+        Workers in the pool.
+    node_modules
+        A directory with @nats-io/transport-node and @nats-io/obj: measure nats.js too.
+    directory
+        Where to keep the run's files; the system's place for temporary files.
+    json
+        All figures as one JSON object, instead of tables.
+    """
+    run = BlobRun(
+        syncs=_SYNCS[sync],
+        size=parse_size(size),
+        rounds=_at_least("--rounds", rounds, 0),
+        small_size=SMALL_BYTES,
+        requests=_at_least("--requests", requests, 0),
+        in_flight=64,
+        blobs=_at_least("--blobs", blobs, 0),
+        has_requests=40,
+        workers=_at_least("--workers", workers, 1),
+        memory_size=parse_size(memory_size) if memory else 0,
+        client_size=parse_size(client_size) if memory else 0,
+        node_modules=node_modules,
+        directory=directory,
+    )
+    progress = Console(stderr=True)
+    with progress.status("starting") as status:
+        report = await run_blob_bench(run, status.update)
+    verdicts = judge(report)
+    if json:
+        figures = msgspec.to_builtins(report) | {"verdicts": msgspec.to_builtins(verdicts)}
+        sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
+    else:
+        print_report(Console(), report, verdicts)
+
+
+def parse_size(text: str) -> int:
+    """``64KiB``, ``256MiB``, ``1g`` or plain bytes. Raises InvalidError; at least one byte."""
+    match = _SIZE_RE.fullmatch(text.strip())
+    if match is None or int(match[1]) == 0:
+        raise InvalidError(f"{text!r} is not a size: 256MiB, 1GiB, or a number of bytes")
+    return int(match[1]) * _UNITS[match[2].lower()]
+
+
+def _at_least(flag: str, value: int, least: int) -> int:
+    if value < least:
+        raise InvalidError(f"{flag} is at least {least}")
+    return value

@@ -1,0 +1,306 @@
+"""The composition root: the one place that names concrete stores and puts the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from nats.nuid import NUID
+
+from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
+from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.handlers.blobs import BlobHandlers
+from holdfast.protocol.message import WIRE_VERSION
+from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.uploads import UploadLimits, UploadService
+from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.durability import Durability, check_server_version, probe_durability
+from holdfast.runtime.lifecycle import Chore, serve_until_stopped
+from holdfast.runtime.metrics import serve_metrics
+from holdfast.runtime.worker import Identity, Worker, part_subject
+from holdfast.stores.deployment import Deployment, check_deployment, write_deployment
+from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_files import create_disk_store
+from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.location import BucketLocation, DiskLocation, parse_location
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.object_store import ObjectBlobStore
+from holdfast.stores.provisioning import bucket_names, ensure_stream, object_stream, record_stream
+from holdfast.stores.wrappers import (
+    LimitedBlobStore,
+    MeasuredBlobStore,
+    RetryingBlobStore,
+    StoreMetrics,
+)
+from holdfast.transport.connection import Connection, connect
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.runtime.config import Config
+    from holdfast.stores.ports import BlobStore, RecordStore
+
+log = structlog.get_logger(__name__)
+_nuid = NUID()
+RENEW_SECONDS: Final = 5.0
+STORE_CONCURRENCY: Final = 1024
+STORE_ATTEMPTS: Final = 3
+STORE_RETRY_SECONDS: Final = 10.0
+STORE_FIRST_WAIT_SECONDS: Final = 0.05
+SWEEP_SECONDS: Final = 3600.0
+SWEEP_GRACE: Final = timedelta(hours=24)
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)  # noqa: TID251  (here the clock enters)
+
+
+def new_id() -> str:
+    """A fresh NUID: 22 of A-Z a-z 0-9."""
+    return _nuid.next().decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores of one deployment, and what has to be done for them now and then."""
+
+    blobs: BlobStore
+    packs: BlobStore
+    records: RecordStore
+    deployment: Deployment | None = None
+    chores: tuple[Chore, ...] = ()
+
+    async def check(self) -> None:
+        """Raises UnavailableError with what to change."""
+        await self.blobs.check()
+        await self.packs.check()
+        await self.records.check()
+        if self.deployment is not None:
+            await check_deployment(self.records, self.deployment)
+
+    async def aclose(self) -> None:
+        """Release what they hold."""
+        for store in (self.blobs, self.packs, self.records):
+            await store.aclose()
+
+
+def open_stores(url: str, prefix: str, jetstream: JetStream) -> Stores:
+    """The stores that ``url`` names; nothing is created but in memory. Raises InvalidError."""
+    location = parse_location(url)
+    if isinstance(location, BucketLocation):
+        names = bucket_names(location.bucket, prefix)
+        return Stores(
+            ObjectBlobStore(jetstream, names.blobs, new_id=new_id, clock=utc_now),
+            ObjectBlobStore(jetstream, names.packs, new_id=new_id, clock=utc_now),
+            KeyValueRecordStore(jetstream, names.records, new_id=new_id),
+            Deployment(blobs=names.blobs, packs=names.packs),
+        )
+    if isinstance(location, DiskLocation):
+        return _disk_stores(location)
+    return Stores(MemoryBlobStore(), MemoryBlobStore(), MemoryRecordStore(time.monotonic))
+
+
+def _disk_stores(location: DiskLocation) -> Stores:
+    blobs_root, packs_root, records_root = _disk_roots(location)
+    stores = (
+        DiskBlobStore(blobs_root, new_id=new_id, clock=utc_now),
+        DiskBlobStore(packs_root, new_id=new_id, clock=utc_now),
+        DiskRecordStore(records_root, new_id=new_id, clock=utc_now),
+    )
+
+    async def sweep() -> None:
+        for store in stores:
+            await store.sweep(utc_now(), SWEEP_GRACE)
+
+    return Stores(*stores, chores=(Chore("sweep_disk", SWEEP_SECONDS, sweep),))
+
+
+def _disk_roots(location: DiskLocation) -> tuple[Path, Path, Path]:
+    return location.root / BLOBS, location.root / PACKS, location.root / "records"
+
+
+async def init_store(config: Config) -> list[str]:
+    """Create the store's buckets where they are missing; a sentence about each.
+
+    Raises ConflictError when one is there that does not fit, UnavailableError.
+    """
+    location = parse_location(config.store)
+    if isinstance(location, DiskLocation):
+        for root in _disk_roots(location):
+            await asyncio.to_thread(create_disk_store, root)
+        return [f"{location.root} is a disk store"]
+    if not isinstance(location, BucketLocation):
+        return ["a memory store needs nothing"]
+    names = bucket_names(location.bucket, config.prefix)
+    connection = await connect(config.nats)
+    try:
+        check_server_version(_server_version(connection))
+        js = JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
+        lines = [
+            await ensure_stream(js, object_stream(names.blobs, location)),
+            await ensure_stream(js, object_stream(names.packs, location)),
+            await ensure_stream(js, record_stream(names.records, location)),
+        ]
+        records = KeyValueRecordStore(js, names.records, new_id=new_id)
+        deployment = Deployment(blobs=names.blobs, packs=names.packs)
+        return [*lines, await write_deployment(records, deployment)]
+    finally:
+        await connection.close()
+
+
+async def run_worker(config: Config) -> int:
+    """Answer requests until SIGTERM or SIGINT; the process's exit status.
+
+    0 after draining; 1 when the start-up checks fail or the connection is closed for good, so that
+    a supervisor starts another.
+    """
+    loop = asyncio.get_running_loop()
+    stop, lost = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        connection = await connect(config.nats, on_closed=lost.set, on_error=_log_error)
+    except HoldfastError as error:
+        _log_refusal(error)
+        return 1
+    try:
+        return await _serve(config, connection, stop, lost)
+    except HoldfastError as error:
+        _log_refusal(error)
+        return 1
+    finally:
+        with contextlib.suppress(Exception):
+            await connection.close()
+
+
+async def _serve(
+    config: Config, connection: Connection, stop: asyncio.Event, lost: asyncio.Event
+) -> int:
+    check_server_version(_server_version(connection))
+    durability = await probe_durability(config.monitor_url)
+    if config.require_sync and durability != "synced":
+        msg = (
+            f"require_sync is set and the server's writes are {durability}: set sync_interval: "
+            "always in its configuration, and monitor_url so that it can be seen"
+        )
+        raise UnavailableError(msg)
+    jetstream = JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
+    stores = open_stores(config.store, config.prefix, jetstream)
+    await stores.check()
+    with serve_metrics(config.metrics_host, config.metrics_port) as registry:
+        metrics = StoreMetrics.register(registry)
+        worker, uploads = _assemble(config, connection, stores, metrics, durability)
+        chores = (
+            Chore("renew_uploads", RENEW_SECONDS, uploads.renew),
+            Chore("sweep_uploads", config.upload_lease_seconds / 4, uploads.sweep),
+            *stores.chores,
+        )
+        try:
+            return await serve_until_stopped(
+                worker, chores, stop=stop, lost=lost, drain_seconds=config.drain_seconds
+            )
+        finally:
+            await uploads.aclose()
+            await stores.aclose()
+
+
+def _assemble(
+    config: Config,
+    connection: Connection,
+    stores: Stores,
+    metrics: StoreMetrics,
+    durability: Durability,
+) -> tuple[Worker, UploadService]:
+    worker_id = new_id()
+    max_payload = connection.max_payload
+    blobs = _wrapped(stores.blobs, metrics)
+    packs = _wrapped(stores.packs, metrics)
+    repository = BlobRepository(
+        {BLOBS: blobs, PACKS: packs}, max_inline_bytes=max_inline_bytes(max_payload)
+    )
+    uploads = UploadService(
+        blobs,
+        stores.records,
+        owner=worker_id,
+        part_size=part_bytes(max_payload),
+        new_id=new_id,
+        clock=utc_now,
+        monotonic=time.monotonic,
+        limits=UploadLimits(
+            max_uploads=config.max_uploads,
+            memory_bytes=config.upload_memory_bytes,
+            lease_seconds=config.upload_lease_seconds,
+        ),
+    )
+    handlers = BlobHandlers(
+        repository,
+        uploads,
+        part_subject=partial(part_subject, config.prefix, worker_id),
+    )
+    worker = Worker(
+        connection,
+        Dispatcher(
+            clock=utc_now,
+            monotonic=time.monotonic,
+            timeout_seconds=config.request_timeout_seconds,
+        ),
+        handlers.endpoints(),
+        _identity(config, worker_id, durability, max_payload),
+        prefix=config.prefix,
+        max_concurrent=config.max_concurrent_requests,
+        inbox_prefixes=config.inbox_prefixes,
+    )
+    return worker, uploads
+
+
+def _wrapped(store: BlobStore, metrics: StoreMetrics) -> BlobStore:
+    """``store`` with what is common to all: limits inside, then retries, counted as one."""
+    limited = LimitedBlobStore(
+        store, max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=STORE_CONCURRENCY
+    )
+    retrying = RetryingBlobStore(
+        limited,
+        attempts=STORE_ATTEMPTS,
+        timeout_seconds=STORE_RETRY_SECONDS,
+        first_wait_seconds=STORE_FIRST_WAIT_SECONDS,
+    )
+    return MeasuredBlobStore(retrying, metrics, time.monotonic)
+
+
+def _identity(config: Config, worker_id: str, durability: Durability, max_payload: int) -> Identity:
+    return Identity(
+        id=worker_id,
+        version=version("holdfast"),
+        started=utc_now().isoformat().replace("+00:00", "Z"),
+        metadata={
+            "node": config.node,
+            "wire": str(WIRE_VERSION),
+            "durability": durability,
+            "max_inline_bytes": str(max_inline_bytes(max_payload)),
+        },
+    )
+
+
+def _server_version(connection: Connection) -> str:
+    return str(connection.server_info.get("version", "0"))
+
+
+def _log_refusal(error: HoldfastError) -> None:
+    """A sentence for the operator; a traceback would not help."""
+    log.error("worker_not_started", code=error.code, detail=error.detail)
+
+
+def _log_error(error: Exception) -> None:
+    log.error("nats_error", error=str(error) or type(error).__name__)

@@ -1,0 +1,88 @@
+"""The ``holdfast`` command: one module per noun, loaded when its command is used.
+
+Every failure ends here, as one line on standard error and a documented exit status
+(``exit_codes``). A traceback means a bug.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from cyclopts import App, CycloptsError
+
+from holdfast.cli import exit_codes
+from holdfast.cli.output import say_error
+from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final = (
+    ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
+    ("status", "holdfast.cli.status:status", "The workers of the pool."),
+    ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
+    ("admin", "holdfast.cli.admin:app", "Set the store up."),
+    ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
+    ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
+    ("bench", "holdfast.bench.cli:app", "Measure, beside other clients."),
+)
+
+
+def build_app() -> App:
+    """The command line. Commands are imported when they are called."""
+    app = App(
+        name="holdfast",
+        help="Keeps blobs and snapshots for services that speak NATS.",
+        version=version("holdfast"),
+        help_format="plaintext",
+        exit_on_error=False,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, target, summary in COMMANDS:
+        app.command(target, name=name, help=summary)
+    app.register_install_completion_command(help="Install completion for the shell in use.")
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command ``arguments`` (``sys.argv`` by default); the exit status."""
+    _write_any_text()
+    try:
+        # Temporary files are removed on the way out, as they are after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        status = build_app()(arguments)
+        sys.stdout.flush()
+    except CycloptsError:
+        return exit_codes.USAGE  # the message has been written
+    except HoldfastError as error:
+        say_error(error.code, error.detail)
+        return exit_codes.exit_code_of(error)
+    except BrokenPipeError:
+        _forget_output()
+        return exit_codes.BROKEN_PIPE
+    except OSError as error:
+        say_error("failed", str(error))
+        return exit_codes.FAILURE
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    return status if isinstance(status, int) else exit_codes.OK
+
+
+def _write_any_text() -> None:
+    """File names need not be UTF-8, and a terminal need not know every letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """Nobody reads it any more, and the interpreter flushes it once more when it ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

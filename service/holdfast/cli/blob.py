@@ -1,0 +1,280 @@
+"""``holdfast blob``: one command per verb, for people and for scripts.
+
+Results go to standard output, a line each (or JSON with ``--json``); the exit status tells what
+went wrong (``exit_codes``). ``-`` is standard input or output.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import msgspec
+from cyclopts import App, Parameter
+
+from holdfast.cli import exit_codes
+from holdfast.cli.connection import connect
+from holdfast.cli.output import (
+    as_total,
+    human_bytes,
+    print_json,
+    print_line,
+    progress_bar,
+    say,
+    say_error,
+)
+from holdfast.cli.settings import ClientFlags
+from holdfast.domain.digest import Digest, parse_digest
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
+from holdfast.errors import InvalidError
+from holdfast.protocol.blobs import DEFAULT_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from holdfast.protocol.blobs import BlobEntry, BlobStored
+
+app = App(name="blob", help_format="plaintext")
+
+STANDARD = "-"
+
+
+def _not_an_option(_type: object, values: object) -> None:
+    """Lets ``-`` pass, which the parser takes for an option, and nothing else that looks so."""
+    for value in values if isinstance(values, list) else [values]:
+        if str(value).startswith("-") and value != STANDARD:
+            raise ValueError(f"there is no option {value}; a file of that name is ./{value}")
+
+
+_DASH = Parameter(allow_leading_hyphen=True, validator=_not_an_option)
+Json = Annotated[bool, Parameter(help="JSON, an object per line.", negative="")]
+
+
+@app.command
+async def put(
+    files: Annotated[list[str], _DASH],
+    /,
+    *,
+    type: Annotated[str, Parameter(help="Media type of the blobs.")] = DEFAULT_TYPE,  # noqa: A002 - the flag's name
+    digest: Annotated[str | None, Parameter(help="Refuse anything else than this.")] = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Store files, and print the digest of each. A blob that is there already is not sent twice.
+
+    A file that cannot be read is reported, and the others are stored; the status is then 1.
+
+    Parameters
+    ----------
+    files
+        Files; - is standard input.
+    """
+    if digest is not None and len(files) != 1:
+        raise InvalidError("--digest is for one file")
+    expected = None if digest is None else parse_digest(digest)
+    status = exit_codes.OK
+    async with await connect(flags) as connection:
+        with progress_bar("put", _total_size(files)) as advance:
+            for name in files:
+                source = sys.stdin.buffer if name == STANDARD else Path(name)
+                try:
+                    stored = await connection.put(
+                        source, type=type, digest=expected, progress=as_total(advance)
+                    )
+                except OSError as error:
+                    say_error("failed", f"{name}: {error.strerror or error}")
+                    status = exit_codes.FAILURE
+                    continue
+                _print_stored(name, stored, json=json)
+    return status
+
+
+def _print_stored(name: str, stored: BlobStored, *, json: bool) -> None:
+    if json:
+        print_json(msgspec.to_builtins(stored) | {"file": name})
+    else:
+        print_line(stored.digest, name)
+    sys.stdout.flush()
+
+
+def _total_size(files: Iterable[str]) -> int | None:
+    """What the files hold together, None where that cannot be known."""
+    try:
+        return sum(Path(name).stat().st_size for name in files if name != STANDARD) or None
+    except OSError:
+        return None
+
+
+@app.command
+async def get(
+    digest: str,
+    /,
+    *,
+    output: Annotated[str, _DASH, Parameter(name=("--output", "-o"), help="File.")] = STANDARD,
+    offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
+    length: Annotated[int | None, Parameter(help="How many bytes at most.")] = None,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Write a blob, or a range of it, to standard output or a file.
+
+    The file appears when every byte is there and has been checked, or not at all.
+    """
+    parsed = parse_digest(digest)
+    async with await connect(flags) as connection:
+        with _opened(output) as target, progress_bar("get", length) as advance:
+            await connection.get_to(
+                parsed, target, offset=offset, length=length, progress=as_total(advance)
+            )
+
+
+@contextmanager
+def _opened(output: str) -> Iterator[BinaryIO]:
+    """Where bytes go. A file is put in its place at the end, if all is well."""
+    if output == STANDARD:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(output)
+    if path.exists() and not path.is_file():  # a device or a pipe: nothing to replace
+        with path.open("wb") as device:
+            yield device
+        return
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+@app.command
+async def has(
+    digests: Annotated[list[str], _DASH], /, *, json: Json = False, flags: ClientFlags | None = None
+) -> int:
+    """Print those of the digests that are missing. Ends with 0 if none is, with 3 otherwise.
+
+    Parameters
+    ----------
+    digests
+        Digests; - reads them from standard input, one per line.
+    """
+    wanted = list(_parse_digests(digests))
+    missing: list[Digest] = []
+    async with await connect(flags) as connection:
+        for start in range(0, len(wanted), MAX_DIGESTS_PER_HAS):
+            page = wanted[start : start + MAX_DIGESTS_PER_HAS]
+            missing += [Digest(digest) for digest in await connection.has(page)]
+    if json:
+        print_json({"missing": missing})
+    else:
+        for digest in missing:
+            print_line(digest)
+    return exit_codes.NOT_FOUND if missing else exit_codes.OK
+
+
+def _parse_digests(digests: Iterable[str]) -> Iterator[Digest]:
+    for text in digests:
+        if text == STANDARD:
+            # The first word of a line, so that the output of `put` and of sha256sum can be piped.
+            yield from (parse_digest(line.split()[0]) for line in sys.stdin if line.strip())
+        else:
+            yield parse_digest(text)
+
+
+@app.command
+async def stat(digest: str, /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """Print what is recorded about a blob."""
+    parsed = parse_digest(digest)
+    async with await connect(flags) as connection:
+        answer = await connection.stat(parsed)
+    if json:
+        print_json(answer)
+        return
+    for key, value in msgspec.to_builtins(answer).items():
+        print_line(f"{key:12}", ", ".join(value) if isinstance(value, list) else value)
+
+
+@app.command
+async def ls(prefix: str = "", /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """List blobs: digest, size in bytes, time, type. Objects of other programs come by name.
+
+    Parameters
+    ----------
+    prefix
+        Only digests that start like this.
+    """
+    async with await connect(flags) as connection:
+        async for entry in connection.list(prefix):
+            if json:
+                print_json(entry)
+            else:
+                print_line(*_row(entry))
+
+
+def _row(entry: BlobEntry) -> tuple[str, ...]:
+    if entry.foreign:
+        return ("foreign".ljust(64), f"{entry.size:>12}", "-", entry.name or "")
+    return (entry.digest or "", f"{entry.size:>12}", entry.created_at, entry.type)
+
+
+@app.command
+async def rm(
+    digests: Annotated[list[str], _DASH], /, *, json: Json = False, flags: ClientFlags | None = None
+) -> None:
+    """Delete blobs. One that is not there counts as deleted.
+
+    Parameters
+    ----------
+    digests
+        Digests; - reads them from standard input, one per line.
+    """
+    parsed = list(_parse_digests(digests))
+    async with await connect(flags) as connection:
+        for digest in parsed:
+            deleted = await connection.delete(digest)
+            if json:
+                print_json({"digest": digest, "deleted": deleted})
+            else:
+                print_line(digest, "deleted" if deleted else "was not there")
+
+
+@app.command
+async def verify(
+    digest: str | None = None,
+    /,
+    *,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Have workers read back one blob, or all, and compare every byte. Ends with 5 on damage.
+
+    Parameters
+    ----------
+    digest
+        The blob; all blobs when left out.
+    """
+    parsed = None if digest is None else parse_digest(digest)
+    checked = size = damaged = 0
+    async with await connect(flags) as connection:
+        with progress_bar("verify", None) as advance:
+            async for report in connection.verify(parsed):
+                checked += report.checked
+                size += report.bytes
+                damaged += len(report.damaged)
+                advance(report.bytes)
+                for blob in report.damaged:
+                    if json:
+                        print_json(blob)
+                    else:
+                        print_line(blob.digest, blob.code, blob.detail)
+    if json:
+        print_json({"checked": checked, "bytes": size, "damaged": damaged})
+    else:
+        say(f"{checked} checked, {human_bytes(size)}, {damaged} damaged")
+    return exit_codes.CORRUPT if damaged else exit_codes.OK

@@ -1,0 +1,29 @@
+"""``holdfast config``: what a worker started the same way would be told, and by whom."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.cli.output import print_json, print_line
+from holdfast.cli.settings import WorkerFlags
+
+
+def config(*, json: bool = False, flags: WorkerFlags | None = None) -> None:
+    """Print every setting with its source. Secrets are masked.
+
+    Parameters
+    ----------
+    json
+        One object: key to value and source.
+    """
+    loaded = (flags or WorkerFlags()).load()
+    if json:
+        print_json({k: {"value": value, "source": source} for k, value, source in loaded.values()})
+        return
+    rows = [
+        (key, msgspec.json.encode(value).decode(), source) for key, value, source in loaded.values()
+    ]
+    key_width = max(len(key) for key, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    for key, value, source in rows:
+        print_line(f"{key:{key_width}}", f"{value:{value_width}}", source)

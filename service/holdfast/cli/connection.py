@@ -1,0 +1,18 @@
+"""The client of a command, as its flags say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast import client
+from holdfast.cli.settings import ClientFlags
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+
+async def connect(flags: ClientFlags | None) -> Client:
+    """A connected client. ``flags`` is None when none was given. Raises as ``client.connect``."""
+    given = flags or ClientFlags()
+    config = given.load().config
+    return await client.connect(config.nats, prefix=config.prefix, timeout_seconds=given.timeout)

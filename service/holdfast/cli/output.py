@@ -1,0 +1,95 @@
+"""What commands write: results to standard output, everything else to standard error.
+
+Text that comes from file names or from a bucket is escaped before it reaches a terminal. A progress
+bar appears only on a terminal, and never between results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from holdfast.runtime.logs import escape_control
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def print_line(*columns: object) -> None:
+    """One line of results, its columns two spaces apart."""
+    print("  ".join(escape_control(str(column)) for column in columns))
+
+
+def print_json(value: Any) -> None:
+    """``value`` (plain, or a message) as one line of JSON, all ASCII."""
+    print(json.dumps(msgspec.to_builtins(value)))
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, on standard error."""
+    print("\n".join(escape_control(line) for line in text.split("\n")), file=sys.stderr)
+
+
+def say_error(code: str, detail: str) -> None:
+    """Why the command fails, on standard error."""
+    say(f"holdfast: {code}: {detail}")
+
+
+def stderr_console() -> Console:
+    """For tables and bars that are not results."""
+    return Console(stderr=True)
+
+
+def human_bytes(size: float) -> str:
+    """``size`` with a binary unit: ``4.0 MiB``."""
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A function to be told of further bytes. Draws only when standard error is a terminal."""
+    console = stderr_console()
+    if not console.is_terminal:
+        yield lambda _bytes: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda more: progress.update(task, advance=more)
+
+
+def as_total(advance: Callable[[int], None]) -> Callable[[int, int | None], None]:
+    """``advance`` as the client's progress callback, which tells totals and may start again."""
+    done = 0
+
+    def update(now: int, _total: int | None) -> None:
+        nonlocal done
+        advance(now - done)
+        done = now
+
+    return update

@@ -1,0 +1,132 @@
+"""The flags that set what a file or the environment could set too.
+
+Names, types and help of the flags follow ``Config`` and ``NatsOptions``; a test compares them. A
+flag that is not given is None, and the next source counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
+
+from cyclopts import Group, Parameter
+from msgspec import Meta
+
+from holdfast.runtime.config import Config, LoadedConfig, load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CONNECTION: Final = Group("Connection", sort_key=10)
+_SETTINGS: Final = Group("Settings", sort_key=11)
+_CONFIG_TYPES: Final = get_type_hints(Config, include_extras=True)
+
+
+def _nats(description: str, *names: str) -> Parameter:
+    return Parameter(name=names or None, help=description, group=_CONNECTION)
+
+
+def _setting(name: str) -> Parameter:
+    """The flag of ``Config.name``, with the help text that stands there."""
+    notes = getattr(_CONFIG_TYPES[name], "__metadata__", ())
+    texts = [note.description for note in notes if isinstance(note, Meta) and note.description]
+    return Parameter(help=texts[0] if texts else "", group=_SETTINGS, negative="")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ConnectionFlags:
+    """How to reach NATS: spelled and meant as for the ``nats`` command."""
+
+    config: Annotated[
+        Path | None, _nats("TOML file with settings; $HOLDFAST_CONFIG names one too.")
+    ] = None
+    server: Annotated[str | None, _nats("NATS servers, separated by commas.", "--server", "-s")] = (
+        None
+    )
+    context: Annotated[str | None, _nats("NATS context.")] = None
+    connection_name: Annotated[str | None, _nats("Name of the connection, for monitoring.")] = None
+    user: Annotated[str | None, _nats("User, or a token.")] = None
+    password: Annotated[str | None, _nats("Password.")] = None
+    token: Annotated[str | None, _nats("Token.")] = None
+    creds: Annotated[str | None, _nats("File with credentials.")] = None
+    nkey: Annotated[str | None, _nats("File with an nkey's seed.")] = None
+    tls_ca: Annotated[str | None, _nats("Certificate authorities.", "--tls-ca", "--tlsca")] = None
+    tls_cert: Annotated[str | None, _nats("Certificate.", "--tls-cert", "--tlscert")] = None
+    tls_key: Annotated[str | None, _nats("Its private key.", "--tls-key", "--tlskey")] = None
+    tls_first: Annotated[
+        bool | None,
+        Parameter(
+            name=("--tls-first", "--tlsfirst"),
+            help="Start TLS before the server's greeting.",
+            group=_CONNECTION,
+            negative="",
+        ),
+    ] = None
+    inbox_prefix: Annotated[str | None, _nats("Prefix of reply subjects.")] = None
+    prefix: Annotated[str | None, _setting("prefix")] = None
+
+    def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
+        """The configuration, with these flags and ``more`` on top. Raises InvalidError."""
+        flags = {_KEYS[flag.name]: getattr(self, flag.name) for flag in fields(ConnectionFlags)}
+        path = flags.pop(_KEYS["config"])
+        return load_config(flags=flags | dict(more or {}), config_file=path)
+
+
+_KEYS: Final = {
+    flag.name: flag.name if flag.name in {"config", "prefix"} else f"nats.{flag.name}"
+    for flag in fields(ConnectionFlags)
+} | {"server": "nats.servers", "connection_name": "nats.name"}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ClientFlags(ConnectionFlags):
+    """Also how patient to be: for the commands that ask workers."""
+
+    timeout: Annotated[float, _nats("Seconds to wait for an answer.")] = 30
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class StoreFlags(ConnectionFlags):
+    """Also where the blobs are: for the commands that reach the store itself."""
+
+    store: Annotated[str | None, _setting("store")] = None
+
+    def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
+        """As above."""
+        return super().load({"store": self.store} | dict(more or {}))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WorkerFlags(StoreFlags):
+    """Every setting there is."""
+
+    node: Annotated[str | None, _setting("node")] = None
+    apps: Annotated[str | None, _setting("apps")] = None
+    max_concurrent_requests: Annotated[int | None, _setting("max_concurrent_requests")] = None
+    max_uploads: Annotated[int | None, _setting("max_uploads")] = None
+    upload_memory_bytes: Annotated[int | None, _setting("upload_memory_bytes")] = None
+    upload_lease_seconds: Annotated[float | None, _setting("upload_lease_seconds")] = None
+    request_timeout_seconds: Annotated[float | None, _setting("request_timeout_seconds")] = None
+    drain_seconds: Annotated[float | None, _setting("drain_seconds")] = None
+    inbox_prefixes: Annotated[tuple[str, ...] | None, _setting("inbox_prefixes")] = None
+    require_sync: Annotated[bool | None, _setting("require_sync")] = None
+    monitor_url: Annotated[str | None, _setting("monitor_url")] = None
+    log_format: Annotated[Literal["auto", "console", "json"] | None, _setting("log_format")] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, _setting("log_level")
+    ] = None
+    metrics_port: Annotated[int | None, _setting("metrics_port")] = None
+    metrics_host: Annotated[str | None, _setting("metrics_host")] = None
+
+    def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
+        """As above."""
+        known = {flag.name for flag in fields(StoreFlags)}
+        own = {
+            flag.name: getattr(self, flag.name) for flag in fields(self) if flag.name not in known
+        }
+        return super().load(own | dict(more or {}))

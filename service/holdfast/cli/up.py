@@ -1,0 +1,227 @@
+"""``holdfast up``: a nats-server and a pool of workers on this machine, with one command.
+
+Everything lies in one data directory and ends with this process. Ctrl-C and SIGTERM drain the
+workers, then stop the server; a second one does not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from holdfast import client
+from holdfast.bootstrap import init_store
+from holdfast.cli import demo as demonstration
+from holdfast.cli import exit_codes
+from holdfast.cli.output import print_line, say
+from holdfast.errors import InvalidError, UnavailableError
+from holdfast.runtime.config import Config, load_config
+from holdfast.runtime.embedded import EmbeddedServer
+from holdfast.runtime.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+DEFAULT_PORT: Final = 4222
+MAX_WORKERS: Final = 64
+READY_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.1
+_WATCH_SECONDS: Final = 0.5
+
+
+def up(
+    *,
+    data_dir: Annotated[Path, Parameter(help="Where everything is kept.")] = Path(".holdfast"),
+    port: Annotated[
+        int | None, Parameter(help="Port of nats-server; 4222, or a free one if that is taken.")
+    ] = None,
+    workers: Annotated[int, Parameter(help="How many workers to run.")] = 2,
+    demo: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="Files and directories to store and read back first.",
+            consume_multiple=True,
+            negative="",
+        ),
+    ] = None,
+    exit_after_demo: Annotated[
+        bool,
+        Parameter(help="End after that; 0 if every byte came back. Files: here.", negative=""),
+    ] = False,
+) -> int:
+    """Run a nats-server and workers until Ctrl-C.
+
+    The server listens on 127.0.0.1 and syncs every write. A worker that dies is started again.
+    """
+    if not 1 <= workers <= MAX_WORKERS:
+        raise InvalidError(f"--workers is 1 to {MAX_WORKERS}")
+    roots = demo or ([Path()] if exit_after_demo else None)
+    directory = data_dir.expanduser().absolute()
+    # In this thread: see runtime.child.
+    with EmbeddedServer.start(directory, port=_choose_port(port)) as server:
+        machine = _Machine(server, directory, [f"worker-{n + 1}" for n in range(workers)])
+        return asyncio.run(machine.run(roots, exit_after_demo=exit_after_demo))
+
+
+def _choose_port(wanted: int | None) -> int:
+    """``wanted``; or the usual one if nobody has it; or 0, any."""
+    if wanted is not None:
+        return wanted
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            return 0
+    return DEFAULT_PORT
+
+
+class _Machine:
+    """The server, the pool and a client of them, for as long as ``up`` runs."""
+
+    def __init__(self, server: EmbeddedServer, directory: Path, nodes: list[str]) -> None:
+        self._server = server
+        self._directory = directory
+        self._nodes = nodes
+        environment = _environment(server)
+        self._config: Config = load_config(environ=environment).config
+        self._pool = WorkerPool(
+            environment, directory, drain_seconds=self._config.drain_seconds, announce=say
+        )
+
+    async def run(self, roots: list[Path] | None, *, exit_after_demo: bool) -> int:
+        """The exit status. Raises what a step raises, after everything has been stopped."""
+        stopped = self._stop_on_signal()
+        async with self._pool:
+            failed = asyncio.create_task(self._watch_server())
+            work = asyncio.create_task(self._work(roots, stay=not exit_after_demo))
+            waiting = asyncio.create_task(stopped.wait())
+            tasks = (failed, work, waiting)
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if failed.done():
+                    failed.result()
+                if work.done():
+                    return work.result()
+                say("Stopping: the workers finish what they have begun")
+                return exit_codes.OK if not exit_after_demo else exit_codes.INTERRUPTED
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, roots: list[Path] | None, *, stay: bool) -> int:
+        for line in await init_store(self._config):
+            say(line)
+        status = exit_codes.OK
+        async with await client.connect(
+            self._config.nats, prefix=self._config.prefix
+        ) as connection:
+            if roots is not None:
+                status = await self._demonstrate(connection, roots)
+            if not stay:
+                return status
+            await self._start(connection, self._nodes)
+        self._tell()
+        await asyncio.Event().wait()
+        return status
+
+    async def _demonstrate(self, connection: Client, roots: list[Path]) -> int:
+        """Through the first worker in, through the others out."""
+        first, *others = self._nodes
+        demo = demonstration.Demo()
+        files = list(demonstration.find_files(roots, besides=self._directory, skipped=demo.skipped))
+        await self._start(connection, [first])
+        await demonstration.put_files(connection, files, demo)
+        if others:
+            await self._start(connection, others)
+            await self._pool.stop(first)
+        await demonstration.read_back(connection, demo)
+        demonstration.report(demo)
+        return exit_codes.OK if demo.succeeded else exit_codes.FAILURE
+
+    async def _start(self, connection: Client, nodes: list[str]) -> None:
+        """Start those of ``nodes`` that do not run, and wait until all of them serve."""
+        starting = [node for node in nodes if node not in self._pool.nodes]
+        for node in starting:
+            await self._pool.start(node)
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while set(nodes) - await _answering(connection):
+                    for node in starting:
+                        self._pool.check(node)
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError as error:
+            raise UnavailableError(f"the workers do not serve after {READY_SECONDS:g} s") from error
+
+    async def _watch_server(self) -> None:
+        while (status := self._server.exit_status()) is None:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(_WATCH_SECONDS)
+        raise UnavailableError(
+            f"nats-server ended with status {status}; {self._server.log_file}:\n"
+            f"{self._server.log_tail()}"
+        )
+
+    def _stop_on_signal(self) -> asyncio.Event:
+        stopped = asyncio.Event()
+
+        def stop() -> None:
+            if stopped.is_set():
+                self._pool.kill()
+            stopped.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop)
+        return stopped
+
+    def _tell(self) -> None:
+        holdfast = _own_command()
+        print_line(f"holdfast is up: {len(self._nodes)} workers, {self._server.url}")
+        print_line(f"Data and logs are in {self._directory}")
+        print_line("")
+        print_line("Try, in another terminal:")
+        print_line(f"  export NATS_URL={self._server.url}")
+        print_line(f"  echo hello | {holdfast} blob put -")
+        print_line(f"  {holdfast} blob ls")
+        print_line(f"  {holdfast} status")
+        print_line("and with the nats command, if you have it:")
+        print_line("  nats req blob.put --no-templates hello")
+        print_line("  nats req blob.list '{}'")
+        print_line("  nats micro ls")
+        print_line("")
+        print_line("Ctrl-C drains the workers and stops.")
+        sys.stdout.flush()
+
+
+async def _answering(connection: Client) -> set[str]:
+    return {worker.metadata.get("node", "") for worker in await connection.workers()}
+
+
+def _environment(server: EmbeddedServer) -> dict[str, str]:
+    """This process's environment, but for this server, and none of another one's credentials."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # Workers on one machine cannot share a port for their metrics.
+        if not name.startswith("NATS_") and name not in {"HOLDFAST_NODE", "HOLDFAST_METRICS_PORT"}
+    }
+    return kept | {"NATS_URL": server.url, "HOLDFAST_MONITOR_URL": server.monitor_url}
+
+
+def _own_command() -> str:
+    """How this command was called, for the reader to repeat."""
+    called = Path(sys.argv[0])
+    if called.name != "holdfast":
+        return f"{shlex.quote(sys.executable)} -m holdfast"
+    if called.is_relative_to(Path.cwd()):
+        return shlex.quote(str(called.relative_to(Path.cwd())))
+    return shlex.quote(str(called))

@@ -1,0 +1,420 @@
+"""The client: puts, reads and looks up blobs by asking the pool. It never reaches the store itself.
+
+async with await holdfast.connect() as hf:
+    stored = await hf.put(Path("photo.jpg"), type="image/jpeg")
+    await hf.get_to(stored.digest, Path("copy.jpg"))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import os
+import secrets
+from contextlib import aclosing
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
+
+import msgspec
+
+from holdfast.client.download import Download
+from holdfast.client.requests import Requester
+from holdfast.client.sources import blocks, pieces, size_of
+from holdfast.client.upload import Upload
+from holdfast.domain.digest import digest_of, parse_digest
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
+from holdfast.errors import CorruptError, TooLargeError
+from holdfast.protocol.blobs import (
+    DEFAULT_TYPE,
+    DELETE_BLOB,
+    HAS_BLOBS,
+    LIST_BLOBS,
+    PUT_BLOB,
+    STAT_BLOB,
+    VERIFY_BLOBS,
+    BlobEntry,
+    BlobStat,
+    BlobStored,
+    DeleteBlob,
+    GetBlob,
+    HasBlobs,
+    ListBlobs,
+    OpenUpload,
+    PutBlob,
+    StatBlob,
+    VerifyBlobs,
+    VerifyReport,
+)
+from holdfast.transport import connection as transport
+from holdfast.transport.contexts import options_from_environment
+from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_no_responders
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from types import TracebackType
+
+    from holdfast.client.sources import Source
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.message import Message
+
+type Progress = Callable[[int, int | None], None]
+
+DEFAULT_TIMEOUT_SECONDS: Final = 30.0
+_LIST_PAGE: Final = 1000
+_VERIFY_PAGE: Final = 1000
+_VERIFY_SECONDS: Final = 120.0
+_VERIFY_BYTES_PER_SECOND: Final = 50 * 1000 * 1000
+"""How slowly a worker may read one blob back, at the worst."""
+
+_DIGEST_JSON_BYTES: Final = 67
+_DISCOVERY_SUBJECT: Final = "$SRV.STATS.holdfast"
+_DISCOVERY_SECONDS: Final = 0.5
+_DISCOVERY_WAITS: Final = 4
+_UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class EndpointInfo(msgspec.Struct, frozen=True):
+    """What a worker says of one endpoint (ADR-32)."""
+
+    name: str
+    subject: str
+    num_requests: int = 0
+    num_errors: int = 0
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """What a worker says of itself (ADR-32 STATS)."""
+
+    name: str
+    id: str
+    version: str
+    started: str = ""
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    endpoints: list[EndpointInfo] = msgspec.field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has answered."""
+        return sum(endpoint.num_requests for endpoint in self.endpoints)
+
+    @property
+    def errors(self) -> int:
+        """How many of them with an error."""
+        return sum(endpoint.num_errors for endpoint in self.endpoints)
+
+
+class Client:
+    """A connection to a pool of workers. Use it from the event loop that made it."""
+
+    def __init__(self, connection: Connection, requester: Requester) -> None:
+        """Made by ``connect``."""
+        self._connection = connection
+        self._requester = requester
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection. May be repeated."""
+        await self._connection.close()
+
+    async def put(
+        self,
+        source: Source,
+        *,
+        type: str = DEFAULT_TYPE,  # noqa: A002  (the wire's word)
+        digest: str | None = None,
+        progress: Progress | None = None,
+    ) -> BlobStored:
+        """Store bytes, the file at a path, what a file object gives, or an async iterator's bytes.
+
+        Memory is bounded whatever the size. With ``digest``, other bytes are refused, and none are
+        sent when that blob is stored already. ``progress`` is told (bytes done, bytes in all or
+        None). A worker that dies meanwhile is replaced without the caller noticing.
+
+        Raises InvalidError (another digest), TooLargeError, QuotaExceededError, RateLimitedError,
+        UnavailableError (surely not stored), OutcomeUnknownError.
+        """
+        expected = parse_digest(digest) if digest is not None else None
+        size = size_of(source)
+        async with aclosing(_generator(blocks(source))) as incoming:
+            head, is_all = await _take(incoming, max_inline_bytes(self._connection.max_payload))
+            if is_all:
+                data = head[0] if len(head) == 1 else memoryview(b"".join(head))
+                try:
+                    stored = await self._put_inline(data, type, expected)
+                except TooLargeError:
+                    head, size = [data], len(data)  # the worker's server takes less than ours
+                else:
+                    if progress is not None:
+                        progress(len(data), len(data))
+                    return stored
+            request = OpenUpload(size=size, digest=expected, type=type)
+            return await self._put_in_parts(request, _chain(head, incoming), progress)
+
+    async def _put_in_parts(
+        self,
+        request: OpenUpload,
+        incoming: AsyncIterator[memoryview],
+        progress: Progress | None,
+    ) -> BlobStored:
+        upload = Upload(self._requester, progress=progress)
+        present = await upload.open(request)
+        if present is not None:
+            return present
+        parts = pieces(incoming, upload.part_size)
+        async with aclosing(_generator(parts)) as sized:
+            return await upload.send(sized)
+
+    async def _put_inline(self, data: memoryview, type_: str, expected: str | None) -> BlobStored:
+        digest = digest_of(data)
+        request = PutBlob(digest=expected or digest, type=type_)
+        stored = await self._requester.ask(PUT_BLOB, request, data)
+        if stored.digest != digest:
+            msg = f"sent {digest}, but {stored.digest} was stored"
+            raise CorruptError(msg)
+        return stored
+
+    async def get(
+        self,
+        digest: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: Progress | None = None,
+    ) -> bytes:
+        """The bytes of a blob, or a range of them; past its end there are none.
+
+        A whole blob is checked against its digest; a range against its length only.
+        Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
+        """
+        stream = self.stream(digest, offset=offset, length=length, progress=progress)
+        async with aclosing(_generator(stream)) as incoming:
+            return b"".join([piece async for piece in incoming])
+
+    async def stream(
+        self,
+        digest: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncIterator[memoryview]:
+        """As ``get``, piece by piece, in bounded memory.
+
+        The last piece of a whole blob comes only once all bytes are found right; whoever stops
+        before it has bytes that nobody checked.
+        """
+        request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
+        download = Download(self._requester, request)
+        async with aclosing(_generator(download.stream(progress))) as incoming:
+            async for piece in incoming:
+                yield piece
+
+    async def get_to(
+        self,
+        digest: str,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write a blob, or a range, to a path or file object; how many bytes.
+
+        A path appears only when all bytes are there and right; it replaces what was there. Raises
+        as ``get``, and OSError.
+        """
+        stream = self.stream(digest, offset=offset, length=length, progress=progress)
+        async with aclosing(_generator(stream)) as incoming:
+            if isinstance(target, str | os.PathLike):
+                return await _write_path(Path(target), incoming)
+            return await _write_all(target, incoming)
+
+    async def has(self, digests: Iterable[str]) -> list[str]:
+        """Which of ``digests`` are missing, in order, each once."""
+        missing: dict[str, None] = {}
+        fitting = max_inline_bytes(self._connection.max_payload) // _DIGEST_JSON_BYTES
+        count = max(1, min(MAX_DIGESTS_PER_HAS, fitting))
+        for batch in itertools.batched(map(parse_digest, digests), count):
+            reply = await self._requester.ask(HAS_BLOBS, HasBlobs(digests=list(batch)))
+            missing.update(dict.fromkeys(reply.missing))
+        return list(missing)
+
+    async def stat(self, digest: str) -> BlobStat:
+        """What is recorded about a blob. Raises NotFoundError."""
+        return await self._requester.ask(STAT_BLOB, StatBlob(digest=parse_digest(digest)))
+
+    async def list(self, prefix: str = "") -> AsyncIterator[BlobEntry]:
+        """Every blob whose digest starts with ``prefix``, and foreign objects if it is empty."""
+        cursor = None
+        while True:
+            request = ListBlobs(prefix=prefix, cursor=cursor, limit=_LIST_PAGE)
+            page = await self._requester.ask(LIST_BLOBS, request)
+            for entry in page.blobs:
+                yield entry
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def delete(self, digest: str) -> bool:
+        """Forget a blob; False when it was not there."""
+        request = DeleteBlob(digest=parse_digest(digest))
+        return (await self._requester.ask(DELETE_BLOB, request)).deleted
+
+    async def verify(self, digest: str | None = None) -> AsyncIterator[VerifyReport]:
+        """Have workers read back one blob, or all, page by page. Raises NotFoundError for one."""
+        cursor = None
+        seconds = _VERIFY_SECONDS
+        if digest is not None:
+            seconds += (await self.stat(digest)).size / _VERIFY_BYTES_PER_SECOND
+        while True:
+            request = VerifyBlobs(
+                digest=parse_digest(digest) if digest is not None else None,
+                cursor=cursor,
+                limit=_VERIFY_PAGE,
+            )
+            report = await self._requester.ask(
+                VERIFY_BLOBS,
+                request,
+                timeout_seconds=seconds,
+                attempt_seconds=seconds,
+            )
+            yield report
+            cursor = report.cursor
+            if cursor is None:
+                return
+
+    async def workers(self, wait_seconds: float = _DISCOVERY_SECONDS) -> Sequence[WorkerInfo]:
+        """The pool of this deployment: the workers that answer.
+
+        It ends when none has answered for ``wait_seconds``, or after four times as long. Answers
+        that are none of a worker's are passed over: anybody may answer.
+        """
+        deadline = asyncio.get_running_loop().time() + _DISCOVERY_WAITS * wait_seconds
+        arrived: asyncio.Queue[Message] = asyncio.Queue()
+        mailbox = self._requester.inbox.open(arrived.put_nowait)
+        found: list[WorkerInfo] = []
+        try:
+            self._connection.send(_DISCOVERY_SUBJECT, reply=mailbox.subject)
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    async with asyncio.timeout(wait_seconds):
+                        message = await arrived.get()
+                    raise_for_no_responders(message, _DISCOVERY_SUBJECT)
+                    worker = _worker_of(message)
+                    if worker is not None and self._is_of_pool(worker):
+                        found.append(worker)
+        except (TimeoutError, NoRespondersError):
+            pass
+        finally:
+            mailbox.close()
+        return sorted(found, key=lambda worker: (worker.metadata.get("node", ""), worker.id))
+
+    def _is_of_pool(self, worker: WorkerInfo) -> bool:
+        return any(e.subject == self._requester.subject(PUT_BLOB) for e in worker.endpoints)
+
+
+async def connect(
+    options: NatsOptions | None = None,
+    *,
+    servers: str | Sequence[str] | None = None,
+    prefix: str | None = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Client:
+    """A client. Without ``options`` the environment says how to connect, as for ``nats``.
+
+    ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). Raises
+    InvalidError, ForbiddenError, UnavailableError.
+    """
+    chosen = options if options is not None else options_from_environment()
+    if servers is not None:
+        urls = (servers,) if isinstance(servers, str) else tuple(servers)
+        chosen = msgspec.structs.replace(chosen, servers=urls)
+    head = prefix if prefix is not None else os.environ.get("HOLDFAST_PREFIX", "")
+    connection = await transport.connect(chosen, timeout_seconds=timeout_seconds)
+    inbox = Inbox(connection, chosen.inbox_prefix)
+    requester = Requester(connection, inbox, prefix=head, timeout_seconds=timeout_seconds)
+    return Client(connection, requester)
+
+
+async def _take(incoming: AsyncIterator[memoryview], limit: int) -> tuple[list[memoryview], bool]:
+    """The first blocks, until they exceed ``limit`` bytes; and whether they were all."""
+    taken: list[memoryview] = []
+    size = 0
+    async for block in incoming:
+        taken.append(block)
+        size += len(block)
+        if size > limit:
+            return taken, False
+    return taken, True
+
+
+async def _chain(
+    head: list[memoryview], rest: AsyncIterator[memoryview]
+) -> AsyncIterator[memoryview]:
+    while head:
+        yield head.pop(0)
+    async for block in rest:
+        yield block
+
+
+def _worker_of(message: Message) -> WorkerInfo | None:
+    try:
+        return msgspec.json.decode(message.data, type=WorkerInfo)
+    except _UNDECODABLE:
+        return None
+
+
+def _generator(iterator: AsyncIterator[memoryview]) -> Any:
+    """``iterator``, known to be a generator, so that it can be closed in time."""
+    return iterator
+
+
+async def _write_path(path: Path, incoming: AsyncIterator[memoryview]) -> int:
+    # A name nobody can foresee, made anew: what others put in its way is neither followed nor used.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    file = await asyncio.to_thread(partial.open, "xb")
+    try:
+        with file:
+            size = await _write_all(file, incoming)
+        await asyncio.to_thread(partial.replace, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return size
+
+
+async def _write_all(file: IO[bytes], incoming: AsyncIterator[memoryview]) -> int:
+    """Write in a thread, so that the next window comes in meanwhile."""
+    size = 0
+    async for piece in incoming:
+        await asyncio.to_thread(_write_whole, file, piece)
+        size += len(piece)
+    return size
+
+
+class _SupportsWrite(Protocol):
+    def write(self, data: memoryview, /) -> int | None: ...
+
+
+def _write_whole(file: _SupportsWrite, piece: memoryview) -> None:
+    """Write all of ``piece``: a raw file may take less at a time."""
+    while piece:
+        written = file.write(piece)
+        if written is None and not isinstance(file, io.RawIOBase):
+            return  # not everybody's ``write`` says how much; those that do not take all
+        if not written:
+            msg = "the target takes no more bytes"
+            raise BlockingIOError(msg)
+        piece = piece[written:]

@@ -1,0 +1,125 @@
+"""Requests to the pool: encode, ask any worker, decode; repeat what is safe to repeat.
+
+A deadline covers all attempts. One attempt is shorter than that, so that a worker that was stopped
+(it still holds its place in the queue group) costs a few seconds and not the whole deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+from nats.nuid import NUID
+
+from holdfast.errors import (
+    HoldfastError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    UnavailableError,
+)
+from holdfast.protocol import codec
+from holdfast.protocol import headers as names
+from holdfast.protocol.operation import Body
+
+if TYPE_CHECKING:
+    from holdfast.protocol.operation import AnyOperation, Operation, ReplyT, RequestT
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.inbox import Inbox
+    from holdfast.transport.message import Message
+
+ATTEMPT_SECONDS: Final = 5.0
+_FIRST_WAIT_SECONDS: Final = 0.05
+_MAX_WAIT_SECONDS: Final = 2.0
+_nuid = NUID()
+
+
+class Requester:
+    """Asks the pool on one connection."""
+
+    def __init__(
+        self, connection: Connection, inbox: Inbox, *, prefix: str, timeout_seconds: float
+    ) -> None:
+        """``prefix`` is the deployment's; ``timeout_seconds`` the deadline of every request."""
+        self.connection = connection
+        self.inbox = inbox
+        self._prefix = f"{prefix}." if prefix else ""
+        self.timeout_seconds = timeout_seconds
+
+    def subject(self, operation: AnyOperation) -> str:
+        """Where the pool takes ``operation``."""
+        return f"{self._prefix}{operation.subject}"
+
+    async def ask(
+        self,
+        operation: Operation[RequestT, ReplyT],
+        request: RequestT,
+        data: bytes | memoryview = b"",
+        *,
+        timeout_seconds: float | None = None,
+        attempt_seconds: float = ATTEMPT_SECONDS,
+    ) -> ReplyT:
+        """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
+
+        A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been.
+        """
+        headers: dict[str, str] = {}
+        if operation.request_body is Body.BYTES:
+            headers.update(codec.encode_headers(request))
+            body: bytes | memoryview = data
+        else:
+            body = codec.encode(request)
+        if operation.mutates:
+            headers[names.OP_ID] = _nuid.next().decode()
+        message = await self._repeat(
+            operation,
+            body,
+            headers,
+            timeout_seconds=timeout_seconds or self.timeout_seconds,
+            attempt_seconds=attempt_seconds,
+        )
+        return decode(message, operation)
+
+    async def _repeat(
+        self,
+        operation: AnyOperation,
+        body: bytes | memoryview,
+        headers: dict[str, str],
+        *,
+        timeout_seconds: float,
+        attempt_seconds: float,
+    ) -> Message:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        wait_seconds = _FIRST_WAIT_SECONDS
+        maybe_applied = False
+        while True:
+            left = deadline - loop.time()
+            attempt = min(attempt_seconds, left)
+            headers[names.TIMEOUT] = f"{max(attempt, 0.001):.3f}"
+            try:
+                await self.connection.wait_connected(max(left, 0))
+                message = await self.inbox.request(
+                    self.subject(operation), body, headers=headers, timeout_seconds=max(attempt, 0)
+                )
+                codec.raise_error(message.headers, message.data)
+            except TimeoutError:
+                failure: HoldfastError = UnavailableError("no worker answered in time")
+                maybe_applied = maybe_applied or operation.mutates
+            except (UnavailableError, RateLimitedError, OutcomeUnknownError) as error:
+                failure = error
+                maybe_applied = maybe_applied or isinstance(error, OutcomeUnknownError)
+            else:
+                return message
+            if loop.time() + wait_seconds >= deadline:
+                if maybe_applied and not isinstance(failure, OutcomeUnknownError):
+                    msg = "no worker said whether it was done"
+                    raise OutcomeUnknownError(msg) from failure
+                raise failure
+            await asyncio.sleep(wait_seconds * (0.5 + random.random() / 2))  # noqa: S311  (jitter)
+            wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)
+
+
+def decode(message: Message, operation: Operation[Any, ReplyT]) -> ReplyT:
+    """The reply in ``message``. Raises InternalError."""
+    return codec.decode_reply(message.data, operation.reply)

@@ -1,0 +1,173 @@
+"""The client for scripts: the same calls, without ``await``.
+
+A thread of its own runs the event loop, so it also works where a loop is already running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import IO, TYPE_CHECKING, Self, TypeVar
+
+from holdfast.client.client import DEFAULT_TIMEOUT_SECONDS, Client, connect
+from holdfast.protocol.blobs import DEFAULT_TYPE
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+    from types import TracebackType
+    from typing import Any
+
+    from holdfast.client.client import Progress, WorkerInfo
+    from holdfast.client.sources import Source
+    from holdfast.protocol.blobs import BlobEntry, BlobStat, BlobStored, VerifyReport
+    from holdfast.transport.options import NatsOptions
+
+T = TypeVar("T")
+
+
+class _LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
+        async def following() -> T:
+            return await anext(iterator)
+
+        while True:
+            try:
+                yield self.run(following())
+            except StopAsyncIteration:
+                return
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class SyncClient:
+    """See ``Client``: every method has the same arguments, result and errors."""
+
+    def __init__(self, client: Client, thread: _LoopThread) -> None:
+        """Made by ``connect_sync``."""
+        self._client = client
+        self._thread = thread
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        self._thread.run(self._client.aclose())
+        self._thread.close()
+
+    def put(
+        self,
+        source: Source,
+        *,
+        type: str = DEFAULT_TYPE,  # noqa: A002  (the wire's word)
+        digest: str | None = None,
+        progress: Progress | None = None,
+    ) -> BlobStored:
+        """See ``Client.put``."""
+        return self._thread.run(
+            self._client.put(source, type=type, digest=digest, progress=progress)
+        )
+
+    def get(
+        self,
+        digest: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: Progress | None = None,
+    ) -> bytes:
+        """See ``Client.get``."""
+        return self._thread.run(
+            self._client.get(digest, offset=offset, length=length, progress=progress)
+        )
+
+    def get_to(
+        self,
+        digest: str,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """See ``Client.get_to``."""
+        return self._thread.run(
+            self._client.get_to(digest, target, offset=offset, length=length, progress=progress)
+        )
+
+    def stream(
+        self,
+        digest: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[memoryview]:
+        """See ``Client.stream``."""
+        stream = self._client.stream(digest, offset=offset, length=length, progress=progress)
+        return self._thread.iterate(stream)
+
+    def has(self, digests: Iterable[str]) -> Sequence[str]:
+        """See ``Client.has``."""
+        return self._thread.run(self._client.has(digests))
+
+    def stat(self, digest: str) -> BlobStat:
+        """See ``Client.stat``."""
+        return self._thread.run(self._client.stat(digest))
+
+    def list(self, prefix: str = "") -> Iterator[BlobEntry]:
+        """See ``Client.list``."""
+        return self._thread.iterate(self._client.list(prefix))
+
+    def delete(self, digest: str) -> bool:
+        """See ``Client.delete``."""
+        return self._thread.run(self._client.delete(digest))
+
+    def verify(self, digest: str | None = None) -> Iterator[VerifyReport]:
+        """See ``Client.verify``."""
+        return self._thread.iterate(self._client.verify(digest))
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        """See ``Client.workers``."""
+        return self._thread.run(self._client.workers())
+
+
+def connect_sync(
+    options: NatsOptions | None = None,
+    *,
+    servers: str | Sequence[str] | None = None,
+    prefix: str | None = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> SyncClient:
+    """A synchronous client; see ``connect``."""
+    thread = _LoopThread()
+    try:
+        client = thread.run(
+            connect(options, servers=servers, prefix=prefix, timeout_seconds=timeout_seconds)
+        )
+    except BaseException:
+        thread.close()
+        raise
+    return SyncClient(client, thread)

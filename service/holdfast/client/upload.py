@@ -1,0 +1,298 @@
+"""A streamed put: parts in a window, and a new worker when the old one falls silent.
+
+The client keeps exactly what is not acknowledged, so even a pipe survives the death of the worker
+that took it: ``blob.resume`` says which part the new owner wants next, and that is never one that
+was let go of (a part is acknowledged when JetStream has it).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.client.requests import ATTEMPT_SECONDS
+from holdfast.domain.digest import Digest
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InternalError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    UnavailableError,
+)
+from holdfast.protocol import codec
+from holdfast.protocol import headers as names
+from holdfast.protocol.blobs import (
+    ABORT_UPLOAD,
+    OPEN_UPLOAD,
+    PUT_PART,
+    RESUME_UPLOAD,
+    AbortUpload,
+    BlobStored,
+    OpenUpload,
+    PartStored,
+    PutPart,
+    ResumeUpload,
+    UploadState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from holdfast.client.requests import Requester
+    from holdfast.transport.inbox import Mailbox
+    from holdfast.transport.message import Message
+
+STALL_SECONDS: Final = 5.0
+"""No part acknowledged for so long: the worker is taken for dead."""
+
+RESUME_SECONDS: Final = 120.0
+COPY_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
+"""How slowly a new owner may copy what is stored, at the worst, before resuming is given up."""
+
+_FIRST_WAIT_SECONDS: Final = 0.05
+_MAX_WAIT_SECONDS: Final = 2.0
+_SETTLE_SECONDS: Final = 2.0
+_NO_RESPONDERS: Final = "503"
+_RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
+
+
+class Upload:
+    """One upload, from open to commit. Used once."""
+
+    def __init__(
+        self, requester: Requester, *, progress: Callable[[int, int | None], None] | None
+    ) -> None:
+        """``progress`` is told (bytes acknowledged, bytes in all or None)."""
+        self._requester = requester
+        self._progress = progress
+        self._state = UploadState()
+        self._sha256 = hashlib.sha256()
+        self._unacked: OrderedDict[int, memoryview] = OrderedDict()
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._sent = 0
+        self._size = 0
+        self._acked_bytes = 0
+        self._total: int | None = None
+        self._changed = asyncio.Event()
+        self._failure: HoldfastError | None = None
+        self._stuck_since: float | None = None
+        self._stuck_bytes = 0
+        self._wait_seconds = 0.0
+
+    async def open(self, request: OpenUpload) -> BlobStored | None:
+        """Begin; the stored blob when there is nothing to upload."""
+        self._total = request.size
+        self._state = await self._requester.ask(OPEN_UPLOAD, request)
+        return _stored(self._state)
+
+    @property
+    def part_size(self) -> int:
+        """The exact size of every part but the last, in bytes."""
+        return self._state.part_size or 1
+
+    async def send(self, parts: AsyncIterator[memoryview]) -> BlobStored:
+        """Send all parts and commit; the caller has ``open``ed. Every byte's digest is compared."""
+        try:
+            async for data in parts:
+                self._sha256.update(data)
+                self._size += len(data)
+                await self._wait_for_room(len(data))
+                self._unacked[self._sent] = data
+                self._send_part(self._sent)
+                self._sent += 1
+            return await self._finish()
+        except BaseException:
+            await asyncio.shield(self._abort())
+            raise
+        finally:
+            self._forget_mailboxes()
+
+    async def _wait_for_room(self, size: int) -> None:
+        window = self._state.window or self.part_size
+        while self._unacked and (len(self._unacked) * self.part_size + size) > window:
+            await self._wait_for_acks()
+
+    async def _wait_for_acks(self) -> None:
+        """Wait for any news; when there are none, find another worker."""
+        if self._failure is None:
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._failure = UnavailableError("the worker that took the parts fell silent")
+        self._changed.clear()
+        if self._failure is not None:
+            await self._recover(self._failure)
+
+    def _send_part(self, part: int) -> None:
+        mailbox = self._requester.inbox.open(lambda message: self._receive(part, message))
+        self._mailboxes[part] = mailbox
+        try:
+            self._requester.connection.send(
+                self._state.part_subject or "",
+                self._unacked[part],
+                reply=mailbox.subject,
+                headers={names.BLOB_PART: str(part)},
+            )
+        except UnavailableError as error:
+            self._fail(error)
+
+    def _receive(self, part: int, message: Message) -> None:
+        """An answer to a part, or that nobody is there to give one."""
+        mailbox = self._mailboxes.pop(part, None)
+        if mailbox is None:
+            return
+        mailbox.close()
+        try:
+            _raise_failure(message)
+        except HoldfastError as error:
+            self._fail(error)
+            return
+        data = self._unacked.pop(part, None)
+        if data is not None:
+            self._acked_bytes += len(data)
+            if self._progress is not None:
+                self._progress(self._acked_bytes, self._total)
+        self._changed.set()
+
+    def _fail(self, error: HoldfastError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._changed.set()
+
+    async def _recover(self, failure: HoldfastError) -> None:
+        """Have any worker take over, and send again what it lacks."""
+        if not isinstance(failure, _RESUMABLE):
+            raise failure
+        self._forget_mailboxes()  # what the former owner still says counts no more
+        await self._back_off(failure)
+        await self._resume(failure)
+        self._failure = None
+        if _stored(self._state) is not None:
+            return
+        wanted = self._state.next_part or 0
+        oldest = next(iter(self._unacked), self._sent)
+        if not oldest <= wanted <= self._sent:
+            msg = (
+                f"the upload lost parts: part {wanted} is wanted, part {oldest} is the oldest kept"
+            )
+            raise CorruptError(msg) from failure
+        for part in list(self._unacked):
+            if part < wanted:
+                self._acked_bytes += len(self._unacked.pop(part))
+            else:
+                self._send_part(part)
+
+    async def _back_off(self, failure: HoldfastError) -> None:
+        """Wait longer before each recovery without progress; in the end raise ``failure``."""
+        now = asyncio.get_running_loop().time()
+        if self._stuck_since is None or self._acked_bytes > self._stuck_bytes:
+            self._stuck_since, self._stuck_bytes = now, self._acked_bytes
+            self._wait_seconds = _FIRST_WAIT_SECONDS
+            return
+        if now - self._stuck_since >= RESUME_SECONDS + self._copy_seconds():
+            raise failure
+        await asyncio.sleep(self._wait_seconds)
+        self._wait_seconds = min(self._wait_seconds * 2, _MAX_WAIT_SECONDS)
+
+    def _copy_seconds(self) -> float:
+        """How long a new owner may take to copy what is stored."""
+        return self._size / COPY_BYTES_PER_SECOND
+
+    async def _resume(self, failure: HoldfastError) -> None:
+        try:
+            self._state = await self._requester.ask(
+                RESUME_UPLOAD,
+                ResumeUpload(upload=self._state.upload or ""),
+                timeout_seconds=RESUME_SECONDS + self._copy_seconds(),
+                attempt_seconds=ATTEMPT_SECONDS + self._copy_seconds(),
+            )
+        except NotFoundError as error:
+            raise UnavailableError(_GIVEN_UP) from error
+        if self._state.upload is None and _stored(self._state) is None:
+            raise InternalError(_NO_STATE) from failure
+
+    async def _finish(self) -> BlobStored:
+        while self._unacked and _stored(self._state) is None:
+            await self._wait_for_acks()
+        digest = Digest(self._sha256.hexdigest())
+        while True:
+            stored = _stored(self._state)
+            if stored is None:
+                stored = await self._commit(digest)
+            if stored is None:
+                continue
+            if stored.digest != digest or stored.size != self._size:
+                msg = f"sent {digest}, but {stored.digest} was stored"
+                raise CorruptError(msg)
+            return stored
+
+    async def _commit(self, digest: Digest) -> BlobStored | None:
+        """Ask for the commit; None when another worker had to be found and must be asked."""
+        request = PutPart(final=self._sent, digest=digest)
+        try:
+            message = await self._requester.inbox.request(
+                self._state.part_subject or "",
+                headers=codec.encode_headers(request)
+                | {names.TIMEOUT: f"{self._requester.timeout_seconds:.3f}"},
+                timeout_seconds=STALL_SECONDS,
+            )
+            _raise_failure(message)
+        except TimeoutError:
+            failure: HoldfastError = OutcomeUnknownError("the worker did not answer the commit")
+        except HoldfastError as error:
+            failure = error
+        else:
+            reply: PartStored = codec.decode_reply(message.data, PUT_PART.reply)
+            return _stored(reply)
+        await self._recover(failure)
+        while self._unacked and _stored(self._state) is None:
+            await self._wait_for_acks()
+        return None
+
+    async def _abort(self) -> None:
+        """Give the upload up; a worker that cannot be told frees the space after its lease."""
+        if self._state.upload is None:
+            return
+        try:
+            # Any worker may take the abort; parts still on their way would be stored after it.
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while self._unacked and self._failure is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass  # the owner notices within seconds, and removes them
+        try:
+            await self._requester.ask(
+                ABORT_UPLOAD, AbortUpload(upload=self._state.upload), timeout_seconds=2.0
+            )
+        except HoldfastError:
+            return
+
+    def _forget_mailboxes(self) -> None:
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
+        self._mailboxes.clear()
+
+
+_GIVEN_UP: Final = "the upload was given up meanwhile: put the blob again"
+_NO_STATE: Final = "the answer says neither where to send parts nor what was stored"
+
+
+def _raise_failure(message: Message) -> None:
+    headers = message.headers
+    if headers.get(names.STATUS) == _NO_RESPONDERS and not message.data:
+        msg = "the worker that took the parts is gone"
+        raise UnavailableError(msg)
+    codec.raise_error(headers, message.data)
+
+
+def _stored(state: Any) -> BlobStored | None:
+    if state.digest is None or state.size is None or state.created is None:
+        return None
+    return BlobStored(digest=state.digest, size=state.size, created=state.created)

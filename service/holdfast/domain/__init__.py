@@ -1,0 +1,1 @@
+"""Decisions: plain functions of their arguments. No I/O, no clock, no randomness."""

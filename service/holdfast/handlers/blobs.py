@@ -1,0 +1,250 @@
+"""``blob.*``: requests to repository calls, results to replies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+from holdfast.errors import InvalidError, TooLargeError
+from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint
+from holdfast.protocol.blobs import (
+    ABORT_UPLOAD,
+    DELETE_BLOB,
+    GET_BLOB,
+    HAS_BLOBS,
+    LIST_BLOBS,
+    OPEN_UPLOAD,
+    PUT_BLOB,
+    PUT_PART,
+    RESUME_UPLOAD,
+    STAT_BLOB,
+    VERIFY_BLOBS,
+    AbortUpload,
+    BlobDeleted,
+    BlobEntry,
+    BlobHead,
+    BlobPage,
+    BlobStat,
+    BlobStored,
+    DamagedBlob,
+    DeleteBlob,
+    GetBlob,
+    HasBlobs,
+    ListBlobs,
+    MissingBlobs,
+    OpenUpload,
+    PartStored,
+    PutBlob,
+    PutPart,
+    ResumeUpload,
+    StatBlob,
+    UploadAborted,
+    UploadState,
+    VerifyBlobs,
+    VerifyReport,
+)
+from holdfast.repository.blobs import Inline
+from holdfast.repository.uploads import Opened
+from holdfast.stores.ports import BlobInfo, ForeignObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from holdfast.repository.blobs import BlobRepository
+    from holdfast.repository.upload_record import Result
+    from holdfast.repository.uploads import UploadService
+
+
+_ENTRY_BYTES: Final = 700
+"""What one blob takes of a page, at the most: its digest, its type and the rest."""
+
+
+class BlobHandlers:
+    """Answers ``blob.*``."""
+
+    def __init__(
+        self,
+        blobs: BlobRepository,
+        uploads: UploadService,
+        *,
+        part_subject: Callable[[str], str],
+    ) -> None:
+        """``part_subject`` gives the subject on which this worker takes an upload's parts."""
+        self._blobs = blobs
+        self._uploads = uploads
+        self._part_subject = part_subject
+
+    async def put(self, request: PutBlob, call: Call) -> BlobStored:
+        """``blob.put``."""
+        size = memoryview(call.data).nbytes
+        if size > self._blobs.max_inline_bytes:
+            msg = f"one message carries at most {self._blobs.max_inline_bytes} bytes: use blob.open"
+            raise TooLargeError(msg)
+        stored = await self._blobs.put(
+            call.data,
+            expected=request.digest,
+            type=request.type,
+            space=request.space,
+            now=call.now,
+            op_id=call.op_id,
+        )
+        return BlobStored(digest=stored.info.digest, size=size, created=stored.created)
+
+    async def get(self, request: GetBlob, call: Call) -> BytesReply[BlobHead]:
+        """``blob.get``."""
+        del call
+        found = await self._blobs.read(
+            Digest(request.digest),
+            offset=request.offset,
+            length=request.length,
+            cursor=request.cursor,
+            proxy=request.proxy,
+            space=request.space,
+        )
+        if isinstance(found, Inline):
+            head = BlobHead(
+                digest=found.info.digest,
+                size=found.info.size,
+                offset=found.span.start,
+                length=found.span.length,
+                type=found.info.type,
+            )
+            return BytesReply(head=head, data=found.data)
+        head = BlobHead(
+            digest=found.info.digest,
+            size=found.info.size,
+            offset=found.span.start,
+            length=found.span.length,
+            type=found.info.type,
+            parts=found.parts,
+            skip=found.skip,
+            cursor=found.cursor,
+        )
+        return BytesReply(head=head, deliver=found.deliver, pieces=found.pieces)
+
+    async def has(self, request: HasBlobs, call: Call) -> MissingBlobs:
+        """``blob.has``."""
+        del call
+        digests = [Digest(digest) for digest in request.digests]
+        missing = await self._blobs.missing(digests, space=request.space)
+        return MissingBlobs(missing=list(missing))
+
+    async def stat(self, request: StatBlob, call: Call) -> BlobStat:
+        """``blob.stat``."""
+        del call
+        info = await self._blobs.stat(Digest(request.digest), space=request.space)
+        return BlobStat(
+            digest=info.digest,
+            size=info.size,
+            chunks=info.chunks,
+            type=info.type,
+            created_at=_time(info.created_at),
+            pinned=info.pinned,
+        )
+
+    async def list_blobs(self, request: ListBlobs, call: Call) -> BlobPage:
+        """``blob.list``."""
+        del call
+        fitting = max(1, self._blobs.max_inline_bytes // _ENTRY_BYTES)
+        listing = await self._blobs.list_blobs(
+            prefix=request.prefix, cursor=request.cursor, limit=min(request.limit, fitting)
+        )
+        return BlobPage(blobs=[_entry(e) for e in listing.entries], cursor=listing.cursor)
+
+    async def delete(self, request: DeleteBlob, call: Call) -> BlobDeleted:
+        """``blob.delete``."""
+        deleted = await self._blobs.delete(Digest(request.digest), op_id=call.op_id)
+        return BlobDeleted(deleted=deleted)
+
+    async def open(self, request: OpenUpload, call: Call) -> UploadState:
+        """``blob.open``."""
+        digest = Digest(request.digest) if request.digest is not None else None
+        return self._upload_state(
+            await self._uploads.open(
+                size=request.size, digest=digest, type=request.type, op_id=call.op_id
+            )
+        )
+
+    async def part(self, request: PutPart, call: Call) -> PartStored:
+        """A message to a part subject: a part, the end, or a last part and the end in one."""
+        size = memoryview(call.data).nbytes
+        if request.part is None and (request.final is None or size):
+            msg = "a part is numbered by Blob-Part; the end, without bytes, says Blob-Final"
+            raise InvalidError(msg)
+        part = None
+        if request.part is not None:
+            part = await self._uploads.part(call.target, request.part, call.data)
+        if request.final is None:
+            return PartStored(part=part)
+        digest = Digest(request.digest) if request.digest is not None else None
+        result = await self._uploads.final(call.target, request.final, digest)
+        return PartStored(part=part, digest=result.digest, size=result.size, created=result.created)
+
+    async def resume(self, request: ResumeUpload, call: Call) -> UploadState:
+        """``blob.resume``."""
+        del call
+        return self._upload_state(await self._uploads.resume(request.upload))
+
+    async def abort(self, request: AbortUpload, call: Call) -> UploadAborted:
+        """``blob.abort``."""
+        del call
+        return UploadAborted(aborted=await self._uploads.abort(request.upload))
+
+    async def verify(self, request: VerifyBlobs, call: Call) -> VerifyReport:
+        """``blob.verify``."""
+        if request.digest is not None:
+            found = await self._blobs.verify(Digest(request.digest))
+        else:
+            found = await self._blobs.verify_page(
+                cursor=request.cursor, limit=request.limit, has_time=call.has_time
+            )
+        damaged = [
+            DamagedBlob(digest=d.digest, code=d.code, detail=d.detail) for d in found.damaged
+        ]
+        return VerifyReport(
+            checked=found.checked, bytes=found.bytes, damaged=damaged, cursor=found.cursor
+        )
+
+    def _upload_state(self, state: Opened | Result) -> UploadState:
+        if isinstance(state, Opened):
+            return UploadState(
+                upload=state.upload,
+                part_subject=self._part_subject(state.upload),
+                part_size=state.part_size,
+                window=state.window,
+                next_part=state.next_part,
+            )
+        return UploadState(digest=state.digest, size=state.size, created=state.created)
+
+    def endpoints(self) -> tuple[AnyEndpoint, ...]:
+        """Which method answers which operation."""
+        return (
+            Endpoint(PUT_BLOB, self.put),
+            Endpoint(GET_BLOB, self.get),
+            Endpoint(HAS_BLOBS, self.has),
+            Endpoint(STAT_BLOB, self.stat),
+            Endpoint(LIST_BLOBS, self.list_blobs),
+            Endpoint(DELETE_BLOB, self.delete),
+            Endpoint(OPEN_UPLOAD, self.open),
+            Endpoint(PUT_PART, self.part),
+            Endpoint(RESUME_UPLOAD, self.resume),
+            Endpoint(ABORT_UPLOAD, self.abort),
+            Endpoint(VERIFY_BLOBS, self.verify),
+        )
+
+
+def _entry(entry: BlobInfo | ForeignObject) -> BlobEntry:
+    if isinstance(entry, ForeignObject):
+        return BlobEntry(size=entry.size, foreign=True, name=entry.name)
+    return BlobEntry(
+        digest=entry.digest,
+        size=entry.size,
+        type=entry.type,
+        created_at=_time(entry.created_at),
+        pinned=entry.pinned,
+    )
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

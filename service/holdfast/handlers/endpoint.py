@@ -1,0 +1,51 @@
+"""What a handler is: an operation, and the method that answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
+
+from holdfast.protocol.operation import Operation, ReplyT, RequestT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What comes with a request beside its message.
+
+    ``data`` is the payload of an operation whose body is bytes, ``target`` the last token of the
+    subject. ``has_time`` says whether half of the caller's time is left.
+    """
+
+    now: datetime
+    op_id: str | None
+    data: Buffer
+    target: str
+    has_time: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BytesReply(Generic[ReplyT]):
+    """A reply whose fields travel as headers of the message that carries ``data``.
+
+    A window follows on the same reply subject: sent there by ``deliver``, or as ``pieces``.
+    """
+
+    head: ReplyT
+    data: Buffer = b""
+    deliver: Callable[[str], Awaitable[None]] | None = None
+    pieces: AsyncGenerator[Buffer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[RequestT, ReplyT]):
+    """The type checker refuses a handler whose types differ from its operation."""
+
+    operation: Operation[RequestT, ReplyT]
+    handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT]]]
+
+
+AnyEndpoint = Endpoint[Any, Any]

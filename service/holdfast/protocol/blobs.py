@@ -1,0 +1,291 @@
+"""``blob.*``: the messages and the table of operations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, field
+
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
+from holdfast.protocol import headers
+from holdfast.protocol.message import (
+    Reply,
+    Request,
+    WireCount,
+    WireCursor,
+    WireDigest,
+    WireLimit,
+    WireSize,
+    WireTime,
+    WireType,
+    WireUpload,
+)
+from holdfast.protocol.operation import AnyOperation, Body, Operation
+
+Space = Literal["blobs", "packs"]
+DEFAULT_TYPE: Final = "application/octet-stream"
+
+
+class PutBlob(Request, frozen=True, kw_only=True):
+    """Headers beside the bytes. ``digest`` is what the caller expects; a mismatch is invalid."""
+
+    digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
+    type: WireType = field(default=DEFAULT_TYPE, name=headers.BLOB_TYPE)
+    space: Space = field(default="blobs", name=headers.BLOB_SPACE)
+
+
+class BlobStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """The blob is stored. ``created`` is False when it was there already."""
+
+    digest: WireDigest
+    size: WireSize
+    created: bool
+
+
+class GetBlob(Request, frozen=True, kw_only=True):
+    """Bytes ``offset`` to ``offset + length``, clipped to the blob; all of it by default.
+
+    A body that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues
+    after a window. ``proxy`` has the worker read and relay the bytes itself.
+    """
+
+    digest: WireDigest
+    offset: WireSize = 0
+    length: WireSize | None = None
+    cursor: WireCursor | None = None
+    proxy: bool = False
+    space: Space = "blobs"
+
+
+class BlobHead(Reply, frozen=True, kw_only=True):
+    """Headers of a ``blob.get`` answer: the bytes in one message, or the head of a window.
+
+    A head has an empty body and ``parts``: that many messages follow on the same reply subject.
+    Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for what comes
+    after; the last window has none.
+    """
+
+    digest: WireDigest = field(name=headers.BLOB_DIGEST)
+    size: WireSize = field(name=headers.BLOB_SIZE)
+    offset: WireSize = field(name=headers.BLOB_OFFSET)
+    length: WireSize = field(name=headers.BLOB_LENGTH)
+    type: str = field(name=headers.BLOB_TYPE)
+    parts: WireCount | None = field(default=None, name=headers.BLOB_PARTS)
+    skip: WireSize | None = field(default=None, name=headers.BLOB_SKIP)
+    cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
+
+
+class HasBlobs(Request, frozen=True, kw_only=True):
+    """Which of up to 1,024 digests are missing."""
+
+    digests: Annotated[list[WireDigest], Meta(max_length=MAX_DIGESTS_PER_HAS)]
+    space: Space = "blobs"
+
+
+class MissingBlobs(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """Those that are not stored, in the order asked, each once."""
+
+    missing: list[WireDigest]
+
+
+class StatBlob(Request, frozen=True, kw_only=True):
+    """What is recorded about a blob."""
+
+    digest: WireDigest
+    space: Space = "blobs"
+
+
+class BlobStat(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """``pinned``: kept until deleted. ``chunks``: messages or files that hold the bytes."""
+
+    digest: WireDigest
+    size: WireSize
+    chunks: WireCount
+    type: str
+    created_at: WireTime
+    pinned: bool
+    state: Literal["ok"] = "ok"
+    names: list[str] = field(default_factory=list)
+
+
+class ListBlobs(Request, frozen=True, kw_only=True):
+    """A page of blobs whose digest starts with ``prefix``."""
+
+    prefix: Annotated[str, Meta(pattern=r"^[0-9a-f]*$(?!\n)", max_length=64)] = ""
+    cursor: WireCursor | None = None
+    limit: WireLimit = 100
+
+
+class BlobEntry(Reply, frozen=True, kw_only=True):
+    """One blob, or something that lies beside the blobs.
+
+    A ``foreign`` one has a ``name`` and no digest: an object that another program stored in the
+    bucket. It is listed, never served and never collected.
+    """
+
+    size: WireSize
+    type: str = DEFAULT_TYPE
+    created_at: WireTime = ""
+    pinned: bool = False
+    digest: WireDigest | None = None
+    foreign: bool = False
+    name: str | None = None
+
+
+class BlobPage(Reply, frozen=True, kw_only=True):
+    """Blobs in the store's own, stable order.
+
+    ``cursor`` is there while more may follow, even after an empty page. A blob that changes while
+    it is listed may come twice, never not at all.
+    """
+
+    blobs: list[BlobEntry]
+    cursor: WireCursor | None = None
+
+
+class DeleteBlob(Request, frozen=True, kw_only=True):
+    """Forget a blob."""
+
+    digest: WireDigest
+
+
+class BlobDeleted(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """``deleted`` is False when there was nothing to delete."""
+
+    deleted: bool
+
+
+class OpenUpload(Request, frozen=True, kw_only=True):
+    """Begin a streamed put. With a ``digest`` that is stored already there is nothing to upload."""
+
+    size: WireSize | None = None
+    digest: WireDigest | None = None
+    type: WireType = DEFAULT_TYPE
+
+
+class UploadState(Reply, frozen=True, kw_only=True):
+    """Where to send parts; or, when the blob is stored, what a put would have answered.
+
+    Parts go to ``part_subject``, in order from ``next_part`` on, each ``part_size`` bytes but the
+    last, with at most ``window`` bytes unacknowledged.
+    """
+
+    upload: WireUpload | None = None
+    part_subject: str | None = None
+    part_size: WireSize | None = None
+    window: WireSize | None = None
+    next_part: WireCount | None = None
+    digest: WireDigest | None = None
+    size: WireSize | None = None
+    created: bool | None = None
+
+
+class PutPart(Request, frozen=True, kw_only=True):
+    """Headers of a message to a part subject: a part, or the end of the upload.
+
+    ``final`` is the count of parts. It commits, and may be repeated. ``digest`` is then what the
+    caller expects.
+    """
+
+    part: WireCount | None = field(default=None, name=headers.BLOB_PART)
+    final: WireCount | None = field(default=None, name=headers.BLOB_FINAL)
+    digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
+
+
+class PartStored(Reply, frozen=True, kw_only=True):
+    """``part`` is durable; or, for the last message, the stored blob."""
+
+    part: WireCount | None = None
+    digest: WireDigest | None = None
+    size: WireSize | None = None
+    created: bool | None = None
+
+
+class ResumeUpload(Request, frozen=True, kw_only=True):
+    """Let any worker take over an upload whose owner does not answer."""
+
+    upload: WireUpload
+
+
+class AbortUpload(Request, frozen=True, kw_only=True):
+    """Give an upload up and remove its parts."""
+
+    upload: WireUpload
+
+
+class UploadAborted(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """``aborted`` is False when the upload had ended already."""
+
+    aborted: bool
+
+
+class VerifyBlobs(Request, frozen=True, kw_only=True):
+    """Read back one blob, or a page of all blobs, and compare every byte with its digest."""
+
+    digest: WireDigest | None = None
+    cursor: WireCursor | None = None
+    limit: WireLimit = 100
+
+
+class DamagedBlob(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """A blob that cannot be read back as it was stored."""
+
+    digest: WireDigest
+    code: str
+    detail: str
+
+
+class VerifyReport(Reply, frozen=True, kw_only=True):
+    """What was read. ``cursor`` is there while blobs remain to be checked."""
+
+    checked: WireCount
+    bytes: WireSize
+    damaged: list[DamagedBlob] = field(default_factory=list)
+    cursor: WireCursor | None = None
+
+
+PUT_BLOB: Final = Operation(
+    "blob.put", PutBlob, BlobStored, "Store bytes.", request_body=Body.BYTES, mutates=True
+)
+GET_BLOB: Final = Operation(
+    "blob.get", GetBlob, BlobHead, "Read a blob or a range of it.", reply_body=Body.BYTES
+)
+HAS_BLOBS: Final = Operation("blob.has", HasBlobs, MissingBlobs, "Which digests are missing.")
+STAT_BLOB: Final = Operation("blob.stat", StatBlob, BlobStat, "What is recorded about a blob.")
+LIST_BLOBS: Final = Operation("blob.list", ListBlobs, BlobPage, "A page of blobs.")
+DELETE_BLOB: Final = Operation(
+    "blob.delete", DeleteBlob, BlobDeleted, "Forget a blob.", mutates=True
+)
+OPEN_UPLOAD: Final = Operation(
+    "blob.open", OpenUpload, UploadState, "Begin a streamed put.", mutates=True
+)
+PUT_PART: Final = Operation(
+    "blob.part",
+    PutPart,
+    PartStored,
+    "Send a part of an upload, or end it.",
+    request_body=Body.BYTES,
+    mutates=True,
+    queue=False,
+)
+RESUME_UPLOAD: Final = Operation(
+    "blob.resume", ResumeUpload, UploadState, "Take an upload over.", mutates=True
+)
+ABORT_UPLOAD: Final = Operation(
+    "blob.abort", AbortUpload, UploadAborted, "Give an upload up.", mutates=True
+)
+VERIFY_BLOBS: Final = Operation("blob.verify", VerifyBlobs, VerifyReport, "Read back and compare.")
+
+BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    PUT_BLOB,
+    GET_BLOB,
+    HAS_BLOBS,
+    STAT_BLOB,
+    LIST_BLOBS,
+    DELETE_BLOB,
+    OPEN_UPLOAD,
+    PUT_PART,
+    RESUME_UPLOAD,
+    ABORT_UPLOAD,
+    VERIFY_BLOBS,
+)

@@ -1,0 +1,178 @@
+"""Bytes and headers to messages and back. Whatever is wrong with them is ``invalid``.
+
+JSON by default, msgpack when the request says so; the reply uses the same. Where the body is the
+blob itself, the message travels as headers.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from holdfast.errors import HoldfastError, InternalError, InvalidError
+from holdfast.protocol import headers as names
+from holdfast.protocol.problem import Problem, error_of, problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Mapping
+
+    from holdfast.protocol.message import Reply, Request
+
+RequestT = TypeVar("RequestT", bound="Request")
+ReplyT = TypeVar("ReplyT", bound="Reply")
+
+JSON_TYPE: Final = "application/json"
+MSGPACK_TYPE: Final = "application/msgpack"
+
+_FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError)
+_HEADER_PREFIX: Final = "blob-"
+
+
+class Encoding(enum.Enum):
+    """How a message body is written."""
+
+    JSON = JSON_TYPE
+    MSGPACK = MSGPACK_TYPE
+
+
+def encoding_of(headers: Mapping[str, str]) -> Encoding:
+    """What ``Content-Type`` asks for. Raises InvalidError for a type that is neither."""
+    content_type = headers.get(names.CONTENT_TYPE)
+    if content_type is None:
+        return Encoding.JSON
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == MSGPACK_TYPE:
+        return Encoding.MSGPACK
+    if media_type in {JSON_TYPE, "", "text/plain", "application/octet-stream"}:
+        return Encoding.JSON
+    msg = f"Content-Type is {JSON_TYPE} or {MSGPACK_TYPE}"
+    raise InvalidError(msg)
+
+
+def decode_request(body: Buffer, kind: type[RequestT], encoding: Encoding) -> RequestT:
+    """``body`` as a ``kind``; an empty body is the message without fields.
+
+    Raises InvalidError, with where and why.
+    """
+    try:
+        if not memoryview(body).nbytes:
+            return msgspec.convert({}, kind)
+        if encoding is Encoding.MSGPACK:
+            return msgspec.msgpack.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind)
+    except _FAULTS as error:
+        raise InvalidError(_explain(error)) from error
+
+
+def decode_request_headers(headers: Mapping[str, str], kind: type[RequestT]) -> RequestT:
+    """The ``Blob-*`` headers as a ``kind``. Raises InvalidError; an unknown one is a typo."""
+    fields = {name: value for name, value in headers.items() if _is_field(name)}
+    try:
+        message = msgspec.convert(fields, kind, strict=False)
+    except _FAULTS as error:
+        raise InvalidError(_explain(error)) from error
+    _refuse_loose_numbers(message, fields)
+    return message
+
+
+def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> bytes:
+    """The body that carries ``message``."""
+    if encoding is Encoding.MSGPACK:
+        return msgspec.msgpack.encode(message)
+    return msgspec.json.encode(message)
+
+
+def encode_headers(message: Request | Reply) -> dict[str, str]:
+    """The headers that carry ``message``. Fields that are None are left out.
+
+    Raises InvalidError for text that is not printable: a line break would forge a header.
+    """
+    fields: dict[str, Any] = msgspec.to_builtins(message)
+    encoded = {name: str(value) for name, value in fields.items() if value is not None}
+    for name, text in encoded.items():
+        if not text.isprintable():
+            msg = f"{name} may not hold control characters"
+            raise InvalidError(msg)
+    return encoded
+
+
+def decode_reply(body: Buffer, kind: type[ReplyT], encoding: Encoding = Encoding.JSON) -> ReplyT:
+    """``body`` as a ``kind``. Raises InternalError: a worker never answers otherwise."""
+    try:
+        if encoding is Encoding.MSGPACK:
+            return msgspec.msgpack.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind)
+    except _FAULTS as error:
+        msg = f"the answer is not a {kind.__name__}: {error}"
+        raise InternalError(msg) from error
+
+
+def decode_reply_headers(headers: Mapping[str, str], kind: type[ReplyT]) -> ReplyT:
+    """The ``Blob-*`` headers of an answer as a ``kind``. Raises InternalError."""
+    fields = {name: value for name, value in headers.items() if _is_field(name)}
+    try:
+        return msgspec.convert(fields, kind, strict=False)
+    except _FAULTS as error:
+        msg = f"the answer's headers are not a {kind.__name__}: {error}"
+        raise InternalError(msg) from error
+
+
+def encode_error(error: HoldfastError, encoding: Encoding) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a failed answer (ADR-32 error headers, problem body)."""
+    headers = {
+        names.SERVICE_ERROR: one_line(error.detail),
+        names.SERVICE_ERROR_CODE: str(error.status),
+        names.CONTENT_TYPE: encoding.value,
+    }
+    return headers, encode(problem_of(error), encoding)
+
+
+def raise_error(headers: Mapping[str, str], body: Buffer) -> None:
+    """Raise what a failed answer tells of; return when it is not a failed answer."""
+    status = headers.get(names.SERVICE_ERROR_CODE)
+    if status is None:
+        return
+    encoding = (
+        Encoding.MSGPACK if headers.get(names.CONTENT_TYPE) == MSGPACK_TYPE else Encoding.JSON
+    )
+    try:
+        problem = decode_reply(body, Problem, encoding)
+    except InternalError:
+        detail = headers.get(names.SERVICE_ERROR, "")
+        msg = f"answered {status}: {detail}"
+        raise InternalError(msg) from None
+    raise error_of(problem)
+
+
+def one_line(text: str, max_chars: int = 300) -> str:
+    """``text`` as a header value: printable, on one line, bounded."""
+    return "".join(c if c.isprintable() else " " for c in text)[:max_chars].strip()
+
+
+def _refuse_loose_numbers(message: Request, fields: Mapping[str, str]) -> None:
+    """A number has one spelling: not ``1.0``, `` 1``, ``1_0`` or ``null``."""
+    for name, header in _header_names(type(message)):
+        text = fields.get(header)
+        value = getattr(message, name)
+        if text is not None and not isinstance(value, str) and text != str(value):
+            msg = f"{header} is not a plain decimal number"
+            raise InvalidError(msg)
+
+
+@functools.cache
+def _header_names(kind: type[Request]) -> tuple[tuple[str, str], ...]:
+    """``(attribute, header)`` of each field; looked up once, for it takes as long as hashing."""
+    return tuple((field.name, field.encode_name) for field in msgspec.structs.fields(kind))
+
+
+def _is_field(name: str) -> bool:
+    return name.lower().startswith(_HEADER_PREFIX)
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "the request is nested too deeply"
+    return one_line(f"the request is not valid: {error}")

@@ -1,0 +1,68 @@
+"""The two kinds of message, and the field types that carry their bounds into the schemas.
+
+Write ``frozen=True, kw_only=True`` on every message: msgspec inherits ``frozen`` but not
+``kw_only``, and type checkers reject a message that leaves ``frozen`` to its base.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from holdfast.domain.digest import DIGEST_PATTERN
+from holdfast.domain.limits import (
+    MAX_BLOB_BYTES,
+    MAX_CURSOR_CHARS,
+    MAX_LIST_LIMIT,
+    MAX_TYPE_CHARS,
+)
+
+WIRE_VERSION: Final = 1
+
+# Python's `$` also matches before a final newline, hence the look-ahead, which ECMA-262 has too.
+# Lengths are bounded before patterns run; JSON numbers stay within 2^53.
+WireDigest = Annotated[
+    str,
+    Meta(
+        pattern=DIGEST_PATTERN,
+        min_length=64,
+        max_length=64,
+        description="SHA-256 of the bytes, 64 lower-case hexadecimal characters.",
+    ),
+]
+WireSize = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES, description="Bytes.")]
+WireCount = Annotated[int, Meta(ge=0, le=2**53)]
+WireCursor = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_CURSOR_CHARS,
+        pattern=r"^[A-Za-z0-9_.~-]+$(?!\n)",
+        description="Opaque: send back what an answer gave.",
+    ),
+]
+WireLimit = Annotated[int, Meta(ge=1, le=MAX_LIST_LIMIT)]
+WireUpload = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9]{22}$", min_length=22, max_length=22, description="Upload id.")
+]
+WireType = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_TYPE_CHARS,
+        pattern=r"^[\x20-\x7e]+$(?!\n)",
+        description="Media type (RFC 9110), printable ASCII.",
+    ),
+]
+WireTime = Annotated[
+    str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})
+]
+
+
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a caller sends. A field this version does not know is ``invalid``."""
+
+
+class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker answers. A field this version does not know is ignored."""

@@ -1,0 +1,10 @@
+"""Every operation of the wire. Schemas, discovery and the README's table are computed from it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.protocol.blobs import BLOB_OPERATIONS
+from holdfast.protocol.operation import AnyOperation
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (*BLOB_OPERATIONS,)

@@ -1,0 +1,707 @@
+"""Uploads: a streamed put that survives the worker that owns it.
+
+Every step that decides something is one compare-and-set on the upload's record. The owner writes
+parts under a nuid of its own; a worker that takes over copies what is stored to a fresh nuid and
+goes on. A former owner that wakes up finds another nuid in the record and removes what it wrote:
+it alone ever writes there, so nothing of the blob can be hit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.digest import Digest
+from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_WINDOW_BYTES
+from holdfast.domain.parts import PartSequence
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    TooLargeError,
+    UnavailableError,
+)
+from holdfast.repository.upload_record import (
+    LIVE,
+    OPS,
+    UPLOADS,
+    Claim,
+    OpRecord,
+    Result,
+    State,
+    UploadRecord,
+    decode_upload,
+    upload_key,
+)
+from holdfast.stores.ports import Attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Callable
+    from datetime import datetime
+
+    from holdfast.stores.ports import BlobStore, RecordStore, StagedBlob, Stored
+
+OP_TTL: Final = timedelta(hours=24)
+ENDED_TTL: Final = timedelta(hours=1)
+"""How long the end of an upload may be asked for again."""
+
+CONFIRM_SECONDS: Final = 15.0
+"""How long an owner believes that it is one. A process that was stopped looks before it writes."""
+
+COPY_BEAT_SECONDS: Final = 2.0
+TAKEOVER_SECONDS: Final = 10.0
+_COPY_WINDOW: Final = 16
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadLimits:
+    """``max_uploads`` owned at once; ``memory_bytes`` for the windows of all of them."""
+
+    max_uploads: int = 32
+    memory_bytes: int = 48 * 1024 * 1024
+    max_blob_bytes: int = MAX_BLOB_BYTES
+    lease_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An upload that takes parts from ``next_part`` on, ``window`` bytes ahead of the acks."""
+
+    upload: str
+    part_size: int
+    window: int
+    next_part: int
+
+
+@dataclass(slots=True, eq=False)
+class _Upload:
+    """An upload that this worker owns."""
+
+    id: str
+    record: UploadRecord
+    revision: int
+    staged: StagedBlob
+    parts: PartSequence
+    window: int
+    confirmed_at: float
+    beaten_at: float
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    writes: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    commit: asyncio.Task[Result] | None = None
+    broken: bool = False
+    beaten_size: int = 0
+
+    @property
+    def nuid(self) -> str:
+        return self.record.nuids[-1]
+
+
+class UploadService:
+    """The uploads of one worker. Single event loop; the record store arbitrates between workers."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        records: RecordStore,
+        *,
+        owner: str,
+        part_size: int,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        limits: UploadLimits,
+    ) -> None:
+        """``owner`` names this worker; ``new_id`` gives fresh ids of 22 of A-Z a-z 0-9."""
+        self._store = store
+        self._records = records
+        self._owner = owner
+        self._part_size = part_size
+        self._new_id = new_id
+        self._clock = clock
+        self._monotonic = monotonic
+        self._limits = limits
+        self._uploads: dict[str, _Upload] = {}
+        self._takeovers: dict[str, asyncio.Task[Opened | Result]] = {}
+        self._observed: dict[str, tuple[int, float]] = {}
+
+    @property
+    def active(self) -> int:
+        """How many uploads this worker owns."""
+        return len(self._uploads)
+
+    # --- opening ---
+
+    async def open(
+        self,
+        *,
+        size: int | None,
+        digest: Digest | None,
+        type: str,  # noqa: A002  (the wire's word)
+        op_id: str | None,
+    ) -> Opened | Result:
+        """Begin an upload; or say that the announced ``digest`` is stored already.
+
+        Raises TooLargeError, RateLimitedError.
+        """
+        if size is not None and size > self._limits.max_blob_bytes:
+            msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
+            raise TooLargeError(msg)
+        if digest is not None:
+            with suppress(NotFoundError):
+                info = await self._store.stat(digest)
+                return Result(digest=info.digest, size=info.size, created=False)
+        upload, repeated = self._new_id(), False
+        if op_id is not None:
+            upload, repeated = await self._claim_op(op_id, upload)
+        if repeated:
+            with suppress(NotFoundError):
+                return await self.resume(upload)
+        record = UploadRecord(
+            owner=self._owner,
+            nuids=(self._new_id(),),
+            part_size=self._part_size,
+            type=type,
+            created_at=self._clock().isoformat(),
+            size=size,
+            digest=digest,
+            op_id=op_id,
+        )
+        window = self._grant_window()
+        value = msgspec.json.encode(record)
+        try:
+            revision = await self._records.put(upload_key(upload), value, expected=0)
+        except ConflictError:  # a repeat of this request was quicker
+            return await self.resume(upload)
+        return _opened(self._own(upload, record, revision, window))
+
+    async def _claim_op(self, op_id: str, upload: str) -> tuple[str, bool]:
+        """The upload that ``op_id`` stands for, and whether it did before."""
+        key = f"{OPS}.{_token(op_id)}"
+        value = msgspec.json.encode(OpRecord(upload=upload))
+        try:
+            await self._records.put(key, value, expected=0, ttl=OP_TTL)
+        except ConflictError:
+            record = await self._records.get(key)
+            return msgspec.json.decode(record.value, type=OpRecord).upload, True
+        return upload, False
+
+    def _grant_window(self) -> int:
+        """Share the memory for windows, keeping a part for each upload that may yet come."""
+        free_places = self._limits.max_uploads - len(self._uploads)
+        free = self._limits.memory_bytes - sum(owned.window for owned in self._uploads.values())
+        if free_places < 1 or free < self._part_size:
+            msg = "this worker has as many uploads as it can carry"
+            raise RateLimitedError(msg)
+        spare = free - self._part_size * max(free_places - 1, 0)
+        return max(min(UPLOAD_WINDOW_BYTES, spare // 2), self._part_size)
+
+    def _own(self, upload: str, record: UploadRecord, revision: int, window: int) -> _Upload:
+        owned = _Upload(
+            id=upload,
+            record=record,
+            revision=revision,
+            staged=self._store.stage(record.nuids[-1], record.part_size),
+            parts=PartSequence(record.part_size, self._limits.max_blob_bytes),
+            window=window,
+            confirmed_at=self._monotonic(),
+            beaten_at=self._monotonic(),
+        )
+        self._uploads[upload] = owned
+        return owned
+
+    # --- parts ---
+
+    async def part(self, upload: str, part: int, data: Buffer) -> int:
+        """Store one part; returns its number once it is durable.
+
+        Raises InvalidError, ConflictError, NotFoundError, TooLargeError, and what the store
+        raises; after a store's failure the upload must be resumed.
+        """
+        owned = self._uploads.get(upload)
+        if owned is None:
+            raise await self._why_not_mine(upload)
+        async with owned.turn:
+            await self._confirm(owned)
+            if owned.broken or owned.commit is not None:
+                raise ConflictError(_RESUME if owned.broken else _ENDED)
+            if owned.parts.accept(part, data):
+                owned.writes[part] = asyncio.create_task(owned.staged.write(part, data))
+            write = owned.writes.get(part)
+        if write is not None:
+            await self._wait_written(owned, part, write)
+        return part
+
+    async def _wait_written(self, owned: _Upload, part: int, write: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.shield(write)
+        except HoldfastError:
+            owned.broken = True
+            raise
+        if owned.writes.get(part) is write:
+            del owned.writes[part]
+
+    async def _confirm(self, owned: _Upload) -> None:
+        """Look whether this worker still owns the upload, if it has not looked for a while."""
+        if self._monotonic() - owned.confirmed_at >= CONFIRM_SECONDS:
+            await self._look(owned)
+
+    async def _look(self, owned: _Upload) -> None:
+        """Raises ConflictError, having let go, when the upload is another's or has ended."""
+        now = self._monotonic()
+        try:
+            record = await self._records.get(upload_key(owned.id))
+            current = decode_upload(record.value)
+            if current.nuids[-1] != owned.nuid or current.state not in LIVE:
+                await self._retire(owned)
+                # Once more: whoever ended the upload since then did not see our last writes.
+                record = await self._records.get(upload_key(owned.id))
+                current = decode_upload(record.value)
+                # While it goes on, parts acknowledged here count, and its end removes them.
+                keep = current.state in LIVE or _may_be_blob(current, owned.nuid)
+                await self._let_go(owned, keep=keep)
+                raise ConflictError(_TAKEN_OVER)
+        except NotFoundError:
+            await self._let_go(owned, keep=False)
+            raise
+        owned.revision, owned.record = record.revision, current
+        owned.confirmed_at = now
+
+    async def _retire(self, owned: _Upload) -> None:
+        """Take no more parts, and wait until nothing is being written."""
+        if self._uploads.get(owned.id) is owned:
+            del self._uploads[owned.id]
+        owned.broken = True
+        if owned.writes:
+            await asyncio.wait(owned.writes.values())
+            owned.writes.clear()
+
+    async def _let_go(self, owned: _Upload, *, keep: bool) -> None:
+        """Stop being the owner, and unless ``keep`` remove what was written here."""
+        await self._retire(owned)
+        if not keep:
+            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                await self._store.discard_staged(owned.nuid)
+        log.info("upload_let_go", upload=owned.id, parts=owned.parts.count)
+
+    async def _why_not_mine(self, upload: str) -> HoldfastError:
+        record = decode_upload((await self._records.get(upload_key(upload))).value)
+        if record.state in LIVE:
+            return ConflictError(_RESUME)
+        return ConflictError(_ENDED)
+
+    # --- the end ---
+
+    async def final(self, upload: str, parts: int, digest: Digest | None) -> Result:
+        """Make the parts a blob. May be repeated: the answer is the same.
+
+        Raises InvalidError (and the upload is gone: nothing is stored), ConflictError,
+        NotFoundError, and what the store raises; then it may be repeated.
+        """
+        owned = self._uploads.get(upload)
+        if owned is None:
+            return await self._finished(upload, parts, digest)
+        async with owned.turn:
+            if owned.commit is None:
+                await self._confirm(owned)
+                if owned.broken:
+                    raise ConflictError(_RESUME)
+                await self._check_final(owned, parts, digest)
+                owned.commit = asyncio.create_task(self._commit(owned))
+            elif parts != owned.parts.count:
+                raise ConflictError(_ENDED)
+            commit = owned.commit
+        try:
+            return await asyncio.shield(commit)
+        except HoldfastError:
+            if owned.commit is commit:
+                owned.commit = None
+            raise
+
+    async def _check_final(self, owned: _Upload, parts: int, digest: Digest | None) -> None:
+        announced = Digest(owned.record.digest) if owned.record.digest is not None else None
+        if parts != owned.parts.count:
+            owned.parts.check_final(parts)
+        try:
+            owned.parts.check_final(parts, announced, digest, size=owned.record.size)
+        except InvalidError:
+            await self._end(owned, "failed")
+            raise
+
+    async def _finished(self, upload: str, parts: int, digest: Digest | None) -> Result:
+        """The answer to a repeat that comes when the upload has ended."""
+        record = decode_upload((await self._records.get(upload_key(upload))).value)
+        if record.result is None:
+            raise ConflictError(_RESUME if record.state in LIVE else _ENDED)
+        same_parts = parts == -(-record.result.size // record.part_size)
+        if not same_parts or (digest is not None and digest != record.result.digest):
+            raise ConflictError(_ENDED)
+        return record.result
+
+    async def _commit(self, owned: _Upload) -> Result:
+        if owned.writes:
+            await asyncio.gather(*owned.writes.values())
+            owned.writes.clear()
+        if owned.broken or owned.record.state not in LIVE:
+            raise ConflictError(_RESUME)
+        digest = owned.parts.digest
+        claim = Claim(nuid=owned.nuid, digest=digest)
+        claims = tuple(c for c in owned.record.claims if c != claim)
+        await self._change(owned, state="committing", claims=(*claims, claim))
+        stored = await self._publish(owned, claim)
+        result = Result(digest=digest, size=owned.parts.size, created=stored.created)
+        # A former owner that woke up may have made the blob: then it is its chunks that stay.
+        keep = {owned.nuid, stored.info.generation}
+        await self._remove_former(owned.record, keep=keep, digest=digest)
+        try:
+            await self._change(owned, state="committed", result=result)
+        except HoldfastError:
+            # The blob is there, which is what was promised; a repeat finds it by its digest.
+            log.warning("upload_result_not_recorded", upload=owned.id)
+        self._uploads.pop(owned.id, None)
+        return result
+
+    async def _publish(self, owned: _Upload, claim: Claim) -> Stored:
+        """Make the parts the blob. What surely did not become one is claimed no longer."""
+        attributes = Attributes(
+            type=owned.record.type,
+            created_at=self._clock(),
+            op_id=owned.record.op_id or owned.id,
+        )
+        try:
+            return await owned.staged.commit(Digest(claim.digest), owned.parts.size, attributes)
+        except OutcomeUnknownError:
+            raise
+        except HoldfastError as error:
+            claims = tuple(c for c in owned.record.claims if c != claim)
+            await self._change(owned, state="open", claims=claims)
+            if isinstance(error, ConflictError | CorruptError):  # what is in the way stays there
+                await self._end(owned, "failed")
+            raise
+
+    async def _remove_former(self, record: UploadRecord, *, keep: set[str], digest: str) -> None:
+        """Remove the chunks of former owners.
+
+        One that had claimed another digest stays: its record may be on the way (only a sender
+        that sent different bytes gets there).
+        """
+        for nuid in record.nuids:
+            doubtful = any(c.nuid == nuid and c.digest != digest for c in record.claims)
+            if nuid not in keep and not doubtful:
+                with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                    await self._store.discard_staged(nuid)
+
+    async def _change(
+        self,
+        owned: _Upload,
+        *,
+        state: State,
+        claims: tuple[Claim, ...] | None = None,
+        result: Result | None = None,
+    ) -> None:
+        """Compare-and-set on the record. Raises ConflictError when it is another's by now."""
+        record = msgspec.structs.replace(
+            owned.record,
+            state=state,
+            claims=owned.record.claims if claims is None else claims,
+            result=result,
+            beat=owned.record.beat + 1,
+        )
+        ttl = ENDED_TTL if state not in LIVE else None
+        owned.revision = await self._records.put(
+            upload_key(owned.id), msgspec.json.encode(record), expected=owned.revision, ttl=ttl
+        )
+        owned.record = record
+        owned.confirmed_at = owned.beaten_at = self._monotonic()
+        owned.beaten_size = owned.parts.size
+
+    async def _end(self, owned: _Upload, state: State) -> None:
+        """Give up an upload of our own."""
+        await self._change(owned, state=state)
+        await self._let_go(owned, keep=True)
+        await self._remove_staged(owned.record)
+
+    # --- taking over ---
+
+    async def resume(self, upload: str) -> Opened | Result:
+        """Own the upload from here on; or the result, when it was committed.
+
+        Raises NotFoundError (unknown or given up), RateLimitedError, UnavailableError (another
+        worker is at it: ask again).
+        """
+        takeover = self._takeovers.get(upload)
+        if takeover is None:
+            owned = self._uploads.get(upload)
+            if owned is not None and owned.commit is not None:
+                return await asyncio.shield(owned.commit)
+            takeover = asyncio.create_task(self._go_on_or_take_over(upload))
+            self._takeovers[upload] = takeover
+            takeover.add_done_callback(lambda _: self._takeovers.pop(upload, None))
+        return await asyncio.shield(takeover)
+
+    async def _go_on_or_take_over(self, upload: str) -> Opened | Result:
+        owned = self._uploads.get(upload)
+        if owned is not None and not owned.broken:
+            with suppress(ConflictError):  # it is another's meanwhile
+                await self._catch_up(owned)
+                return _opened(owned)
+        return await self._take_over(upload)
+
+    async def _catch_up(self, owned: _Upload) -> None:
+        """Have every part that was acknowledged, before saying as the owner which is wanted next.
+
+        A resume that reached a worker late made it the owner while the client went on sending to
+        the former one, which acknowledged parts for as long as it had not looked.
+        """
+        async with owned.turn:
+            await self._look(owned)
+            if owned.commit is None and len(owned.record.nuids) > 1:
+                owned.broken = True  # until all of it is written
+                await self._copy_parts(owned)
+                await self._change(owned, state="open")
+                owned.broken = False
+
+    async def _take_over(self, upload: str) -> Opened | Result:
+        present = await self._records.get(upload_key(upload))
+        record = decode_upload(present.value)
+        if record.result is not None:
+            return record.result
+        if record.state not in LIVE:
+            raise NotFoundError(_UNKNOWN)
+        if record.state == "copying" and not self._unchanged(present.key, present.revision):
+            msg = "another worker is taking the upload over"
+            raise UnavailableError(msg)
+        for claim in record.claims:
+            result = await self._find_committed(upload, record, present.revision, claim)
+            if result is not None:
+                return result
+        window = self._grant_window()
+        former = self._uploads.pop(upload, None)
+        if former is not None and former.writes:
+            await asyncio.wait(former.writes.values())
+        record = msgspec.structs.replace(
+            record,
+            owner=self._owner,
+            nuids=(*record.nuids, self._new_id()),
+            state="copying",
+            beat=record.beat + 1,
+        )
+        value = msgspec.json.encode(record)
+        try:
+            revision = await self._records.put(present.key, value, expected=present.revision)
+        except ConflictError as error:
+            msg = "another worker is taking the upload over"
+            raise UnavailableError(msg) from error
+        owned = self._own(upload, record, revision, window)
+        try:
+            async with owned.turn:
+                await self._copy_parts(owned)
+                await self._change(owned, state="open")
+        except HoldfastError:
+            await self._let_go(owned, keep=False)
+            raise
+        log.info("upload_taken_over", upload=upload, parts=owned.parts.count)
+        return _opened(owned)
+
+    async def _find_committed(
+        self, upload: str, record: UploadRecord, revision: int, claim: Claim
+    ) -> Result | None:
+        """The result, if a former owner made the blob and could not say so."""
+        try:
+            info = await self._store.stat(Digest(claim.digest))
+        except NotFoundError:
+            return None
+        created = info.generation in record.nuids
+        result = Result(digest=info.digest, size=info.size, created=created)
+        await self._remove_former(record, keep={info.generation}, digest=info.digest)
+        done = msgspec.structs.replace(record, state="committed", result=result)
+        with suppress(ConflictError, UnavailableError, OutcomeUnknownError):
+            value = msgspec.json.encode(done)
+            await self._records.put(upload_key(upload), value, expected=revision, ttl=ENDED_TTL)
+        return result
+
+    async def _copy_parts(self, owned: _Upload) -> None:
+        """Write the parts that former owners stored under our nuid, hashing them.
+
+        Each former staging holds a prefix of the same bytes; the longest counts.
+        """
+        beat_at = self._monotonic() + COPY_BEAT_SECONDS
+        pending: set[asyncio.Task[None]] = set()
+        for nuid in reversed(owned.record.nuids[:-1]):
+            number = 0
+            async for data in self._store.staged_parts(nuid):
+                if number == owned.parts.count and owned.parts.accept(number, data):
+                    write = asyncio.create_task(owned.staged.write(number, data))
+                    owned.writes[number] = write  # whoever lets go waits for these too
+                    pending.add(write)
+                number += 1
+                if len(pending) >= _COPY_WINDOW:
+                    pending = await _wait_for_one(pending)
+                if self._monotonic() >= beat_at:
+                    await self._change(owned, state="copying")
+                    beat_at = self._monotonic() + COPY_BEAT_SECONDS
+        await asyncio.gather(*pending)
+        owned.writes.clear()
+
+    def _unchanged(self, key: str, revision: int) -> bool:
+        """Whether this worker has itself seen the record unchanged for the takeover time."""
+        now = self._monotonic()
+        seen, since = self._observed.get(key, (0, now))
+        if seen != revision:
+            since = now
+        self._observed[key] = (revision, since)
+        return now - since >= TAKEOVER_SECONDS
+
+    # --- giving up ---
+
+    async def abort(self, upload: str) -> bool:
+        """Give an upload up and remove its parts; False when it had ended already.
+
+        Raises NotFoundError, ConflictError (it is being committed).
+        """
+        owned = self._uploads.get(upload)
+        if owned is not None:
+            async with owned.turn:
+                with suppress(ConflictError):  # another worker's by now
+                    if owned.commit is None:
+                        await self._end(owned, "aborted")
+                        return True
+        present = await self._records.get(upload_key(upload))
+        record = decode_upload(present.value)
+        if record.state not in LIVE:
+            return False
+        if record.state == "committing" or (owned is not None and owned.commit is not None):
+            msg = "the upload is being committed"
+            raise ConflictError(msg)
+        await self._close(present.key, present.revision, record, "aborted")
+        return True
+
+    async def _close(self, key: str, revision: int, record: UploadRecord, state: State) -> None:
+        """End an upload that has no owner here, and remove what all its owners wrote."""
+        ended = msgspec.structs.replace(record, state=state, beat=record.beat + 1)
+        value = msgspec.json.encode(ended)
+        await self._records.put(key, value, expected=revision, ttl=ENDED_TTL)
+        await self._remove_staged(record)
+
+    async def _remove_staged(self, record: UploadRecord) -> None:
+        """Remove what all owners wrote, but for what is a blob's or may yet become one."""
+        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+            kept = await self._live_generations(record)
+            for nuid in record.nuids:
+                if nuid not in kept:
+                    await self._store.discard_staged(nuid)
+
+    async def _live_generations(self, record: UploadRecord) -> set[str]:
+        """Which of the upload's nuids are a blob's, or may yet become one."""
+        kept = {claim.nuid for claim in record.claims}
+        for claim in record.claims:
+            with suppress(NotFoundError):
+                info = await self._store.stat(Digest(claim.digest))
+                kept.discard(claim.nuid)
+                kept.add(info.generation)
+        return kept
+
+    # --- in the background ---
+
+    async def renew(self) -> None:
+        """Renew the records of uploads that progressed, and look after those that did not.
+
+        To be called every few seconds: after a pause of the process it finds out at once which
+        uploads others have taken over.
+        """
+        for owned in list(self._uploads.values()):
+            if owned.turn.locked() or owned.commit is not None or owned.broken:
+                continue
+            async with owned.turn:
+                with suppress(HoldfastError):
+                    await self._confirm(owned)
+                    if self._needs_beat(owned):
+                        await self._change(owned, state=owned.record.state)
+
+    def _needs_beat(self, owned: _Upload) -> bool:
+        progressed = owned.parts.size != owned.beaten_size
+        return progressed and self._monotonic() - owned.beaten_at >= self._limits.lease_seconds / 4
+
+    async def sweep(self) -> int:
+        """Turn uploads that nobody carries on into failures and free their space; how many.
+
+        One counts as abandoned when this worker has itself seen its record unchanged for the
+        whole lease, by its own monotonic clock.
+        """
+        swept = 0
+        seen: dict[str, tuple[int, float]] = {}
+        now = self._monotonic()
+        async for present in self._records.list_records(UPLOADS):
+            try:
+                record = decode_upload(present.value)
+            except CorruptError:  # one bad record must not keep the others from being swept
+                log.warning("upload_record_unreadable", key=present.key)
+                continue
+            if record.state not in LIVE:
+                continue
+            revision, since = self._observed.get(present.key, (0, now))
+            if revision != present.revision:
+                since = now
+            seen[present.key] = (present.revision, since)
+            if now - since >= self._limits.lease_seconds:
+                try:
+                    await self._close(present.key, present.revision, record, "failed")
+                except HoldfastError as error:
+                    log.warning("upload_not_swept", key=present.key, code=error.code)
+                else:
+                    swept += 1
+        self._observed = seen
+        return swept
+
+    async def aclose(self) -> None:
+        """Let running writes settle. The uploads stay open: other workers resume them."""
+        running = [write for owned in self._uploads.values() for write in owned.writes.values()]
+        commits = [owned.commit for owned in self._uploads.values() if owned.commit is not None]
+        if running or commits:
+            await asyncio.wait([*running, *commits])
+        self._uploads.clear()
+
+
+_RESUME: Final = "this worker does not own the upload: ask blob.resume"
+_TAKEN_OVER: Final = "another worker has taken the upload over: ask blob.resume"
+_ENDED: Final = "the upload has ended"
+_UNKNOWN: Final = "no such upload"
+
+
+def _opened(owned: _Upload) -> Opened:
+    return Opened(
+        upload=owned.id,
+        part_size=owned.record.part_size,
+        window=owned.window,
+        next_part=owned.parts.count,
+    )
+
+
+def _may_be_blob(record: UploadRecord, nuid: str) -> bool:
+    """Whether ``nuid`` was about to become the blob when the record was written."""
+    return any(claim.nuid == nuid for claim in record.claims)
+
+
+def _token(op_id: str) -> str:
+    """Any text as one key token."""
+    return base64.urlsafe_b64encode(op_id.encode()).decode().rstrip("=")
+
+
+async def _wait_for_one(tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Wait until one of ``tasks`` is done; the others. Raises what it raised."""
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return pending

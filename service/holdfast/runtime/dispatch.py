@@ -1,0 +1,165 @@
+"""The one place that turns failures into answers: decode, answer, encode.
+
+It never sees a connection, so it is tested with bytes. A HoldfastError becomes its code and
+message; anything else is a bug, logged in full and reported as ``internal`` without detail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.digest import is_digest
+from holdfast.domain.limits import MAX_OP_ID_CHARS
+from holdfast.errors import (
+    HoldfastError,
+    InternalError,
+    InvalidError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.handlers.endpoint import BytesReply, Call
+from holdfast.protocol import codec
+from holdfast.protocol import headers as names
+from holdfast.protocol.blobs import GET_BLOB, GetBlob
+from holdfast.protocol.operation import Body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable, Mapping
+    from datetime import datetime
+
+    from holdfast.handlers.endpoint import AnyEndpoint
+
+MAX_TIMEOUT_SECONDS: Final = 3600.0
+_OP_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_OP_ID_CHARS}}}", re.ASCII)
+_SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: one message, and for a window what follows it. ``error`` names a failure."""
+
+    headers: Mapping[str, str]
+    body: Buffer
+    error: HoldfastError | None = None
+    deliver: Callable[[str], Awaitable[None]] | None = None
+    pieces: AsyncGenerator[Buffer] | None = field(default=None)
+
+
+class Dispatcher:
+    """Answers requests; knows the time."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        timeout_seconds: float,
+    ) -> None:
+        """``timeout_seconds`` applies where the caller names none."""
+        self._clock = clock
+        self._monotonic = monotonic
+        self._timeout_seconds = timeout_seconds
+
+    async def answer(
+        self, endpoint: AnyEndpoint, subject: str, headers: Mapping[str, str], body: Buffer
+    ) -> Answer:
+        """Never raises but CancelledError."""
+        encoding = codec.Encoding.JSON
+        try:
+            encoding = _encoding(endpoint, headers)
+            return await self._answer(endpoint, subject, headers, body, encoding)
+        except HoldfastError as error:
+            if isinstance(error, InternalError):
+                log.exception("request_failed", subject=endpoint.operation.subject)
+            return _failure(error, encoding)
+        except TimeoutError:
+            return _failure(out_of_time(endpoint), encoding)
+        except Exception:
+            log.exception("request_failed", subject=endpoint.operation.subject)
+            return _failure(InternalError(), encoding)
+
+    async def _answer(
+        self,
+        endpoint: AnyEndpoint,
+        subject: str,
+        headers: Mapping[str, str],
+        body: Buffer,
+        encoding: codec.Encoding,
+    ) -> Answer:
+        seconds = self._seconds(headers)
+        request = _decode(endpoint, headers, body, encoding)
+        half_time = self._monotonic() + seconds / 2
+        call = Call(
+            now=self._clock(),
+            op_id=_op_id(headers),
+            data=body,
+            target=subject.rpartition(".")[2],
+            has_time=lambda: self._monotonic() < half_time,
+        )
+        async with asyncio.timeout(seconds):
+            reply = await endpoint.handle(request, call)
+        if isinstance(reply, BytesReply):
+            return Answer(
+                codec.encode_headers(reply.head),
+                reply.data,
+                deliver=reply.deliver,
+                pieces=reply.pieces,
+            )
+        return Answer({names.CONTENT_TYPE: encoding.value}, codec.encode(reply, encoding))
+
+    def _seconds(self, headers: Mapping[str, str]) -> float:
+        text = headers.get(names.TIMEOUT)
+        if text is None:
+            return self._timeout_seconds
+        if _SECONDS.fullmatch(text) is None or not 0 < float(text) <= MAX_TIMEOUT_SECONDS:
+            msg = f"Timeout is a number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f}"
+            raise InvalidError(msg)
+        return float(text)
+
+
+def out_of_time(endpoint: AnyEndpoint) -> HoldfastError:
+    """What a request is answered that did not end in time."""
+    if endpoint.operation.mutates:
+        return OutcomeUnknownError("the request did not end in time and may yet be applied")
+    return UnavailableError("the request did not end in time")
+
+
+def _failure(error: HoldfastError, encoding: codec.Encoding) -> Answer:
+    headers, body = codec.encode_error(error, encoding)
+    return Answer(headers, body, error)
+
+
+def _encoding(endpoint: AnyEndpoint, headers: Mapping[str, str]) -> codec.Encoding:
+    """A body of bytes may say anything of its type; its answer is JSON unless msgpack is asked."""
+    if endpoint.operation.request_body is Body.BYTES:
+        is_msgpack = headers.get(names.CONTENT_TYPE) == codec.MSGPACK_TYPE
+        return codec.Encoding.MSGPACK if is_msgpack else codec.Encoding.JSON
+    return codec.encoding_of(headers)
+
+
+def _decode(
+    endpoint: AnyEndpoint, headers: Mapping[str, str], body: Buffer, encoding: codec.Encoding
+) -> Any:
+    operation = endpoint.operation
+    if operation.request_body is Body.BYTES:
+        return codec.decode_request_headers(headers, operation.request)
+    if operation is GET_BLOB and memoryview(body).nbytes == 64:
+        digest = bytes(body).decode("latin-1")
+        if is_digest(digest):
+            return msgspec.convert({"digest": digest}, GetBlob)
+    return codec.decode_request(body, operation.request, encoding)
+
+
+def _op_id(headers: Mapping[str, str]) -> str | None:
+    op_id = headers.get(names.OP_ID)
+    if op_id is not None and _OP_ID.fullmatch(op_id) is None:
+        msg = f"Op-Id is 1 to {MAX_OP_ID_CHARS} printable ASCII characters"
+        raise InvalidError(msg)
+    return op_id

@@ -1,0 +1,100 @@
+"""What a process writes about itself: one event per line, on standard error.
+
+Log lines carry text that other people chose (subjects, names, error details). Control characters
+in it are escaped, so that nobody can forge a line or move the reader's cursor, and what looks like
+a secret is masked. A traceback follows its event, every line of it indented.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+
+import structlog
+
+from holdfast.transport.options import MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["auto", "console", "json"]
+
+_SECRET_KEYS: Final = frozenset({"password", "token", "creds", "nkey", "seed", "jwt"})
+_USER_INFO_RE: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+# C0, DEL and C1, the line and paragraph separators, and what reorders text (Trojan Source).
+_CONTROL_RE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def configure_logging(log_format: LogFormat, level: str, stream: TextIO | None = None) -> None:
+    """Send structlog's events, and those of the standard library's loggers, to ``stream``.
+
+    ``auto`` is the console format on a terminal, and JSON elsewhere. ``stream`` is standard error
+    by default. Replaces what was configured before.
+    """
+    target = sys.stderr if stream is None else stream
+    console = log_format == "console" or (log_format == "auto" and target.isatty())
+    least = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _mask_secrets,
+    ]
+    renderers: list[Processor] = (
+        [_escape, structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        if console
+        else [structlog.processors.JSONRenderer(json.dumps, default=str)]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(least)
+
+
+def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    if key in _SECRET_KEYS and value:
+        return MASK
+    if isinstance(value, str):
+        return _USER_INFO_RE.sub(MASK, value)
+    return value
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> Mapping[str, Any]:
+    """Console only; JSON escapes all of this, and everything else that is not ASCII, by itself."""
+    return {key: _escaped(key, value) for key, value in event.items()}
+
+
+def _escaped(key: str, value: Any) -> Any:
+    if key in {"exception", "stack"} and isinstance(value, str):
+        return "\n".join(f"    {escape_control(line)}" for line in value.split("\n"))
+    if isinstance(value, int | float | None):
+        return value
+    return escape_control(value if isinstance(value, str) else repr(value))
+
+
+def escape_control(text: str) -> str:
+    """``text`` with every control character written as Python would write it."""
+    return _CONTROL_RE.sub(lambda match: repr(match.group())[1:-1], text)

@@ -1,0 +1,107 @@
+"""What a worker counts, in the form that ADR-32 answers show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.protocol.message import WIRE_VERSION
+from holdfast.protocol.operation import QUEUE_GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdfast.protocol.operation import AnyOperation
+
+SERVICE_NAME: Final = "holdfast"
+_PING: Final = "io.nats.micro.v1.ping_response"
+_INFO: Final = "io.nats.micro.v1.info_response"
+_STATS: Final = "io.nats.micro.v1.stats_response"
+
+
+@dataclass(slots=True)
+class EndpointStats:
+    """Counters of one endpoint. Times in nanoseconds, as ADR-32 has them."""
+
+    requests: int = 0
+    errors: int = 0
+    last_error: str = ""
+    processing_ns: int = 0
+
+    def count(self, elapsed_ns: int, error: str | None) -> None:
+        """One request was answered."""
+        self.requests += 1
+        self.processing_ns += elapsed_ns
+        if error is not None:
+            self.errors += 1
+            self.last_error = error
+
+
+@dataclass(slots=True)
+class Discovery:
+    """The answers to ``$SRV.PING``, ``INFO`` and ``STATS`` (ADR-32)."""
+
+    id: str
+    version: str
+    started: str
+    metadata: Mapping[str, str]
+    subjects: Mapping[AnyOperation, str]
+    stats: Mapping[AnyOperation, EndpointStats]
+
+    def ping(self) -> dict[str, Any]:
+        """Who is there."""
+        return self._identity(_PING)
+
+    def info(self) -> dict[str, Any]:
+        """What it answers."""
+        return {
+            **self._identity(_INFO),
+            "description": "Keeps blobs and snapshots for services that speak NATS",
+            "endpoints": [
+                {
+                    "name": operation.name,
+                    "subject": subject,
+                    "queue_group": QUEUE_GROUP if operation.queue else "",
+                    "metadata": {
+                        "wire": str(WIRE_VERSION),
+                        "request_schema": operation.schema_id("request"),
+                        "reply_schema": operation.schema_id("reply"),
+                    },
+                }
+                for operation, subject in self.subjects.items()
+            ],
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """How much it answered."""
+        return {
+            **self._identity(_STATS),
+            "started": self.started,
+            "endpoints": [
+                self._endpoint_statistics(operation, subject)
+                for operation, subject in self.subjects.items()
+            ],
+        }
+
+    def _endpoint_statistics(self, operation: AnyOperation, subject: str) -> dict[str, Any]:
+        stats = self.stats[operation]
+        return {
+            "name": operation.name,
+            "subject": subject,
+            "queue_group": QUEUE_GROUP if operation.queue else "",
+            "num_requests": stats.requests,
+            "num_errors": stats.errors,
+            "last_error": stats.last_error,
+            "processing_time": stats.processing_ns,
+            "average_processing_time": stats.processing_ns // max(stats.requests, 1),
+            "data": {},  # optional in ADR-32, but nats-py fails to read an answer without it
+        }
+
+    def _identity(self, kind: str) -> dict[str, Any]:
+        return {
+            "type": kind,
+            "name": SERVICE_NAME,
+            "id": self.id,
+            "version": self.version,
+            "metadata": dict(self.metadata),
+        }

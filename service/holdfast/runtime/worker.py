@@ -1,0 +1,231 @@
+"""A worker: takes requests off NATS, answers them concurrently, drains when told to stop.
+
+An ADR-32 service written over plain subscriptions, because nats-py's handles one request at a time
+per endpoint. Concurrency is bounded: a request beyond the limit is answered
+``rate_limited`` at once rather than kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from holdfast.errors import HoldfastError, RateLimitedError
+from holdfast.protocol import codec
+from holdfast.protocol.blobs import PUT_PART
+from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
+from holdfast.protocol.operation import QUEUE_GROUP
+from holdfast.runtime.dispatch import Answer, out_of_time
+from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.runtime.dispatch import Dispatcher
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.message import Message
+
+MAX_REPLY_CHARS: Final = 512
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this worker is. ``metadata`` says more in discovery."""
+
+    id: str
+    version: str
+    started: str
+    metadata: Mapping[str, str]
+
+
+class Worker:
+    """One member of the pool, on one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        dispatcher: Dispatcher,
+        endpoints: tuple[AnyEndpoint, ...],
+        identity: Identity,
+        *,
+        prefix: str,
+        max_concurrent: int,
+        inbox_prefixes: tuple[str, ...],
+    ) -> None:
+        """``prefix`` is put before every subject, ``inbox_prefixes`` bound reply subjects."""
+        self._connection = connection
+        self._dispatcher = dispatcher
+        self._endpoints = endpoints
+        self._prefix = f"{prefix}." if prefix else ""
+        self._max_concurrent = max_concurrent
+        self._reply = reply_pattern(inbox_prefixes)
+        self._running: dict[asyncio.Task[None], tuple[AnyEndpoint, Message]] = {}
+        self._parts: dict[asyncio.Task[None], tuple[AnyEndpoint, Message]] = {}
+        self._sids: list[int] = []
+        self.refused_replies = 0
+        self._stats = {endpoint.operation: EndpointStats() for endpoint in endpoints}
+        self._id = identity.id
+        self._discovery = Discovery(
+            id=identity.id,
+            version=identity.version,
+            started=identity.started,
+            metadata=identity.metadata,
+            subjects={e.operation: self._subject(e) for e in endpoints},
+            stats=self._stats,
+        )
+
+    @property
+    def id(self) -> str:
+        """This worker's instance id."""
+        return self._id
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self._running) + len(self._parts)
+
+    def start(self) -> None:
+        """Subscribe: from here on requests are answered."""
+        for endpoint in self._endpoints:
+            receive = partial(self._receive, endpoint)
+            queue = QUEUE_GROUP if endpoint.operation.queue else ""
+            self._sids.append(self._connection.route(self._subject(endpoint), receive, queue=queue))
+        verbs = {
+            "PING": self._discovery.ping,
+            "INFO": self._discovery.info,
+            "STATS": self._discovery.statistics,
+        }
+        for verb, tell in verbs.items():
+            for subject in (
+                f"$SRV.{verb}",
+                f"$SRV.{verb}.{SERVICE_NAME}",
+                f"$SRV.{verb}.{SERVICE_NAME}.{self._id}",
+            ):
+                self._sids.append(self._connection.route(subject, partial(self._tell, tell)))
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests; let those in flight finish, answer the rest after ``seconds``."""
+        sids, self._sids = self._sids, []
+        await self._connection.drain_routes(sids)
+        if self.in_flight:
+            await asyncio.wait({**self._running, **self._parts}, timeout=seconds)
+        late = {**self._running, **self._parts}
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        for endpoint, message in late.values():
+            self._send_failure(message, out_of_time(endpoint))
+
+    def _subject(self, endpoint: AnyEndpoint) -> str:
+        subject = f"{self._prefix}{endpoint.operation.subject}"
+        return subject if endpoint.operation.queue else f"{subject}.{self._id}.>"
+
+    # --- requests ---
+
+    def _receive(self, endpoint: AnyEndpoint, message: Message) -> None:
+        if not self._may_reply_to(message):
+            return
+        # Parts have windows of their own: counted apart, neither starves the other.
+        running = self._parts if endpoint.operation is PUT_PART else self._running
+        if len(running) >= self._max_concurrent:
+            self._stats[endpoint.operation].count(0, RateLimitedError.code)
+            self._send_failure(message, RateLimitedError("this worker is at its limit of requests"))
+            return
+        loop = asyncio.get_running_loop()
+        # Started at once, up to its first wait: parts begin in the order they came.
+        task = asyncio.eager_task_factory(loop, self._answer(endpoint, message))
+        if not task.done():
+            running[task] = (endpoint, message)
+            task.add_done_callback(lambda done: running.pop(done, None))
+
+    async def _answer(self, endpoint: AnyEndpoint, message: Message) -> None:
+        started_ns = time.perf_counter_ns()
+        answer = await self._dispatcher.answer(
+            endpoint, message.subject, message.headers, message.data
+        )
+        error = answer.error
+        try:
+            await self._send(message.reply, answer)
+        except HoldfastError as failure:
+            # The head of a window may be out already: a failure after it ends the window.
+            error = failure
+            self._send_failure(message, failure)
+        elapsed_ns = time.perf_counter_ns() - started_ns
+        self._stats[endpoint.operation].count(elapsed_ns, error.code if error else None)
+        if error is not None:
+            log.info(
+                "request_refused",
+                subject=endpoint.operation.subject,
+                code=error.code,
+                detail=codec.one_line(error.detail),
+                trace=codec.one_line(message.headers.get(TRACEPARENT, "")),
+            )
+
+    async def _send(self, reply: str, answer: Answer) -> None:
+        self._connection.send(reply, memoryview(answer.body), headers=answer.headers)
+        if answer.deliver is not None:
+            await answer.deliver(reply)
+        if answer.pieces is not None:
+            await self._relay(reply, answer)
+
+    async def _relay(self, reply: str, answer: Answer) -> None:
+        """Send the pieces of a window ourselves. A short end tells the client of a failure."""
+        if answer.pieces is None:
+            return
+        number = 0
+        async with aclosing(answer.pieces) as pieces:
+            async for piece in pieces:
+                await self._connection.wait_sendable()
+                headers = {BLOB_PART: str(number)}
+                self._connection.send(reply, memoryview(piece), headers=headers)
+                number += 1
+
+    def _send_failure(self, message: Message, error: HoldfastError) -> None:
+        headers, body = codec.encode_error(error, codec.Encoding.JSON)
+        try:
+            self._connection.send(message.reply, body, headers=headers)
+        except HoldfastError as failure:
+            log.warning("answer_not_sent", code=failure.code)
+
+    def _may_reply_to(self, message: Message) -> bool:
+        """Only inboxes: any other reply subject would make the worker the caller's deputy."""
+        if self._reply.fullmatch(message.reply) is not None:
+            return True
+        self.refused_replies += 1
+        log.warning(
+            "reply_subject_refused",
+            subject=codec.one_line(message.subject),
+            reply=codec.one_line(message.reply),
+        )
+        return False
+
+    def _tell(self, tell: Callable[[], dict[str, Any]], message: Message) -> None:
+        if self._may_reply_to(message):
+            self._connection.send(message.reply, msgspec.json.encode(tell()))
+
+
+def part_subject(prefix: str, worker_id: str, upload: str) -> str:
+    """Where worker ``worker_id`` takes the parts of ``upload``."""
+    head = f"{prefix}." if prefix else ""
+    return f"{head}{PUT_PART.subject}.{worker_id}.{upload}"
+
+
+def reply_pattern(inbox_prefixes: tuple[str, ...]) -> re.Pattern[str]:
+    """Subjects under one of ``inbox_prefixes`` (each ending in a dot), without wildcards.
+
+    Tokens are of printable ASCII: what else the server lets through came here as it was not sent.
+    """
+    heads = "|".join(re.escape(prefix) for prefix in inbox_prefixes)
+    word = r"(?:(?![.*>])[!-~])+"
+    return re.compile(rf"(?=.{{1,{MAX_REPLY_CHARS}}}$)(?:{heads}){word}(?:\.{word})*")

@@ -1,0 +1,300 @@
+"""Stores in memory: for tests, demonstrations and one-process experiments.
+
+They pass the same contract as the stores that last, which is what makes them fakes one can trust:
+they check digests on read, yield to the event loop where a real store would wait, and can be cut
+off (``reachable = False``). A value altered through the private fields is found to be corrupt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import digest_of, is_digest
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
+from holdfast.stores.pieces import part_ranges
+from holdfast.stores.ports import BlobInfo, BlobListing, Record, Stored
+from holdfast.stores.record_keys import check_record_key, has_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
+    from datetime import timedelta
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import Attributes
+
+
+@dataclass(slots=True)
+class _Blob:
+    info: BlobInfo
+    data: bytes
+    op_id: str | None
+
+
+class _Reachable:
+    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if not self.reachable:
+            msg = "the memory store is cut off"
+            raise UnavailableError(msg)
+
+    async def check(self) -> None:
+        """Raises UnavailableError when the store is cut off."""
+        await self._reach()
+
+    async def aclose(self) -> None:
+        """Nothing is held open; what is stored stays as long as the object does."""
+
+
+class MemoryBlobStore(_Reachable):
+    """A `BlobStore` that lasts as long as the object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blobs: dict[Digest, _Blob] = {}
+        self._staged: dict[str, dict[int, bytes]] = {}
+        self._deleted: set[tuple[str, Digest]] = set()
+        self._numbers = count(1)
+
+    async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
+        """See `BlobStore.put`."""
+        await self._reach()
+        return self._store(
+            digest, bytes(data), attributes, part_size=None, generation=f"g{next(self._numbers)}"
+        )
+
+    async def get(self, info: BlobInfo) -> bytes:
+        """See `BlobStore.get`."""
+        await self._reach()
+        return self._checked(info)
+
+    async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+        """See `BlobStore.read`."""
+        await self._reach()
+        data = self._checked(info)
+        for first, last in part_ranges(start, stop, info.part_size):
+            yield data[first:last]
+            await self._reach()
+
+    async def stat(self, digest: Digest) -> BlobInfo:
+        """See `BlobStore.stat`."""
+        await self._reach()
+        return self._find(digest).info
+
+    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+        """See `BlobStore.missing`."""
+        await self._reach()
+        return [digest for digest in dict.fromkeys(digests) if digest not in self._blobs]
+
+    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+        """See `BlobStore.delete`."""
+        await self._reach()
+        if op_id is not None and (op_id, digest) in self._deleted:
+            return True
+        if self._blobs.pop(digest, None) is None:
+            return False
+        if op_id is not None:
+            self._deleted.add((op_id, digest))
+        return True
+
+    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """See `BlobStore.list_blobs`. In ascending order of the digest."""
+        await self._reach()
+        if cursor is not None and not is_digest(cursor):
+            msg = "the cursor is not one that this store made"
+            raise InvalidError(msg)
+        found = sorted(
+            digest
+            for digest in self._blobs
+            if digest.startswith(prefix) and digest > (cursor or "")
+        )
+        page = found[:limit]
+        return BlobListing(
+            entries=[self._blobs[digest].info for digest in page],
+            cursor=page[-1] if len(found) > limit else None,
+        )
+
+    def stage(self, staging: str, part_size: int) -> _MemoryStagedBlob:
+        """See `BlobStore.stage`."""
+        return _MemoryStagedBlob(self, staging, part_size)
+
+    async def staged_parts(self, staging: str) -> AsyncIterator[Buffer]:
+        """See `BlobStore.staged_parts`."""
+        for part in count():
+            await self._reach()
+            data = self._staged.get(staging, {}).get(part)
+            if data is None:
+                return
+            yield data
+
+    async def discard_staged(self, staging: str) -> None:
+        """See `BlobStore.discard_staged`."""
+        await self._reach()
+        self._staged.pop(staging, None)
+
+    def direct_delivery(self) -> None:
+        """None: only the worker can send what is in its memory."""
+
+    async def _write_part(self, staging: str, part: int, data: Buffer) -> None:
+        await self._reach()
+        self._staged.setdefault(staging, {})[part] = bytes(data)
+
+    async def _commit(
+        self, staging: str, digest: Digest, size: int, attributes: Attributes, part_size: int
+    ) -> Stored:
+        await self._reach()
+        if digest not in self._blobs:
+            parts = self._staged.get(staging, {})
+            data = b"".join(parts[part] for part in sorted(parts))
+            if len(data) != size or digest_of(data) != digest:
+                msg = "the stored parts are not the bytes that were announced"
+                raise CorruptError(msg)
+        else:
+            data = b""
+        stored = self._store(digest, data, attributes, part_size=part_size, generation=staging)
+        self._staged.pop(staging, None)
+        return stored
+
+    def _store(
+        self,
+        digest: Digest,
+        data: bytes,
+        attributes: Attributes,
+        *,
+        part_size: int | None,
+        generation: str,
+    ) -> Stored:
+        if (blob := self._blobs.get(digest)) is not None:
+            own = blob.info.generation == generation
+            again = attributes.op_id is not None and attributes.op_id == blob.op_id
+            return Stored(info=blob.info, created=own or again)
+        part_size = part_size or max(len(data), 1)
+        info = BlobInfo(
+            digest=digest,
+            size=len(data),
+            chunks=-(-len(data) // part_size),
+            part_size=part_size,
+            type=attributes.type,
+            created_at=attributes.created_at,
+            pinned=attributes.pinned,
+            generation=generation,
+        )
+        self._blobs[digest] = _Blob(info, data, attributes.op_id)
+        return Stored(info=info, created=True)
+
+    def _find(self, digest: Digest) -> _Blob:
+        blob = self._blobs.get(digest)
+        if blob is None:
+            msg = f"no blob {digest}"
+            raise NotFoundError(msg)
+        return blob
+
+    def _checked(self, info: BlobInfo) -> bytes:
+        blob = self._find(info.digest)
+        if blob.info.generation != info.generation:
+            msg = f"this copy of blob {info.digest} is gone"
+            raise NotFoundError(msg)
+        if digest_of(blob.data) != info.digest:
+            msg = f"the stored bytes of blob {info.digest} do not match their digest"
+            raise CorruptError(msg)
+        return blob.data
+
+
+class _MemoryStagedBlob:
+    def __init__(self, store: MemoryBlobStore, staging: str, part_size: int) -> None:
+        self._store: Final = store
+        self._staging: Final = staging
+        self._part_size: Final = part_size
+
+    async def write(self, part: int, data: Buffer) -> None:
+        await self._store._write_part(self._staging, part, data)
+
+    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+        return await self._store._commit(self._staging, digest, size, attributes, self._part_size)
+
+    async def discard(self) -> None:
+        await self._store.discard_staged(self._staging)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    record: Record
+    expires: float | None
+
+
+class MemoryRecordStore(_Reachable):
+    """A `RecordStore` that lasts as long as the object.
+
+    ``monotonic`` gives seconds that only rise; records with a time to live go away by it.
+    Revisions rise across all keys, so a record that was deleted never gets an old one back.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._entries: dict[str, _Entry] = {}
+        self._revisions = count(1)
+
+    async def get(self, key: str) -> Record:
+        """See `RecordStore.get`."""
+        await self._reach()
+        check_record_key(key)
+        entry = self._live(key)
+        if entry is None:
+            msg = f"no record {key}"
+            raise NotFoundError(msg)
+        return entry.record
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        await self._reach()
+        self._compare(key, expected)
+        revision = next(self._revisions)
+        expires = None if ttl is None else self._monotonic() + ttl.total_seconds()
+        self._entries[key] = _Entry(Record(key=key, value=value, revision=revision), expires)
+        return revision
+
+    async def delete(self, key: str, *, expected: int) -> None:
+        """See `RecordStore.delete`."""
+        await self._reach()
+        self._compare(key, expected)
+        self._entries.pop(key, None)
+
+    async def list_records(self, prefix: str) -> AsyncIterator[Record]:
+        """See `RecordStore.list_records`. In ascending order of the key."""
+        await self._reach()
+        for key in sorted(self._entries):
+            if has_prefix(key, prefix):
+                entry = self._live(key)
+                if entry is not None:
+                    yield entry.record
+                    await self._reach()
+
+    def _live(self, key: str) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None and entry.expires is not None and entry.expires <= self._monotonic():
+            del self._entries[key]
+            return None
+        return entry
+
+    def _compare(self, key: str, expected: int) -> None:
+        check_record_key(key)
+        entry = self._live(key)
+        if expected != (0 if entry is None else entry.record.revision):
+            msg = f"record {key} is not at the expected revision"
+            raise ConflictError(msg)

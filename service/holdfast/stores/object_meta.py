@@ -1,0 +1,205 @@
+"""The stored form of a blob's record: a plain ADR-20 object info, with ours in its metadata.
+
+Any client's object store reads what this writes. An object without ``hf-format`` is not ours. What
+another program wrote is not trusted: a record that cannot be read is ``corrupt``, and links are
+refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holdfast.domain.chunk_index import ChunkIndex, decode_index, encode_index
+from holdfast.domain.digest import Digest, is_digest, to_object_digest
+from holdfast.errors import CorruptError
+from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
+
+FORMAT: Final = "1"
+HF_FORMAT: Final = "hf-format"
+HF_CREATED: Final = "hf-created"
+HF_PINNED: Final = "hf-pinned"
+HF_PART_SIZE: Final = "hf-part-size"
+HF_INDEX: Final = "hf-index"
+HF_TYPE: Final = "hf-type"
+HF_OP: Final = "hf-op"
+_NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+class _Options(msgspec.Struct, frozen=True, omit_defaults=True):
+    max_chunk_size: int | None = None
+    link: Any = None
+
+
+class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An ADR-20 object info."""
+
+    name: str
+    bucket: str
+    nuid: str
+    # Written even when 0 (a factory is never omitted): stock clients wait for chunks without it.
+    size: int = msgspec.field(default_factory=int)
+    mtime: str = ""
+    chunks: int = msgspec.field(default_factory=int)
+    digest: str = ""
+    deleted: bool = False
+    metadata: dict[str, str] | None = None
+    options: _Options | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether holdfast wrote it."""
+        return bool(self.metadata) and HF_FORMAT in (self.metadata or {})
+
+    @property
+    def op_id(self) -> str | None:
+        """The ``Op-Id`` of the request that wrote this record."""
+        return (self.metadata or {}).get(HF_OP)
+
+
+def meta_subject(bucket: str, name: str) -> str:
+    """The subject of the record of object ``name``."""
+    return f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+def chunk_subject(bucket: str, nuid: str) -> str:
+    """The subject of the chunks of one stored copy.
+
+    Raises CorruptError for a nuid that is none: a record's wildcard would reach, and purge, the
+    chunks of others.
+    """
+    if _NUID_RE.fullmatch(nuid) is None:
+        msg = "the record does not say where its chunks are"
+        raise CorruptError(msg)
+    return f"$O.{bucket}.C.{nuid}"
+
+
+def decode_meta(data: Buffer) -> ObjectMeta:
+    """The record in ``data``. Raises CorruptError."""
+    try:
+        return msgspec.json.decode(data, type=ObjectMeta)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        msg = "an object's record is unreadable"
+        raise CorruptError(msg) from error
+
+
+def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
+    """The record of ``info``."""
+    metadata = {
+        HF_FORMAT: FORMAT,
+        HF_CREATED: _write_time(info.created_at),
+        HF_PINNED: "true" if info.pinned else "false",
+        HF_PART_SIZE: str(info.part_size),
+        HF_TYPE: info.type,
+    }
+    if info.index is not None:
+        metadata[HF_INDEX] = encode_index(info.index)
+    if attributes.op_id is not None:
+        metadata[HF_OP] = attributes.op_id
+    return ObjectMeta(
+        name=info.digest,
+        bucket=bucket,
+        nuid=info.generation,
+        size=info.size,
+        mtime=_write_time(info.created_at),
+        chunks=info.chunks,
+        digest=to_object_digest(info.digest),
+        metadata=metadata,
+        options=_Options(max_chunk_size=info.part_size),
+    )
+
+
+def tombstone(bucket: str, digest: Digest, nuid: str, now: datetime, op_id: str | None) -> bytes:
+    """The record of a deleted object, as ADR-20 has it."""
+    metadata = {HF_FORMAT: FORMAT} | ({HF_OP: op_id} if op_id is not None else {})
+    return msgspec.json.encode(
+        ObjectMeta(
+            name=digest,
+            bucket=bucket,
+            nuid=nuid,
+            mtime=_write_time(now),
+            deleted=True,
+            metadata=metadata,
+        )
+    )
+
+
+def check_address(meta: ObjectMeta, digest: Digest) -> None:
+    """Raises CorruptError when ``meta``, found where ``digest`` has its record, names another."""
+    if meta.name != digest:
+        msg = "the blob's record is another object's"
+        raise CorruptError(msg)
+
+
+def to_info(meta: ObjectMeta) -> BlobInfo:
+    """What ``meta``, which is ours and not deleted, records. Raises CorruptError."""
+    metadata = meta.metadata or {}
+    if metadata.get(HF_FORMAT) != FORMAT:
+        msg = "the blob's record has a format this version does not know"
+        raise CorruptError(msg)
+    if not is_digest(meta.name) or meta.digest != to_object_digest(Digest(meta.name)):
+        msg = "the blob's record names another digest than its address"
+        raise CorruptError(msg)
+    if meta.options is not None and meta.options.link is not None:
+        msg = "the blob's record is a link"
+        raise CorruptError(msg)
+    chunk_subject(meta.bucket, meta.nuid)
+    try:
+        part_size = int(metadata[HF_PART_SIZE])
+        created_at = datetime.fromisoformat(metadata[HF_CREATED])
+    except (KeyError, ValueError) as error:
+        msg = "the blob's record is incomplete"
+        raise CorruptError(msg) from error
+    if created_at.tzinfo is None:
+        msg = "the blob's record says no time zone"
+        raise CorruptError(msg)
+    media_type = metadata.get(HF_TYPE, "application/octet-stream")
+    if not (media_type.isascii() and media_type.isprintable()):
+        msg = "the blob's record has a media type that is none"
+        raise CorruptError(msg)
+    if part_size < 1 or meta.size < 0 or meta.chunks != -(-meta.size // part_size):
+        msg = "the blob's record contradicts itself about sizes"
+        raise CorruptError(msg)
+    return BlobInfo(
+        digest=Digest(meta.name),
+        size=meta.size,
+        chunks=meta.chunks,
+        part_size=part_size,
+        type=media_type,
+        created_at=created_at,
+        pinned=metadata.get(HF_PINNED) == "true",
+        generation=meta.nuid,
+        index=_index(metadata, meta.chunks),
+    )
+
+
+def to_entry(meta: ObjectMeta) -> BlobInfo | ForeignObject:
+    """A row of a listing: damaged and unknown records are foreign, so that they are seen."""
+    if meta.is_ours:
+        try:
+            return to_info(meta)
+        except CorruptError:
+            pass
+    return ForeignObject(name=meta.name, size=max(meta.size, 0))
+
+
+def _index(metadata: dict[str, str], chunks: int) -> ChunkIndex | None:
+    text = metadata.get(HF_INDEX)
+    if text is None or chunks == 0:
+        return None
+    index = decode_index(text)
+    if len(index.sequences) != -(-chunks // index.stride):
+        msg = "the blob's chunk index has another length than the blob"
+        raise CorruptError(msg)
+    return index
+
+
+def _write_time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,577 @@
+"""Blobs in a JetStream Object Store bucket (ADR-20), without nats-py's own object store.
+
+A blob is an object named by its digest. Chunks are written first, under a nuid that has one writer
+for ever; then the record, by compare-and-set, makes them the blob. Nothing else is ever needed to
+be right: a crash in between leaves chunks that no record names, for the collector to find.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holdfast.domain.chunk_index import ChunkIndex, build_index
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.limits import WINDOW_BYTES
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.object_meta import (
+    ObjectMeta,
+    check_address,
+    chunk_subject,
+    decode_meta,
+    meta_subject,
+    to_entry,
+    to_info,
+    to_meta,
+    tombstone,
+)
+from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
+from holdfast.transport.jetstream import (
+    EXPECTED_SUBJECT_SEQUENCE,
+    MSG_ID,
+    ROLLUP,
+    SUBJECT,
+    TTL,
+    RefusedError,
+    StoredMessage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
+    from datetime import datetime
+
+    from holdfast.transport.jetstream import JetStream
+
+TOMBSTONE_TTL: Final = timedelta(hours=24)
+_COMMIT_ATTEMPTS: Final = 8
+_SCAN_PER_PAGE: Final = 8192
+_MAX_PART_DIGITS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """The record subject as the leader has it. ``sequence`` 0: nothing was ever there."""
+
+    sequence: int
+    meta: ObjectMeta | None
+
+    @property
+    def live(self) -> ObjectMeta | None:
+        return self.meta if self.meta is not None and not self.meta.deleted else None
+
+
+class ObjectBlobStore:
+    """A BlobStore, and DirectDelivery, over one bucket."""
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        bucket: str,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``new_id`` gives fresh nuids: 22 of A-Z a-z 0-9."""
+        self.bucket = bucket
+        self.stream = f"OBJ_{bucket}"
+        self._js = jetstream
+        self._new_id = new_id
+        self._clock = clock
+
+    async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
+        """See BlobStore."""
+        entry = await self._entry(digest)
+        if entry.live is not None:
+            return _existing(entry.live, attributes)
+        view = memoryview(data).cast("B")
+        staged = self.stage(self._new_id(), max(len(view), 1))
+        try:
+            if view:
+                await staged.write(0, view)
+            return await staged.commit(digest, len(view), attributes)
+        except OutcomeUnknownError:
+            raise  # the record may be stored, and then it needs the chunk
+        except HoldfastError:
+            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                await staged.discard()
+            raise
+
+    async def get(self, info: BlobInfo) -> bytes:
+        """See BlobStore."""
+        if info.chunks == 1:
+            data = bytes(await self._only_chunk(info))
+            if len(data) != info.size or digest_of(data) != info.digest:
+                raise _corrupt(info)
+            return data
+        return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
+
+    async def _only_chunk(self, info: BlobInfo) -> Buffer:
+        subject = chunk_subject(self.bucket, info.generation)
+        message = await self._js.direct_last(self.stream, subject)
+        if message is None:
+            message = await self._js.last_message(self.stream, subject)
+        if message is None:
+            raise await self._why_missing(info)
+        return message.data
+
+    async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+        """See BlobStore."""
+        if start >= stop:
+            if info.size == 0 and info.digest != digest_of(b""):
+                raise _corrupt(info)
+            return
+        whole = hashlib.sha256() if (start, stop) == (0, info.size) else None
+        part = start // info.part_size
+        last = (stop - 1) // info.part_size
+        async for data in self._chunks(info, part, last):
+            offset = part * info.part_size
+            view = memoryview(data)
+            if len(view) != min(info.part_size, info.size - offset):
+                raise _corrupt(info)
+            if whole is not None:
+                whole.update(view)
+                if part == last and whole.hexdigest() != info.digest:
+                    raise _corrupt(info)
+            yield view[max(start - offset, 0) : stop - offset]
+            part += 1
+
+    async def _chunks(self, info: BlobInfo, first: int, last: int) -> AsyncGenerator[Buffer]:
+        """Chunks ``first`` to ``last``, window by window, each checked to be the one expected."""
+        per_window = max(WINDOW_BYTES // info.part_size, 1)
+        wanted = first
+        found, position = await self.locate(info, first)
+        while wanted <= last:
+            query = {
+                "batch": min(per_window, last - found + 1),
+                "seq": position,
+                "next_by_subj": chunk_subject(self.bucket, info.generation),
+            }
+            messages, _ = await self._js.direct_batch(self.stream, query)
+            if not messages:
+                messages = [await self._leader_chunk(info, position)]
+            for message in messages:
+                if _part_of(message) != found:
+                    raise _corrupt(info)
+                if found == wanted:
+                    yield message.data
+                    wanted += 1
+                found += 1
+                position = message.sequence + 1
+
+    async def _leader_chunk(self, info: BlobInfo, position: int) -> StoredMessage:
+        subject = chunk_subject(self.bucket, info.generation)
+        message = await self._js.next_message(self.stream, subject, position)
+        if message is None:
+            raise await self._why_missing(info)
+        return message
+
+    async def _why_missing(self, info: BlobInfo) -> HoldfastError:
+        """Chunks are gone: because the blob is, or they were lost?"""
+        entry = await self._entry(info.digest)
+        if entry.live is None or entry.live.nuid != info.generation:
+            return NotFoundError("no such blob")
+        return _corrupt(info)
+
+    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
+        """See DirectDelivery."""
+        if info.index is None:
+            return 0, 1
+        first, position = info.index.locate(part)
+        if part - first >= max(WINDOW_BYTES // info.part_size, 1):
+            return await self._bisect(info, info.index, part)
+        return first, position
+
+    async def _bisect(self, info: BlobInfo, index: ChunkIndex, part: int) -> tuple[int, int]:
+        """Find ``part`` between two index entries. An upload that was alone hits at once."""
+        first, low = index.locate(part)
+        _, high = index.bounds(part)
+        guess = low + (part - first)
+        subject = chunk_subject(self.bucket, info.generation)
+        while True:
+            message = await self._js.next_message(self.stream, subject, guess)
+            if message is None and high is None:
+                high = guess
+            elif message is None:
+                raise await self._why_missing(info)
+            elif (found := _part_of(message)) == part:
+                return part, message.sequence
+            elif found < part:
+                low = message.sequence + 1
+                guess = low + (part - found - 1)
+            else:
+                high = guess
+            if high is not None and not low <= guess < high:
+                guess = (low + high) // 2
+            if high is not None and low >= high:
+                raise _corrupt(info)
+
+    async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
+        """See DirectDelivery."""
+        query = {
+            "batch": chunks,
+            "seq": position,
+            "next_by_subj": chunk_subject(self.bucket, info.generation),
+        }
+        self._js.request_batch(self.stream, query, subject)
+
+    async def stat(self, digest: Digest) -> BlobInfo:
+        """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
+        message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
+        meta = decode_meta(message.data) if message is not None and message.data else None
+        if meta is None or meta.deleted:
+            meta = (await self._entry(digest)).live
+        if meta is None or not meta.is_ours:
+            msg = "no such blob"
+            raise NotFoundError(msg)
+        check_address(meta, digest)
+        return to_info(meta)
+
+    async def _entry(self, digest: Digest) -> _Entry:
+        subject = meta_subject(self.bucket, digest)
+        message = await self._js.last_message(self.stream, subject)
+        if message is None:
+            return _Entry(0, None)
+        if not message.data:  # a marker that a tombstone's time was up
+            return _Entry(message.sequence, None)
+        meta = decode_meta(message.data)
+        check_address(meta, digest)
+        return _Entry(message.sequence, meta)
+
+    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+        """See BlobStore."""
+        wanted = {meta_subject(self.bucket, digest): digest for digest in digests}
+        if not wanted:
+            return []
+        query = {"multi_last": list(wanted), "batch": len(wanted)}
+        messages, _ = await self._js.direct_batch(self.stream, query)
+        for message in messages:
+            subject = message.headers.get(SUBJECT, "")
+            if subject in wanted and _is_blob(message, wanted[subject]):
+                del wanted[subject]
+        return list(wanted.values())
+
+    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+        """See BlobStore."""
+        for _ in range(_COMMIT_ATTEMPTS):
+            entry = await self._entry(digest)
+            meta = entry.live
+            if meta is None or not meta.is_ours:
+                gone = entry.meta
+                if gone is None or not (gone.deleted and gone.is_ours):
+                    return False
+                await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
+                return op_id is not None and gone.op_id == op_id
+            chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
+            record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
+            headers = {
+                ROLLUP: "sub",
+                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+                TTL: f"{int(TOMBSTONE_TTL.total_seconds())}s",
+                MSG_ID: self._new_id(),
+            }
+            try:
+                await self._js.publish(meta_subject(self.bucket, digest), record, headers)
+            except RefusedError as refused:
+                if not refused.conflict:
+                    raise refused.translate() from refused
+                continue
+            await self._remove_deleted(meta.nuid)
+            return True
+        msg = "other writers kept changing the blob"
+        raise ConflictError(msg)
+
+    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """See BlobStore. In the order in which records were written."""
+        position = _parse_cursor(cursor)
+        entries: list[Any] = []
+        scanned = 0
+        while len(entries) < limit and scanned < _SCAN_PER_PAGE:
+            query = {
+                "batch": limit if not prefix else 1000,
+                "seq": position,
+                "next_by_subj": f"$O.{self.bucket}.M.>",
+            }
+            messages, pending = await self._js.direct_batch(self.stream, query)
+            for message in messages:
+                position = message.sequence + 1
+                scanned += 1
+                entry = _listed(message, self.bucket, prefix)
+                if entry is not None:
+                    entries.append(entry)
+                    if len(entries) == limit:
+                        break
+            else:
+                if not pending:
+                    return BlobListing(entries=entries, cursor=None)
+        return BlobListing(entries=entries, cursor=str(position))
+
+    def stage(self, staging: str, part_size: int) -> StagedObject:
+        """See BlobStore."""
+        return StagedObject(self, self._js, staging, part_size)
+
+    async def staged_parts(self, staging: str) -> AsyncIterator[Buffer]:
+        """See BlobStore.
+
+        Parts acknowledged a moment ago may be missing on a replica: at every end the leader is
+        asked whether it was one.
+        """
+        subject = chunk_subject(self.bucket, staging)
+        early: dict[int, Buffer] = {}
+        part, position = 0, 1
+        while True:
+            query = {"batch": 16, "seq": position, "next_by_subj": subject}
+            messages, _ = await self._js.direct_batch(self.stream, query)
+            if not messages:
+                message = await self._js.next_message(self.stream, subject, position)
+                if message is None:
+                    return
+                messages = [message]
+            for message in messages:
+                early[_part_of(message)] = message.data
+                position = message.sequence + 1
+            while part in early:
+                yield early.pop(part)
+                part += 1
+
+    async def discard_staged(self, staging: str) -> None:
+        """See BlobStore."""
+        await self._remove_chunks(staging)
+
+    async def _remove_deleted(self, nuid: str) -> None:
+        """Free the space of a blob that is gone already, which is what the caller is told."""
+        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+            await self._remove_chunks(nuid)
+
+    async def _remove_chunks(self, nuid: str) -> None:
+        await self._js.purge(self.stream, chunk_subject(self.bucket, nuid))
+
+    def direct_delivery(self) -> ObjectBlobStore:
+        """See BlobStore."""
+        return self
+
+    async def check(self) -> None:
+        """See BlobStore."""
+        try:
+            answer = await self._js.api(f"STREAM.INFO.{self.stream}")
+        except NotFoundError as error:
+            msg = f"the bucket {self.bucket!r} is not there; `holdfast admin init` makes it"
+            raise UnavailableError(msg) from error
+        config = answer["config"]
+        for field, wanted, advice in _REQUIRED:
+            if config.get(field, wanted) != wanted:
+                msg = f"the bucket {self.bucket!r} has {field}={config[field]!r}; {advice}"
+                raise UnavailableError(msg)
+
+    async def aclose(self) -> None:
+        """See BlobStore. The connection is the caller's."""
+
+    # --- for StagedObject ---
+
+    def fresh_id(self) -> str:
+        """A nuid nobody has used."""
+        return self._new_id()
+
+    async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
+        """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
+        subject = meta_subject(self.bucket, info.digest)
+        for _ in range(_COMMIT_ATTEMPTS):
+            entry = await self._entry(info.digest)
+            if entry.live is not None:
+                return await self._yield_to(entry.live, info, attributes, lost=True)
+            headers = {
+                ROLLUP: "sub",
+                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+                MSG_ID: f"{info.generation}.meta",
+            }
+            try:
+                await self._js.publish(subject, record, headers)
+            except RefusedError as refused:
+                if not refused.conflict:
+                    raise refused.translate() from refused
+                winner = await self._winner(info.digest, certain=refused.certain)
+                if winner is not None:
+                    lost = refused.certainly_lost
+                    return await self._yield_to(winner, info, attributes, lost=lost)
+            except OutcomeUnknownError:
+                winner = await self._winner(info.digest, certain=False)
+                if winner is None or winner.nuid != info.generation:
+                    raise
+                return Stored(info=info, created=True)
+            else:
+                return Stored(info=info, created=True)
+        msg = "other writers kept changing the blob"
+        raise ConflictError(msg)
+
+    async def _winner(self, digest: Digest, *, certain: bool) -> ObjectMeta | None:
+        """The blob's record now. Not reached, ours may still be it, unless ``certain``."""
+        try:
+            return (await self._entry(digest)).live
+        except UnavailableError as error:
+            if certain:
+                raise
+            msg = "the store did not say whether it has the data"
+            raise OutcomeUnknownError(msg) from error
+
+    async def _yield_to(
+        self, winner: ObjectMeta, info: BlobInfo, attributes: Attributes, *, lost: bool
+    ) -> Stored:
+        """The blob exists. Ours go if our record surely never became the blob's (``lost``)."""
+        if winner.nuid == info.generation:
+            return Stored(info=info, created=True)
+        stored = _existing(winner, attributes)  # or it is no blob: then nothing is changed
+        if lost:
+            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                await self._remove_chunks(info.generation)
+        return stored
+
+
+class StagedObject:
+    """A StagedBlob: chunks under one nuid."""
+
+    def __init__(self, store: ObjectBlobStore, js: JetStream, nuid: str, part_size: int) -> None:
+        """Made by ``ObjectBlobStore.stage``."""
+        self._store = store
+        self._js = js
+        self._nuid = nuid
+        self._part_size = part_size
+        self._sequences: list[int] = []
+        self._copied: list[str] = []
+        self._committed = False
+
+    async def write(self, part: int, data: Buffer) -> None:
+        """See StagedBlob."""
+        while len(self._sequences) <= part:
+            self._sequences.append(0)
+        view = memoryview(data)
+        headers = {MSG_ID: f"{self._nuid}.{part}", BLOB_PART: str(part)}
+        subject = chunk_subject(self._store.bucket, self._nuid)
+        try:
+            ack = await self._js.publish(subject, view, headers)
+        except RefusedError as refused:
+            raise refused.translate() from refused
+        self._sequences[part] = ack.seq
+
+    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+        """See StagedBlob."""
+        await self._restore_order()
+        info = BlobInfo(
+            digest=digest,
+            size=size,
+            chunks=len(self._sequences),
+            part_size=self._part_size,
+            type=attributes.type,
+            created_at=attributes.created_at,
+            pinned=attributes.pinned,
+            generation=self._nuid,
+            index=build_index(self._sequences) if self._sequences else None,
+        )
+        stored = await self._store.publish_record(info, attributes)
+        for nuid in self._copied:
+            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                await self._store.discard_staged(nuid)
+        self._committed = stored.info.generation == self._nuid
+        return stored
+
+    async def _restore_order(self) -> None:
+        """A chunk that was lost and sent again lies behind its successors: copy all, in order."""
+        if all(a < b for a, b in zip(self._sequences, self._sequences[1:], strict=False)):
+            return
+        copy = self._store.stage(self._store.fresh_id(), self._part_size)
+        subject = chunk_subject(self._store.bucket, self._nuid)
+        for part, sequence in enumerate(self._sequences):
+            message = await self._js.next_message(self._store.stream, subject, sequence)
+            if message is None or _part_of(message) != part:
+                msg = "a part that was stored cannot be read back"
+                raise CorruptError(msg)
+            await copy.write(part, message.data)
+        # What was acknowledged stays where a new owner looks for it until the blob is there.
+        self._copied.append(self._nuid)
+        self._nuid, self._sequences = copy._nuid, copy._sequences
+
+    async def discard(self) -> None:
+        """See StagedBlob."""
+        if not self._committed:
+            for nuid in (*self._copied, self._nuid):
+                await self._store.discard_staged(nuid)
+
+
+_REQUIRED: Final = (
+    ("sealed", False, "a sealed bucket takes no writes"),  # first: sealing changes others, too
+    ("allow_direct", True, "it must allow direct reads"),
+    ("allow_rollup_hdrs", True, "it must allow roll-ups, as every object store does"),
+    ("allow_msg_ttl", True, "it must allow message TTLs; `holdfast admin init` sets it"),
+    ("max_age", 0, "blobs would vanish after that time: remove the limit"),
+    ("max_msgs", -1, "blobs would vanish beyond that count: remove the limit"),
+    ("discard", "new", "blobs would vanish when it is full: set discard to new"),
+)
+
+
+def _listed(message: StoredMessage, bucket: str, prefix: str) -> Any:
+    """The row for one record; None for what a listing leaves out."""
+    if not message.data:
+        return None
+    try:
+        meta = decode_meta(message.data)
+    except CorruptError:
+        return None
+    if meta.deleted or (prefix and not (meta.is_ours and meta.name.startswith(prefix))):
+        return None
+    if meta.is_ours and message.subject != meta_subject(bucket, meta.name):
+        return None  # it says that it is another blob, whose own record is listed
+    return to_entry(meta)
+
+
+def _is_blob(message: StoredMessage, digest: Digest) -> bool:
+    """Whether ``message`` is the record of a blob. Who asks what is missing may put the rest."""
+    if not message.data:
+        return False
+    try:
+        meta = decode_meta(message.data)
+    except CorruptError:
+        return False
+    return meta.is_ours and not meta.deleted and meta.name == digest
+
+
+def _existing(meta: ObjectMeta, attributes: Attributes) -> Stored:
+    """The answer of a put that found the blob there: its own, if it carries the same op id."""
+    if not meta.is_ours:
+        msg = "another program has stored an object under this digest's name"
+        raise ConflictError(msg)
+    repeated = attributes.op_id is not None and meta.op_id == attributes.op_id
+    return Stored(info=to_info(meta), created=repeated)
+
+
+def _part_of(message: StoredMessage) -> int:
+    text = message.headers.get(BLOB_PART, "")
+    if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
+        msg = "a stored chunk does not say which part it is"
+        raise CorruptError(msg)
+    return int(text)
+
+
+def _parse_cursor(cursor: str | None) -> int:
+    if cursor is None:
+        return 1
+    if not cursor.isdecimal() or not cursor.isascii() or int(cursor) < 1 or len(cursor) > 18:
+        msg = "not a cursor of this listing"
+        raise InvalidError(msg)
+    return int(cursor)
+
+
+def _corrupt(info: BlobInfo) -> CorruptError:
+    return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")

@@ -1,0 +1,231 @@
+"""The store interfaces. Their docstrings are the specification; ``tests/contracts`` checks them.
+
+Every store may raise UnavailableError (not reached: surely not applied), OutcomeUnknownError (a
+change that may have been applied) and QuotaExceededError (full), from any method; what a method
+raises beyond these is said there. "Not there" is never inferred from "not reached".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Sequence
+    from datetime import datetime, timedelta
+
+    from holdfast.domain.chunk_index import ChunkIndex
+    from holdfast.domain.digest import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobInfo:
+    """What a store records about a blob.
+
+    ``generation`` names this one stored copy: a blob that was deleted and put again has another.
+    ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
+    the store needs that.
+    """
+
+    digest: Digest
+    size: int
+    chunks: int
+    part_size: int
+    type: str
+    created_at: datetime
+    pinned: bool
+    generation: str
+    index: ChunkIndex | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignObject:
+    """Something in the store that holdfast did not put there. Listed, never read or removed."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The result of a put: ``created`` is False when the blob was there already."""
+
+    info: BlobInfo
+    created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """What the putter says of a blob. Of two putters the first one's attributes stay.
+
+    ``op_id`` makes a repeat of the put that created the blob answer ``created`` again.
+    """
+
+    type: str
+    created_at: datetime
+    pinned: bool = True
+    op_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobListing:
+    """A page. ``cursor`` is None when the listing has reached the end."""
+
+    entries: Sequence[BlobInfo | ForeignObject]
+    cursor: str | None
+
+
+class StagedBlob(Protocol):
+    """Parts that are not a blob yet. It has one writer for ever; nobody else adds to it."""
+
+    async def write(self, part: int, data: Buffer) -> None:
+        """Store ``data`` as part ``part``. It is durable when this returns.
+
+        Calls begin in the order of ``part``, from 0, without gaps; the next may begin before the
+        last has returned. ``data`` must not change until then.
+        """
+
+    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+        """Make the parts the blob ``digest`` of ``size`` bytes, all at once.
+
+        The caller has computed both over the bytes it wrote. All parts have been written. When
+        the blob exists, the parts are removed and the existing blob is the answer. May be
+        repeated after OutcomeUnknownError.
+        """
+
+    async def discard(self) -> None:
+        """Remove the parts, unless they have become a blob. May be repeated."""
+
+
+class BlobStore(Protocol):
+    """A map from digest to immutable bytes, with what is recorded about them.
+
+    Identical bytes have the identical address in every store. A blob is there whole or not at
+    all, and what is read has been checked: bytes that do not match raise CorruptError, and are
+    not returned.
+    """
+
+    async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
+        """Store ``data``, whose digest is ``digest``, unless it is there.
+
+        Of racing puts of one blob exactly one creates it and nothing is left of the others.
+        ``data`` is at most ``max_inline_bytes`` long.
+        """
+
+    async def get(self, info: BlobInfo) -> bytes:
+        """All bytes, checked against the digest. For blobs that fit in memory.
+
+        Raises NotFoundError when this generation is gone, CorruptError.
+        """
+
+    def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+        """Bytes ``start`` to ``stop`` (0 <= start <= stop <= size) in order, in pieces.
+
+        One piece per stored part that the range touches. When the range is the whole blob, the
+        last piece is returned only after the digest was found right.
+        Raises NotFoundError when this generation is gone, CorruptError.
+        """
+
+    async def stat(self, digest: Digest) -> BlobInfo:
+        """What is recorded. Raises NotFoundError, CorruptError."""
+
+    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.
+
+        May say missing of a blob that was put a moment ago elsewhere; the reverse only of one
+        that was deleted a moment ago.
+        """
+
+    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+        """Forget a blob; whether it was there. Deleting what is not there succeeds.
+
+        A repeat with the ``op_id`` that deleted the blob answers True again while the store
+        remembers it (memory and disk: until restarted; object store: 24 hours).
+        """
+
+    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """Up to ``limit`` blobs whose digest starts with ``prefix``, after ``cursor``.
+
+        In the store's own order, which is stable: a blob that stays is listed at least once,
+        exactly once if it does not change meanwhile. Foreign objects are listed where ``prefix``
+        is empty. A page may be short or empty and still have a cursor.
+        Raises InvalidError for a cursor that this store did not make.
+        """
+
+    def stage(self, staging: str, part_size: int) -> StagedBlob:
+        """A place for parts, under the fresh identifier ``staging`` (22 of A-Z a-z 0-9)."""
+
+    def staged_parts(self, staging: str) -> AsyncIterator[Buffer]:
+        """The parts found under ``staging``, from part 0 up to the first gap."""
+
+    async def discard_staged(self, staging: str) -> None:
+        """Remove the parts of ``staging``, which the caller knows are no blob's. Repeatable."""
+
+    def direct_delivery(self) -> DirectDelivery | None:
+        """The store's own way to send chunks to a subject, where it has one."""
+
+    async def check(self) -> None:
+        """Whether the store is there and fit for use.
+
+        Raises UnavailableError with a sentence that says what to change.
+        """
+
+    async def aclose(self) -> None:
+        """Release what the store holds open. May be repeated."""
+
+
+class DirectDelivery(Protocol):
+    """A store that can send chunks to a subject itself, so that no worker touches them."""
+
+    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
+        """``(first, position)``: from ``position`` on, chunks from ``first`` on (<= part) follow.
+
+        Raises NotFoundError when this generation is gone.
+        """
+
+    async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
+        """Have ``chunks`` chunks from ``position`` on sent to ``subject``, in order.
+
+        Returns when the request is sent. Nothing tells whether they arrive: the receiver counts.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A small value under a key. ``revision`` rises with each change and is never 0."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class RecordStore(Protocol):
+    """Small records that change by compare-and-set only.
+
+    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 256 characters. What is read is
+    the latest, never a stale copy.
+    """
+
+    async def get(self, key: str) -> Record:
+        """Raises NotFoundError."""
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """Write and return the new revision, if the present one is ``expected`` (0: no record).
+
+        Raises ConflictError when it is not. With ``ttl`` the record goes away by itself, not
+        before that time (whole seconds), unless it is written again.
+        """
+
+    async def delete(self, key: str, *, expected: int) -> None:
+        """Remove the record, if its revision is ``expected``. Raises ConflictError."""
+
+    def list_records(self, prefix: str) -> AsyncIterator[Record]:
+        """Every record whose key starts with the tokens of ``prefix``, each once."""
+
+    async def check(self) -> None:
+        """Whether the store is there. Raises UnavailableError with what to change."""
+
+    async def aclose(self) -> None:
+        """Release what the store holds open. May be repeated."""

@@ -1,0 +1,1 @@
+"""NATS connection plumbing: what every speaker of NATS in holdfast shares."""

@@ -1,0 +1,90 @@
+"""A worker, and the command called in this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from holdfast.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from holdfast.runtime.embedded import EmbeddedServer
+
+PREFIX = "cli"
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.decode().splitlines()
+
+
+class Holdfast(NamedTuple):
+    """Calls the command, connected to the worker of these tests."""
+
+    capture: pytest.CaptureFixture[bytes]
+    connection: tuple[str, ...]
+
+    def __call__(self, *arguments: str) -> Ran:
+        return self.unconnected(*arguments, *self.connection)
+
+    def unconnected(self, *arguments: str) -> Ran:
+        self.capture.readouterr()
+        status = main(arguments)
+        captured = self.capture.readouterr()
+        return Ran(status, captured.out, captured.err.decode())
+
+
+@pytest.fixture(scope="module")
+def worker_connection(nats_server: EmbeddedServer) -> Iterator[tuple[str, ...]]:
+    """The flags that reach a worker which serves for as long as the module's tests run."""
+    connection = ("--server", nats_server.url, "--prefix", PREFIX)
+    command = (sys.executable, "-m", "holdfast")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NATS_", "HOLDFAST_"))
+    } | {"XDG_CONFIG_HOME": "/nonexistent"}
+    subprocess.run([*command, "admin", "init", *connection], env=environment, check=True)
+    worker = subprocess.Popen([*command, "worker", "--node", "one", *connection], env=environment)
+    try:
+        wait_until(lambda: status_of([*command, "status", *connection], environment) == 0)
+        yield connection
+    finally:
+        worker.terminate()
+        assert worker.wait(30) == 0
+
+
+def status_of(command: list[str], environment: dict[str, str]) -> int:
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = 30) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def holdfast(
+    worker_connection: tuple[str, ...], capsysbinary: pytest.CaptureFixture[bytes]
+) -> Iterator[Holdfast]:
+    """The command, with a worker to talk to."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield Holdfast(capsysbinary, worker_connection)
+    signal.signal(signal.SIGTERM, before)

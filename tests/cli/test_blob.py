@@ -1,0 +1,178 @@
+"""``holdfast blob``, against a worker and a real nats-server."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.cli import exit_codes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Holdfast
+
+pytestmark = pytest.mark.nats
+
+ABSENT = "0" * 64
+LARGE = hashlib.shake_128(b"").digest(3_000_000)
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def stdin_of(data: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", LARGE], ids=["empty", "small", "large"])
+def test_what_was_put_can_be_got(data: bytes, holdfast: Holdfast, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(data)
+
+    put = holdfast("blob", "put", str(file))
+    got = holdfast("blob", "get", digest_of(data))
+
+    assert (put.status, put.lines) == (0, [f"{digest_of(data)}  {file}"])
+    assert (got.status, got.out) == (0, data)
+
+
+def test_standard_input_is_put_and_a_file_is_got(
+    holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin_of(LARGE[:2_000_001]))
+    target = tmp_path / "target"
+    target.write_bytes(b"what was there")
+
+    put = holdfast("blob", "put", "-")
+    got = holdfast("blob", "get", put.lines[0].split()[0], "--output", str(target))
+
+    assert (got.status, got.out) == (0, b"")
+    assert target.read_bytes() == LARGE[:2_000_001]
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_range_can_be_got(holdfast: Holdfast, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(LARGE)
+    holdfast("blob", "put", str(tmp_path / "file"))
+
+    got = holdfast("blob", "get", digest_of(LARGE), "--offset", "1999990", "--length", "20")
+
+    assert got.out == LARGE[1999990:2000010]
+
+
+def test_json_tells_what_was_stored(holdfast: Holdfast, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"told in json")
+
+    first = holdfast("blob", "put", "--json", str(file))
+    again = holdfast("blob", "put", "--json", str(file))
+
+    expected = {"digest": digest_of(b"told in json"), "size": 12, "file": str(file)}
+    assert json.loads(first.out) == expected | {"created": True}
+    assert json.loads(again.out) == expected | {"created": False}
+
+
+def test_a_failed_get_leaves_the_file_as_it_was(holdfast: Holdfast, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"before")
+
+    got = holdfast("blob", "get", ABSENT, "-o", str(target))
+
+    assert got.status == exit_codes.NOT_FOUND
+    assert got.err.startswith("holdfast: not_found: ")
+    assert got.err.count("\n") == 1
+    assert os.listdir(tmp_path) == ["target"]
+    assert target.read_bytes() == b"before"
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_stored(
+    holdfast: Holdfast, tmp_path: Path
+) -> None:
+    (tmp_path / "there").write_bytes(b"there")
+
+    put = holdfast("blob", "put", str(tmp_path / "gone"), str(tmp_path / "there"))
+
+    assert put.status == exit_codes.FAILURE
+    assert put.lines == [f"{digest_of(b'there')}  {tmp_path / 'there'}"]
+    assert "gone: No such file or directory" in put.err
+
+
+def test_an_expected_digest_that_does_not_match_stores_nothing(
+    holdfast: Holdfast, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"not expected")
+
+    put = holdfast("blob", "put", str(tmp_path / "file"), "--digest", ABSENT)
+
+    assert put.status == exit_codes.USAGE
+    assert holdfast("blob", "has", digest_of(b"not expected")).status == exit_codes.NOT_FOUND
+
+
+def test_has_prints_what_is_missing(
+    holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"had")
+    sums = holdfast("blob", "put", str(tmp_path / "file")).out
+    monkeypatch.setattr(sys, "stdin", stdin_of(sums))
+
+    there = holdfast("blob", "has", "-")
+    absent = holdfast("blob", "has", digest_of(b"had"), ABSENT)
+
+    assert (there.status, there.lines) == (exit_codes.OK, [])
+    assert (absent.status, absent.lines) == (exit_codes.NOT_FOUND, [ABSENT])
+
+
+def test_a_blob_is_listed_described_and_removed(holdfast: Holdfast, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"short life")
+    digest = digest_of(b"short life")
+    holdfast("blob", "put", str(tmp_path / "file"), "--type", "text/plain")
+
+    listed = holdfast("blob", "ls", digest[:8])
+    described = json.loads(holdfast("blob", "stat", "--json", digest).out)
+    removed = holdfast("blob", "rm", digest)
+    again = holdfast("blob", "rm", digest)
+
+    assert [line.split()[0] for line in listed.lines] == [digest]
+    assert (described["size"], described["type"]) == (10, "text/plain")
+    assert (removed.status, removed.lines) == (0, [f"{digest}  deleted"])
+    assert (again.status, again.lines) == (0, [f"{digest}  was not there"])
+    assert holdfast("blob", "stat", digest).status == exit_codes.NOT_FOUND
+
+
+def test_verify_reads_every_blob_back(holdfast: Holdfast, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"sound")
+    holdfast("blob", "put", str(tmp_path / "file"))
+
+    one = holdfast("blob", "verify", digest_of(b"sound"), "--json")
+    everything = holdfast("blob", "verify", "--json")
+
+    assert json.loads(one.out) == {"checked": 1, "bytes": 5, "damaged": 0}
+    assert json.loads(everything.out)["checked"] >= 1
+    assert (one.status, everything.status) == (0, 0)
+
+
+def test_a_reader_that_goes_away_is_not_an_error_message(
+    holdfast: Holdfast, worker_connection: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(LARGE)
+    holdfast("blob", "put", str(tmp_path / "file"))
+    command = [sys.executable, "-m", "holdfast", "blob", "get", digest_of(LARGE)]
+
+    with subprocess.Popen(
+        [*command, *worker_connection], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+
+    assert (process.returncode, errors) == (exit_codes.BROKEN_PIPE, b"")

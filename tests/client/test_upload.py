@@ -1,0 +1,125 @@
+"""A client's upload against a worker that plays a script: what no real one can be made to do."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client as NatsClient
+
+from holdfast.client import connect
+from holdfast.client import upload as upload_module
+from holdfast.client.requests import ATTEMPT_SECONDS
+from holdfast.errors import ConflictError
+from holdfast.protocol import codec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats.aio.msg import Msg
+
+pytestmark = pytest.mark.nats
+
+PART = 128 * 1024
+SIZE = 9 * PART
+
+
+class ScriptedWorker:
+    """Takes every part, and refuses commits with a conflict; ``refusals`` says how many."""
+
+    def __init__(self, client: NatsClient) -> None:
+        self.prefix = f"s{secrets.token_hex(4)}"
+        self.refusals = 10**6
+        self.attempts: list[float] = []
+        self._client = client
+        self._parts = 0
+        self._part_subject = f"{self.prefix}.blob.part.w.u"
+
+    async def serve(self) -> None:
+        """Subscribe."""
+        answers = {
+            f"{self.prefix}.blob.open": self._open,
+            f"{self.prefix}.blob.resume": self._resume,
+            f"{self.prefix}.blob.abort": self._abort,
+            self._part_subject: self._part,
+        }
+        for subject, answer in answers.items():
+            await self._client.subscribe(subject, cb=answer)
+        await self._client.flush()
+
+    async def _open(self, message: Msg) -> None:
+        await message.respond(self._state())
+
+    async def _resume(self, message: Msg) -> None:
+        self.attempts.append(float((message.headers or {})["Timeout"]))
+        await message.respond(self._state())
+
+    async def _abort(self, message: Msg) -> None:
+        await message.respond(json.dumps({"aborted": True}).encode())
+
+    async def _part(self, message: Msg) -> None:
+        headers = message.headers or {}
+        if "Blob-Final" in headers:
+            await self._commit(message, headers["Blob-Digest"])
+            return
+        self._parts += 1
+        await message.respond(json.dumps({"part": int(headers["Blob-Part"])}).encode())
+
+    async def _commit(self, message: Msg, digest: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            error = ConflictError("another worker has it")
+            headers, body = codec.encode_error(error, codec.Encoding.JSON)
+            await self._client.publish(message.reply, body, headers=headers)
+            return
+        stored = {"digest": digest, "size": SIZE, "created": True}
+        await message.respond(json.dumps(stored).encode())
+
+    def _state(self) -> bytes:
+        state: dict[str, Any] = {
+            "upload": "u" * 22,
+            "part_subject": self._part_subject,
+            "part_size": PART,
+            "window": 4 * PART,
+            "next_part": self._parts,
+        }
+        return json.dumps(state).encode()
+
+
+@pytest_asyncio.fixture
+async def worker(nats_url: str) -> AsyncIterator[ScriptedWorker]:
+    """A pool of one that plays its script."""
+    client = NatsClient()
+    await client.connect(nats_url)
+    worker = ScriptedWorker(client)
+    await worker.serve()
+    yield worker
+    await client.close()
+
+
+async def test_commits_refused_for_ever_are_asked_for_ever_more_rarely_and_then_given_up(
+    worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "RESUME_SECONDS", 0.6)
+
+    async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
+        with pytest.raises(ConflictError, match="another worker has it"):
+            await holdfast.put(bytes(SIZE))
+
+    assert 2 <= len(worker.attempts) <= 6, "at once, then after 50, 100, 200 and 400 ms"
+
+
+async def test_a_new_owner_has_longer_for_one_attempt_the_more_it_has_to_copy(
+    worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "COPY_BYTES_PER_SECOND", SIZE / 100)
+    worker.refusals = 1
+
+    async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
+        stored = await holdfast.put(bytes(SIZE))
+
+    assert stored.size == SIZE
+    assert worker.attempts == [ATTEMPT_SECONDS + 100]

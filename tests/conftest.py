@@ -1,0 +1,84 @@
+"""What every test may ask for: a real nats-server, shared or its own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from holdfast.runtime.embedded import SERVER_VARIABLE, EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class StartServer(Protocol):
+    """See ``start_server``."""
+
+    def __call__(
+        self,
+        *,
+        port: int = 0,
+        directory: Path | None = None,
+        sync_interval: str = "always",
+        extra_configuration: str = "",
+    ) -> EmbeddedServer:
+        """A new nats-server with JetStream, on a directory of its own unless one is given."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A nats-server with JetStream for the whole session (of one test process).
+
+    Tests share it, so each makes its own buckets, or a prefix. One that stops, pauses or fills a
+    server starts its own with ``start_server``.
+    """
+    with EmbeddedServer.start(tmp_path_factory.mktemp("nats-server")) as server:
+        yield server
+
+
+@pytest.fixture
+def nats_url(nats_server: EmbeddedServer) -> str:
+    """The address of the shared server."""
+    return nats_server.url
+
+
+@pytest.fixture
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Starts servers that are this test's own. Whatever still runs is stopped afterwards.
+
+    To restart one, stop it, and start another with its directory and port.
+    """
+    started: list[EmbeddedServer] = []
+
+    def start(
+        *,
+        port: int = 0,
+        directory: Path | None = None,
+        sync_interval: str = "always",
+        extra_configuration: str = "",
+    ) -> EmbeddedServer:
+        server = EmbeddedServer.start(
+            directory or tmp_path_factory.mktemp("own-nats-server"),
+            port=port,
+            sync_interval=sync_interval,
+            extra_configuration=extra_configuration,
+        )
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hides the NATS and holdfast settings of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("NATS_", "HOLDFAST_")) and name != SERVER_VARIABLE:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))

@@ -1,0 +1,196 @@
+"""Any sequence of operations leaves a blob store looking like a dict.
+
+hypothesis makes up the sequence and shortens one that fails. A store joins in by a subclass of
+`BlobStoreModel` that opens it, and one test that calls `run_model`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.contracts.blob_store import (
+    ATTRIBUTES,
+    PART_BYTES,
+    fresh_staging,
+    put_staged,
+    read,
+    some_bytes,
+    staged_bytes,
+    write_parts,
+)
+
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.errors import NotFoundError
+from holdfast.stores.ports import BlobInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from holdfast.stores.ports import Attributes, BlobStore, StagedBlob
+
+# Few and close to the edges, so that sequences meet the same blob again.
+CONTENTS = tuple(
+    some_bytes(size, seed=size) for size in (0, 1, 1023, 1024, 1025, 2048, 2500, 5 * 1024)
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Parts that were written and are no blob yet."""
+
+    staging: str
+    staged: StagedBlob
+    data: bytes
+
+
+class BlobStoreModel(RuleBasedStateMachine):
+    """The rules. A subclass opens a fresh, empty store and closes it."""
+
+    uploads: Bundle[Upload] = Bundle("uploads")
+
+    async def open_store(self) -> BlobStore:
+        """A fresh store. Runs on the loop that the whole sequence runs on."""
+        raise NotImplementedError
+
+    async def close_store(self, store: BlobStore) -> None:
+        """Close it, and remove what it kept."""
+        await store.aclose()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.store = self.run(self.open_store())
+        self.model: dict[Digest, tuple[bytes, BlobInfo]] = {}
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work``."""
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        """Close the store and its loop."""
+        try:
+            self.run(self.close_store(self.store))
+        finally:
+            self.runner.close()
+
+    def stored(self, data: bytes, info: BlobInfo, *, created: bool) -> None:
+        """Note a put and check its answer."""
+        digest = digest_of(data)
+        assert created == (digest not in self.model)
+        if created:
+            self.model[digest] = (data, info)
+        assert info == self.model[digest][1]
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def put(self, data: bytes) -> None:
+        stored = self.run(self.store.put(digest_of(data), data, ATTRIBUTES))
+        self.stored(data, stored.info, created=stored.created)
+
+    @rule(data=st.sampled_from(CONTENTS), number=st.integers(0, 2))
+    def put_again_under_an_operation(self, data: bytes, number: int) -> None:
+        attributes: Attributes = replace(ATTRIBUTES, op_id=f"op-{number}-{len(self.model)}")
+        first = self.run(self.store.put(digest_of(data), data, attributes))
+        second = self.run(self.store.put(digest_of(data), data, attributes))
+        assert first == second or not first.created
+        self.model.setdefault(digest_of(data), (data, first.info))
+        assert self.model[digest_of(data)][1] == first.info == second.info
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def put_in_parts(self, data: bytes) -> None:
+        stored = self.run(put_staged(self.store, data))
+        self.stored(data, stored.info, created=stored.created)
+
+    @rule(target=uploads, data=st.sampled_from(CONTENTS))
+    def begin_upload(self, data: bytes) -> Upload:
+        staging = fresh_staging()
+        staged = self.store.stage(staging, PART_BYTES)
+        self.run(write_parts(staged, data))
+        return Upload(staging, staged, data)
+
+    @rule(upload=uploads)
+    def read_parts_back(self, upload: Upload) -> None:
+        parts = self.run(staged_bytes(self.store, upload.staging))
+        assert b"".join(parts) == upload.data
+
+    @rule(upload=consumes(uploads))
+    def commit_upload(self, upload: Upload) -> None:
+        data = upload.data
+        stored = self.run(upload.staged.commit(digest_of(data), len(data), ATTRIBUTES))
+        self.stored(data, stored.info, created=stored.created)
+
+    @rule(upload=consumes(uploads))
+    def discard_upload(self, upload: Upload) -> None:
+        self.run(self.store.discard_staged(upload.staging))
+        assert self.run(staged_bytes(self.store, upload.staging)) == []
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def get(self, data: bytes) -> None:
+        digest = digest_of(data)
+        if digest not in self.model:
+            with pytest.raises(NotFoundError):
+                self.run(self.store.stat(digest))
+            return
+        info = self.run(self.store.stat(digest))
+        assert info == self.model[digest][1]
+        assert self.run(self.store.get(info)) == data
+
+    @rule(data=st.sampled_from(CONTENTS), bounds=st.tuples(st.integers(0), st.integers(0)))
+    def read_range(self, data: bytes, bounds: tuple[int, int]) -> None:
+        if digest_of(data) in self.model:
+            start, stop = sorted(bound % (len(data) + 1) for bound in bounds)
+            info = self.model[digest_of(data)][1]
+            assert self.run(read(self.store, info, start, stop)) == data[start:stop]
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def delete(self, data: bytes) -> None:
+        digest = digest_of(data)
+        assert self.run(self.store.delete(digest)) == (digest in self.model)
+        self.model.pop(digest, None)
+
+    @rule(limit=st.integers(1, 4), prefix=st.sampled_from(("", *"0123456789abcdef")))
+    def list_pages(self, limit: int, prefix: str) -> None:
+        found: list[Digest] = []
+        cursor = None
+        while True:
+            page = self.run(self.store.list_blobs(prefix=prefix, cursor=cursor, limit=limit))
+            assert len(page.entries) <= limit
+            found += [entry.digest for entry in page.entries if isinstance(entry, BlobInfo)]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert sorted(found) == sorted(key for key in self.model if key.startswith(prefix))
+
+    @invariant()
+    def misses_exactly_what_the_dict_misses(self) -> None:
+        digests = [digest_of(data) for data in CONTENTS]
+        missing = self.run(self.store.missing(digests))
+        assert missing == [digest for digest in digests if digest not in self.model]
+
+
+def run_model(
+    model: type[BlobStoreModel], *, max_examples: int, steps_per_example: int = 20
+) -> None:
+    """Run that many sequences of at most that many operations. Call it from a plain test."""
+    run_state_machine_as_test(
+        model,
+        settings=settings(
+            max_examples=max_examples,
+            stateful_step_count=steps_per_example,
+            deadline=None,  # disks and servers are as slow as they are
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -1,0 +1,223 @@
+"""Worker processes against a real nats-server, and a look at what lies in the bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from nats.aio.client import Client as NatsClient
+
+from holdfast.bootstrap import init_store
+from holdfast.runtime.child import dies_with_this_process
+from holdfast.runtime.config import Config
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from nats.aio.msg import Msg
+
+START_SECONDS = 30.0
+
+
+class Deployment:
+    """A prefix of its own on a server: buckets, and worker processes by node name."""
+
+    def __init__(self, url: str, *, store: str = "nats://blobs") -> None:
+        self.url = url
+        self.prefix = f"d{secrets.token_hex(4)}"
+        self.store = store
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def bucket(self) -> str:
+        """The object store with the users' blobs."""
+        return f"{self.prefix}_blobs"
+
+    @property
+    def config(self) -> Config:
+        """What the processes are told."""
+        return Config(nats=NatsOptions(servers=(self.url,)), prefix=self.prefix, store=self.store)
+
+    def __enter__(self) -> Self:
+        asyncio.run(init_store(self.config))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for node in list(self.workers):
+            self.stop(node)
+
+    def start(self, *nodes: str, **settings: str) -> None:
+        """Start workers, and wait until each of them answers."""
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("NATS_", "HOLDFAST_"))
+        }
+        environment |= {
+            "NATS_URL": self.url,
+            "HOLDFAST_PREFIX": self.prefix,
+            "HOLDFAST_STORE": self.store,
+            "HOLDFAST_LOG_LEVEL": "error",
+            **{f"HOLDFAST_{name.upper()}": value for name, value in settings.items()},
+        }
+        for node in nodes:
+            command = [sys.executable, "-m", "holdfast", "worker", "--node", node]
+            self.workers[node] = subprocess.Popen(
+                dies_with_this_process(command), env=environment, start_new_session=True
+            )
+        asyncio.run(self._wait_serving(set(nodes)))
+
+    async def _wait_serving(self, nodes: set[str]) -> None:
+        client = NatsClient()
+        await client.connect(self.url)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not nodes <= set(await self.ids(client)):
+                    for node in nodes:
+                        assert self.workers[node].poll() is None, f"worker {node} ended"
+        finally:
+            await client.close()
+
+    async def ids(self, client: NatsClient) -> dict[str, str]:
+        """The instance ids of the workers that answer, by node."""
+        found: dict[str, str] = {}
+        for info in await ask_all(client, "$SRV.INFO.holdfast"):
+            if info["endpoints"][0]["subject"].startswith(f"{self.prefix}."):
+                found[info["metadata"]["node"]] = info["id"]
+        return found
+
+    def signal(self, node: str, number: signal.Signals) -> None:
+        """Send a worker a signal."""
+        self.workers[node].send_signal(number)
+
+    def kill(self, node: str) -> None:
+        """End a worker as the kernel would."""
+        self.signal(node, signal.SIGKILL)
+        self.workers.pop(node).wait()
+
+    def stop(self, node: str) -> int:
+        """Drain a worker; how it ended."""
+        worker = self.workers.pop(node)
+        worker.send_signal(signal.SIGCONT)
+        worker.terminate()
+        try:
+            return worker.wait(20)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+            raise
+
+    def subject(self, operation: str) -> str:
+        """Where the pool takes ``operation``."""
+        return f"{self.prefix}.{operation}"
+
+
+@contextmanager
+def deployed(
+    url: str, *nodes: str, store: str = "nats://blobs", **settings: str
+) -> Iterator[Deployment]:
+    """A deployment with workers that serve."""
+    with Deployment(url, store=store) as deployment:
+        deployment.start(*nodes, **settings)
+        yield deployment
+
+
+class Asker:
+    """Raw requests, as any client of any language would send them."""
+
+    def __init__(self, deployment: Deployment, client: NatsClient) -> None:
+        self.deployment = deployment
+        self.client = client
+
+    async def __call__(
+        self, operation: str, body: bytes | dict[str, Any] = b"", **headers: str
+    ) -> Msg:
+        """One request. ``_`` in a header's name stands for ``-``."""
+        return await self.to(self.deployment.subject(operation), body, **headers)
+
+    async def to(self, subject: str, body: bytes | dict[str, Any] = b"", **headers: str) -> Msg:
+        """One request to a full subject."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.client.request(subject, data, timeout=10, headers=named or None)
+
+    async def json(
+        self, operation: str, body: bytes | dict[str, Any] = b"", **headers: str
+    ) -> dict[str, Any]:
+        """The body of the answer."""
+        decoded: dict[str, Any] = json.loads((await self(operation, body, **headers)).data)
+        return decoded
+
+    async def messages_in_bucket(self) -> int:
+        """How many messages the bucket's stream holds."""
+        info = await self.client.jetstream().stream_info(f"OBJ_{self.deployment.bucket}")
+        return int(info.state.messages)
+
+    async def chunks_in_bucket(self) -> int:
+        """How many of them are chunks."""
+        bucket = self.deployment.bucket
+        info = await self.client.jetstream().stream_info(
+            f"OBJ_{bucket}", subjects_filter=f"$O.{bucket}.C.>"
+        )
+        return sum((info.state.subjects or {}).values())
+
+    async def chunks_of_blobs(self) -> int:
+        """How many chunks the blobs have that are listed."""
+        total, cursor = 0, None
+        while True:
+            request = {"limit": 1000} if cursor is None else {"limit": 1000, "cursor": cursor}
+            page = await self.json("blob.list", request)
+            for entry in page["blobs"]:
+                total += (await self.json("blob.stat", {"digest": entry["digest"]}))["chunks"]
+            cursor = page.get("cursor")
+            if cursor is None:
+                return total
+
+    async def wait_no_orphans(self, seconds: float = 15) -> None:
+        """Until the bucket holds the chunks that its blobs need and no other."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while (found := await self.chunks_in_bucket()) != (needed := await self.chunks_of_blobs()):
+            assert asyncio.get_running_loop().time() < deadline, f"{found} chunks, not {needed}"
+            await asyncio.sleep(0.1)
+
+
+def code_of(message: Msg) -> str:
+    """``ok``, or the code of a failed answer."""
+    headers = message.headers or {}
+    if "Nats-Service-Error-Code" not in headers:
+        return "ok"
+    if headers.get("Content-Type") == "application/msgpack":
+        return str(msgspec.msgpack.decode(message.data)["code"])
+    return str(json.loads(message.data)["code"])
+
+
+async def ask_all(client: NatsClient, subject: str, seconds: float = 0.25) -> list[dict[str, Any]]:
+    """Every answer to one request, until none has come for ``seconds``."""
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish(subject, b"", reply=inbox)
+    found: list[dict[str, Any]] = []
+    try:
+        while True:
+            message = await subscription.next_msg(seconds)
+            if message.data:
+                found.append(json.loads(message.data))
+    except TimeoutError:
+        return found
+    finally:
+        await subscription.unsubscribe()

@@ -1,0 +1,152 @@
+"""The README's tables that say what the code says, computed from the code.
+
+``python -m tests.docs.tables`` writes them into the README, each between its two markers; the
+test beside this module fails when one differs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
+
+from cyclopts import Parameter
+
+from holdfast.cli.settings import WorkerFlags
+from holdfast.domain import limits
+from holdfast.protocol.operation import AnyOperation, Body
+from holdfast.protocol.operations import OPERATIONS
+from holdfast.protocol.schemas import sides
+from holdfast.runtime.config import SETTINGS, Config, flag_of, variable_of
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+README: Final = ROOT / "README.md"
+
+_UNITS: Final = (
+    (limits.TIB, "TiB"),
+    (limits.GIB, "GiB"),
+    (limits.MIB, "MiB"),
+    (limits.KIB, "KiB"),
+)
+
+
+def operations_table() -> str:
+    """Every subject, with what it is for and the fields of its two messages."""
+    rows = [
+        (
+            f"`{operation.subject}`" + ("" if operation.queue else " (see below)"),
+            operation.summary,
+            _side(operation, "request"),
+            _side(operation, "reply"),
+        )
+        for operation in OPERATIONS
+    ]
+    return table(("subject", "", "request", "reply"), rows)
+
+
+def _side(operation: AnyOperation, side: str) -> str:
+    kind, body = next((kind, body) for name, kind, body in sides(operation) if name == side)
+    names = ", ".join(f"`{name}`" for name in kind.__struct_encode_fields__)
+    return f"the bytes; {names}" if body is Body.BYTES else names
+
+
+def configuration_table() -> str:
+    """Every setting: key of the file, variable, default, meaning."""
+    keys = [*(f"nats.{name}" for name in NatsOptions.__struct_fields__), *SETTINGS]
+    rows = [
+        (
+            f"`{key}`",
+            f"`{variable}`" if (variable := variable_of(key)) else "",
+            _default(key),
+            _meaning(key),
+        )
+        for key in keys
+    ]
+    return table(("key", "variable", "default", ""), rows)
+
+
+def _default(key: str) -> str:
+    if key == "node":
+        return "the host name"
+    name = key.removeprefix("nats.")
+    value: Any = getattr(NatsOptions() if key != name else Config(), name)
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value)
+    if key.endswith("_bytes"):
+        return size(value)
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _meaning(key: str) -> str:
+    annotation = get_type_hints(WorkerFlags, include_extras=True)[flag_of(key).replace("-", "_")]
+    helps = [note.help for note in annotation.__metadata__ if isinstance(note, Parameter)]
+    return next(text for text in helps if text)
+
+
+def limits_table() -> str:
+    """The limits of the wire, for a server with the usual ``max_payload``."""
+    payload = limits.MIB
+    rows = [
+        ("bytes of a blob", size(limits.MAX_BLOB_BYTES)),
+        (
+            "bytes in one `blob.put`, or in the one message that answers a `blob.get`",
+            f"`max_payload` less 64 KiB: {size(limits.max_inline_bytes(payload))} as nats-server"
+            " comes",
+        ),
+        ("bytes of a part", size(limits.part_bytes(payload))),
+        ("bytes of one download window", size(limits.WINDOW_BYTES)),
+        ("bytes of an upload that are not acknowledged", size(limits.UPLOAD_WINDOW_BYTES)),
+        ("digests in one `blob.has`", f"{limits.MAX_DIGESTS_PER_HAS:,}"),
+        ("blobs in one page of `blob.list`", f"{limits.MAX_LIST_LIMIT:,}"),
+        ("characters of an `Op-Id`", str(limits.MAX_OP_ID_CHARS)),
+        ("characters of a `Blob-Type`", str(limits.MAX_TYPE_CHARS)),
+    ]
+    return table(("what", "at most"), rows)
+
+
+def size(count: int) -> str:
+    """A number of bytes in the largest unit that divides it."""
+    return next(f"{count // unit} {name}" for unit, name in _UNITS if count % unit == 0)
+
+
+def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return "".join(
+        f"| {' | '.join(cell.replace('|', r'\|') for cell in line)} |\n" for line in lines
+    )
+
+
+TABLES: Final = {
+    "operations": operations_table,
+    "configuration": configuration_table,
+    "limits": limits_table,
+}
+
+
+def split_at_table(text: str, name: str) -> tuple[str, str, str]:
+    """``text`` before, between and after the markers of the table ``name``."""
+    start = text.index(f"<!-- table: {name} -->\n")
+    start = text.index("\n", start) + 1
+    end = text.index("<!-- end -->", start)
+    return text[:start], text[start:end], text[end:]
+
+
+def update_readme() -> None:
+    """Write every table into its place."""
+    text = README.read_text(encoding="utf-8")
+    for name, build in TABLES.items():
+        before, _, after = split_at_table(text, name)
+        text = before + build() + after
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    update_readme()

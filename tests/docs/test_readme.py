@@ -1,0 +1,182 @@
+"""What the README shows works, and what it tabulates is what the code says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests.docs.tables import README, ROOT, TABLES, split_at_table
+
+from holdfast.cli.exit_codes import exit_code_of
+from holdfast.errors import ERRORS
+from holdfast.runtime.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEXT: Final = README.read_text(encoding="utf-8")
+DOCUMENTS: Final = (
+    README,
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+RUN_SECONDS: Final = 60
+READY_SECONDS: Final = 30
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in ``language``."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+PYTHON: Final = blocks("python")
+SHELL: Final = [block for block in blocks("sh") if f"NATS_URL={DEFAULT_URL}" in block]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server of these tests alone: the examples use subjects without a prefix."""
+    with EmbeddedServer.start(tmp_path_factory.mktemp("nats-server")) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def environment(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What a reader's terminal has while a worker serves."""
+    scripts = str(Path(sys.executable).parent)
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NATS_", "HOLDFAST_"))
+    } | {
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CONFIG_HOME": str(tmp_path_factory.mktemp("no-config")),
+    }
+    command = (sys.executable, "-m", "holdfast")
+    at_server = ("--server", url)
+    subprocess.run([*command, "admin", "init", *at_server], env=variables, check=True)
+    worker = subprocess.Popen([*command, "worker", *at_server], env=variables)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        status = [*command, "status", *at_server]
+        while subprocess.run(status, env=variables, capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline, "the worker does not serve"
+            time.sleep(0.05)
+        yield variables
+    finally:
+        worker.terminate()
+        assert worker.wait(30) == 0
+
+
+def run(
+    command: list[str], program: str, environment: dict[str, str], url: str, directory: Path
+) -> str:
+    """What ``program``, told the server's ``url``, writes. Fails if it does."""
+    assert DEFAULT_URL in program
+    ended = subprocess.run(
+        [*command, program.replace(DEFAULT_URL, url)],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.nats
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_the_examples_in_python_run(
+    number: int, environment: dict[str, str], url: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-W", "error", "-c"]
+
+    written = run(command, PYTHON[number], environment, url, tmp_path)
+
+    assert written
+
+
+@pytest.mark.nats
+@pytest.mark.parametrize("number", range(len(SHELL)))
+def test_the_examples_in_the_shell_run(
+    number: int, environment: dict[str, str], url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
+
+    written = run(["sh", "-euc"], SHELL[number], environment, url, tmp_path)
+
+    assert "\nhello\n" in written
+    assert "README.md" in written
+
+
+def test_there_are_examples_to_run() -> None:
+    assert len(PYTHON) >= 3
+    assert len(SHELL) == 1
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_says_what_the_code_says(name: str) -> None:
+    _, found, _ = split_at_table(TEXT, name)
+
+    assert found == TABLES[name](), "run python -m tests.docs.tables"
+
+
+def test_every_error_is_listed_with_what_to_do_about_it() -> None:
+    wanted = [
+        (
+            f"`{error.code}`",
+            str(error.status),
+            "yes" if error.retryable else "no",
+            str(exit_code_of(error())),
+        )
+        for error in ERRORS
+    ]
+
+    section = TEXT.partition("## How it fails")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| `")
+    ]
+
+    assert [tuple(row[:4]) for row in rows] == wanted
+    assert all(row[4].endswith(".") for row in rows)
+
+
+def test_what_make_is_told_to_do_it_can() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
+
+    assert {"run", "test", "check"} <= named <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+
+    for link in links:
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in headings(target), link
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of the document's headings."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

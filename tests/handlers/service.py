@@ -1,0 +1,98 @@
+"""The whole service but for its connection: bytes and headers in, bytes and headers out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from tests.repository.pool import PART_BYTES, Pool
+
+from holdfast.errors import ERRORS
+from holdfast.handlers.blobs import BlobHandlers
+from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.runtime.dispatch import Answer, Dispatcher
+from holdfast.stores.memory import MemoryBlobStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.stores.ports import BlobStore
+
+MAX_INLINE_BYTES: Final = 4 * PART_BYTES
+PART_SUBJECT: Final = "blob.part.w1."
+CODES: Final = {error.code: error.status for error in ERRORS}
+
+
+class Reply(NamedTuple):
+    """An answer, with its body read."""
+
+    answer: Answer
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body of an answer in JSON."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.body)
+        return decoded
+
+    @property
+    def code(self) -> str:
+        """``ok``, or the code of the failure, whose form is checked on the way."""
+        if self.answer.error is None:
+            assert "Nats-Service-Error" not in self.headers
+            return "ok"
+        if self.headers["Content-Type"] == "application/msgpack":
+            problem = msgspec.msgpack.decode(self.body)
+        else:
+            problem = msgspec.json.decode(self.body)
+        code = problem["code"]
+        assert problem["status"] == CODES[code]
+        assert self.headers["Nats-Service-Error-Code"] == str(CODES[code])
+        assert self.headers["Nats-Service-Error"]
+        assert self.headers["Nats-Service-Error"].isprintable()
+        assert problem["type"] == f"urn:holdfast:error:{code}"
+        return str(code)
+
+
+class Service:
+    """One worker's endpoints, over stores in memory."""
+
+    def __init__(
+        self,
+        blobs: BlobStore | None = None,
+        *,
+        timeout_seconds: float = 30,
+        max_inline_bytes: int = MAX_INLINE_BYTES,
+    ) -> None:
+        self.pool = Pool()
+        self.blobs = blobs or self.pool.blobs
+        self.packs = MemoryBlobStore()
+        self.uploads = self.pool.worker("w1")
+        repository = BlobRepository(
+            {BLOBS: self.blobs, PACKS: self.packs}, max_inline_bytes=max_inline_bytes
+        )
+        handlers = BlobHandlers(
+            repository, self.uploads, part_subject=lambda upload: PART_SUBJECT + upload
+        )
+        self.endpoints: dict[str, AnyEndpoint] = {
+            endpoint.operation.subject: endpoint for endpoint in handlers.endpoints()
+        }
+        self.dispatcher = Dispatcher(
+            clock=self.pool.time.clock,
+            monotonic=self.pool.time.monotonic,
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def ask(self, subject: str, body: bytes | dict[str, Any] = b"", **headers: str) -> Reply:
+        """Ask for ``subject``. ``_`` in a header's name stands for ``-``."""
+        verb = "blob.part" if subject.startswith(PART_SUBJECT) else subject
+        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self.dispatcher.answer(self.endpoints[verb], subject, named, data)
+        return Reply(answer, answer.headers, bytes(answer.body))
+
+    async def put(self, data: bytes, **headers: str) -> str:
+        """Put ``data``; its digest."""
+        return str((await self.ask("blob.put", data, **headers)).json["digest"])

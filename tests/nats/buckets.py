@@ -1,0 +1,131 @@
+"""Buckets of one test each, and what lies in them behind a store's back."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from nats.nuid import NUID
+from tests.nats.tools import FlakyJetStream
+
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.location import BucketLocation
+from holdfast.stores.object_meta import chunk_subject, decode_meta, meta_subject
+from holdfast.stores.object_store import ObjectBlobStore
+from holdfast.stores.provisioning import ensure_stream, object_stream, record_stream
+from holdfast.transport.inbox import Inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.object_meta import ObjectMeta
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.jetstream import StoredMessage
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+_nuid = NUID()
+
+
+def new_nuid() -> str:
+    """A fresh one."""
+    return _nuid.next().decode()
+
+
+class Bucket:
+    """An object store bucket and a store on it, over a network that can be made to lose things."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.js = FlakyJetStream(connection, Inbox(connection))
+        self.name = name
+        self.stream = f"OBJ_{name}"
+        self.store = self.open()
+
+    @classmethod
+    async def create(cls, connection: Connection, *, max_bytes: int = -1) -> Bucket:
+        """A fresh bucket."""
+        bucket = cls(connection, f"b{secrets.token_hex(6)}")
+        location = BucketLocation(bucket=bucket.name, max_bytes=max_bytes)
+        await ensure_stream(bucket.js, object_stream(bucket.name, location))
+        return bucket
+
+    def open(self) -> ObjectBlobStore:
+        """A store of its own, as another worker has."""
+        return ObjectBlobStore(self.js, self.name, new_id=new_nuid, clock=lambda: NOW)
+
+    async def remove(self) -> None:
+        """Delete the bucket."""
+        await self.js.api(f"STREAM.DELETE.{self.stream}")
+
+    async def messages(self) -> int:
+        """How many messages the stream has: one per chunk and one per record."""
+        state = (await self.js.api(f"STREAM.INFO.{self.stream}"))["state"]
+        count: int = state["messages"]
+        return count
+
+    async def chunk_counts(self) -> dict[str, int]:
+        """How many chunks there are under each nuid."""
+        body = {"subjects_filter": f"$O.{self.name}.C.>"}
+        state = (await self.js.api(f"STREAM.INFO.{self.stream}", body))["state"]
+        subjects: dict[str, int] = state.get("subjects") or {}
+        return {subject.rpartition(".")[2]: count for subject, count in subjects.items()}
+
+    async def meta(self, name: str) -> ObjectMeta | None:
+        """The record of an object."""
+        message = await self.js.last_message(self.stream, meta_subject(self.name, name))
+        return decode_meta(message.data) if message is not None and message.data else None
+
+    async def orphans(self) -> int:
+        """How many chunks no live record names."""
+        live = set()
+        query = {"batch": 1000, "seq": 1, "next_by_subj": f"$O.{self.name}.M.>"}
+        records, _ = await self.js.direct_batch(self.stream, query)
+        for record in records:
+            meta = decode_meta(record.data)
+            if not meta.deleted:
+                live.add(meta.nuid)
+        counts = await self.chunk_counts()
+        return sum(count for nuid, count in counts.items() if nuid not in live)
+
+    async def chunks(self, nuid: str) -> list[StoredMessage]:
+        """The chunks of one stored copy, as the stream has them."""
+        query = {"batch": 1000, "seq": 1, "next_by_subj": chunk_subject(self.name, nuid)}
+        messages, _ = await self.js.direct_batch(self.stream, query)
+        return messages
+
+    async def replace_chunks(self, nuid: str, chunks: Sequence[bytes]) -> None:
+        """Put other bytes where a stored copy has its chunks."""
+        subject = chunk_subject(self.name, nuid)
+        await self.js.purge(self.stream, subject)
+        for part, chunk in enumerate(chunks):
+            await self.js.publish(subject, chunk, {BLOB_PART: str(part)})
+
+    async def write_record(self, name: str | Digest, record: Any) -> None:
+        """Write a record as another program would: bytes as they are, anything else as JSON."""
+        data = record if isinstance(record, bytes) else msgspec.json.encode(record)
+        await self.js.publish(meta_subject(self.name, name), data, {"Nats-Rollup": "sub"})
+
+    async def record(self, name: str | Digest) -> dict[str, Any]:
+        """A record as JSON."""
+        message = await self.js.last_message(self.stream, meta_subject(self.name, name))
+        assert message is not None
+        decoded: dict[str, Any] = msgspec.json.decode(message.data)
+        return decoded
+
+
+def meta_name(subject: str) -> str:
+    """The object whose record lies on ``subject``."""
+    return base64.urlsafe_b64decode(subject.rpartition(".")[2]).decode()
+
+
+async def create_records(
+    connection: Connection, name: str, **settings: Any
+) -> tuple[FlakyJetStream, KeyValueRecordStore]:
+    """A fresh KV bucket."""
+    js = FlakyJetStream(connection, Inbox(connection))
+    await ensure_stream(js, {**record_stream(name, BucketLocation(bucket=name)), **settings})
+    return js, KeyValueRecordStore(js, name, new_id=new_nuid)

@@ -1,0 +1,266 @@
+"""What is known after each JetStream call: applied, surely not applied, or unknown."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from tests.nats.tools import FlakyJetStream, Times, connected, frozen, until
+
+from holdfast.errors import (
+    NotFoundError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    UnavailableError,
+)
+from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import (
+    EXPECTED_SUBJECT_SEQUENCE,
+    MSG_ID,
+    JetStream,
+    RefusedError,
+)
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from tests.conftest import StartServer
+
+    from holdfast.transport.connection import Connection
+
+pytestmark = pytest.mark.nats
+
+
+@pytest_asyncio.fixture
+async def stream(jetstream: JetStream, fresh_name: str) -> str:
+    """A stream on the subjects ``<name>.*``."""
+    await create(jetstream, fresh_name)
+    return fresh_name
+
+
+async def create(jetstream: JetStream, name: str, **more: Any) -> None:
+    config = {"name": name, "subjects": [f"{name}.*"], "storage": "memory", "allow_direct": True}
+    await jetstream.api(f"STREAM.CREATE.{name}", {**config, **more})
+
+
+async def count(jetstream: JetStream, stream: str) -> int:
+    messages: int = (await jetstream.api(f"STREAM.INFO.{stream}"))["state"]["messages"]
+    return messages
+
+
+@pytest.fixture
+def flaky(connection: Connection) -> FlakyJetStream:
+    return FlakyJetStream(connection, Inbox(connection))
+
+
+class TestPublish:
+    async def test_what_is_acknowledged_is_there(self, jetstream: JetStream, stream: str) -> None:
+        first = await jetstream.publish(f"{stream}.a", b"one", {"A": "b"})
+        second = await jetstream.publish(f"{stream}.a", b"two", {})
+
+        last = await jetstream.last_message(stream, f"{stream}.a")
+        old = await jetstream.next_message(stream, f"{stream}.a", 1)
+
+        assert (first.seq, second.seq) == (1, 2)
+        assert last is not None
+        assert (last.sequence, bytes(last.data), last.headers) == (2, b"two", {})
+        assert old is not None
+        assert (old.sequence, bytes(old.data), old.headers) == (1, b"one", {"A": "b"})
+
+    async def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_doubles(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_answer = Times(1, lambda subject, _: subject == f"{stream}.a")
+
+        ack = await flaky.publish(f"{stream}.a", b"x", {MSG_ID: "1"})
+
+        assert (ack.seq, ack.duplicate) == (1, True)
+        assert await count(flaky, stream) == 1
+
+    async def test_a_request_that_is_lost_is_sent_again(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_request = Times(2, lambda subject, _: subject == f"{stream}.a")
+
+        ack = await flaky.publish(f"{stream}.a", b"x", {MSG_ID: "1"})
+
+        assert (ack.seq, ack.duplicate) == (1, False)
+
+    async def test_without_any_answer_the_outcome_is_unknown(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_answer = Times(3, lambda subject, _: subject == f"{stream}.a")
+
+        with pytest.raises(OutcomeUnknownError):
+            await flaky.publish(f"{stream}.a", b"x", {MSG_ID: "1"})
+
+        assert await count(flaky, stream) == 1
+
+    async def test_a_condition_that_does_not_hold_is_a_conflict_that_surely_lost(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        await jetstream.publish(f"{stream}.a", b"x", {})
+
+        with pytest.raises(RefusedError) as refused:
+            await jetstream.publish(f"{stream}.a", b"y", {EXPECTED_SUBJECT_SEQUENCE: "0"})
+
+        assert refused.value.conflict
+        assert refused.value.certainly_lost
+        assert await count(jetstream, stream) == 1
+
+    async def test_a_conflict_after_a_time_out_is_not_certain(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        await flaky.publish(f"{stream}.a", b"x", {})
+        flaky.lose_request = Times(1, lambda subject, _: subject == f"{stream}.a")
+
+        with pytest.raises(RefusedError) as refused:
+            await flaky.publish(f"{stream}.a", b"y", {EXPECTED_SUBJECT_SEQUENCE: "0"})
+
+        assert refused.value.conflict
+        assert not refused.value.certainly_lost
+
+    async def test_of_racing_writers_with_one_condition_one_wins(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        results = await asyncio.gather(
+            *(
+                jetstream.publish(f"{stream}.a", b"%d" % n, {EXPECTED_SUBJECT_SEQUENCE: "0"})
+                for n in range(16)
+            ),
+            return_exceptions=True,
+        )
+
+        refused = [one for one in results if isinstance(one, RefusedError) and one.conflict]
+        assert len(refused) == 15
+        assert await count(jetstream, stream) == 1
+
+    async def test_a_full_stream_is_a_quota_and_not_a_conflict(
+        self, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        await create(jetstream, fresh_name, max_bytes=2000, discard="new")
+
+        with pytest.raises(RefusedError) as refused:
+            await jetstream.publish(f"{fresh_name}.a", bytes(3000), {})
+
+        assert not refused.value.conflict
+        assert isinstance(refused.value.translate(), QuotaExceededError)
+
+    async def test_without_a_stream_it_is_surely_not_applied(
+        self, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        with pytest.raises(UnavailableError):
+            await jetstream.publish(f"{fresh_name}.a", b"x", {}, attempts=1)
+
+
+class TestReads:
+    async def test_what_is_not_there_is_none(self, jetstream: JetStream, stream: str) -> None:
+        subject = f"{stream}.a"
+
+        assert await jetstream.last_message(stream, subject) is None
+        assert await jetstream.next_message(stream, subject, 1) is None
+        assert await jetstream.direct_last(stream, subject) is None
+        query = {"batch": 10, "seq": 1, "next_by_subj": subject}
+        assert await jetstream.direct_batch(stream, query) == ([], 0)
+
+    async def test_a_stream_that_is_not_there_is_unavailable(
+        self, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        subject = f"{fresh_name}.a"
+
+        with pytest.raises(UnavailableError):
+            await jetstream.last_message(fresh_name, subject)
+        with pytest.raises(UnavailableError):
+            await jetstream.next_message(fresh_name, subject, 1)
+        with pytest.raises(UnavailableError):
+            await jetstream.direct_last(fresh_name, subject)
+        with pytest.raises(UnavailableError):
+            await jetstream.direct_batch(fresh_name, {"batch": 1, "next_by_subj": subject})
+        with pytest.raises(UnavailableError):
+            await jetstream.purge(fresh_name, subject)
+        with pytest.raises(NotFoundError):
+            await jetstream.api(f"STREAM.INFO.{fresh_name}")
+
+    async def test_a_batch_comes_in_order_and_says_how_much_more_there_is(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        for number in range(6):
+            await jetstream.publish(f"{stream}.{'ab'[number % 2]}", b"%d" % number, {"N": "1"})
+
+        query = {"batch": 2, "seq": 2, "next_by_subj": f"{stream}.b"}
+        messages, pending = await jetstream.direct_batch(stream, query)
+
+        found = [(one.sequence, bytes(one.data), one.subject, one.headers["N"]) for one in messages]
+        assert found == [(2, b"1", f"{stream}.b", "1"), (4, b"3", f"{stream}.b", "1")]
+        assert pending == 1
+
+    async def test_a_message_may_carry_headers_of_the_servers_own(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        await jetstream.publish(f"{stream}.a", b"x", {"Status": "404", "Description": "none"})
+
+        message = await jetstream.direct_last(stream, f"{stream}.a")
+
+        assert message is not None
+        assert bytes(message.data) == b"x"
+
+    async def test_what_is_purged_is_gone_and_the_rest_stays(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        for subject in ("a", "a", "b"):
+            await jetstream.publish(f"{stream}.{subject}", b"x", {})
+
+        await jetstream.purge(stream, f"{stream}.a")
+        await jetstream.purge(stream, f"{stream}.a")
+
+        assert await count(jetstream, stream) == 1
+        assert await jetstream.last_message(stream, f"{stream}.b") is not None
+
+    async def test_a_purge_without_an_answer_is_unknown(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_answer = Times(1, lambda subject, _: ".STREAM.PURGE." in subject)
+
+        with pytest.raises(OutcomeUnknownError):
+            await flaky.purge(stream, f"{stream}.a")
+
+    async def test_a_refused_call_says_why(self, jetstream: JetStream, stream: str) -> None:
+        with pytest.raises(UnavailableError, match="name already in use"):
+            await create(jetstream, stream, max_msgs=7)
+
+
+class TestAFrozenServer:
+    async def test_a_batch_that_does_not_end_is_unavailable_and_not_short(
+        self, start_server: StartServer
+    ) -> None:
+        server = start_server()
+        async with connected(NatsOptions(servers=(server.url,))) as connection:
+            jetstream = JetStream(connection, Inbox(connection))
+            await create(jetstream, "s")
+            await jetstream.publish("s.a", b"x", {})
+
+            query = {"batch": 1, "seq": 1, "next_by_subj": "s.a"}
+            with frozen(server), pytest.raises(UnavailableError, match="did not finish"):
+                await jetstream.direct_batch("s", query, idle_seconds=0.1)
+
+    async def test_after_three_time_outs_in_a_row_the_connection_is_made_anew(
+        self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = start_server()
+        async with connected(NatsOptions(servers=(server.url,))) as connection:
+            jetstream = JetStream(connection, Inbox(connection))
+            await create(jetstream, "s")
+            monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
+
+            with frozen(server):
+                for _ in range(3):
+                    assert connection.is_connected
+                    with suppress(UnavailableError):
+                        await jetstream.last_message("s", "s.a")
+                await until(lambda: not connection.is_connected, 1)
+            await connection.wait_connected(10)
+
+            assert await jetstream.last_message("s", "s.a") is None

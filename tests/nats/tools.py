@@ -1,0 +1,103 @@
+"""What several tests against a real server need."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from holdfast.transport.connection import connect
+from holdfast.transport.jetstream import JetStream
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from holdfast.runtime.embedded import EmbeddedServer
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.message import Message
+
+
+async def until(condition: Callable[[], bool], timeout_seconds: float = 10) -> None:
+    """Wait for what no event tells of. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_seconds):
+        while not condition():  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def connected(options: NatsOptions) -> AsyncIterator[Connection]:
+    """A connection that is closed afterwards."""
+    connection = await connect(options)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def receive(connection: Connection, subject: str) -> asyncio.Queue[Message]:
+    """The messages on ``subject``, once the server knows that they are wanted."""
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    connection.route(subject, messages.put_nowait)
+    await connection.flush()
+    return messages
+
+
+async def next_of(messages: asyncio.Queue[Message]) -> Message:
+    """The next one. Raises TimeoutError."""
+    async with asyncio.timeout(10):
+        return await messages.get()
+
+
+def kill(server: EmbeddedServer) -> None:
+    """End the server as a power cut would."""
+    os.kill(server.pid, signal.SIGKILL)
+    server.stop()  # collects the process and releases its directory
+
+
+@contextmanager
+def frozen(server: EmbeddedServer) -> Iterator[None]:
+    """The server keeps its sockets open and does nothing."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+class FlakyJetStream(JetStream):
+    """Real JetStream over a network that loses what a test tells it to lose.
+
+    ``lose_request`` and ``lose_answer`` are asked about each request, in this order. A request that
+    is lost never reaches the server; of one whose answer is lost the server has done its part. The
+    caller meets the time-out at once instead of waiting for it.
+    """
+
+    lose_request: Callable[[str, Mapping[str, str]], bool] = staticmethod(lambda *_: False)
+    lose_answer: Callable[[str, Mapping[str, str]], bool] = staticmethod(lambda *_: False)
+
+    async def _request(
+        self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
+    ) -> Message:
+        if self.lose_request(subject, headers or {}):
+            raise TimeoutError
+        answer = await super()._request(subject, data, headers)
+        if self.lose_answer(subject, headers or {}):
+            raise TimeoutError
+        return answer
+
+
+class Times:
+    """True the first ``count`` times it is asked about something that ``matches``."""
+
+    def __init__(self, count: int, matches: Callable[[str, Mapping[str, str]], bool]) -> None:
+        self.left = count
+        self._matches = matches
+
+    def __call__(self, subject: str, headers: Mapping[str, str]) -> bool:
+        if self.left and self._matches(subject, headers):
+            self.left -= 1
+            return True
+        return False

@@ -1,0 +1,271 @@
+"""Workers without a connection: upload services that share stores, and time that a test moves.
+
+A worker may be doomed: at a call of its choosing to a store it stops, as kill -9 would stop it.
+Nothing it awaits ever returns, so what it had not said by then is never said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.repository.upload_record import Result
+from holdfast.repository.uploads import Opened, UploadLimits, UploadService
+from holdfast.stores.forwarding import ForwardingBlobStore, Repeat
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.ports import BlobInfo
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable
+
+    from holdfast.stores.ports import BlobStore, Record, RecordStore
+
+T = TypeVar("T")
+
+START: Final = datetime(2026, 3, 1, tzinfo=UTC)
+PART_BYTES: Final = 1024
+TYPE: Final = "text/plain"
+
+
+class Time:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def monotonic(self) -> float:
+        """Seconds that only rise."""
+        return self.seconds
+
+    def clock(self) -> datetime:
+        """The wall clock."""
+        return START + timedelta(seconds=self.seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.seconds += seconds
+
+
+class Doom:
+    """Stops a worker at its ``call``-th call to a store, before it is done or just after."""
+
+    def __init__(self, call: int, *, applied: bool) -> None:
+        self.dead = asyncio.Event()
+        self._buried = asyncio.Event()
+        self._calls = itertools.count(1)
+        self._call = call
+        self._applied = applied
+
+    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Do one call to a store, if the worker lives to see it."""
+        number = next(self._calls)
+        if self.dead.is_set() or (number == self._call and not self._applied):
+            await self.die()
+        try:
+            return await function()
+        finally:
+            if self.dead.is_set() or number == self._call:
+                await self.die()
+
+    async def die(self) -> None:
+        """Never return."""
+        self.dead.set()
+        await self._buried.wait()
+        raise asyncio.CancelledError
+
+    def bury(self) -> None:
+        """End the tasks of the dead worker. None of them reaches a store any more."""
+        self._buried.set()
+
+
+class DoomedBlobStore(ForwardingBlobStore):
+    """The blob store, as a doomed worker sees it."""
+
+    def __init__(self, inner: BlobStore, doom: Doom) -> None:
+        super().__init__(inner)
+        self._doom = doom
+
+    async def _call(
+        self, operation: str, repeat: Repeat, function: Callable[[], Awaitable[T]]
+    ) -> T:
+        return await self._doom.run(function)
+
+    async def _iterate(
+        self, operation: str, function: Callable[[], AsyncIterator[Buffer]]
+    ) -> AsyncGenerator[Buffer]:
+        async for piece in function():
+            await self._doom.run(_nothing)
+            yield piece
+
+
+class DoomedRecordStore:
+    """The record store, as a doomed worker sees it."""
+
+    def __init__(self, inner: RecordStore, doom: Doom) -> None:
+        self._inner = inner
+        self._doom = doom
+
+    async def get(self, key: str) -> Record:
+        """See `RecordStore.get`."""
+        return await self._doom.run(lambda: self._inner.get(key))
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        return await self._doom.run(lambda: self._inner.put(key, value, expected=expected, ttl=ttl))
+
+    async def delete(self, key: str, *, expected: int) -> None:
+        """See `RecordStore.delete`."""
+        await self._doom.run(lambda: self._inner.delete(key, expected=expected))
+
+    async def list_records(self, prefix: str) -> AsyncIterator[Record]:
+        """See `RecordStore.list_records`."""
+        async for record in self._inner.list_records(prefix):
+            await self._doom.run(_nothing)
+            yield record
+
+    async def check(self) -> None:
+        """See `RecordStore.check`."""
+        await self._doom.run(self._inner.check)
+
+    async def aclose(self) -> None:
+        """See `RecordStore.aclose`."""
+        await self._inner.aclose()
+
+
+class Pool:
+    """What the workers share."""
+
+    def __init__(self) -> None:
+        self.time = Time()
+        self.blobs = MemoryBlobStore()
+        self.records = MemoryRecordStore(self.time.monotonic)
+        self._ids: list[str] = []
+        self._workers = itertools.count(1)
+
+    def worker(
+        self, name: str, *, doom: Doom | None = None, limits: UploadLimits | None = None
+    ) -> UploadService:
+        """A worker that has just started: it knows nothing but the stores.
+
+        Every id that it makes up starts with its number, in four digits: 1 for the first worker.
+        """
+        number = next(self._workers)
+
+        def new_id() -> str:
+            self._ids.append(f"{number:04d}{len(self._ids) + 1:018d}")
+            return self._ids[-1]
+
+        blobs: BlobStore = self.blobs
+        records: RecordStore = self.records
+        if doom is not None:
+            blobs, records = DoomedBlobStore(blobs, doom), DoomedRecordStore(records, doom)
+        return UploadService(
+            blobs,
+            records,
+            owner=name,
+            part_size=PART_BYTES,
+            new_id=new_id,
+            clock=self.time.clock,
+            monotonic=self.time.monotonic,
+            limits=limits or UploadLimits(),
+        )
+
+    async def leftovers(self) -> dict[str, int]:
+        """Parts that lie around and are no blob's: how many under which id."""
+        found = {}
+        for staging in self._ids:
+            parts = [part async for part in self.blobs.staged_parts(staging)]
+            if parts:
+                found[staging] = len(parts)
+        return found
+
+    async def stored(self) -> dict[Digest, bytes]:
+        """Every blob, read back."""
+        listing = await self.blobs.list_blobs(prefix="", cursor=None, limit=1000)
+        assert listing.cursor is None
+        infos = [entry for entry in listing.entries if isinstance(entry, BlobInfo)]
+        return {info.digest: await self.blobs.get(info) for info in infos}
+
+
+async def open_upload(
+    worker: UploadService,
+    *,
+    size: int | None = None,
+    digest: Digest | None = None,
+    op_id: str | None = None,
+) -> Opened:
+    """An upload that takes parts."""
+    opened = await worker.open(size=size, digest=digest, type=TYPE, op_id=op_id)
+    assert isinstance(opened, Opened)
+    return opened
+
+
+def parts_of(data: bytes) -> list[bytes]:
+    """``data`` as the parts that an upload takes."""
+    return [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
+
+
+async def send(worker: UploadService, upload: str, data: bytes, *, start: int = 0) -> None:
+    """Send every part from ``start`` on, one after the other."""
+    for number, part in enumerate(parts_of(data)):
+        if number >= start:
+            assert await worker.part(upload, number, part) == number
+
+
+async def finish(worker: UploadService, upload: str, data: bytes) -> Result:
+    """End the upload of ``data``."""
+    return await worker.final(upload, len(parts_of(data)), digest_of(data))
+
+
+async def resume(pool: Pool, worker: UploadService, upload: str) -> Opened | Result:
+    """Have ``worker`` take over, asking again for as long as it says that another is at it."""
+    for _ in range(60):
+        try:
+            return await worker.resume(upload)
+        except UnavailableError:
+            pool.time.advance(1)
+    raise AssertionError("the upload is never taken over")
+
+
+async def carry_on(pool: Pool, worker: UploadService, upload: str, data: bytes) -> Result:
+    """What a client does that lost its worker: resume, send what is missing, end."""
+    state = await resume(pool, worker, upload)
+    if isinstance(state, Result):
+        return state
+    await send(worker, upload, data, start=state.next_part)
+    return await finish(worker, upload, data)
+
+
+async def put_anew(pool: Pool, worker: UploadService, data: bytes, op_id: str) -> Result:
+    """What a client does that was not even told its upload: open it again, by its ``Op-Id``."""
+    for _ in range(60):
+        try:
+            state = await worker.open(size=None, digest=None, type=TYPE, op_id=op_id)
+            break
+        except UnavailableError:
+            pool.time.advance(1)
+    else:
+        raise AssertionError("the upload is never opened")
+    if isinstance(state, Result):
+        return state
+    await send(worker, state.upload, data, start=state.next_part)
+    return await finish(worker, state.upload, data)
+
+
+async def is_stored(pool: Pool, digest: Digest) -> bool:
+    """Whether the blob is there."""
+    try:
+        await pool.blobs.stat(digest)
+    except NotFoundError:
+        return False
+    return True
+
+
+async def _nothing() -> None:
+    """A call of which only the moment counts."""

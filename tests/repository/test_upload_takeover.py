@@ -1,0 +1,348 @@
+"""An upload that changes its worker: the owner died, or was paused and wakes up too late."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contracts.blob_store import some_bytes
+from tests.repository.pool import (
+    PART_BYTES,
+    Pool,
+    carry_on,
+    finish,
+    open_upload,
+    parts_of,
+    resume,
+    send,
+)
+
+from holdfast.domain.digest import digest_of
+from holdfast.errors import ConflictError, HoldfastError, NotFoundError, UnavailableError
+from holdfast.repository.upload_record import Result
+from holdfast.repository.uploads import CONFIRM_SECONDS, Opened, UploadLimits
+
+if TYPE_CHECKING:
+    from holdfast.repository.uploads import UploadService
+
+DATA = some_bytes(4 * PART_BYTES + 7)
+PARTS = len(parts_of(DATA))
+
+
+async def send_first(worker: UploadService, upload: str, count: int) -> None:
+    """Send the first ``count`` parts."""
+    for number in range(count):
+        await worker.part(upload, number, parts_of(DATA)[number])
+
+
+@pytest.mark.fault("P02")
+@pytest.mark.parametrize("sent", range(PARTS + 1))
+async def test_another_worker_goes_on_after_the_parts_that_were_acknowledged(
+    pool: Pool, sent: int
+) -> None:
+    owner, other = pool.worker("a"), pool.worker("b")
+    opened = await open_upload(owner)
+    await send_first(owner, opened.upload, sent)
+
+    state = await other.resume(opened.upload)
+    assert isinstance(state, Opened)
+    assert (state.upload, state.next_part, state.part_size) == (opened.upload, sent, PART_BYTES)
+    await send(other, opened.upload, DATA, start=sent)
+    result = await finish(other, opened.upload, DATA)
+
+    assert result == Result(digest=digest_of(DATA), size=len(DATA), created=True)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.parametrize("workers", [3, 5])
+async def test_an_upload_survives_one_worker_after_the_other(pool: Pool, workers: int) -> None:
+    upload = (await open_upload(pool.worker("first"))).upload
+
+    for number in range(workers):
+        worker = pool.worker(f"w{number}")
+        state = await worker.resume(upload)
+        assert isinstance(state, Opened)
+        if state.next_part < PARTS:
+            await worker.part(upload, state.next_part, parts_of(DATA)[state.next_part])
+    await carry_on(pool, pool.worker("last"), upload, DATA)
+
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+async def test_the_part_size_stays_what_it_was(pool: Pool) -> None:
+    upload = (await open_upload(pool.worker("a"))).upload
+    await send_first(pool.worker("a"), upload, 0)
+
+    state = await pool.worker("b").resume(upload)
+
+    assert isinstance(state, Opened)
+    assert state.part_size == PART_BYTES
+
+
+async def test_the_owner_answers_a_resume_without_taking_over(pool: Pool) -> None:
+    owner = pool.worker("a")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+
+    state = await owner.resume(upload)
+
+    assert isinstance(state, Opened)
+    assert state.next_part == 2
+    assert list((await pool.leftovers()).values()) == [2]
+
+
+@pytest.mark.parametrize("racers", [2, 5])
+async def test_of_workers_that_take_over_at_once_one_wins(pool: Pool, racers: int) -> None:
+    upload = (await open_upload(owner := pool.worker("a"))).upload
+    await send_first(owner, upload, 3)
+    workers = [pool.worker(f"w{number}") for number in range(racers)]
+
+    states = await asyncio.gather(
+        *(worker.resume(upload) for worker in workers), return_exceptions=True
+    )
+
+    winners = [w for w, state in zip(workers, states, strict=True) if isinstance(state, Opened)]
+    losers = [state for state in states if not isinstance(state, Opened)]
+    assert len(winners) == 1
+    assert all(isinstance(state, UnavailableError) for state in losers)
+    await send(winners[0], upload, DATA, start=3)
+    await finish(winners[0], upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+async def test_clients_that_ask_the_same_worker_share_one_takeover(pool: Pool) -> None:
+    upload = (await open_upload(owner := pool.worker("a"))).upload
+    await send_first(owner, upload, 2)
+    other = pool.worker("b")
+
+    states = await asyncio.gather(*(other.resume(upload) for _ in range(4)))
+
+    assert len({(s.next_part if isinstance(s, Opened) else None) for s in states}) == 1
+    assert sorted((await pool.leftovers()).values()) == [2, 2]
+    await carry_on(pool, other, upload, DATA)
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.parametrize("steps", range(1, 30))
+async def test_a_client_that_asks_again_during_the_takeover_hears_of_every_part(
+    pool: Pool, steps: int
+) -> None:
+    upload = (await open_upload(owner := pool.worker("a"))).upload
+    await send_first(owner, upload, 4)
+    other = pool.worker("b")
+    taking = asyncio.create_task(other.resume(upload))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+    again = await other.resume(upload)
+
+    assert isinstance(again, Opened)
+    assert again.next_part == 4
+    assert await taking == again
+
+
+async def test_a_former_owner_that_is_asked_to_resume_does_not_answer_from_memory(
+    pool: Pool,
+) -> None:
+    owner, other = pool.worker("a"), pool.worker("b")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+    await other.resume(upload)
+    await other.part(upload, 2, parts_of(DATA)[2])
+
+    state = await owner.resume(upload)
+
+    assert isinstance(state, Opened)
+    assert state.next_part == 3
+    await send(owner, upload, DATA, start=3)
+    assert await finish(owner, upload, DATA) == await owner.resume(upload)
+    pool.time.advance(CONFIRM_SECONDS)
+    await other.renew()
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.fault("P06")
+async def test_parts_that_a_former_owner_acknowledged_are_not_lost(pool: Pool) -> None:
+    """A resume that a stopped worker finds when it wakes up takes the upload from its owner."""
+    owner, late = pool.worker("a"), pool.worker("b")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 1)
+    await late.resume(upload)
+    await owner.part(upload, 1, parts_of(DATA)[1])
+    await owner.part(upload, 2, parts_of(DATA)[2])
+    pool.time.advance(CONFIRM_SECONDS)
+    with pytest.raises(ConflictError):
+        await owner.part(upload, 3, parts_of(DATA)[3])
+
+    state = await late.resume(upload)
+
+    assert isinstance(state, Opened)
+    assert state.next_part == 3
+    await send(late, upload, DATA, start=3)
+    await finish(late, upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.fault("P06")
+@pytest.mark.parametrize("wakes", ["part", "repeat", "final", "renew"])
+@pytest.mark.parametrize("committed", [False, True], ids=["goes on", "committed"])
+async def test_an_owner_that_was_paused_and_wakes_up_spoils_nothing(
+    pool: Pool, wakes: str, committed: bool
+) -> None:
+    owner, other = pool.worker("a"), pool.worker("b")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+
+    pool.time.advance(CONFIRM_SECONDS + 1)  # the owner is stopped meanwhile
+    await other.resume(upload)
+    await send(other, upload, DATA, start=2)
+    if committed:
+        await finish(other, upload, DATA)
+
+    match wakes:
+        case "part":
+            with pytest.raises(ConflictError):
+                await owner.part(upload, 2, parts_of(DATA)[2])
+        case "repeat":
+            with pytest.raises(ConflictError):
+                await owner.part(upload, 1, parts_of(DATA)[1])
+        case "final":
+            with pytest.raises(ConflictError):
+                await owner.final(upload, 2, None)
+        case _:
+            pass
+    await owner.renew()
+
+    await finish(other, upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert owner.active == 0
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.parametrize("paused_seconds", [1, CONFIRM_SECONDS + 1])
+async def test_a_former_owner_may_be_asked_to_abort_what_another_carries_on(
+    pool: Pool, paused_seconds: float
+) -> None:
+    owner, other = pool.worker("a"), pool.worker("b")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+    pool.time.advance(paused_seconds)
+    await other.resume(upload)
+
+    assert await owner.abort(upload)
+
+    with pytest.raises(HoldfastError):
+        await other.final(upload, 2, None)
+    pool.time.advance(CONFIRM_SECONDS + 1)
+    await owner.renew()
+    await other.renew()
+    assert (owner.active, other.active) == (0, 0)
+    assert await pool.stored() == {}
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.fault("P06")
+async def test_an_owner_that_has_not_looked_yet_writes_where_it_hurts_nobody(pool: Pool) -> None:
+    owner, other = pool.worker("a"), pool.worker("b")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+    await carry_on(pool, other, upload, DATA)
+
+    await owner.part(upload, 2, b"other bytes".ljust(PART_BYTES))
+    with pytest.raises(ConflictError):
+        await owner.final(upload, 3, None)
+
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    pool.time.advance(CONFIRM_SECONDS)
+    await owner.renew()
+    assert owner.active == 0
+    assert await pool.leftovers() == {}
+
+
+async def test_the_owner_that_lost_the_upload_may_take_it_back(pool: Pool) -> None:
+    owner, other = pool.worker("a"), pool.worker("b")
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 1)
+    pool.time.advance(CONFIRM_SECONDS + 1)
+    await other.resume(upload)
+    await other.part(upload, 1, parts_of(DATA)[1])
+    with pytest.raises(ConflictError):
+        await owner.part(upload, 1, parts_of(DATA)[1])
+
+    result = await carry_on(pool, owner, upload, DATA)
+
+    assert result.created
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    pool.time.advance(CONFIRM_SECONDS + 1)
+    await other.renew()
+    assert await pool.leftovers() == {}
+
+
+async def test_a_worker_that_has_no_room_takes_nothing_over(pool: Pool) -> None:
+    upload = (await open_upload(owner := pool.worker("a"))).upload
+    await send_first(owner, upload, 2)
+    full = pool.worker("b", limits=UploadLimits(max_uploads=1))
+    await open_upload(full)
+
+    with pytest.raises(HoldfastError) as refused:
+        await full.resume(upload)
+
+    assert refused.value.code == "rate_limited"
+    await send(owner, upload, DATA, start=2)
+    assert (await finish(owner, upload, DATA)).created
+
+
+@pytest.mark.fault("N16")
+async def test_a_store_that_is_cut_off_during_a_takeover_costs_nothing_but_time(
+    pool: Pool,
+) -> None:
+    upload = (await open_upload(owner := pool.worker("a"))).upload
+    await send_first(owner, upload, 3)
+    other = pool.worker("b")
+
+    taking = asyncio.create_task(other.resume(upload))
+    await asyncio.sleep(0)
+    pool.blobs.reachable = False
+    with pytest.raises(UnavailableError):
+        await taking
+    pool.blobs.reachable = True
+
+    state = await resume(pool, other, upload)
+    assert isinstance(state, Opened)
+    assert state.next_part == 3
+    await send(other, upload, DATA, start=3)
+    await finish(other, upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+async def test_a_part_that_could_not_be_stored_makes_the_client_resume(pool: Pool) -> None:
+    worker = pool.worker("a")
+    upload = (await open_upload(worker)).upload
+    await send_first(worker, upload, 2)
+    pool.blobs.reachable = False
+    with pytest.raises(UnavailableError):
+        await worker.part(upload, 2, parts_of(DATA)[2])
+    pool.blobs.reachable = True
+
+    with pytest.raises(ConflictError):
+        await worker.part(upload, 3, parts_of(DATA)[3])
+    result = await carry_on(pool, worker, upload, DATA)
+
+    assert result.created
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+async def test_what_was_given_up_cannot_be_resumed(pool: Pool) -> None:
+    worker = pool.worker("a")
+    upload = (await open_upload(worker)).upload
+    await worker.abort(upload)
+
+    with pytest.raises(NotFoundError):
+        await pool.worker("b").resume(upload)

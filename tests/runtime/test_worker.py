@@ -1,0 +1,353 @@
+"""A worker on a real connection, with one endpoint made up: limits, draining, reply subjects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from holdfast.errors import NotFoundError
+from holdfast.handlers.endpoint import Call, Endpoint
+from holdfast.protocol.blobs import STAT_BLOB, BlobStat, StatBlob
+from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.lifecycle import Chore, serve_until_stopped
+from holdfast.runtime.worker import Identity, Worker, part_subject, reply_pattern
+from holdfast.transport.connection import connect
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats.aio.msg import Msg
+
+    from holdfast.transport.connection import Connection
+
+DIGEST = "ab" * 32
+BODY = json.dumps({"digest": DIGEST}).encode()
+STAT = BlobStat(digest=DIGEST, size=1, chunks=1, type="a/b", created_at="then", pinned=True)
+LIMIT = 4
+
+
+class Gate:
+    """An endpoint that answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.entered = 0
+
+    async def stat(self, request: StatBlob, call: Call) -> BlobStat:
+        """Wait, then answer."""
+        del request, call
+        self.entered += 1
+        await self.open.wait()
+        return STAT
+
+    async def wait_entered(self, count: int) -> None:
+        """Until so many requests are being answered."""
+        while self.entered < count:  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(0.005)
+
+
+class Pair:
+    """A worker, and somebody who asks."""
+
+    def __init__(self, worker: Worker, gate: Gate, client: Client, subject: str) -> None:
+        self.worker = worker
+        self.gate = gate
+        self.client = client
+        self.subject = subject
+
+    async def ask(self, **headers: str) -> Msg:
+        """One request."""
+        return await self.client.request(
+            self.subject, BODY, timeout=5, headers=dict(headers) or None
+        )
+
+    def ask_many(self, count: int) -> list[asyncio.Task[Msg]]:
+        """Requests at the same time."""
+        return [asyncio.create_task(self.ask()) for _ in range(count)]
+
+
+def make_worker(connection: Connection, gate: Gate, prefix: str) -> Worker:
+    """A worker that answers ``blob.stat`` through ``gate``."""
+    dispatcher = Dispatcher(
+        clock=lambda: datetime(2026, 3, 1, tzinfo=UTC),
+        monotonic=asyncio.get_running_loop().time,
+        timeout_seconds=10,
+    )
+    identity = Identity(id=f"id{prefix}", version="1.0.0", started="then", metadata={})
+    return Worker(
+        connection,
+        dispatcher,
+        (Endpoint(STAT_BLOB, gate.stat),),
+        identity,
+        prefix=prefix,
+        max_concurrent=LIMIT,
+        inbox_prefixes=("_INBOX.", "_R_."),
+    )
+
+
+@pytest_asyncio.fixture
+async def pair(nats_url: str) -> AsyncIterator[Pair]:
+    """A worker that serves, under a prefix of its own."""
+    prefix = f"w{secrets.token_hex(4)}"
+    connection = await connect(NatsOptions(servers=(nats_url,)))
+    gate = Gate()
+    worker = make_worker(connection, gate, prefix)
+    worker.start()
+    await connection.flush()
+    client = Client()
+    await client.connect(nats_url)
+    yield Pair(worker, gate, client, f"{prefix}.blob.stat")
+    gate.open.set()
+    await client.close()
+    await worker.drain(5)
+    await connection.close()
+
+
+def code_of(message: Msg) -> str:
+    """The code of a failed answer, or ``ok``."""
+    body = json.loads(message.data)
+    return str(body.get("code", "ok"))
+
+
+@pytest.mark.nats
+async def test_requests_are_answered_at_the_same_time(pair: Pair) -> None:
+    asking = pair.ask_many(LIMIT)
+
+    await pair.gate.wait_entered(LIMIT)
+    assert pair.worker.in_flight == LIMIT
+    pair.gate.open.set()
+
+    assert [code_of(message) for message in await asyncio.gather(*asking)] == ["ok"] * LIMIT
+    assert pair.worker.in_flight == 0
+
+
+@pytest.mark.nats
+@pytest.mark.fault("I15")
+async def test_requests_beyond_the_limit_are_refused_at_once(pair: Pair) -> None:
+    first = pair.ask_many(LIMIT)
+    await pair.gate.wait_entered(LIMIT)
+
+    refused = await asyncio.gather(*pair.ask_many(10))
+
+    assert [code_of(message) for message in refused] == ["rate_limited"] * 10
+    assert pair.gate.entered == LIMIT
+    pair.gate.open.set()
+    assert [code_of(message) for message in await asyncio.gather(*first)] == ["ok"] * LIMIT
+    assert code_of(await pair.ask()) == "ok"
+
+
+@pytest.mark.nats
+@pytest.mark.fault("R04")
+async def test_draining_finishes_what_was_begun_and_takes_nothing_new(pair: Pair) -> None:
+    from nats.errors import NoRespondersError
+
+    asking = pair.ask_many(2)
+    await pair.gate.wait_entered(2)
+
+    draining = asyncio.create_task(pair.worker.drain(5))
+    while pair.worker._sids:  # noqa: ASYNC110  (no event tells)
+        await asyncio.sleep(0.005)
+    await pair.client.flush()
+    with pytest.raises(NoRespondersError):
+        await pair.ask()
+    pair.gate.open.set()
+    await draining
+
+    assert [code_of(message) for message in await asyncio.gather(*asking)] == ["ok", "ok"]
+    assert pair.gate.entered == 2
+
+
+@pytest.mark.nats
+@pytest.mark.fault("R04")
+async def test_what_does_not_end_before_the_deadline_is_answered_all_the_same(pair: Pair) -> None:
+    asking = pair.ask_many(2)
+    await pair.gate.wait_entered(2)
+
+    await pair.worker.drain(0.05)
+
+    codes = [code_of(message) for message in await asyncio.gather(*asking)]
+    assert codes == ["unavailable", "unavailable"]  # a read: surely not applied
+    assert pair.worker.in_flight == 0
+
+
+@pytest.mark.nats
+@pytest.mark.fault("A01")
+@pytest.mark.fault("I12")
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "$KV.holdfast.u.x",
+        "$O.blobs.M.x",
+        "$JS.API.STREAM.DELETE.OBJ_blobs",
+        "$SRV.PING",
+        "blob.put",
+        "_INBOX",
+        "_INBOXX.a",
+        "x._INBOX.a",
+        "_INBOX.a.*",
+        "_INBOX.>",
+        "_INBOX.a..b",
+        "_INBOX." + "a" * 600,
+        "_INBOX.a\x0bb",
+        "_INBOX.a\xe4",
+    ],
+)
+async def test_a_request_whose_reply_is_no_inbox_is_dropped_and_counted(
+    pair: Pair, reply: str
+) -> None:
+    pair.gate.open.set()
+    heard: list[Msg] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message)
+
+    can_listen = reply.isprintable() and reply[-1:] not in ("", "*", ">") and ".." not in reply
+    if can_listen and not reply.startswith("$JS"):
+        await pair.client.subscribe(reply, cb=hear)
+    before = pair.worker.refused_replies
+
+    await pair.client.publish(pair.subject, BODY, reply=reply)
+    assert code_of(await pair.ask()) == "ok"
+
+    assert pair.worker.refused_replies == before + 1
+    assert pair.gate.entered == 1
+    assert heard == []
+
+
+@pytest.mark.nats
+async def test_a_message_that_cannot_be_answered_does_not_end_the_worker(pair: Pair) -> None:
+    pair.gate.open.set()
+
+    gone = Client()
+    await gone.connect(pair.client.connected_url.geturl())  # type: ignore[union-attr]  # connected
+    await gone.publish(pair.subject, BODY, reply="_INBOX.gone.1")
+    await gone.close()
+
+    assert code_of(await pair.ask()) == "ok"
+
+
+@pytest.mark.nats
+async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
+    nats_url: str,
+) -> None:
+    connection = await connect(NatsOptions(servers=(nats_url,)))
+    gate = Gate()
+    stop, lost, thrice = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def chore() -> None:
+        done.append(1)
+        if len(done) == 3:
+            thrice.set()
+        if len(done) == 1:
+            raise NotFoundError("gone for now")
+        raise ValueError("a bug")
+
+    serving = asyncio.create_task(
+        serve_until_stopped(
+            make_worker(connection, gate, f"w{secrets.token_hex(4)}"),
+            [Chore("chore", 0.01, chore)],
+            stop=stop,
+            lost=lost,
+            drain_seconds=1,
+        )
+    )
+    await asyncio.wait_for(thrice.wait(), 5)
+    stop.set()
+
+    assert await serving == 0
+    rounds = len(done)
+    await asyncio.sleep(0.05)
+    assert len(done) == rounds, "chores end with the worker"
+    await connection.close()
+
+
+@pytest.mark.nats
+@pytest.mark.fault("R03")
+async def test_a_connection_lost_for_good_ends_the_worker_with_a_failure(nats_url: str) -> None:
+    lost = asyncio.Event()
+    connection = await connect(NatsOptions(servers=(nats_url,)), on_closed=lost.set)
+    serving = asyncio.create_task(
+        serve_until_stopped(
+            make_worker(connection, Gate(), f"w{secrets.token_hex(4)}"),
+            [],
+            stop=asyncio.Event(),
+            lost=lost,
+            drain_seconds=1,
+        )
+    )
+    await asyncio.sleep(0)
+
+    await connection.close()
+
+    assert await asyncio.wait_for(serving, 5) == 1
+
+
+@pytest.mark.nats
+@pytest.mark.parametrize(
+    "subject", ["$SRV.PING", "$SRV.PING.holdfast", "$SRV.STATS.holdfast.{id}", "$SRV.INFO.holdfast"]
+)
+async def test_discovery_answers_on_every_subject_of_adr_32(pair: Pair, subject: str) -> None:
+    found = await gather_answers(pair.client, subject.format(id=pair.worker.id))
+
+    mine = [answer for answer in found if answer["id"] == pair.worker.id]
+    assert len(mine) == 1
+    assert mine[0]["name"] == "holdfast"
+
+
+async def gather_answers(client: Client, subject: str) -> list[dict[str, Any]]:
+    """Everything that comes to one request within a moment."""
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish(subject, b"", reply=inbox)
+    found = []
+    try:
+        while True:
+            found.append(json.loads((await subscription.next_msg(0.3)).data))
+    except TimeoutError:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"), [("", "blob.part.w.u"), ("team", "team.blob.part.w.u")]
+)
+def test_a_part_subject_names_the_worker_and_the_upload(prefix: str, expected: str) -> None:
+    assert part_subject(prefix, "w", "u") == expected
+
+
+@pytest.mark.parametrize("reply", ["_INBOX.a", "_INBOX.a.b.c", "_R_.x", "_INBOX.aB-_=$,+/!?~"])
+def test_inboxes_are_answered(reply: str) -> None:
+    assert reply_pattern(("_INBOX.", "_R_.")).fullmatch(reply)
+
+
+@pytest.mark.fault("A01")
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "_INBOX.",
+        "_INBOX",
+        "_INBOX.a b",
+        "_INBOX.a\n",
+        "_INBOX.a>",
+        "$JS.API.x",
+        "_INBOX.a*",
+        "_INBOX.a\x0bb",
+        "_INBOX.a\x00",
+        "_INBOX.\ufffd",
+        "_INBOX.a\x7f",
+        "_INBOX.a..b",
+        "_INBOX.\u00e4",
+    ],
+)
+def test_nothing_else_is(reply: str) -> None:
+    assert reply_pattern(("_INBOX.", "_R_.")).fullmatch(reply) is None

@@ -1,0 +1,79 @@
+"""A disk store under a temporary directory, and a look behind its back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import TYPE_CHECKING
+
+from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_files import create_disk_store
+from holdfast.stores.disk_format import MAX_HEADER_BYTES, decode_blob_header
+from holdfast.stores.disk_records import DiskRecordStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.disk_files import Files
+
+_ids = count(1)
+
+
+def new_id() -> str:
+    """An identifier that no other call in this process returned."""
+    return f"id{next(_ids):08d}"
+
+
+class FakeClock:
+    """A time of day that passes when a test says so; ahead of that of the file system."""
+
+    def __init__(self, now: datetime = datetime(2100, 1, 1, tzinfo=UTC)) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_time(self, duration: timedelta) -> None:
+        """Move on."""
+        self.now += duration
+
+
+BEFORE_ANY_FILE = datetime(1980, 1, 1, tzinfo=UTC)
+"""By this clock every file has just been changed, so none is remembered as verified."""
+
+
+def blob_store(
+    root: Path, *, files: Files | None = None, now: datetime = BEFORE_ANY_FILE
+) -> DiskBlobStore:
+    """A store in ``root``, which is made one if it is none."""
+    create_disk_store(root)
+    return DiskBlobStore(root, new_id=new_id, clock=FakeClock(now), files=files)
+
+
+def record_store(
+    root: Path, *, files: Files | None = None, clock: FakeClock | None = None
+) -> DiskRecordStore:
+    """A store in ``root``, which is made one if it is none."""
+    create_disk_store(root)
+    return DiskRecordStore(root, new_id=new_id, clock=clock or FakeClock(), files=files)
+
+
+def blob_path(root: Path, digest: Digest) -> Path:
+    """Where a blob is."""
+    return root / "blobs" / digest[:2] / digest
+
+
+def alter_blob(root: Path, digest: Digest, mutate: Callable[[bytes], bytes]) -> None:
+    """Change the bytes of a blob and leave its header."""
+    path = blob_path(root, digest)
+    content = path.read_bytes()
+    _, offset = decode_blob_header(content[:MAX_HEADER_BYTES])
+    path.write_bytes(content[:offset] + mutate(content[offset:]))
+
+
+def leftover_files(root: Path) -> list[Path]:
+    """Files that belong to no blob."""
+    temporary = [path for name in ("tmp", "staging") for path in (root / name).rglob("*")]
+    return [path for path in temporary if path.is_file()]

@@ -1,0 +1,94 @@
+"""The disk stores keep the contract."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contracts.blob_model import BlobStoreModel, run_model
+from tests.contracts.blob_store import BlobStoreContract
+from tests.contracts.record_store import RecordStoreContract
+from tests.stores.disk_tools import (
+    FakeClock,
+    alter_blob,
+    blob_store,
+    leftover_files,
+    new_id,
+    record_store,
+)
+
+from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_records import DiskRecordStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import timedelta
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import BlobStore
+
+
+class TestDiskBlobStore(BlobStoreContract):
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        return tmp_path / "store"
+
+    @pytest.fixture
+    def store(self, root: Path) -> DiskBlobStore:
+        return blob_store(root)
+
+    @pytest.fixture
+    def unreachable_store(self, tmp_path: Path) -> DiskBlobStore:
+        empty_mount_point = tmp_path / "not-mounted"
+        empty_mount_point.mkdir()
+        return DiskBlobStore(empty_mount_point, new_id=new_id, clock=FakeClock())
+
+    @pytest.fixture(autouse=True)
+    def _root_for_the_hooks(self, root: Path) -> None:
+        self.store_root = root
+
+    async def alter(
+        self, store: BlobStore, digest: Digest, mutate: Callable[[bytes], bytes]
+    ) -> None:
+        alter_blob(self.store_root, digest, mutate)
+
+    async def leftovers(self, store: BlobStore) -> int:
+        return len(leftover_files(self.store_root))
+
+
+class TestDiskRecordStore(RecordStoreContract):
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def store(self, tmp_path: Path, clock: FakeClock) -> DiskRecordStore:
+        return record_store(tmp_path / "store", clock=clock)
+
+    @pytest.fixture
+    def unreachable_store(self, tmp_path: Path, clock: FakeClock) -> DiskRecordStore:
+        return DiskRecordStore(tmp_path / "not-mounted", new_id=new_id, clock=clock)
+
+    @pytest.fixture
+    def pass_time(self, clock: FakeClock) -> Callable[[timedelta], Awaitable[None]]:
+        async def pass_time(duration: timedelta) -> None:
+            clock.pass_time(duration)
+
+        return pass_time
+
+
+class DiskModel(BlobStoreModel):
+    async def open_store(self) -> BlobStore:
+        self.root = Path(tempfile.mkdtemp())
+        return blob_store(self.root)
+
+    async def close_store(self, store: BlobStore) -> None:
+        await store.aclose()
+        shutil.rmtree(self.root)
+
+
+def test_any_sequence_of_operations_leaves_the_disk_store_looking_like_a_dict() -> None:
+    run_model(DiskModel, max_examples=20)

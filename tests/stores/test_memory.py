@@ -1,0 +1,83 @@
+"""The memory stores keep the contract, so that other tests may stand on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contracts.blob_model import BlobStoreModel, run_model
+from tests.contracts.blob_store import BlobStoreContract
+from tests.contracts.record_store import RecordStoreContract
+
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import timedelta
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import BlobStore
+
+
+class FakeMonotonic:
+    """Seconds that rise when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestMemoryBlobStore(BlobStoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryBlobStore:
+        return MemoryBlobStore()
+
+    @pytest.fixture
+    def unreachable_store(self) -> MemoryBlobStore:
+        store = MemoryBlobStore()
+        store.reachable = False
+        return store
+
+    async def alter(
+        self, store: BlobStore, digest: Digest, mutate: Callable[[bytes], bytes]
+    ) -> None:
+        assert isinstance(store, MemoryBlobStore)
+        store._blobs[digest].data = mutate(store._blobs[digest].data)
+
+    async def leftovers(self, store: BlobStore) -> int:
+        assert isinstance(store, MemoryBlobStore)
+        return sum(len(parts) for parts in store._staged.values())
+
+
+class TestMemoryRecordStore(RecordStoreContract):
+    @pytest.fixture
+    def monotonic(self) -> FakeMonotonic:
+        return FakeMonotonic()
+
+    @pytest.fixture
+    def store(self, monotonic: FakeMonotonic) -> MemoryRecordStore:
+        return MemoryRecordStore(monotonic)
+
+    @pytest.fixture
+    def unreachable_store(self, monotonic: FakeMonotonic) -> MemoryRecordStore:
+        store = MemoryRecordStore(monotonic)
+        store.reachable = False
+        return store
+
+    @pytest.fixture
+    def pass_time(self, monotonic: FakeMonotonic) -> Callable[[timedelta], Awaitable[None]]:
+        async def pass_time(duration: timedelta) -> None:
+            monotonic.now += duration.total_seconds()
+
+        return pass_time
+
+
+class MemoryModel(BlobStoreModel):
+    async def open_store(self) -> BlobStore:
+        return MemoryBlobStore()
+
+
+def test_any_sequence_of_operations_leaves_the_memory_store_looking_like_a_dict() -> None:
+    run_model(MemoryModel, max_examples=50)
