@@ -9,7 +9,6 @@ import msgspec
 from holdfast.errors import CorruptError
 
 UPLOADS: Final = "u"
-OPS: Final = "o"
 
 State = Literal["open", "copying", "committing", "committed", "aborted", "failed"]
 LIVE: Final = frozenset({"open", "copying", "committing"})
@@ -45,12 +44,6 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     op_id: str | None = None
     claims: tuple[Claim, ...] = ()
     result: Result | None = None
-
-
-class OpRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``o.<op>``: which upload a repeated ``blob.open`` has opened before."""
-
-    upload: str
 
 
 def upload_key(upload: str) -> str:

@@ -9,7 +9,6 @@ it alone ever writes there, so nothing of the blob can be hit.
 from __future__ import annotations
 
 import asyncio
-import base64
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,12 +31,13 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
+from holdfast.repository.observations import Observations
+from holdfast.repository.op_ids import claim_op
+from holdfast.repository.stagings import Stagings
 from holdfast.repository.upload_record import (
     LIVE,
-    OPS,
     UPLOADS,
     Claim,
-    OpRecord,
     Result,
     State,
     UploadRecord,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
     from holdfast.stores.ports import BlobStore, RecordStore, StagedBlob, Stored
 
-OP_TTL: Final = timedelta(hours=24)
 ENDED_TTL: Final = timedelta(hours=1)
 """How long the end of an upload may be asked for again."""
 
@@ -135,7 +134,8 @@ class UploadService:
         self._limits = limits
         self._uploads: dict[str, _Upload] = {}
         self._takeovers: dict[str, asyncio.Task[Opened | Result]] = {}
-        self._observed: dict[str, tuple[int, float]] = {}
+        self._stagings = Stagings(store)
+        self._observed = Observations(monotonic)
 
     @property
     def active(self) -> int:
@@ -165,7 +165,7 @@ class UploadService:
                 return Result(digest=info.digest, size=info.size, created=False)
         upload, repeated = self._new_id(), False
         if op_id is not None:
-            upload, repeated = await self._claim_op(op_id, upload)
+            upload, repeated = await claim_op(self._records, op_id, upload)
         if repeated:
             with suppress(NotFoundError):
                 return await self.resume(upload)
@@ -186,17 +186,6 @@ class UploadService:
         except ConflictError:  # a repeat of this request was quicker
             return await self.resume(upload)
         return _opened(self._own(upload, record, revision, window))
-
-    async def _claim_op(self, op_id: str, upload: str) -> tuple[str, bool]:
-        """The upload that ``op_id`` stands for, and whether it did before."""
-        key = f"{OPS}.{_token(op_id)}"
-        value = msgspec.json.encode(OpRecord(upload=upload))
-        try:
-            await self._records.put(key, value, expected=0, ttl=OP_TTL)
-        except ConflictError:
-            record = await self._records.get(key)
-            return msgspec.json.decode(record.value, type=OpRecord).upload, True
-        return upload, False
 
     def _grant_window(self) -> int:
         """Share the memory for windows, keeping a part for each upload that may yet come."""
@@ -292,8 +281,7 @@ class UploadService:
         """Stop being the owner, and unless ``keep`` remove what was written here."""
         await self._retire(owned)
         if not keep:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await self._store.discard_staged(owned.nuid)
+            await self._stagings.remove(owned.nuid)
         log.info("upload_let_go", upload=owned.id, parts=owned.parts.count)
 
     async def _why_not_mine(self, upload: str) -> HoldfastError:
@@ -364,7 +352,7 @@ class UploadService:
         result = Result(digest=digest, size=owned.parts.size, created=stored.created)
         # A former owner that woke up may have made the blob: then it is its chunks that stay.
         keep = {owned.nuid, stored.info.generation}
-        await self._remove_former(owned.record, keep=keep, digest=digest)
+        await self._stagings.remove_former(owned.record, keep=keep, digest=digest)
         try:
             await self._change(owned, state="committed", result=result)
         except HoldfastError:
@@ -390,18 +378,6 @@ class UploadService:
             if isinstance(error, ConflictError | CorruptError):  # what is in the way stays there
                 await self._end(owned, "failed")
             raise
-
-    async def _remove_former(self, record: UploadRecord, *, keep: set[str], digest: str) -> None:
-        """Remove the chunks of former owners.
-
-        One that had claimed another digest stays: its record may be on the way (only a sender
-        that sent different bytes gets there).
-        """
-        for nuid in record.nuids:
-            doubtful = any(c.nuid == nuid and c.digest != digest for c in record.claims)
-            if nuid not in keep and not doubtful:
-                with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                    await self._store.discard_staged(nuid)
 
     async def _change(
         self,
@@ -431,7 +407,7 @@ class UploadService:
         """Give up an upload of our own."""
         await self._change(owned, state=state)
         await self._let_go(owned, keep=True)
-        await self._remove_staged(owned.record)
+        await self._stagings.remove_all(owned.record)
 
     # --- taking over ---
 
@@ -480,7 +456,8 @@ class UploadService:
             return record.result
         if record.state not in LIVE:
             raise NotFoundError(_UNKNOWN)
-        if record.state == "copying" and not self._unchanged(present.key, present.revision):
+        unchanged_seconds = self._observed.unchanged_seconds(present.key, present.revision)
+        if record.state == "copying" and unchanged_seconds < TAKEOVER_SECONDS:
             msg = "another worker is taking the upload over"
             raise UnavailableError(msg)
         for claim in record.claims:
@@ -525,7 +502,7 @@ class UploadService:
             return None
         created = info.generation in record.nuids
         result = Result(digest=info.digest, size=info.size, created=created)
-        await self._remove_former(record, keep={info.generation}, digest=info.digest)
+        await self._stagings.remove_former(record, keep={info.generation}, digest=info.digest)
         done = msgspec.structs.replace(record, state="committed", result=result)
         with suppress(ConflictError, UnavailableError, OutcomeUnknownError):
             value = msgspec.json.encode(done)
@@ -554,15 +531,6 @@ class UploadService:
                     beat_at = self._monotonic() + COPY_BEAT_SECONDS
         await asyncio.gather(*pending)
         owned.writes.clear()
-
-    def _unchanged(self, key: str, revision: int) -> bool:
-        """Whether this worker has itself seen the record unchanged for the takeover time."""
-        now = self._monotonic()
-        seen, since = self._observed.get(key, (0, now))
-        if seen != revision:
-            since = now
-        self._observed[key] = (revision, since)
-        return now - since >= TAKEOVER_SECONDS
 
     # --- giving up ---
 
@@ -593,25 +561,7 @@ class UploadService:
         ended = msgspec.structs.replace(record, state=state, beat=record.beat + 1)
         value = msgspec.json.encode(ended)
         await self._records.put(key, value, expected=revision, ttl=ENDED_TTL)
-        await self._remove_staged(record)
-
-    async def _remove_staged(self, record: UploadRecord) -> None:
-        """Remove what all owners wrote, but for what is a blob's or may yet become one."""
-        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-            kept = await self._live_generations(record)
-            for nuid in record.nuids:
-                if nuid not in kept:
-                    await self._store.discard_staged(nuid)
-
-    async def _live_generations(self, record: UploadRecord) -> set[str]:
-        """Which of the upload's nuids are a blob's, or may yet become one."""
-        kept = {claim.nuid for claim in record.claims}
-        for claim in record.claims:
-            with suppress(NotFoundError):
-                info = await self._store.stat(Digest(claim.digest))
-                kept.discard(claim.nuid)
-                kept.add(info.generation)
-        return kept
+        await self._stagings.remove_all(record)
 
     # --- in the background ---
 
@@ -641,8 +591,7 @@ class UploadService:
         whole lease, by its own monotonic clock.
         """
         swept = 0
-        seen: dict[str, tuple[int, float]] = {}
-        now = self._monotonic()
+        seen: list[str] = []
         async for present in self._records.list_records(UPLOADS):
             try:
                 record = decode_upload(present.value)
@@ -651,18 +600,16 @@ class UploadService:
                 continue
             if record.state not in LIVE:
                 continue
-            revision, since = self._observed.get(present.key, (0, now))
-            if revision != present.revision:
-                since = now
-            seen[present.key] = (present.revision, since)
-            if now - since >= self._limits.lease_seconds:
+            seen.append(present.key)
+            unchanged_seconds = self._observed.unchanged_seconds(present.key, present.revision)
+            if unchanged_seconds >= self._limits.lease_seconds:
                 try:
                     await self._close(present.key, present.revision, record, "failed")
                 except HoldfastError as error:
                     log.warning("upload_not_swept", key=present.key, code=error.code)
                 else:
                     swept += 1
-        self._observed = seen
+        self._observed.keep_only(seen)
         return swept
 
     async def aclose(self) -> None:
@@ -692,11 +639,6 @@ def _opened(owned: _Upload) -> Opened:
 def _may_be_blob(record: UploadRecord, nuid: str) -> bool:
     """Whether ``nuid`` was about to become the blob when the record was written."""
     return any(claim.nuid == nuid for claim in record.claims)
-
-
-def _token(op_id: str) -> str:
-    """Any text as one key token."""
-    return base64.urlsafe_b64encode(op_id.encode()).decode().rstrip("=")
 
 
 async def _wait_for_one(tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
