@@ -11,6 +11,10 @@ FILES ?= .
 ARGS ?=
 # Test processes side by side. A file's tests stay together, for they share a server.
 JOBS ?= 2
+# The tree of `make bench-snapshot`; and how many workers `make kill-snapshots` kills, when.
+TREE ?= /usr/share
+KILLS ?= 50
+SEED ?= 1
 
 # The first of these that runs and is new enough. They are run, not only looked for: a shim of
 # pyenv may be there without the version behind it.
@@ -21,13 +25,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-ver
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help setup run test test-nats check fmt lint types schemas schemas-check bench lock clean
+.PHONY: help setup run test test-nats check fmt lint types schemas schemas-check bench bench-snapshot \
+  kill-snapshots lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
 	@echo 'make test           set up, and run every test'
 	@echo 'make check          what CI runs: lint, types, schema drift, tests with coverage'
-	@echo 'also: setup test-nats fmt lint types schemas bench lock clean'
+	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots lock clean'
 
 setup: $(INSTALLED)
 
@@ -86,6 +91,15 @@ schemas-check: setup
 
 bench: setup
 	$(BIN)/holdfast bench blob
+
+# Beside restic, borg and tar, where they are installed.
+bench-snapshot: setup
+	$(BIN)/holdfast bench snapshot $(TREE) $(ARGS)
+
+# Workers killed at KILLS moments drawn by SEED, while they archive and restore.
+kill-snapshots: setup
+	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/e2e_snapshots/test_kills.py $(ARGS)
 
 # Needs uv. Both files together, for they must agree.
 lock:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from nats.aio.client import Client as NatsClient
+from tests.processes import stop
 
 from holdfast.bootstrap import init_store
 from holdfast.runtime.child import dies_with_this_process
@@ -104,6 +105,10 @@ class Deployment:
     def signal(self, node: str, number: signal.Signals) -> None:
         """Send a worker a signal."""
         self.workers[node].send_signal(number)
+
+    def pause(self, node: str) -> None:
+        """Stop a worker between two steps, as a busy machine might; SIGCONT wakes it."""
+        stop(self.workers[node].pid)
 
     def kill(self, node: str) -> None:
         """End a worker as the kernel would."""

@@ -3,11 +3,13 @@
 async with await holdfast.connect() as hf:
     stored = await hf.put(b"bytes")
     assert await hf.get(stored.digest) == b"bytes"
+    record = await hf.snapshots.create("blog")
 """
 
 from __future__ import annotations
 
 from holdfast.client import Client, SyncClient, connect, connect_sync
+from holdfast.client.snapshots import Snapshots
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -22,11 +24,18 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
+from holdfast.protocol.snapshots import (
+    FileEntry,
+    SnapshotChange,
+    SnapshotProgress,
+    SnapshotRecord,
+)
 
 __all__ = [
     "Client",
     "ConflictError",
     "CorruptError",
+    "FileEntry",
     "ForbiddenError",
     "HoldfastError",
     "InternalError",
@@ -35,6 +44,10 @@ __all__ = [
     "OutcomeUnknownError",
     "QuotaExceededError",
     "RateLimitedError",
+    "SnapshotChange",
+    "SnapshotProgress",
+    "SnapshotRecord",
+    "Snapshots",
     "SyncClient",
     "TooLargeError",
     "UnavailableError",

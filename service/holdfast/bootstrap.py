@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
+import msgspec
 import structlog
 from nats.nuid import NUID
 
+from holdfast.archive.content import check_chunker
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.protocol.message import WIRE_VERSION
+from holdfast.repository.apps import Apps
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.uploads import UploadLimits, UploadService
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.durability import Durability, check_server_version, probe_durability
+from holdfast.runtime.forwarding import Peers
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
-from holdfast.runtime.worker import Identity, Worker, part_subject
-from holdfast.stores.deployment import Deployment, check_deployment, write_deployment
+from holdfast.runtime.snapshots import (
+    SnapshotService,
+    SnapshotSettings,
+    SnapshotStores,
+    Sources,
+)
+from holdfast.runtime.worker import Identity, Worker, part_subject, reply_pattern
+from holdfast.stores.deployment import (
+    GRACE_SECONDS,
+    Deployment,
+    check_deployment,
+    write_deployment,
+)
+from holdfast.stores.deployment import (
+    KEY as DEPLOYMENT_KEY,
+)
 from holdfast.stores.disk import DiskBlobStore
 from holdfast.stores.disk_files import create_disk_store
 from holdfast.stores.disk_records import DiskRecordStore
@@ -46,10 +67,9 @@ from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from holdfast.runtime.config import Config
     from holdfast.stores.ports import BlobStore, RecordStore
+    from holdfast.stores.provisioning import Buckets
 
 log = structlog.get_logger(__name__)
 _nuid = NUID()
@@ -72,6 +92,15 @@ def new_id() -> str:
     return _nuid.next().decode()
 
 
+def new_uuid() -> str:
+    """A fresh UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random ones."""
+    milliseconds = time.time_ns() // 1_000_000
+    bits = milliseconds << 80 | secrets.randbits(80)
+    bits = bits & ~(0xF << 76) | 7 << 76
+    bits = bits & ~(0b11 << 62) | 0b10 << 62
+    return str(UUID(int=bits))
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     """The stores of one deployment, and what has to be done for them now and then."""
@@ -79,6 +108,7 @@ class Stores:
     blobs: BlobStore
     packs: BlobStore
     records: RecordStore
+    snapshots: RecordStore
     deployment: Deployment | None = None
     chores: tuple[Chore, ...] = ()
 
@@ -87,12 +117,13 @@ class Stores:
         await self.blobs.check()
         await self.packs.check()
         await self.records.check()
+        await self.snapshots.check()
         if self.deployment is not None:
             await check_deployment(self.records, self.deployment)
 
     async def aclose(self) -> None:
         """Release what they hold."""
-        for store in (self.blobs, self.packs, self.records):
+        for store in (self.blobs, self.packs, self.records, self.snapshots):
             await store.aclose()
 
 
@@ -105,19 +136,30 @@ def open_stores(url: str, prefix: str, jetstream: JetStream) -> Stores:
             ObjectBlobStore(jetstream, names.blobs, new_id=new_id, clock=utc_now),
             ObjectBlobStore(jetstream, names.packs, new_id=new_id, clock=utc_now),
             KeyValueRecordStore(jetstream, names.records, new_id=new_id),
-            Deployment(blobs=names.blobs, packs=names.packs),
+            KeyValueRecordStore(jetstream, names.snapshots, new_id=new_id),
+            _deployment(names),
         )
     if isinstance(location, DiskLocation):
         return _disk_stores(location)
-    return Stores(MemoryBlobStore(), MemoryBlobStore(), MemoryRecordStore(time.monotonic))
+    return Stores(
+        MemoryBlobStore(),
+        MemoryBlobStore(),
+        MemoryRecordStore(time.monotonic),
+        MemoryRecordStore(time.monotonic),
+    )
+
+
+def _deployment(names: Buckets) -> Deployment:
+    return Deployment(blobs=names.blobs, packs=names.packs, snapshots=names.snapshots)
 
 
 def _disk_stores(location: DiskLocation) -> Stores:
-    blobs_root, packs_root, records_root = _disk_roots(location)
+    blobs_root, packs_root, records_root, snapshots_root = _disk_roots(location)
     stores = (
         DiskBlobStore(blobs_root, new_id=new_id, clock=utc_now),
         DiskBlobStore(packs_root, new_id=new_id, clock=utc_now),
         DiskRecordStore(records_root, new_id=new_id, clock=utc_now),
+        DiskRecordStore(snapshots_root, new_id=new_id, clock=utc_now),
     )
 
     async def sweep() -> None:
@@ -127,8 +169,9 @@ def _disk_stores(location: DiskLocation) -> Stores:
     return Stores(*stores, chores=(Chore("sweep_disk", SWEEP_SECONDS, sweep),))
 
 
-def _disk_roots(location: DiskLocation) -> tuple[Path, Path, Path]:
-    return location.root / BLOBS, location.root / PACKS, location.root / "records"
+def _disk_roots(location: DiskLocation) -> tuple[Path, Path, Path, Path]:
+    root = location.root
+    return root / BLOBS, root / PACKS, root / "records", root / "snapshots"
 
 
 async def init_store(config: Config) -> list[str]:
@@ -152,10 +195,10 @@ async def init_store(config: Config) -> list[str]:
             await ensure_stream(js, object_stream(names.blobs, location)),
             await ensure_stream(js, object_stream(names.packs, location)),
             await ensure_stream(js, record_stream(names.records, location)),
+            await ensure_stream(js, record_stream(names.snapshots, location)),
         ]
         records = KeyValueRecordStore(js, names.records, new_id=new_id)
-        deployment = Deployment(blobs=names.blobs, packs=names.packs)
-        return [*lines, await write_deployment(records, deployment)]
+        return [*lines, await write_deployment(records, _deployment(names))]
     finally:
         await connection.close()
 
@@ -196,33 +239,80 @@ async def _serve(
             "always in its configuration, and monitor_url so that it can be seen"
         )
         raise UnavailableError(msg)
-    jetstream = JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
+    check_chunker()
+    _check_apps(config)
+    inbox = Inbox(connection, config.nats.inbox_prefix)
+    jetstream = JetStream(connection, inbox)
     stores = open_stores(config.store, config.prefix, jetstream)
     await stores.check()
     with serve_metrics(config.metrics_host, config.metrics_port) as registry:
         metrics = StoreMetrics.register(registry)
-        worker, uploads = _assemble(config, connection, stores, metrics, durability)
+        grace = await _grace(stores)
+        parts = _assemble(config, connection, inbox, stores, metrics, durability, grace)
         chores = (
-            Chore("renew_uploads", RENEW_SECONDS, uploads.renew),
-            Chore("sweep_uploads", config.upload_lease_seconds / 4, uploads.sweep),
+            Chore("renew_uploads", RENEW_SECONDS, parts.uploads.renew),
+            Chore("sweep_uploads", config.upload_lease_seconds / 4, parts.uploads.sweep),
+            *parts.snapshots.chores(),
             *stores.chores,
         )
+        parts.peers.start()
         try:
             return await serve_until_stopped(
-                worker, chores, stop=stop, lost=lost, drain_seconds=config.drain_seconds
+                parts.worker,
+                chores,
+                stop=stop,
+                lost=lost,
+                drain_seconds=config.drain_seconds,
+                drain_too=(parts.drain,),
             )
         finally:
-            await uploads.aclose()
+            await parts.snapshots.aclose()
+            await parts.uploads.aclose()
+            parts.apps.close()
             await stores.aclose()
+
+
+def _check_apps(config: Config) -> None:
+    """Raises UnavailableError with what to change."""
+    if config.apps is not None and not Path(config.apps).is_dir():
+        msg = f"the directory of apps, {config.apps}, is not there: make it, or change `apps`"
+        raise UnavailableError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a worker is made of."""
+
+    worker: Worker
+    uploads: UploadService
+    snapshots: SnapshotService
+    peers: Peers
+    apps: Apps
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing that others would forward; let archives and restores end."""
+        self.peers.stop()
+        await self.snapshots.drain(seconds)
+
+
+async def _grace(stores: Stores) -> timedelta:
+    """How long the collector leaves alone what nothing refers to: all workers must agree."""
+    if stores.deployment is None:
+        return timedelta(seconds=GRACE_SECONDS)
+    record = await stores.records.get(DEPLOYMENT_KEY)
+    deployment = msgspec.json.decode(record.value, type=Deployment)  # it has been checked
+    return timedelta(seconds=deployment.grace_seconds)
 
 
 def _assemble(
     config: Config,
     connection: Connection,
+    inbox: Inbox,
     stores: Stores,
     metrics: StoreMetrics,
     durability: Durability,
-) -> tuple[Worker, UploadService]:
+    grace: timedelta,
+) -> _Parts:
     worker_id = new_id()
     max_payload = connection.max_payload
     blobs = _wrapped(stores.blobs, metrics)
@@ -244,10 +334,36 @@ def _assemble(
             lease_seconds=config.upload_lease_seconds,
         ),
     )
-    handlers = BlobHandlers(
+    blob_handlers = BlobHandlers(
         repository,
         uploads,
         part_subject=partial(part_subject, config.prefix, worker_id),
+    )
+    apps = Apps(Path(config.apps) if config.apps is not None else None)
+    peers = Peers(
+        connection,
+        inbox,
+        apps,
+        node=config.node,
+        prefix=config.prefix,
+        reply=reply_pattern(config.inbox_prefixes),
+    )
+    snapshots = SnapshotService(
+        SnapshotStores(packs=packs, records=stores.snapshots, ops=stores.records),
+        SnapshotSettings(
+            worker=worker_id,
+            node=config.node,
+            prefix=config.prefix,
+            lease_seconds=config.snapshot_lease_seconds,
+            max_archives=config.max_archives,
+            max_inline_bytes=max_inline_bytes(max_payload),
+            part_size=part_bytes(max_payload),
+            grace=grace,
+        ),
+        Sources(clock=utc_now, monotonic=time.monotonic, new_nuid=new_id, new_uuid=new_uuid),
+        apps=apps,
+        peers=peers,
+        publish=partial(_publish, connection),
     )
     worker = Worker(
         connection,
@@ -256,13 +372,20 @@ def _assemble(
             monotonic=time.monotonic,
             timeout_seconds=config.request_timeout_seconds,
         ),
-        handlers.endpoints(),
+        (*blob_handlers.endpoints(), *snapshots.handlers.endpoints()),
         _identity(config, worker_id, durability, max_payload),
         prefix=config.prefix,
         max_concurrent=config.max_concurrent_requests,
         inbox_prefixes=config.inbox_prefixes,
+        node=config.node if config.apps is not None else None,
     )
-    return worker, uploads
+    return _Parts(worker, uploads, snapshots, peers, apps)
+
+
+def _publish(connection: Connection, subject: str, data: bytes) -> None:
+    """Send what nobody has to hear."""
+    with contextlib.suppress(HoldfastError):
+        connection.send(subject, data)
 
 
 def _wrapped(store: BlobStore, metrics: StoreMetrics) -> BlobStore:

@@ -31,7 +31,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def pool(nats_url: str, tmp_path: Path) -> Pool:
-    return Pool(url=nats_url, sync="always", directory=tmp_path, workers=())
+    return Pool(url=nats_url, sync="always", directory=tmp_path, workers=(), server_pid=0)
 
 
 def quiet(_text: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +18,7 @@ from holdfast.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from holdfast.runtime.embedded import EmbeddedServer
 
@@ -50,7 +54,13 @@ class Holdfast(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def worker_connection(nats_server: EmbeddedServer) -> Iterator[tuple[str, ...]]:
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the worker's apps are."""
+    return tmp_path_factory.mktemp("apps")
+
+
+@pytest.fixture(scope="module")
+def worker_connection(nats_server: EmbeddedServer, apps: Path) -> Iterator[tuple[str, ...]]:
     """The flags that reach a worker which serves for as long as the module's tests run."""
     connection = ("--server", nats_server.url, "--prefix", PREFIX)
     command = (sys.executable, "-m", "holdfast")
@@ -60,7 +70,9 @@ def worker_connection(nats_server: EmbeddedServer) -> Iterator[tuple[str, ...]]:
         if not name.startswith(("NATS_", "HOLDFAST_"))
     } | {"XDG_CONFIG_HOME": "/nonexistent"}
     subprocess.run([*command, "admin", "init", *connection], env=environment, check=True)
-    worker = subprocess.Popen([*command, "worker", "--node", "one", *connection], env=environment)
+    worker = subprocess.Popen(
+        [*command, "worker", "--node", "one", "--apps", str(apps), *connection], env=environment
+    )
     try:
         wait_until(lambda: status_of([*command, "status", *connection], environment) == 0)
         yield connection
@@ -78,6 +90,13 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float = 30) -> No
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"
         time.sleep(0.05)
+
+
+def unread_bytes(pipe: int) -> int:
+    """How much of what was written into a pipe nobody has read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cli.conftest import unread_bytes, wait_until
 
 from holdfast.cli import exit_codes
 
@@ -58,6 +59,27 @@ def test_standard_input_is_put_and_a_file_is_got(
     assert (got.status, got.out) == (0, b"")
     assert target.read_bytes() == LARGE[:2_000_001]
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_put_that_failed_does_not_wait_for_a_silent_standard_input(
+    worker_connection: tuple[str, ...],
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"x")  # and then nothing more, as from a terminal
+    command = [sys.executable, "-m", "holdfast", "blob", "put", "-"]
+    put = subprocess.Popen(
+        [*command, *worker_connection], stdin=reading, stderr=subprocess.PIPE, text=True
+    )
+    assert put.stderr is not None
+    wait_until(lambda: unread_bytes(reading) == 0)
+
+    put.terminate()
+
+    assert put.wait(30) == exit_codes.INTERRUPTED
+    assert "Fatal" not in put.stderr.read()
+    put.stderr.close()
+    os.close(writing)
+    os.close(reading)
 
 
 def test_a_range_can_be_got(holdfast: Holdfast, tmp_path: Path) -> None:

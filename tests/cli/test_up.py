@@ -66,6 +66,18 @@ def pool(url: str) -> dict[str, str]:
     return {worker["metadata"]["node"]: worker["id"] for worker in workers}
 
 
+def whole_pool(url: str, size: int) -> dict[str, str]:
+    """The pool once so many answer: one that is busy may miss a question."""
+    found: dict[str, str] = {}
+
+    def is_whole() -> bool:
+        found.update(pool(url))
+        return len(found) == size
+
+    wait_until(is_whole)
+    return found
+
+
 def wait_for_url(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     for line in process.stdout:
@@ -99,7 +111,7 @@ def test_a_worker_that_dies_is_started_again_and_sigterm_ends_all_in_order(
 ) -> None:
     process = up("--workers", "2")
     url = wait_for_url(process)
-    before = pool(url)
+    before = whole_pool(url, 2)
     everybody = psutil.Process(process.pid).children()
 
     children(process, "worker")[0].kill()

@@ -111,7 +111,7 @@ async def test_kill_9_of_the_owner_in_the_middle_of_a_pipe_goes_unnoticed(
 async def test_an_owner_that_is_paused_and_woken_after_another_took_over_spoils_nothing(
     deployment: Deployment, ask: Asker
 ) -> None:
-    source = SourceWithFault(ask, lambda node: deployment.signal(node, signal.SIGSTOP))
+    source = SourceWithFault(ask, deployment.pause)
 
     async with await connect(servers=deployment.url, prefix=deployment.prefix) as holdfast:
         stored = await holdfast.put(source.blocks())

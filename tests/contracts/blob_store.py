@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 CREATED_AT: Final = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 ATTRIBUTES: Final = Attributes(type="application/octet-stream", created_at=CREATED_AT)
 PART_BYTES: Final = 1024
+LONG_AGO: Final = datetime(1971, 1, 1, tzinfo=UTC)
+FAR_AHEAD: Final = datetime(2200, 1, 1, tzinfo=UTC)
 RACERS: Final = 16
 
 # FIPS 180-4 and NIST's examples: the address is SHA-256 and nothing else.
@@ -401,6 +403,64 @@ class BlobStoreContract(ABC):
         assert await store.get(info) == data
 
     # Delete
+
+    # Touching
+
+    @pytest.mark.parametrize("since", [LONG_AGO, FAR_AHEAD], ids=["seen-since", "not-seen-since"])
+    async def test_a_blob_that_is_touched_stays_as_it_is(
+        self, store: BlobStore, since: datetime
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES + 7)
+        info = (await put_staged(store, data)).info
+
+        for _ in range(2):
+            assert await store.touch(info.digest, unless_seen_since=since)
+
+        assert await store.stat(info.digest) == info
+        assert await store.get(info) == data
+        assert await read(store, info, 1000, 2000) == data[1000:2000]
+        page = await store.list_blobs(prefix="", cursor=None, limit=10)
+        assert list(page.entries) == [info]
+        assert await store.delete(info.digest)
+
+    async def test_touching_what_is_not_there_says_so_and_makes_nothing(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"gone")
+        await store.delete(info.digest)
+
+        for digest in (info.digest, digest_of(b"never put")):
+            assert not await store.touch(digest, unless_seen_since=LONG_AGO)
+            assert not await store.touch(digest, unless_seen_since=FAR_AHEAD)
+
+        assert await store.missing([info.digest]) == [info.digest]
+        page = await store.list_blobs(prefix="", cursor=None, limit=10)
+        assert list(page.entries) == []
+
+    async def test_of_racing_touches_all_succeed(self, store: BlobStore) -> None:
+        info = await put(store, b"touched")
+
+        touched = await asyncio.gather(
+            *(store.touch(info.digest, unless_seen_since=FAR_AHEAD) for _ in range(4))
+        )
+
+        assert touched == [True] * 4
+        assert await store.get(info) == b"touched"
+
+    async def test_a_touch_brings_nothing_back_that_is_being_deleted(
+        self, store: BlobStore
+    ) -> None:
+        for number in range(RACERS):
+            info = await put(store, b"%d" % number)
+
+            await asyncio.gather(
+                store.touch(info.digest, unless_seen_since=FAR_AHEAD), store.delete(info.digest)
+            )
+
+            assert not await store.touch(info.digest, unless_seen_since=FAR_AHEAD)
+            assert await store.missing([info.digest]) == [info.digest]
+
+    # Deleting
 
     async def test_a_deleted_blob_is_gone(self, store: BlobStore) -> None:
         info = (await put_staged(store, some_bytes(3000))).info

@@ -112,11 +112,15 @@ def test_the_examples_in_the_shell_run(
     number: int, environment: dict[str, str], url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/page.md").write_text("page", encoding="utf-8")
 
     written = run(["sh", "-euc"], SHELL[number], environment, url, tmp_path)
 
     assert "\nhello\n" in written
     assert "README.md" in written
+    assert "\ndocs:" in written
+    assert (tmp_path / "docs-copy/page.md").read_text(encoding="utf-8") == "page"
 
 
 def test_there_are_examples_to_run() -> None:

@@ -207,6 +207,24 @@ async def test_get_of_more_answers_a_head_and_a_window(service: Service, offset:
     assert "Blob-Cursor" not in reply.headers
 
 
+async def test_get_that_asks_the_store_to_send_is_a_window_even_of_little(service: Service) -> None:
+    digest = await service.put(DATA)
+    request = {"digest": digest, "offset": 3, "direct": True}
+
+    reply = await service.ask("blob.get", request)
+    relayed = await service.ask("blob.get", request | {"proxy": True})
+    nothing = await service.ask("blob.get", request | {"length": 0})
+
+    assert reply.body == b""
+    assert reply.headers["Blob-Parts"] == "1"
+    assert reply.headers["Blob-Length"] == str(len(DATA) - 3)
+    assert await body_of(reply) == DATA[3:]
+    assert relayed.body == DATA[3:]
+    assert nothing.body == b""
+    for answered in (relayed, nothing):
+        assert "Blob-Parts" not in answered.headers
+
+
 async def test_get_goes_on_with_a_cursor_from_window_to_window(service: Service) -> None:
     data = some_bytes(9 * 1024 * 1024 + 5)
     stored = await service.blobs.put(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.stores.object_meta import ObjectMeta
     from holdfast.transport.connection import Connection
-    from holdfast.transport.jetstream import StoredMessage
+    from holdfast.transport.jetstream_messages import StoredMessage
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 _nuid = NUID()
@@ -128,4 +128,5 @@ async def create_records(
     """A fresh KV bucket."""
     js = FlakyJetStream(connection, Inbox(connection))
     await ensure_stream(js, {**record_stream(name, BucketLocation(bucket=name)), **settings})
-    return js, KeyValueRecordStore(js, name, new_id=new_nuid)
+    store = KeyValueRecordStore(js, name, new_id=new_nuid, marker_ttl=timedelta(seconds=1))
+    return js, store

@@ -251,7 +251,7 @@ class TestClosing:
         await connection.close()
         await connection.close()
 
-        await until(lambda: asyncio.all_tasks() == before, 2)
+        await until(lambda: asyncio.all_tasks() == before)
         assert closed == [True]
         with pytest.raises(UnavailableError):
             connection.send(fresh_name, b"x")
@@ -283,7 +283,7 @@ class TestClosing:
             async with asyncio.timeout(8):
                 await connection.close()
 
-        await until(lambda: asyncio.all_tasks() == before, 2)
+        await until(lambda: asyncio.all_tasks() == before)
 
     async def test_it_may_be_closed_while_it_reconnects(self, start_server: StartServer) -> None:
         server = start_server()
@@ -295,7 +295,7 @@ class TestClosing:
         async with asyncio.timeout(8):
             await connection.close()
 
-        await until(lambda: asyncio.all_tasks() == before, 2)
+        await until(lambda: asyncio.all_tasks() == before)
         assert connection.is_closed
 
 
@@ -324,7 +324,7 @@ class TestUnreachable:
             before = asyncio.all_tasks()
             with pytest.raises(UnavailableError, match="cannot connect to NATS"):
                 await connect(NatsOptions(servers=(f"nats://127.0.0.1:{port}",)), timeout_seconds=1)
-            await until(lambda: asyncio.all_tasks() <= before, 2)
+            await until(lambda: asyncio.all_tasks() <= before)
 
     async def test_web_sockets_are_refused_with_a_sentence(self) -> None:
         with pytest.raises(UnavailableError, match="not by WebSocket"):

@@ -72,6 +72,7 @@ async def test_no_answer_in_time_is_a_time_out_and_a_late_one_goes_nowhere(
     with pytest.raises(TimeoutError):
         await inbox.request(fresh_name, timeout_seconds=0.05)
 
+    await until(lambda: bool(requests))
     connection.send(requests[0].reply, b"late")
     await connection.flush()
     assert inbox._receivers == {}

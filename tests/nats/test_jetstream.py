@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from tests.nats.buckets import new_nuid
 from tests.nats.tools import FlakyJetStream, Times, connected, frozen, until
 
 from holdfast.errors import (
@@ -18,15 +19,18 @@ from holdfast.errors import (
 )
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport.inbox import Inbox
-from holdfast.transport.jetstream import (
+from holdfast.transport.jetstream import JetStream
+from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
-    JetStream,
+    BatchMessage,
     RefusedError,
 )
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from tests.conftest import StartServer
 
     from holdfast.transport.connection import Connection
@@ -156,6 +160,138 @@ class TestPublish:
             await jetstream.publish(f"{fresh_name}.a", b"x", {}, attempts=1)
 
 
+class TestBatches:
+    @pytest_asyncio.fixture
+    async def stream(self, jetstream: JetStream, fresh_name: str) -> str:
+        """A stream that takes batches."""
+        await create(jetstream, fresh_name, allow_atomic=True)
+        return fresh_name
+
+    async def test_a_batch_is_stored_in_order_under_consecutive_sequences(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        await jetstream.publish(f"{stream}.x", b"before", {})
+
+        ack = await jetstream.publish_batch(batch(stream, "abc"), new_id=new_nuid)
+
+        assert ack.seq == 4
+        for sequence, name in enumerate("abc", 2):
+            message = await jetstream.last_message(stream, f"{stream}.{name}")
+            assert message is not None
+            assert (message.sequence, bytes(message.data)) == (sequence, name.encode())
+
+    async def test_one_condition_that_does_not_hold_refuses_all_and_surely(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        await jetstream.publish(f"{stream}.b", b"taken", {})
+
+        with pytest.raises(RefusedError) as refused:
+            await jetstream.publish_batch(batch(stream, "abc"), new_id=new_nuid)
+
+        assert refused.value.certainly_lost
+        assert await count(jetstream, stream) == 1
+
+    async def test_a_batch_whose_answer_is_lost_is_refused_as_a_repeat_of_itself(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_answer = Times(1, lambda subject, _: subject == f"{stream}.a")
+
+        with pytest.raises(RefusedError) as refused:
+            await flaky.publish_batch(batch(stream, "ab", ids=True), new_id=new_nuid)
+
+        assert refused.value.repeated
+        assert not refused.value.certain
+        assert await count(flaky, stream) == 2
+
+    async def test_a_batch_that_is_lost_is_sent_again(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_request = Times(2, lambda subject, _: subject == f"{stream}.a")
+
+        ack = await flaky.publish_batch(batch(stream, "ab", ids=True), new_id=new_nuid)
+
+        assert ack.seq == 2
+
+    async def test_without_any_answer_the_outcome_is_unknown(
+        self, flaky: FlakyJetStream, stream: str
+    ) -> None:
+        flaky.lose_answer = Times(3, lambda subject, _: subject == f"{stream}.a")
+
+        with pytest.raises(OutcomeUnknownError):
+            await flaky.publish_batch(batch(stream, "ab", ids=True), new_id=new_nuid)
+
+    async def test_where_nobody_takes_it_it_is_surely_not_applied(
+        self, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        with pytest.raises(UnavailableError):
+            await jetstream.publish_batch(batch(fresh_name, "ab"), new_id=new_nuid, attempts=1)
+
+    async def test_a_stream_that_takes_no_batches_refuses(
+        self, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        await create(jetstream, fresh_name)
+
+        with pytest.raises(RefusedError) as refused:
+            await jetstream.publish_batch(batch(fresh_name, "ab"), new_id=new_nuid)
+
+        assert not refused.value.conflict
+        assert isinstance(refused.value.translate(), UnavailableError)
+        assert await count(jetstream, fresh_name) == 0
+
+    async def test_more_batches_than_a_server_stages_take_turns(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        open_batches = 50
+        for number in range(open_batches):
+            headers = {"Nats-Batch-Id": f"open{number}", "Nats-Batch-Sequence": "1"}
+            jetstream.connection.send(f"{stream}.open{number}", b"", headers=headers)
+        refused = 0
+
+        class Counting(JetStream):
+            async def _send_batch(
+                self, messages: Sequence[BatchMessage], batch: str
+            ) -> bytes | memoryview:
+                nonlocal refused
+                answer = await super()._send_batch(messages, batch)
+                refused += b"10210" in bytes(answer)
+                if refused == 2:  # somebody else's batch comes to its end
+                    end = {"Nats-Batch-Id": "open7", "Nats-Batch-Sequence": "2"}
+                    self.connection.send(
+                        f"{stream}.end", b"", headers={**end, "Nats-Batch-Commit": "1"}
+                    )
+                return answer
+
+        counting = Counting(jetstream.connection, Inbox(jetstream.connection))
+        ack = await counting.publish_batch(batch(stream, "ab"), new_id=new_nuid)
+
+        assert refused == 2
+        assert ack.seq == 4
+
+    async def test_a_batch_of_the_most_messages_is_taken_and_more_are_refused(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        names = [f"k{number}" for number in range(1001)]
+
+        ack = await jetstream.publish_batch(batch(stream, names[:1000]), new_id=new_nuid)
+        with pytest.raises(RefusedError):
+            await jetstream.publish_batch(batch(stream, names), new_id=new_nuid)
+
+        assert ack.seq == 1000
+        assert await count(jetstream, stream) == 1000
+
+
+def batch(stream: str, names: Iterable[str], *, ids: bool = False) -> list[BatchMessage]:
+    """New messages, one on a subject."""
+    return [
+        BatchMessage(
+            f"{stream}.{name}",
+            name.encode(),
+            {EXPECTED_SUBJECT_SEQUENCE: "0"} | ({MSG_ID: f"{stream}.{name}"} if ids else {}),
+        )
+        for name in names
+    ]
+
+
 class TestReads:
     async def test_what_is_not_there_is_none(self, jetstream: JetStream, stream: str) -> None:
         subject = f"{stream}.a"
@@ -253,14 +389,14 @@ class TestAFrozenServer:
         async with connected(NatsOptions(servers=(server.url,))) as connection:
             jetstream = JetStream(connection, Inbox(connection))
             await create(jetstream, "s")
-            monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
 
-            with frozen(server):
+            with frozen(server), monkeypatch.context() as impatient:
+                impatient.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
                 for _ in range(3):
                     assert connection.is_connected
                     with suppress(UnavailableError):
                         await jetstream.last_message("s", "s.a")
-                await until(lambda: not connection.is_connected, 1)
+                await until(lambda: not connection.is_connected)
             await connection.wait_connected(10)
 
             assert await jetstream.last_message("s", "s.a") is None

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nats
 import pytest
 import pytest_asyncio
 from nats.js.errors import KeyNotFoundError
 from tests.contracts.record_store import RecordStoreContract, records
-from tests.nats.buckets import create_records
+from tests.nats.buckets import create_records, new_nuid
 from tests.nats.tools import Times, connected
 
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.ports import Delete, Put
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+from holdfast.transport.jetstream_messages import Subjects
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import timedelta
 
     from nats.js.kv import KeyValue
     from tests.nats.tools import FlakyJetStream
 
-    from holdfast.stores.key_value import KeyValueRecordStore
+    from holdfast.stores.ports import Change
     from holdfast.transport.connection import Connection
+    from holdfast.transport.jetstream_messages import RefusedError, StoredMessage
 
 pytestmark = pytest.mark.nats
 
@@ -70,6 +76,21 @@ class TestKeyValueRecordStore(RecordStoreContract):
             await asyncio.sleep(duration.total_seconds())  # the server's clock cannot be moved
 
         return pass_time
+
+    @pytest.fixture
+    def clean_up(self, store: KeyValueRecordStore) -> Callable[[], Awaitable[None]]:
+        async def clean_up() -> None:
+            async with asyncio.timeout(10):
+                while await deleted_keys(store):  # noqa: ASYNC110  (no event tells)
+                    await asyncio.sleep(0.1)
+
+        return clean_up
+
+
+async def deleted_keys(store: KeyValueRecordStore) -> set[str]:
+    """Those of which the bucket still knows."""
+    keys = await store.list_keys("")
+    return set(keys) - {record.key for record in await store.get_many(keys)}
 
 
 class TestAPlainBucket:
@@ -167,6 +188,200 @@ class TestLostAnswers:
         assert (await store.get("a")).value == b"theirs"
 
 
+class TestBatchesOverALossyNetwork:
+    @pytest.mark.fault("P05")
+    async def test_a_batch_whose_answer_is_lost_is_known_as_its_own(
+        self, js: FlakyJetStream, store: KeyValueRecordStore
+    ) -> None:
+        old = await store.put("c", b"", expected=0)
+        js.lose_answer = Times(1, writes)
+
+        revisions = await store.batch([new("a"), Delete(key="c", expected=old), new("b")])
+
+        assert [(await store.get(key)).revision for key in "ab"] == [revisions[0], revisions[2]]
+        assert revisions[1] == 0
+        with pytest.raises(NotFoundError):
+            await store.get("c")
+
+    @pytest.mark.fault("P05")
+    async def test_even_after_the_server_has_forgotten_the_message_ids(
+        self, connection: Connection, fresh_name: str
+    ) -> None:
+        js, store = await create_records(
+            connection, fresh_name + "-short", duplicate_window=100_000_000
+        )
+        js.lose_answer = Times(1, writes)
+
+        revisions = await store.batch([new("a"), new("b")])
+
+        assert [(await store.get(key)).revision for key in "ab"] == revisions
+
+    @pytest.mark.fault("P05")
+    async def test_without_any_answer_the_outcome_is_unknown(
+        self, js: FlakyJetStream, store: KeyValueRecordStore
+    ) -> None:
+        js.lose_answer = Times(3, writes)
+
+        with pytest.raises(OutcomeUnknownError):
+            await store.batch([new("a"), new("b")])
+
+        assert [record.key for record in await store.get_many(["a", "b"])] == ["a", "b"]
+
+    @pytest.mark.fault("P05")
+    async def test_a_batch_whose_records_have_all_changed_since_is_unknown(
+        self, js: FlakyJetStream, store: KeyValueRecordStore
+    ) -> None:
+        class Meddling(KeyValueRecordStore):
+            """Somebody else is faster than the repeat."""
+
+            async def _after_refusal(
+                self, changes: Sequence[Change], refused: RefusedError
+            ) -> list[StoredMessage | None]:
+                for key in "ab":
+                    await store.put(key, b"", expected=(await store.get(key)).revision)
+                return await super()._after_refusal(changes, refused)
+
+        js.lose_answer = Times(1, writes)
+
+        with pytest.raises(OutcomeUnknownError):
+            await Meddling(js, store.bucket, new_id=new_nuid).batch([new("a"), new("b")])
+
+    @pytest.mark.fault("P05")
+    async def test_a_batch_that_lost_to_another_after_a_time_out_is_a_conflict(
+        self, js: FlakyJetStream, store: KeyValueRecordStore
+    ) -> None:
+        await store.put("b", b"theirs", expected=0)
+        js.lose_request = Times(1, writes)
+
+        with pytest.raises(ConflictError):
+            await store.batch([new("a"), new("b")])
+
+        assert await store.list_keys("") == ["b"]
+
+
+class TestManyKeys:
+    async def test_pages_of_keys_are_put_together(
+        self, connection: Connection, store: KeyValueRecordStore
+    ) -> None:
+        keys = [f"k.{number:02}" for number in range(20)]
+        await store.batch([new(key) for key in keys])
+        paging = Paging(connection, Inbox(connection))
+
+        found = await KeyValueRecordStore(paging, store.bucket, new_id=new_nuid).list_keys("k")
+
+        assert found == keys
+        assert paging.asked > 6
+
+    async def test_a_key_that_moves_to_an_earlier_page_meanwhile_is_not_passed_over(
+        self, connection: Connection, store: KeyValueRecordStore, js: FlakyJetStream
+    ) -> None:
+        keys = [f"k.{number:02}" for number in range(12)]
+        await store.batch([new(key) for key in keys])
+
+        class Shrinking(Paging):
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+                found = await super().subjects(stream, filtered, offset)
+                if self.asked == 2:
+                    for key in keys[:3]:
+                        await js.purge(store.stream, f"$KV.{store.bucket}.{key}")
+                return found
+
+        shrinking = Shrinking(connection, Inbox(connection))
+        found = await KeyValueRecordStore(shrinking, store.bucket, new_id=new_nuid).list_keys("k")
+
+        assert found == keys[3:]
+
+    async def test_keys_that_move_up_as_most_of_the_others_expire_are_not_passed_over(
+        self, connection: Connection, store: KeyValueRecordStore, js: FlakyJetStream
+    ) -> None:
+        keys = [f"k.{number:02}" for number in range(10)]
+        await store.batch([new(key) for key in keys])
+
+        class Expiring(Paging):
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+                found = await super().subjects(stream, filtered, offset)
+                if self.asked == 1:
+                    for key in keys[:8]:
+                        await js.purge(store.stream, f"$KV.{store.bucket}.{key}")
+                return found
+
+        expiring = Expiring(connection, Inbox(connection))
+        found = await KeyValueRecordStore(expiring, store.bucket, new_id=new_nuid).list_keys("k")
+
+        assert found == keys[8:]
+
+    async def test_keys_that_never_stop_moving_cannot_be_listed(
+        self, connection: Connection, store: KeyValueRecordStore
+    ) -> None:
+        class Moving(JetStream):
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+                del stream
+                head = filtered.removesuffix(">")
+                names = [f"{head}{2 * offset + number:06}" for number in range(4)]
+                return Subjects(names, offset + 8)
+
+        moving = Moving(connection, Inbox(connection))
+
+        with pytest.raises(UnavailableError):
+            await KeyValueRecordStore(moving, store.bucket, new_id=new_nuid).list_keys("k")
+
+    async def test_keys_that_come_meanwhile_do_no_harm(
+        self, connection: Connection, store: KeyValueRecordStore
+    ) -> None:
+        keys = [f"k.{number:02}" for number in range(10)]
+        await store.batch([new(key) for key in keys])
+
+        class Growing(Paging):
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+                found = await super().subjects(stream, filtered, offset)
+                if self.asked == 1:
+                    await store.batch([new(f"k.0{number}-") for number in (0, 1)])
+                return found
+
+        growing = Growing(connection, Inbox(connection))
+        found = await KeyValueRecordStore(growing, store.bucket, new_id=new_nuid).list_keys("k")
+
+        assert set(keys) <= set(found)
+        assert found == sorted(set(found))
+
+    async def test_a_record_that_a_replica_does_not_have_yet_is_asked_of_the_leader(
+        self, connection: Connection, store: KeyValueRecordStore
+    ) -> None:
+        class Lagging(JetStream):
+            async def direct_batch(
+                self, stream: str, query: Mapping[str, Any], *, idle_seconds: float = 5
+            ) -> tuple[list[StoredMessage], int]:
+                found, pending = await super().direct_batch(
+                    stream, query, idle_seconds=idle_seconds
+                )
+                return found[1:], pending
+
+        await store.batch([new("a"), new("b")])
+        lagging = Lagging(connection, Inbox(connection))
+
+        found = await KeyValueRecordStore(lagging, store.bucket, new_id=new_nuid).get_many(
+            ["b", "c", "a"]
+        )
+
+        assert [record.key for record in found] == ["b", "a"]
+
+
+def new(key: str) -> Put:
+    return Put(key=key, value=b"", expected=0)
+
+
+class Paging(JetStream):
+    """A server that tells few subjects at once: a real one begins to at 100,000."""
+
+    asked = 0
+
+    async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+        self.asked += 1
+        found = await super().subjects(stream, filtered, 0)
+        page = sorted(found.subjects)[offset : offset + 4]
+        return Subjects(page[::-1], found.total)
+
+
 async def test_a_bucket_that_was_deleted_is_unavailable_and_not_made_again(
     js: FlakyJetStream, store: KeyValueRecordStore
 ) -> None:
@@ -178,6 +393,12 @@ async def test_a_bucket_that_was_deleted_is_unavailable_and_not_made_again(
         await store.put("a", b"x", expected=0)
     with pytest.raises(UnavailableError):
         await records(store, "")
+    with pytest.raises(UnavailableError):
+        await store.list_keys("")
+    with pytest.raises(UnavailableError):
+        await store.get_many(["a"])
+    with pytest.raises(UnavailableError):
+        await store.batch([new("a"), new("b")])
     with pytest.raises(UnavailableError, match="holdfast admin init"):
         await store.check()
     with pytest.raises(NotFoundError):

@@ -38,6 +38,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores import object_staging as object_staging_module
 from holdfast.stores import object_store as object_store_module
 from holdfast.stores.object_meta import chunk_subject, meta_subject
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
@@ -107,7 +108,7 @@ class TestForm:
         data = some_bytes(size)
         info = await put(bucket.store, data)
 
-        result = await asyncio.wait_for(stock.get(info.digest), 5)
+        result = await asyncio.wait_for(stock.get(info.digest), 20)
 
         assert result.data == data
         assert (result.info.size, result.info.chunks) == (size, min(size, 1))
@@ -134,7 +135,7 @@ class TestForm:
 
         assert names == [kept.digest]
         with pytest.raises((ObjectDeletedError, StockNotFoundError)):
-            await asyncio.wait_for(stock.get(gone.digest), 5)
+            await asyncio.wait_for(stock.get(gone.digest), 20)
 
     async def test_a_stock_client_may_delete(self, bucket: Bucket, stock: ObjectStore) -> None:
         info = await put_staged(bucket.store, some_bytes(3000))
@@ -445,7 +446,7 @@ class TestChunkIndex:
         per_window, parts = 4, 61
         monkeypatch.setattr(object_store_module, "WINDOW_BYTES", per_window * PART_BYTES)
         monkeypatch.setattr(
-            object_store_module, "build_index", partial(build_index, max_entries=entries)
+            object_staging_module, "build_index", partial(build_index, max_entries=entries)
         )
         data = some_bytes(parts * PART_BYTES - 7)
         info = await interleaved(bucket, data, random.Random(entries))  # noqa: S311  (test data)
@@ -467,20 +468,22 @@ class TestChunkIndex:
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
-        monkeypatch.setattr(object_store_module, "build_index", partial(build_index, max_entries=1))
+        monkeypatch.setattr(
+            object_staging_module, "build_index", partial(build_index, max_entries=1)
+        )
         info = await interleaved(bucket, some_bytes(30 * PART_BYTES), random.Random(5))  # noqa: S311
         chunks = await bucket.chunks(info.generation)
         for lost in (29, 17):
             body = {"seq": chunks[lost].sequence}
             await bucket.js.api(f"STREAM.MSG.DELETE.{bucket.stream}", body)
             with pytest.raises(CorruptError):
-                await asyncio.wait_for(bucket.store.locate(info, lost), 5)
+                await asyncio.wait_for(bucket.store.locate(info, lost), 20)
 
         await bucket.store.delete(info.digest)
 
         for part in (1, 17, 29):
             with pytest.raises(NotFoundError):
-                await asyncio.wait_for(bucket.store.locate(info, part), 5)
+                await asyncio.wait_for(bucket.store.locate(info, part), 20)
 
     async def test_chunks_are_delivered_to_whoever_waits_for_them(
         self, bucket: Bucket, connection: Connection, fresh_name: str

@@ -9,6 +9,7 @@ import pytest
 from tests.nats.buckets import Bucket, create_records
 
 from holdfast.errors import ConflictError, UnavailableError
+from holdfast.stores.key_value import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.provisioning import (
     bucket_names,
@@ -16,10 +17,11 @@ from holdfast.stores.provisioning import (
     object_stream,
     record_stream,
 )
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
     from holdfast.transport.connection import Connection
-    from holdfast.transport.jetstream import JetStream
 
 pytestmark = pytest.mark.nats
 
@@ -137,6 +139,34 @@ async def test_a_worker_refuses_a_bucket_that_would_lose_blobs(
 
 
 @pytest.mark.fault("N18")
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"max_age": 3600 * 10**9}, "remove the limit"),
+        ({"discard": "old"}, "set discard to new"),
+        ({"allow_atomic": False}, "atomic batches"),
+        ({"allow_msg_ttl": False}, "message TTLs"),
+        ({"max_msgs_per_subject": 5}, "a history of one"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+async def test_a_worker_refuses_a_bucket_that_would_lose_or_mix_up_records(
+    jetstream: JetStream,
+    connection: Connection,
+    fresh_name: str,
+    settings: dict[str, Any],
+    sentence: str,
+) -> None:
+    made = {**record_stream(fresh_name, BucketLocation(bucket=fresh_name)), **settings}
+    await jetstream.api(f"STREAM.CREATE.KV_{fresh_name}", made)
+
+    with pytest.raises(UnavailableError, match=sentence):
+        await KeyValueRecordStore(
+            JetStream(connection, Inbox(connection)), fresh_name, new_id=lambda: "n"
+        ).check()
+
+
+@pytest.mark.fault("N18")
 async def test_a_bucket_that_is_missing_is_unavailable_and_says_what_to_do(
     connection: Connection, jetstream: JetStream, fresh_name: str
 ) -> None:
@@ -164,14 +194,14 @@ async def test_more_replicas_than_servers_are_refused_with_the_servers_reason(
 @pytest.mark.parametrize(
     ("bucket", "prefix", "expected"),
     [
-        ("blobs", "", ("blobs", "packs", "holdfast")),
-        ("media", "", ("media", "media-packs", "holdfast")),
-        ("blobs", "test", ("test_blobs", "test_packs", "test_holdfast")),
+        ("blobs", "", ("blobs", "packs", "holdfast", "snapshots")),
+        ("media", "", ("media", "media-packs", "holdfast", "media-snapshots")),
+        ("blobs", "test", ("test_blobs", "test_packs", "test_holdfast", "test_snapshots")),
     ],
 )
 def test_the_buckets_of_a_deployment_have_names_of_their_own(
-    bucket: str, prefix: str, expected: tuple[str, str, str]
+    bucket: str, prefix: str, expected: tuple[str, str, str, str]
 ) -> None:
     names = bucket_names(bucket, prefix)
 
-    assert (names.blobs, names.packs, names.records) == expected
+    assert (names.blobs, names.packs, names.records, names.snapshots) == expected

@@ -8,15 +8,18 @@ import signal
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from tests.processes import stop
+
 from holdfast.transport.connection import connect
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from holdfast.runtime.embedded import EmbeddedServer
     from holdfast.transport.connection import Connection
+    from holdfast.transport.jetstream_messages import BatchMessage
     from holdfast.transport.message import Message
 
 
@@ -59,8 +62,8 @@ def kill(server: EmbeddedServer) -> None:
 
 @contextmanager
 def frozen(server: EmbeddedServer) -> Iterator[None]:
-    """The server keeps its sockets open and does nothing."""
-    os.kill(server.pid, signal.SIGSTOP)
+    """The server keeps its sockets open and does nothing, not even what it had begun."""
+    stop(server.pid)
     try:
         yield
     finally:
@@ -72,7 +75,8 @@ class FlakyJetStream(JetStream):
 
     ``lose_request`` and ``lose_answer`` are asked about each request, in this order. A request that
     is lost never reaches the server; of one whose answer is lost the server has done its part. The
-    caller meets the time-out at once instead of waiting for it.
+    caller meets the time-out at once instead of waiting for it. A batch counts as one request, on
+    the subject of its first message.
     """
 
     lose_request: Callable[[str, Mapping[str, str]], bool] = staticmethod(lambda *_: False)
@@ -85,6 +89,15 @@ class FlakyJetStream(JetStream):
             raise TimeoutError
         answer = await super()._request(subject, data, headers)
         if self.lose_answer(subject, headers or {}):
+            raise TimeoutError
+        return answer
+
+    async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> bytes | memoryview:
+        first = messages[0]
+        if self.lose_request(first.subject, first.headers):
+            raise TimeoutError
+        answer = await super()._send_batch(messages, batch)
+        if self.lose_answer(first.subject, first.headers):
             raise TimeoutError
         return answer
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import msgspec.inspect as mi
 from hypothesis import strategies as st
 
 from holdfast.domain.digest import DIGEST_PATTERN
+from holdfast.protocol import snapshots
 
 if TYPE_CHECKING:
     import msgspec
 
 StructT = TypeVar("StructT", bound="msgspec.Struct")
+
+WIRE_PATTERNS: Final = {
+    name: get_args(kind)[1].pattern
+    for name, kind in (
+        ("app", snapshots.WireApp),
+        ("key", snapshots.WireKey),
+        ("id", snapshots.WireRestore),
+        ("node", snapshots.WireNode),
+        ("value", snapshots.WireLabelValue),
+    )
+}
 
 
 def messages(kind: type[StructT]) -> st.SearchStrategy[StructT]:
@@ -38,11 +51,24 @@ def _value(info: mi.Type) -> st.SearchStrategy[Any]:
         case mi.UnionType(types=types):
             return st.one_of(*map(_value, types))
         case mi.ListType(item_type=item, max_length=longest):
-            return st.lists(_value(item), max_size=min(longest or 4, 4))
+            few = 1 if isinstance(item, mi.StructType) else 3
+            return st.lists(_value(item), max_size=min(longest or few, few))
+        case mi.DictType(key_type=key, value_type=value):
+            return st.dictionaries(_value(key), _value(value), max_size=2)
+        case _:
+            return _scalar(info)
+
+
+def _scalar(info: mi.Type) -> st.SearchStrategy[Any]:
+    match info:
         case mi.IntType(ge=lowest, le=highest):
             return st.integers(min_value=lowest, max_value=highest)
+        case mi.FloatType(ge=lowest, le=highest):
+            return st.floats(min_value=lowest, max_value=highest, allow_nan=False)
         case mi.StrType():
             return _text(info)
+        case mi.BytesType(max_length=longest):
+            return st.binary(max_size=min(longest or 16, 16))
         case mi.LiteralType(values=values):
             return st.sampled_from(values)
         case mi.BoolType():
@@ -62,6 +88,27 @@ def _text(info: mi.StrType) -> st.SearchStrategy[str]:
         return st.text(printable, min_size=shortest, max_size=longest)
     if info.pattern == DIGEST_PATTERN:
         return st.binary(min_size=32, max_size=32).map(bytes.hex)  # the same, ten times as fast
-    return st.from_regex(info.pattern, fullmatch=True).filter(
+    return _matching(info.pattern, shortest, longest)
+
+
+@functools.cache
+def _matching(pattern: str, shortest: int, longest: int | None) -> st.SearchStrategy[str]:
+    if pattern in _FAST:
+        return _FAST[pattern]
+    return st.from_regex(pattern, fullmatch=True).filter(
         lambda text: shortest <= len(text) <= (longest or len(text))
     )
+
+
+_NAMES: Final = st.text("abcXYZ019._-", min_size=1, max_size=20).map(lambda text: f"a{text}")
+_IDS: Final = st.uuids(version=4).map(lambda uuid: str(uuid)[:14] + "7" + str(uuid)[15:])
+_FAST: Final = {
+    WIRE_PATTERNS["app"]: _NAMES,
+    WIRE_PATTERNS["key"]: st.tuples(_NAMES, _IDS).map(":".join),
+    WIRE_PATTERNS["id"]: _IDS,
+    WIRE_PATTERNS["node"]: _NAMES,
+    WIRE_PATTERNS["value"]: st.text(
+        st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=20
+    ),
+}
+"""Patterns whose texts are made faster than from the pattern: it is run thousands of times."""

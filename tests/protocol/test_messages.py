@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.cases import EVERY_MESSAGE, kind_of
 from tests.protocol.generate import messages
@@ -44,6 +44,7 @@ def decode_headers(headers: dict[str, str], kind: Any) -> Any:
 
 
 @pytest.mark.parametrize(("operation", "side"), EVERY_MESSAGE)
+@settings(deadline=None)  # a loaded machine makes no message wrong
 @given(data=st.data())
 def test_a_message_comes_back_as_it_was_sent(
     operation: Any, side: str, data: st.DataObject
@@ -67,11 +68,12 @@ def test_the_written_form_never_changes(operation: Any, side: str) -> None:
     if body is Body.BYTES:
         assert encode_headers(decode_headers(written, kind)) == written
     else:
-        for encoding, writer in (
-            (Encoding.JSON, msgspec.json.encode),
-            (Encoding.MSGPACK, msgspec.msgpack.encode),
-        ):
-            assert encode(decode(writer(written), kind, encoding), encoding) == writer(written)
+        message = decode(msgspec.json.encode(written), kind, Encoding.JSON)
+        assert encode(message, Encoding.JSON) == msgspec.json.encode(written)
+        packed = encode(message, Encoding.MSGPACK)
+        # The same fields in the same order; JSON writes bytes in base64.
+        assert msgspec.json.encode(msgspec.msgpack.decode(packed)) == msgspec.json.encode(written)
+        assert decode(packed, kind, Encoding.MSGPACK) == message
 
 
 def test_every_operation_has_its_written_form_kept() -> None:

@@ -20,9 +20,16 @@ from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import BlobInfo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Buffer,
+        Callable,
+        Sequence,
+    )
 
-    from holdfast.stores.ports import BlobStore, Record, RecordStore
+    from holdfast.stores.ports import BlobStore, Change, Record, RecordStore
 
 T = TypeVar("T")
 
@@ -122,6 +129,18 @@ class DoomedRecordStore:
     async def delete(self, key: str, *, expected: int) -> None:
         """See `RecordStore.delete`."""
         await self._doom.run(lambda: self._inner.delete(key, expected=expected))
+
+    async def batch(self, changes: Sequence[Change]) -> list[int]:
+        """See `RecordStore.batch`."""
+        return await self._doom.run(lambda: self._inner.batch(changes))
+
+    async def get_many(self, keys: Sequence[str]) -> list[Record]:
+        """See `RecordStore.get_many`."""
+        return await self._doom.run(lambda: self._inner.get_many(keys))
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        """See `RecordStore.list_keys`."""
+        return await self._doom.run(lambda: self._inner.list_keys(prefix))
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See `RecordStore.list_records`."""

@@ -24,10 +24,9 @@ async def test_an_upload_that_nobody_carries_on_fails_after_its_lease_and_frees_
     upload = (await open_upload(owner)).upload
     await send(owner, upload, DATA)
 
-    assert await sweeper.sweep() == 0
-    pool.time.advance(LEASE - 1)
-    assert await sweeper.sweep() == 0
-    pool.time.advance(1)
+    for seconds in (LEASE / 2, LEASE / 2 - 1, 1):
+        assert await sweeper.sweep() == 0
+        pool.time.advance(seconds)
     assert await sweeper.sweep() == 1
 
     assert await pool.leftovers() == {}
@@ -47,6 +46,37 @@ async def test_a_worker_counts_only_the_time_that_it_has_seen_itself(pool: Pool)
     assert await newcomer.sweep() == 0
 
     assert (await newcomer.resume(upload)) is not None
+
+
+@pytest.mark.fault("P19")
+async def test_time_in_which_nobody_could_look_ends_no_upload(pool: Pool) -> None:
+    owner, sweeper = pool.worker("a", limits=LIMITS), pool.worker("b", limits=LIMITS)
+    upload = (await open_upload(owner)).upload
+    await sweeper.sweep()
+    pool.time.advance(LEASE / 4)
+    await sweeper.sweep()
+
+    pool.time.advance(10 * LEASE)  # the store is away
+
+    assert await sweeper.sweep() == 0
+    await send(owner, upload, DATA)
+    assert (await finish(owner, upload, DATA)).created
+
+
+@pytest.mark.fault("P19")
+async def test_a_worker_does_not_end_what_it_has_itself_seen_progress(pool: Pool) -> None:
+    owner = pool.worker("a", limits=LIMITS)
+    upload = (await open_upload(owner)).upload
+    swept = 0
+
+    for number, part in enumerate(parts_of(DATA)):
+        await owner.part(upload, number, part)
+        for _ in range(3):  # the store takes no renewals
+            swept += await owner.sweep()
+            pool.time.advance(LEASE / 4)
+
+    assert swept == 0
+    assert (await finish(owner, upload, DATA)).created
 
 
 @pytest.mark.fault("P19")
@@ -92,8 +122,9 @@ async def test_ended_uploads_are_not_swept(pool: Pool) -> None:
     await finish(owner, committed.upload, DATA)
     await owner.abort(aborted.upload)
 
-    await sweeper.sweep()
-    pool.time.advance(2 * LEASE)
+    for _ in range(4):
+        await sweeper.sweep()
+        pool.time.advance(LEASE / 2)
 
     assert await sweeper.sweep() == 0
     assert await pool.stored() == {digest_of(DATA): DATA}
@@ -102,8 +133,9 @@ async def test_ended_uploads_are_not_swept(pool: Pool) -> None:
 async def test_two_sweepers_end_an_upload_once(pool: Pool) -> None:
     await open_upload(pool.worker("a", limits=LIMITS))
     sweepers = [pool.worker("b", limits=LIMITS), pool.worker("c", limits=LIMITS)]
-    for sweeper in sweepers:
-        await sweeper.sweep()
-    pool.time.advance(LEASE)
+    for _ in range(2):
+        for sweeper in sweepers:
+            await sweeper.sweep()
+        pool.time.advance(LEASE / 2)
 
     assert sum([await sweeper.sweep() for sweeper in sweepers]) == 1

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import nats
 import psutil
 import pytest
+from tests.processes import stop
 
 from holdfast.errors import ConflictError, InvalidError
 from holdfast.runtime.embedded import EmbeddedServer, find_nats_server, nats_server_version
@@ -90,7 +91,7 @@ def test_a_configuration_that_the_server_refuses_is_an_error(tmp_path: Path) -> 
 
 def test_it_stops_even_when_it_does_not_react(start_server: StartServer) -> None:
     server = start_server()
-    os.kill(server.pid, signal.SIGSTOP)
+    stop(server.pid)
 
     server.stop(stop_seconds=0.2)
 

@@ -13,16 +13,22 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from holdfast.errors import NotFoundError
-from holdfast.handlers.endpoint import Call, Endpoint
+from holdfast.handlers.endpoint import Call, Endpoint, Forward
 from holdfast.protocol.blobs import STAT_BLOB, BlobStat, StatBlob
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
-from holdfast.runtime.worker import Identity, Worker, part_subject, reply_pattern
+from holdfast.runtime.worker import (
+    Identity,
+    Worker,
+    node_subject,
+    part_subject,
+    reply_pattern,
+)
 from holdfast.transport.connection import connect
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from nats.aio.msg import Msg
 
@@ -74,22 +80,30 @@ class Pair:
         return [asyncio.create_task(self.ask()) for _ in range(count)]
 
 
-def make_worker(connection: Connection, gate: Gate, prefix: str) -> Worker:
-    """A worker that answers ``blob.stat`` through ``gate``."""
+def make_worker(
+    connection: Connection,
+    gate: Gate,
+    prefix: str,
+    *,
+    node: str | None = None,
+    handle: Callable[[StatBlob, Call], Awaitable[BlobStat | Forward]] | None = None,
+) -> Worker:
+    """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``."""
     dispatcher = Dispatcher(
         clock=lambda: datetime(2026, 3, 1, tzinfo=UTC),
         monotonic=asyncio.get_running_loop().time,
         timeout_seconds=10,
     )
-    identity = Identity(id=f"id{prefix}", version="1.0.0", started="then", metadata={})
+    identity = Identity(id=f"id{prefix}{node or ''}", version="1.0.0", started="then", metadata={})
     return Worker(
         connection,
         dispatcher,
-        (Endpoint(STAT_BLOB, gate.stat),),
+        (Endpoint(STAT_BLOB, handle or gate.stat, local=handle is not None),),
         identity,
         prefix=prefix,
         max_concurrent=LIMIT,
         inbox_prefixes=("_INBOX.", "_R_."),
+        node=node,
     )
 
 
@@ -272,6 +286,36 @@ async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
 
 
 @pytest.mark.nats
+async def test_a_chore_may_begin_at_once_and_others_drain_with_the_worker(nats_url: str) -> None:
+    connection = await connect(NatsOptions(servers=(nats_url,)))
+    stop, done = asyncio.Event(), asyncio.Event()
+    drained: list[float] = []
+
+    async def chore() -> None:
+        done.set()
+
+    async def drain(seconds: float) -> None:
+        drained.append(seconds)
+
+    serving = asyncio.create_task(
+        serve_until_stopped(
+            make_worker(connection, Gate(), f"w{secrets.token_hex(4)}"),
+            [Chore("chore", 3600, chore, first_seconds=0)],
+            stop=stop,
+            lost=asyncio.Event(),
+            drain_seconds=7,
+            drain_too=(drain,),
+        )
+    )
+    await asyncio.wait_for(done.wait(), 5)
+    stop.set()
+
+    assert await serving == 0
+    assert drained == [7]
+    await connection.close()
+
+
+@pytest.mark.nats
 @pytest.mark.fault("R03")
 async def test_a_connection_lost_for_good_ends_the_worker_with_a_failure(nats_url: str) -> None:
     lost = asyncio.Event()
@@ -305,14 +349,14 @@ async def test_discovery_answers_on_every_subject_of_adr_32(pair: Pair, subject:
 
 
 async def gather_answers(client: Client, subject: str) -> list[dict[str, Any]]:
-    """Everything that comes to one request within a moment."""
+    """Everything that comes to one request: the first answer, and what follows in a moment."""
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await client.publish(subject, b"", reply=inbox)
-    found = []
+    found: list[dict[str, Any]] = []
     try:
         while True:
-            found.append(json.loads((await subscription.next_msg(0.3)).data))
+            found.append(json.loads((await subscription.next_msg(0.3 if found else 10)).data))
     except TimeoutError:
         return found
 
@@ -322,6 +366,64 @@ async def gather_answers(client: Client, subject: str) -> list[dict[str, Any]]:
 )
 def test_a_part_subject_names_the_worker_and_the_upload(prefix: str, expected: str) -> None:
     assert part_subject(prefix, "w", "u") == expected
+
+
+@pytest.mark.parametrize(
+    ("prefix", "node", "expected"),
+    [
+        ("", "n1", "snapshot.on.n1.create"),
+        ("team.", "rack-4.example", "team.snapshot.on.rack-4=2Eexample.create"),
+    ],
+)
+def test_a_subject_for_forwarding_names_the_node_in_one_token(
+    prefix: str, node: str, expected: str
+) -> None:
+    assert node_subject(prefix, node, "snapshot.create") == expected
+
+
+@pytest.mark.nats
+async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_again(
+    nats_url: str,
+) -> None:
+    # Given two workers, of which one knows that the other's node has the answer,
+    prefix = f"w{secrets.token_hex(4)}"
+    seen: list[tuple[str, bool, str | None]] = []
+
+    def handler(name: str) -> Callable[[StatBlob, Call], Awaitable[BlobStat | Forward]]:
+        async def stat(request: StatBlob, call: Call) -> BlobStat | Forward:
+            assert request.digest == DIGEST
+            seen.append((name, call.forwarded, call.op_id))
+            return STAT if name == "far" else Forward("far")
+
+        return stat
+
+    connections = [await connect(NatsOptions(servers=(nats_url,))) for _ in range(2)]
+    workers = [
+        make_worker(connection, Gate(), prefix, node=name, handle=handler(name))
+        for connection, name in zip(connections, ("near", "far"), strict=True)
+    ]
+    for worker, connection in zip(workers, connections, strict=True):
+        worker.start()
+        await connection.flush()
+    client = Client()
+    await client.connect(nats_url)
+    try:
+        # when requests come to either,
+        for number in range(20):
+            answer = await client.request(
+                f"{prefix}.blob.stat", BODY, timeout=5, headers={"Op-Id": str(number)}
+            )
+            assert code_of(answer) == "ok"
+    finally:
+        await client.close()
+        for worker, connection in zip(workers, connections, strict=True):
+            await worker.drain(5)
+            await connection.close()
+
+    # then each is answered by the second, with what the caller said.
+    assert {op for name, _, op in seen if name == "far"} == {str(n) for n in range(20)}
+    assert {forwarded for name, forwarded, _ in seen if name == "near"} <= {False}
+    assert {name for name, forwarded, _ in seen if forwarded} <= {"far"}
 
 
 @pytest.mark.parametrize("reply", ["_INBOX.a", "_INBOX.a.b.c", "_R_.x", "_INBOX.aB-_=$,+/!?~"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,6 @@ from holdfast.stores.disk_records import DiskRecordStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from datetime import timedelta
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobStore
@@ -78,6 +78,14 @@ class TestDiskRecordStore(RecordStoreContract):
             clock.pass_time(duration)
 
         return pass_time
+
+    @pytest.fixture
+    def clean_up(self, store: DiskRecordStore, clock: FakeClock) -> Callable[[], Awaitable[None]]:
+        async def clean_up() -> None:
+            clock.pass_time(timedelta(days=1))
+            await store.sweep(clock.now, timedelta(hours=1))
+
+        return clean_up
 
 
 class DiskModel(BlobStoreModel):

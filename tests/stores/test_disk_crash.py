@@ -26,17 +26,25 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores import disk_record_files
 from holdfast.stores.disk import DiskBlobStore
 from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.ports import Delete, Put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 OLD, NEW = some_bytes(2000, seed=1), some_bytes(2500, seed=2)
 STAGING = "s" * 22
-KEY, OTHER_KEY = "u.1", "u.2"
+KEY, OTHER_KEY, LONG_KEY = "u.1", "u.2", "u." + "x" * 300
 
 NOT_APPLIED = (UnavailableError, QuotaExceededError)
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer whose batch was cut off does not come back."""
+    monkeypatch.setattr(disk_record_files, "PATIENCE_STEPS", 0)
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,18 @@ async def delete_record(root: Path, files: CrashFiles) -> None:
     await store.delete(KEY, expected=(await store.get(KEY)).revision)
 
 
+async def change_several_records(root: Path, files: CrashFiles) -> None:
+    """Change one, remove one and create one."""
+    store = record_store(root, files=files)
+    await store.batch(
+        [
+            Put(key=KEY, value=b"new", expected=(await store.get(KEY)).revision),
+            Delete(key=OTHER_KEY, expected=(await store.get(OTHER_KEY)).revision),
+            Put(key=LONG_KEY, value=b"created", expected=0),
+        ]
+    )
+
+
 async def new_blob_is_there(root: Path) -> bool:
     found = await blob_or_none(blob_store(root), NEW)
     assert found in {None, NEW}
@@ -150,6 +170,17 @@ async def part_is_there(root: Path) -> bool:
     return bool(parts)
 
 
+async def all_changed_or_none(root: Path) -> bool:
+    store = record_store(root)
+    found = {record.key: record.value async for record in store.list_records("")}
+    old = {KEY: b"old", OTHER_KEY: b"other"}
+    new = {KEY: b"new", LONG_KEY: b"created"}
+    assert found in (old, new)
+    several = await store.get_many([KEY, OTHER_KEY, LONG_KEY])
+    assert {record.key for record in several} == found.keys()
+    return found == new
+
+
 async def record_was_created(root: Path) -> bool:
     value = await record_or_none(record_store(root), KEY)
     assert value in {None, b"new"}
@@ -178,6 +209,7 @@ OPERATIONS = (
     Operation("create-record", prepare_nothing, create_record, record_was_created, 8),
     Operation("change-record", prepare_old_record, change_record, record_is_new, 8),
     Operation("delete-record", prepare_old_record, delete_record, record_is_gone, 8),
+    Operation("batch", prepare_old_record, change_several_records, all_changed_or_none, 40),
 )
 
 each_operation = pytest.mark.parametrize(
@@ -290,5 +322,6 @@ async def assert_still_usable(root: Path, operation: Operation) -> None:
     await blobs.sweep(clock.now, timedelta(hours=1))
     await records.sweep(clock.now, timedelta(hours=1))
     assert leftover_files(root) == []
+    assert not (root / "batches").exists() or list((root / "batches").iterdir()) == []
     assert len(list((root / "records" / KEY).iterdir())) == 1
     assert await record_or_none(records, KEY) == b"next"

@@ -677,3 +677,32 @@ async def test_a_cancelled_put_leaves_the_blob_whole_or_not_there(root: Path) ->
 
         stored = await store.put(digest_of(data), data, ATTRIBUTES)
         assert await store.get(stored.info) == data
+
+
+# Touching
+
+
+async def test_only_a_blob_that_was_not_seen_lately_gets_another_time(root: Path) -> None:
+    store = blob_store(root)
+    info = await put(store, DATA)
+    path = blob_path(root, info.digest)
+    os.utime(path, (1_000_000, 1_000_000))
+
+    assert await store.touch(info.digest, unless_seen_since=datetime.fromtimestamp(1_000_000, UTC))
+    assert path.stat().st_mtime == 1_000_000
+
+    assert await store.touch(info.digest, unless_seen_since=datetime.fromtimestamp(1_000_001, UTC))
+    assert path.stat().st_mtime > 1_500_000_000
+    assert await store.get(info) == DATA
+
+
+async def test_a_damaged_blob_is_no_blob_to_be_touched(root: Path) -> None:
+    store = blob_store(root)
+    info = await put(store, DATA)
+    path = blob_path(root, info.digest)
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert not await store.touch(info.digest, unless_seen_since=LONG_AFTER)
+
+    assert quarantined(root) == [info.digest]
+    assert (await store.put(info.digest, DATA, ATTRIBUTES)).created

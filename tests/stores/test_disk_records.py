@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 import pytest
+from structlog.testing import capture_logs
 from tests.stores.disk_tools import FakeClock, record_store
 
 from holdfast.errors import ConflictError, CorruptError, NotFoundError
 from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.ports import Delete, Put
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
+
+    from holdfast.stores.ports import Change
 
 GRACE = timedelta(hours=1)
 
@@ -54,6 +58,88 @@ async def test_an_altered_record_is_corrupt(root: Path, place: int) -> None:
     path.write_bytes(b"")
     with pytest.raises(CorruptError):
         await store.get("a")
+
+
+def damage(root: Path, key: str) -> None:
+    """Alter the last byte of the record's file."""
+    [name] = files_of(root, key)
+    path = root / "records" / key / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.fault("D02")
+async def test_a_damaged_record_hides_no_other_and_is_logged_once(root: Path) -> None:
+    store = record_store(root)
+    for key in "abc":
+        await store.put(key, b"value", expected=0)
+    damage(root, "b")
+
+    with capture_logs() as logs:
+        found = [[one.key for one in await store.get_many(["a", "b", "c"])] for _ in range(2)]
+
+    assert found == [["a", "c"], ["a", "c"]]
+    assert [line["key"] for line in logs] == ["b"]
+    assert await store.list_keys("") == ["a", "b", "c"]
+
+
+@pytest.mark.fault("D02")
+@pytest.mark.parametrize("others", [(), (Put(key="b", value=b"new", expected=0),)])
+@pytest.mark.parametrize("change", [Delete(key="a"), Put(key="a", value=b"mended", expected=None)])
+async def test_a_damaged_record_may_be_removed_or_overwritten_unseen(
+    root: Path, change: Change, others: tuple[Change, ...]
+) -> None:
+    store = record_store(root)
+    revision = await store.put("a", b"value", expected=0)
+    damage(root, "a")
+
+    revisions = await store.batch([change, *others])
+
+    if isinstance(change, Put):
+        assert ((await store.get("a")).value, revisions[0]) == (b"mended", revision + 1)
+    else:
+        with pytest.raises(NotFoundError):
+            await store.get("a")
+        assert await store.put("a", b"again", expected=0) > revision
+    assert len(await store.get_many(["b"])) == len(others)
+
+
+@pytest.mark.fault("D02")
+async def test_what_depends_on_a_damaged_record_changes_nothing(root: Path) -> None:
+    store = record_store(root)
+    revision = await store.put("a", b"value", expected=0)
+    damage(root, "a")
+
+    for expected in (0, revision):
+        with pytest.raises(CorruptError):
+            await store.put("a", b"new", expected=expected)
+        with pytest.raises(CorruptError):
+            await store.batch(
+                [
+                    Put(key="a", value=b"new", expected=expected),
+                    Put(key="b", value=b"new", expected=0),
+                ]
+            )
+
+    assert files_of(root, "a") == [str(revision)]
+    assert await store.get_many(["b"]) == []
+
+
+@pytest.mark.fault("D02", "P06")
+async def test_the_sweep_goes_past_a_damaged_record(root: Path) -> None:
+    """Nor does it take from a slow writer what that would put in the damaged one's place."""
+    clock = FakeClock()
+    store = record_store(root, clock=clock)
+    revision = await store.put("a", b"value", expected=0)
+    damage(root, "a")
+    (root / "records" / "a" / "+slow").write_bytes(b"")
+    await store.delete("b", expected=await store.put("b", b"", expected=0))
+
+    removed = await store.sweep(clock.now, GRACE)
+
+    assert removed == 1
+    assert not (root / "records" / "b").exists()
+    assert files_of(root, "a") == ["+slow", str(revision)]
 
 
 @pytest.mark.fault("D05")

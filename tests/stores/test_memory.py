@@ -73,6 +73,13 @@ class TestMemoryRecordStore(RecordStoreContract):
 
         return pass_time
 
+    @pytest.fixture
+    def clean_up(self) -> Callable[[], Awaitable[None]]:
+        async def clean_up() -> None:
+            """It forgets at once."""
+
+        return clean_up
+
 
 class MemoryModel(BlobStoreModel):
     async def open_store(self) -> BlobStore:

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.contracts.blob_store import (
     ATTRIBUTES,
+    FAR_AHEAD,
     PART_BYTES,
     BlobStoreContract,
     fresh_staging,
@@ -38,6 +39,7 @@ from holdfast.stores.wrappers import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable
+    from datetime import datetime
 
     from holdfast.stores.ports import Attributes, BlobInfo, BlobStore, DirectDelivery, Stored
 
@@ -218,6 +220,12 @@ class FlakyStore(MemoryBlobStore):
         self.fail(applied=False)
         return await super().stat(digest)
 
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        self.fail(applied=False)
+        touched = await super().touch(digest, unless_seen_since=unless_seen_since)
+        self.fail(applied=True)
+        return touched
+
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         self.fail(applied=False)
         deleted = await super().delete(digest, op_id=op_id)
@@ -269,6 +277,17 @@ async def test_other_failures_are_not_tried_again(error: Exception) -> None:
         await retrying(flaky).stat(digest_of(b"x"))
 
     assert flaky.calls == 1
+
+
+@pytest.mark.fault("P05")
+async def test_a_touch_of_unknown_outcome_is_repeated() -> None:
+    flaky = FlakyStore(0, OutcomeUnknownError(), applied=True)
+    info = await put(flaky, b"x")
+    flaky.failures = 1
+
+    assert await retrying(flaky).touch(info.digest, unless_seen_since=FAR_AHEAD)
+
+    assert flaky.failures == 0
 
 
 @pytest.mark.fault("P05")

@@ -6,6 +6,8 @@
     holdfast bench blob --blobs 100000             `has` on as many blobs as the promise names
     holdfast bench blob --node-modules DIR         nats.js too, from DIR/@nats-io
     holdfast bench blob --json > figures.json      every single figure
+    holdfast bench snapshot /usr/share             snapshots of a copy of that tree
+    holdfast bench snapshot DIR --large-file 2GiB  also one large file with scattered changes
 
 A figure alone says little on a shared machine, so the clients take turns, in another order each
 round, and what counts is the ratio within a round. Server, workers and each client are processes
@@ -13,4 +15,5 @@ of their own. Nothing here fails because a machine is slow: the report says what
 was measured, and whether that meets it.
 
 Other clients: nats-py (always), natsrpy and natsio (``pip install 'holdfast[bench]'``), nats.js.
+Other backup tools, where they are installed: restic, borg, tar with zstd.
 """

@@ -14,6 +14,9 @@ from rich.console import Console
 from holdfast.bench.promises import SMALL_BYTES, judge
 from holdfast.bench.report import print_report
 from holdfast.bench.run import BlobRun, run_blob_bench
+from holdfast.bench.snapshot_promises import judge_snapshots
+from holdfast.bench.snapshot_report import print_snapshot_report
+from holdfast.bench.snapshot_run import SnapshotRun, run_snapshot_bench
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
 
@@ -100,6 +103,58 @@ async def blob(
         sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
     else:
         print_report(Console(), report, verdicts)
+
+
+@app.command
+async def snapshot(
+    path: Path,
+    /,
+    *,
+    rounds: int = 3,
+    sync: Literal["default", "always", "both"] = "default",
+    large_file: str | None = None,
+    seed: int = 1,
+    directory: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Take, restore and read snapshots of a tree, beside restic, borg and tar.
+
+    Copies the tree, starts a server and a worker of its own, and removes everything afterwards.
+    Tools that are not installed are left out. The status is 0 however fast this machine is.
+
+    Parameters
+    ----------
+    path
+        The directory to take snapshots of. It is read once and never changed.
+    rounds
+        How often everything is done, on fresh repositories each time; 0 leaves it out.
+    sync
+        How the server syncs: as it comes (every two minutes), always, or both in turn.
+    large_file
+        Also measure one file of this size (2GiB), of which scattered blocks change.
+    seed
+        Draws what is changed.
+    directory
+        Where to keep the run's files; the system's place for temporary files.
+    json
+        All figures as one JSON object, instead of tables.
+    """
+    run = SnapshotRun(
+        source=path,
+        syncs=_SYNCS[sync],
+        rounds=_at_least("--rounds", rounds, 0),
+        large_file_size=0 if large_file is None else parse_size(large_file),
+        seed=seed,
+        directory=directory,
+    )
+    with Console(stderr=True).status("starting") as status:
+        report = await run_snapshot_bench(run, status.update)
+    verdicts = judge_snapshots(report)
+    if json:
+        figures = msgspec.to_builtins(report) | {"verdicts": msgspec.to_builtins(verdicts)}
+        sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
+    else:
+        print_snapshot_report(Console(), report, verdicts)
 
 
 def parse_size(text: str) -> int:

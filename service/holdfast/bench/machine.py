@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,22 @@ def peak_resident_bytes(pid: int | None = None) -> int | None:
     if pid is None and sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return None
+
+
+def forget_peak(pid: int) -> None:
+    """Begin counting the process's peak anew, where the system can."""
+    with suppress(OSError):
+        (Path("/proc") / str(pid) / "clear_refs").write_text("5", encoding="ascii")
+
+
+def cpu_seconds(pid: int) -> float:
+    """How long the process has computed by now, all threads together; 0 where nobody counts."""
+    try:
+        stat = (Path("/proc") / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def describe_machine(directory: Path) -> Machine:

@@ -65,8 +65,9 @@ class Child:
         url: str,
         stdin: int = DEVNULL,
         stdout: int | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> Self:
-        """Start ``command``, with ``url`` as its NATS server."""
+        """Start ``command``, with ``url`` as its NATS server and ``settings`` as variables."""
         log = directory / f"{name}.log"
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -75,7 +76,7 @@ class Child:
                 stdout=output if stdout is None else stdout,
                 stderr=output,
                 limit=_ANSWER_LIMIT_BYTES,
-                env=child_environment(os.environ, url),
+                env=child_environment(os.environ, url) | dict(settings or {}),
                 start_new_session=True,
             )
         return cls(name, process, log)
@@ -159,6 +160,7 @@ class Pool:
     sync: Sync
     directory: Path
     workers: tuple[Child, ...]
+    server_pid: int
 
     @asynccontextmanager
     async def client(self, name: str, command: Sequence[str]) -> AsyncIterator[ClientProcess]:
@@ -176,9 +178,12 @@ class Pool:
 
 
 @asynccontextmanager
-async def start_pool(directory: Path, *, sync: Sync, workers: int) -> AsyncIterator[Pool]:
+async def start_pool(
+    directory: Path, *, sync: Sync, workers: int, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Pool]:
     """A server on ``directory``, made ready for holdfast, with ``workers`` answering workers.
 
+    ``settings`` are variables for the workers, which otherwise know none of the caller's.
     Raises ProcessError, or what EmbeddedServer raises, when something does not start.
     """
     async with AsyncExitStack() as stack:
@@ -189,12 +194,22 @@ async def start_pool(directory: Path, *, sync: Sync, workers: int) -> AsyncItera
         children = []
         for number in range(workers):
             worker = await Child.start(
-                f"worker-{number}", _WORKER, directory=directory, url=server.url
+                f"worker-{number}",
+                _WORKER,
+                directory=directory,
+                url=server.url,
+                settings=settings,
             )
             stack.push_async_callback(worker.stop)
             children.append(worker)
         await _wait_answering(server.url, children)
-        yield Pool(url=server.url, sync=sync, directory=directory, workers=tuple(children))
+        yield Pool(
+            url=server.url,
+            sync=sync,
+            directory=directory,
+            workers=tuple(children),
+            server_pid=server.pid,
+        )
 
 
 async def _wait_answering(url: str, workers: Sequence[Child]) -> None:

@@ -27,13 +27,13 @@ _ORDER: Final = {"put": 0, "get": 1}
 
 def print_report(console: Console, report: Report, verdicts: Sequence[Verdict]) -> None:
     """Write every table that has rows, then the promises, then what could not be measured."""
-    console.print(_machine_text(report.machine, report.workers))
+    console.print(machine_text(report.machine, report.workers))
     for table in (
         _large_table(report),
         _small_table(report),
         _has_table(report),
         _memory_table(report),
-        _verdict_table(verdicts),
+        verdict_table(verdicts),
     ):
         if table.row_count:
             console.print()
@@ -42,7 +42,8 @@ def print_report(console: Console, report: Report, verdicts: Sequence[Verdict]) 
         console.print(Text(f"Not measured: {problem}"))
 
 
-def _machine_text(machine: Machine, workers: int) -> Text:
+def machine_text(machine: Machine, workers: int) -> Text:
+    """The machine and the versions, in two lines."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return Text(
         f"{machine.cores} x {machine.processor}, {machine.memory_bytes / MIB / 1024:.0f} GiB,"
@@ -52,7 +53,7 @@ def _machine_text(machine: Machine, workers: int) -> Text:
 
 def _large_table(report: Report) -> Table:
     sizes = " and ".join(sorted({f"{figure.size / MIB:g} MiB" for figure in report.large}))
-    table = _table(
+    table = make_table(
         f"One blob of {sizes} at a time; holdfast through a worker, the others straight to the"
         " server; every client checks what it reads",
         ("sync", "", "client"),
@@ -82,7 +83,7 @@ def _large_table(report: Report) -> Table:
 
 
 def _small_table(report: Report) -> Table:
-    table = _table(
+    table = make_table(
         "Small requests: one at a time, the kinds in turn; then many at once",
         ("sync", "request"),
         ("bytes", "p50 ms", "p99 ms", "in flight", "per second"),
@@ -101,7 +102,7 @@ def _small_table(report: Report) -> Table:
 
 
 def _has_table(report: Report) -> Table:
-    table = _table(
+    table = make_table(
         "has, every other digest stored",
         ("sync",),
         ("blobs", "digests", "p50 ms", "max ms", "filled per second"),
@@ -119,7 +120,7 @@ def _has_table(report: Report) -> Table:
 
 
 def _memory_table(report: Report) -> Table:
-    table = _table(
+    table = make_table(
         "Peak resident memory while blobs are streamed up, then down, through one worker",
         ("process",),
         ("streams", "MiB each", "peak MiB", "up MiB/s", "down MiB/s"),
@@ -138,8 +139,9 @@ def _memory_table(report: Report) -> Table:
     return table
 
 
-def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    table = _table("Promised and measured", ("", "what", "promised"), ("measured",), ("",))
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """What was promised beside what was measured."""
+    table = make_table("Promised and measured", ("", "what", "promised"), ("measured",), ("",))
     for verdict in verdicts:
         measured = "" if verdict.measured is None else f"{verdict.measured:.2f}"
         table.add_row(
@@ -152,9 +154,10 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def _table(
+def make_table(
     title: str, left: Sequence[str], right: Sequence[str], after: Sequence[str] = ()
 ) -> Table:
+    """An empty table: columns to the left, to the right, and again to the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for name in left:
         table.add_column(name)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = (
     ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
+    ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
     ("status", "holdfast.cli.status:status", "The workers of the pool."),
     ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
     ("admin", "holdfast.cli.admin:app", "Set the store up."),

@@ -6,16 +6,15 @@ went wrong (``exit_codes``). ``-`` is standard input or output.
 
 from __future__ import annotations
 
-import secrets
 import sys
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
+from holdfast.cli.arguments import DASH, STANDARD, Json, output_of, standard_input
 from holdfast.cli.connection import connect
 from holdfast.cli.output import (
     as_total,
@@ -39,23 +38,10 @@ if TYPE_CHECKING:
 
 app = App(name="blob", help_format="plaintext")
 
-STANDARD = "-"
-
-
-def _not_an_option(_type: object, values: object) -> None:
-    """Lets ``-`` pass, which the parser takes for an option, and nothing else that looks so."""
-    for value in values if isinstance(values, list) else [values]:
-        if str(value).startswith("-") and value != STANDARD:
-            raise ValueError(f"there is no option {value}; a file of that name is ./{value}")
-
-
-_DASH = Parameter(allow_leading_hyphen=True, validator=_not_an_option)
-Json = Annotated[bool, Parameter(help="JSON, an object per line.", negative="")]
-
 
 @app.command
 async def put(
-    files: Annotated[list[str], _DASH],
+    files: Annotated[list[str], DASH],
     /,
     *,
     type: Annotated[str, Parameter(help="Media type of the blobs.")] = DEFAULT_TYPE,  # noqa: A002 - the flag's name
@@ -79,7 +65,7 @@ async def put(
     async with await connect(flags) as connection:
         with progress_bar("put", _total_size(files)) as advance:
             for name in files:
-                source = sys.stdin.buffer if name == STANDARD else Path(name)
+                source = standard_input() if name == STANDARD else Path(name)
                 try:
                     stored = await connection.put(
                         source, type=type, digest=expected, progress=as_total(advance)
@@ -113,7 +99,7 @@ async def get(
     digest: str,
     /,
     *,
-    output: Annotated[str, _DASH, Parameter(name=("--output", "-o"), help="File.")] = STANDARD,
+    output: Annotated[str, DASH, Parameter(name=("--output", "-o"), help="File.")] = STANDARD,
     offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
     length: Annotated[int | None, Parameter(help="How many bytes at most.")] = None,
     flags: ClientFlags | None = None,
@@ -124,38 +110,20 @@ async def get(
     """
     parsed = parse_digest(digest)
     async with await connect(flags) as connection:
-        with _opened(output) as target, progress_bar("get", length) as advance:
+        with progress_bar("get", length) as advance:
             await connection.get_to(
-                parsed, target, offset=offset, length=length, progress=as_total(advance)
+                parsed,
+                output_of(output),
+                offset=offset,
+                length=length,
+                progress=as_total(advance),
             )
-
-
-@contextmanager
-def _opened(output: str) -> Iterator[BinaryIO]:
-    """Where bytes go. A file is put in its place at the end, if all is well."""
-    if output == STANDARD:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(output)
-    if path.exists() and not path.is_file():  # a device or a pipe: nothing to replace
-        with path.open("wb") as device:
-            yield device
-        return
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            yield file
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    sys.stdout.buffer.flush()
 
 
 @app.command
 async def has(
-    digests: Annotated[list[str], _DASH], /, *, json: Json = False, flags: ClientFlags | None = None
+    digests: Annotated[list[str], DASH], /, *, json: Json = False, flags: ClientFlags | None = None
 ) -> int:
     """Print those of the digests that are missing. Ends with 0 if none is, with 3 otherwise.
 
@@ -225,7 +193,7 @@ def _row(entry: BlobEntry) -> tuple[str, ...]:
 
 @app.command
 async def rm(
-    digests: Annotated[list[str], _DASH], /, *, json: Json = False, flags: ClientFlags | None = None
+    digests: Annotated[list[str], DASH], /, *, json: Json = False, flags: ClientFlags | None = None
 ) -> None:
     """Delete blobs. One that is not there counts as deleted.
 

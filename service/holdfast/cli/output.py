@@ -12,20 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from holdfast.runtime.logs import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.console import Console
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -52,6 +45,8 @@ def say_error(code: str, detail: str) -> None:
 
 def stderr_console() -> Console:
     """For tables and bars that are not results."""
+    from rich.console import Console  # noqa: PLC0415 - a tenth of a command's start, if not drawn
+
     return Console(stderr=True)
 
 
@@ -67,10 +62,18 @@ def human_bytes(size: float) -> str:
 @contextmanager
 def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A function to be told of further bytes. Draws only when standard error is a terminal."""
-    console = stderr_console()
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda _bytes: None
         return
+    from rich.progress import (  # noqa: PLC0415 - as above
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -78,9 +81,21 @@ def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int]
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=stderr_console(), transient=True) as progress:
         task = progress.add_task(description, total=total)
         yield lambda more: progress.update(task, advance=more)
+
+
+@contextmanager
+def status_line(text: str) -> Iterator[Callable[[str], None]]:
+    """A function that changes the line shown. Draws only when standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    with stderr_console().status(Text(escape_control(text))) as status:
+        yield lambda now: status.update(Text(escape_control(now)))
 
 
 def as_total(advance: Callable[[int], None]) -> Callable[[int, int | None], None]:

@@ -8,18 +8,17 @@ async with await holdfast.connect() as hf:
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import os
-import secrets
 from contextlib import aclosing
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from holdfast.client.download import Download
+from holdfast.client.partial_file import write_to
 from holdfast.client.requests import Requester
+from holdfast.client.snapshots import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of
 from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest
@@ -112,6 +111,7 @@ class Client:
         """Made by ``connect``."""
         self._connection = connection
         self._requester = requester
+        self.snapshots = Snapshots(requester)
 
     async def __aenter__(self) -> Self:
         return self
@@ -237,9 +237,7 @@ class Client:
         """
         stream = self.stream(digest, offset=offset, length=length, progress=progress)
         async with aclosing(_generator(stream)) as incoming:
-            if isinstance(target, str | os.PathLike):
-                return await _write_path(Path(target), incoming)
-            return await _write_all(target, incoming)
+            return await write_to(target, incoming)
 
     async def has(self, digests: Iterable[str]) -> list[str]:
         """Which of ``digests`` are missing, in order, each once."""
@@ -379,42 +377,3 @@ def _worker_of(message: Message) -> WorkerInfo | None:
 def _generator(iterator: AsyncIterator[memoryview]) -> Any:
     """``iterator``, known to be a generator, so that it can be closed in time."""
     return iterator
-
-
-async def _write_path(path: Path, incoming: AsyncIterator[memoryview]) -> int:
-    # A name nobody can foresee, made anew: what others put in its way is neither followed nor used.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    file = await asyncio.to_thread(partial.open, "xb")
-    try:
-        with file:
-            size = await _write_all(file, incoming)
-        await asyncio.to_thread(partial.replace, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return size
-
-
-async def _write_all(file: IO[bytes], incoming: AsyncIterator[memoryview]) -> int:
-    """Write in a thread, so that the next window comes in meanwhile."""
-    size = 0
-    async for piece in incoming:
-        await asyncio.to_thread(_write_whole, file, piece)
-        size += len(piece)
-    return size
-
-
-class _SupportsWrite(Protocol):
-    def write(self, data: memoryview, /) -> int | None: ...
-
-
-def _write_whole(file: _SupportsWrite, piece: memoryview) -> None:
-    """Write all of ``piece``: a raw file may take less at a time."""
-    while piece:
-        written = file.write(piece)
-        if written is None and not isinstance(file, io.RawIOBase):
-            return  # not everybody's ``write`` says how much; those that do not take all
-        if not written:
-            msg = "the target takes no more bytes"
-            raise BlockingIOError(msg)
-        piece = piece[written:]

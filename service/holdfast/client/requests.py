@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from nats.nuid import NUID
 
@@ -33,6 +33,9 @@ _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _nuid = NUID()
 
+WINDOWS_AT_ONCE: Final = 8
+"""Windows of at most 4 MiB under way on one connection, over all its downloads: 32 MiB."""
+
 
 class Requester:
     """Asks the pool on one connection."""
@@ -45,10 +48,15 @@ class Requester:
         self.inbox = inbox
         self._prefix = f"{prefix}." if prefix else ""
         self.timeout_seconds = timeout_seconds
+        self.window_slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
 
     def subject(self, operation: AnyOperation) -> str:
         """Where the pool takes ``operation``."""
-        return f"{self._prefix}{operation.subject}"
+        return self.full_subject(operation.subject)
+
+    def full_subject(self, subject: str) -> str:
+        """``subject`` as it is in this deployment."""
+        return f"{self._prefix}{subject}"
 
     async def ask(
         self,
@@ -78,7 +86,7 @@ class Requester:
             timeout_seconds=timeout_seconds or self.timeout_seconds,
             attempt_seconds=attempt_seconds,
         )
-        return decode(message, operation)
+        return codec.decode_reply(message.data, operation.reply)
 
     async def _repeat(
         self,
@@ -118,8 +126,3 @@ class Requester:
                 raise failure
             await asyncio.sleep(wait_seconds * (0.5 + random.random() / 2))  # noqa: S311  (jitter)
             wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)
-
-
-def decode(message: Message, operation: Operation[Any, ReplyT]) -> ReplyT:
-    """The reply in ``message``. Raises InternalError."""
-    return codec.decode_reply(message.data, operation.reply)

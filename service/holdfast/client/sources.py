@@ -7,8 +7,11 @@ twice: a pipe cannot be rewound.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import queue
+import threading
 from collections.abc import AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
@@ -87,23 +90,77 @@ async def pieces(source: AsyncIterator[memoryview], size: int) -> AsyncIterator[
 
 async def _read_ahead(file: SupportsRead, *, ours: bool) -> AsyncGenerator[memoryview, None]:
     """Read the next block while this one is being used. ``ours`` is a file that we will close."""
-    ahead = asyncio.create_task(asyncio.to_thread(_read, file))
+    reader = _ThreadReader(file)
+    ahead = reader.read()
     try:
         # Shielded: else a cancelled wait would look like a read that has ended.
         while block := await asyncio.shield(ahead):
-            ahead = asyncio.create_task(asyncio.to_thread(_read, file))
+            ahead = reader.read()
             yield memoryview(block)
     finally:
+        reader.end()
         # A thread that reads cannot be stopped; whoever closes the file must not do it under it.
         # A caller's pipe or terminal may never give another byte: nobody waits for that here.
-        if not ours:
-            ahead.cancel()
-        elif not ahead.done():
+        if ours and not ahead.done():
             await asyncio.wait([ahead])
+        if not ahead.cancel() and not ahead.cancelled():
+            ahead.exception()  # looked at, or the loop would complain that nobody did
 
 
-def _read(file: SupportsRead) -> bytes | None:
-    return file.read(READ_BYTES)
+class _ThreadReader:
+    """Reads a file in a thread of its own.
+
+    A daemon thread, not one of the loop's: those are waited for when the program ends, and a read
+    of a silent terminal does not.
+    """
+
+    def __init__(self, file: SupportsRead) -> None:
+        self._file = file
+        self._loop = asyncio.get_running_loop()
+        self._wanted: queue.SimpleQueue[asyncio.Future[bytes] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="holdfast-read", daemon=True).start()
+
+    def read(self) -> asyncio.Future[bytes]:
+        """Begin to read a block; empty at the end."""
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._wanted.put(future)
+        return future
+
+    def end(self) -> None:
+        """No more will be read."""
+        self._wanted.put(None)
+
+    def _run(self) -> None:
+        while (future := self._wanted.get()) is not None:
+            try:
+                block = _read(self._file)
+            except BaseException as error:  # noqa: BLE001 - whoever waits is to get it, whatever it is
+                self._tell(future, None, error)
+            else:
+                self._tell(future, block, None)
+
+    def _tell(
+        self, future: asyncio.Future[bytes], block: bytes | None, error: BaseException | None
+    ) -> None:
+        def tell() -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(block or b"")
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(tell)
+
+
+def _read(file: SupportsRead) -> bytes:
+    """A block, empty at the end. Raises BlockingIOError where a file has none at the moment."""
+    block = file.read(READ_BYTES)
+    if block is None:
+        msg = "the source is set to non-blocking and has no bytes yet"
+        raise BlockingIOError(msg)
+    return block
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:

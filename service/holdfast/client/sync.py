@@ -5,61 +5,32 @@ A thread of its own runs the event loop, so it also works where a loop is alread
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from typing import IO, TYPE_CHECKING, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Self
 
 from holdfast.client.client import DEFAULT_TIMEOUT_SECONDS, Client, connect
+from holdfast.client.loop_thread import LoopThread
+from holdfast.client.snapshot_sync import SyncSnapshots
 from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
-    from typing import Any
 
     from holdfast.client.client import Progress, WorkerInfo
     from holdfast.client.sources import Source
     from holdfast.protocol.blobs import BlobEntry, BlobStat, BlobStored, VerifyReport
     from holdfast.transport.options import NatsOptions
 
-T = TypeVar("T")
-
-
-class _LoopThread:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast", daemon=True)
-        self._thread.start()
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
-        async def following() -> T:
-            return await anext(iterator)
-
-        while True:
-            try:
-                yield self.run(following())
-            except StopAsyncIteration:
-                return
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
 
 class SyncClient:
     """See ``Client``: every method has the same arguments, result and errors."""
 
-    def __init__(self, client: Client, thread: _LoopThread) -> None:
+    def __init__(self, client: Client, thread: LoopThread) -> None:
         """Made by ``connect_sync``."""
         self._client = client
         self._thread = thread
+        self.snapshots = SyncSnapshots(client.snapshots, thread)
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +133,7 @@ def connect_sync(
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> SyncClient:
     """A synchronous client; see ``connect``."""
-    thread = _LoopThread()
+    thread = LoopThread()
     try:
         client = thread.run(
             connect(options, servers=servers, prefix=prefix, timeout_seconds=timeout_seconds)

@@ -15,6 +15,7 @@ MAX_OP_ID_CHARS: Final = 64
 MAX_TYPE_CHARS: Final = 255
 MAX_CURSOR_CHARS: Final = 512
 MAX_INDEX_ENTRIES: Final = 4096
+MAX_LABELS: Final = 64
 
 MAX_BLOB_BYTES: Final = 16 * TIB
 """Far beyond any bucket; keeps sizes inside what JSON numbers carry exactly."""

@@ -100,6 +100,7 @@ class BlobHandlers:
             length=request.length,
             cursor=request.cursor,
             proxy=request.proxy,
+            direct=request.direct,
             space=request.space,
         )
         if isinstance(found, Inline):

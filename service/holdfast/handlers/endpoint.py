@@ -17,7 +17,8 @@ class Call:
     """What comes with a request beside its message.
 
     ``data`` is the payload of an operation whose body is bytes, ``target`` the last token of the
-    subject. ``has_time`` says whether half of the caller's time is left.
+    subject. ``has_time`` says whether half of the caller's time is left, ``seconds_left`` how much
+    of it. ``forwarded``: another worker passed the request on, so it is to be answered here.
     """
 
     now: datetime
@@ -25,6 +26,15 @@ class Call:
     data: Buffer
     target: str
     has_time: Callable[[], bool]
+    seconds_left: Callable[[], float]
+    forwarded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The request is for a worker of ``node``, which answers the caller itself."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +52,14 @@ class BytesReply(Generic[ReplyT]):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[RequestT, ReplyT]):
-    """The type checker refuses a handler whose types differ from its operation."""
+    """The type checker refuses a handler whose types differ from its operation.
+
+    ``local`` says that the answer depends on the node, so that requests may be forwarded.
+    """
 
     operation: Operation[RequestT, ReplyT]
-    handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT]]]
+    handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT] | Forward]]
+    local: bool = False
 
 
 AnyEndpoint = Endpoint[Any, Any]

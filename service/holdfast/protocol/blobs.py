@@ -46,7 +46,8 @@ class GetBlob(Request, frozen=True, kw_only=True):
     """Bytes ``offset`` to ``offset + length``, clipped to the blob; all of it by default.
 
     A body that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues
-    after a window. ``proxy`` has the worker read and relay the bytes itself.
+    after a window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the
+    store send even what would fit into the worker's answer, where it can.
     """
 
     digest: WireDigest
@@ -54,6 +55,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     length: WireSize | None = None
     cursor: WireCursor | None = None
     proxy: bool = False
+    direct: bool = False
     space: Space = "blobs"
 
 

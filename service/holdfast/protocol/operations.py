@@ -6,5 +6,6 @@ from typing import Final
 
 from holdfast.protocol.blobs import BLOB_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
+from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (*BLOB_OPERATIONS,)
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (*BLOB_OPERATIONS, *SNAPSHOT_OPERATIONS)

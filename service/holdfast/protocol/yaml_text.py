@@ -1,8 +1,8 @@
 """A tree of plain values as block YAML, so that people can read what is generated.
 
-Only what the generated documents need: mappings with short text keys, lists, text, integers,
-booleans and null. Text is left bare only where no reader of YAML 1.1 or 1.2 could take it for
-something else. A YAML library would be a run-time dependency for one file.
+Only what the generated documents need: mappings with short text keys, lists, text, finite
+numbers, booleans and null. Text is left bare only where no reader of YAML 1.1 or 1.2 could take it
+for something else. A YAML library would be a run-time dependency for one file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-type Scalar = str | int | bool | None
+type Scalar = str | float | bool | None
 type Value = Mapping[str, Value] | Sequence[Value] | Scalar
 
 _BARE: Final = re.compile(r"[A-Za-z$_/](?:[\w$./() -]*[\w$./()])?", re.ASCII)
@@ -35,7 +35,7 @@ def _block(value: Mapping[str, Value] | Sequence[Value]) -> list[str]:
 
 
 def _item(value: Value) -> list[str]:
-    if isinstance(value, str | int | None) or not value:
+    if isinstance(value, str | int | float | None) or not value:
         return _entry("-", value)
     # A collection in a list begins beside its dash.
     first, *rest = _block(value)
@@ -45,7 +45,7 @@ def _item(value: Value) -> list[str]:
 def _entry(lead: str, value: Value) -> list[str]:
     if isinstance(value, str) and _reads_as_paragraphs(value):
         return [f"{lead} |-", *_indented(value.split("\n"))]
-    if isinstance(value, str | int | None):
+    if isinstance(value, str | int | float | None):
         return [f"{lead} {_scalar(value)}"]
     if not value:
         return [f"{lead} {{}}" if isinstance(value, Mapping) else f"{lead} []"]
@@ -61,7 +61,7 @@ def _scalar(value: Scalar) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return str(value)
     if _BARE.fullmatch(value) and value.lower() not in _WORDS_WITH_A_MEANING:
         return value

@@ -108,11 +108,13 @@ class BlobRepository:
         length: int | None = None,
         cursor: str | None = None,
         proxy: bool = False,
+        direct: bool = False,
         space: str = BLOBS,
     ) -> Inline | Window:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
-        Raises NotFoundError, CorruptError, InvalidError.
+        ``direct`` asks for a window that the store sends, whatever fits. Raises NotFoundError,
+        CorruptError, InvalidError.
         """
         store = self._store(space)
         info = await store.stat(digest)
@@ -120,7 +122,8 @@ class BlobRepository:
             span = decode_cursor(cursor, info.size).span
         else:
             span = clip(info.size, offset, length)
-        if span.length <= self._max_inline_bytes and cursor is None:
+        windowed = cursor is not None or (direct and not proxy and span.length > 0)
+        if span.length <= self._max_inline_bytes and not windowed:
             return Inline(info=info, span=span, data=await _read_inline(store, info, span))
         return await self._window(store, info, span, proxy=proxy)
 

@@ -58,6 +58,12 @@ ENDED_TTL: Final = timedelta(hours=1)
 CONFIRM_SECONDS: Final = 15.0
 """How long an owner believes that it is one. A process that was stopped looks before it writes."""
 
+SWEEPS_PER_LEASE: Final = 4
+"""How often to call ``sweep``."""
+
+_SWEEPS_THAT_COUNT: Final = 2
+"""Between two looks at a record, so many intervals of sweeps count as time that it was seen."""
+
 COPY_BEAT_SECONDS: Final = 2.0
 TAKEOVER_SECONDS: Final = 10.0
 _COPY_WINDOW: Final = 16
@@ -135,7 +141,10 @@ class UploadService:
         self._uploads: dict[str, _Upload] = {}
         self._takeovers: dict[str, asyncio.Task[Opened | Result]] = {}
         self._stagings = Stagings(store)
-        self._observed = Observations(monotonic)
+        self._observed = Observations(
+            monotonic,
+            max_gap_seconds=limits.lease_seconds * _SWEEPS_THAT_COUNT / SWEEPS_PER_LEASE,
+        )
 
     @property
     def active(self) -> int:
@@ -588,7 +597,8 @@ class UploadService:
         """Turn uploads that nobody carries on into failures and free their space; how many.
 
         One counts as abandoned when this worker has itself seen its record unchanged for the
-        whole lease, by its own monotonic clock.
+        whole lease, by its own monotonic clock, and knows of no progress of it.
+        To be called ``SWEEPS_PER_LEASE`` times in each lease.
         """
         swept = 0
         seen: list[str] = []
@@ -602,7 +612,7 @@ class UploadService:
                 continue
             seen.append(present.key)
             unchanged_seconds = self._observed.unchanged_seconds(present.key, present.revision)
-            if unchanged_seconds >= self._limits.lease_seconds:
+            if unchanged_seconds >= self._limits.lease_seconds and not self._goes_on(present.key):
                 try:
                     await self._close(present.key, present.revision, record, "failed")
                 except HoldfastError as error:
@@ -611,6 +621,14 @@ class UploadService:
                     swept += 1
         self._observed.keep_only(seen)
         return swept
+
+    def _goes_on(self, key: str) -> bool:
+        """Whether it is ours, and we only did not come to say that it progresses."""
+        for owned in self._uploads.values():
+            if upload_key(owned.id) == key:
+                progressed = owned.parts.size != owned.beaten_size
+                return owned.commit is not None or (progressed and not owned.broken)
+        return False
 
     async def aclose(self) -> None:
         """Let running writes settle. The uploads stay open: other workers resume them."""

@@ -57,6 +57,12 @@ class Config(Struct, frozen=True, kw_only=True):
     apps: Annotated[
         str | None, Meta(description="Directory whose folders are the apps to take snapshots of.")
     ] = None
+    max_archives: Annotated[
+        int, Meta(ge=1, le=256, description="Snapshots made or restored at once; others wait.")
+    ] = 2
+    snapshot_lease_seconds: Annotated[
+        Seconds, Meta(description="How long who makes a snapshot may be silent.")
+    ] = 60
     max_concurrent_requests: Annotated[
         int, Meta(ge=1, le=65536, description="Requests at once; beyond, rate_limited.")
     ] = 256

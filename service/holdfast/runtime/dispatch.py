@@ -23,7 +23,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.handlers.endpoint import BytesReply, Call
+from holdfast.handlers.endpoint import BytesReply, Call, Forward
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
@@ -34,22 +34,29 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.protocol.message import Reply
 
 MAX_TIMEOUT_SECONDS: Final = 3600.0
 _OP_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_OP_ID_CHARS}}}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
+_SHORTEST_SECONDS: Final = 0.001
+_FORWARDED_HEADERS: Final = (names.CONTENT_TYPE, names.OP_ID, names.TRACEPARENT)
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: one message, and for a window what follows it. ``error`` names a failure."""
+    """What goes back: one message, and for a window what follows it. ``error`` names a failure.
+
+    With ``node`` it does not go back: it is the request, for a worker of that node to answer.
+    """
 
     headers: Mapping[str, str]
     body: Buffer
     error: HoldfastError | None = None
     deliver: Callable[[str], Awaitable[None]] | None = None
     pieces: AsyncGenerator[Buffer] | None = field(default=None)
+    node: str | None = None
 
 
 class Dispatcher:
@@ -68,13 +75,25 @@ class Dispatcher:
         self._timeout_seconds = timeout_seconds
 
     async def answer(
-        self, endpoint: AnyEndpoint, subject: str, headers: Mapping[str, str], body: Buffer
+        self,
+        endpoint: AnyEndpoint,
+        subject: str,
+        headers: Mapping[str, str],
+        body: Buffer,
+        *,
+        forwarded: bool = False,
     ) -> Answer:
-        """Never raises but CancelledError."""
+        """Never raises but CancelledError. A ``forwarded`` request is not forwarded again."""
         encoding = codec.Encoding.JSON
         try:
             encoding = _encoding(endpoint, headers)
-            return await self._answer(endpoint, subject, headers, body, encoding)
+            request = _decode(endpoint, headers, body, encoding)
+            call = self._call(subject, headers, body, forwarded=forwarded)
+            async with asyncio.timeout(call.seconds_left()):
+                reply = await endpoint.handle(request, call)
+            if isinstance(reply, Forward):
+                return _forwarded(reply, headers, body, call)
+            return _answered(reply, encoding)
         except HoldfastError as error:
             if isinstance(error, InternalError):
                 log.exception("request_failed", subject=endpoint.operation.subject)
@@ -85,34 +104,20 @@ class Dispatcher:
             log.exception("request_failed", subject=endpoint.operation.subject)
             return _failure(InternalError(), encoding)
 
-    async def _answer(
-        self,
-        endpoint: AnyEndpoint,
-        subject: str,
-        headers: Mapping[str, str],
-        body: Buffer,
-        encoding: codec.Encoding,
-    ) -> Answer:
+    def _call(
+        self, subject: str, headers: Mapping[str, str], body: Buffer, *, forwarded: bool
+    ) -> Call:
         seconds = self._seconds(headers)
-        request = _decode(endpoint, headers, body, encoding)
-        half_time = self._monotonic() + seconds / 2
-        call = Call(
+        deadline = self._monotonic() + seconds
+        return Call(
             now=self._clock(),
             op_id=_op_id(headers),
             data=body,
             target=subject.rpartition(".")[2],
-            has_time=lambda: self._monotonic() < half_time,
+            has_time=lambda: self._monotonic() < deadline - seconds / 2,
+            seconds_left=lambda: deadline - self._monotonic(),
+            forwarded=forwarded,
         )
-        async with asyncio.timeout(seconds):
-            reply = await endpoint.handle(request, call)
-        if isinstance(reply, BytesReply):
-            return Answer(
-                codec.encode_headers(reply.head),
-                reply.data,
-                deliver=reply.deliver,
-                pieces=reply.pieces,
-            )
-        return Answer({names.CONTENT_TYPE: encoding.value}, codec.encode(reply, encoding))
 
     def _seconds(self, headers: Mapping[str, str]) -> float:
         text = headers.get(names.TIMEOUT)
@@ -129,6 +134,26 @@ def out_of_time(endpoint: AnyEndpoint) -> HoldfastError:
     if endpoint.operation.mutates:
         return OutcomeUnknownError("the request did not end in time and may yet be applied")
     return UnavailableError("the request did not end in time")
+
+
+def _answered(reply: Reply | BytesReply[Any], encoding: codec.Encoding) -> Answer:
+    if isinstance(reply, BytesReply):
+        return Answer(
+            codec.encode_headers(reply.head),
+            reply.data,
+            deliver=reply.deliver,
+            pieces=reply.pieces,
+        )
+    return Answer({names.CONTENT_TYPE: encoding.value}, codec.encode(reply, encoding))
+
+
+def _forwarded(forward: Forward, headers: Mapping[str, str], body: Buffer, call: Call) -> Answer:
+    """The request as it goes on, with what is left of the caller's time. Raises TimeoutError."""
+    left = call.seconds_left()
+    if left < _SHORTEST_SECONDS:
+        raise TimeoutError
+    kept = {name: headers[name] for name in _FORWARDED_HEADERS if name in headers}
+    return Answer({**kept, names.TIMEOUT: f"{left:.3f}"}, body, node=forward.node)
 
 
 def _failure(error: HoldfastError, encoding: codec.Encoding) -> Answer:

@@ -20,11 +20,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Something to be done every ``seconds`` while the worker serves."""
+    """Something to be done every ``seconds`` while the worker serves.
+
+    For the first time after ``first_seconds``, if given.
+    """
 
     name: str
     seconds: float
     run: Callable[[], Awaitable[object]]
+    first_seconds: float | None = None
 
 
 async def serve_until_stopped(
@@ -34,8 +38,12 @@ async def serve_until_stopped(
     stop: asyncio.Event,
     lost: asyncio.Event,
     drain_seconds: float,
+    drain_too: Sequence[Callable[[float], Awaitable[object]]] = (),
 ) -> int:
-    """Serve until ``stop`` (then drain: 0) or ``lost`` (the connection is gone for good: 1)."""
+    """Serve until ``stop`` (then drain: 0) or ``lost`` (the connection is gone for good: 1).
+
+    ``drain_too`` is called together with the worker's own drain, with the same time.
+    """
     worker.start()
     log.info("worker_started", worker=worker.id)
     running = [asyncio.create_task(_repeat(chore)) for chore in chores]
@@ -50,15 +58,19 @@ async def serve_until_stopped(
         log.error("connection_closed", worker=worker.id)
         return 1
     log.info("worker_draining", worker=worker.id, in_flight=worker.in_flight)
-    await worker.drain(drain_seconds)
+    await asyncio.gather(
+        worker.drain(drain_seconds), *(drain(drain_seconds) for drain in drain_too)
+    )
     log.info("worker_stopped", worker=worker.id)
     return 0
 
 
 async def _repeat(chore: Chore) -> None:
     """Do it again and again: a failure is logged and the next round tries anew."""
+    wait = chore.seconds if chore.first_seconds is None else chore.first_seconds
     while True:
-        await asyncio.sleep(chore.seconds)
+        await asyncio.sleep(wait)
+        wait = chore.seconds
         try:
             await chore.run()
         except HoldfastError as error:

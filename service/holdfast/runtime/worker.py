@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
+from holdfast.domain.names import token
 from holdfast.errors import HoldfastError, RateLimitedError
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import PUT_PART
@@ -61,12 +62,17 @@ class Worker:
         prefix: str,
         max_concurrent: int,
         inbox_prefixes: tuple[str, ...],
+        node: str | None = None,
     ) -> None:
-        """``prefix`` is put before every subject, ``inbox_prefixes`` bound reply subjects."""
+        """``prefix`` is put before every subject, ``inbox_prefixes`` bound reply subjects.
+
+        With ``node`` the requests that other workers forward to that node are taken too.
+        """
         self._connection = connection
         self._dispatcher = dispatcher
         self._endpoints = endpoints
         self._prefix = f"{prefix}." if prefix else ""
+        self._node = node
         self._max_concurrent = max_concurrent
         self._reply = reply_pattern(inbox_prefixes)
         self._running: dict[asyncio.Task[None], tuple[AnyEndpoint, Message]] = {}
@@ -100,6 +106,10 @@ class Worker:
             receive = partial(self._receive, endpoint)
             queue = QUEUE_GROUP if endpoint.operation.queue else ""
             self._sids.append(self._connection.route(self._subject(endpoint), receive, queue=queue))
+            if endpoint.local and self._node is not None:
+                subject = node_subject(self._prefix, self._node, endpoint.operation.subject)
+                receive = partial(self._receive, endpoint, forwarded=True)
+                self._sids.append(self._connection.route(subject, receive, queue=QUEUE_GROUP))
         verbs = {
             "PING": self._discovery.ping,
             "INFO": self._discovery.info,
@@ -133,7 +143,7 @@ class Worker:
 
     # --- requests ---
 
-    def _receive(self, endpoint: AnyEndpoint, message: Message) -> None:
+    def _receive(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool = False) -> None:
         if not self._may_reply_to(message):
             return
         # Parts have windows of their own: counted apart, neither starves the other.
@@ -144,19 +154,23 @@ class Worker:
             return
         loop = asyncio.get_running_loop()
         # Started at once, up to its first wait: parts begin in the order they came.
-        task = asyncio.eager_task_factory(loop, self._answer(endpoint, message))
+        answering = self._answer(endpoint, message, forwarded=forwarded)
+        task = asyncio.eager_task_factory(loop, answering)
         if not task.done():
             running[task] = (endpoint, message)
             task.add_done_callback(lambda done: running.pop(done, None))
 
-    async def _answer(self, endpoint: AnyEndpoint, message: Message) -> None:
+    async def _answer(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool) -> None:
         started_ns = time.perf_counter_ns()
         answer = await self._dispatcher.answer(
-            endpoint, message.subject, message.headers, message.data
+            endpoint, message.subject, message.headers, message.data, forwarded=forwarded
         )
         error = answer.error
         try:
-            await self._send(message.reply, answer)
+            if answer.node is not None:
+                self._forward(endpoint, answer.node, message.reply, answer)
+            else:
+                await self._send(message.reply, answer)
         except HoldfastError as failure:
             # The head of a window may be out already: a failure after it ends the window.
             error = failure
@@ -171,6 +185,12 @@ class Worker:
                 detail=codec.one_line(error.detail),
                 trace=codec.one_line(message.headers.get(TRACEPARENT, "")),
             )
+
+    def _forward(self, endpoint: AnyEndpoint, node: str, reply: str, request: Answer) -> None:
+        """Pass the request on; whoever takes it answers the caller."""
+        subject = node_subject(self._prefix, node, endpoint.operation.subject)
+        body = memoryview(request.body)
+        self._connection.send(subject, body, reply=reply, headers=request.headers)
 
     async def _send(self, reply: str, answer: Answer) -> None:
         self._connection.send(reply, memoryview(answer.body), headers=answer.headers)
@@ -219,6 +239,16 @@ def part_subject(prefix: str, worker_id: str, upload: str) -> str:
     """Where worker ``worker_id`` takes the parts of ``upload``."""
     head = f"{prefix}." if prefix else ""
     return f"{head}{PUT_PART.subject}.{worker_id}.{upload}"
+
+
+def node_subject(prefix: str, node: str, subject: str) -> str:
+    """Where the workers of ``node`` take what others forward; ``prefix`` ends in a dot.
+
+    Requests for ``snapshot.create`` go on as ``snapshot.on.<node>.create``, the node's name being
+    escaped like any name in a subject. For workers only: nothing there is not asked for elsewhere.
+    """
+    family, _, verb = subject.partition(".")
+    return f"{prefix}{family}.on.{token(node)}.{verb}"
 
 
 def reply_pattern(inbox_prefixes: tuple[str, ...]) -> re.Pattern[str]:

@@ -21,44 +21,68 @@ GRACE_SECONDS: Final = 24 * 3600
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """``grace_seconds``: how long the collector leaves alone what nothing refers to."""
+    """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
+
+    ``snapshots`` is empty in a record from before there were snapshots.
+    """
 
     blobs: str
     packs: str
+    snapshots: str = ""
     format: int = FORMAT
     grace_seconds: int = GRACE_SECONDS
 
 
 async def write_deployment(records: RecordStore, wanted: Deployment) -> str:
-    """Write the record unless it is there; a sentence about it.
+    """Write the record unless it is there, and complete one from before; a sentence about it.
 
-    Raises ConflictError when another deployment is recorded.
+    Raises ConflictError when somebody else changes it at the same time, UnavailableError when
+    another deployment is recorded.
     """
     try:
         await records.put(KEY, msgspec.json.encode(wanted), expected=0)
     except ConflictError:
-        await check_deployment(records, wanted)
-        return "found the deployment's record"
+        found, revision = await _read(records)
+        _check(found, wanted)
+        if found.snapshots or not wanted.snapshots:
+            return "found the deployment's record"
+        completed = msgspec.structs.replace(found, snapshots=wanted.snapshots)
+        await records.put(KEY, msgspec.json.encode(completed), expected=revision)
+        return "added the bucket for snapshots to the deployment's record"
     return "wrote the deployment's record"
 
 
 async def check_deployment(records: RecordStore, wanted: Deployment) -> None:
     """Whether the record fits. Raises UnavailableError with what to change, CorruptError."""
+    found, _ = await _read(records)
+    _check(found, wanted)
+
+
+async def _read(records: RecordStore) -> tuple[Deployment, int]:
     try:
         record = await records.get(KEY)
-        found = msgspec.json.decode(record.value, type=Deployment)
+        return msgspec.json.decode(record.value, type=Deployment), record.revision
     except NotFoundError as error:
         msg = "the store is not set up; `holdfast admin init` does that"
         raise UnavailableError(msg) from error
     except msgspec.MsgspecError as error:
         msg = "the deployment's record is unreadable"
         raise CorruptError(msg) from error
+
+
+def _check(found: Deployment, wanted: Deployment) -> None:
     if found.format > FORMAT:
         msg = f"the store has format {found.format}, and this version knows {FORMAT}: upgrade it"
         raise UnavailableError(msg)
-    if (found.blobs, found.packs) != (wanted.blobs, wanted.packs):
+    there = (found.blobs, found.packs, found.snapshots or wanted.snapshots)
+    if there != (wanted.blobs, wanted.packs, wanted.snapshots or found.snapshots):
         msg = (
-            f"the records here belong to the buckets {found.blobs} and {found.packs}, "
-            f"not {wanted.blobs} and {wanted.packs}: change the store's URL or the prefix"
+            f"the records here belong to the buckets {_names(found)}, not {_names(wanted)}: "
+            "change the store's URL or the prefix"
         )
         raise UnavailableError(msg)
+
+
+def _names(deployment: Deployment) -> str:
+    names = (deployment.blobs, deployment.packs, deployment.snapshots)
+    return ", ".join(name for name in names if name)

@@ -85,6 +85,10 @@ class DiskBlobStore:
         """See `BlobStore.delete`."""
         return await asyncio.to_thread(self._blobs.delete, digest, op_id)
 
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See `BlobStore.touch`. A blob was last seen when its file was modified."""
+        return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since)
+
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
         return await asyncio.to_thread(self._blobs.list_page, prefix, cursor, limit)

@@ -183,6 +183,17 @@ class BlobFiles:
             confirm_disk_store(self._root)
         return removed
 
+    def touch(self, digest: Digest, unless_seen_since: datetime) -> bool:
+        """Give the file the present time, unless it has a late enough one; whether it is there."""
+        path = self._path(digest)
+        try:
+            with translated(), self._open(path) as blob:
+                if blob.identity.mtime_ns < unless_seen_since.timestamp() * 1e9:
+                    self._files.touch(blob.descriptor)
+                return _is_at(path, blob.identity)
+        except (NotFoundError, CorruptError):
+            return False
+
     def list_page(self, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """A page in ascending order. Files not named by a digest are foreign."""
         after = _decode_cursor(cursor)
@@ -377,6 +388,14 @@ def _checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[B
     if size != header.size or hasher.hexdigest() != header.digest:
         msg = "the stored parts are not the bytes that were announced"
         raise CorruptError(msg)
+
+
+def _is_at(path: Path, seen: Identity) -> bool:
+    """Whether the file that was opened is still the one at ``path``."""
+    try:
+        return path.lstat().st_ino == seen.inode
+    except FileNotFoundError:
+        return False
 
 
 def _is_the_bad_one(path: Path, seen: Identity | None) -> bool:

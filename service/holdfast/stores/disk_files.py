@@ -56,6 +56,11 @@ class Files:
         """Make what was written durable."""
         os.fsync(descriptor)
 
+    def touch(self, descriptor: int) -> None:
+        """Make the present time that of the file's last change, durably."""
+        os.utime(descriptor)
+        os.fsync(descriptor)
+
     def close(self, descriptor: int) -> None:
         """Close a descriptor that `create` returned."""
         os.close(descriptor)
@@ -114,6 +119,10 @@ class FailStop(Files):
 
     def sync(self, descriptor: int) -> None:
         self._files.sync(descriptor)
+
+    def touch(self, descriptor: int) -> None:
+        self.refuse_after_failure()
+        self._files.touch(descriptor)
 
     def close(self, descriptor: int) -> None:
         self._files.close(descriptor)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
+    from datetime import datetime
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import (
@@ -93,6 +94,14 @@ class ForwardingBlobStore:
         # Without an operation id a repeat could remove what was put again in between.
         repeat = Repeat.IF_NOT_APPLIED if op_id is None else Repeat.ALWAYS
         return await self._call("delete", repeat, lambda: self._inner.delete(digest, op_id=op_id))
+
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See `BlobStore.touch`."""
+        return await self._call(
+            "touch",
+            Repeat.ALWAYS,
+            lambda: self._inner.touch(digest, unless_seen_since=unless_seen_since),
+        )
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`."""

@@ -21,15 +21,22 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobInfo, BlobListing, Record, Stored
-from holdfast.stores.record_keys import check_record_key, has_prefix
+from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Put, Record, Stored
+from holdfast.stores.record_keys import (
+    check_batch,
+    check_many,
+    check_prefix,
+    check_record_key,
+    has_prefix,
+    is_below,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes
+    from holdfast.stores.ports import Attributes, Change
 
 
 @dataclass(slots=True)
@@ -109,6 +116,12 @@ class MemoryBlobStore(_Reachable):
         if op_id is not None:
             self._deleted.add((op_id, digest))
         return True
+
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See `BlobStore.touch`. Nothing is to be marked: no collector lists what is in memory."""
+        del unless_seen_since
+        await self._reach()
+        return digest in self._blobs
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -264,16 +277,35 @@ class MemoryRecordStore(_Reachable):
         """See `RecordStore.put`."""
         await self._reach()
         self._compare(key, expected)
-        revision = next(self._revisions)
-        expires = None if ttl is None else self._monotonic() + ttl.total_seconds()
-        self._entries[key] = _Entry(Record(key=key, value=value, revision=revision), expires)
-        return revision
+        return self._apply(Put(key=key, value=value, expected=expected, ttl=ttl))
 
     async def delete(self, key: str, *, expected: int) -> None:
         """See `RecordStore.delete`."""
         await self._reach()
         self._compare(key, expected)
-        self._entries.pop(key, None)
+        self._apply(Delete(key=key, expected=expected))
+
+    async def batch(self, changes: Sequence[Change]) -> list[int]:
+        """See `RecordStore.batch`."""
+        await self._reach()
+        check_batch(changes)
+        for change in changes:
+            if change.expected is not None:
+                self._compare(change.key, change.expected)
+        return [self._apply(change) for change in changes]
+
+    async def get_many(self, keys: Sequence[str]) -> list[Record]:
+        """See `RecordStore.get_many`."""
+        await self._reach()
+        entries = [self._live(key) for key in check_many(keys)]
+        return [entry.record for entry in entries if entry is not None]
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        """See `RecordStore.list_keys`. What was deleted is never listed."""
+        await self._reach()
+        check_prefix(prefix)
+        found = [key for key in sorted(self._entries) if is_below(key, prefix)]
+        return [key for key in found if self._live(key) is not None]
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See `RecordStore.list_records`. In ascending order of the key."""
@@ -284,6 +316,16 @@ class MemoryRecordStore(_Reachable):
                 if entry is not None:
                     yield entry.record
                     await self._reach()
+
+    def _apply(self, change: Change) -> int:
+        if isinstance(change, Delete):
+            self._entries.pop(change.key, None)
+            return 0
+        revision = next(self._revisions)
+        record = Record(key=change.key, value=change.value, revision=revision)
+        expires = None if change.ttl is None else self._monotonic() + change.ttl.total_seconds()
+        self._entries[change.key] = _Entry(record, expires)
+        return revision
 
     def _live(self, key: str) -> _Entry | None:
         entry = self._entries.get(key)

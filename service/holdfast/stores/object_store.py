@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.domain.chunk_index import ChunkIndex, build_index
+from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import (
@@ -27,7 +27,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.bucket_check import OBJECT_SETTINGS, check_bucket
 from holdfast.stores.object_meta import (
     ObjectMeta,
     check_address,
@@ -39,8 +39,9 @@ from holdfast.stores.object_meta import (
     to_meta,
     tombstone,
 )
+from holdfast.stores.object_staging import StagedObject, part_of
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
-from holdfast.transport.jetstream import (
+from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
-_MAX_PART_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class ObjectBlobStore:
             if not messages:
                 messages = [await self._leader_chunk(info, position)]
             for message in messages:
-                if _part_of(message) != found:
+                if part_of(message) != found:
                     raise _corrupt(info)
                 if found == wanted:
                     yield message.data
@@ -207,7 +207,7 @@ class ObjectBlobStore:
                 high = guess
             elif message is None:
                 raise await self._why_missing(info)
-            elif (found := _part_of(message)) == part:
+            elif (found := part_of(message)) == part:
                 return part, message.sequence
             elif found < part:
                 low = message.sequence + 1
@@ -294,6 +294,38 @@ class ObjectBlobStore:
         msg = "other writers kept changing the blob"
         raise ConflictError(msg)
 
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See BlobStore. The record is written again as it is, which gives it another sequence."""
+        subject = meta_subject(self.bucket, digest)
+        met: int | None = None
+        for _ in range(_COMMIT_ATTEMPTS):
+            message = await self._js.last_message(self.stream, subject)
+            if message is None or not message.data:
+                return False
+            meta = decode_meta(message.data)
+            check_address(meta, digest)
+            if meta.deleted or not meta.is_ours:
+                return False
+            if message.stored_at is not None and message.stored_at >= unless_seen_since:
+                return True
+            if met is not None and message.sequence > met:
+                return True  # somebody else has put or touched it while we tried
+            met = message.sequence
+            headers = {
+                ROLLUP: "sub",
+                EXPECTED_SUBJECT_SEQUENCE: str(message.sequence),
+                MSG_ID: self._new_id(),
+            }
+            try:
+                await self._js.publish(subject, message.data, headers)
+            except RefusedError as refused:
+                if not refused.conflict:
+                    raise refused.translate() from refused
+            else:
+                return True
+        msg = "other writers kept changing the blob"
+        raise ConflictError(msg)
+
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order in which records were written."""
         position = _parse_cursor(cursor)
@@ -341,7 +373,7 @@ class ObjectBlobStore:
                     return
                 messages = [message]
             for message in messages:
-                early[_part_of(message)] = message.data
+                early[part_of(message)] = message.data
                 position = message.sequence + 1
             while part in early:
                 yield early.pop(part)
@@ -365,16 +397,7 @@ class ObjectBlobStore:
 
     async def check(self) -> None:
         """See BlobStore."""
-        try:
-            answer = await self._js.api(f"STREAM.INFO.{self.stream}")
-        except NotFoundError as error:
-            msg = f"the bucket {self.bucket!r} is not there; `holdfast admin init` makes it"
-            raise UnavailableError(msg) from error
-        config = answer["config"]
-        for field, wanted, advice in _REQUIRED:
-            if config.get(field, wanted) != wanted:
-                msg = f"the bucket {self.bucket!r} has {field}={config[field]!r}; {advice}"
-                raise UnavailableError(msg)
+        await check_bucket(self._js, self.bucket, self.stream, OBJECT_SETTINGS)
 
     async def aclose(self) -> None:
         """See BlobStore. The connection is the caller's."""
@@ -440,87 +463,6 @@ class ObjectBlobStore:
         return stored
 
 
-class StagedObject:
-    """A StagedBlob: chunks under one nuid."""
-
-    def __init__(self, store: ObjectBlobStore, js: JetStream, nuid: str, part_size: int) -> None:
-        """Made by ``ObjectBlobStore.stage``."""
-        self._store = store
-        self._js = js
-        self._nuid = nuid
-        self._part_size = part_size
-        self._sequences: list[int] = []
-        self._copied: list[str] = []
-        self._committed = False
-
-    async def write(self, part: int, data: Buffer) -> None:
-        """See StagedBlob."""
-        while len(self._sequences) <= part:
-            self._sequences.append(0)
-        view = memoryview(data)
-        headers = {MSG_ID: f"{self._nuid}.{part}", BLOB_PART: str(part)}
-        subject = chunk_subject(self._store.bucket, self._nuid)
-        try:
-            ack = await self._js.publish(subject, view, headers)
-        except RefusedError as refused:
-            raise refused.translate() from refused
-        self._sequences[part] = ack.seq
-
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
-        """See StagedBlob."""
-        await self._restore_order()
-        info = BlobInfo(
-            digest=digest,
-            size=size,
-            chunks=len(self._sequences),
-            part_size=self._part_size,
-            type=attributes.type,
-            created_at=attributes.created_at,
-            pinned=attributes.pinned,
-            generation=self._nuid,
-            index=build_index(self._sequences) if self._sequences else None,
-        )
-        stored = await self._store.publish_record(info, attributes)
-        for nuid in self._copied:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await self._store.discard_staged(nuid)
-        self._committed = stored.info.generation == self._nuid
-        return stored
-
-    async def _restore_order(self) -> None:
-        """A chunk that was lost and sent again lies behind its successors: copy all, in order."""
-        if all(a < b for a, b in zip(self._sequences, self._sequences[1:], strict=False)):
-            return
-        copy = self._store.stage(self._store.fresh_id(), self._part_size)
-        subject = chunk_subject(self._store.bucket, self._nuid)
-        for part, sequence in enumerate(self._sequences):
-            message = await self._js.next_message(self._store.stream, subject, sequence)
-            if message is None or _part_of(message) != part:
-                msg = "a part that was stored cannot be read back"
-                raise CorruptError(msg)
-            await copy.write(part, message.data)
-        # What was acknowledged stays where a new owner looks for it until the blob is there.
-        self._copied.append(self._nuid)
-        self._nuid, self._sequences = copy._nuid, copy._sequences
-
-    async def discard(self) -> None:
-        """See StagedBlob."""
-        if not self._committed:
-            for nuid in (*self._copied, self._nuid):
-                await self._store.discard_staged(nuid)
-
-
-_REQUIRED: Final = (
-    ("sealed", False, "a sealed bucket takes no writes"),  # first: sealing changes others, too
-    ("allow_direct", True, "it must allow direct reads"),
-    ("allow_rollup_hdrs", True, "it must allow roll-ups, as every object store does"),
-    ("allow_msg_ttl", True, "it must allow message TTLs; `holdfast admin init` sets it"),
-    ("max_age", 0, "blobs would vanish after that time: remove the limit"),
-    ("max_msgs", -1, "blobs would vanish beyond that count: remove the limit"),
-    ("discard", "new", "blobs would vanish when it is full: set discard to new"),
-)
-
-
 def _listed(message: StoredMessage, bucket: str, prefix: str) -> Any:
     """The row for one record; None for what a listing leaves out."""
     if not message.data:
@@ -554,14 +496,6 @@ def _existing(meta: ObjectMeta, attributes: Attributes) -> Stored:
         raise ConflictError(msg)
     repeated = attributes.op_id is not None and meta.op_id == attributes.op_id
     return Stored(info=to_info(meta), created=repeated)
-
-
-def _part_of(message: StoredMessage) -> int:
-    text = message.headers.get(BLOB_PART, "")
-    if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
-        msg = "a stored chunk does not say which part it is"
-        raise CorruptError(msg)
-    return int(text)
 
 
 def _parse_cursor(cursor: str | None) -> int:

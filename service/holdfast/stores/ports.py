@@ -8,7 +8,7 @@ raises beyond these is said there. "Not there" is never inferred from "not reach
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Sequence
@@ -143,6 +143,13 @@ class BlobStore(Protocol):
         remembers it (memory and disk: until restarted; object store: 24 hours).
         """
 
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """Mark a blob as seen now, unless it was at or after ``unless_seen_since``; is it there?
+
+        A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
+        collector that listed it before a touch can no longer remove it. False: it is surely gone.
+        """
+
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """Up to ``limit`` blobs whose digest starts with ``prefix``, after ``cursor``.
 
@@ -190,6 +197,12 @@ class DirectDelivery(Protocol):
         """
 
 
+MAX_BATCH: Final = 1000
+"""Changes in one batch: what a nats-server takes."""
+
+MAX_GET_MANY: Final = 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A small value under a key. ``revision`` rises with each change and is never 0."""
@@ -199,15 +212,40 @@ class Record:
     revision: int
 
 
-class RecordStore(Protocol):
-    """Small records that change by compare-and-set only.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """A write in a batch. ``expected`` as in `RecordStore.put`; None: whatever is there, or not.
 
-    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 256 characters. What is read is
-    the latest, never a stale copy.
+    With ``ttl`` the record goes away by itself, as in `RecordStore.put`.
+    """
+
+    key: str
+    value: bytes
+    expected: int | None
+    ttl: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not."""
+
+    key: str
+    expected: int | None = None
+
+
+Change = Put | Delete
+
+
+class RecordStore(Protocol):
+    """Small records that change by compare-and-set.
+
+    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 1,024 characters. What is read
+    is the latest, never a stale copy, but for `get_many`. A method that is given a key or a prefix
+    that is none raises InvalidError.
     """
 
     async def get(self, key: str) -> Record:
-        """Raises NotFoundError."""
+        """Raises NotFoundError, and CorruptError where a store finds damage."""
 
     async def put(
         self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
@@ -220,6 +258,32 @@ class RecordStore(Protocol):
 
     async def delete(self, key: str, *, expected: int) -> None:
         """Remove the record, if its revision is ``expected``. Raises ConflictError."""
+
+    async def batch(self, changes: Sequence[Change]) -> list[int]:
+        """Make all of ``changes`` or, if a condition of one does not hold, none; new revisions.
+
+        1 to ``MAX_BATCH`` changes of different keys, else InvalidError. The revisions are in the
+        order of the changes; of a `Delete` it is 0. Whoever has got one of the changes by `get`
+        gets all of them. Raises ConflictError when a condition does not hold, CorruptError when
+        that cannot be told because the record is damaged. A change without a condition mends it.
+        """
+
+    async def get_many(self, keys: Sequence[str]) -> list[Record]:
+        """The records under ``keys`` (at most ``MAX_GET_MANY``, else InvalidError), as ordered.
+
+        Each once; those that are surely not there are left out. So is one that is damaged, for it
+        must not hide the others: `get` raises CorruptError for it. A record that was changed a
+        moment ago may come in its previous revision: what is decided by it fails its
+        compare-and-set.
+        """
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        """The keys below the tokens of ``prefix``, ascending; all keys if it is empty.
+
+        No value is read. The key that is ``prefix`` itself is not below it. A key that is there
+        all the while is listed. One that was deleted or has expired may still be listed, until
+        the store has cleaned up after it, and then never again: `get` tells.
+        """
 
     def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """Every record whose key starts with the tokens of ``prefix``, each once."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
-from holdfast.transport.jetstream import ApiRefusedError
+from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,18 +31,27 @@ _CHANGEABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """The buckets of one deployment: ``blobs`` and ``packs`` hold objects, ``records`` is KV."""
+    """The buckets of one deployment.
+
+    ``blobs`` and ``packs`` hold objects; ``records`` and ``snapshots`` are KV.
+    """
 
     blobs: str
     packs: str
     records: str
+    snapshots: str
 
 
 def bucket_names(bucket: str, prefix: str) -> Buckets:
     """What they are called. ``prefix`` is the deployment's token; it may be empty."""
     head = f"{prefix}_" if prefix else ""
-    packs = "packs" if bucket == "blobs" else f"{bucket}-packs"
-    return Buckets(blobs=f"{head}{bucket}", packs=f"{head}{packs}", records=f"{head}holdfast")
+    own = "" if bucket == "blobs" else f"{bucket}-"
+    return Buckets(
+        blobs=f"{head}{bucket}",
+        packs=f"{head}{own}packs",
+        records=f"{head}holdfast",
+        snapshots=f"{head}{own}snapshots",
+    )
 
 
 def object_stream(bucket: str, location: BucketLocation) -> dict[str, Any]:

@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
+from holdfast.stores.ports import MAX_BATCH, MAX_GET_MANY
 
-MAX_KEY_CHARS: Final = 256
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.stores.ports import Change
+
+MAX_KEY_CHARS: Final = 1024
+"""A NATS subject with the key must stay far below the 4 KiB of a protocol line."""
+
 _KEY: Final = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=-]+)*", re.ASCII)
 
 
 def check_record_key(key: str) -> None:
     """Raises InvalidError unless ``key`` is tokens of ``[A-Za-z0-9_=-]`` joined by dots."""
     if len(key) > MAX_KEY_CHARS or _KEY.fullmatch(key) is None:
-        msg = "a record key is tokens of A-Z a-z 0-9 _ = - joined by dots, 256 characters at most"
+        msg = "a record key is tokens of A-Z a-z 0-9 _ = - joined by dots, at most 1,024"
         raise InvalidError(msg)
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises InvalidError unless ``prefix`` is empty or could be a key."""
+    if prefix:
+        check_record_key(prefix)
+
+
+def check_batch(changes: Sequence[Change]) -> None:
+    """Raises InvalidError unless ``changes`` are as many as may be, each of another key."""
+    if not 1 <= len(changes) <= MAX_BATCH:
+        msg = f"a batch has 1 to {MAX_BATCH} changes"
+        raise InvalidError(msg)
+    for change in changes:
+        check_record_key(change.key)
+    if len({change.key for change in changes}) < len(changes):
+        msg = "a batch changes each record once"
+        raise InvalidError(msg)
+
+
+def check_many(keys: Sequence[str]) -> tuple[str, ...]:
+    """``keys``, each once. Raises InvalidError for one that is none, and for too many."""
+    if len(keys) > MAX_GET_MANY:
+        msg = f"at most {MAX_GET_MANY} records can be read at once"
+        raise InvalidError(msg)
+    for key in keys:
+        check_record_key(key)
+    return tuple(dict.fromkeys(keys))
+
+
+def is_below(key: str, prefix: str) -> bool:
+    """Whether ``key`` has the tokens of ``prefix`` and more after them."""
+    return not prefix or key.startswith(prefix + ".")
 
 
 def has_prefix(key: str, prefix: str) -> bool:

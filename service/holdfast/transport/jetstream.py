@@ -1,130 +1,66 @@
 """The parts of the JetStream API that the stores need, in terms of what is known afterwards.
 
-A publish has three outcomes : applied (an ack), surely not applied (an error
-or no responders) and unknown (time-out). ``publish`` tells them apart; it repeats only what is
-safe to repeat because it carries a ``Nats-Msg-Id`` (ADR-34) or an expected sequence. Reads that
-decide something ask the leader (``last_message``); bulk reads may come from any replica (ADR-31).
+A publish has three outcomes: applied (an ack), surely not applied (an error or no responders) and
+unknown (time-out). ``publish`` tells them apart; it repeats only what is safe to repeat because it
+carries a ``Nats-Msg-Id`` (ADR-34) or an expected sequence. ``publish_batch`` does the same for
+several messages, all or none (ADR-50). Reads that decide something ask the leader
+(``last_message``); bulk reads may come from any replica (ADR-31).
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import dataclass, field
+import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
 from holdfast.errors import (
-    HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
-    QuotaExceededError,
     UnavailableError,
 )
-from holdfast.protocol.headers import STATUS
-from holdfast.transport.inbox import NoRespondersError
+from holdfast.transport.inbox import NoRespondersError, raise_for_no_responders
+from holdfast.transport.jetstream_messages import (
+    BATCH_COMMIT,
+    BATCH_ID,
+    BATCH_NOT_STARTED,
+    BATCH_SEQUENCE,
+    END_OF_BATCH,
+    NO_MESSAGE,
+    PENDING,
+    STREAM_NOT_FOUND,
+    UNKNOWN_OUTCOME,
+    Ack,
+    ApiError,
+    ApiRefusedError,
+    GetAnswer,
+    RefusedError,
+    StoredMessage,
+    Subjects,
+    SubjectsAnswer,
+    read_failure,
+    stored_or_none,
+    stored_or_status,
+)
 from holdfast.transport.message import Message, parse_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
-
-MSG_ID: Final = "Nats-Msg-Id"
-EXPECTED_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
-ROLLUP: Final = "Nats-Rollup"
-TTL: Final = "Nats-TTL"
-SEQUENCE: Final = "Nats-Sequence"
-SUBJECT: Final = "Nats-Subject"
-PENDING: Final = "Nats-Num-Pending"
-END_OF_BATCH: Final = "204"
-
-WRONG_LAST_SEQUENCE: Final = 10071
-WRITE_IN_FLIGHT: Final = 10164
-STREAM_NOT_FOUND: Final = 10059
-NO_MESSAGE: Final = 10037
-_UNKNOWN_OUTCOME: Final = 10158
-_FULL: Final = frozenset({10047, 10051, 10077, 10122, 10023, 10054})
+    from holdfast.transport.jetstream_messages import BatchMessage
 
 ATTEMPT_SECONDS: Final = 5.0
 _TIMEOUTS_BEFORE_RECONNECT: Final = 3
 _RETRY_SECONDS: Final = 0.1
+_BATCH_TURNS: Final = 12
+"""How often a batch waits for others, of which a server stages 50 per stream: some 10 s in all."""
 
 log = structlog.get_logger(__name__)
-
-
-class ApiError(msgspec.Struct, frozen=True):
-    """The ``error`` of a JetStream API answer."""
-
-    code: int = 500
-    err_code: int = 0
-    description: str = ""
-
-
-class RefusedError(Exception):
-    """JetStream refused: nothing was applied. ``conflict`` when a condition did not hold."""
-
-    def __init__(self, error: ApiError, *, certain: bool) -> None:
-        """``certain`` is False when an earlier attempt of the same publish timed out."""
-        super().__init__(error.description)
-        self.error = error
-        self.certain = certain
-
-    @property
-    def conflict(self) -> bool:
-        """Whether the expected sequence was not the last one (10071), or may not be (10164)."""
-        return self.error.err_code in {WRONG_LAST_SEQUENCE, WRITE_IN_FLIGHT}
-
-    @property
-    def certainly_lost(self) -> bool:
-        """Whether another message was surely stored instead of this one."""
-        return self.certain and self.error.err_code == WRONG_LAST_SEQUENCE
-
-    def translate(self) -> HoldfastError:
-        """The failure to report when no condition was expected to fail."""
-        if not self.certain:
-            return OutcomeUnknownError("the store did not say whether it has the data")
-        if self.error.err_code in _FULL:
-            return QuotaExceededError("the store is full")
-        return UnavailableError("the store refused the write")
-
-
-class ApiRefusedError(UnavailableError):
-    """JetStream refused an API call; ``detail`` is what it said."""
-
-
-class Ack(msgspec.Struct, frozen=True):
-    """JetStream has the message, under ``seq``. ``duplicate``: it had it already."""
-
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    error: ApiError | None = None
-
-
-class _StoredJson(msgspec.Struct, frozen=True):
-    subject: str
-    seq: int
-    data: str = ""
-    hdrs: str = ""
-
-
-class _GetAnswer(msgspec.Struct, frozen=True):
-    message: _StoredJson | None = None
-    error: ApiError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message as the stream has it."""
-
-    subject: str
-    sequence: int
-    data: bytes | memoryview
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class JetStream:
@@ -164,7 +100,7 @@ class JetStream:
             ack = msgspec.json.decode(message.data, type=Ack)
             if ack.error is None:
                 return ack
-            if ack.error.err_code != _UNKNOWN_OUTCOME:
+            if ack.error.err_code != UNKNOWN_OUTCOME:
                 raise RefusedError(ack.error, certain=not maybe_applied)
             maybe_applied = True
         if maybe_applied:
@@ -172,6 +108,75 @@ class JetStream:
             raise OutcomeUnknownError(msg)
         msg = "the store cannot be reached"
         raise UnavailableError(msg)
+
+    async def publish_batch(
+        self, messages: Sequence[BatchMessage], *, new_id: Callable[[], str], attempts: int = 3
+    ) -> Ack:
+        """Store 1 to 1,000 ``messages`` of one stream, all or none (ADR-50); the last one's ack.
+
+        They get consecutive sequences. ``new_id`` gives fresh identifiers, up to 64 characters.
+        Headers make a repeat harmless, as in `publish`. Raises RefusedError, UnavailableError
+        (surely not applied), OutcomeUnknownError.
+        """
+        maybe_applied = False
+        tries = turns = 0
+        while tries < attempts and turns < _BATCH_TURNS:
+            batch = new_id()
+            if tries or turns:
+                await asyncio.sleep(_RETRY_SECONDS * 2 ** min(tries + turns, 4) * _jitter(batch))
+            try:
+                await self.connection.wait_connected(ATTEMPT_SECONDS)
+                ack = msgspec.json.decode(await self._send_batch(messages, batch), type=Ack)
+            except UnavailableError:
+                tries += 1
+                continue
+            except TimeoutError:
+                tries += 1
+                maybe_applied = True
+                continue
+            if ack.error is None:
+                return ack
+            if ack.error.err_code in BATCH_NOT_STARTED:
+                turns += 1
+            elif ack.error.err_code != UNKNOWN_OUTCOME:
+                raise RefusedError(ack.error, certain=not maybe_applied)
+            else:
+                tries += 1
+                maybe_applied = True
+        if maybe_applied:
+            msg = "the store did not say whether it has the data"
+            raise OutcomeUnknownError(msg)
+        msg = "the store cannot be reached, or has too much to do"
+        raise UnavailableError(msg)
+
+    async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> bytes | memoryview:
+        """The answer to the commit, or to the first message if that was refused.
+
+        Only these two are answered, the first by nothing if it is well. Raises as `_request`.
+        """
+        answers: asyncio.Queue[Message] = asyncio.Queue()
+        mailbox = self._inbox.open(answers.put_nowait)
+        last = len(messages)
+        try:
+            for number, message in enumerate(messages, 1):
+                headers = {**message.headers, BATCH_ID: batch, BATCH_SEQUENCE: str(number)}
+                if number == last:
+                    headers[BATCH_COMMIT] = "1"
+                reply = mailbox.subject if number in {1, last} else ""
+                self.connection.send(message.subject, message.data, reply=reply, headers=headers)
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                while True:
+                    answer = await answers.get()
+                    raise_for_no_responders(answer, messages[0].subject)
+                    if answer.data:
+                        break
+        except TimeoutError:
+            self._note_timeout()
+            raise
+        finally:
+            mailbox.close()
+        self._timeouts = 0
+        return answer.data
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject``, from the stream's leader; None when there is none."""
@@ -183,11 +188,11 @@ class JetStream:
 
     async def _get(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
         message = await self._ask(f"STREAM.MSG.GET.{stream}", msgspec.json.encode(query))
-        answer = msgspec.json.decode(message.data, type=_GetAnswer)
+        answer = msgspec.json.decode(message.data, type=GetAnswer)
         if answer.error is not None:
             if answer.error.err_code == NO_MESSAGE:
                 return None
-            raise _unavailable(answer.error)
+            raise read_failure(answer.error)
         stored = answer.message
         if stored is None:
             msg = "the store's answer holds no message"
@@ -197,12 +202,13 @@ class JetStream:
             sequence=stored.seq,
             data=base64.b64decode(stored.data),
             headers=parse_headers(base64.b64decode(stored.hdrs)) if stored.hdrs else {},
+            stored_at=stored.time,
         )
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
         message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
-        return _stored(message)
+        return stored_or_none(message)
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
         """Have the messages of a batched Direct Get sent to ``reply``; nothing is awaited.
@@ -228,7 +234,7 @@ class JetStream:
             while True:
                 async with asyncio.timeout(idle_seconds):
                     message = await arrived.get()
-                stored = _stored_or_status(message)
+                stored = stored_or_status(message)
                 if isinstance(stored, StoredMessage):
                     messages.append(stored)
                 elif stored == END_OF_BATCH:
@@ -255,7 +261,7 @@ class JetStream:
             raise OutcomeUnknownError(msg) from error
         answer = msgspec.json.decode(message.data, type=Ack)
         if answer.error is not None:
-            raise _unavailable(answer.error)
+            raise read_failure(answer.error)
 
     async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Any other API call (``STREAM.INFO.x``, ``STREAM.CREATE.x`` …); the answer as it is.
@@ -270,6 +276,19 @@ class JetStream:
                 raise NotFoundError(error.description)
             raise ApiRefusedError(error.description)
         return answer
+
+    async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+        """Subjects that match ``filtered`` and hold messages, from the leader.
+
+        Up to 100,000 of them, after the first ``offset`` in ascending order. Raises
+        UnavailableError.
+        """
+        query = {"subjects_filter": filtered, "offset": offset}
+        message = await self._ask(f"STREAM.INFO.{stream}", msgspec.json.encode(query))
+        answer = msgspec.json.decode(message.data, type=SubjectsAnswer)
+        if answer.error is not None:
+            raise read_failure(answer.error)
+        return Subjects(list(answer.state.subjects or ()), answer.total)
 
     async def _ask(self, verb: str, body: bytes) -> Message:
         """A read: a time-out is only unavailability."""
@@ -304,26 +323,6 @@ class JetStream:
             self._reconnect = asyncio.ensure_future(self.connection.force_reconnect())
 
 
-def _unavailable(error: ApiError) -> HoldfastError:
-    if error.err_code == STREAM_NOT_FOUND:
-        return UnavailableError("the bucket is not there; `holdfast admin init` makes it")
-    return UnavailableError(f"the store refused a read: {error.description}")
-
-
-def _stored(message: Message) -> StoredMessage | None:
-    stored = _stored_or_status(message)
-    if isinstance(stored, StoredMessage):
-        return stored
-    if stored == "404":
-        return None
-    msg = f"the store refused a read ({stored})"
-    raise UnavailableError(msg)
-
-
-def _stored_or_status(message: Message) -> StoredMessage | str:
-    """The stored message, or the inline status that came in its place."""
-    headers = message.headers
-    sequence = headers.get(SEQUENCE)
-    if sequence is None or (STATUS in headers and SUBJECT not in headers):
-        return headers.get(STATUS, "no status")
-    return StoredMessage(headers.get(SUBJECT, ""), int(sequence), message.data, headers)
+def _jitter(identifier: str) -> float:
+    """0.5 to 1.5, so that those who were turned away together do not come back together."""
+    return 0.5 + zlib.crc32(identifier.encode()) / 2**32

@@ -1,0 +1,174 @@
+"""A pack store over an event loop: the archive's threads on this side, coroutines on the other.
+
+The only module here that knows asyncio. It adds what blocking callers lack: several puts under way
+at once, within a window of bytes, and packs fetched before they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from holdfast.domain.limits import MIB
+from holdfast.domain.packing import PACK_BYTES
+from holdfast.errors import InternalError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from typing import Any
+
+    from holdfast.domain.digest import Digest
+
+DEFAULT_WINDOW_BYTES: Final = 8 * MIB
+DEFAULT_CACHE_BYTES: Final = 8 * MIB
+
+T = TypeVar("T")
+
+
+class BridgedPackStore:
+    """Implements ``ports.PackStore`` for threads other than ``loop``'s.
+
+    ``created_bytes`` are the bytes of the puts that stored something new.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        get: Callable[[Digest], Awaitable[bytes]],
+        put: Callable[[Digest, bytes], Awaitable[bool]],
+        *,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        """``get`` returns checked bytes; ``put`` returns when durable, and whether it was new.
+
+        Puts of up to ``window_bytes`` are under way at once (one of any size always), and packs
+        of up to ``cache_bytes`` are fetched ahead.
+        """
+        self._loop = loop
+        self._get = get
+        self._put = put
+        self._window_bytes = window_bytes
+        self._ahead_limit = cache_bytes // PACK_BYTES
+        self._changed = threading.Condition()
+        self._under_way: dict[Future[bool], int] = {}
+        self._under_way_bytes = 0
+        self._failure: BaseException | None = None
+        self._ahead: OrderedDict[Digest, Future[bytes]] = OrderedDict()
+        self.created_bytes = 0
+
+    def get(self, digest: Digest) -> bytes:
+        """See ``ports.PackStore``."""
+        with self._changed:
+            fetching = self._ahead.pop(digest, None)
+        if fetching is not None:
+            try:
+                return fetching.result()
+            except Exception:  # noqa: BLE001, S110 - it was a guess: asking again tells for sure
+                pass
+            except CancelledError:
+                pass
+        return _result(self._submit(_as_coroutine(self._get, digest)))
+
+    def prefetch(self, digests: Sequence[Digest]) -> None:
+        """See ``ports.PackStore``. What was fetched longest ago and not asked for makes room."""
+        with self._changed:
+            for digest in digests[: self._ahead_limit]:
+                if digest in self._ahead:
+                    continue
+                if len(self._ahead) >= self._ahead_limit and not self._drop_oldest(digests):
+                    return
+                try:
+                    self._ahead[digest] = self._submit(_as_coroutine(self._get, digest))
+                except UnavailableError:
+                    return
+
+    def put(self, digest: Digest, data: bytes) -> None:
+        """See ``ports.PackStore``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(len(data)))
+            self._raise_failure()
+            future = self._submit(_as_coroutine(self._put, digest, data))
+            self._under_way[future] = len(data)
+            self._under_way_bytes += len(data)
+        future.add_done_callback(self._ended)
+
+    def flush(self) -> None:
+        """See ``ports.PackStore``."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way)
+            self._raise_failure()
+
+    def close(self) -> None:
+        """Give up what is under way. For callers whose work has ended, well or not."""
+        with self._changed:
+            under_way, ahead = list(self._under_way), list(self._ahead.values())
+            self._ahead.clear()
+        for put in under_way:
+            put.cancel()
+        for fetching in ahead:
+            fetching.cancel()
+
+    def _has_room(self, size: int) -> bool:
+        return (
+            self._failure is not None
+            or not self._under_way
+            or self._under_way_bytes + size <= self._window_bytes
+        )
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _ended(self, future: Future[bool]) -> None:
+        """A put has ended. Called by the loop's thread, or by ours if it has ended already."""
+        created, failure = False, None
+        try:
+            created = _result(future)
+        except Exception as error:  # noqa: BLE001 - raised where the archive puts or flushes next
+            failure = error
+        with self._changed:
+            size = self._under_way.pop(future)
+            self._under_way_bytes -= size
+            self.created_bytes += size if created else 0
+            self._failure = self._failure or failure
+            self._changed.notify_all()
+
+    def _drop_oldest(self, wanted: Sequence[Digest]) -> bool:
+        """Make room ahead by forgetting what is there and not wanted any more."""
+        for digest, future in self._ahead.items():
+            if digest not in wanted:
+                del self._ahead[digest]
+                future.cancel()
+                return True
+        return False
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        try:
+            if asyncio.get_running_loop() is self._loop:
+                coroutine.close()
+                msg = "the loop's own thread would wait for itself"
+                raise InternalError(msg)
+        except RuntimeError:
+            pass  # no loop runs in this thread: as it should be
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError as error:
+            coroutine.close()
+            msg = "the connection to the store is closed"
+            raise UnavailableError(msg) from error
+
+
+async def _as_coroutine(call: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    return await call(*arguments)
+
+
+def _result(future: Future[T]) -> T:
+    try:
+        return future.result()
+    except CancelledError as error:
+        msg = "the connection to the store was closed"
+        raise UnavailableError(msg) from error

@@ -1,0 +1,205 @@
+"""Owners, modes, extended attributes and times of what is restored, in the order they can be set.
+
+Giving a file away clears its set-user-ID bits, changing its mode rewrites its ACL, and everything
+touches its times: owner, mode, attributes, times. What a new file already has is not set again;
+with tens of thousands of files every system call counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.archive.owners import owner_of
+from holdfast.archive.paths import path_text
+from holdfast.archive.restore_options import (
+    MAX_WARNINGS,
+    SPECIAL_BITS,
+    RestoreWarning,
+    RestoreWarningKind,
+)
+
+if TYPE_CHECKING:
+    from holdfast.archive.owners import Owners
+    from holdfast.domain.manifest import Page
+
+MAX_KNOWN_LOOKS: Final = 4096
+"""Combinations of mode and owner whose handling is remembered."""
+
+_UNGIVEABLE: Final = frozenset({errno.EPERM, errno.EINVAL})
+_UNSETTABLE: Final = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EACCES, errno.ENOSPC, errno.E2BIG, errno.ERANGE}
+    | {errno.EINVAL}
+)
+
+
+class Warnings:
+    """Collects warnings of several threads: the first of them, and how many there were."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: list[RestoreWarning] = []
+        self._owner_told = False
+        self.count = 0
+
+    def add(self, kind: RestoreWarningKind, path: bytes, detail: str = "") -> None:
+        """One more."""
+        with self._lock:
+            self.count += 1
+            if len(self._kept) < MAX_WARNINGS:
+                self._kept.append(RestoreWarning(kind=kind, path=path, detail=detail))
+
+    def add_owner(self, path: bytes, detail: str) -> None:
+        """Owners are not restored: told once, for it is then so of all."""
+        with self._lock:
+            first, self._owner_told = not self._owner_told, True
+        if first:
+            self.add("owner", path, f"owners are not restored: {detail}")
+
+    @property
+    def kept(self) -> tuple[RestoreWarning, ...]:
+        """The first ``MAX_WARNINGS``."""
+        return tuple(self._kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a file of some mode and owner comes about.
+
+    ``create_mode`` goes to open(2). ``ids`` and ``mode`` are set afterwards unless they are None.
+    """
+
+    create_mode: int
+    ids: tuple[int, int] | None
+    mode: int | None
+
+
+class Metadata:
+    """Gives entries what the snapshot recorded of them. Used by one thread."""
+
+    def __init__(
+        self,
+        owners: Owners,
+        *,
+        umask: int,
+        user: tuple[int, int],
+        created: tuple[int, int] | None,
+        warnings: Warnings,
+    ) -> None:
+        """``created`` is whose a file is that has just been made; None: that may vary."""
+        self._owners = owners
+        self._umask = umask
+        self._user = user
+        self._created = created
+        self._warnings = warnings
+        self._looks: dict[tuple[int, int, int], Look] = {}
+        self._may_give = True
+
+    def look(self, mode: int, uid: int, gid: int, path: bytes) -> Look:
+        """How a file that was recorded so comes about; ``path`` is for a warning."""
+        look = self._looks.get((mode, uid, gid))
+        if look is None:
+            if len(self._looks) >= MAX_KNOWN_LOOKS:
+                self._looks.clear()
+            look = self._looks[mode, uid, gid] = self._new_look(mode, uid, gid, path)
+        return look
+
+    def finish_file(self, fd: int, look: Look, page: Page, index: int) -> None:
+        """Everything but the times of a file that was opened with ``look``."""
+        if look.ids is not None:
+            self._give(fd, look.ids, page.paths[index])
+        if look.mode is not None:
+            os.fchmod(fd, self._allowed(look))
+        for name, value in page.xattrs.get(index, ()):
+            self._set_attribute(fd, name, value, page.paths[index], follow=True)
+
+    def finish_directory(self, fd: int, page: Page, index: int) -> None:
+        """Everything of a directory, once nothing will be made in it any more."""
+        path = page.paths[index]
+        owner = self._owner(page.uids[index], page.gids[index], path)
+        if owner is not None:
+            self._give(fd, owner, path)
+        os.fchmod(fd, page.modes[index])
+        for name, value in page.xattrs.get(index, ()):
+            self._set_attribute(fd, name, value, path, follow=True)
+        mtime_ns = page.mtimes_ns[index]
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+    def finish_symlink(self, dir_fd: int, name: bytes, page: Page, index: int) -> None:
+        """Everything of the symlink ``name``; its mode is not ours to set."""
+        path = page.paths[index]
+        ids = self._owner(page.uids[index], page.gids[index], path)
+        if ids is not None and ids != self._created:
+            self._give_link(dir_fd, name, ids, path)
+        for attribute, value in page.xattrs.get(index, ()):
+            # There is no call relative to a directory: /proc leads to it, and no link is followed.
+            link = b"/proc/self/fd/%d/%b" % (dir_fd, name)
+            self._set_attribute(link, attribute, value, path, follow=False)
+        mtime_ns = page.mtimes_ns[index]
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+
+    def _new_look(self, mode: int, uid: int, gid: int, path: bytes) -> Look:
+        owner = owner_of(self._owners, (uid, gid), self._user)
+        if owner.withheld:
+            self._warnings.add_owner(path, "only root can give files away")
+        if mode & SPECIAL_BITS and not owner.trusted:
+            self._warnings.add("mode", path, "set-ID bits are left out: the owner is another")
+            mode &= ~SPECIAL_BITS
+        ids = None if owner.ids == self._created else owner.ids
+        if self._created is None:
+            # In a live tree nobody may read it before it belongs to whom it should.
+            return Look(mode & 0o700, ids, mode)
+        return Look(mode & 0o777, ids, mode if mode & (self._umask | 0o7000) else None)
+
+    def _owner(self, uid: int, gid: int, path: bytes) -> tuple[int, int] | None:
+        owner = owner_of(self._owners, (uid, gid), self._user)
+        if owner.withheld:
+            self._warnings.add_owner(path, "only root can give files away")
+        return owner.ids
+
+    def _allowed(self, look: Look) -> int:
+        mode = look.mode or 0
+        return mode if self._may_give or look.ids is None else mode & ~SPECIAL_BITS
+
+    def _give(self, fd: int, ids: tuple[int, int], path: bytes) -> None:
+        try:
+            os.fchown(fd, *ids)
+        except OSError as error:
+            self._not_given(error, path)
+
+    def _give_link(self, dir_fd: int, name: bytes, ids: tuple[int, int], path: bytes) -> None:
+        try:
+            os.chown(name, *ids, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as error:
+            self._not_given(error, path)
+
+    def _not_given(self, error: OSError, path: bytes) -> None:
+        if error.errno not in _UNGIVEABLE:
+            raise error
+        self._may_give = False
+        self._warnings.add_owner(path, error.strerror or "")
+
+    def _set_attribute(
+        self, where: int | bytes, name: bytes, value: bytes, path: bytes, *, follow: bool
+    ) -> None:
+        try:
+            if follow:
+                os.setxattr(where, name, value)
+            else:
+                os.setxattr(where, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _UNSETTABLE:
+                raise
+            self._warnings.add("attribute", path, f"{path_text(name)}: {error.strerror}")
+
+
+def current_umask() -> int:
+    """This process's umask, read without changing it, which other threads would notice."""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    return 0o777

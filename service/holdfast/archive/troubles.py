@@ -1,0 +1,87 @@
+"""What cannot be archived as it is: which of it fails the archive, and which is only warned of."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final, Literal
+
+from holdfast.archive.ports import ArchiveWarning, Warn
+from holdfast.errors import ForbiddenError, InvalidError
+
+MAX_WARNINGS: Final = 100
+"""Kept in full; more are only counted."""
+
+_MAX_SHOWN_BYTES: Final = 512
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
+
+Unreadable = Literal["fail", "skip"]
+
+
+class Warnings:
+    """The first warnings, and the number of all."""
+
+    def __init__(self) -> None:
+        self._first: list[ArchiveWarning] = []
+        self._count = 0
+
+    def __call__(self, warning: ArchiveWarning) -> None:
+        """Take one."""
+        self._count += 1
+        if len(self._first) < MAX_WARNINGS:
+            self._first.append(warning)
+
+    @property
+    def first(self) -> tuple[ArchiveWarning, ...]:
+        """At most MAX_WARNINGS of them, as they came."""
+        return tuple(self._first)
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return self._count
+
+
+def changed(path: bytes) -> ArchiveWarning:
+    """The warning of a file whose bytes may be partly old and partly new."""
+    return ArchiveWarning(kind="changed", path=path, detail="while it was being read")
+
+
+class Troubles:
+    """What to do about an entry that cannot be read: the one place that decides it."""
+
+    def __init__(self, unreadable: Unreadable) -> None:
+        self._skips = unreadable == "skip"
+
+    def failed(self, path: bytes, error: OSError, warn: Warn) -> None:
+        """Warn of ``path``, or raise ForbiddenError or InvalidError naming it."""
+        if error.errno in _GONE:
+            warn(ArchiveWarning(kind="vanished", path=path))
+            return
+        if self._skips:
+            self._skip(path, os.strerror(error.errno or 0), warn)
+        else:
+            raise unreadable(path, error)
+
+    def refused(self, path: bytes, reason: str, warn: Warn) -> None:
+        """The same for what cannot be archived for ``reason``."""
+        if self._skips:
+            self._skip(path, reason, warn)
+        else:
+            msg = f"cannot archive {_shown(path)}: {reason}"
+            raise InvalidError(msg)
+
+    def _skip(self, path: bytes, reason: str, warn: Warn) -> None:
+        warn(ArchiveWarning(kind="unreadable", path=path, detail=reason))
+
+
+def unreadable(path: bytes, error: OSError) -> ForbiddenError | InvalidError:
+    """What to raise about an entry that cannot be read because of ``error``."""
+    kind = ForbiddenError if error.errno in _FORBIDDEN else InvalidError
+    return kind(f"cannot read {_shown(path)}: {os.strerror(error.errno or 0)}")
+
+
+def _shown(path: bytes) -> str:
+    return path[:_MAX_SHOWN_BYTES].decode("utf-8", "replace") or "the directory"

@@ -1,0 +1,482 @@
+"""``holdfast snapshot``: archive directories, look into archives, put files back.
+
+Results go to standard output, a line each (or JSON with ``--json``); summaries and warnings go to
+standard error. A snapshot with warnings is a snapshot: the exit status is 0 (``exit_codes``).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from holdfast.cli import exit_codes
+from holdfast.cli.arguments import DASH, STANDARD, Json, output_of, standard_input
+from holdfast.cli.connection import connect
+from holdfast.cli.output import (
+    as_total,
+    human_bytes,
+    print_json,
+    print_line,
+    progress_bar,
+    say,
+)
+from holdfast.cli.settings import ClientFlags
+from holdfast.cli.snapshot_arguments import (
+    AppSource,
+    parse_labels,
+    parse_time,
+    read_patterns,
+    resolve_key,
+    source_of,
+)
+from holdfast.cli.snapshot_output import (
+    name_of,
+    print_change,
+    print_file,
+    print_record,
+    print_row,
+    progress_of,
+    say_created,
+    say_more,
+    say_restored,
+    say_warnings,
+)
+from holdfast.domain.names import SnapshotKey, check_app
+from holdfast.errors import InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    from holdfast.client import Client
+    from holdfast.protocol.snapshots import DamagedPack, SnapshotRecord
+
+app = App(name="snapshot", help_format="plaintext")
+
+Many = Parameter(negative="", negative_iterable="", show_default=False)
+Flag = Parameter(negative="", show_default=False)
+Key = Annotated[str, Parameter(help="The snapshot; APP or APP:latest is the app's newest.")]
+Node = Annotated[str | None, Parameter(help="Name of the node that is to do it.")]
+
+
+@app.command
+async def create(
+    source: Annotated[
+        str,
+        DASH,
+        Parameter(
+            help="An app, archived by a worker that has it; or, with a slash in it (./blog), a "
+            "directory of this machine; or a .tar, .tar.gz or .tar.zst file; or - for such an "
+            "archive on standard input."
+        ),
+    ],
+    /,
+    *,
+    app: Annotated[str | None, Parameter(help="Whose snapshot; else the directory's name.")] = None,
+    label: Annotated[tuple[str, ...], Many, Parameter(help="KEY=VALUE; may be repeated.")] = (),
+    exclude: Annotated[
+        tuple[str, ...], Many, Parameter(help="Leave out what matches, as in a .gitignore.")
+    ] = (),
+    exclude_from: Annotated[
+        tuple[Path, ...], Many, Parameter(help="File with such patterns, a line each.")
+    ] = (),
+    exclude_caches: Annotated[
+        bool, Flag, Parameter(help="Leave out directories with a CACHEDIR.TAG.")
+    ] = False,
+    one_file_system: Annotated[bool, Flag, Parameter(help="Stay on one file system.")] = False,
+    skip_unreadable: Annotated[
+        bool, Flag, Parameter(help="Warn of files that may not be read, instead of failing.")
+    ] = False,
+    node: Node = None,
+    no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Archive a directory, and print the key of the snapshot.
+
+    Data that is stored already is neither sent nor stored again.
+    """
+    labels = parse_labels(label)
+    wanted = source_of(source, app)
+    patterns = read_patterns(exclude, exclude_from)
+    began = time.monotonic()
+    async with await connect(flags) as connection:
+        with progress_of(f"archiving {source}", time.monotonic) as on_progress:
+            if isinstance(wanted, AppSource):
+                record = await connection.snapshots.create(
+                    wanted.app,
+                    labels=labels,
+                    node=node,
+                    exclude=patterns,
+                    exclude_caches=exclude_caches,
+                    one_file_system=one_file_system,
+                    skip_unreadable=skip_unreadable,
+                    wait=not no_wait,
+                    on_progress=on_progress if sys.stderr.isatty() else None,
+                )
+            else:
+                if node is not None or no_wait:
+                    raise InvalidError("--node and --no-wait are for an app that a worker archives")
+                record = await connection.snapshots.create_from(
+                    standard_input() if wanted.path is None else wanted.path,
+                    app=wanted.app,
+                    labels=labels,
+                    exclude=patterns,
+                    exclude_caches=exclude_caches,
+                    one_file_system=one_file_system,
+                    skip_unreadable=skip_unreadable,
+                    on_progress=on_progress,
+                )
+    seconds = time.monotonic() - began
+    if json:
+        print_json(record)
+        say_warnings(record)
+        return
+    print_line(record.key)
+    say_created(record, seconds)
+
+
+@app.command
+async def restore(
+    key: Key,
+    paths: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Paths and globs in it, with mode new or merge; all when left out.",
+            show_default=False,
+        ),
+    ] = (),
+    /,
+    *,
+    app: Annotated[str | None, Parameter(help="Another app to restore into.")] = None,
+    to: Annotated[Path | None, Parameter(help="Directory of this machine, instead.")] = None,
+    mode: Annotated[
+        Literal["new", "replace", "merge"],
+        Parameter(
+            help="new: the directory must not be there yet. replace: exchange it as a whole. "
+            "merge: write into it, and remove nothing that is mounted there."
+        ),
+    ] = "new",
+    delete: Annotated[
+        bool, Flag, Parameter(help="With merge: remove what the snapshot lacks.")
+    ] = False,
+    dry_run: Annotated[bool, Flag, Parameter(help="Only print what would change.")] = False,
+    owner: Annotated[
+        str, Parameter(help="keep, current (whoever restores), or UID:GID for everything.")
+    ] = "keep",
+    node: Node = None,
+    no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Put a snapshot's files back, all or those of some paths.
+
+    A worker that restores all of them leaves out, and removes, a .chowned at the top.
+    """
+    if to is not None and (app is not None or node is not None or no_wait):
+        raise InvalidError("--app, --node and --no-wait are for workers; --to restores here")
+    began = time.monotonic()
+    async with await connect(flags) as connection:
+        found = await resolve_key(connection, key)
+        with progress_of(f"restoring {found}", time.monotonic) as on_progress:
+            if to is None:
+                record = await connection.snapshots.restore(
+                    found,
+                    app=app,
+                    node=node,
+                    paths=paths,
+                    mode=mode,
+                    delete=delete,
+                    dry_run=dry_run,
+                    owner=owner,
+                    wait=not no_wait,
+                    on_progress=on_progress if sys.stderr.isatty() else None,
+                )
+            else:
+                record = await connection.snapshots.restore_to(
+                    found,
+                    to,
+                    paths=paths,
+                    mode=mode,
+                    delete=delete,
+                    dry_run=dry_run,
+                    owner=owner,
+                    on_progress=on_progress,
+                )
+    if json:
+        print_json(record)
+        say_warnings(record)
+        return
+    for change in record.plan:
+        print_change(change, json=False)
+    say_more(record)
+    if no_wait and record.restore is not None:
+        print_line(record.restore)
+    where = str(to) if to is not None else f"app {record.app}"
+    say_restored(record, where, time.monotonic() - began)
+
+
+@app.command
+async def ls(
+    *,
+    app: Annotated[tuple[str, ...], Many, Parameter(help="Of this app; may be repeated.")] = (),
+    label: Annotated[
+        tuple[str, ...], Many, Parameter(help="With KEY=VALUE; may be repeated.")
+    ] = (),
+    state: Annotated[Literal["pending", "ok", "failure"] | None, Parameter(help="State.")] = None,
+    since: Annotated[str | None, Parameter(help="Not older: a time, or 2d for two days.")] = None,
+    until: Annotated[str | None, Parameter(help="Older: a time, or 2d for two days.")] = None,
+    limit: Annotated[int | None, Parameter(help="How many at most.")] = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """List snapshots, newest first: key, time, state, files, size, labels."""
+    labels = parse_labels(label)
+    apps = [check_app(name) for name in app]
+    now = datetime.fromtimestamp(time.time(), UTC)
+    oldest, newest = parse_time(since, now), parse_time(until, now)
+    left = limit
+    async with await connect(flags) as connection:
+        listed = connection.snapshots.list(
+            apps=apps or None, labels=labels, state=state, since=oldest, until=newest
+        )
+        async for record in _first(listed, left):
+            if json:
+                print_json(record)
+            else:
+                print_row(record)
+
+
+async def _first(
+    records: AsyncIterator[SnapshotRecord], count: int | None
+) -> AsyncIterator[SnapshotRecord]:
+    left = count
+    if left is not None and left <= 0:
+        return
+    async for record in records:
+        yield record
+        if left is not None:
+            left -= 1
+            if not left:
+                return
+
+
+@app.command
+async def show(
+    key: Annotated[
+        str, Parameter(help="The snapshot; APP or APP:latest is the newest; a restore's id is it.")
+    ],
+    /,
+    *,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print what is recorded about a snapshot or a restore."""
+    async with await connect(flags) as connection:
+        record = await _record_of(connection, key)
+    if json:
+        print_json(record)
+    else:
+        print_record(record)
+
+
+async def _record_of(connection: Client, text: str) -> SnapshotRecord:
+    """A bare UUID is a restore: an app may be called so too, but then ``APP:latest`` tells."""
+    try:
+        SnapshotKey.parse(f"restore:{text}")
+    except InvalidError:
+        return await connection.snapshots.get(await resolve_key(connection, text))
+    return await connection.snapshots.get_restore(text)
+
+
+@app.command
+async def files(
+    key: Key,
+    path: Annotated[str, Parameter(help="Only this, and what is in it.", show_default=False)] = "",
+    /,
+    *,
+    long: Annotated[
+        bool, Flag, Parameter(name=("--long", "-l"), help="Mode, owner, size, time, name.")
+    ] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """List what a snapshot holds."""
+    async with await connect(flags) as connection:
+        found = await resolve_key(connection, key)
+        async for entry in connection.snapshots.files(found, path):
+            print_file(entry, long=long, json=json)
+
+
+@app.command
+async def diff(a: str, b: str, /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """Print what changed from one snapshot to another.
+
+    + added, - removed, M another content or kind, U another mode, owner, time or attribute.
+    """
+    async with await connect(flags) as connection:
+        before, after = await resolve_key(connection, a), await resolve_key(connection, b)
+        async for change in connection.snapshots.diff(before, after):
+            print_change(change, json=json)
+
+
+@app.command
+async def cat(
+    key: Key,
+    path: Annotated[str, Parameter(help="The file, relative to the app's directory.")],
+    /,
+    *,
+    output: Annotated[str, DASH, Parameter(name=("--output", "-o"), help="File.")] = STANDARD,
+    offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
+    length: Annotated[int | None, Parameter(help="How many bytes at most.")] = None,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Write a file of a snapshot, or a range of it, to standard output or a file."""
+    async with await connect(flags) as connection:
+        found = await resolve_key(connection, key)
+        with progress_bar("cat", length) as advance:
+            await connection.snapshots.read_to(
+                found,
+                path,
+                output_of(output),
+                offset=offset,
+                length=length,
+                progress=as_total(advance),
+            )
+    sys.stdout.buffer.flush()
+
+
+@app.command
+async def export(
+    key: Key,
+    file: Annotated[str, DASH, Parameter(help="File; - is standard output.")] = STANDARD,
+    /,
+    *,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Write a snapshot as a plain .tar.zst, which tar and zstd read.
+
+    The file appears when all of it is there, or not at all.
+    """
+    if file == STANDARD and sys.stdout.isatty():
+        raise InvalidError("an archive is not for a terminal: name a file, or use a pipe")
+    async with await connect(flags) as connection:
+        found = await resolve_key(connection, key)
+        total = (await connection.snapshots.get(found)).archive_size or None
+        with progress_bar("export", total) as advance:
+            await connection.snapshots.export_to(found, output_of(file), progress=as_total(advance))
+    sys.stdout.buffer.flush()
+
+
+@app.command
+async def verify(
+    keys: Annotated[
+        tuple[str, ...],
+        Parameter(help="Snapshots; APP or APP:latest is the newest.", show_default=False),
+    ] = (),
+    /,
+    *,
+    app: Annotated[str | None, Parameter(help="All snapshots of this app that are ok.")] = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Have workers read back all that snapshots need, and compare. Ends with 5 on damage."""
+    if bool(keys) == (app is not None):
+        raise InvalidError("name snapshots, or an app with --app")
+    checked = packs = size = damaged = 0
+    async with await connect(flags) as connection:
+        wanted = [await resolve_key(connection, key) for key in keys]
+        if app is not None:
+            listed = connection.snapshots.list(app=check_app(app), state="ok")
+            wanted = [record.key async for record in listed]
+        with progress_bar("verify", None) as advance:
+            for key in wanted:
+                checked += 1
+                async for report in connection.snapshots.verify(key):
+                    packs += report.packs
+                    size += report.bytes
+                    damaged += max(report.damaged_count, len(report.damaged))
+                    advance(report.bytes)
+                    _print_damage(key, report.damaged, json=json)
+    if json:
+        print_json({"snapshots": checked, "packs": packs, "bytes": size, "damaged": damaged})
+    else:
+        say(f"{checked} checked, {packs} packs, {human_bytes(size)}, {damaged} damaged")
+    return exit_codes.CORRUPT if damaged else exit_codes.OK
+
+
+def _print_damage(key: str, damaged: Iterable[DamagedPack], *, json: bool) -> None:
+    for pack in damaged:
+        if json:
+            print_json(pack)
+        else:
+            paths = " ".join(name_of(path, None) for path in pack.paths)
+            print_line(key, pack.digest, pack.code, pack.detail, paths)
+
+
+@app.command
+async def rm(
+    keys: Annotated[
+        tuple[str, ...],
+        DASH,
+        Parameter(
+            help="Full keys; - reads them from standard input, the first word of each line.",
+            show_default=False,
+        ),
+    ] = (),
+    /,
+    *,
+    app: Annotated[str | None, Parameter(help="With --all: an app.")] = None,
+    all: Annotated[bool, Flag, Parameter(help="All snapshots of the app.")] = False,  # noqa: A002 - the flag's name
+    yes: Annotated[bool, Flag, Parameter(help="Do not ask.")] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Delete snapshots. One that is not there counts as deleted. A terminal is asked first."""
+    if bool(keys) == (app is not None) or all != (app is not None):
+        raise InvalidError("name snapshots by their full keys, or all of an app: --app NAME --all")
+    wanted = list(_parse_keys(keys))
+    what = f"all snapshots of {check_app(app)}" if app is not None else _count(len(wanted))
+    if not yes and not _agreed(f"Delete {what}?"):
+        say("nothing was deleted")
+        return exit_codes.FAILURE
+    async with await connect(flags) as connection:
+        if app is not None:
+            count = await connection.snapshots.purge(app)
+            if json:
+                print_json({"app": app, "deleted": count})
+            else:
+                print_line(app, f"{_count(count)} deleted")
+        for key in wanted:
+            deleted = await connection.snapshots.delete(key)
+            if json:
+                print_json({"key": key, "deleted": deleted})
+            else:
+                print_line(key, "deleted" if deleted else "was not there")
+    return exit_codes.OK
+
+
+def _parse_keys(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        if text == STANDARD:
+            lines = (line.split() for line in sys.stdin)
+            yield from (str(SnapshotKey.parse(words[0])) for words in lines if words)
+        else:
+            yield str(SnapshotKey.parse(text))
+
+
+def _count(count: int) -> str:
+    return f"{count} snapshot{'' if count == 1 else 's'}"
+
+
+def _agreed(question: str) -> bool:
+    """Ask where there is somebody to ask; scripts have said what they want."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,0 +1,132 @@
+"""What people write for snapshots: keys, labels, times, patterns, and where files come from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from holdfast.cli.arguments import STANDARD
+from holdfast.domain.names import SnapshotKey, check_app, check_labels
+from holdfast.errors import InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from holdfast.client import Client
+
+LATEST: Final = "latest"
+ARCHIVE_ENDINGS: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+
+_DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_MAX_PATTERN_FILE_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AppSource:
+    """The directory of an app, on the node that has it."""
+
+    app: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A directory or archive here; None is a tar on standard input. ``app`` is whose snapshot."""
+
+    path: Path | None
+    app: str
+
+
+def source_of(text: str, app: str | None) -> AppSource | LocalSource:
+    """What ``text`` names: with a slash, or as an archive that exists, something here.
+
+    Raises InvalidError.
+    """
+    if text == STANDARD:
+        return LocalSource(None, check_app(_given(app)))
+    path = Path(text)
+    is_archive = text.endswith(ARCHIVE_ENDINGS) and path.is_file()
+    if "/" in text or text in {".", ".."} or is_archive:
+        return LocalSource(path, check_app(app if app is not None else _app_of(path)))
+    if app is not None and app != text:
+        raise InvalidError(f"{text} is an app already; a directory has a slash: ./{text}")
+    return AppSource(check_app(text))
+
+
+def _given(app: str | None) -> str:
+    if app is None:
+        raise InvalidError("say whose snapshot it is: --app NAME")
+    return app
+
+
+def _app_of(path: Path) -> str:
+    """The name of a directory or archive, if an app may be called so."""
+    name = path.resolve().name
+    if not path.is_dir():
+        ending = next((e for e in ARCHIVE_ENDINGS if name.endswith(e)), "")
+        name = name.removesuffix(ending)
+    try:
+        return check_app(name)
+    except InvalidError:
+        raise InvalidError(f"no app may be called {name!r}: name one with --app") from None
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """``KEY=VALUE`` texts as a mapping. Raises InvalidError."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidError(f"a label is KEY=VALUE, and {text!r} is not")
+        if key in labels:
+            raise InvalidError(f"label {key} is given twice")
+        labels[key] = value
+    check_labels(labels)
+    return labels
+
+
+def parse_time(text: str | None, now: datetime) -> datetime | None:
+    """A time: RFC 3339 (UTC if it names no zone), or how long ago, such as ``2d`` or ``90m``.
+
+    Raises InvalidError.
+    """
+    if text is None:
+        return None
+    ago = _DURATION.fullmatch(text)
+    try:
+        if ago is not None:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        msg = f"{text!r} is no time: 2026-11-30T12:00:00Z, 2026-11-30, or 2d for two days ago"
+        raise InvalidError(msg) from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def read_patterns(patterns: Iterable[str], files: Iterable[Path]) -> list[str]:
+    """Patterns of the command line and, a line each, of files; in gitignore syntax.
+
+    Empty lines and comments are left out. Raises OSError, InvalidError.
+    """
+    found = list(patterns)
+    for file in files:
+        if file.stat().st_size > _MAX_PATTERN_FILE_BYTES:
+            raise InvalidError(f"{file} is too long for a list of patterns")
+        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        found.extend(line for line in lines if line.strip(" ") and not line.startswith("#"))
+    return found
+
+
+async def resolve_key(connection: Client, text: str) -> str:
+    """A key as it is; for ``APP`` and ``APP:latest`` that of the newest snapshot that is ok.
+
+    Raises InvalidError, NotFoundError.
+    """
+    app, colon, rest = text.partition(":")
+    if colon and rest != LATEST:
+        return str(SnapshotKey.parse(text))
+    return (await connection.snapshots.newest(check_app(app))).key

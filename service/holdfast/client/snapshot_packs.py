@@ -1,0 +1,111 @@
+"""Packs over the wire, for archives that are made and unpacked here.
+
+A pack is one message each way. Before one is sent the pool is asked whether it has it; questions
+that come up while one is being answered travel together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from holdfast.client.windows import Patience, WindowReader
+from holdfast.domain.digest import digest_of
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
+from holdfast.errors import CorruptError
+from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
+
+if TYPE_CHECKING:
+    from holdfast.client.requests import Requester
+    from holdfast.domain.digest import Digest
+
+PUT_ATTEMPT_SECONDS: Final = 10.0
+"""One pack over a slow line, with the rest of the window before it."""
+
+PUT_SECONDS: Final = 120.0
+
+_PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
+"""A pack is one large message, and several are on their way over the same line."""
+
+
+class PackTransport:
+    """Gets and puts packs of one connection's pool."""
+
+    def __init__(self, requester: Requester) -> None:
+        """Nothing is sent yet."""
+        self._requester = requester
+        self._questions: list[tuple[Digest, asyncio.Future[bool]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def get(self, digest: Digest) -> bytes:
+        """The pack, checked. Raises NotFoundError, CorruptError, UnavailableError."""
+        request = GetBlob(digest=digest, direct=True, space="packs")
+        reader = WindowReader(
+            self._requester, GET_BLOB, request, _PATIENCE, again={"proxy": True, "direct": False}
+        )
+        pieces: list[memoryview] = []
+        async with aclosing(reader.windows()) as windows:
+            async for window in windows:
+                pieces += window.pieces
+        return await asyncio.to_thread(_checked, digest, pieces)
+
+    async def put(self, digest: Digest, data: bytes) -> bool:
+        """Store a pack where it is missing; whether it was.
+
+        Raises UnavailableError, OutcomeUnknownError, QuotaExceededError.
+        """
+        if not await self._is_missing(digest):
+            return False
+        stored = await self._requester.ask(
+            PUT_BLOB,
+            PutBlob(digest=digest, space="packs"),
+            data,
+            timeout_seconds=max(PUT_SECONDS, self._requester.timeout_seconds),
+            attempt_seconds=PUT_ATTEMPT_SECONDS,
+        )
+        if stored.digest != digest:
+            msg = f"sent {digest}, but {stored.digest} was stored"
+            raise CorruptError(msg)
+        return stored.created
+
+    async def _is_missing(self, digest: Digest) -> bool:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._questions.append((digest, answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        return await answer
+
+    async def _ask(self) -> None:
+        try:
+            while self._questions:
+                questions, self._questions = self._questions, []
+                for batch in itertools.batched(questions, MAX_DIGESTS_PER_HAS):
+                    await self._answer(batch)
+        finally:
+            self._asking = None
+
+    async def _answer(self, batch: tuple[tuple[Digest, asyncio.Future[bool]], ...]) -> None:
+        try:
+            request = HasBlobs(digests=[digest for digest, _ in batch], space="packs")
+            missing = frozenset((await self._requester.ask(HAS_BLOBS, request)).missing)
+        except BaseException as error:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for digest, answer in batch:
+                if not answer.done():
+                    answer.set_result(digest in missing)
+
+
+def _checked(digest: Digest, pieces: list[memoryview]) -> bytes:
+    """The bytes, if they are those of ``digest``. In a thread: hashing takes milliseconds."""
+    data = b"".join(pieces)
+    if digest_of(data) != digest:
+        msg = f"the bytes that came are not those of pack {digest}"
+        raise CorruptError(msg)
+    return data

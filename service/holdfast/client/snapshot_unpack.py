@@ -1,0 +1,161 @@
+"""Restoring on this machine: a snapshot of the pool becomes a directory here.
+
+The same code as a worker's writes and checks; packs are read as blobs, several ahead. Imported by
+those who need it: it loads zstd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import msgspec
+
+from holdfast.archive.bridge import BridgedPackStore
+from holdfast.archive.owners import parse_owners
+from holdfast.archive.restore import restore_tree
+from holdfast.archive.restore_options import RestoreOptions
+from holdfast.archive.snapshot import ReaderLimits, SnapshotReader
+from holdfast.client.snapshot_packs import PackTransport
+from holdfast.client.snapshot_paths import wire_path
+from holdfast.client.snapshot_thread import ProgressRelay, in_thread
+from holdfast.client.snapshot_wait import readable_root
+from holdfast.domain.entries import Kind
+from holdfast.domain.limits import MIB
+from holdfast.errors import InvalidError
+from holdfast.protocol.snapshots import SnapshotChange, SnapshotWarning
+
+if TYPE_CHECKING:
+    import os
+
+    from holdfast.archive.ports import Stop
+    from holdfast.archive.restore_options import Planned, Restored, RestoreWarning
+    from holdfast.client.requests import Requester
+    from holdfast.client.snapshot_paths import AnyPath
+    from holdfast.client.snapshot_wait import OnProgress
+    from holdfast.protocol.snapshots import EntryKind, Mode, SnapshotRecord
+
+CACHE_BYTES: Final = 24 * MIB
+"""Packs that were read ahead."""
+
+LIMITS: Final = ReaderLimits(
+    pack_cache_bytes=8 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=8 * MIB
+)
+_KINDS: Final[dict[Kind, EntryKind]] = {
+    Kind.FILE: "file",
+    Kind.DIRECTORY: "directory",
+    Kind.SYMLINK: "symlink",
+    Kind.HARDLINK: "hardlink",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreHere:
+    """See ``Snapshots.restore_to``."""
+
+    paths: tuple[AnyPath, ...]
+    mode: Mode
+    delete: bool
+    dry_run: bool
+    owner: str
+
+
+async def restore_here(
+    requester: Requester,
+    record: SnapshotRecord,
+    target: str | os.PathLike[str],
+    wanted: RestoreHere,
+    on_progress: OnProgress | None,
+) -> SnapshotRecord:
+    """See ``Snapshots.restore_to``."""
+    root = readable_root(record)
+    path = target_path(target)
+    options = RestoreOptions(
+        staging_id=_new_staging_id(),
+        mode=wanted.mode,
+        paths=tuple(_path(path) for path in wanted.paths),
+        delete=wanted.delete,
+        dry_run=wanted.dry_run,
+        owners=parse_owners(wanted.owner),
+    )
+    transport = PackTransport(requester)
+    store = BridgedPackStore(
+        asyncio.get_running_loop(),
+        transport.get,
+        transport.put,
+        window_bytes=MIB,
+        cache_bytes=CACHE_BYTES,
+    )
+    relay = ProgressRelay(record.key, on_progress)
+
+    def work(stop: Stop) -> Restored:
+        reader = SnapshotReader(store, root, limits=LIMITS)
+        return restore_tree(reader, path, options=options, progress=relay, stop=stop)
+
+    with closing(store):
+        return _record(record, await in_thread(work, on_stop=store.close), wanted)
+
+
+def target_path(target: str | os.PathLike[str]) -> Path:
+    """``target`` with a name of its own, which ``.`` and ``..`` have not. Raises InvalidError.
+
+    A symlink as its last name is left as it is: it is not followed.
+    """
+    path = Path(target)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        msg = "a snapshot cannot be restored to /: name a directory in it"
+        raise InvalidError(msg)
+    return path
+
+
+def _new_staging_id() -> str:
+    """A UUID of version 7: workers clear away what old ones left beside their apps."""
+    stamp = time.time_ns() // 1_000_000
+    return str(UUID(int=stamp << 80 | 7 << 76 | 2 << 62 | secrets.randbits(62)))
+
+
+def _path(path: AnyPath) -> str | bytes:
+    text, raw = wire_path(path)
+    return text if raw is None else raw
+
+
+def _record(record: SnapshotRecord, restored: Restored, wanted: RestoreHere) -> SnapshotRecord:
+    """What a worker would answer."""
+    return msgspec.structs.replace(
+        record,
+        entries=restored.entries,
+        files=restored.files,
+        size=restored.bytes,
+        removed=restored.removed,
+        mode=wanted.mode,
+        dry_run=wanted.dry_run,
+        plan=[_change(planned) for planned in restored.plan],
+        plan_count=restored.plan_count,
+        warnings=[_warning(warning) for warning in restored.warnings],
+        warning_count=restored.warning_count,
+    )
+
+
+def _change(planned: Planned) -> SnapshotChange:
+    path, raw = wire_path(planned.path)
+    return SnapshotChange(
+        path=path,
+        path_bytes=raw,
+        change=planned.change,
+        kind=None if planned.kind is None else _KINDS[planned.kind],
+        size_before=planned.size_before,
+        size_after=planned.size_after,
+    )
+
+
+def _warning(warning: RestoreWarning) -> SnapshotWarning:
+    path, raw = wire_path(warning.path)
+    return SnapshotWarning(kind=warning.kind, path=path, path_bytes=raw, detail=warning.detail)

@@ -1,0 +1,121 @@
+"""Waiting for a snapshot or restore that a worker is making: progress if it comes, polling anyway.
+
+Progress messages are a courtesy: they may be lost, and a user's permissions may keep them away. The
+record alone says how it ended, so it is read with a growing pause, and at once when a message says
+that there is an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+from holdfast.errors import ConflictError, error_for
+from holdfast.protocol import codec
+from holdfast.protocol.snapshots import GET_SNAPSHOT, GetSnapshot, SnapshotProgress, SnapshotRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.client.requests import Requester
+    from holdfast.transport.message import Message
+
+    OnProgress = Callable[[SnapshotProgress], None]
+
+PROGRESS_SUBJECT: Final = "snapshot.progress"
+
+_FIRST_POLL_SECONDS: Final = 0.1
+_MAX_POLL_SECONDS: Final = 2.0
+
+
+def raise_failure(record: SnapshotRecord) -> None:
+    """Raise what ``record`` failed of; return when it has not failed."""
+    if record.state == "failure":
+        raise error_for(record.code or "internal", record.reason or "it failed")
+
+
+def readable_root(record: SnapshotRecord) -> Digest:
+    """The root of a snapshot that can be read. Raises ConflictError when it is not ``ok``."""
+    raise_failure(record)
+    if record.state != "ok" or record.digest is None:
+        msg = f"snapshot {record.key} is {record.state}: it cannot be read"
+        raise ConflictError(msg)
+    return Digest(record.digest)
+
+
+async def wait_ended(
+    requester: Requester, record: SnapshotRecord, on_progress: OnProgress | None
+) -> SnapshotRecord:
+    """The record once it is ``ok``. A worker that dies meanwhile makes it a failure, in time.
+
+    Raises what it failed of, NotFoundError when it was deleted, UnavailableError.
+    """
+    watch = _Watch(requester, record, on_progress)
+    try:
+        while record.state == "pending":
+            await watch.wait()
+            record = await requester.ask(GET_SNAPSHOT, _request_for(record))
+            watch.polled(record)
+    finally:
+        watch.close()
+    raise_failure(record)
+    return record
+
+
+def _request_for(record: SnapshotRecord) -> GetSnapshot:
+    if record.restore is not None:
+        return GetSnapshot(restore=record.restore)
+    return GetSnapshot(key=record.key)
+
+
+class _Watch:
+    """Hands progress on, and says when to look at the record."""
+
+    def __init__(
+        self, requester: Requester, record: SnapshotRecord, on_progress: OnProgress | None
+    ) -> None:
+        self._connection = requester.connection
+        self._on_progress = on_progress
+        self._poll_seconds = _FIRST_POLL_SECONDS
+        self._told = False
+        self._ended = asyncio.Event()
+        made = record.restore or record.key.partition(":")[2]
+        subject = requester.full_subject(f"{PROGRESS_SUBJECT}.{made}")
+        self._sid = self._connection.route(subject, self._receive)
+
+    async def wait(self) -> None:
+        """Until it is time to look at the record."""
+        try:
+            async with asyncio.timeout(self._poll_seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+        self._ended.clear()
+        self._poll_seconds = min(self._poll_seconds * 1.5, _MAX_POLL_SECONDS)
+
+    def polled(self, record: SnapshotRecord) -> None:
+        """The record tells of progress too, where no message does."""
+        if self._on_progress is not None and (not self._told or record.state != "pending"):
+            self._on_progress(
+                SnapshotProgress(
+                    key=record.key,
+                    state=record.state,
+                    phase="",
+                    entries=record.entries,
+                    bytes=record.size,
+                    added=record.added,
+                    restore=record.restore,
+                )
+            )
+
+    def close(self) -> None:
+        self._connection.unroute(self._sid)
+
+    def _receive(self, message: Message) -> None:
+        progress = codec.decode_reply(message.data, SnapshotProgress)
+        if progress.state != "pending":
+            self._ended.set()
+        elif self._on_progress is not None:
+            self._told = True
+            self._on_progress(progress)

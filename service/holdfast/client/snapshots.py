@@ -1,0 +1,437 @@
+"""``client.snapshots``: archive, restore, list and read snapshots by asking the pool.
+
+async with await holdfast.connect() as hf:
+    record = await hf.snapshots.create("blog", labels={"reason": "upgrade"})
+    await hf.snapshots.restore(record.key, app="blog-copy")
+
+``create`` and ``restore`` have workers do it, on the node that has the app's directory;
+``create_from`` and ``restore_to`` do it here, with a directory of this machine.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holdfast.archive.restore_options import check_options
+from holdfast.client.partial_file import opened_target, write_to, write_whole
+from holdfast.client.requests import ATTEMPT_SECONDS
+from holdfast.client.snapshot_content import ContentDownload
+from holdfast.client.snapshot_paths import wire_path, wire_patterns, wire_time
+from holdfast.client.snapshot_wait import raise_failure, readable_root, wait_ended
+from holdfast.errors import NotFoundError
+from holdfast.protocol.snapshots import (
+    CREATE_SNAPSHOT,
+    DELETE_SNAPSHOT,
+    DIFF_SNAPSHOTS,
+    GET_SNAPSHOT,
+    LIST_FILES,
+    LIST_SNAPSHOTS,
+    PURGE_SNAPSHOTS,
+    RESTORE_SNAPSHOT,
+    VERIFY_SNAPSHOT,
+    CreateSnapshot,
+    DeleteSnapshot,
+    DiffSnapshots,
+    GetSnapshot,
+    ListFiles,
+    ListSnapshots,
+    PurgeSnapshots,
+    ReadFile,
+    RestoreSnapshot,
+    SnapshotRecord,
+    VerifySnapshot,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from datetime import datetime
+
+    from holdfast.client.partial_file import SupportsWrite
+    from holdfast.client.requests import Requester
+    from holdfast.client.snapshot_paths import AnyPath
+    from holdfast.client.snapshot_wait import OnProgress
+    from holdfast.client.sources import SupportsRead
+    from holdfast.protocol.operation import Operation
+    from holdfast.protocol.snapshots import (
+        FileEntry,
+        Mode,
+        SnapshotChange,
+        SnapshotVerified,
+        State,
+    )
+
+    OnBytes = Callable[[int, int | None], None]
+
+_LIST_PAGE: Final = 100
+_FILES_PAGE: Final = 1000
+_WAIT_SECONDS: Final = 5.0
+_WAIT_WITH_PROGRESS_SECONDS: Final = 0.5
+_VERIFY_SECONDS: Final = 120.0
+_PURGE_SECONDS: Final = 300.0
+
+
+class Snapshots:
+    """What a client can do with snapshots. A ``key`` is a record's: ``<app>:<id>``.
+
+    Besides what a method names, all raise InvalidError, ForbiddenError, RateLimitedError and
+    UnavailableError; those that change something also OutcomeUnknownError.
+    """
+
+    def __init__(self, requester: Requester) -> None:
+        """Made by the client."""
+        self._requester = requester
+
+    async def create(
+        self,
+        app: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        node: str | None = None,
+        exclude: Iterable[str] = (),
+        exclude_caches: bool = False,
+        one_file_system: bool = False,
+        skip_unreadable: bool = False,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> SnapshotRecord:
+        """Have the worker that has the directory of ``app`` archive it; the record.
+
+        ``exclude`` holds patterns in gitignore syntax. Without ``wait`` the record is that of a
+        snapshot which may still be ``pending``. Whoever stops waiting does not stop the worker.
+
+        Raises NotFoundError (no such app, or not on ``node``), QuotaExceededError, and whatever
+        else the snapshot failed of.
+        """
+        request = CreateSnapshot(
+            app=app,
+            labels=dict(labels or {}),
+            node=node,
+            exclude=wire_patterns(exclude),
+            exclude_caches=exclude_caches,
+            one_file_system=one_file_system,
+            skip_unreadable=skip_unreadable,
+            wait_seconds=_first_wait(on_progress, wait=wait),
+        )
+        return await self._do(CREATE_SNAPSHOT, request, on_progress, wait=wait)
+
+    async def restore(
+        self,
+        key: str,
+        *,
+        app: str | None = None,
+        node: str | None = None,
+        paths: Iterable[str] = (),
+        mode: Mode = "new",
+        delete: bool = False,
+        dry_run: bool = False,
+        owner: str = "keep",
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> SnapshotRecord:
+        """Have a worker put a snapshot's files back, into its own app or ``app``; its record.
+
+        ``new`` refuses a directory that is there, ``replace`` exchanges it as a whole, ``merge``
+        writes into it, and with ``delete`` removes what the snapshot lacks. ``paths`` are paths
+        and globs, not with ``replace``. ``dry_run`` only fills the record's ``plan``. ``owner`` is
+        ``keep``, ``current`` or ``UID:GID``. A whole restore leaves out, and removes, a
+        ``.chowned`` at the top.
+
+        Raises InvalidError, NotFoundError, ConflictError (a directory that is there, a snapshot
+        that is not ``ok``), CorruptError, and whatever else the restore failed of.
+        """
+        patterns = wire_patterns(paths)
+        check_options(mode, patterns, delete=delete)
+        request = RestoreSnapshot(
+            key=key,
+            app=app,
+            node=node,
+            paths=patterns,
+            mode=mode,
+            delete=delete,
+            dry_run=dry_run,
+            owner=owner,
+            wait_seconds=_first_wait(on_progress, wait=wait),
+        )
+        return await self._do(RESTORE_SNAPSHOT, request, on_progress, wait=wait)
+
+    async def create_from(
+        self,
+        source: str | os.PathLike[str] | SupportsRead,
+        *,
+        app: str,
+        labels: Mapping[str, str] | None = None,
+        exclude: Iterable[str] = (),
+        exclude_caches: bool = False,
+        one_file_system: bool = False,
+        skip_unreadable: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> SnapshotRecord:
+        """Archive a directory of this machine, or a tar file or stream, as a snapshot of ``app``.
+
+        A tar may be compressed with gzip or zstd. Only what the pool does not have yet is sent;
+        memory is bounded. Nothing is visible until all of it is there.
+
+        Raises NotFoundError (no such directory), ForbiddenError (a file that may not be read,
+        unless ``skip_unreadable``), CorruptError and TooLargeError (of a tar), OSError,
+        QuotaExceededError.
+        """
+        # zstd and FastCDC are loaded by those who need them: every command starts faster.
+        from holdfast.client.snapshot_archive import (  # noqa: PLC0415
+            ArchiveOptions,
+            archive_here,
+        )
+
+        options = ArchiveOptions(
+            exclude=tuple(wire_patterns(exclude)),
+            exclude_caches=exclude_caches,
+            one_file_system=one_file_system,
+            skip_unreadable=skip_unreadable,
+        )
+        return await archive_here(
+            self._requester, source, app, dict(labels or {}), options, on_progress
+        )
+
+    async def restore_to(
+        self,
+        key: str,
+        target: str | os.PathLike[str],
+        *,
+        paths: Iterable[AnyPath] = (),
+        mode: Mode = "new",
+        delete: bool = False,
+        dry_run: bool = False,
+        owner: str = "keep",
+        on_progress: OnProgress | None = None,
+    ) -> SnapshotRecord:
+        """Put a snapshot's files into a directory of this machine. See ``restore``.
+
+        A ``.chowned`` is a file like any other here. ``target`` may be ``.``, but not ``/``.
+        The record is made up here: no worker has one. Every byte is checked before it is written.
+        Raises as ``restore``, and OSError.
+        """
+        from holdfast.client.snapshot_unpack import RestoreHere, restore_here  # noqa: PLC0415
+
+        wanted = RestoreHere(
+            paths=tuple(paths), mode=mode, delete=delete, dry_run=dry_run, owner=owner
+        )
+        check_options(mode, wanted.paths, delete=delete)
+        record = await self.get(key)
+        return await restore_here(self._requester, record, target, wanted, on_progress)
+
+    async def list(
+        self,
+        *,
+        app: str | None = None,
+        apps: Iterable[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        state: State | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> AsyncIterator[SnapshotRecord]:
+        """Snapshots that meet all conditions, newest first. Times are RFC 3339 as text."""
+        request = ListSnapshots(
+            app=app,
+            apps=None if apps is None else [*apps],
+            labels=dict(labels or {}),
+            state=state,
+            since=wire_time(since),
+            until=wire_time(until),
+            limit=_LIST_PAGE,
+        )
+        async for page in self._pages(LIST_SNAPSHOTS, request):
+            for record in page.snapshots:
+                yield record
+
+    async def newest(self, app: str) -> SnapshotRecord:
+        """The newest snapshot of ``app`` that is ``ok``. Raises NotFoundError."""
+        request = ListSnapshots(app=app, state="ok", limit=1)
+        async for page in self._pages(LIST_SNAPSHOTS, request):
+            newest: SnapshotRecord | None = next(iter(page.snapshots), None)
+            if newest is not None:
+                return newest
+        msg = f"app {app} has no snapshot that is ok"
+        raise NotFoundError(msg)
+
+    async def get(self, key: str) -> SnapshotRecord:
+        """The record of a snapshot. Raises NotFoundError."""
+        return await self._requester.ask(GET_SNAPSHOT, GetSnapshot(key=key))
+
+    async def get_restore(self, restore: str) -> SnapshotRecord:
+        """The record of a restore, whose id its record's ``restore`` was. Raises NotFoundError."""
+        return await self._requester.ask(GET_SNAPSHOT, GetSnapshot(restore=restore))
+
+    async def files(self, key: str, path: AnyPath = "") -> AsyncIterator[FileEntry]:
+        """What a snapshot holds at and below ``path``, in path order. Raises NotFoundError."""
+        text, raw = wire_path(path)
+        request = ListFiles(key=key, path=text, path_bytes=raw, limit=_FILES_PAGE)
+        async for page in self._pages(LIST_FILES, request):
+            for entry in page.entries:
+                yield entry
+
+    async def diff(self, a: str, b: str) -> AsyncIterator[SnapshotChange]:
+        """What changed from snapshot ``a`` to ``b``, in path order. Raises NotFoundError."""
+        request = DiffSnapshots(a=a, b=b, limit=_FILES_PAGE)
+        async for page in self._pages(DIFF_SNAPSHOTS, request):
+            for change in page.changes:
+                yield change
+
+    async def read(
+        self, key: str, path: AnyPath, *, offset: int = 0, length: int | None = None
+    ) -> bytes:
+        """The bytes of a file in a snapshot, or a range of them; past its end there are none.
+
+        Raises NotFoundError, CorruptError.
+        """
+        stream = self.stream(key, path, offset=offset, length=length)
+        async with aclosing(_generator(stream)) as incoming:
+            return b"".join([piece async for piece in incoming])
+
+    def stream(
+        self,
+        key: str,
+        path: AnyPath,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: OnBytes | None = None,
+    ) -> AsyncIterator[memoryview]:
+        """As ``read``, piece by piece, in bounded memory."""
+        text, raw = wire_path(path)
+        request = ReadFile(key=key, path=text, path_bytes=raw, offset=offset, length=length)
+        return self._content(request, progress)
+
+    async def read_to(
+        self,
+        key: str,
+        path: AnyPath,
+        target: str | os.PathLike[str] | SupportsWrite,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: OnBytes | None = None,
+    ) -> int:
+        """Write a file of a snapshot, or a range, to a path or file object; how many bytes.
+
+        A path appears only when all bytes are there. Raises as ``read``, and OSError.
+        """
+        stream = self.stream(key, path, offset=offset, length=length, progress=progress)
+        async with aclosing(_generator(stream)) as incoming:
+            return await write_to(target, incoming)
+
+    async def export(
+        self,
+        key: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        progress: OnBytes | None = None,
+    ) -> AsyncIterator[memoryview]:
+        """A snapshot as a plain ``.tar.zst``, or a range of its bytes, which never change.
+
+        It is put together here, of packs that the store sends straight to this connection.
+        Raises NotFoundError, ConflictError (not ``ok``), CorruptError.
+        """
+        from holdfast.client.snapshot_export import export_here  # noqa: PLC0415  (loads zstd)
+
+        root = readable_root(await self.get(key))
+        stream = export_here(self._requester, root, offset=offset, length=length, progress=progress)
+        async with aclosing(_generator(stream)) as incoming:
+            async for piece in incoming:
+                yield piece
+
+    async def export_to(
+        self,
+        key: str,
+        target: str | os.PathLike[str] | SupportsWrite,
+        *,
+        progress: OnBytes | None = None,
+    ) -> int:
+        """Write a snapshot as a ``.tar.zst`` to a path or file object; how many bytes.
+
+        A path appears only when all bytes are there. Raises as ``export``, and OSError.
+        """
+        from holdfast.client.snapshot_export import export_into  # noqa: PLC0415  (loads zstd)
+
+        root = readable_root(await self.get(key))
+        with opened_target(target) as file:
+            return await export_into(
+                self._requester, root, lambda piece: write_whole(file, piece), progress
+            )
+
+    async def verify(self, key: str) -> AsyncIterator[SnapshotVerified]:
+        """Have workers read back all that a snapshot needs, a part at a time.
+
+        Damage is in what comes, it is not raised. Raises NotFoundError.
+        """
+        request = VerifySnapshot(key=key)
+        while True:
+            report = await self._requester.ask(
+                VERIFY_SNAPSHOT,
+                request,
+                timeout_seconds=_VERIFY_SECONDS,
+                attempt_seconds=_VERIFY_SECONDS,
+            )
+            yield report
+            if report.cursor is None:
+                return
+            request = msgspec.structs.replace(request, cursor=report.cursor)
+
+    async def delete(self, key: str) -> bool:
+        """Forget a snapshot; False when it was not there. What others share with it stays."""
+        return (await self._requester.ask(DELETE_SNAPSHOT, DeleteSnapshot(key=key))).deleted
+
+    async def purge(self, app: str) -> int:
+        """Forget all snapshots of ``app``; how many there were."""
+        reply = await self._requester.ask(
+            PURGE_SNAPSHOTS, PurgeSnapshots(app=app), timeout_seconds=_PURGE_SECONDS
+        )
+        return reply.deleted
+
+    async def _do(
+        self,
+        operation: Operation[Any, SnapshotRecord],
+        request: CreateSnapshot | RestoreSnapshot,
+        on_progress: OnProgress | None,
+        *,
+        wait: bool,
+    ) -> SnapshotRecord:
+        record = await self._requester.ask(
+            operation, request, attempt_seconds=request.wait_seconds + ATTEMPT_SECONDS
+        )
+        if wait:
+            return await wait_ended(self._requester, record, on_progress)
+        raise_failure(record)
+        return record
+
+    async def _content(
+        self, request: ReadFile, progress: OnBytes | None
+    ) -> AsyncIterator[memoryview]:
+        download = ContentDownload(self._requester, request)
+        async with aclosing(_generator(download.stream(progress))) as incoming:
+            async for piece in incoming:
+                yield piece
+
+    async def _pages(self, operation: Operation[Any, Any], request: Any) -> AsyncIterator[Any]:
+        """Every page, asked for when the one before has been used."""
+        while True:
+            page = await self._requester.ask(operation, request)
+            yield page
+            if page.cursor is None:
+                return
+            request = msgspec.structs.replace(request, cursor=page.cursor)
+
+
+def _first_wait(on_progress: OnProgress | None, *, wait: bool) -> float:
+    """How long a worker is to hold its answer back, in seconds."""
+    if not wait:
+        return 0.0
+    return _WAIT_SECONDS if on_progress is None else _WAIT_WITH_PROGRESS_SECONDS
+
+
+def _generator(iterator: AsyncIterator[memoryview]) -> Any:
+    """``iterator``, known to be a generator, so that it can be closed in time."""
+    return iterator

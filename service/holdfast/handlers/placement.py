@@ -1,0 +1,138 @@
+"""Which node answers what only one node can do: archive an app, write to its directory.
+
+That nobody says yes is not a no: a node may be restarting or slow. Only what was said counts, so
+that a request that might be answered a moment later is not refused for good, and no second copy of
+an app is made because the first one's node was silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from holdfast.domain.names import check_app
+from holdfast.errors import NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from holdfast.repository.apps import Apps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What workers with a directory of apps said, each naming its node.
+
+    ``yes`` is the first that did; the others are complete only without it. ``unsure`` are those
+    whose directory of apps does not tell.
+    """
+
+    yes: str | None = None
+    no: frozenset[str] = frozenset()
+    unsure: frozenset[str] = frozenset()
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody said anything."""
+        return self.yes is not None or bool(self.no or self.unsure)
+
+
+class Peers(Protocol):
+    """The other workers of the pool, and this one as they see it."""
+
+    async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
+        """Who has ``app``, if given, among the workers of ``node``, if given, that have apps?"""
+
+
+class Placement:
+    """Decides, asking the pool where this worker's apps do not tell."""
+
+    def __init__(self, apps: Apps, peers: Peers, *, node: str) -> None:
+        """``apps`` and ``node`` are this worker's."""
+        self._apps = apps
+        self._peers = peers
+        self._node = node
+
+    async def node_of_app(self, app: str, node: str | None) -> str | None:
+        """The node to which a request for ``app`` goes on; None: it is for this worker.
+
+        Raises InvalidError, NotFoundError (all that answer said no), UnavailableError (nobody
+        answers, of ``node`` if given, or one cannot tell).
+        """
+        check_app(app)
+        mine = await self._look(app) if node in {None, self._node} else Answers()
+        if mine.yes is not None:
+            return None
+        found = await self._peers.ask(app=app, node=node)
+        if found.yes is not None:
+            return found.yes
+        _check_sure(app, mine.unsure | found.unsure)
+        if not mine.no | found.no:
+            raise UnavailableError(_NOBODY if node is None else _nobody_on(node))
+        where = "that answers has" if node is None else f"of {node} has"
+        msg = f"no worker {where} an app {app!r}"
+        raise NotFoundError(msg)
+
+    async def node_for_restore(self, app: str, node: str | None, made_on: str) -> str | None:
+        """The node where to restore ``app``: that asked for, or where it is, or where it was.
+
+        ``made_on`` is where the snapshot was made, or empty: then this node does, or any.
+        None: this one. Raises InvalidError, UnavailableError rather than take another.
+        """
+        if node is not None:
+            return await self._answering(node)
+        mine = await self._look(app)
+        if mine.yes is not None:
+            return None
+        found = await self._peers.ask(app=app)
+        if found.yes is not None:
+            return found.yes
+        _check_sure(app, mine.unsure | found.unsure)
+        if made_on:
+            return await self._where_it_was(made_on, found)
+        if self._apps.root is not None:
+            return None
+        if not found.no:
+            raise UnavailableError(_NOBODY)
+        return min(found.no)
+
+    async def _where_it_was(self, made_on: str, found: Answers) -> str | None:
+        if made_on in found.no and made_on != self._node:
+            return made_on
+        try:
+            return await self._answering(made_on)
+        except UnavailableError as error:
+            msg = (
+                f"the snapshot was made on {made_on}, which does not answer: "
+                "say with `node` where to restore it, or try again"
+            )
+            raise UnavailableError(msg) from error
+
+    async def _answering(self, node: str) -> str | None:
+        """``node``, or None if it is this one. Raises UnavailableError when it does not answer."""
+        if node == self._node and self._apps.root is not None:
+            return None
+        if not (await self._peers.ask(node=node)).any:
+            raise UnavailableError(_nobody_on(node))
+        return node
+
+    async def _look(self, app: str) -> Answers:
+        """What this worker itself says. Raises InvalidError."""
+        me = frozenset({self._node})
+        try:
+            if await self._apps.look_for(app):
+                return Answers(yes=self._node)
+        except UnavailableError:
+            return Answers(unsure=me)
+        return Answers(no=me) if self._apps.root is not None else Answers()
+
+
+_NOBODY: Final = "no worker with a directory of apps answers"
+
+
+def _nobody_on(node: str) -> str:
+    return f"no worker with apps answers for the node {node}"
+
+
+def _check_sure(app: str, unsure: frozenset[str]) -> None:
+    if unsure:
+        msg = f"{min(unsure)} cannot tell now whether it has an app {app!r}"
+        raise UnavailableError(msg)

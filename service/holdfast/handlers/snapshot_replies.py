@@ -1,0 +1,226 @@
+"""Stored records and entries of snapshots as messages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from holdfast.domain.entries import Entry, Kind
+from holdfast.handlers.paths import wire_path
+from holdfast.protocol.snapshots import (
+    DamagedPack,
+    EntryKind,
+    FileEntry,
+    SnapshotChange,
+    SnapshotRecord,
+    SnapshotVerified,
+    SnapshotWarning,
+)
+from holdfast.repository.snapshot_record import StoredRestore, StoredSnapshot, Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.archive.diff import Change
+    from holdfast.archive.verify import Verified
+    from holdfast.domain.digest import Digest
+    from holdfast.protocol.message import Reply
+    from holdfast.repository.snapshot_record import Planned
+
+ReplyT = TypeVar("ReplyT", bound="Reply")
+
+PAGE_OVERHEAD_BYTES: Final = 1024
+"""What a page takes beside its rows."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS: Final[dict[Kind, EntryKind]] = {
+    Kind.FILE: "file",
+    Kind.DIRECTORY: "directory",
+    Kind.SYMLINK: "symlink",
+    Kind.HARDLINK: "hardlink",
+}
+_NS: Final = 1_000_000_000
+_FIRST_NS: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * _NS
+_LAST_NS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * _NS
+
+
+def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> SnapshotRecord:
+    """The record of a snapshot. Its root is told only when it can be read."""
+    totals = record.totals
+    clients = record.state == "pending" and not record.lease.owner
+    return SnapshotRecord(
+        key=str(record.key),
+        app=record.app,
+        state=record.state,
+        created_at=wire_time(record.created_at),
+        node=record.node,
+        labels=record.labels,
+        finished_at=_optional_time(record.finished_at),
+        entries=totals.entries,
+        files=totals.files,
+        size=totals.size,
+        archive_size=totals.archive_size,
+        added=totals.added,
+        digest=record.digest if record.state == "ok" else None,
+        parent=record.parent,
+        parent_digest=record.parent_digest,
+        warnings=_warnings(record.warnings),
+        warning_count=record.warning_count,
+        code=record.code,
+        reason=record.reason,
+        missing=list(missing),
+        lease_seconds=record.lease.seconds if clients else None,
+    )
+
+
+def restore_reply(record: StoredRestore) -> SnapshotRecord:
+    """The record of a restore."""
+    totals = record.totals
+    return SnapshotRecord(
+        key=record.snapshot,
+        app=record.app,
+        state=record.state,
+        created_at=wire_time(record.created_at),
+        node=record.node,
+        finished_at=_optional_time(record.finished_at),
+        entries=totals.entries,
+        files=totals.files,
+        size=totals.size,
+        digest=record.digest,
+        warnings=_warnings(record.warnings),
+        warning_count=record.warning_count,
+        code=record.code,
+        reason=record.reason,
+        restore=record.id,
+        mode=record.mode,
+        removed=totals.removed,
+        dry_run=record.dry_run,
+        plan=[_planned(line) for line in record.plan],
+        plan_count=record.plan_count,
+    )
+
+
+def entry_reply(entry: Entry) -> FileEntry:
+    """One entry of a snapshot."""
+    path, path_bytes = wire_path(entry.path)
+    target, target_bytes = (None, None) if not entry.target else wire_path(entry.target)
+    return FileEntry(
+        path=path,
+        path_bytes=path_bytes,
+        kind=_KINDS[entry.kind],
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime=nanosecond_time(entry.mtime_ns),
+        size=entry.size,
+        target=target,
+        target_bytes=target_bytes,
+        xattrs={name.decode(errors="replace"): value for name, value in entry.xattrs},
+    )
+
+
+def change_reply(change: Change) -> SnapshotChange:
+    """One difference between two snapshots."""
+    path, path_bytes = wire_path(change.path)
+    last = change.after or change.before
+    return SnapshotChange(
+        path=path,
+        path_bytes=path_bytes,
+        change=change.change.value,
+        kind=_KINDS[last.kind] if last is not None else None,
+        size_before=change.before.size if change.before is not None else None,
+        size_after=change.after.size if change.after is not None else None,
+    )
+
+
+def verified_reply(
+    found: Sequence[Verified], cursor: str | None, max_bytes: int
+) -> SnapshotVerified:
+    """What reading a snapshot back has shown. Damage that has no room is only counted."""
+    damaged = [
+        DamagedPack(
+            digest=pack.pack,
+            code=pack.code,
+            detail=pack.detail,
+            paths=[wire_path(path)[0] for path in pack.paths],
+        )
+        for part in found
+        for pack in part.damaged
+    ]
+    return SnapshotVerified(
+        packs=sum(part.packs for part in found),
+        frames=sum(part.frames for part in found),
+        bytes=sum(part.bytes for part in found),
+        damaged=fitting(damaged, max_bytes),
+        damaged_count=sum(part.damaged_count for part in found),
+        cursor=cursor,
+    )
+
+
+def stored_warning(warning: SnapshotWarning) -> Warned:
+    """A warning that a client sends along."""
+    path = warning.path.encode(errors="replace")
+    if warning.path_bytes is not None:
+        path = warning.path_bytes
+    return Warned(kind=warning.kind[:32], path=path[:4096], detail=warning.detail[:512])
+
+
+def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:
+    """The first of ``rows`` that fit a message of ``max_bytes``; one at least."""
+    left = max_bytes - PAGE_OVERHEAD_BYTES
+    for count, row in enumerate(rows):
+        left -= len(msgspec.json.encode(row)) + 1
+        if left < 0 and count:
+            return list(rows[:count])
+    return list(rows)
+
+
+def wire_time(text: str) -> str:
+    """A time as it is stored, as the wire has it."""
+    return text.replace("+00:00", "Z")
+
+
+def nanosecond_time(mtime_ns: int) -> str:
+    """RFC 3339 with nanoseconds; years before 1 or after 9999 become the nearest there is."""
+    seconds, nanoseconds = divmod(max(min(mtime_ns, _LAST_NS), _FIRST_NS), _NS)
+    at = _EPOCH + timedelta(seconds=seconds)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z".rjust(30, "0")
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time of a request; None where it is none."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _optional_time(text: str | None) -> str | None:
+    return wire_time(text) if text is not None else None
+
+
+def _warnings(warnings: Sequence[Warned]) -> list[SnapshotWarning]:
+    shown = []
+    for warning in warnings:
+        path, path_bytes = wire_path(warning.path)
+        shown.append(
+            SnapshotWarning(
+                kind=warning.kind, path=path, path_bytes=path_bytes, detail=warning.detail
+            )
+        )
+    return shown
+
+
+def _planned(line: Planned) -> SnapshotChange:
+    path, path_bytes = wire_path(line.path)
+    return SnapshotChange(
+        path=path,
+        path_bytes=path_bytes,
+        change=line.change,
+        kind=_KINDS[Kind(line.kind)] if line.kind is not None else None,
+        size_before=line.size_before,
+        size_after=line.size_after,
+    )

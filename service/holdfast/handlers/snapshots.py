@@ -1,0 +1,334 @@
+"""``snapshot.*``: requests to repository calls, results to replies.
+
+What only one node can do (archive an app, write to its directory) is done here if that is this
+node, and otherwise forwarded to the one that can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.archive.walk import WalkOptions
+from holdfast.domain.digest import Digest
+from holdfast.domain.names import SnapshotKey, id_floor
+from holdfast.errors import InvalidError
+from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
+from holdfast.handlers.paths import requested_path
+from holdfast.handlers.snapshot_replies import (
+    change_reply,
+    entry_reply,
+    fitting,
+    parse_time,
+    restore_reply,
+    snapshot_reply,
+    stored_warning,
+    verified_reply,
+)
+from holdfast.protocol.snapshots import (
+    BEGIN_SNAPSHOT,
+    COMMIT_SNAPSHOT,
+    CREATE_SNAPSHOT,
+    DELETE_SNAPSHOT,
+    DIFF_SNAPSHOTS,
+    EXPORT_SNAPSHOT,
+    GET_SNAPSHOT,
+    LIST_FILES,
+    LIST_SNAPSHOTS,
+    PURGE_SNAPSHOTS,
+    READ_FILE,
+    RESTORE_SNAPSHOT,
+    VERIFY_SNAPSHOT,
+    BeginSnapshot,
+    CommitSnapshot,
+    ContentHead,
+    CreateSnapshot,
+    DeleteSnapshot,
+    DiffPage,
+    DiffSnapshots,
+    ExportSnapshot,
+    FilePage,
+    GetSnapshot,
+    ListFiles,
+    ListSnapshots,
+    PurgeSnapshots,
+    ReadFile,
+    RestoreSnapshot,
+    SnapshotDeleted,
+    SnapshotPage,
+    SnapshotRecord,
+    SnapshotsPurged,
+    SnapshotVerified,
+    VerifySnapshot,
+)
+from holdfast.repository.restores import RestoreRequest
+from holdfast.repository.snapshot_content import MAX_WAIT_SECONDS
+from holdfast.repository.snapshot_cursors import cursor_after_entry
+from holdfast.repository.snapshot_listing import Wanted, cursor_after
+
+if TYPE_CHECKING:
+    from holdfast.handlers.placement import Placement
+    from holdfast.repository.archives import Archives
+    from holdfast.repository.restores import Restores
+    from holdfast.repository.snapshot_content import Content
+    from holdfast.repository.snapshot_listing import SnapshotListing
+    from holdfast.repository.snapshot_reads import SnapshotReads
+    from holdfast.repository.snapshots import Snapshots
+
+WAIT_MARGIN_SECONDS: Final = 1.0
+"""Of the caller's time, what is kept for the answer on its way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotServices:
+    """What the handlers call."""
+
+    snapshots: Snapshots
+    listing: SnapshotListing
+    reads: SnapshotReads
+    archives: Archives
+    restores: Restores
+    placement: Placement
+
+
+class SnapshotHandlers:
+    """Answers ``snapshot.*``."""
+
+    def __init__(self, services: SnapshotServices, *, lease_seconds: float) -> None:
+        """``lease_seconds`` is what a client that makes a snapshot may be silent for."""
+        self._snapshots = services.snapshots
+        self._listing = services.listing
+        self._reads = services.reads
+        self._archives = services.archives
+        self._restores = services.restores
+        self._placement = services.placement
+        self._lease_seconds = lease_seconds
+
+    # --- what belongs to a node ---
+
+    async def create(self, request: CreateSnapshot, call: Call) -> SnapshotRecord | Forward:
+        """``snapshot.create``."""
+        if not call.forwarded:
+            node = await self._placement.node_of_app(request.app, request.node)
+            if node is not None:
+                return Forward(node)
+        options = WalkOptions(
+            exclude=tuple(request.exclude),
+            exclude_caches=request.exclude_caches,
+            one_file_system=request.one_file_system,
+            unreadable="skip" if request.skip_unreadable else "fail",
+        )
+        record = await self._archives.create(
+            request.app,
+            request.labels,
+            options,
+            op_id=call.op_id,
+            wait_seconds=_wait(request.wait_seconds, call),
+        )
+        return snapshot_reply(record)
+
+    async def restore(self, request: RestoreSnapshot, call: Call) -> SnapshotRecord | Forward:
+        """``snapshot.restore``."""
+        key = SnapshotKey.parse(request.key)
+        record, root = await self._snapshots.get_readable(key)
+        app = request.app or key.app
+        if not call.forwarded:
+            node = await self._placement.node_for_restore(app, request.node, record.node)
+            if node is not None:
+                return Forward(node)
+        restored = await self._restores.restore(
+            RestoreRequest(
+                snapshot=key,
+                root=root,
+                app=app,
+                mode=request.mode,
+                paths=tuple(request.paths),
+                delete=request.delete,
+                dry_run=request.dry_run,
+                owner=request.owner,
+            ),
+            op_id=call.op_id,
+            wait_seconds=_wait(request.wait_seconds, call),
+        )
+        return restore_reply(restored)
+
+    # --- records ---
+
+    async def list_snapshots(self, request: ListSnapshots, call: Call) -> SnapshotPage:
+        """``snapshot.list``."""
+        del call
+        apps = request.apps
+        if request.app is not None:
+            apps = [request.app] if apps is None or request.app in apps else []
+        wanted = Wanted(
+            apps=apps,
+            labels=request.labels,
+            state=request.state,
+            since=_floor(request.since, "since"),
+            until=_floor(request.until, "until"),
+        )
+        page = await self._listing.page(wanted, cursor=request.cursor, limit=request.limit)
+        replies = [snapshot_reply(record) for record in page.snapshots]
+        shown = fitting(replies, self._reads.max_inline_bytes)
+        cursor = page.cursor
+        if len(shown) < len(replies):
+            cursor = cursor_after(page.snapshots[len(shown) - 1].key)
+        return SnapshotPage(snapshots=shown, cursor=cursor)
+
+    async def get(self, request: GetSnapshot, call: Call) -> SnapshotRecord:
+        """``snapshot.get``."""
+        del call
+        if request.restore is not None and request.key is None:
+            return restore_reply(await self._snapshots.get_restore(request.restore))
+        if request.key is not None and request.restore is None:
+            return snapshot_reply(await self._snapshots.get(SnapshotKey.parse(request.key)))
+        msg = "give the key of a snapshot or the id of a restore"
+        raise InvalidError(msg)
+
+    async def delete(self, request: DeleteSnapshot, call: Call) -> SnapshotDeleted:
+        """``snapshot.delete``."""
+        key = SnapshotKey.parse(request.key)
+        return SnapshotDeleted(deleted=await self._snapshots.delete(key, call.op_id))
+
+    async def purge(self, request: PurgeSnapshots, call: Call) -> SnapshotsPurged:
+        """``snapshot.purge``."""
+        del call
+        return SnapshotsPurged(deleted=await self._snapshots.purge(request.app))
+
+    async def begin(self, request: BeginSnapshot, call: Call) -> SnapshotRecord:
+        """``snapshot.begin``."""
+        if request.key is not None:
+            key = SnapshotKey.parse(request.key)
+            if request.app not in {None, key.app} or request.labels:
+                msg = "a snapshot's app and labels are given when it is begun, and stay"
+                raise InvalidError(msg)
+            return snapshot_reply(await self._snapshots.renew(key))
+        if request.app is None:
+            msg = "give the app to begin a snapshot of, or the key of one to go on with"
+            raise InvalidError(msg)
+        begun = await self._snapshots.begin(
+            request.app, request.labels, self._lease_seconds, call.op_id
+        )
+        return snapshot_reply(begun)
+
+    async def commit(self, request: CommitSnapshot, call: Call) -> SnapshotRecord:
+        """``snapshot.commit``."""
+        del call
+        committed = await self._snapshots.commit(
+            SnapshotKey.parse(request.key),
+            Digest(request.digest),
+            added=request.added,
+            warnings=tuple(stored_warning(warning) for warning in request.warnings),
+            warning_count=request.warning_count,
+        )
+        return snapshot_reply(committed.record, committed.missing)
+
+    # --- what is in a snapshot ---
+
+    async def files(self, request: ListFiles, call: Call) -> FilePage:
+        """``snapshot.files``."""
+        under = requested_path(request.path, request.path_bytes)
+        _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
+        found, more = await self._reads.files(
+            root, under, request.cursor, request.limit, call.has_time
+        )
+        entries = [entry_reply(located.entry) for located in found]
+        shown = fitting(entries, self._reads.max_inline_bytes)
+        more = more or len(shown) < len(entries)
+        cursor = cursor_after_entry(root, found[len(shown) - 1]) if more else None
+        return FilePage(entries=shown, cursor=cursor)
+
+    async def diff(self, request: DiffSnapshots, call: Call) -> DiffPage:
+        """``snapshot.diff``."""
+        _, a = await self._snapshots.get_readable(SnapshotKey.parse(request.a))
+        _, b = await self._snapshots.get_readable(SnapshotKey.parse(request.b))
+        found, reached = await self._reads.changes(
+            a, b, request.cursor, request.limit, call.has_time
+        )
+        changes = [change_reply(change) for change in found]
+        shown = fitting(changes, self._reads.max_inline_bytes)
+        if len(shown) < len(changes):
+            reached = found[len(shown) - 1].path
+        if reached is None:
+            return DiffPage(changes=shown)
+        cursor = await self._reads.cursor_after_change(a, b, reached)
+        return DiffPage(changes=shown, cursor=cursor)
+
+    async def read(self, request: ReadFile, call: Call) -> BytesReply[ContentHead]:
+        """``snapshot.read``."""
+        path = requested_path(request.path, request.path_bytes)
+        _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
+        return _content(
+            await self._reads.read(
+                root,
+                path,
+                offset=request.offset,
+                length=request.length,
+                cursor=request.cursor,
+                wait_seconds=_wait(MAX_WAIT_SECONDS, call),
+            )
+        )
+
+    async def export(self, request: ExportSnapshot, call: Call) -> BytesReply[ContentHead]:
+        """``snapshot.export``."""
+        _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
+        return _content(
+            await self._reads.export(
+                root,
+                offset=request.offset,
+                length=request.length,
+                cursor=request.cursor,
+                wait_seconds=_wait(MAX_WAIT_SECONDS, call),
+            )
+        )
+
+    async def verify(self, request: VerifySnapshot, call: Call) -> SnapshotVerified:
+        """``snapshot.verify``."""
+        _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
+        found, cursor = await self._reads.verify(root, request.cursor, call.has_time)
+        return verified_reply(found, cursor, self._reads.max_inline_bytes)
+
+    def endpoints(self) -> tuple[AnyEndpoint, ...]:
+        """Which method answers which operation."""
+        return (
+            Endpoint(CREATE_SNAPSHOT, self.create, local=True),
+            Endpoint(RESTORE_SNAPSHOT, self.restore, local=True),
+            Endpoint(LIST_SNAPSHOTS, self.list_snapshots),
+            Endpoint(GET_SNAPSHOT, self.get),
+            Endpoint(LIST_FILES, self.files),
+            Endpoint(DIFF_SNAPSHOTS, self.diff),
+            Endpoint(READ_FILE, self.read),
+            Endpoint(EXPORT_SNAPSHOT, self.export),
+            Endpoint(VERIFY_SNAPSHOT, self.verify),
+            Endpoint(DELETE_SNAPSHOT, self.delete),
+            Endpoint(PURGE_SNAPSHOTS, self.purge),
+            Endpoint(BEGIN_SNAPSHOT, self.begin),
+            Endpoint(COMMIT_SNAPSHOT, self.commit),
+        )
+
+
+def _content(content: Content) -> BytesReply[ContentHead]:
+    head = ContentHead(
+        size=content.size,
+        offset=content.span.start,
+        length=content.span.length,
+        type=content.type,
+        parts=content.parts,
+        skip=0 if content.parts is not None else None,
+        cursor=content.cursor,
+    )
+    return BytesReply(head=head, data=content.data, pieces=content.pieces)
+
+
+def _wait(seconds: float, call: Call) -> float:
+    return max(min(seconds, call.seconds_left() - WAIT_MARGIN_SECONDS), 0.0)
+
+
+def _floor(text: str | None, name: str) -> str | None:
+    if text is None:
+        return None
+    at = parse_time(text)
+    if at is None:
+        msg = f"{name} is a time as in RFC 3339"
+        raise InvalidError(msg)
+    return id_floor(at)

@@ -1,0 +1,471 @@
+"""``snapshot.*``: the messages and the table of operations.
+
+A path on the wire is text. Names in a file system are bytes: where a path is not UTF-8, its text
+has U+FFFD in place of what is not, and ``path_bytes`` beside it holds the exact bytes (base64 in
+JSON). A request may give either.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, field
+
+from holdfast.domain.limits import MAX_LABELS
+from holdfast.protocol import headers
+from holdfast.protocol.message import (
+    Reply,
+    Request,
+    WireCount,
+    WireCursor,
+    WireDigest,
+    WireLimit,
+    WireSize,
+    WireTime,
+    WireType,
+)
+from holdfast.protocol.operation import AnyOperation, Body, Operation
+
+_UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_NAME: Final = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
+
+WireApp = Annotated[
+    str,
+    Meta(
+        pattern=f"^{_NAME}$(?!\n)",
+        min_length=1,
+        max_length=128,
+        description="Name of an app: of A-Z a-z 0-9 . _ -, no dot in front.",
+    ),
+]
+WireNode = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$(?!\n)", min_length=1, max_length=128)
+]
+WireKey = Annotated[
+    str,
+    Meta(
+        pattern=f"^{_NAME}:{_UUID}$(?!\n)",
+        max_length=165,
+        description="Key of a snapshot: its app, a colon, a UUID (version 7).",
+    ),
+]
+WireRestore = Annotated[
+    str, Meta(pattern=f"^{_UUID}$(?!\n)", max_length=36, description="Id of a restore.")
+]
+WireLabelKey = Annotated[str, Meta(pattern=f"^{_NAME}$(?!\n)", min_length=1, max_length=128)]
+WireLabelValue = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+$(?!\n)",
+        description="Text without control characters, at most 256 characters.",
+    ),
+]
+WireLabels = Annotated[dict[WireLabelKey, WireLabelValue], Meta(max_length=MAX_LABELS)]
+WirePath = Annotated[
+    str, Meta(max_length=4096, description="Relative to the app's directory; '' is that itself.")
+]
+WirePathBytes = Annotated[
+    bytes,
+    Meta(
+        max_length=4096,
+        description="The exact bytes of a path.",
+        extra_json_schema={
+            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$(?!\n)"
+        },
+    ),
+]
+WirePattern = Annotated[str, Meta(min_length=1, max_length=4096)]
+WireWait = Annotated[float, Meta(ge=0, le=600, description="Seconds.")]
+WireSeconds = Annotated[float, Meta(ge=0, le=86400, description="Seconds.")]
+
+State = Literal["pending", "ok", "failure"]
+Mode = Literal["new", "replace", "merge"]
+EntryKind = Literal["file", "directory", "symlink", "hardlink"]
+ChangeKind = Literal["added", "removed", "modified", "metadata"]
+
+MAX_APPS_PER_LIST: Final = 256
+MAX_PATTERNS: Final = 1024
+
+
+class CreateSnapshot(Request, frozen=True, kw_only=True):
+    """Archive the directory of ``app`` on the node that has it, or on ``node``.
+
+    ``exclude`` holds patterns in gitignore syntax. What is not done after ``wait_seconds`` is
+    answered ``pending`` and goes on.
+    """
+
+    app: WireApp
+    labels: WireLabels = field(default_factory=dict)
+    node: WireNode | None = None
+    exclude: Annotated[list[WirePattern], Meta(max_length=MAX_PATTERNS)] = field(
+        default_factory=list
+    )
+    exclude_caches: bool = False
+    one_file_system: bool = False
+    skip_unreadable: bool = False
+    wait_seconds: WireWait = 10.0
+
+
+class SnapshotWarning(Reply, frozen=True, kw_only=True):
+    """Something that is not in the snapshot, or not as it was: ``kind`` says why."""
+
+    kind: str
+    path: str
+    path_bytes: WirePathBytes | None = None
+    detail: str = ""
+
+
+class SnapshotRecord(Reply, frozen=True, kw_only=True):
+    """A snapshot; or a restore of one, when ``restore`` (its id) is there.
+
+    A restore's ``key`` is the snapshot it restores, ``app`` where to. Readable only when ``ok``.
+    ``size`` is bytes of file content, ``archive_size`` that of the ``.tar.zst``, ``added`` the
+    bytes that this one put into the store. ``digest`` is its root's. ``warnings`` are the first
+    of ``warning_count``. A ``failure`` has a ``reason``. ``plan`` is what a dry run would do:
+    the first of ``plan_count`` lines, those that remove something in front.
+    While its client makes it, ``lease_seconds`` is how long it may be silent.
+    """
+
+    key: WireKey
+    app: WireApp
+    state: State
+    created_at: WireTime
+    node: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    finished_at: WireTime | None = None
+    entries: WireCount = 0
+    files: WireCount = 0
+    size: WireSize = 0
+    archive_size: WireSize = 0
+    added: WireSize = 0
+    digest: WireDigest | None = None
+    parent: WireKey | None = None
+    parent_digest: WireDigest | None = None
+    warnings: list[SnapshotWarning] = field(default_factory=list)
+    warning_count: WireCount = 0
+    code: str | None = None
+    reason: str | None = None
+    restore: WireRestore | None = None
+    mode: Mode | None = None
+    removed: WireCount = 0
+    dry_run: bool = False
+    plan: list[SnapshotChange] = field(default_factory=list)
+    plan_count: WireCount = 0
+    missing: list[WireDigest] = field(default_factory=list)
+    lease_seconds: WireSeconds | None = None
+
+
+class RestoreSnapshot(Request, frozen=True, kw_only=True):
+    """Put a snapshot's files back, into its own app or into ``app``.
+
+    ``new`` refuses a directory that exists, ``replace`` exchanges it as a whole, ``merge`` writes
+    file by file into it; with ``delete`` it also removes what the snapshot lacks. ``paths`` are
+    paths or globs, not with ``replace``. ``dry_run`` only says what would be done.
+    """
+
+    key: WireKey
+    app: WireApp | None = None
+    node: WireNode | None = None
+    paths: Annotated[list[WirePattern], Meta(max_length=MAX_PATTERNS)] = field(default_factory=list)
+    mode: Mode = "new"
+    delete: bool = False
+    dry_run: bool = False
+    owner: Annotated[str, Meta(pattern=r"^(keep|current|[0-9]{1,10}:[0-9]{1,10})$(?!\n)")] = "keep"
+    wait_seconds: WireWait = 10.0
+
+
+class ListSnapshots(Request, frozen=True, kw_only=True):
+    """A page of snapshots, newest first. All conditions must hold, and all labels match.
+
+    ``since`` is the earliest time of creation that is listed, ``until`` the earliest that is not;
+    both to the millisecond.
+    """
+
+    app: WireApp | None = None
+    apps: Annotated[list[WireApp], Meta(max_length=MAX_APPS_PER_LIST)] | None = None
+    labels: WireLabels = field(default_factory=dict)
+    state: State | None = None
+    since: WireTime | None = None
+    until: WireTime | None = None
+    cursor: WireCursor | None = None
+    limit: WireLimit = 100
+
+
+class SnapshotPage(Reply, frozen=True, kw_only=True):
+    """``cursor`` is there while more may follow."""
+
+    snapshots: list[SnapshotRecord]
+    cursor: WireCursor | None = None
+
+
+class GetSnapshot(Request, frozen=True, kw_only=True):
+    """The record of the snapshot ``key``, or of the restore ``restore``: one of the two."""
+
+    key: WireKey | None = None
+    restore: WireRestore | None = None
+
+
+class DeleteSnapshot(Request, frozen=True, kw_only=True):
+    """Forget a snapshot. What others share with it stays."""
+
+    key: WireKey
+
+
+class SnapshotDeleted(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """``deleted`` is False when there was nothing to delete."""
+
+    deleted: bool
+
+
+class PurgeSnapshots(Request, frozen=True, kw_only=True):
+    """Forget all snapshots of an app."""
+
+    app: WireApp
+
+
+class SnapshotsPurged(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """How many were forgotten."""
+
+    deleted: WireCount
+
+
+class ListFiles(Request, frozen=True, kw_only=True):
+    """What a snapshot holds at and below ``path``, in path order."""
+
+    key: WireKey
+    path: WirePath = ""
+    path_bytes: WirePathBytes | None = None
+    cursor: WireCursor | None = None
+    limit: WireLimit = 1000
+
+
+class FileEntry(Reply, frozen=True, kw_only=True):
+    """One entry. ``mode`` holds the permission bits, ``mtime`` has nanoseconds.
+
+    ``target`` is a symlink's text, or a hard link's first path.
+    """
+
+    path: str
+    kind: EntryKind
+    mode: WireCount
+    uid: WireCount
+    gid: WireCount
+    mtime: WireTime
+    size: WireSize = 0
+    path_bytes: bytes | None = None
+    target: str | None = None
+    target_bytes: bytes | None = None
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+class FilePage(Reply, frozen=True, kw_only=True):
+    """``cursor`` is there while more may follow."""
+
+    entries: list[FileEntry]
+    cursor: WireCursor | None = None
+
+
+class DiffSnapshots(Request, frozen=True, kw_only=True):
+    """What changed from snapshot ``a`` to snapshot ``b``."""
+
+    a: WireKey
+    b: WireKey
+    cursor: WireCursor | None = None
+    limit: WireLimit = 1000
+
+
+class SnapshotChange(Reply, frozen=True, kw_only=True):
+    """``modified``: other content or kind; ``metadata``: mode, owner, time, attributes only."""
+
+    path: str
+    change: ChangeKind
+    path_bytes: bytes | None = None
+    kind: EntryKind | None = None
+    size_before: WireSize | None = None
+    size_after: WireSize | None = None
+
+
+class DiffPage(Reply, frozen=True, kw_only=True):
+    """Changes in path order. ``cursor`` is there while more may follow."""
+
+    changes: list[SnapshotChange]
+    cursor: WireCursor | None = None
+
+
+class ReadFile(Request, frozen=True, kw_only=True):
+    """Bytes of one file: ``offset`` to ``offset + length``, clipped; all of it by default.
+
+    ``cursor`` continues after a window.
+    """
+
+    key: WireKey
+    path: WirePath = ""
+    path_bytes: WirePathBytes | None = None
+    offset: WireSize = 0
+    length: WireSize | None = None
+    cursor: WireCursor | None = None
+
+
+class ExportSnapshot(Request, frozen=True, kw_only=True):
+    """The snapshot as a ``.tar.zst``, or a range of its bytes, which never change."""
+
+    key: WireKey
+    offset: WireSize = 0
+    length: WireSize | None = None
+    cursor: WireCursor | None = None
+
+
+class ContentHead(Reply, frozen=True, kw_only=True):
+    """Headers of an answer with bytes: in one message, or the head of a window.
+
+    A head has an empty body and ``parts``: that many messages follow on the same reply subject.
+    ``cursor`` asks for what comes after; the last window has none.
+    """
+
+    size: WireSize = field(name=headers.BLOB_SIZE)
+    offset: WireSize = field(name=headers.BLOB_OFFSET)
+    length: WireSize = field(name=headers.BLOB_LENGTH)
+    type: WireType = field(name=headers.BLOB_TYPE)
+    parts: WireCount | None = field(default=None, name=headers.BLOB_PARTS)
+    skip: WireSize | None = field(default=None, name=headers.BLOB_SKIP)
+    cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
+
+
+class VerifySnapshot(Request, frozen=True, kw_only=True):
+    """Read a snapshot's data back and compare it with its digests."""
+
+    key: WireKey
+    cursor: WireCursor | None = None
+
+
+class DamagedPack(Reply, frozen=True, kw_only=True):
+    """A pack that is missing or altered, and the first paths that need it."""
+
+    digest: WireDigest
+    code: str
+    detail: str
+    paths: list[str] = field(default_factory=list)
+
+
+class SnapshotVerified(Reply, frozen=True, kw_only=True):
+    """What was read. ``cursor`` is there while some remains to be checked.
+
+    ``damaged`` are the first of ``damaged_count``.
+    """
+
+    packs: WireCount
+    frames: WireCount
+    bytes: WireSize
+    damaged: list[DamagedPack] = field(default_factory=list)
+    damaged_count: WireCount = 0
+    cursor: WireCursor | None = None
+
+
+class BeginSnapshot(Request, frozen=True, kw_only=True):
+    """Announce a snapshot whose data the caller uploads itself (``Blob-Space: packs``).
+
+    The answer is a ``pending`` record; ``parent_digest`` is the root of what to build on. Send it
+    again with ``key`` before ``lease_seconds`` have passed, for as long as the upload takes.
+    """
+
+    app: WireApp | None = None
+    labels: WireLabels = field(default_factory=dict)
+    key: WireKey | None = None
+
+
+class CommitSnapshot(Request, frozen=True, kw_only=True):
+    """Make the root ``digest`` the content of the pending snapshot ``key``.
+
+    Where blobs that it needs are not stored, the answer is still ``pending`` and names the first
+    of them in ``missing``: put them and commit again.
+    """
+
+    key: WireKey
+    digest: WireDigest
+    added: WireSize = 0
+    warnings: Annotated[list[SnapshotWarning], Meta(max_length=100)] = field(default_factory=list)
+    warning_count: WireCount = 0
+
+
+class SnapshotProgress(Reply, frozen=True, kw_only=True):
+    """Published on ``snapshot.progress.<id>`` while a snapshot or restore is made.
+
+    ``bytes`` are bytes of files dealt with, ``added`` those put into the store.
+    """
+
+    key: WireKey
+    state: State
+    phase: str
+    entries: WireCount = 0
+    bytes: WireSize = 0
+    added: WireSize = 0
+    restore: WireRestore | None = None
+
+
+CREATE_SNAPSHOT: Final = Operation(
+    "snapshot.create", CreateSnapshot, SnapshotRecord, "Archive an app's directory.", mutates=True
+)
+RESTORE_SNAPSHOT: Final = Operation(
+    "snapshot.restore", RestoreSnapshot, SnapshotRecord, "Put files back.", mutates=True
+)
+LIST_SNAPSHOTS: Final = Operation(
+    "snapshot.list", ListSnapshots, SnapshotPage, "A page of snapshots, newest first."
+)
+GET_SNAPSHOT: Final = Operation(
+    "snapshot.get", GetSnapshot, SnapshotRecord, "The record of a snapshot or of a restore."
+)
+LIST_FILES: Final = Operation("snapshot.files", ListFiles, FilePage, "What a snapshot holds.")
+DIFF_SNAPSHOTS: Final = Operation(
+    "snapshot.diff", DiffSnapshots, DiffPage, "What changed between two snapshots."
+)
+READ_FILE: Final = Operation(
+    "snapshot.read", ReadFile, ContentHead, "Read one file.", reply_body=Body.BYTES
+)
+EXPORT_SNAPSHOT: Final = Operation(
+    "snapshot.export",
+    ExportSnapshot,
+    ContentHead,
+    "The snapshot as a .tar.zst.",
+    reply_body=Body.BYTES,
+)
+VERIFY_SNAPSHOT: Final = Operation(
+    "snapshot.verify", VerifySnapshot, SnapshotVerified, "Read back and compare."
+)
+DELETE_SNAPSHOT: Final = Operation(
+    "snapshot.delete", DeleteSnapshot, SnapshotDeleted, "Forget a snapshot.", mutates=True
+)
+PURGE_SNAPSHOTS: Final = Operation(
+    "snapshot.purge", PurgeSnapshots, SnapshotsPurged, "Forget an app's snapshots.", mutates=True
+)
+BEGIN_SNAPSHOT: Final = Operation(
+    "snapshot.begin",
+    BeginSnapshot,
+    SnapshotRecord,
+    "Announce a snapshot that the caller uploads.",
+    mutates=True,
+)
+COMMIT_SNAPSHOT: Final = Operation(
+    "snapshot.commit",
+    CommitSnapshot,
+    SnapshotRecord,
+    "End a snapshot that the caller uploaded.",
+    mutates=True,
+)
+
+SNAPSHOT_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    CREATE_SNAPSHOT,
+    RESTORE_SNAPSHOT,
+    LIST_SNAPSHOTS,
+    GET_SNAPSHOT,
+    LIST_FILES,
+    DIFF_SNAPSHOTS,
+    READ_FILE,
+    EXPORT_SNAPSHOT,
+    VERIFY_SNAPSHOT,
+    DELETE_SNAPSHOT,
+    PURGE_SNAPSHOTS,
+    BEGIN_SNAPSHOT,
+    COMMIT_SNAPSHOT,
+)

@@ -1,0 +1,127 @@
+"""The apps of this machine: the directories directly below one root.
+
+An app is a real directory. A symlink in its place would let whoever may write to the root have
+any directory archived or written over, so it is refused.
+
+The root may be on a network, and whoever looks at it be kept waiting for ever. So looks have
+threads of their own: everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from holdfast.domain.names import check_app
+from holdfast.errors import InvalidError, NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOOK_THREADS: Final = 4
+MAX_LOOKS: Final = 64
+"""Under way or waiting for a thread."""
+
+LOOK_SECONDS: Final = 0.5
+
+T = TypeVar("T")
+
+
+class Apps:
+    """The directory ``root``, whose folders are the apps; None where this worker has none."""
+
+    def __init__(self, root: Path | None) -> None:
+        """``root`` may itself be reached through symlinks."""
+        self._root = root
+        self._threads = ThreadPoolExecutor(LOOK_THREADS, "apps")
+        self._looks = 0
+
+    @property
+    def root(self) -> Path | None:
+        """The directory that holds the apps."""
+        return self._root
+
+    def has(self, app: str) -> bool:
+        """Whether there is anything called ``app`` here. Raises InvalidError, UnavailableError."""
+        check_app(app)
+        return self._root is not None and _mode_of(self._root / app) is not None
+
+    async def look_for(self, app: str) -> bool:
+        """The same as `has`, off the event loop, as `look` does it."""
+        return await self.look(lambda: self.has(app), seconds=LOOK_SECONDS)
+
+    async def look(self, function: Callable[[], T], *, seconds: float) -> T:
+        """What ``function`` returns, which looks at something below the root, off the event loop.
+
+        Raises UnavailableError after ``seconds``, and at once while too many looks hang.
+        """
+        if self._looks >= MAX_LOOKS:
+            raise UnavailableError(_SILENT)
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            self._looks -= 1
+
+        try:
+            future = self._threads.submit(function)
+        except RuntimeError as error:  # closed
+            raise UnavailableError(_SILENT) from error
+        self._looks += 1
+        future.add_done_callback(lambda _: _in_loop(loop, ended))
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            raise UnavailableError(_SILENT) from error
+
+    def close(self) -> None:
+        """Begin no more looks. Waits for none."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def directory(self, app: str) -> Path:
+        """The directory of ``app``.
+
+        Raises InvalidError (not a name, or not a directory), NotFoundError, UnavailableError.
+        """
+        target = self.target(app)
+        mode = _mode_of(target)
+        if mode is None:
+            msg = f"there is no app {app!r} here"
+            raise NotFoundError(msg)
+        if not stat.S_ISDIR(mode):
+            kind = "a symlink" if stat.S_ISLNK(mode) else "no directory"
+            msg = f"{app!r} is {kind}: an app is a directory directly below the root of apps"
+            raise InvalidError(msg)
+        return target
+
+    def target(self, app: str) -> Path:
+        """Where ``app`` is or would be. Raises InvalidError, UnavailableError (no root here)."""
+        check_app(app)
+        if self._root is None:
+            msg = "this worker has no directory of apps"
+            raise UnavailableError(msg)
+        return self._root / app
+
+
+_SILENT: Final = "the directory of apps does not answer"
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Call ``function`` in ``loop``, unless that has ended."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)
+
+
+def _mode_of(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        msg = f"the directory of apps cannot be read: {error.strerror}"
+        raise UnavailableError(msg) from error

@@ -1,0 +1,184 @@
+"""Snapshots that this worker makes of its own apps."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.archive.bridge import BridgedPackStore
+from holdfast.archive.create import create_archive
+from holdfast.archive.ports import Cancelled
+from holdfast.archive.source import DirectorySource
+from holdfast.domain.digest import Digest
+from holdfast.domain.limits import MIB
+from holdfast.errors import ConflictError, CorruptError
+from holdfast.repository.jobs import is_orphan
+from holdfast.repository.snapshot_record import StoredSnapshot, Warned, first_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from holdfast.archive.create import Archived
+    from holdfast.archive.walk import WalkOptions
+    from holdfast.repository.apps import Apps
+    from holdfast.repository.job import Job
+    from holdfast.repository.jobs import Jobs
+    from holdfast.repository.packs import Packs
+    from holdfast.repository.snapshots import Owner, Snapshots
+
+ARCHIVE_WINDOW_BYTES: Final = 8 * MIB
+"""Packs of one archive on their way into the store."""
+
+ARCHIVE_CACHE_BYTES: Final = 4 * MIB
+"""What one archive keeps of its parent's pages."""
+
+_ATTEMPTS: Final = 3
+log = structlog.get_logger(__name__)
+
+
+class Archives:
+    """Archives apps of this machine."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        jobs: Jobs,
+        packs: Packs,
+        apps: Apps,
+        *,
+        owner: Owner,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``owner`` is this worker."""
+        self._snapshots = snapshots
+        self._jobs = jobs
+        self._packs = packs
+        self._apps = apps
+        self._owner = owner
+        self._clock = clock
+
+    async def create(
+        self,
+        app: str,
+        labels: Mapping[str, str],
+        options: WalkOptions,
+        *,
+        op_id: str | None,
+        wait_seconds: float,
+    ) -> StoredSnapshot:
+        """Archive ``app``; the record once that has ended, or pending after ``wait_seconds``.
+
+        Raises InvalidError, NotFoundError (no such app here), UnavailableError,
+        RateLimitedError, ConflictError (removed meanwhile).
+        """
+        self._jobs.check_room()
+        directory = await asyncio.to_thread(self._apps.directory, app)
+
+        async def work(job: Job[StoredSnapshot]) -> StoredSnapshot:
+            return await self._archive(job, directory, options)
+
+        async def begin() -> StoredSnapshot | Job[StoredSnapshot]:
+            held, repeated = await self._snapshots.announce(app, labels, self._owner, op_id)
+            if not repeated:
+                return self._jobs.start(held, work)
+            if not is_orphan(held.record, self._owner.id, self._jobs):
+                return held.record
+            try:
+                return await self._jobs.adopt(held, work)
+            except ConflictError:  # it went on meanwhile
+                return await self._snapshots.get(held.record.key)
+
+        begun = await self._jobs.begin(begin())
+        if isinstance(begun, StoredSnapshot):
+            return begun
+        return await self._jobs.wait(begun, wait_seconds)
+
+    async def _archive(
+        self, job: Job[StoredSnapshot], directory: Path, options: WalkOptions
+    ) -> StoredSnapshot:
+        parent = job.record.parent_digest
+        for _ in range(_ATTEMPTS):
+            fresh: dict[Digest, int] = {}
+            try:
+                archived = await self._read_tree(job, directory, options, parent, fresh)
+            except CorruptError:
+                if parent is None:
+                    raise
+                log.warning("parent_damaged", snapshot=str(job.record.key), parent=parent)
+                parent = None
+                continue
+            warnings = tuple(
+                Warned(kind=w.kind, path=w.path, detail=w.detail) for w in archived.warnings
+            )
+            await self._jobs.rewrite(
+                job,
+                digest=archived.root,
+                warnings=first_warnings(warnings),
+                warning_count=archived.warning_count,
+            )
+            root, needed = await self._packs.root(archived.root)
+
+            async def beat() -> None:
+                job.show_life()
+
+            gone = await self._snapshots.secure(
+                job.record, needed, fresh=frozenset(fresh), beat=beat
+            )
+            if job.should_stop():
+                raise Cancelled
+            if not gone:
+                return self._snapshots.finished(
+                    job.record, archived.root, root, added=sum(fresh.values())
+                )
+            parent = None  # what the parent's pages name may be gone: read everything
+        msg = "packs that the snapshot shares with others keep being removed"
+        raise ConflictError(msg)
+
+    async def _read_tree(
+        self,
+        job: Job[StoredSnapshot],
+        directory: Path,
+        options: WalkOptions,
+        parent: str | None,
+        fresh: dict[Digest, int],
+    ) -> Archived:
+        """Archive the tree once; ``fresh`` gets what was not stored before, and its sizes."""
+
+        async def put(digest: Digest, data: bytes) -> bool:
+            created = await self._packs.put(digest, data)
+            job.show_life()
+            if created:
+                fresh[digest] = len(data)
+            return created
+
+        store = BridgedPackStore(
+            asyncio.get_running_loop(),
+            self._packs.get,
+            put,
+            window_bytes=ARCHIVE_WINDOW_BYTES,
+            cache_bytes=ARCHIVE_CACHE_BYTES,
+        )
+        started_at_ns = int(self._clock().timestamp() * 1_000_000) * 1000
+
+        def archive() -> Archived:
+            source = DirectorySource(directory, options)
+            try:
+                return create_archive(
+                    source,
+                    store,
+                    parent=Digest(parent) if parent is not None else None,
+                    started_at_ns=started_at_ns,
+                    progress=job.report,
+                    stop=job.should_stop_working,
+                )
+            finally:
+                source.close()
+
+        try:
+            return await self._jobs.in_thread(archive)
+        finally:
+            store.close()

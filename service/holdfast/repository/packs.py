@@ -1,0 +1,113 @@
+"""The packs of snapshots as the steps of making one need them: put, read, kept from the collector.
+
+A blob that is stored already may be about to be collected. Whoever counts on one marks it as seen
+(*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import batched
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
+from holdfast.domain.root import Root, join_root, root_pieces
+from holdfast.errors import ConflictError
+from holdfast.stores.ports import Attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime, timedelta
+
+    from holdfast.stores.ports import BlobStore
+
+PACK_TYPE: Final = "application/octet-stream"
+TOUCHES_AT_ONCE: Final = 64
+_PUT_ATTEMPTS: Final = 4
+
+
+class Packs:
+    """The space ``packs``: every blob in it is one message long."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        max_inline_bytes: int,
+        part_size: int,
+        grace: timedelta,
+    ) -> None:
+        """``grace`` is how long the collector leaves alone what nothing refers to.
+
+        A server whose messages are shorter than a pack gets packs in parts of ``part_size``.
+        """
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._max_inline_bytes = max_inline_bytes
+        self._part_size = part_size
+        self._fresh = grace / 4
+
+    async def get(self, digest: Digest) -> bytes:
+        """The whole blob, checked. Raises NotFoundError, CorruptError, UnavailableError."""
+        return await self._store.get(await self._store.stat(digest))
+
+    async def put(self, digest: Digest, data: bytes) -> bool:
+        """Store a pack; whether it was not there. It is safe from the collector for a while."""
+        for _ in range(_PUT_ATTEMPTS):
+            if await self._put(digest, data):
+                return True
+            if await self.touch(digest):
+                return False
+        msg = "a pack keeps being removed while it is stored"
+        raise ConflictError(msg)
+
+    async def _put(self, digest: Digest, data: bytes) -> bool:
+        attributes = Attributes(
+            type=PACK_TYPE, created_at=self._clock(), pinned=False, op_id=self._new_id()
+        )
+        if len(data) <= self._max_inline_bytes:
+            return (await self._store.put(digest, data, attributes)).created
+        staged = self._store.stage(self._new_id(), self._part_size)
+        view = memoryview(data)
+        for part, start in enumerate(range(0, len(view), self._part_size)):
+            await staged.write(part, view[start : start + self._part_size])
+        return (await staged.commit(digest, len(data), attributes)).created
+
+    async def touch(self, digest: Digest) -> bool:
+        """Keep a blob from the collector for a while, unless that was done lately.
+
+        False: it is gone.
+        """
+        return await self._store.touch(digest, unless_seen_since=self._clock() - self._fresh)
+
+    async def touch_all(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Touch each; those that are gone, in order."""
+        gone: list[Digest] = []
+        for batch in batched(digests, TOUCHES_AT_ONCE):
+            there = await asyncio.gather(*(self.touch(digest) for digest in batch))
+            gone += [digest for digest, found in zip(batch, there, strict=True) if not found]
+        return gone
+
+    async def missing(self, digests: Iterable[Digest], *, limit: int) -> list[Digest]:
+        """The first ``limit`` of ``digests`` that are not stored."""
+        missing: list[Digest] = []
+        for batch in batched(digests, MAX_DIGESTS_PER_HAS):
+            missing += await self._store.missing(batch)
+            if len(missing) >= limit:
+                break
+        return missing[:limit]
+
+    async def root(self, digest: Digest) -> tuple[Root, list[Digest]]:
+        """A root and every blob that the snapshot needs: itself, its pieces, its packs.
+
+        Raises NotFoundError (nothing of that digest), CorruptError (not a root, or damaged).
+        """
+        head = await self.get(digest)
+        pieces = {piece: await self.get(piece) for piece in root_pieces(head)}
+        root = await asyncio.to_thread(join_root, head, pieces.__getitem__)
+        packs = [Digest(pack.hex()) for pack in root.packs]
+        return root, [digest, *pieces, *packs]

@@ -1,0 +1,131 @@
+"""Lists of snapshots, found by keys alone: no list ever reads what it does not show.
+
+Ids are UUIDs of version 7, so the newest has the highest. A page that looked at many records to
+find few of the wanted state is cut short, and says where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.names import SnapshotKey, check_app, check_labels, token, untoken
+from holdfast.errors import InvalidError
+from holdfast.repository.snapshot_record import SNAPSHOTS, label_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from holdfast.repository.snapshot_record import State, StoredSnapshot
+    from holdfast.repository.snapshot_records import SnapshotRecords
+
+MAX_READ_PER_PAGE: Final = 2000
+_CURSOR: Final = re.compile(r"([0-9a-f-]{36})\.([A-Za-z0-9._-]{1,128})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What to list. All conditions hold at once.
+
+    ``since`` and ``until`` are ids: the lowest that is listed, and the lowest that is not.
+    """
+
+    apps: Sequence[str] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    state: State | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsPage:
+    """Newest first. ``cursor`` is None when there is no more."""
+
+    snapshots: list[StoredSnapshot]
+    cursor: str | None
+
+
+class SnapshotListing:
+    """Finds snapshots."""
+
+    def __init__(self, records: SnapshotRecords) -> None:
+        """``records`` has their keys."""
+        self._records = records
+
+    async def page(self, wanted: Wanted, *, cursor: str | None, limit: int) -> SnapshotsPage:
+        """Up to ``limit`` snapshots after ``cursor``. Raises InvalidError."""
+        after = _decode_cursor(cursor)
+        found = await self._find(wanted)
+        keys = sorted(
+            (key for key in found if _within(key, wanted) and (after is None or key < after)),
+            reverse=True,
+        )
+        snapshots: list[StoredSnapshot] = []
+        read = 0
+        while read < len(keys) and read < MAX_READ_PER_PAGE and len(snapshots) < limit:
+            batch = keys[read : read + limit - len(snapshots)]
+            records = await self._records.get_many([SnapshotKey(app, id_) for id_, app in batch])
+            snapshots += [r for r in records if wanted.state in {None, r.state}]
+            read += len(batch)
+        if read >= len(keys):
+            return SnapshotsPage(snapshots, None)
+        last_id, last_app = keys[read - 1]
+        return SnapshotsPage(snapshots, cursor_after(SnapshotKey(last_app, last_id)))
+
+    async def of_app(self, app: str) -> list[SnapshotKey]:
+        """The keys of an app's snapshots, newest first. Raises InvalidError."""
+        found = await self._find(Wanted(apps=[app]))
+        return [SnapshotKey(app, id_) for id_, _ in sorted(found, reverse=True)]
+
+    async def _find(self, wanted: Wanted) -> set[tuple[str, str]]:
+        """``(id, app)`` of all that have the labels and are of the apps."""
+        check_labels(wanted.labels)
+        apps = None if wanted.apps is None else {check_app(app) for app in wanted.apps}
+        if wanted.labels:
+            prefixes = [label_prefix(name, value) for name, value in wanted.labels.items()]
+            matches = await asyncio.gather(*(self._under(prefix) for prefix in prefixes))
+            found = set.intersection(*matches)
+            return found if apps is None else {key for key in found if key[1] in apps}
+        if apps is None:
+            return await self._under(SNAPSHOTS)
+        matches = await asyncio.gather(
+            *(self._under(f"{SNAPSHOTS}.{token(app)}", app=app) for app in apps)
+        )
+        return set().union(*matches)
+
+    async def _under(self, prefix: str, *, app: str | None = None) -> set[tuple[str, str]]:
+        tails = await self._records.keys(prefix)
+        return set(_parse_tails(tails, app))
+
+
+def cursor_after(key: SnapshotKey) -> str:
+    """The cursor of what comes after ``key``."""
+    return f"{key.id}.{key.app}"
+
+
+def _parse_tails(tails: Iterable[list[str]], app: str | None) -> Iterable[tuple[str, str]]:
+    for tail in tails:
+        if app is not None and len(tail) == 1:
+            yield tail[0], app
+        elif app is None and len(tail) == 2:
+            with suppress(InvalidError):  # not one of ours: it must not hide the others
+                yield tail[1], untoken(tail[0])
+
+
+def _within(key: tuple[str, str], wanted: Wanted) -> bool:
+    return (wanted.since is None or key[0] >= wanted.since) and (
+        wanted.until is None or key[0] < wanted.until
+    )
+
+
+def _decode_cursor(cursor: str | None) -> tuple[str, str] | None:
+    if cursor is None:
+        return None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        msg = "not a cursor of a list of snapshots"
+        raise InvalidError(msg)
+    return match[1], match[2]

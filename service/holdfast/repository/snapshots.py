@@ -1,0 +1,352 @@
+"""Snapshots: begun and committed by clients, looked up, removed.
+
+The steps that make one, whoever does the archiving: a pending record; the data; the root announced
+in the record; what is counted on kept from the collector; then ``ok``, by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from itertools import batched
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.digest import Digest
+from holdfast.domain.names import SnapshotKey, check_app, check_labels
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+)
+from holdfast.repository.announcements import Announcement, check_clients, renewed, totals_of
+from holdfast.repository.op_ids import claim_op, note_removed, was_removed
+from holdfast.repository.snapshot_record import (
+    Lease,
+    StoredSnapshot,
+    Warned,
+    first_warnings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from holdfast.domain.root import Root
+    from holdfast.repository.packs import Packs
+    from holdfast.repository.snapshot_listing import SnapshotListing
+    from holdfast.repository.snapshot_record import StoredRestore
+    from holdfast.repository.snapshot_records import Held, SnapshotRecords
+    from holdfast.stores.ports import RecordStore
+
+MAX_MISSING: Final = 1000
+"""Digests of missing blobs in one answer to a commit."""
+
+TOUCHES_PER_BEAT: Final = 1024
+"""Packs that are kept from the collector between two signs of life. It takes a few seconds."""
+
+_PARENTS_LOOKED_AT: Final = 512
+_PARENTS_AT_ONCE: Final = 8
+_PURGED_AT_ONCE: Final = 16
+_CAS_ATTEMPTS: Final = 8
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who makes a snapshot: a worker by its id, or, with an empty one, the client."""
+
+    id: str
+    node: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The answer to a commit: the record, and what has to be put before it can be ``ok``."""
+
+    record: StoredSnapshot
+    missing: Sequence[Digest] = ()
+
+
+class Snapshots:
+    """What is known of snapshots."""
+
+    def __init__(
+        self,
+        records: SnapshotRecords,
+        listing: SnapshotListing,
+        ops: RecordStore,
+        packs: Packs,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+        on_removed: Callable[[SnapshotKey], None],
+    ) -> None:
+        """``new_id`` gives UUIDs of version 7; ``ops`` is where ``Op-Id`` is kept.
+
+        ``on_removed`` is told of snapshots that this worker removes.
+        """
+        self._records = records
+        self._listing = listing
+        self._ops = ops
+        self._packs = packs
+        self._new_id = new_id
+        self._clock = clock
+        self._on_removed = on_removed
+
+    # --- making ---
+
+    async def announce(
+        self, app: str, labels: Mapping[str, str], owner: Owner, op_id: str | None
+    ) -> tuple[Held[StoredSnapshot], bool]:
+        """A pending record, and whether it is there from an earlier request with ``op_id``.
+
+        Raises InvalidError, ConflictError (the ``Op-Id`` stands for something else, or what it
+        made was removed).
+        """
+        check_app(app)
+        check_labels(labels)
+        key, repeated = SnapshotKey(app, self._new_id()), False
+        if op_id is not None:
+            text, repeated = await claim_op(self._ops, op_id, str(key))
+            key = _key_of_op(text, app)
+        if op_id is not None and repeated:
+            try:
+                return await self._records.get(key), True
+            except NotFoundError as error:
+                if await was_removed(self._ops, op_id):
+                    msg = f"the snapshot {key} of this request was removed"
+                    raise ConflictError(msg) from error
+                # else whoever began it did not get so far
+        parent = await self._choose_parent(app, made_by_worker=bool(owner.node))
+        record = StoredSnapshot(
+            app=app,
+            id=key.id,
+            state="pending",
+            lease=Lease(owner=owner.id, seconds=owner.lease_seconds),
+            created_at=self._clock().isoformat(),
+            node=owner.node,
+            labels=dict(labels),
+            parent=str(parent.key) if parent is not None else None,
+            parent_digest=parent.digest if parent is not None else None,
+            op_id=op_id,
+        )
+        try:
+            return await self._records.begin(record), False
+        except ConflictError:
+            if op_id is None:
+                raise
+            return await self._records.get(key), True  # a repeat of this request was quicker
+
+    async def _choose_parent(self, app: str, *, made_by_worker: bool) -> StoredSnapshot | None:
+        """The newest readable snapshot of the app.
+
+        A worker builds upon none that a client has made: what looks unchanged is taken over unread,
+        so a client could have put other content in the place of files it cannot write.
+        """
+        keys = (await self._listing.of_app(app))[:_PARENTS_LOOKED_AT]
+        for batch in batched(keys, _PARENTS_AT_ONCE):
+            for record in await self._records.get_many(batch):
+                if made_by_worker and not record.node:
+                    continue
+                if await self._is_there(record):
+                    return record
+        return None
+
+    async def _is_there(self, record: StoredSnapshot) -> bool:
+        """Whether ``record`` is readable and its root stored."""
+        if record.state != "ok" or record.digest is None:
+            return False
+        return not await self._packs.missing([Digest(record.digest)], limit=1)
+
+    async def secure(
+        self,
+        record: StoredSnapshot,
+        needed: Sequence[Digest],
+        *,
+        fresh: frozenset[Digest],
+        beat: Callable[[], Awaitable[None]],
+    ) -> list[Digest]:
+        """Keep what an announced root needs from the collector; what of it is gone.
+
+        ``fresh`` were stored just now. What the parent has is safe while that is ``ok``: it is
+        read again after the root was announced, so a removal after that finds the root.
+        ``beat`` is awaited now and then, to say that this goes on.
+        """
+        safe = fresh | await self._blobs_of_parent(record)
+        gone: list[Digest] = []
+        counted_on = (digest for digest in needed if digest not in safe)
+        for batch in batched(counted_on, TOUCHES_PER_BEAT):
+            if len(batch) == TOUCHES_PER_BEAT:
+                await beat()
+            gone += await self._packs.touch_all(batch)
+        return gone
+
+    async def _blobs_of_parent(self, record: StoredSnapshot) -> frozenset[Digest]:
+        if record.parent is None or record.parent_digest is None:
+            return frozenset()
+        try:
+            parent = (await self._records.get(SnapshotKey.parse(record.parent))).record
+            if parent.state != "ok" or parent.digest != record.parent_digest:
+                return frozenset()
+            _, needed = await self._packs.root(Digest(record.parent_digest))
+        except (NotFoundError, CorruptError):
+            return frozenset()
+        return frozenset(needed)
+
+    def finished(
+        self, record: StoredSnapshot, digest: Digest, root: Root, *, added: int
+    ) -> StoredSnapshot:
+        """``record`` as it is when all is well."""
+        return msgspec.structs.replace(
+            record,
+            state="ok",
+            digest=digest,
+            finished_at=self._clock().isoformat(),
+            totals=totals_of(root, added=added),
+        )
+
+    # --- for clients that archive themselves ---
+
+    async def begin(
+        self, app: str, labels: Mapping[str, str], lease_seconds: float, op_id: str | None
+    ) -> StoredSnapshot:
+        """A pending snapshot whose data the client is going to put."""
+        owner = Owner(id="", node="", lease_seconds=lease_seconds)
+        held, _ = await self.announce(app, labels, owner, op_id)
+        return held.record
+
+    async def renew(self, key: SnapshotKey) -> StoredSnapshot:
+        """Begin a pending snapshot's lease anew. Raises NotFoundError, ConflictError."""
+        for _ in range(_CAS_ATTEMPTS):
+            held = await self._records.get(key)
+            check_clients(held.record)
+            try:
+                return (await self._records.rewrite(held, renewed(held.record))).record
+            except ConflictError:  # another renewal, or its end: look
+                continue
+        raise ConflictError(_KEPT_CHANGING)
+
+    async def commit(
+        self,
+        key: SnapshotKey,
+        digest: Digest,
+        *,
+        added: int,
+        warnings: tuple[Warned, ...],
+        warning_count: int,
+    ) -> Commit:
+        """Make the root ``digest`` the content of a pending snapshot. May be repeated.
+
+        Raises NotFoundError, ConflictError, CorruptError (not a root).
+        """
+        root: Root | None = None
+        needed: Sequence[Digest] = ()
+        for _ in range(_CAS_ATTEMPTS):
+            held = await self._records.get(key)
+            if held.record.state == "ok" and held.record.digest == digest:
+                return Commit(held.record)  # a repeat
+            check_clients(held.record)
+            if root is None:
+                try:
+                    root, needed = await self._packs.root(digest)
+                except NotFoundError:
+                    return Commit(held.record, [digest])
+                missing = await self._packs.missing(needed, limit=MAX_MISSING)
+                if missing:
+                    return Commit(held.record, missing)
+            announced = msgspec.structs.replace(
+                renewed(held.record),
+                digest=digest,
+                warnings=first_warnings(warnings),
+                warning_count=max(warning_count, len(warnings)),
+            )
+            finish = partial(self.finished, digest=digest, root=root, added=added)
+            try:
+                held = await self._records.rewrite(held, announced)
+                announcement = Announcement(self._records, held)
+                missing = await self.secure(
+                    announced, needed, fresh=frozenset(), beat=announcement.beat
+                )
+                if missing:
+                    return Commit(announcement.held.record, missing[:MAX_MISSING])
+                return Commit(await announcement.end(finish))
+            except ConflictError:  # a repeat, or its end: look
+                continue
+        raise ConflictError(_KEPT_CHANGING)
+
+    # --- looking up, removing ---
+
+    async def get(self, key: SnapshotKey) -> StoredSnapshot:
+        """Raises NotFoundError."""
+        return (await self._records.get(key)).record
+
+    async def get_restore(self, restore: str) -> StoredRestore:
+        """Raises NotFoundError."""
+        return (await self._records.get_restore(restore)).record
+
+    async def get_readable(self, key: SnapshotKey) -> tuple[StoredSnapshot, Digest]:
+        """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""
+        record = await self.get(key)
+        if record.state != "ok" or record.digest is None:
+            msg = f"the snapshot {key} is {record.state}: it cannot be read"
+            raise ConflictError(msg)
+        return record, Digest(record.digest)
+
+    async def delete(self, key: SnapshotKey, op_id: str | None) -> bool:
+        """Forget a snapshot, a pending one too; whether it was there.
+
+        A repeat with the ``op_id`` that removed it answers True again.
+        """
+        claim = f"deleted:{key}"
+        for _ in range(_CAS_ATTEMPTS):
+            try:
+                held = await self._records.get(key)
+            except NotFoundError:
+                if op_id is None:
+                    return False
+                said, _ = await claim_op(self._ops, op_id, f"absent:{key}")
+                return said == claim
+            except CorruptError:
+                await self._records.remove_unreadable(key)
+                return True
+            if op_id is not None:
+                await claim_op(self._ops, op_id, claim)
+            try:
+                if held.record.op_id is not None:
+                    await note_removed(self._ops, held.record.op_id, str(key))
+                await self._records.remove(held)
+            except ConflictError:  # it went on meanwhile
+                continue
+            self._on_removed(key)
+            return True
+        raise ConflictError(_KEPT_CHANGING)
+
+    async def purge(self, app: str) -> int:
+        """Forget all snapshots of an app; how many."""
+        deleted = 0
+        for batch in batched(await self._listing.of_app(app), _PURGED_AT_ONCE):
+            found = await asyncio.gather(*(self.delete(key, None) for key in batch))
+            deleted += sum(found)
+        return deleted
+
+
+_KEPT_CHANGING: Final = "the snapshot's record kept changing"
+
+
+def _key_of_op(text: str, app: str) -> SnapshotKey:
+    try:
+        key = SnapshotKey.parse(text)
+    except InvalidError as error:
+        raise ConflictError(_OTHER_OP) from error
+    if key.app != app:
+        raise ConflictError(_OTHER_OP)
+    return key
+
+
+_OTHER_OP: Final = "the Op-Id was used for another request"

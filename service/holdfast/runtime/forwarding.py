@@ -1,0 +1,158 @@
+"""Who has an app? Workers ask each other on ``snapshot.where``.
+
+Every worker with a directory of apps listens there, outside the queue group. If it is of the node
+that was asked for, it answers whether it has the app that was asked for, or that it cannot tell.
+Silence means nothing: ``handlers.placement`` says what follows from the answers. A request goes on
+to the node that was found (``runtime.worker.node_subject``); the worker there answers the caller
+itself. The subject is for workers: its messages are no part of the wire's promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.handlers.placement import Answers
+
+if TYPE_CHECKING:
+    import re
+
+    from holdfast.repository.apps import Apps
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.inbox import Inbox
+    from holdfast.transport.message import Message
+
+WHERE_SUBJECT: Final = "snapshot.where"
+WHERE_SECONDS: Final = 1.0
+"""How long answers are waited for: a worker whose directory takes longer says so before."""
+
+MAX_ANSWERING: Final = 64
+log = structlog.get_logger(__name__)
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose node is ``node``, if given, and who has ``app``, if given?"""
+
+    app: str | None = None
+    node: str | None = None
+
+
+class Here(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker of ``node`` has it, or has it not; None: it cannot tell."""
+
+    node: str
+    has: bool | None
+
+
+class Peers:
+    """The other workers of the pool, and this one as they see it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        apps: Apps,
+        *,
+        node: str,
+        prefix: str,
+        reply: re.Pattern[str],
+    ) -> None:
+        """``apps`` are this worker's, ``reply`` are the subjects that it answers."""
+        self._connection = connection
+        self._inbox = inbox
+        self._apps = apps
+        self._node = node
+        self._reply = reply
+        self._subject = f"{prefix}.{WHERE_SUBJECT}" if prefix else WHERE_SUBJECT
+        self._sid: int | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Answer others, if this worker has apps."""
+        if self._apps.root is not None:
+            self._sid = self._connection.route(self._subject, self._receive)
+
+    def stop(self) -> None:
+        """Answer no more: others are not to forward anything here."""
+        if self._sid is not None:
+            self._connection.unroute(self._sid)
+            self._sid = None
+
+    async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
+        """See `placement.Peers`. Returns at the first yes, else when time is up."""
+        said = _Said()
+        mailbox = self._inbox.open(said.receive)
+        try:
+            question = msgspec.json.encode(Where(app=app, node=node))
+            self._connection.send(self._subject, question, reply=mailbox.subject)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WHERE_SECONDS):
+                    await said.settled.wait()
+            return said.answers()
+        finally:
+            mailbox.close()
+
+    def _receive(self, message: Message) -> None:
+        if self._reply.fullmatch(message.reply) is None:
+            return
+        if len(self._answering) >= MAX_ANSWERING:
+            self._say(message.reply, has=None)
+            return
+        task = asyncio.create_task(self._answer(message))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, message: Message) -> None:
+        try:
+            question = msgspec.json.decode(message.data, type=Where)
+            if question.node not in {None, self._node}:
+                return
+            has = question.app is None or await self._apps.look_for(question.app)
+        except UnavailableError as error:
+            log.warning("apps_not_read", error=error.detail)
+            self._say(message.reply, has=None)
+        except (HoldfastError, msgspec.MsgspecError) as error:
+            log.info("where_not_answered", error=type(error).__name__)
+        else:
+            self._say(message.reply, has=has)
+
+    def _say(self, reply: str, *, has: bool | None) -> None:
+        try:
+            self._connection.send(reply, msgspec.json.encode(Here(node=self._node, has=has)))
+        except HoldfastError as error:
+            log.info("where_not_answered", error=type(error).__name__)
+
+
+class _Said:
+    """The answers to one question as they come in."""
+
+    def __init__(self) -> None:
+        self.settled = asyncio.Event()
+        self._yes: str | None = None
+        self._no: set[str] = set()
+        self._unsure: set[str] = set()
+
+    def receive(self, message: Message) -> None:
+        """Take an answer."""
+        if not message.data:  # from the server: nobody listens
+            self.settled.set()
+            return
+        try:
+            here = msgspec.json.decode(message.data, type=Here)
+        except msgspec.MsgspecError:
+            log.warning("where_answer_not_understood")
+            return
+        if here.has:
+            self._yes = self._yes or here.node
+            self.settled.set()
+        else:
+            (self._unsure if here.has is None else self._no).add(here.node)
+
+    def answers(self) -> Answers:
+        """What was said until now."""
+        return Answers(yes=self._yes, no=frozenset(self._no), unsure=frozenset(self._unsure))

@@ -1,0 +1,119 @@
+"""Parts in a JetStream Object Store bucket that are not a blob yet: chunks under one nuid."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from holdfast.domain.chunk_index import build_index
+from holdfast.domain.digest import Digest
+from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.object_meta import chunk_subject
+from holdfast.stores.ports import Attributes, BlobInfo, Stored
+from holdfast.transport.jetstream_messages import MSG_ID, RefusedError, StoredMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
+
+    from holdfast.transport.jetstream import JetStream
+
+_MAX_PART_DIGITS: Final = 12
+
+
+class ObjectBucket(Protocol):
+    """What parts need of the store that they are in."""
+
+    bucket: str
+    stream: str
+
+    def fresh_id(self) -> str:
+        """A nuid nobody has used."""
+
+    def stage(self, staging: str, part_size: int) -> StagedObject:
+        """See BlobStore."""
+
+    async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
+        """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+
+    async def discard_staged(self, staging: str) -> None:
+        """See BlobStore."""
+
+
+class StagedObject:
+    """A StagedBlob: chunks under one nuid."""
+
+    def __init__(self, store: ObjectBucket, js: JetStream, nuid: str, part_size: int) -> None:
+        """Made by ``ObjectBlobStore.stage``."""
+        self._store = store
+        self._js = js
+        self._nuid = nuid
+        self._part_size = part_size
+        self._sequences: list[int] = []
+        self._copied: list[str] = []
+        self._committed = False
+
+    async def write(self, part: int, data: Buffer) -> None:
+        """See StagedBlob."""
+        while len(self._sequences) <= part:
+            self._sequences.append(0)
+        view = memoryview(data)
+        headers = {MSG_ID: f"{self._nuid}.{part}", BLOB_PART: str(part)}
+        subject = chunk_subject(self._store.bucket, self._nuid)
+        try:
+            ack = await self._js.publish(subject, view, headers)
+        except RefusedError as refused:
+            raise refused.translate() from refused
+        self._sequences[part] = ack.seq
+
+    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+        """See StagedBlob."""
+        await self._restore_order()
+        info = BlobInfo(
+            digest=digest,
+            size=size,
+            chunks=len(self._sequences),
+            part_size=self._part_size,
+            type=attributes.type,
+            created_at=attributes.created_at,
+            pinned=attributes.pinned,
+            generation=self._nuid,
+            index=build_index(self._sequences) if self._sequences else None,
+        )
+        stored = await self._store.publish_record(info, attributes)
+        for nuid in self._copied:
+            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                await self._store.discard_staged(nuid)
+        self._committed = stored.info.generation == self._nuid
+        return stored
+
+    async def _restore_order(self) -> None:
+        """A chunk that was lost and sent again lies behind its successors: copy all, in order."""
+        if all(a < b for a, b in zip(self._sequences, self._sequences[1:], strict=False)):
+            return
+        copy = self._store.stage(self._store.fresh_id(), self._part_size)
+        subject = chunk_subject(self._store.bucket, self._nuid)
+        for part, sequence in enumerate(self._sequences):
+            message = await self._js.next_message(self._store.stream, subject, sequence)
+            if message is None or part_of(message) != part:
+                msg = "a part that was stored cannot be read back"
+                raise CorruptError(msg)
+            await copy.write(part, message.data)
+        # What was acknowledged stays where a new owner looks for it until the blob is there.
+        self._copied.append(self._nuid)
+        self._nuid, self._sequences = copy._nuid, copy._sequences
+
+    async def discard(self) -> None:
+        """See StagedBlob."""
+        if not self._committed:
+            for nuid in (*self._copied, self._nuid):
+                await self._store.discard_staged(nuid)
+
+
+def part_of(message: StoredMessage) -> int:
+    """Which part a stored chunk is. Raises CorruptError."""
+    text = message.headers.get(BLOB_PART, "")
+    if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
+        msg = "a stored chunk does not say which part it is"
+        raise CorruptError(msg)
+    return int(text)

@@ -1,0 +1,186 @@
+"""What JetStream is told in headers, and what it answers: messages, acks and refusals.
+
+Nothing here sends anything. Error codes are those of nats-server's ``errors.json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime  # at run time too: msgspec decodes by the annotations
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.errors import (
+    HoldfastError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    UnavailableError,
+)
+from holdfast.protocol.headers import STATUS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdfast.transport.message import Message
+
+MSG_ID: Final = "Nats-Msg-Id"
+EXPECTED_SUBJECT_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+ROLLUP: Final = "Nats-Rollup"
+TTL: Final = "Nats-TTL"
+SEQUENCE: Final = "Nats-Sequence"
+SUBJECT: Final = "Nats-Subject"
+PENDING: Final = "Nats-Num-Pending"
+END_OF_BATCH: Final = "204"
+BATCH_ID: Final = "Nats-Batch-Id"
+BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+BATCH_COMMIT: Final = "Nats-Batch-Commit"
+
+WRONG_LAST_SEQUENCE: Final = 10071
+WRITE_IN_FLIGHT: Final = 10164
+STREAM_NOT_FOUND: Final = 10059
+NO_MESSAGE: Final = 10037
+DUPLICATE_IN_BATCH: Final = 10201
+UNKNOWN_OUTCOME: Final = 10158
+_BATCH_INCOMPLETE: Final = 10176
+_TOO_MANY_BATCHES: Final = 10210
+BATCH_NOT_STARTED: Final = frozenset({_BATCH_INCOMPLETE, _TOO_MANY_BATCHES})
+"""The server knows the beginning no more, or has too many others: nothing was applied."""
+
+_FULL: Final = frozenset({10047, 10051, 10077, 10122, 10023, 10054})
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """The ``error`` of a JetStream API answer."""
+
+    code: int = 500
+    err_code: int = 0
+    description: str = ""
+
+
+class RefusedError(Exception):
+    """JetStream refused: nothing was applied. ``conflict`` when a condition did not hold."""
+
+    def __init__(self, error: ApiError, *, certain: bool) -> None:
+        """``certain`` is False when an earlier attempt of the same publish timed out."""
+        super().__init__(error.description)
+        self.error = error
+        self.certain = certain
+
+    @property
+    def conflict(self) -> bool:
+        """Whether the expected sequence was not the last one (10071), or may not be (10164)."""
+        return self.error.err_code in {WRONG_LAST_SEQUENCE, WRITE_IN_FLIGHT}
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a batch was refused because one of its messages is stored already."""
+        return self.error.err_code == DUPLICATE_IN_BATCH
+
+    @property
+    def certainly_lost(self) -> bool:
+        """Whether another message was surely stored instead of this one."""
+        return self.certain and self.error.err_code == WRONG_LAST_SEQUENCE
+
+    def translate(self) -> HoldfastError:
+        """The failure to report when no condition was expected to fail."""
+        if not self.certain:
+            return OutcomeUnknownError("the store did not say whether it has the data")
+        if self.error.err_code in _FULL:
+            return QuotaExceededError("the store is full")
+        return UnavailableError("the store refused the write")
+
+
+class ApiRefusedError(UnavailableError):
+    """JetStream refused an API call; ``detail`` is what it said."""
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """JetStream has the message, under ``seq``. ``duplicate``: it had it already."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class _StoredJson(msgspec.Struct, frozen=True):
+    subject: str
+    seq: int
+    data: str = ""
+    hdrs: str = ""
+    time: datetime | None = None
+
+
+class GetAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``STREAM.MSG.GET``."""
+
+    message: _StoredJson | None = None
+    error: ApiError | None = None
+
+
+class _State(msgspec.Struct, frozen=True):
+    subjects: dict[str, int] | None = None
+
+
+class SubjectsAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``STREAM.INFO`` as far as it tells of subjects."""
+
+    state: _State = _State()
+    total: int = 0
+    error: ApiError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Some of a stream's subjects, in no order, and how many there are of them in all."""
+
+    subjects: list[str]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as the stream has it; ``stored_at`` by the leader's clock, where it tells."""
+
+    subject: str
+    sequence: int
+    data: bytes | memoryview
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stored_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMessage:
+    """One message of an atomic batch."""
+
+    subject: str
+    data: bytes | memoryview
+    headers: Mapping[str, str]
+
+
+def read_failure(error: ApiError) -> HoldfastError:
+    """The failure to report when a read was refused."""
+    if error.err_code == STREAM_NOT_FOUND:
+        return UnavailableError("the bucket is not there; `holdfast admin init` makes it")
+    return UnavailableError(f"the store refused a read: {error.description}")
+
+
+def stored_or_none(message: Message) -> StoredMessage | None:
+    """The stored message, None if there is none. Raises UnavailableError."""
+    stored = stored_or_status(message)
+    if isinstance(stored, StoredMessage):
+        return stored
+    if stored == "404":
+        return None
+    msg = f"the store refused a read ({stored})"
+    raise UnavailableError(msg)
+
+
+def stored_or_status(message: Message) -> StoredMessage | str:
+    """The stored message, or the inline status that came in its place."""
+    headers = message.headers
+    sequence = headers.get(SEQUENCE)
+    if sequence is None or (STATUS in headers and SUBJECT not in headers):
+        return headers.get(STATUS, "no status")
+    return StoredMessage(headers.get(SUBJECT, ""), int(sequence), message.data, headers)

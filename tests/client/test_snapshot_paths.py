@@ -1,0 +1,58 @@
+"""Paths, patterns and times, as they go over the wire."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.client.snapshot_paths import wire_path, wire_patterns, wire_time
+from holdfast.errors import InvalidError
+
+
+@given(st.binary(max_size=50))
+def test_bytes_of_any_path_can_be_had_back(raw: bytes) -> None:
+    text, exact = wire_path(raw)
+
+    assert (exact if exact is not None else text.encode()) == raw
+    assert (exact is None) == _is_utf8(raw)
+    assert wire_path(os.fsdecode(raw)) == (text, exact)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_a_path_object_is_a_path() -> None:
+    assert wire_path(Path("a/b")) == ("a/b", None)
+
+
+def test_one_pattern_is_not_taken_for_a_list_of_letters() -> None:
+    assert wire_patterns("*.pyc") == ["*.pyc"]
+    assert wire_patterns(iter(["a", "b"])) == ["a", "b"]
+
+
+def test_a_pattern_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(InvalidError):
+        wire_patterns([os.fsdecode(b"\xff")])
+
+
+def test_times_are_sent_in_utc() -> None:
+    at = datetime(2026, 11, 30, 12, tzinfo=timezone(timedelta(hours=2)))
+
+    assert wire_time(at) == "2026-11-30T10:00:00.000000Z"
+    assert wire_time("2026-11-30T10:00:00Z") == "2026-11-30T10:00:00Z"
+    assert wire_time(None) is None
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(InvalidError):
+        wire_time(datetime(2026, 11, 30, tzinfo=UTC).replace(tzinfo=None))

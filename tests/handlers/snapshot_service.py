@@ -1,0 +1,321 @@
+"""Everything that answers ``snapshot.*`` but the connection, over stores in memory.
+
+Archives and restores run in real threads, with real files; time is the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from tests.handlers.service import Reply
+from tests.repository.pool import START, Time
+
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.limits import KIB
+from holdfast.domain.names import id_floor
+from holdfast.errors import QuotaExceededError, UnavailableError
+from holdfast.handlers.placement import Answers
+from holdfast.repository.apps import Apps
+from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.snapshots import (
+    SnapshotService,
+    SnapshotSettings,
+    SnapshotStores,
+    Sources,
+)
+from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_files import create_disk_store
+from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.ports import Attributes, BlobInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Callable, Sequence
+    from pathlib import Path
+
+    from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.stores.ports import Change, Stored
+
+LEASE_SECONDS: Final = 60.0
+MAX_INLINE_BYTES: Final = 960 * KIB
+GRACE: Final = timedelta(hours=24)
+
+
+class Gate:
+    """Where one change of a record waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._reached = asyncio.Event()
+        self._open = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Until the change was made and is about to be told."""
+        async with asyncio.timeout(30):
+            await self._reached.wait()
+
+    def go_on(self) -> None:
+        """Let it."""
+        self._open.set()
+
+    async def pass_through(self) -> None:
+        """What the change does."""
+        self._reached.set()
+        await self._open.wait()
+
+
+class Records(MemoryRecordStore):
+    """Records; the change that announces a root, and one that begins, can be held up."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        super().__init__(monotonic)
+        self.gate: Gate | None = None
+        self.batch_gate: Gate | None = None
+
+    async def batch(self, changes: Sequence[Change]) -> list[int]:
+        """See `RecordStore.batch`."""
+        revisions = await super().batch(changes)
+        if self.batch_gate is not None:
+            gate, self.batch_gate = self.batch_gate, None
+            await gate.pass_through()
+        return revisions
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        revision = await super().put(key, value, expected=expected, ttl=ttl)
+        if self.gate is not None and "digest" in msgspec.json.decode(value):
+            gate, self.gate = self.gate, None
+            await gate.pass_through()
+        return revision
+
+
+class PackSpace(MemoryBlobStore):
+    """Packs; there may be no room for them, and one reading can be held up."""
+
+    full = False
+    gate: Gate | None = None
+
+    async def get(self, info: BlobInfo) -> bytes:
+        """See `BlobStore.get`."""
+        if self.gate is not None:
+            gate, self.gate = self.gate, None
+            await gate.pass_through()
+        return await super().get(info)
+
+    async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
+        """See `BlobStore.put`."""
+        if self.full:
+            raise QuotaExceededError("the store is full")
+        return await super().put(digest, data, attributes)
+
+
+class Shared:
+    """What the workers of one deployment share."""
+
+    def __init__(self) -> None:
+        self.time = Time()
+        self.packs = PackSpace()
+        self.records = Records(self.time.monotonic)
+        self.ops = MemoryRecordStore(self.time.monotonic)
+        self.stores = SnapshotStores(packs=self.packs, records=self.records, ops=self.ops)
+        self.ids = itertools.count(1)
+        self.sites: list[Site] = []
+
+    def when_announced(self) -> Gate:
+        """Holds up the next snapshot when it has announced its root."""
+        self.records.gate = gate = Gate()
+        return gate
+
+    def when_begun(self) -> Gate:
+        """Holds up the answer to the next beginning, or end."""
+        self.records.batch_gate = gate = Gate()
+        return gate
+
+    def when_read(self) -> Gate:
+        """Holds up the next reading of a pack."""
+        self.packs.gate = gate = Gate()
+        return gate
+
+    async def stored_packs(self) -> list[Digest]:
+        """What the space of packs holds."""
+        listing = await self.packs.list_blobs(prefix="", cursor=None, limit=100_000)
+        return [entry.digest for entry in listing.entries if isinstance(entry, BlobInfo)]
+
+    async def forget_packs(self, digests: list[Digest]) -> None:
+        """Remove packs, as a collector does."""
+        for digest in digests:
+            await self.packs.delete(digest)
+
+    async def damage_a_large_pack(self, damage: str) -> Digest:
+        """Remove or alter the second of the large packs, which holds nothing else; its digest."""
+        blobs = sorted(self.packs._blobs.values(), key=lambda blob: int(blob.info.generation[1:]))
+        blob = [blob for blob in blobs if blob.info.size >= 256 * KIB][1]
+        if damage == "missing":
+            await self.packs.delete(blob.info.digest)
+        else:
+            blob.data = b"\xff" + blob.data[1:]
+        return blob.info.digest
+
+    async def put_pack(self, data: bytes) -> Digest:
+        """Put a blob as a client does."""
+        digest = digest_of(data)
+        attributes = Attributes(type="a/b", created_at=self.time.clock(), pinned=False)
+        await self.packs.put(digest, data, attributes)
+        return digest
+
+    def new_uuid(self) -> str:
+        """Ids that rise."""
+        now = START + timedelta(milliseconds=next(self.ids))
+        return id_floor(now)
+
+
+class DiskShared(Shared):
+    """The same on disk."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        for name in ("packs", "records", "ops"):
+            create_disk_store(root / name)
+        ids = (f"{number:022d}" for number in itertools.count(1))
+        new_id, clock = ids.__next__, self.time.clock
+        packs = DiskBlobStore(root / "packs", new_id=new_id, clock=clock)
+        records = DiskRecordStore(root / "records", new_id=new_id, clock=clock)
+        ops = DiskRecordStore(root / "ops", new_id=new_id, clock=clock)
+        self.stores = SnapshotStores(packs=packs, records=records, ops=ops)
+
+
+class Site:
+    """One worker, with the apps in ``root``."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        root: Path | None,
+        *,
+        node: str = "n1",
+        max_inline_bytes: int = MAX_INLINE_BYTES,
+    ) -> None:
+        self.shared = shared
+        self.node = node
+        self.root = root
+        self.apps = Apps(root)
+        self.silent = False  # to other workers, as one that restarts is
+        self.published: list[tuple[str, dict[str, Any]]] = []
+        nuids = itertools.count(1)
+        self.service = SnapshotService(
+            shared.stores,
+            SnapshotSettings(
+                worker=f"w-{node}",
+                node=node,
+                prefix="",
+                lease_seconds=LEASE_SECONDS,
+                max_archives=2,
+                max_inline_bytes=max_inline_bytes,
+                part_size=512 * KIB,
+                grace=GRACE,
+            ),
+            Sources(
+                clock=shared.time.clock,
+                monotonic=shared.time.monotonic,
+                new_nuid=lambda: f"{node.ljust(4, '0')}{next(nuids):018d}",
+                new_uuid=shared.new_uuid,
+            ),
+            apps=self.apps,
+            peers=Colleagues(shared),
+            publish=lambda subject, data: self.published.append(
+                (subject, msgspec.json.decode(data))
+            ),
+        )
+        self.endpoints: dict[str, AnyEndpoint] = {
+            endpoint.operation.subject: endpoint for endpoint in self.service.handlers.endpoints()
+        }
+        self.dispatcher = Dispatcher(
+            clock=shared.time.clock, monotonic=shared.time.monotonic, timeout_seconds=30
+        )
+        shared.sites.append(self)
+
+    async def ask(
+        self,
+        subject: str,
+        body: dict[str, Any] | None = None,
+        *,
+        op_id: str | None = None,
+        forwarded: bool = False,
+    ) -> Reply:
+        """Ask for ``subject``."""
+        headers = {"Op-Id": op_id} if op_id is not None else {}
+        answer = await self.dispatcher.answer(
+            self.endpoints[subject],
+            subject,
+            headers,
+            msgspec.json.encode(body or {}),
+            forwarded=forwarded,
+        )
+        return Reply(answer, answer.headers, bytes(answer.body))
+
+    async def ok(self, subject: str, **fields: Any) -> dict[str, Any]:
+        """The answer to a request that succeeds."""
+        reply = await self.ask(subject, fields)
+        assert reply.code == "ok", reply.body
+        return reply.json
+
+    async def content(self, subject: str, **fields: Any) -> bytes:
+        """All bytes of a file or an export, window by window."""
+        data = b""
+        while True:
+            reply = await self.ask(subject, fields)
+            assert reply.code == "ok", reply.body
+            pieces = [reply.body]
+            if reply.answer.pieces is not None:
+                pieces = [bytes(piece) async for piece in reply.answer.pieces]
+                assert len(pieces) == int(reply.headers["Blob-Parts"])
+            found = b"".join(pieces)
+            assert len(found) == int(reply.headers["Blob-Length"])
+            data += found
+            if "Blob-Cursor" not in reply.headers:
+                return data
+            fields["cursor"] = reply.headers["Blob-Cursor"]
+
+    async def create(self, app: str = "shop", **fields: Any) -> dict[str, Any]:
+        """A snapshot that is ``ok``."""
+        record = await self.ok("snapshot.create", app=app, **fields)
+        assert record["state"] == "ok", record
+        return record
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file of an app."""
+        assert self.root is not None
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+    async def aclose(self) -> None:
+        """Stop it."""
+        await self.service.aclose()
+        self.apps.close()
+
+
+class Colleagues:
+    """The pool, without a connection."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
+        """See `placement.Peers`."""
+        no, unsure = set(), set()
+        for site in self._shared.sites:
+            if site.silent or site.apps.root is None or node not in {None, site.node}:
+                continue
+            try:
+                if app is None or await site.apps.look_for(app):
+                    return Answers(yes=site.node)
+                no.add(site.node)
+            except UnavailableError:
+                unsure.add(site.node)
+        return Answers(no=frozenset(no), unsure=frozenset(unsure))

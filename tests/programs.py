@@ -1,0 +1,12 @@
+"""Programs that tests compare with, where they are installed. CI installs them all."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Final
+
+import pytest
+
+needs_zstd: Final = pytest.mark.skipif(
+    shutil.which("zstd") is None, reason="GNU tar needs zstd to read a .tar.zst"
+)

@@ -1,0 +1,286 @@
+"""Jobs: so many at a time, renewed while they run, ended once, stopped when the worker stops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from tests.repository.pool import Time
+from tests.repository.snapshot_records_tools import pending
+
+from holdfast.archive.ports import Cancelled, Progress
+from holdfast.errors import ConflictError, CorruptError, RateLimitedError
+from holdfast.repository import jobs as jobs_module
+from holdfast.repository.job import STALL_SECONDS, Job
+from holdfast.repository.jobs import MAX_WAITING, NO_PROGRESS, STOPPED, Jobs
+from holdfast.repository.snapshot_record import Lease, Stored, StoredSnapshot
+from holdfast.repository.snapshot_records import SnapshotRecords
+from holdfast.stores.memory import MemoryRecordStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+
+class Bench:
+    """Jobs, two at a time, and what they tell."""
+
+    def __init__(
+        self, executor: ThreadPoolExecutor, *, stall_seconds: float = STALL_SECONDS
+    ) -> None:
+        self.time = Time()
+        self.records = SnapshotRecords(MemoryRecordStore(self.time.monotonic))
+        self.told: list[tuple[str, str]] = []
+        self.jobs = Jobs(
+            self.records,
+            executor,
+            max_jobs=2,
+            clock=self.time.clock,
+            announce=self._tell,
+            stall_seconds=stall_seconds,
+        )
+
+    def _tell(self, record: Stored, progress: Progress) -> None:
+        self.told.append((record.state, progress.phase))
+
+    async def start(
+        self,
+        work: Callable[[Job[StoredSnapshot]], Awaitable[StoredSnapshot]],
+        *,
+        lease_seconds: float = 60,
+    ) -> Job[StoredSnapshot]:
+        """A job that does ``work``."""
+        record = pending("shop", 1)
+        lease = Lease(owner="w1", seconds=lease_seconds)
+        held = await self.records.begin(msgspec.structs.replace(record, lease=lease))
+        return self.jobs.start(held, work)
+
+
+class Steps:
+    """Work that waits for the test."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = asyncio.Event()
+
+    async def work(self, job: Job[StoredSnapshot]) -> StoredSnapshot:
+        """Wait to be let go, or to be stopped."""
+        self.begun += 1
+        waits = [
+            asyncio.create_task(self.may_end.wait()),
+            asyncio.create_task(job.wait_stopped()),
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if job.should_stop():
+            raise Cancelled
+        return msgspec.structs.replace(job.record, state="ok")
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with ThreadPoolExecutor(2) as executor:
+        yield Bench(executor)
+
+
+async def settle() -> None:
+    """Let everything run that can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_so_many_run_and_the_others_wait_with_their_records_pending(bench: Bench) -> None:
+    steps = Steps()
+    jobs = [await bench.start(steps.work) for _ in range(4)]
+    await settle()
+
+    assert steps.begun == 2
+    assert len(await bench.records.pending_snapshots()) == 4
+    steps.may_end.set()
+    records = [await bench.jobs.wait(job, 5) for job in jobs]
+
+    assert {record.state for record in records} == {"ok"}
+    assert steps.begun == 4
+    assert bench.jobs.active == 0
+    assert await bench.records.pending_snapshots() == []
+
+
+async def test_a_job_that_waits_is_renewed_like_one_that_runs(bench: Bench) -> None:
+    steps = Steps()
+    jobs = [await bench.start(steps.work, lease_seconds=0.03) for _ in range(3)]
+
+    async with asyncio.timeout(10):
+        while min(job.record.lease.beat for job in jobs) < 3:  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(0.001)
+
+    assert steps.begun == 2
+    steps.may_end.set()
+    for job in jobs:
+        assert (await bench.jobs.wait(job, 5)).state == "ok"
+
+
+async def test_who_waits_too_short_gets_the_record_as_it_is(bench: Bench) -> None:
+    steps = Steps()
+    job = await bench.start(steps.work)
+
+    assert (await bench.jobs.wait(job, 0)).state == "pending"
+
+    steps.may_end.set()
+    assert (await bench.jobs.wait(job, 5)).state == "ok"
+
+
+async def test_a_failure_is_recorded_with_its_code_and_a_bug_without_its_inside(
+    bench: Bench,
+) -> None:
+    async def damaged(job: Job[StoredSnapshot]) -> StoredSnapshot:
+        raise CorruptError("pack 7 is damaged")
+
+    async def bug(job: Job[StoredSnapshot]) -> StoredSnapshot:
+        raise ValueError("the secret")
+
+    first = await bench.jobs.wait(await bench.start(damaged), 5)
+    second = await bench.jobs.wait(await bench.start(bug), 5)
+
+    assert (first.state, first.code, first.reason) == ("failure", "corrupt", "pack 7 is damaged")
+    assert (second.state, second.code) == ("failure", "internal")
+    assert "secret" not in (second.reason or "")
+    assert bench.told[-1] == ("failure", "waiting")
+
+
+@pytest.mark.fault("R04")
+async def test_a_drain_waits_and_then_stops_what_runs_and_what_waits(bench: Bench) -> None:
+    steps = Steps()
+    jobs = [await bench.start(steps.work) for _ in range(3)]
+    await settle()
+
+    await bench.jobs.drain(0)
+
+    for job in jobs:
+        record = await bench.jobs.wait(job, 0)
+        assert (record.state, record.code, record.reason) == ("failure", "unavailable", STOPPED)
+    assert steps.begun == 2
+    late = await bench.start(steps.work)
+    assert (await bench.jobs.wait(late, 5)).reason == STOPPED
+
+
+async def test_a_drain_lets_end_what_ends_in_time(bench: Bench) -> None:
+    steps = Steps()
+    job = await bench.start(steps.work)
+    draining = asyncio.create_task(bench.jobs.drain(30))
+    await settle()
+    steps.may_end.set()
+
+    await draining
+
+    assert (await bench.jobs.wait(job, 0)).state == "ok"
+
+
+async def test_a_job_whose_record_is_removed_stops_and_does_not_bring_it_back(
+    bench: Bench,
+) -> None:
+    steps = Steps()
+    job = await bench.start(steps.work, lease_seconds=0.03)
+    held = await bench.records.get(job.record.key)
+    while True:  # it is renewed all the while
+        try:
+            await bench.records.remove(held)
+            break
+        except ConflictError:
+            held = await bench.records.get(job.record.key)
+
+    with pytest.raises(ConflictError):
+        await bench.jobs.wait(job, 10)
+
+    assert job.should_stop()
+    assert await bench.records.keys("s") == []
+
+
+@pytest.mark.fault("P05")
+async def test_a_renewal_of_which_nothing_was_heard_does_not_lose_the_job(bench: Bench) -> None:
+    steps = Steps()
+    job = await bench.start(steps.work)
+    lease = msgspec.structs.replace(job.record.lease, beat=7)
+    await bench.records.rewrite(job.held, msgspec.structs.replace(job.record, lease=lease))
+    steps.may_end.set()
+
+    record = await bench.jobs.wait(job, 5)
+
+    assert record.state == "ok"
+    assert (await bench.records.get(record.key)).record == record
+
+
+@pytest.mark.fault("I15")
+async def test_there_is_a_limit_to_how_many_wait(bench: Bench) -> None:
+    steps = Steps()
+    for _ in range(MAX_WAITING):
+        bench.jobs.check_room()
+        await bench.start(steps.work)
+
+    with pytest.raises(RateLimitedError):
+        bench.jobs.check_room()
+
+    await bench.jobs.aclose()
+    assert bench.jobs.active == 0
+
+
+@pytest.mark.fault("P19")
+async def test_a_job_that_hangs_becomes_a_failure_and_another_gets_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs_module, "STOP_SECONDS", 0.02)
+    wakes, steps = threading.Event(), Steps()
+    steps.may_end.set()
+
+    with ThreadPoolExecutor(2) as executor:
+        bench = Bench(executor, stall_seconds=0.1)
+
+        async def hang(job: Job[StoredSnapshot]) -> StoredSnapshot:
+            await bench.jobs.in_thread(lambda: wakes.wait(60))
+            await bench.jobs.rewrite(job)
+            return msgspec.structs.replace(job.record, state="ok")
+
+        hanging = [await bench.start(hang, lease_seconds=0.06) for _ in range(2)]
+        try:
+            other = await bench.jobs.wait(await bench.start(steps.work), 30)
+            ended = [await bench.jobs.wait(job, 30) for job in hanging]
+        finally:
+            wakes.set()
+
+    assert other.state == "ok"
+    for record in ended:
+        found = (record.state, record.code, record.reason)
+        assert found == ("failure", "outcome_unknown", NO_PROGRESS)
+        assert (await bench.records.get(record.key)).record == record
+    assert bench.jobs.active == 0
+
+
+async def test_a_job_that_was_stopped_cannot_be_written_by_who_wakes_up_in_it(
+    bench: Bench,
+) -> None:
+    steps = Steps()
+    job = await bench.start(steps.work)
+    await settle()
+    job.stop()
+
+    with pytest.raises(Cancelled):
+        await bench.jobs.rewrite(job)
+    await bench.jobs.wait(job, 5)
+    with pytest.raises(Cancelled):
+        await bench.jobs.rewrite(job)
+
+    assert (await bench.records.get(job.record.key)).record.reason == STOPPED
+
+
+async def test_one_record_has_one_job(bench: Bench) -> None:
+    steps = Steps()
+    job = await bench.start(steps.work)
+
+    assert bench.jobs.start(job.held, steps.work) is job
+
+    steps.may_end.set()
+    assert (await bench.jobs.wait(job, 5)).state == "ok"
+    assert steps.begun == 1

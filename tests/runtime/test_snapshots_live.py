@@ -1,0 +1,192 @@
+"""Snapshots through worker processes on a real server: forwarding, windows, a worker that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from nats.aio.client import Client
+from tests.deployment import Asker, Deployment, code_of
+
+from holdfast.bootstrap import new_uuid
+from holdfast.domain.names import check_id, created_at_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from holdfast.runtime.embedded import EmbeddedServer
+
+BIG = bytes(range(256)) * 4 * 1024 * 9  # 9 MiB
+LEASE_SECONDS = 1.5
+
+
+class Nodes:
+    """Two nodes with apps of their own, and one without."""
+
+    def __init__(self, deployment: Deployment, directory: Path) -> None:
+        self.deployment = deployment
+        self.apps = {node: directory / node for node in ("east", "west")}
+        for node, app in (("east", "shop"), ("west", "blog")):
+            (self.apps[node] / app).mkdir(parents=True)
+            (self.apps[node] / app / "node").write_text(node)
+            (self.apps[node] / app / "big").write_bytes(BIG)
+
+    def start(self) -> None:
+        """Start the workers."""
+        lease = str(LEASE_SECONDS)
+        for node, apps in self.apps.items():
+            self.deployment.start(node, apps=str(apps), snapshot_lease_seconds=lease)
+        self.deployment.start("bare", snapshot_lease_seconds=lease)
+
+
+@pytest.fixture
+def nodes(nats_server: EmbeddedServer, tmp_path: Path) -> Iterator[Nodes]:
+    """Three workers that serve."""
+    with Deployment(nats_server.url) as deployment:
+        nodes = Nodes(deployment, tmp_path)
+        nodes.start()
+        yield nodes
+
+
+@asynccontextmanager
+async def asking(nodes: Nodes) -> AsyncIterator[Asker]:
+    """Raw requests to the pool."""
+    client = Client()
+    await client.connect(nodes.deployment.url)
+    try:
+        yield Asker(nodes.deployment, client)
+    finally:
+        await client.close()
+
+
+async def read_all(ask: Asker, operation: str, **fields: Any) -> bytes:
+    """All bytes of a file or an export, window by window."""
+    data, cursor = b"", None
+    while True:
+        inbox = ask.client.new_inbox()
+        subscription = await ask.client.subscribe(inbox)
+        body = json.dumps(fields | ({} if cursor is None else {"cursor": cursor})).encode()
+        await ask.client.publish(ask.deployment.subject(operation), body, reply=inbox)
+        head = await subscription.next_msg(10)
+        assert head.headers is not None
+        assert code_of(head) == "ok", head.data
+        found = [head.data]
+        for number in range(int(head.headers.get("Blob-Parts", 0))):
+            piece = await subscription.next_msg(10)
+            assert piece.headers == {"Blob-Part": str(number)}
+            found.append(piece.data)
+        await subscription.unsubscribe()
+        window = b"".join(found)
+        assert len(window) == int(head.headers["Blob-Length"])
+        data += window
+        cursor = head.headers.get("Blob-Cursor")
+        if cursor is None:
+            return data
+
+
+@pytest.mark.nats
+@pytest.mark.slow
+async def test_an_app_is_archived_and_restored_where_it_is_whoever_takes_the_request(
+    nodes: Nodes,
+) -> None:
+    async with asking(nodes) as ask:
+        heard = await ask.client.subscribe(ask.deployment.subject("snapshot.progress.>"))
+        for app, node in (("shop", "east"), ("blog", "west")) * 6:  # whichever worker gets it
+            created = await ask.json("snapshot.create", {"app": app})
+            assert (created["state"], created["node"]) == ("ok", node)
+        [record] = (await ask.json("snapshot.list", {"app": "blog", "limit": 1}))["snapshots"]
+        first = json.loads((await heard.next_msg(5)).data)
+        assert first["key"].startswith("shop:")
+
+        data = await read_all(ask, "snapshot.read", key=record["key"], path="big")
+        exported = await read_all(ask, "snapshot.export", key=record["key"])
+        assert data == BIG
+        assert len(exported) == record["archive_size"]
+
+        restored = await ask.json(
+            "snapshot.restore", {"key": record["key"], "app": "copy", "node": "east"}
+        )
+        assert (restored["state"], restored["node"]) == ("ok", "east")
+        assert (nodes.apps["east"] / "copy/node").read_text() == "west"
+        for fields, code in (
+            ({"app": "other"}, "not_found"),
+            ({"app": "shop", "node": "bare"}, "unavailable"),
+            ({"app": "shop", "node": "west"}, "not_found"),
+        ):
+            assert code_of(await ask("snapshot.create", fields)) == code
+
+
+@pytest.mark.nats
+@pytest.mark.slow
+@pytest.mark.fault("S01")
+async def test_what_a_killed_worker_was_making_is_given_up_by_the_others(nodes: Nodes) -> None:
+    async with asking(nodes) as ask:
+        record = await ask.json("snapshot.begin", {"app": "shop"})
+        for number in range(3000):
+            (nodes.apps["east"] / "shop" / f"f{number}").write_bytes(b"%d" % number)
+        making = await ask.json("snapshot.create", {"app": "shop", "wait_seconds": 0})
+        nodes.deployment.kill("east")
+
+        async with asyncio.timeout(60):
+            while True:
+                states = {
+                    key: (await ask.json("snapshot.get", {"key": key})).get("reason")
+                    for key in (record["key"], making["key"])
+                }
+                if all(states.values()):
+                    break
+                await asyncio.sleep(0.1)
+
+        assert states == {
+            record["key"]: "the client stopped",
+            making["key"]: "its worker stopped",
+        }
+
+
+@pytest.mark.nats
+@pytest.mark.slow
+@pytest.mark.fault("R04")
+async def test_a_worker_that_is_told_to_stop_leaves_nothing_pending(nodes: Nodes) -> None:
+    async with asking(nodes) as ask:
+        making = await ask.json("snapshot.create", {"app": "shop", "wait_seconds": 0})
+
+        status = await asyncio.to_thread(nodes.deployment.stop, "east")
+
+        record = await ask.json("snapshot.get", {"key": making["key"]})
+        assert status == 0
+        assert record["state"] == "ok"
+
+
+def test_an_id_is_a_uuid_of_version_7_that_tells_the_time() -> None:
+    ids = [new_uuid() for _ in range(100)]
+
+    assert [check_id(text) for text in ids] == ids
+    assert len(set(ids)) == 100
+    spread = created_at_of(ids[-1]) - created_at_of(ids[0])
+    assert 0 <= spread.total_seconds() < 60
+
+
+@pytest.mark.nats
+@pytest.mark.fault("N18")
+def test_a_worker_whose_apps_are_not_there_says_so_and_ends(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    with Deployment(nats_server.url) as deployment:
+        ended = subprocess.run(
+            [sys.executable, "-m", "holdfast", "worker", "--apps", str(tmp_path / "none")],
+            env=os.environ | {"NATS_URL": deployment.url, "HOLDFAST_PREFIX": deployment.prefix},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert "the directory of apps" in ended.stdout + ended.stderr
