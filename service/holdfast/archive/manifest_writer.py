@@ -104,7 +104,10 @@ class ManifestWriter:
         page = page_of(new.entries, new.header_sizes, [_ref(frame) for frame in new.frames])
         row = page_row(page, page_frames=(), stat_frames=(), fingerprint=new.fingerprint)
         encoded, stat = encode_page(page), encode_stat_page(new.stat, page)
-        _check(lambda: decode_page(encoded))
+        if page.xattrs or page.segments:
+            # All else is bounded where it is scanned. Reading every page back took 0.3 s of the
+            # 1.4 s that a scattered change of 50,000 files takes.
+            _check(lambda: decode_page(encoded))
         return row, self._store_page(encoded), self._store_page(stat)
 
     def _store_page(self, raw: bytes) -> list[Frame]:
