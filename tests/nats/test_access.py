@@ -80,7 +80,7 @@ class TestCredentials:
 
         connection.send("secret.a", b"x")
         connection.route("$SYS.>", lambda _message: None)
-        await until(lambda: connection.violations == 2)
+        await until(lambda: connection.counters.violations == 2)
 
         assert ["permissions violation" in text for text in told] == [True, True]
         messages = await receive(connection, "open.a")

@@ -19,6 +19,7 @@ from tests.nats.tools import connected, frozen, kill, next_of, receive, until
 
 from holdfast.errors import TooLargeError, UnavailableError
 from holdfast.transport import connection as connection_module
+from holdfast.transport.wire import Wire
 from holdfast.transport.connection import MAX_QUEUED_BYTES, Connection, connect
 from holdfast.transport.options import NatsOptions
 
@@ -377,7 +378,7 @@ class TestNatsPy:
         used = set(re.findall(r"self\._transport\.(\w+)", inspect.getsource(Client)))
 
         assert used <= abstract
-        assert abstract <= set(dir(connection_module._Wire))
+        assert abstract <= set(dir(Wire))
 
     def test_of_a_subscription_it_looks_at_nothing_that_is_not_there(self) -> None:
         passages = (Client._close, Client._attempt_reconnect, Client.drain)

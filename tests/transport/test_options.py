@@ -26,7 +26,7 @@ def test_a_connection_is_never_given_up_and_notices_a_dead_peer_soon() -> None:
 
     assert arguments["servers"] == ["nats://127.0.0.1:4222"]
     assert arguments["max_reconnect_attempts"] == -1
-    assert arguments["ping_interval"] == 15
+    assert arguments["ping_interval"] == 5
     assert "tls" not in arguments
 
 

@@ -47,7 +47,7 @@ from holdfast.protocol.blobs import (
 )
 from holdfast.transport import connection as transport
 from holdfast.transport.contexts import options_from_environment
-from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_no_responders
+from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_status
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Client:
         """
         deadline = asyncio.get_running_loop().time() + _DISCOVERY_WAITS * wait_seconds
         arrived: asyncio.Queue[Message] = asyncio.Queue()
-        mailbox = self._requester.inbox.open(arrived.put_nowait)
+        mailbox = self._requester.inbox.open(arrived.put_nowait, _DISCOVERY_SUBJECT)
         found: list[WorkerInfo] = []
         try:
             self._connection.send(_DISCOVERY_SUBJECT, reply=mailbox.subject)
@@ -309,7 +309,7 @@ class Client:
                 while True:
                     async with asyncio.timeout(wait_seconds):
                         message = await arrived.get()
-                    raise_for_no_responders(message, _DISCOVERY_SUBJECT)
+                    raise_for_status(message, _DISCOVERY_SUBJECT)
                     worker = _worker_of(message)
                     if worker is not None and self._is_of_pool(worker):
                         found.append(worker)

@@ -20,7 +20,7 @@ from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import BlobHead
 from holdfast.protocol.snapshots import ContentHead
-from holdfast.transport.inbox import raise_for_no_responders
+from holdfast.transport.inbox import raise_for_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -158,7 +158,7 @@ class WindowReader(Generic[HeadT]):
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         requester, patience = self._requester, self._patience
         subject = self._subject
-        mailbox = requester.inbox.open(arrived.put_nowait)
+        mailbox = requester.inbox.open(arrived.put_nowait, subject)
         try:
             await requester.connection.wait_connected(patience.head_seconds)
             requester.connection.send(subject, codec.encode(request), reply=mailbox.subject)
@@ -195,7 +195,7 @@ class WindowReader(Generic[HeadT]):
 
 def _note_status(message: Message, subject: str) -> None:
     """The server itself says something: the end of a batch, or why there is none."""
-    raise_for_no_responders(message, subject)
+    raise_for_status(message, subject)
     status = message.headers.get(names.STATUS)
     if status is not None and status != "204":
         msg = f"the server answered {status}"

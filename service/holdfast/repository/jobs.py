@@ -27,6 +27,7 @@ from holdfast.repository.job import STALL_SECONDS, Job, Stillness
 from holdfast.repository.job_record import JobRecords
 from holdfast.repository.snapshot_record import StoredSnapshot, record_key, restore_key
 from holdfast.repository.snapshot_records import is_pending
+from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -154,7 +155,7 @@ class Jobs:
         self._jobs[record_key(held.record)] = job
         if self._draining:
             job.stop()
-        job.task = asyncio.create_task(self._run(job, work))
+        job.task = outliving_task(self._run(job, work))
         job.task.add_done_callback(lambda _: self._forget(job))  # it may never have begun
         return job
 

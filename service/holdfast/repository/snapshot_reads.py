@@ -28,6 +28,7 @@ from holdfast.repository.snapshot_cursors import (
     encode_place,
     path_at,
 )
+from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -111,7 +112,7 @@ class SnapshotReads:
         """What there is of the snapshot: opened once, however many ask; a failure is not kept."""
         opened = self._open.get(root)
         if opened is None:
-            opened = self._open[root] = _Opened(asyncio.create_task(self._read_root(root)))
+            opened = self._open[root] = _Opened(outliving_task(self._read_root(root)))
             opened.reader.add_done_callback(look_at)
         self._open.move_to_end(root)
         while len(self._open) > MAX_OPEN:

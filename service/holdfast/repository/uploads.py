@@ -45,6 +45,7 @@ from holdfast.repository.upload_record import (
     upload_key,
 )
 from holdfast.stores.ports import Attributes
+from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
@@ -236,7 +237,7 @@ class UploadService:
             if owned.broken or owned.commit is not None:
                 raise ConflictError(_RESUME if owned.broken else _ENDED)
             if owned.parts.accept(part, data):
-                owned.writes[part] = asyncio.create_task(owned.staged.write(part, data))
+                owned.writes[part] = outliving_task(owned.staged.write(part, data))
             write = owned.writes.get(part)
         if write is not None:
             await self._wait_written(owned, part, write)
@@ -316,7 +317,7 @@ class UploadService:
                 if owned.broken:
                     raise ConflictError(_RESUME)
                 await self._check_final(owned, parts, digest)
-                owned.commit = asyncio.create_task(self._commit(owned))
+                owned.commit = outliving_task(self._commit(owned))
             elif parts != owned.parts.count:
                 raise ConflictError(_ENDED)
             commit = owned.commit
@@ -431,7 +432,7 @@ class UploadService:
             owned = self._uploads.get(upload)
             if owned is not None and owned.commit is not None:
                 return await asyncio.shield(owned.commit)
-            takeover = asyncio.create_task(self._go_on_or_take_over(upload))
+            takeover = outliving_task(self._go_on_or_take_over(upload))
             self._takeovers[upload] = takeover
             takeover.add_done_callback(lambda _: self._takeovers.pop(upload, None))
         return await asyncio.shield(takeover)

@@ -28,6 +28,7 @@ from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
 from holdfast.protocol.operation import Body
+from holdfast.transport.deadline import deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable, Mapping
@@ -40,6 +41,8 @@ MAX_TIMEOUT_SECONDS: Final = 3600.0
 _OP_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_OP_ID_CHARS}}}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _SHORTEST_SECONDS: Final = 0.001
+_MARGIN: Final = 0.05
+_MOST_MARGIN_SECONDS: Final = 0.5
 _FORWARDED_HEADERS: Final = (names.CONTENT_TYPE, names.OP_ID, names.TRACEPARENT)
 log = structlog.get_logger(__name__)
 
@@ -89,8 +92,11 @@ class Dispatcher:
             encoding = _encoding(endpoint, headers)
             request = _decode(endpoint, headers, body, encoding)
             call = self._call(subject, headers, body, forwarded=forwarded)
-            async with asyncio.timeout(call.seconds_left()):
-                reply = await endpoint.handle(request, call)
+            left = call.seconds_left()
+            # Who waits below gives up a moment before, and can still say what is known.
+            with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
+                async with asyncio.timeout(left):
+                    reply = await endpoint.handle(request, call)
             if isinstance(reply, Forward):
                 return _forwarded(reply, headers, body, call)
             return _answered(reply, encoding)

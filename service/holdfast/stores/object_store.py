@@ -7,6 +7,7 @@ be right: a crash in between leaves chunks that no record names, for the collect
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
+_LAG_SECONDS: Final = 0.05
+_LAG_LOOKS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class ObjectBlobStore:
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
             if view:
-                await staged.write(0, view)
+                await self._write_only_part(staged, view)
             return await staged.commit(digest, len(view), attributes)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
@@ -109,6 +112,14 @@ class ObjectBlobStore:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
                 await staged.discard()
             raise
+
+    async def _write_only_part(self, staged: StagedObject, view: memoryview) -> None:
+        """A chunk without a record is no blob: whether it was stored or not, nothing was put."""
+        try:
+            await staged.write(0, view)
+        except OutcomeUnknownError as error:
+            msg = "the store did not say whether it has the data, and nothing refers to it"
+            raise UnavailableError(msg) from error
 
     async def get(self, info: BlobInfo) -> bytes:
         """See BlobStore."""
@@ -330,7 +341,7 @@ class ObjectBlobStore:
         """See BlobStore. In the order in which records were written."""
         position = _parse_cursor(cursor)
         entries: list[Any] = []
-        scanned = 0
+        scanned = looks = 0
         while len(entries) < limit and scanned < _SCAN_PER_PAGE:
             query = {
                 "batch": limit if not prefix else 1000,
@@ -347,9 +358,24 @@ class ObjectBlobStore:
                     if len(entries) == limit:
                         break
             else:
-                if not pending:
+                if not pending and await self._is_end(position):
                     return BlobListing(entries=entries, cursor=None)
+                if not messages:
+                    looks += 1
+                    await self._wait_for_replica(looks)
         return BlobListing(entries=entries, cursor=str(position))
+
+    async def _is_end(self, position: int) -> bool:
+        """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
+        records = f"$O.{self.bucket}.M.>"
+        return await self._js.next_message(self.stream, records, position) is None
+
+    async def _wait_for_replica(self, looks: int) -> None:
+        """Before the ``looks``-th further look. Raises UnavailableError when it lags for long."""
+        if looks > _LAG_LOOKS:
+            msg = "the replica that was asked lacks the newest blobs"
+            raise UnavailableError(msg)
+        await asyncio.sleep(_LAG_SECONDS)
 
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""

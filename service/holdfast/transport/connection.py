@@ -11,42 +11,65 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import re
-import socket
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast, override
 
 import msgspec
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.transport import Transport
 
 from holdfast.errors import ForbiddenError, TooLargeError, UnavailableError
+from holdfast.transport.liveness import SIGN_OF_LIFE_SECONDS, SILENCE_SECONDS, Liveness
 from holdfast.transport.message import Message, format_headers
 from holdfast.transport.options import NatsOptions, connect_arguments
-from holdfast.transport.parser import ParseError, Parser
+from holdfast.transport.parser import Parser
+from holdfast.transport.servers import ServerChoice
+from holdfast.transport.wire import Disconnected, Wire
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Mapping
-    from urllib.parse import ParseResult
 
     from nats.aio.subscription import Subscription
 
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """What may wait to be sent. Publishers keep windows far below; beyond it sending fails."""
 
-_HIGH_WATER_BYTES: Final = 4 * 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
-SEND_BUFFER_BYTES: Final = 2 * 1024 * 1024
 _LINE_END: Final = b"\r\n"
 _SEPARATOR_RE: Final = re.compile(r"[ \t\r\n\0]")
-_CLOSE_SECONDS: Final = 2.0
 _FLUSH_SECONDS: Final = 2
+_CATCH_UP_SECONDS: Final = 0.05
+_DENIED_RE: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
+_REFUSED_LOGINS: Final = ("authorization", "authentication")
 log = structlog.get_logger(__name__)
 
 type Route = Callable[[Message], None]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to a connection since it was made.
+
+    ``left`` are servers that were given up for being of no use, ``violations`` denied publishes
+    and subscriptions, ``unsent`` messages refused because not connected or too much was waiting.
+    """
+
+    disconnects: int = 0
+    reconnects: int = 0
+    left: int = 0
+    violations: int = 0
+    unsent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The server does not let this user ``publish`` or subscribe to ``subject`` (lower case)."""
+
+    publish: bool
+    subject: str
 
 
 class Connection(Client):
@@ -64,7 +87,13 @@ class Connection(Client):
         self._ps: Any = self._parser  # nats-py only ever resets it
         self._flush_scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.violations = 0
+        self.counters = Counters()
+        self.choice = ServerChoice(time.monotonic)
+        self.liveness = Liveness(time.monotonic, self._leave)
+        self.on_denied: list[Callable[[Denied], None]] = []
+        self.is_waited_for: list[Callable[[], bool]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     def route(self, subject: str, receive: Route, *, queue: str = "") -> int:
         """Call ``receive`` with every message on ``subject``; gives the id for ``unroute``.
@@ -130,10 +159,12 @@ class Connection(Client):
             raise TooLargeError(msg)
         if not self.is_connected:
             # Not kept for later: whoever asked would be told of a failure and it would happen.
+            self.counters.unsent += 1
             msg = "not connected to NATS at the moment"
             raise UnavailableError(msg)
-        backlog = self._transport.backlog if isinstance(self._transport, _Wire) else 0
+        backlog = self._transport.backlog if isinstance(self._transport, Wire) else 0
         if backlog + self._pending_data_size + size > MAX_QUEUED_BYTES:
+            self.counters.unsent += 1
             msg = "too much is waiting to be sent to NATS"
             raise UnavailableError(msg)
         if not subject or _SEPARATOR_RE.search(subject) or _SEPARATOR_RE.search(reply):
@@ -154,7 +185,7 @@ class Connection(Client):
         While disconnected it stays queued: nats-py sends it after it has subscribed again.
         """
         self._flush_scheduled = False
-        if self.is_connected and self._pending and isinstance(self._transport, _Wire):
+        if self.is_connected and self._pending and isinstance(self._transport, Wire):
             queued, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(queued)
 
@@ -174,19 +205,63 @@ class Connection(Client):
 
     async def wait_sendable(self) -> None:
         """Wait while the socket's buffer is full: for senders that no window holds back."""
-        if isinstance(self._transport, _Wire):
+        if isinstance(self._transport, Wire):
             self._flush_queued()
             await self._transport.wait_writable()
 
     def abandon(self) -> None:
         """Drop the socket at once, without the courtesies of ``close``."""
-        if isinstance(self._transport, _Wire):
+        if isinstance(self._transport, Wire):
             self._transport.abort()
 
     @property
     def server_info(self) -> Mapping[str, Any]:
         """What the server said of itself when it was connected to."""
         return self._server_info
+
+    def _leave(self, reason: str) -> None:
+        """Drop the server and go to another one, or back if there is no other."""
+        if not self.is_connected:
+            return
+        log.warning("server_left", server=self.server_name, reason=reason)
+        self.counters.left += 1
+        if self._current_server is not None:
+            self.choice.leave(self._current_server.uri.netloc)
+        self.abandon()
+        self._leaving = asyncio.ensure_future(self.force_reconnect())
+
+    @property
+    def server_name(self) -> str:
+        """The name of the server that it is, or was last, connected to."""
+        return str(self._server_info.get("server_name", ""))
+
+    def note_connected(self) -> None:
+        """A server has taken the connection."""
+        if self._current_server is not None:
+            self.choice.connected(self._current_server.uri.netloc)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Look, for as long as it lasts, whether the server still shows signs of life."""
+        while not self.is_closed:
+            await asyncio.sleep(SILENCE_SECONDS / 2)
+            wire = self._transport
+            if not self.is_connected or not isinstance(wire, Wire):
+                continue
+            silent_seconds = time.monotonic() - wire.received_at
+            if silent_seconds > SILENCE_SECONDS and any(ask() for ask in self.is_waited_for):
+                await self._demand_sign_of_life(wire)
+
+    async def _demand_sign_of_life(self, wire: Wire) -> None:
+        asked_at = time.monotonic()
+        with contextlib.suppress(OSError):
+            await self._send_ping()
+        await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
+        # Was it this process that was stopped? Then an answer waits to be read.
+        await asyncio.sleep(_CATCH_UP_SECONDS)
+        if wire.received_at < asked_at and self._transport is wire:
+            self.liveness.go("the server gives no sign of life")
 
     def _on_message(self, sid: int, message: Message) -> None:
         receive = self._routes.get(sid)
@@ -204,6 +279,8 @@ class Connection(Client):
         # Left to itself nats-py waits here until a peer, frozen perhaps, has taken everything.
         self._flush_queued()
         self._pending_data_size = 0
+        if self._watching is not None:
+            self._watching.cancel()
         await super()._close(status, do_cbs)
 
     async def _connect_to_server(self, s: Any) -> None:
@@ -211,18 +288,18 @@ class Connection(Client):
             msg = "holdfast connects to NATS by TCP or TLS, not by WebSocket"
             raise nats.errors.Error(msg)
         self._loop = asyncio.get_running_loop()
-        self._transport = _Wire(self._parser, self._control_lines)
+        self._transport = Wire(self._parser, self._control_lines)
         await self._transport.connect(s.uri, 0, self.options["connect_timeout"])
 
     async def _read_loop(self) -> None:
         """Act on control lines. Messages never come here: they are routed while being parsed."""
         wire = self._transport
-        if not isinstance(wire, _Wire):
+        if not isinstance(wire, Wire):
             return
         wire.start_parsing()
         while True:
             line = await self._control_lines.get()
-            if isinstance(line, _Disconnected):
+            if isinstance(line, Disconnected):
                 if line.wire is wire:
                     await self._process_op_err(line.error or nats.errors.UnexpectedEOF())
                     return
@@ -238,18 +315,28 @@ class Connection(Client):
         elif line.startswith(b"PONG"):
             await self._process_pong()
         elif line.startswith(b"-ERR"):
-            await self._process_err(line[4:].strip().decode("utf-8", "replace").lower())
+            await self._act_on_error(line[4:].strip().decode("utf-8", "replace").lower())
         elif line.startswith(b"INFO"):
             await self._process_info(_decode_info(line))
 
+    async def _act_on_error(self, text: str) -> None:
+        """A login that is refused ends the connection for good; most others end it for now.
 
-class _Disconnected(Exception):  # noqa: N818  (an event, not an error of ours)
-    """The socket of ``wire`` is gone."""
-
-    def __init__(self, wire: _Wire, error: Exception | None) -> None:
-        super().__init__()
-        self.wire = wire
-        self.error = error
+        nats-py closes for good at anything that it does not know, a server that is full or goes
+        away included.
+        """
+        denied = _DENIED_RE.search(text)
+        if denied is not None:
+            self.counters.violations += 1
+            news = Denied(publish=denied[1] == "publish", subject=denied[2])
+            for tell in self.on_denied:
+                tell(news)
+        if "permissions violation" in text or any(word in text for word in _REFUSED_LOGINS):
+            await self._process_err(text)
+            return
+        error = nats.errors.Error(f"nats: {text}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
 
 
 class _RoutedSubscription:
@@ -272,170 +359,65 @@ class _RoutedSubscription:
         self._connection.unroute(self._id)
 
 
-class _Wire(asyncio.BufferedProtocol, Transport):
-    """The socket: nats-py's transport interface over a protocol that receives in place.
+class _Callbacks:
+    """What nats-py tells of a connection, counted and passed on."""
 
-    Until ``start_parsing`` lines are kept for ``readline`` (the handshake); then the parser gets
-    everything. ``backlog`` is how many bytes the peer has not taken; 0 while it keeps up.
-    """
-
-    def __init__(self, parser: Parser, events: asyncio.Queue[bytes | Exception | None]) -> None:
-        self._parser = parser
-        self._events = events
-        self._transport: asyncio.Transport | None = None
-        self._handshake: bytearray | None = bytearray()
-        self._scratch = bytearray(64 * 1024)
-        self._progress = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._closed = asyncio.get_running_loop().create_future()
-        self._eof = False
-        self.backlog = 0
-
-    # asyncio.BufferedProtocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio.Transport, but all that it asks for.
-        self._transport = cast("asyncio.Transport", transport)
-        # Left to grow by itself the buffer holds bulk senders back (docs/decisions.md).
-        plain = transport.get_extra_info("socket")
-        if plain is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return memoryview(self._scratch) if self._handshake is not None else self._parser.buffer()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._handshake is not None:
-            self._handshake += memoryview(self._scratch)[:nbytes]
-            self._progress.set()
-            return
-        self._parse(self._parser.received, nbytes)
-
-    def _parse[T](self, take: Callable[[T], None], received: T) -> None:
-        try:
-            take(received)
-        except ParseError:
-            self._events.put_nowait(nats.errors.ProtocolError())
-            self.close()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-        self.backlog = 0
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._eof = True
-        self._progress.set()
-        self._writable.set()
-        if not self._closed.done():
-            self._closed.set_result(None)
-        self._events.put_nowait(_Disconnected(self, exc if isinstance(exc, OSError) else None))
-
-    # nats.aio.transport.Transport
-
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
-        del buffer_size
-        loop = asyncio.get_running_loop()
-        opening = loop.create_connection(lambda: self, uri.hostname or "", uri.port or 4222)
-        await asyncio.wait_for(opening, connect_timeout)
-
-    async def connect_tls(
+    def __init__(
         self,
-        uri: str | ParseResult,
-        ssl_context: ssl.SSLContext,
-        buffer_size: int,
-        connect_timeout: float,
+        connection: Connection,
+        servers: int,
+        on_closed: Callable[[], None] | None,
+        on_error: Callable[[Exception], None] | None,
+        on_connected: Callable[[str], None] | None,
+        on_disconnected: Callable[[str], None] | None,
     ) -> None:
-        del buffer_size
-        plain = self._plain()
-        hostname = uri if isinstance(uri, str) else uri.hostname
-        upgrade = asyncio.get_running_loop().start_tls(
-            plain, self, ssl_context, server_hostname=hostname
-        )
-        self._transport = await asyncio.wait_for(upgrade, connect_timeout)
+        self._connection = connection
+        self._servers = servers
+        self._on_closed = on_closed
+        self._on_error = on_error
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self.connecting = True
+        self.refused: list[Exception] = []
 
-    def start_parsing(self) -> None:
-        """The handshake is over: from here on the parser gets every byte."""
-        early, self._handshake = self._handshake, None
-        self._parser.reset()
-        if early:
-            self._parse(self._parser.feed, bytes(early))
+    def arguments(self) -> dict[str, Any]:
+        """For ``Client.connect``."""
+        return {
+            "error_cb": self._error,
+            "closed_cb": self._closed,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "lame_duck_mode_cb": self._going_away,
+            "reconnect_to_server_handler": self._connection.choice.next,
+        }
 
-    def write(self, payload: bytes) -> None:
-        self._plain().write(payload)
+    async def _error(self, problem: Exception) -> None:
+        if self.connecting and not self._connection.is_connected:
+            self.refused.append(problem)
+            if sum(map(_is_refused_login, self.refused)) >= self._servers:
+                raise _translate(self.refused)  # every server said no; nats-py would ask again
+        if self._on_error is not None:
+            self._on_error(problem)
 
-    def writelines(self, payload: list[bytes]) -> None:
-        transport = self._plain()
-        transport.writelines(payload)
-        waiting = transport.get_write_buffer_size()
-        if waiting > _HIGH_WATER_BYTES:
-            self.backlog = waiting
-            # CPython before 3.12.9 and 3.13.2 forgets to pause us (CVE-2024-12254): a reminder.
-            transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+    async def _closed(self) -> None:
+        if self._on_closed is not None:
+            self._on_closed()
 
-    async def read(self, buffer_size: int) -> bytes:
-        msg = f"the parser reads, not in blocks of {buffer_size}"
-        raise io.UnsupportedOperation(msg)
+    async def _disconnected(self) -> None:
+        if self._connection.is_closed:
+            return
+        self._connection.counters.disconnects += 1
+        if self._on_disconnected is not None:
+            self._on_disconnected(self._connection.server_name)
 
-    async def readline(self) -> bytes:
-        while (received := self._handshake) is not None:
-            end = received.find(_LINE_END)
-            if end >= 0:
-                line = bytes(received[: end + 2])
-                del received[: end + 2]
-                return line
-            if self._eof:
-                break
-            self._progress.clear()
-            await self._progress.wait()
-        # Given an empty line nats-py would take the handshake for done.
-        msg = "connection lost during the handshake"
-        raise ConnectionResetError(msg)
+    async def _reconnected(self) -> None:
+        self._connection.note_connected()
+        self._connection.counters.reconnects += 1
+        if self._on_connected is not None:
+            self._on_connected(self._connection.server_name)
 
-    async def wait_writable(self) -> None:
-        await self._writable.wait()
-
-    async def drain(self) -> None:
-        await self._writable.wait()
-        if self._eof:
-            msg = "connection lost"
-            raise ConnectionResetError(msg)
-
-    async def wait_closed(self) -> None:
-        # A socket closes only once its buffer is sent, which a frozen peer would put off for ever.
-        _, waiting = await asyncio.wait([self._closed], timeout=_CLOSE_SECONDS)
-        if waiting:
-            self.abort()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-        elif not self._closed.done():
-            self._closed.set_result(None)
-
-    def at_eof(self) -> bool:
-        return self._eof
-
-    def __bool__(self) -> bool:
-        return self._transport is not None
-
-    def _plain(self) -> asyncio.Transport:
-        if self._transport is None:
-            msg = "not connected"
-            raise ConnectionResetError(msg)
-        return self._transport
+    async def _going_away(self) -> None:
+        self._connection.liveness.go("the server is about to stop")
 
 
 async def connect(
@@ -444,42 +426,37 @@ async def connect(
     timeout_seconds: float = CONNECT_SECONDS,
     on_closed: Callable[[], None] | None = None,
     on_error: Callable[[Exception], None] | None = None,
+    on_connected: Callable[[str], None] | None = None,
+    on_disconnected: Callable[[str], None] | None = None,
 ) -> Connection:
     """A connection to one of ``options.servers``, tried for ``timeout_seconds``, at most 5.
 
-    Once connected it reconnects for ever. ``on_closed`` is called when it is closed for good, by
-    us or because the server refused it; ``on_error`` with every error that has no other taker, a
-    denied publish or subscription among them. Raises UnavailableError, ForbiddenError.
+    Once connected it reconnects for ever, and leaves a server that is of no use (``liveness``).
+    ``on_closed`` is called when it is closed for good, by us or because the server refused it;
+    ``on_error`` with every error that has no other taker, a denied publish or subscription among
+    them; ``on_disconnected`` and ``on_connected`` with the server's name when one is lost and when
+    one is there again. Raises UnavailableError, ForbiddenError.
     """
     connection = Connection()
-    refused: list[Exception] = []
-    connecting = True
-
-    async def error(problem: Exception) -> None:
-        if not connection.is_connected:
-            refused.append(problem)
-            if connecting and sum(map(_is_refused_login, refused)) >= len(options.servers):
-                raise _translate(refused)  # every server said no; nats-py would ask again
-        if "permissions violation" in str(problem).lower():
-            connection.violations += 1
-        if on_error is not None:
-            on_error(problem)
-
-    async def closed() -> None:
-        if on_closed is not None:
-            on_closed()
-
-    arguments = {**connect_arguments(options), "allow_reconnect": True}
+    callbacks = _Callbacks(
+        connection, len(options.servers), on_closed, on_error, on_connected, on_disconnected
+    )
+    arguments = {
+        **connect_arguments(options),
+        "allow_reconnect": True,
+        **callbacks.arguments(),
+    }
     try:
         async with asyncio.timeout(min(timeout_seconds, CONNECT_SECONDS)):
-            await connection.connect(error_cb=error, closed_cb=closed, **arguments)
+            await connection.connect(**arguments)
     except (TimeoutError, nats.errors.Error, OSError) as failure:
         connection.abandon()
-        raise _translate([*refused, failure]) from failure
+        raise _translate([*callbacks.refused, failure]) from failure
     except ForbiddenError:
         connection.abandon()
         raise
-    connecting = False
+    callbacks.connecting = False
+    connection.note_connected()
     return connection
 
 

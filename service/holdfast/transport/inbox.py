@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 from nats.nuid import NUID
 
-from holdfast.errors import UnavailableError
+from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.protocol.headers import STATUS
+from holdfast.transport.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.transport.connection import Connection, Route
-    from holdfast.transport.message import Message
+    from holdfast.transport.connection import Connection, Denied, Route
 
 NO_RESPONDERS: Final = "503"
+DENIED: Final = "403"
+_DENIED_HEADERS: Final = b"NATS/1.0 403\r\n\r\n"
 
 
 class NoRespondersError(UnavailableError):
@@ -52,13 +54,20 @@ class Inbox:
         self._connection = connection
         self.prefix = f"{inbox_prefix}.{NUID().next().decode()}"
         self._tokens = itertools.count()
-        self._receivers: dict[str, Route] = {}
+        self._receivers: dict[str, tuple[Route, str]] = {}
+        self._is_denied = False
         connection.route(f"{self.prefix}.*", self._receive)
+        connection.on_denied.append(self._on_denied)
+        connection.is_waited_for.append(lambda: bool(self._receivers))
 
-    def open(self, receive: Route) -> Mailbox:
-        """A fresh reply subject whose messages go to ``receive``."""
+    def open(self, receive: Route, asked: str = "") -> Mailbox:
+        """A fresh reply subject whose messages go to ``receive``.
+
+        When the server says that this user may not publish to ``asked``, a message with the
+        status 403 comes in place of an answer: see ``raise_for_status``.
+        """
         token = format(next(self._tokens), "x")
-        self._receivers[token] = receive
+        self._receivers[token] = receive, asked
         return Mailbox(self, token)
 
     def forget(self, token: str) -> None:
@@ -75,32 +84,53 @@ class Inbox:
     ) -> Message:
         """Send and wait for one reply.
 
-        Raises NoRespondersError and UnavailableError (surely not applied), TimeoutError (unknown).
+        Raises NoRespondersError, UnavailableError and ForbiddenError (of all three it is sure that
+        nothing was applied), TimeoutError (unknown).
         """
+        if self._is_denied:
+            msg = f"the NATS user may not subscribe to {self.prefix}: set inbox_prefix"
+            raise ForbiddenError(msg)
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
         def receive(message: Message) -> None:
             if not reply.done():
                 reply.set_result(message)
 
-        mailbox = self.open(receive)
+        mailbox = self.open(receive, subject)
         try:
             self._connection.send(subject, data, reply=mailbox.subject, headers=headers)
             async with asyncio.timeout(timeout_seconds):
                 message = await reply
         finally:
             mailbox.close()
-        raise_for_no_responders(message, subject)
+        raise_for_status(message, subject)
         return message
 
     def _receive(self, message: Message) -> None:
-        receive = self._receivers.get(message.subject.rpartition(".")[2])
-        if receive is not None:
-            receive(message)
+        receiver = self._receivers.get(message.subject.rpartition(".")[2])
+        if receiver is not None:
+            receiver[0](message)
+
+    def _on_denied(self, denied: Denied) -> None:
+        """Tell at once whoever waits: no answer will come."""
+        if not denied.publish and denied.subject.startswith(self.prefix.lower()):
+            self._is_denied = True
+        for token, (receive, asked) in list(self._receivers.items()):
+            if self._is_denied or (denied.publish and asked.lower() == denied.subject):
+                receive(Message(f"{self.prefix}.{token}", "", b"", _DENIED_HEADERS))
 
 
-def raise_for_no_responders(message: Message, subject: str) -> None:
-    """Raise NoRespondersError when the server says that nobody listens."""
-    if not message.data and message.headers.get(STATUS) == NO_RESPONDERS:
+def raise_for_status(message: Message, subject: str) -> None:
+    """Raise when the server speaks in place of who was asked on ``subject``.
+
+    NoRespondersError: nobody listens. ForbiddenError: this user may not ask, or not be answered.
+    """
+    if message.data or STATUS not in message.headers:
+        return
+    status = message.headers[STATUS]
+    if status == NO_RESPONDERS:
         msg = f"nobody answers on {subject}"
         raise NoRespondersError(msg)
+    if status == DENIED:
+        msg = f"the NATS user may not publish to {subject}, or not get its answers"
+        raise ForbiddenError(msg)

@@ -5,24 +5,32 @@ unknown (time-out). ``publish`` tells them apart; it repeats only what is safe t
 carries a ``Nats-Msg-Id`` (ADR-34) or an expected sequence. ``publish_batch`` does the same for
 several messages, all or none (ADR-50). Reads that decide something ask the leader
 (``last_message``); bulk reads may come from any replica (ADR-31).
+
+While a leader is being elected, or the server is paused, calls go on trying for as long as the
+patience lasts and the deadline of the request that they serve (``deadline``) allows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import zlib
-from typing import TYPE_CHECKING, Any, Final
+import math
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 import structlog
 
 from holdfast.errors import (
+    ForbiddenError,
+    HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.transport.inbox import NoRespondersError, raise_for_no_responders
+from holdfast.transport.deadline import seconds_left
+from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,
     BATCH_ID,
@@ -30,12 +38,15 @@ from holdfast.transport.jetstream_messages import (
     BATCH_SEQUENCE,
     END_OF_BATCH,
     NO_MESSAGE,
+    NOT_NOW,
     PENDING,
     STREAM_NOT_FOUND,
     UNKNOWN_OUTCOME,
     Ack,
     ApiError,
     ApiRefusedError,
+    DeniedError,
+    ErrorAnswer,
     GetAnswer,
     RefusedError,
     StoredMessage,
@@ -48,15 +59,17 @@ from holdfast.transport.jetstream_messages import (
 from holdfast.transport.message import Message, parse_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
     from holdfast.transport.jetstream_messages import BatchMessage
 
-ATTEMPT_SECONDS: Final = 5.0
-_TIMEOUTS_BEFORE_RECONNECT: Final = 3
+ATTEMPT_SECONDS: Final = 4.0
 _RETRY_SECONDS: Final = 0.1
+_LONGEST_RETRY_SECONDS: Final = 1.0
+_WRITE_TRIES: Final = 3
+_READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
 """How often a batch waits for others, of which a server stages 50 per stream: some 10 s in all."""
 
@@ -66,12 +79,23 @@ log = structlog.get_logger(__name__)
 class JetStream:
     """JetStream over one connection. Stream names and subjects come from trusted code."""
 
-    def __init__(self, connection: Connection, inbox: Inbox, *, domain: str = "") -> None:
-        """Use ``connection``; answers come to ``inbox``."""
+    def __init__(
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        *,
+        domain: str = "",
+        patience_seconds: float = 0.0,
+    ) -> None:
+        """Use ``connection``; answers come to ``inbox``.
+
+        A call that gets no definite answer is repeated for ``patience_seconds``: a write at least
+        twice, a read not at all if that is 0. A failover takes up to 16 seconds.
+        """
         self.connection = connection
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
-        self._timeouts = 0
+        self._patience_seconds = patience_seconds
 
     async def publish(
         self,
@@ -79,70 +103,61 @@ class JetStream:
         data: bytes | memoryview,
         headers: Mapping[str, str],
         *,
-        attempts: int = 3,
+        attempts: int = _WRITE_TRIES,
     ) -> Ack:
         """Store one message; ``headers`` make a repeat harmless.
 
-        Raises RefusedError, UnavailableError (surely not applied), OutcomeUnknownError.
+        It is sent ``attempts`` times at least, if nothing definite is said. Raises RefusedError,
+        UnavailableError (surely not applied), OutcomeUnknownError.
         """
-        maybe_applied = False
-        for attempt in range(attempts):
-            if attempt:
-                await asyncio.sleep(_RETRY_SECONDS * 2**attempt)
-            try:
-                await self.connection.wait_connected(ATTEMPT_SECONDS)
-                message = await self._request(subject, data, headers)
-            except UnavailableError:
-                continue
-            except TimeoutError:
-                maybe_applied = True
-                continue
-            ack = msgspec.json.decode(message.data, type=Ack)
-            if ack.error is None:
-                return ack
-            if ack.error.err_code != UNKNOWN_OUTCOME:
-                raise RefusedError(ack.error, certain=not maybe_applied)
-            maybe_applied = True
-        if maybe_applied:
-            msg = "the store did not say whether it has the data"
-            raise OutcomeUnknownError(msg)
-        msg = "the store cannot be reached"
-        raise UnavailableError(msg)
+
+        async def send() -> Ack:
+            message = await self._request(subject, data, headers)
+            return msgspec.json.decode(message.data, type=Ack)
+
+        return await self._write(send, _Tries(attempts, self._patience_seconds))
 
     async def publish_batch(
-        self, messages: Sequence[BatchMessage], *, new_id: Callable[[], str], attempts: int = 3
+        self,
+        messages: Sequence[BatchMessage],
+        *,
+        new_id: Callable[[], str],
+        attempts: int = _WRITE_TRIES,
     ) -> Ack:
         """Store 1 to 1,000 ``messages`` of one stream, all or none (ADR-50); the last one's ack.
 
         They get consecutive sequences. ``new_id`` gives fresh identifiers, up to 64 characters.
-        Headers make a repeat harmless, as in `publish`. Raises RefusedError, UnavailableError
-        (surely not applied), OutcomeUnknownError.
+        Headers make a repeat harmless, as in `publish`, and what is raised is the same.
         """
+
+        async def send() -> Ack:
+            return msgspec.json.decode(await self._send_batch(messages, new_id()), type=Ack)
+
+        return await self._write(send, _Tries(attempts, self._patience_seconds))
+
+    async def _write(self, send: Callable[[], Awaitable[Ack]], tries: _Tries) -> Ack:
         maybe_applied = False
-        tries = turns = 0
-        while tries < attempts and turns < _BATCH_TURNS:
-            batch = new_id()
-            if tries or turns:
-                await asyncio.sleep(_RETRY_SECONDS * 2 ** min(tries + turns, 4) * _jitter(batch))
+        turns = 0
+        async for _ in tries:
             try:
-                await self.connection.wait_connected(ATTEMPT_SECONDS)
-                ack = msgspec.json.decode(await self._send_batch(messages, batch), type=Ack)
+                await self.connection.wait_connected(tries.attempt_seconds())
+                ack = await send()
             except UnavailableError:
-                tries += 1
                 continue
             except TimeoutError:
-                tries += 1
                 maybe_applied = True
                 continue
             if ack.error is None:
                 return ack
-            if ack.error.err_code in BATCH_NOT_STARTED:
+            if ack.error.err_code in BATCH_NOT_STARTED and turns < _BATCH_TURNS:
                 turns += 1
-            elif ack.error.err_code != UNKNOWN_OUTCOME:
-                raise RefusedError(ack.error, certain=not maybe_applied)
-            else:
-                tries += 1
+                tries.again()
+            elif ack.error.err_code in BATCH_NOT_STARTED:
+                break
+            elif ack.error.err_code == UNKNOWN_OUTCOME:
                 maybe_applied = True
+            else:
+                raise RefusedError(ack.error, certain=not maybe_applied)
         if maybe_applied:
             msg = "the store did not say whether it has the data"
             raise OutcomeUnknownError(msg)
@@ -155,8 +170,9 @@ class JetStream:
         Only these two are answered, the first by nothing if it is well. Raises as `_request`.
         """
         answers: asyncio.Queue[Message] = asyncio.Queue()
-        mailbox = self._inbox.open(answers.put_nowait)
+        mailbox = self._inbox.open(answers.put_nowait, messages[0].subject)
         last = len(messages)
+        asked_at = time.monotonic()
         try:
             for number, message in enumerate(messages, 1):
                 headers = {**message.headers, BATCH_ID: batch, BATCH_SEQUENCE: str(number)}
@@ -164,18 +180,26 @@ class JetStream:
                     headers[BATCH_COMMIT] = "1"
                 reply = mailbox.subject if number in {1, last} else ""
                 self.connection.send(message.subject, message.data, reply=reply, headers=headers)
-            async with asyncio.timeout(ATTEMPT_SECONDS):
+            async with asyncio.timeout(seconds_left(ATTEMPT_SECONDS)):
                 while True:
                     answer = await answers.get()
-                    raise_for_no_responders(answer, messages[0].subject)
+                    raise_for_status(answer, messages[0].subject)
                     if answer.data:
                         break
         except TimeoutError:
-            self._note_timeout()
+            self.connection.liveness.unanswered(asked_at)
             raise
+        except NoRespondersError:
+            self.connection.liveness.nobody(asked_at)
+            raise
+        except ForbiddenError as error:
+            raise _denied(error) from error
         finally:
             mailbox.close()
-        self._timeouts = 0
+        if _is_not_now(answer.data):
+            self.connection.liveness.nobody(asked_at)
+            raise UnavailableError(_NOBODY)
+        self.connection.liveness.answered()
         return answer.data
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
@@ -226,14 +250,22 @@ class JetStream:
         Raises UnavailableError when the batch does not end within ``idle_seconds`` of its last
         message: a short batch never looks like a whole one.
         """
+        return await self._read(lambda: self._direct_batch(stream, query, idle_seconds))
+
+    async def _direct_batch(
+        self, stream: str, query: Mapping[str, Any], idle_seconds: float
+    ) -> tuple[list[StoredMessage], int]:
         messages: list[StoredMessage] = []
         arrived: asyncio.Queue[Message] = asyncio.Queue()
-        mailbox = self._inbox.open(arrived.put_nowait)
+        subject = f"{self._api}.DIRECT.GET.{stream}"
+        mailbox = self._inbox.open(arrived.put_nowait, subject)
+        asked_at = time.monotonic()
         try:
             self.request_batch(stream, query, mailbox.subject)
             while True:
-                async with asyncio.timeout(idle_seconds):
+                async with asyncio.timeout(seconds_left(idle_seconds)):
                     message = await arrived.get()
+                raise_for_status(message, subject)
                 stored = stored_or_status(message)
                 if isinstance(stored, StoredMessage):
                     messages.append(stored)
@@ -243,11 +275,16 @@ class JetStream:
                     return messages, 0
                 else:
                     msg = f"the store refused a batched read ({stored})"
-                    raise UnavailableError(msg)
+                    raise ApiRefusedError(msg)
         except TimeoutError as error:
-            self._note_timeout()
+            self.connection.liveness.unanswered(asked_at)
             msg = "the store did not finish a batched read"
             raise UnavailableError(msg) from error
+        except NoRespondersError as error:
+            self.connection.liveness.nobody(asked_at)
+            raise NoRespondersError(_NOBODY) from error
+        except ForbiddenError as error:
+            raise _denied(error) from error
         finally:
             mailbox.close()
 
@@ -292,37 +329,106 @@ class JetStream:
 
     async def _ask(self, verb: str, body: bytes) -> Message:
         """A read: a time-out is only unavailability."""
+        return await self._read(lambda: self._ask_once(verb, body))
+
+    async def _ask_once(self, verb: str, body: bytes) -> Message:
         try:
             return await self._request(f"{self._api}.{verb}", body, None)
         except TimeoutError as error:
             msg = "the store did not answer in time"
             raise UnavailableError(msg) from error
 
+    async def _read[T](self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
+        failure: HoldfastError = UnavailableError(_NO_TIME)
+        tries = _Tries(_READ_TRIES, self._patience_seconds)
+        async for _ in tries:
+            try:
+                if self._patience_seconds:
+                    await self.connection.wait_connected(tries.attempt_seconds())
+                return await ask()
+            except ApiRefusedError:
+                raise
+            except UnavailableError as error:
+                failure = error
+        raise failure
+
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
     ) -> Message:
+        asked_at = time.monotonic()
         try:
             message = await self._inbox.request(
-                subject, data, headers=headers, timeout_seconds=ATTEMPT_SECONDS
+                subject, data, headers=headers, timeout_seconds=seconds_left(ATTEMPT_SECONDS)
             )
         except NoRespondersError as error:
-            msg = "the store is not available: no JetStream, no such bucket or no leader"
-            raise NoRespondersError(msg) from error
+            self.connection.liveness.nobody(asked_at)
+            raise NoRespondersError(_NOBODY) from error
         except TimeoutError:
-            self._note_timeout()
+            self.connection.liveness.unanswered(asked_at)
             raise
-        self._timeouts = 0
+        except ForbiddenError as error:
+            raise _denied(error) from error
+        if _is_not_now(message.data):
+            self.connection.liveness.nobody(asked_at)
+            raise UnavailableError(_NOBODY)
+        self.connection.liveness.answered()
         return message
 
-    def _note_timeout(self) -> None:
-        """A client sticks to an isolated server: after three time-outs in a row, leave it."""
-        self._timeouts += 1
-        if self._timeouts >= _TIMEOUTS_BEFORE_RECONNECT:
-            self._timeouts = 0
-            log.warning("reconnect_forced", reason="jetstream_timeouts")
-            self._reconnect = asyncio.ensure_future(self.connection.force_reconnect())
+
+class _Tries:
+    """When to try again: ``at_least`` times, and for ``patience_seconds``; never past the deadline.
+
+    There are growing, jittered waits in between. Used once, with ``async for``.
+    """
+
+    def __init__(self, at_least: int, patience_seconds: float) -> None:
+        self._at_least = at_least
+        self._until = time.monotonic() + patience_seconds
+        self._made = 0
+        self._uncounted = 0
+
+    def again(self) -> None:
+        """The attempt that was made does not count."""
+        self._uncounted += 1
+
+    def attempt_seconds(self) -> float:
+        """How long one attempt may take."""
+        return max(min(ATTEMPT_SECONDS, seconds_left(math.inf)), 0.0)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._made:
+            counted = self._made - self._uncounted
+            if counted >= self._at_least and time.monotonic() >= self._until:
+                raise StopAsyncIteration
+            wait_seconds = min(_RETRY_SECONDS * 2 ** min(self._made, 6), _LONGEST_RETRY_SECONDS)
+            wait_seconds *= 0.5 + random.random()  # noqa: S311  (jitter)
+            if wait_seconds >= seconds_left(math.inf):
+                raise StopAsyncIteration
+            await asyncio.sleep(wait_seconds)
+        elif seconds_left(math.inf) <= 0:
+            raise StopAsyncIteration
+        self._made += 1
+        return self._made
 
 
-def _jitter(identifier: str) -> float:
-    """0.5 to 1.5, so that those who were turned away together do not come back together."""
-    return 0.5 + zlib.crc32(identifier.encode()) / 2**32
+_NOBODY: Final = "the store is not available: no JetStream, no such bucket or no leader"
+_NO_TIME: Final = "there was no time left to ask the store"
+_ERROR_HEAD_BYTES: Final = 256
+
+
+def _is_not_now(answer: bytes | memoryview) -> bool:
+    """Whether JetStream says that it cannot at the moment. Only what looks so is decoded."""
+    if b'"error"' not in bytes(memoryview(answer)[:_ERROR_HEAD_BYTES]):
+        return False
+    error = msgspec.json.decode(answer, type=ErrorAnswer).error
+    return error is not None and error.err_code in NOT_NOW
+
+
+def _denied(error: ForbiddenError) -> UnavailableError:
+    """It is this process that lacks a right, not the caller whom it serves."""
+    log.error("permission_missing", detail=error.detail)
+    return DeniedError("the store refuses this worker: its NATS user lacks a right")

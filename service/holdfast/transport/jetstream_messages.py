@@ -47,6 +47,9 @@ _TOO_MANY_BATCHES: Final = 10210
 BATCH_NOT_STARTED: Final = frozenset({_BATCH_INCOMPLETE, _TOO_MANY_BATCHES})
 """The server knows the beginning no more, or has too many others: nothing was applied."""
 
+NOT_NOW: Final = frozenset({10007, 10008, 10009, 10118})
+"""No leader, no quorum or not enough of the cluster up at the moment: nothing was applied."""
+
 _FULL: Final = frozenset({10047, 10051, 10077, 10122, 10023, 10054})
 
 
@@ -93,6 +96,16 @@ class RefusedError(Exception):
 
 class ApiRefusedError(UnavailableError):
     """JetStream refused an API call; ``detail`` is what it said."""
+
+
+class DeniedError(ApiRefusedError):
+    """The server denies the request to this user: asking again will not help."""
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """Any answer, as far as it tells of an error."""
+
+    error: ApiError | None = None
 
 
 class Ack(msgspec.Struct, frozen=True):

@@ -25,8 +25,9 @@ SECRET_FIELDS: Final = frozenset({"password", "token"})
 CREDENTIAL_FIELDS: Final = frozenset({"user", "password", "token", "creds", "nkey"})
 """Whoever sets one of these says who connects, and replaces what was said before as a whole."""
 
-PING_INTERVAL_SECONDS: Final = 15
-"""nats-py notices a dead connection only by its pings (two minutes apart unless told)."""
+PING_INTERVAL_SECONDS: Final = 5
+"""nats-py notices a dead connection by its pings alone (two minutes apart unless told). The third
+that stays unanswered ends it; where something is waited for, ``liveness`` is quicker."""
 
 _SEED_RE: Final = re.compile(r"S[A-Z][A-Z2-7]{56}", re.ASCII)
 _USER_INFO_RE: Final = re.compile(r"//[^/@]*@")

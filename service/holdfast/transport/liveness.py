@@ -1,0 +1,89 @@
+"""When a connection is up and of no use: a server that is paused, cut off or alone.
+
+A client sticks to such a server, for its socket stays open. There are two ways to notice. Where
+nothing at all arrives while something is waited for, the server is asked for a sign of life. Where
+it gives one but what is asked behind it stays unanswered, it may be cut off from the others: after
+a while it is left, whether or not it was to blame. Nothing here touches a socket.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SILENCE_SECONDS: Final = 2.0
+"""Nothing has arrived for so long, though something is waited for: ask for a sign of life."""
+
+SIGN_OF_LIFE_SECONDS: Final = 3.0
+"""How long a server may take for it."""
+
+UNANSWERED_SECONDS: Final = 8.0
+"""Leave a server that passes on no answers for so long; electing a leader takes up to 7."""
+
+UNANSWERED_IN_A_ROW: Final = 3
+"""Or after so many requests, one after the other, that nobody answered."""
+
+FIRST_STAY_SECONDS: Final = 5.0
+"""A server that was just turned to is not left before that; twice as long after each failure."""
+
+LONGEST_STAY_SECONDS: Final = 60.0
+
+
+class Liveness:
+    """What is known of the server that a connection has.
+
+    ``monotonic`` gives seconds that only rise; ``leave`` is called with a reason, and has the
+    connection go elsewhere.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], leave: Callable[[str], None]) -> None:
+        self._monotonic = monotonic
+        self._leave = leave
+        self._in_a_row = 0
+        self._unanswered_since = math.inf
+        self._counted_at = -math.inf
+        self._stay_seconds = FIRST_STAY_SECONDS
+        self._stay_until = -math.inf
+
+    def answered(self) -> None:
+        """Somebody behind the server has answered."""
+        self._in_a_row = 0
+        self._unanswered_since = math.inf
+        self._stay_seconds = FIRST_STAY_SECONDS
+
+    def unanswered(self, asked_at: float) -> None:
+        """What was asked at ``asked_at`` got no answer in time.
+
+        Requests that were under way together count as one.
+        """
+        if asked_at >= self._counted_at:
+            self._in_a_row += 1
+            self._counted_at = self._monotonic()
+        self.nobody(asked_at)
+
+    def nobody(self, asked_at: float) -> None:
+        """What was asked at ``asked_at`` was answered by the server: nobody is there for it now.
+
+        So it is everywhere while a leader is being elected.
+        """
+        self._unanswered_since = min(self._unanswered_since, asked_at)
+        silent_seconds = self._monotonic() - self._unanswered_since
+        if self._in_a_row >= UNANSWERED_IN_A_ROW or silent_seconds >= UNANSWERED_SECONDS:
+            self.go("requests stay unanswered")
+
+    def go(self, reason: str) -> None:
+        """Leave the server, unless it was turned to only now.
+
+        When all servers are alike, as without a quorum, leaving again and again helps nobody.
+        """
+        now = self._monotonic()
+        if now < self._stay_until:
+            return
+        self._stay_until = now + self._stay_seconds
+        self._stay_seconds = min(self._stay_seconds * 2, LONGEST_STAY_SECONDS)
+        self._in_a_row = 0
+        self._unanswered_since = math.inf
+        self._leave(reason)
