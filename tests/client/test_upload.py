@@ -12,7 +12,7 @@ from nats.aio.client import Client as NatsClient
 
 from holdfast.client import connect
 from holdfast.client import upload as upload_module
-from holdfast.client.requests import ATTEMPT_SECONDS
+from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
 from holdfast.errors import ConflictError
 from holdfast.protocol import codec
 
@@ -103,7 +103,7 @@ async def worker(nats_url: str) -> AsyncIterator[ScriptedWorker]:
 async def test_commits_refused_for_ever_are_asked_for_ever_more_rarely_and_then_given_up(
     worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_module, "RESUME_SECONDS", 0.6)
+    monkeypatch.setattr(upload_module, "RESUME_TIMEOUTS", 0.02)
 
     async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
         with pytest.raises(ConflictError, match="another worker has it"):
@@ -122,4 +122,4 @@ async def test_a_new_owner_has_longer_for_one_attempt_the_more_it_has_to_copy(
         stored = await holdfast.put(bytes(SIZE))
 
     assert stored.size == SIZE
-    assert worker.attempts == [ATTEMPT_SECONDS + 100]
+    assert worker.attempts == [float(worker_seconds(ATTEMPT_SECONDS + 100))]

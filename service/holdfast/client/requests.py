@@ -1,13 +1,16 @@
 """Requests to the pool: encode, ask any worker, decode; repeat what is safe to repeat.
 
 A deadline covers all attempts. One attempt is shorter than that, so that a worker that was stopped
-(it still holds its place in the queue group) costs a few seconds and not the whole deadline.
+(it still holds its place in the queue group) costs a few seconds and not the whole deadline. The
+worker is told of a little less time than is waited for its answer, so that it can say in time that
+it had none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING, Final
 
 from nats.nuid import NUID
@@ -21,6 +24,7 @@ from holdfast.errors import (
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.operation import Body
+from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     from holdfast.protocol.operation import AnyOperation, Operation, ReplyT, RequestT
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 ATTEMPT_SECONDS: Final = 5.0
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
+_MARGIN: Final = 0.1
+_MOST_MARGIN_SECONDS: Final = 0.5
 _nuid = NUID()
 
 WINDOWS_AT_ONCE: Final = 8
@@ -102,14 +108,11 @@ class Requester:
         wait_seconds = _FIRST_WAIT_SECONDS
         maybe_applied = False
         while True:
-            left = deadline - loop.time()
-            attempt = min(attempt_seconds, left)
-            headers[names.TIMEOUT] = f"{max(attempt, 0.001):.3f}"
             try:
-                await self.connection.wait_connected(max(left, 0))
-                message = await self.inbox.request(
-                    self.subject(operation), body, headers=headers, timeout_seconds=max(attempt, 0)
-                )
+                await self.connection.wait_connected(max(deadline - loop.time(), 0))
+                attempt = max(min(attempt_seconds, deadline - loop.time()), 0.001)
+                headers[names.TIMEOUT] = worker_seconds(attempt)
+                message = await self._request(operation, body, headers, attempt)
                 codec.raise_error(message.headers, message.data)
             except TimeoutError:
                 failure: HoldfastError = UnavailableError("no worker answered in time")
@@ -126,3 +129,30 @@ class Requester:
                 raise failure
             await asyncio.sleep(wait_seconds * (0.5 + random.random() / 2))  # noqa: S311  (jitter)
             wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)
+
+    async def _request(
+        self,
+        operation: AnyOperation,
+        body: bytes | memoryview,
+        headers: dict[str, str],
+        seconds: float,
+    ) -> Message:
+        """One attempt. Raises as ``Inbox.request``."""
+        asked_at = time.monotonic()
+        try:
+            message = await self.inbox.request(
+                self.subject(operation), body, headers=headers, timeout_seconds=seconds
+            )
+        except TimeoutError:
+            self.connection.liveness.unanswered(asked_at)
+            raise
+        except NoRespondersError:
+            self.connection.liveness.nobody(asked_at)
+            raise
+        self.connection.liveness.answered()
+        return message
+
+
+def worker_seconds(seconds: float) -> str:
+    """The ``Timeout`` of a request whose answer is waited for ``seconds``."""
+    return f"{seconds - min(seconds * _MARGIN, _MOST_MARGIN_SECONDS):.3f}"

@@ -47,9 +47,9 @@ def readable_root(record: SnapshotRecord) -> Digest:
 async def wait_ended(
     requester: Requester, record: SnapshotRecord, on_progress: OnProgress | None
 ) -> SnapshotRecord:
-    """The record once it is ``ok``. A worker that dies meanwhile makes it a failure, in time.
+    """The record once it is not pending. A worker that dies meanwhile makes it a failure, in time.
 
-    Raises what it failed of, NotFoundError when it was deleted, UnavailableError.
+    Raises NotFoundError when it was deleted, UnavailableError.
     """
     watch = _Watch(requester, record, on_progress)
     try:
@@ -59,8 +59,12 @@ async def wait_ended(
             watch.polled(record)
     finally:
         watch.close()
-    raise_failure(record)
     return record
+
+
+def may_be_repeated(record: SnapshotRecord) -> bool:
+    """Whether it failed because its worker stopped or could not reach the store."""
+    return record.state == "failure" and error_for(record.code or "", "").retryable
 
 
 def _request_for(record: SnapshotRecord) -> GetSnapshot:

@@ -20,8 +20,13 @@ from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
 from holdfast.client.snapshot_content import ContentDownload
 from holdfast.client.snapshot_paths import wire_path, wire_patterns, wire_time
-from holdfast.client.snapshot_wait import raise_failure, readable_root, wait_ended
-from holdfast.errors import NotFoundError
+from holdfast.client.snapshot_wait import (
+    may_be_repeated,
+    raise_failure,
+    readable_root,
+    wait_ended,
+)
+from holdfast.errors import ConflictError, NotFoundError
 from holdfast.protocol.snapshots import (
     CREATE_SNAPSHOT,
     DELETE_SNAPSHOT,
@@ -72,6 +77,7 @@ _WAIT_SECONDS: Final = 5.0
 _WAIT_WITH_PROGRESS_SECONDS: Final = 0.5
 _VERIFY_SECONDS: Final = 120.0
 _PURGE_SECONDS: Final = 300.0
+_REPEATS: Final = 3
 
 
 class Snapshots:
@@ -399,12 +405,32 @@ class Snapshots:
         *,
         wait: bool,
     ) -> SnapshotRecord:
+        """The record, at its end if ``wait``. A worker that stops meanwhile is replaced."""
+        record = await self._ask_and_wait(operation, request, on_progress, wait=wait)
+        for _ in range(_REPEATS if wait else 0):
+            if not may_be_repeated(record):
+                break
+            failed = record
+            try:
+                record = await self._ask_and_wait(operation, request, on_progress, wait=wait)
+            except ConflictError:
+                raise_failure(failed)  # the first may have been done after all
+        raise_failure(record)
+        return record
+
+    async def _ask_and_wait(
+        self,
+        operation: Operation[Any, SnapshotRecord],
+        request: CreateSnapshot | RestoreSnapshot,
+        on_progress: OnProgress | None,
+        *,
+        wait: bool,
+    ) -> SnapshotRecord:
         record = await self._requester.ask(
             operation, request, attempt_seconds=request.wait_seconds + ATTEMPT_SECONDS
         )
         if wait:
             return await wait_ended(self._requester, record, on_progress)
-        raise_failure(record)
         return record
 
     async def _content(

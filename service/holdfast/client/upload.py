@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.client.requests import ATTEMPT_SECONDS
+from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
 from holdfast.domain.digest import Digest
 from holdfast.errors import (
     ConflictError,
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 STALL_SECONDS: Final = 5.0
 """No part acknowledged for so long: the worker is taken for dead."""
 
-RESUME_SECONDS: Final = 120.0
+RESUME_TIMEOUTS: Final = 2
+"""How often the client's time-out an upload may go on without progress: a worker may die and a
+leader too."""
+
 COPY_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
 """How slowly a new owner may copy what is stored, at the worst, before resuming is given up."""
 
@@ -120,21 +124,24 @@ class Upload:
     async def _wait_for_acks(self) -> None:
         """Wait for any news; when there are none, find another worker."""
         if self._failure is None:
+            waiting_since = time.monotonic()
             try:
                 async with asyncio.timeout(STALL_SECONDS):
                     await self._changed.wait()
             except TimeoutError:
+                self._requester.connection.liveness.unanswered(waiting_since)
                 self._failure = UnavailableError("the worker that took the parts fell silent")
         self._changed.clear()
         if self._failure is not None:
             await self._recover(self._failure)
 
     def _send_part(self, part: int) -> None:
-        mailbox = self._requester.inbox.open(lambda message: self._receive(part, message))
+        subject = self._state.part_subject or ""
+        mailbox = self._requester.inbox.open(lambda message: self._receive(part, message), subject)
         self._mailboxes[part] = mailbox
         try:
             self._requester.connection.send(
-                self._state.part_subject or "",
+                subject,
                 self._unacked[part],
                 reply=mailbox.subject,
                 headers={names.BLOB_PART: str(part)},
@@ -195,10 +202,14 @@ class Upload:
             self._stuck_since, self._stuck_bytes = now, self._acked_bytes
             self._wait_seconds = _FIRST_WAIT_SECONDS
             return
-        if now - self._stuck_since >= RESUME_SECONDS + self._copy_seconds():
+        if now - self._stuck_since >= self._patience_seconds():
             raise failure
         await asyncio.sleep(self._wait_seconds)
         self._wait_seconds = min(self._wait_seconds * 2, _MAX_WAIT_SECONDS)
+
+    def _patience_seconds(self) -> float:
+        """How long to go on without progress."""
+        return RESUME_TIMEOUTS * self._requester.timeout_seconds + self._copy_seconds()
 
     def _copy_seconds(self) -> float:
         """How long a new owner may take to copy what is stored."""
@@ -209,7 +220,7 @@ class Upload:
             self._state = await self._requester.ask(
                 RESUME_UPLOAD,
                 ResumeUpload(upload=self._state.upload or ""),
-                timeout_seconds=RESUME_SECONDS + self._copy_seconds(),
+                timeout_seconds=self._patience_seconds(),
                 attempt_seconds=ATTEMPT_SECONDS + self._copy_seconds(),
             )
         except NotFoundError as error:
@@ -239,7 +250,7 @@ class Upload:
             message = await self._requester.inbox.request(
                 self._state.part_subject or "",
                 headers=codec.encode_headers(request)
-                | {names.TIMEOUT: f"{self._requester.timeout_seconds:.3f}"},
+                | {names.TIMEOUT: worker_seconds(self._requester.timeout_seconds)},
                 timeout_seconds=STALL_SECONDS,
             )
             _raise_failure(message)

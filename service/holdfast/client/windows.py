@@ -9,6 +9,7 @@ means that the thing is not there. What the bytes are is for ``download`` and ``
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -158,11 +159,13 @@ class WindowReader(Generic[HeadT]):
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         requester, patience = self._requester, self._patience
         subject = self._subject
+        liveness = requester.connection.liveness
+        asked_at = time.monotonic()
         mailbox = requester.inbox.open(arrived.put_nowait, subject)
+        head: HeadT | None = None
         try:
             await requester.connection.wait_connected(patience.head_seconds)
             requester.connection.send(subject, codec.encode(request), reply=mailbox.subject)
-            head: HeadT | None = None
             chunks: list[Message] = []
             while head is None or len(chunks) < (head.parts or 0):
                 seconds = patience.head_seconds if head is None else patience.silence_seconds
@@ -171,6 +174,7 @@ class WindowReader(Generic[HeadT]):
                 if names.BLOB_SIZE in message.headers or names.SERVICE_ERROR in message.headers:
                     head = self._read_head(message)
                     tell(head)
+                    liveness.answered()
                     if head.parts is None:
                         return Window(head, [memoryview(message.data)])
                 elif names.BLOB_PART in message.headers:
@@ -178,6 +182,8 @@ class WindowReader(Generic[HeadT]):
                 else:
                     _note_status(message, subject)
         except TimeoutError as error:
+            if head is None:
+                liveness.unanswered(asked_at)
             msg = "nothing came for a while"
             raise OddWindowError(msg) from error
         finally:

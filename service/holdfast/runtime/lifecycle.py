@@ -42,9 +42,11 @@ async def serve_until_stopped(
 ) -> int:
     """Serve until ``stop`` (then drain: 0) or ``lost`` (the connection is gone for good: 1).
 
-    ``drain_too`` is called together with the worker's own drain, with the same time.
+    ``drain_too`` is called together with the worker's own drain, with the same time. Raises
+    ForbiddenError when the server denies the worker what it is to listen to.
     """
     worker.start()
+    await worker.check_subscribed()
     log.info("worker_started", worker=worker.id)
     running = [asyncio.create_task(_repeat(chore)) for chore in chores]
     waits = [asyncio.create_task(event.wait()) for event in (stop, lost)]

@@ -21,9 +21,13 @@ _STATS: Final = "io.nats.micro.v1.stats_response"
 
 @dataclass(slots=True)
 class EndpointStats:
-    """Counters of one endpoint. Times in nanoseconds, as ADR-32 has them."""
+    """Counters of one endpoint. Times in nanoseconds, as ADR-32 has them.
+
+    ``refused_replies`` are requests that were dropped because of their reply subject.
+    """
 
     requests: int = 0
+    refused_replies: int = 0
     errors: int = 0
     last_error: str = ""
     processing_ns: int = 0
@@ -94,7 +98,8 @@ class Discovery:
             "last_error": stats.last_error,
             "processing_time": stats.processing_ns,
             "average_processing_time": stats.processing_ns // max(stats.requests, 1),
-            "data": {},  # optional in ADR-32, but nats-py fails to read an answer without it
+            # Optional in ADR-32, but nats-py fails to read an answer without it.
+            "data": {"refused_replies": stats.refused_replies},
         }
 
     def _identity(self, kind: str) -> dict[str, Any]:

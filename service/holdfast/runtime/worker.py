@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from holdfast.domain.names import token
-from holdfast.errors import HoldfastError, RateLimitedError
+from holdfast.errors import ForbiddenError, HoldfastError, RateLimitedError, UnavailableError
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import PUT_PART
 from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holdfast.transport.message import Message
 
 MAX_REPLY_CHARS: Final = 512
+SUBSCRIBE_SECONDS: Final = 2
 log = structlog.get_logger(__name__)
 
 
@@ -79,6 +80,7 @@ class Worker:
         self._parts: dict[asyncio.Task[None], tuple[AnyEndpoint, Message]] = {}
         self._sids: list[int] = []
         self.refused_replies = 0
+        self.is_serving = False
         self._stats = {endpoint.operation: EndpointStats() for endpoint in endpoints}
         self._id = identity.id
         self._discovery = Discovery(
@@ -102,6 +104,7 @@ class Worker:
 
     def start(self) -> None:
         """Subscribe: from here on requests are answered."""
+        self.is_serving = True
         for endpoint in self._endpoints:
             receive = partial(self._receive, endpoint)
             queue = QUEUE_GROUP if endpoint.operation.queue else ""
@@ -123,8 +126,24 @@ class Worker:
             ):
                 self._sids.append(self._connection.route(subject, partial(self._tell, tell)))
 
+    async def check_subscribed(self) -> None:
+        """Return once the server has taken the subscriptions, or is lost.
+
+        Raises ForbiddenError when it denied one: others would wait for this worker in vain.
+        """
+        with suppress(UnavailableError):  # it subscribes again when it is connected again
+            await self._connection.wait_flushed(SUBSCRIBE_SECONDS)
+        denied = self._connection.denied_subscriptions
+        if denied:
+            msg = (
+                f"the NATS user of this worker may not subscribe to {', '.join(denied)}: "
+                "allow it (see the permissions in docs/operations.md)"
+            )
+            raise ForbiddenError(msg)
+
     async def drain(self, seconds: float) -> None:
         """Take no more requests; let those in flight finish, answer the rest after ``seconds``."""
+        self.is_serving = False
         sids, self._sids = self._sids, []
         await self._connection.drain_routes(sids)
         if self.in_flight:
@@ -145,6 +164,7 @@ class Worker:
 
     def _receive(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool = False) -> None:
         if not self._may_reply_to(message):
+            self._stats[endpoint.operation].refused_replies += 1
             return
         # Parts have windows of their own: counted apart, neither starves the other.
         running = self._parts if endpoint.operation is PUT_PART else self._running

@@ -27,6 +27,7 @@ from holdfast.stores.forwarding import (
     Repeat,
     closing,
 )
+from holdfast.transport.deadline import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import Attributes, BlobInfo, BlobStore, StagedBlob, Stored
 
 T = TypeVar("T")
+
+_LONGEST_WAIT_SECONDS: Final = 0.5
 
 
 class LimitedBlobStore(ForwardingBlobStore):
@@ -109,9 +112,10 @@ class RetryingBlobStore(ForwardingBlobStore):
     """Repeats what failed because the store could not be reached, where nobody can tell.
 
     Up to ``attempts`` (2 or more) times in all, within ``timeout_seconds``, with growing, jittered
-    waits that start near ``first_wait_seconds``. An operation whose outcome is unknown is repeated
-    only if the repeat gives the answer of the first (`Repeat`); writing a part never is. A read is
-    repeated until its first piece has been given.
+    waits that start near ``first_wait_seconds``, and never past the deadline of the request that
+    is served. An operation whose outcome is unknown is repeated only if the repeat gives the answer
+    of the first (`Repeat`); writing a part never is. A read is repeated until its first piece has
+    been given.
     """
 
     def __init__(
@@ -124,11 +128,20 @@ class RetryingBlobStore(ForwardingBlobStore):
     ) -> None:
         super().__init__(inner)
         self._first_wait_seconds = first_wait_seconds
-        self._retrying = stamina.AsyncRetryingCaller(
-            attempts=attempts - 1,
-            timeout=timeout_seconds,
-            wait_initial=first_wait_seconds,
-            wait_jitter=first_wait_seconds,
+        self._attempts = attempts
+        self._timeout_seconds = timeout_seconds
+
+    def _retrying(self, failure: HoldfastError) -> stamina.AsyncRetryingCaller:
+        """What repeats after ``failure``, which it raises if there is no time for that."""
+        left = seconds_left(self._timeout_seconds + _LONGEST_WAIT_SECONDS) - _LONGEST_WAIT_SECONDS
+        if left <= 0:
+            raise failure
+        return stamina.AsyncRetryingCaller(
+            attempts=self._attempts - 1,
+            timeout=left,
+            wait_initial=self._first_wait_seconds,
+            wait_max=_LONGEST_WAIT_SECONDS,
+            wait_jitter=self._first_wait_seconds,
         )
 
     async def _call(
@@ -141,11 +154,13 @@ class RetryingBlobStore(ForwardingBlobStore):
             return await function()
         except _REPEATED[repeat] as error:
             first = error
+        retrying = self._retrying(first)
         await asyncio.sleep(self._first_wait_seconds)
-        return await self._repeat(_REPEATED[repeat], function, first)
+        return await self._repeat(retrying, _REPEATED[repeat], function, first)
 
     async def _repeat(
         self,
+        retrying: stamina.AsyncRetryingCaller,
         repeated: tuple[type[HoldfastError], ...],
         function: Callable[[], Awaitable[T]],
         first: HoldfastError,
@@ -161,7 +176,7 @@ class RetryingBlobStore(ForwardingBlobStore):
                 raise
 
         try:
-            return await self._retrying(repeated, attempt)
+            return await retrying(repeated, attempt)
         except UnavailableError as error:
             unknown = [failure for failure in failures if isinstance(failure, OutcomeUnknownError)]
             if not unknown:
@@ -173,9 +188,10 @@ class RetryingBlobStore(ForwardingBlobStore):
     ) -> AsyncGenerator[Buffer]:
         try:
             first, pieces = await _begin(function)
-        except UnavailableError:
+        except UnavailableError as error:
+            retrying = self._retrying(error)
             await asyncio.sleep(self._first_wait_seconds)
-            first, pieces = await self._retrying(UnavailableError, _begin, function)
+            first, pieces = await retrying(UnavailableError, _begin, function)
         async with closing(pieces):
             if first is not None:
                 yield first

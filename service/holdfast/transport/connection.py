@@ -42,6 +42,7 @@ _LINE_END: Final = b"\r\n"
 _SEPARATOR_RE: Final = re.compile(r"[ \t\r\n\0]")
 _FLUSH_SECONDS: Final = 2
 _CATCH_UP_SECONDS: Final = 0.05
+_MAX_DENIED_KEPT: Final = 64
 _DENIED_RE: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 _REFUSED_LOGINS: Final = ("authorization", "authentication")
 log = structlog.get_logger(__name__)
@@ -91,6 +92,7 @@ class Connection(Client):
         self.choice = ServerChoice(time.monotonic)
         self.liveness = Liveness(time.monotonic, self._leave)
         self.on_denied: list[Callable[[Denied], None]] = []
+        self.denied_subscriptions: dict[str, None] = {}
         self.is_waited_for: list[Callable[[], bool]] = []
         self._watching: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -202,6 +204,15 @@ class Connection(Client):
         if not self.is_connected:
             msg = "not connected to NATS"
             raise UnavailableError(msg)
+
+    async def wait_flushed(self, timeout_seconds: int) -> None:
+        """Return once the server has taken what was sent. Raises UnavailableError."""
+        self._flush_queued()
+        try:
+            await self.flush(timeout_seconds)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            msg = "the NATS server does not answer"
+            raise UnavailableError(msg) from error
 
     async def wait_sendable(self) -> None:
         """Wait while the socket's buffer is full: for senders that no window holds back."""
@@ -329,6 +340,8 @@ class Connection(Client):
         if denied is not None:
             self.counters.violations += 1
             news = Denied(publish=denied[1] == "publish", subject=denied[2])
+            if not news.publish and len(self.denied_subscriptions) < _MAX_DENIED_KEPT:
+                self.denied_subscriptions[news.subject] = None
             for tell in self.on_denied:
                 tell(news)
         if "permissions violation" in text or any(word in text for word in _REFUSED_LOGINS):
