@@ -19,9 +19,9 @@ from tests.nats.tools import connected, frozen, kill, next_of, receive, until
 
 from holdfast.errors import TooLargeError, UnavailableError
 from holdfast.transport import connection as connection_module
-from holdfast.transport.wire import Wire
 from holdfast.transport.connection import MAX_QUEUED_BYTES, Connection, connect
 from holdfast.transport.options import NatsOptions
+from holdfast.transport.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable

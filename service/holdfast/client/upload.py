@@ -40,6 +40,7 @@ from holdfast.protocol.blobs import (
     ResumeUpload,
     UploadState,
 )
+from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -61,7 +62,6 @@ COPY_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 2.0
-_NO_RESPONDERS: Final = "503"
 _RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
 
 
@@ -296,11 +296,15 @@ _NO_STATE: Final = "the answer says neither where to send parts nor what was sto
 
 
 def _raise_failure(message: Message) -> None:
-    headers = message.headers
-    if headers.get(names.STATUS) == _NO_RESPONDERS and not message.data:
+    try:
+        raise_for_status(message, PUT_PART.subject)
+    except NoRespondersError as error:
         msg = "the worker that took the parts is gone"
-        raise UnavailableError(msg)
-    codec.raise_error(headers, message.data)
+        raise UnavailableError(msg) from error
+    except TimeoutError as error:
+        msg = "the connection was lost before an answer came"
+        raise OutcomeUnknownError(msg) from error
+    codec.raise_error(message.headers, message.data)
 
 
 def _stored(state: Any) -> BlobStored | None:

@@ -93,6 +93,7 @@ class Connection(Client):
         self.liveness = Liveness(time.monotonic, self._leave)
         self.on_denied: list[Callable[[Denied], None]] = []
         self.denied_subscriptions: dict[str, None] = {}
+        self.on_reconnected: list[Callable[[], None]] = []
         self.is_waited_for: list[Callable[[], bool]] = []
         self._watching: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -250,8 +251,12 @@ class Connection(Client):
         """A server has taken the connection."""
         if self._current_server is not None:
             self.choice.connected(self._current_server.uri.netloc)
+        self.liveness.connected()
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
+        else:
+            for tell in self.on_reconnected:
+                tell()
 
     async def _watch(self) -> None:
         """Look, for as long as it lasts, whether the server still shows signs of life."""

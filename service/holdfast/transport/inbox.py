@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 NO_RESPONDERS: Final = "503"
 DENIED: Final = "403"
+INTERRUPTED: Final = "499"
 _DENIED_HEADERS: Final = b"NATS/1.0 403\r\n\r\n"
+_INTERRUPTED_HEADERS: Final = b"NATS/1.0 499\r\n\r\n"
+LATE_SECONDS: Final = 0.5
+"""After a reconnect, for an answer that is on its way."""
 
 
 class NoRespondersError(UnavailableError):
@@ -58,13 +62,14 @@ class Inbox:
         self._is_denied = False
         connection.route(f"{self.prefix}.*", self._receive)
         connection.on_denied.append(self._on_denied)
+        connection.on_reconnected.append(self._on_reconnected)
         connection.is_waited_for.append(lambda: bool(self._receivers))
 
     def open(self, receive: Route, asked: str = "") -> Mailbox:
         """A fresh reply subject whose messages go to ``receive``.
 
-        When the server says that this user may not publish to ``asked``, a message with the
-        status 403 comes in place of an answer: see ``raise_for_status``.
+        When no answer will come, since this user may not publish to ``asked`` or the connection
+        was lost meanwhile, a message comes in its place: see ``raise_for_status``.
         """
         token = format(next(self._tokens), "x")
         self._receivers[token] = receive, asked
@@ -119,11 +124,23 @@ class Inbox:
             if self._is_denied or (denied.publish and asked.lower() == denied.subject):
                 receive(Message(f"{self.prefix}.{token}", "", b"", _DENIED_HEADERS))
 
+    def _on_reconnected(self) -> None:
+        """What was asked before may have been answered while nobody listened."""
+        before = list(self._receivers.items())
+        if before:
+            asyncio.get_running_loop().call_later(LATE_SECONDS, self._interrupt, before)
+
+    def _interrupt(self, before: list[tuple[str, tuple[Route, str]]]) -> None:
+        for token, receiver in before:
+            if self._receivers.get(token) is receiver:
+                receiver[0](Message(f"{self.prefix}.{token}", "", b"", _INTERRUPTED_HEADERS))
+
 
 def raise_for_status(message: Message, subject: str) -> None:
-    """Raise when the server speaks in place of who was asked on ``subject``.
+    """Raise when no answer comes of who was asked on ``subject``.
 
     NoRespondersError: nobody listens. ForbiddenError: this user may not ask, or not be answered.
+    TimeoutError: the connection was lost meanwhile, so the outcome is unknown.
     """
     if message.data or STATUS not in message.headers:
         return
@@ -131,6 +148,9 @@ def raise_for_status(message: Message, subject: str) -> None:
     if status == NO_RESPONDERS:
         msg = f"nobody answers on {subject}"
         raise NoRespondersError(msg)
+    if status == INTERRUPTED:
+        msg = "the connection was lost before an answer came"
+        raise TimeoutError(msg)
     if status == DENIED:
         msg = f"the NATS user may not publish to {subject}, or not get its answers"
         raise ForbiddenError(msg)

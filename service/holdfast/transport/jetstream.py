@@ -142,6 +142,8 @@ class JetStream:
             try:
                 await self.connection.wait_connected(tries.attempt_seconds())
                 ack = await send()
+            except DeniedError:
+                raise
             except UnavailableError:
                 continue
             except TimeoutError:

@@ -42,11 +42,18 @@ class Liveness:
     def __init__(self, monotonic: Callable[[], float], leave: Callable[[str], None]) -> None:
         self._monotonic = monotonic
         self._leave = leave
+        self._since = -math.inf
         self._in_a_row = 0
         self._unanswered_since = math.inf
         self._counted_at = -math.inf
         self._stay_seconds = FIRST_STAY_SECONDS
         self._stay_until = -math.inf
+
+    def connected(self) -> None:
+        """It is another server now, or the same anew."""
+        self._since = self._monotonic()
+        self._in_a_row = 0
+        self._unanswered_since = math.inf
 
     def answered(self) -> None:
         """Somebody behind the server has answered."""
@@ -59,7 +66,7 @@ class Liveness:
 
         Requests that were under way together count as one.
         """
-        if asked_at >= self._counted_at:
+        if asked_at >= max(self._counted_at, self._since):
             self._in_a_row += 1
             self._counted_at = self._monotonic()
         self.nobody(asked_at)
@@ -69,6 +76,8 @@ class Liveness:
 
         So it is everywhere while a leader is being elected.
         """
+        if asked_at < self._since:
+            return  # asked of the server before
         self._unanswered_since = min(self._unanswered_since, asked_at)
         silent_seconds = self._monotonic() - self._unanswered_since
         if self._in_a_row >= UNANSWERED_IN_A_ROW or silent_seconds >= UNANSWERED_SECONDS:

@@ -1,0 +1,107 @@
+"""When a server that is connected is left. No socket, and a clock that stands still."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.transport.liveness import (
+    FIRST_STAY_SECONDS,
+    LONGEST_STAY_SECONDS,
+    UNANSWERED_IN_A_ROW,
+    UNANSWERED_SECONDS,
+    Liveness,
+)
+
+
+class Server:
+    """What is known of one, the time, and how often it was left."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.left: list[float] = []
+        self.liveness = Liveness(lambda: self.now, lambda _reason: self.left.append(self.now))
+
+    def time_out(self, seconds: float) -> None:
+        """A request is sent and not answered for ``seconds``."""
+        asked_at = self.now
+        self.now += seconds
+        self.liveness.unanswered(asked_at)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def test_it_is_left_after_some_requests_in_a_row_that_nobody_answered(server: Server) -> None:
+    for _ in range(UNANSWERED_IN_A_ROW - 1):
+        server.time_out(0.1)
+    assert server.left == []
+
+    server.time_out(0.1)
+
+    assert len(server.left) == 1
+
+
+def test_requests_under_way_together_count_as_one(server: Server) -> None:
+    asked_at = server.now
+    server.now += 1
+
+    for _ in range(100):
+        server.liveness.unanswered(asked_at)
+
+    assert server.left == []
+
+
+def test_any_answer_starts_the_count_again(server: Server) -> None:
+    for _ in range(20):
+        server.time_out(0.1)
+        server.liveness.answered()
+
+    assert server.left == []
+
+
+@pytest.mark.fault("N09")
+def test_it_is_left_once_nothing_was_answered_for_long_however_few_asked(server: Server) -> None:
+    server.time_out(UNANSWERED_SECONDS / 2)
+    assert server.left == []
+
+    server.time_out(UNANSWERED_SECONDS / 2)
+
+    assert len(server.left) == 1
+
+
+def test_nobody_there_is_no_reason_while_a_leader_may_be_being_elected(server: Server) -> None:
+    for _ in range(100):
+        asked_at = server.now
+        server.now += UNANSWERED_SECONDS / 101
+        server.liveness.nobody(asked_at)
+    assert server.left == []
+
+    server.now += UNANSWERED_SECONDS
+    server.liveness.nobody(server.now)
+
+    assert len(server.left) == 1
+
+
+def test_when_all_servers_are_alike_it_goes_round_ever_more_slowly(server: Server) -> None:
+    while server.now < 1000 + 10 * LONGEST_STAY_SECONDS:
+        server.time_out(1)
+
+    stays = [after - before for before, after in zip(server.left, server.left[1:], strict=False)]
+    assert stays[0] >= FIRST_STAY_SECONDS
+    assert stays[-1] >= LONGEST_STAY_SECONDS
+    assert stays == sorted(stays)
+
+
+def test_after_an_answer_it_is_left_as_soon_as_at_first(server: Server) -> None:
+    while len(server.left) < 4:
+        server.time_out(1)
+    server.liveness.answered()
+    server.now += LONGEST_STAY_SECONDS
+    back_at = server.now
+
+    while len(server.left) < 5:
+        server.time_out(1)
+
+    assert server.left[-1] - back_at <= UNANSWERED_SECONDS
