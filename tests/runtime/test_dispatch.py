@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from holdfast.errors import ERRORS, HoldfastError, OutcomeUnknownError
+from holdfast.errors import ERRORS, HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint
 from holdfast.protocol.blobs import (
     DELETE_BLOB,
@@ -25,6 +25,7 @@ from holdfast.protocol.blobs import (
     StatBlob,
 )
 from holdfast.runtime.dispatch import Answer, Dispatcher
+from holdfast.transport.deadline import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +144,20 @@ async def test_what_does_not_end_in_time_is_unknown_if_it_changes_anything(
 
     assert code_of(await ask(endpoint, Timeout="0.01")) == code
     assert code_of(await ask(endpoint, timeout_seconds=0.01)) == code
+
+
+@pytest.mark.fault("N16")
+async def test_who_heeds_the_deadline_can_still_say_that_nothing_was_changed() -> None:
+    """A store that waits for its leader gives up a moment before the caller does."""
+
+    async def handle(request: DeleteBlob, call: Call) -> BlobDeleted:
+        del request, call
+        await asyncio.sleep(seconds_left(60))
+        raise UnavailableError
+
+    answer = await ask(deleting(handle), Timeout="0.5")
+
+    assert code_of(answer) == "unavailable"
 
 
 async def test_the_handler_is_told_who_asks_when_and_where() -> None:

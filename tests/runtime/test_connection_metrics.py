@@ -1,0 +1,71 @@
+"""What is shown of a worker's connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from holdfast.runtime.connection_metrics import ConnectionMetrics
+from holdfast.transport.connection import Counters
+
+if TYPE_CHECKING:
+    from holdfast.runtime.worker import Worker
+    from holdfast.transport.connection import Connection
+
+
+@dataclass
+class FakeConnection:
+    """A connection's face towards the metrics."""
+
+    is_connected: bool = True
+    counters: Counters = field(default_factory=Counters)
+
+
+@dataclass
+class FakeWorker:
+    """A worker's."""
+
+    is_serving: bool = True
+    in_flight: int = 0
+    refused_replies: int = 0
+
+
+def shown(connection: FakeConnection, worker: FakeWorker) -> list[str]:
+    """The lines with values, as they are served."""
+    registry = CollectorRegistry()
+    ConnectionMetrics.register(registry, cast("Connection", connection), cast("Worker", worker))
+    text = generate_latest(registry).decode()
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("serving", "connected", "ready"),
+    [(True, True, "1.0"), (True, False, "0.0"), (False, True, "0.0")],
+    ids=["serves", "not connected", "drains"],
+)
+def test_it_is_ready_while_it_serves_and_is_connected(
+    serving: bool, connected: bool, ready: str
+) -> None:
+    lines = shown(FakeConnection(is_connected=connected), FakeWorker(is_serving=serving))
+
+    assert f"holdfast_ready {ready}" in lines
+
+
+def test_everything_that_is_counted_is_shown_as_it_is_now() -> None:
+    connection = FakeConnection(counters=Counters(1, 2, 3, 4, 5))
+
+    lines = shown(connection, FakeWorker(in_flight=6, refused_replies=7))
+
+    assert lines == [
+        "holdfast_ready 1.0",
+        "holdfast_requests_in_flight 6.0",
+        "holdfast_nats_disconnects_total 1.0",
+        "holdfast_nats_reconnects_total 2.0",
+        "holdfast_nats_servers_left_total 3.0",
+        "holdfast_nats_violations_total 4.0",
+        "holdfast_nats_unsent_total 5.0",
+        "holdfast_replies_refused_total 7.0",
+    ]
