@@ -23,12 +23,13 @@ SILENT_SECONDS: Final = 10.0
 class Layout:
     """How buckets are to be kept. What is None, or empty, is not asked for: anything will do.
 
-    ``max_bytes`` is for the buckets of objects; -1 is no limit. ``tags`` and ``cluster`` say which
-    servers may hold them.
+    ``storage`` is always asked for: what is kept in memory is gone with its servers. ``max_bytes``
+    is for the buckets of objects; -1 is no limit. ``tags`` and ``cluster`` say which servers may
+    hold them.
     """
 
+    storage: Storage = "file"
     replicas: int | None = None
-    storage: Storage | None = None
     max_bytes: int | None = None
     tags: tuple[str, ...] = ()
     cluster: str | None = None
@@ -178,7 +179,7 @@ def differences(bucket: BucketState, layout: Layout) -> Iterator[str]:
             f"{name} has {_count(bucket.replicas, 'replica')} and the configuration asks for"
             f" {layout.replicas}: `holdfast admin replicas {layout.replicas}` changes it"
         )
-    if layout.storage is not None and layout.storage != bucket.storage:
+    if layout.storage != bucket.storage:
         yield (
             f"{name} has storage={bucket.storage} and the configuration asks for"
             f" {layout.storage}: that cannot be changed, so change the store's URL"

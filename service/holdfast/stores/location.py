@@ -76,7 +76,7 @@ def _bucket(bucket: str, pairs: list[tuple[str, str]]) -> BucketLocation:
     return BucketLocation(
         bucket=bucket,
         replicas=_replicas(options["replicas"]) if "replicas" in options else None,
-        storage=_storage(options["storage"]) if "storage" in options else None,
+        storage=_storage(options.get("storage", "file")),
         max_bytes=_size(options["max_bytes"]) if "max_bytes" in options else None,
         tags=_tags(options["tags"]) if "tags" in options else (),
         cluster=_cluster(options["cluster"]) if "cluster" in options else None,

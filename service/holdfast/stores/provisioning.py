@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 DUPLICATE_WINDOW_NS: Final = 120 * 10**9
-_DEFAULTS: Final = {"storage": "file", "num_replicas": 1, "max_bytes": -1}
+_DEFAULTS: Final = {"num_replicas": 1, "max_bytes": -1}
 _SETTLED: Final = ("storage", "max_age", "max_msgs", "retention", "sealed")
 _CHANGEABLE: Final = (
     "allow_direct",
@@ -48,6 +48,16 @@ class Buckets:
     packs: str
     records: str
     snapshots: str
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams behind them."""
+        return (
+            f"OBJ_{self.blobs}",
+            f"OBJ_{self.packs}",
+            f"KV_{self.records}",
+            f"KV_{self.snapshots}",
+        )
 
 
 def bucket_names(bucket: str, prefix: str) -> Buckets:
@@ -88,8 +98,6 @@ def record_stream(bucket: str, layout: Layout) -> dict[str, Any]:
 
 def _common(layout: Layout) -> dict[str, Any]:
     stated: dict[str, Any] = {}
-    if layout.storage is not None:
-        stated["storage"] = layout.storage
     if layout.replicas is not None:
         stated["num_replicas"] = layout.replicas
     if layout.tags or layout.cluster is not None:
@@ -97,6 +105,7 @@ def _common(layout: Layout) -> dict[str, Any]:
     return {
         **stated,
         "retention": "limits",
+        "storage": layout.storage,
         "discard": "new",
         "max_age": 0,
         "max_msgs": -1,
@@ -165,6 +174,7 @@ def _moved_by_others(wanted: Mapping[str, Any]) -> Layout:
     """Of ``wanted``, what is not changed here."""
     where = wanted.get("placement", {})
     return Layout(
+        storage=wanted["storage"],
         replicas=wanted.get("num_replicas"),
         tags=tuple(where.get("tags", ())),
         cluster=where.get("cluster"),

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import UnavailableError
+from holdfast.transport.inbox import NoRespondersError
 from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:
@@ -48,15 +49,17 @@ async def ask_api(
             msg = f"{refused.detail}: enable it in nats-server's configuration"
             raise UnavailableError(msg) from refused
         raise
-    except UnavailableError as error:
-        if js.connection.server_info.get("jetstream") or not js.connection.is_connected:
+    except NoRespondersError as error:
+        if js.connection.server_info.get("jetstream"):
             raise NotReadyError(error.detail) from error
         server = js.connection.server_info.get("server_name", "")
         msg = (
-            f"nobody answers for JetStream, and the server {server} does not have it: give it a"
+            f"nobody answers for JetStream, and nats-server {server} does not have it: give it a"
             " jetstream block in its configuration"
         )
         raise UnavailableError(msg) from error
+    except UnavailableError as error:
+        raise NotReadyError(error.detail) from error
 
 
 async def wait_ready[T](
