@@ -21,14 +21,15 @@ from nats.nuid import NUID
 
 from holdfast.archive.content import check_chunker
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
-from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.domain.store_state import Durability, Layout
+from holdfast.errors import HoldfastError, InvalidError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.repository.apps import Apps
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.uploads import UploadLimits, UploadService
 from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.durability import Durability, check_server_version, probe_durability
 from holdfast.runtime.forwarding import Peers
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
@@ -38,6 +39,14 @@ from holdfast.runtime.snapshots import (
     SnapshotStores,
     Sources,
 )
+from holdfast.runtime.startup import (
+    check_layout,
+    check_server_version,
+    check_servers,
+    check_stores,
+    unless_stopped,
+)
+from holdfast.runtime.store_watch import StoreWatch
 from holdfast.runtime.worker import Identity, Worker, part_subject, reply_pattern
 from holdfast.stores.deployment import (
     GRACE_SECONDS,
@@ -56,6 +65,8 @@ from holdfast.stores.location import BucketLocation, DiskLocation, parse_locatio
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.object_store import ObjectBlobStore
 from holdfast.stores.provisioning import bucket_names, ensure_stream, object_stream, record_stream
+from holdfast.stores.readiness import NotReadyError, wait_ready
+from holdfast.stores.replication import wait_for_leader
 from holdfast.stores.wrappers import (
     LimitedBlobStore,
     MeasuredBlobStore,
@@ -67,6 +78,8 @@ from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from holdfast.runtime.config import Config
     from holdfast.stores.ports import BlobStore, RecordStore
     from holdfast.stores.provisioning import Buckets
@@ -80,6 +93,8 @@ STORE_RETRY_SECONDS: Final = 10.0
 STORE_FIRST_WAIT_SECONDS: Final = 0.05
 SWEEP_SECONDS: Final = 3600.0
 SWEEP_GRACE: Final = timedelta(hours=24)
+LEADER_SECONDS: Final = 10.0
+"""How long a bucket that was just made may be without a leader."""
 
 
 def utc_now() -> datetime:
@@ -110,6 +125,7 @@ class Stores:
     records: RecordStore
     snapshots: RecordStore
     deployment: Deployment | None = None
+    streams: tuple[str, ...] = ()
     chores: tuple[Chore, ...] = ()
 
     async def check(self) -> None:
@@ -138,6 +154,7 @@ def open_stores(url: str, prefix: str, jetstream: JetStream) -> Stores:
             KeyValueRecordStore(jetstream, names.records, new_id=new_id),
             KeyValueRecordStore(jetstream, names.snapshots, new_id=new_id),
             _deployment(names),
+            names.streams,
         )
     if isinstance(location, DiskLocation):
         return _disk_stores(location)
@@ -174,10 +191,17 @@ def _disk_roots(location: DiskLocation) -> tuple[Path, Path, Path, Path]:
     return root / BLOBS, root / PACKS, root / "records", root / "snapshots"
 
 
-async def init_store(config: Config) -> list[str]:
+async def init_store(
+    config: Config,
+    *,
+    wait_seconds: float = 0,
+    waiting: Callable[[str], None] = lambda _why: None,
+) -> list[str]:
     """Create the store's buckets where they are missing; a sentence about each.
 
-    Raises ConflictError when one is there that does not fit, UnavailableError.
+    What may pass by itself (no connection, no leader, too few servers so far) is waited for;
+    ``waiting`` is told what it is. Raises ConflictError when a bucket is there that does not fit,
+    ForbiddenError, UnavailableError.
     """
     location = parse_location(config.store)
     if isinstance(location, DiskLocation):
@@ -186,19 +210,58 @@ async def init_store(config: Config) -> list[str]:
         return [f"{location.root} is a disk store"]
     if not isinstance(location, BucketLocation):
         return ["a memory store needs nothing"]
+    return await wait_ready(partial(_init_buckets, config, location), wait_seconds, waiting=waiting)
+
+
+async def _init_buckets(config: Config, location: BucketLocation) -> list[str]:
     names = bucket_names(location.bucket, config.prefix)
-    connection = await connect(config.nats)
-    try:
-        check_server_version(_server_version(connection))
-        js = JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
+    async with _jetstream(config) as js:
+        check_server_version(str(js.connection.server_info.get("version", "0")))
         lines = [
             await ensure_stream(js, object_stream(names.blobs, location)),
             await ensure_stream(js, object_stream(names.packs, location)),
             await ensure_stream(js, record_stream(names.records, location)),
             await ensure_stream(js, record_stream(names.snapshots, location)),
         ]
+        for stream in names.streams:
+            await wait_ready(partial(wait_for_leader, js, stream), LEADER_SECONDS)
         records = KeyValueRecordStore(js, names.records, new_id=new_id)
         return [*lines, await write_deployment(records, _deployment(names))]
+
+
+@contextlib.asynccontextmanager
+async def watch_store(config: Config) -> AsyncIterator[StoreWatch]:
+    """The buckets of the store, for commands about the store itself.
+
+    Raises InvalidError when it has none, ForbiddenError, UnavailableError.
+    """
+    location = parse_location(config.store)
+    if not isinstance(location, BucketLocation):
+        msg = f"the store {config.store} has no buckets: this is for nats://BUCKET"
+        raise InvalidError(msg)
+    async with _jetstream(config) as js:
+        yield _watch(config, js, bucket_names(location.bucket, config.prefix).streams, location)
+
+
+def _watch(config: Config, js: JetStream, streams: tuple[str, ...], layout: Layout) -> StoreWatch:
+    return StoreWatch(
+        jetstream=js,
+        streams=streams,
+        layout=layout,
+        monitor_urls=config.monitor_url,
+        require_sync=config.require_sync,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _jetstream(config: Config) -> AsyncIterator[JetStream]:
+    """On a connection of its own. Raises NotReadyError while there is no server to connect to."""
+    try:
+        connection = await connect(config.nats)
+    except UnavailableError as error:
+        raise NotReadyError(error.detail) from error
+    try:
+        yield JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
     finally:
         await connection.close()
 
@@ -206,8 +269,8 @@ async def init_store(config: Config) -> list[str]:
 async def run_worker(config: Config) -> int:
     """Answer requests until SIGTERM or SIGINT; the process's exit status.
 
-    0 after draining; 1 when the start-up checks fail or the connection is closed for good, so that
-    a supervisor starts another.
+    0 after draining; 1 when the connection is closed for good, so that a supervisor starts another.
+    Raises HoldfastError, once it is logged, when the start-up checks refuse.
     """
     loop = asyncio.get_running_loop()
     stop, lost = asyncio.Event(), asyncio.Event()
@@ -215,40 +278,40 @@ async def run_worker(config: Config) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         connection = await connect(config.nats, on_closed=lost.set, on_error=_log_error)
+        try:
+            return await _serve(config, connection, stop, lost)
+        finally:
+            with contextlib.suppress(Exception):
+                await connection.close()
     except HoldfastError as error:
         _log_refusal(error)
-        return 1
-    try:
-        return await _serve(config, connection, stop, lost)
-    except HoldfastError as error:
-        _log_refusal(error)
-        return 1
-    finally:
-        with contextlib.suppress(Exception):
-            await connection.close()
+        raise
 
 
 async def _serve(
     config: Config, connection: Connection, stop: asyncio.Event, lost: asyncio.Event
 ) -> int:
-    check_server_version(_server_version(connection))
-    durability = await probe_durability(config.monitor_url)
-    if config.require_sync and durability != "synced":
-        msg = (
-            f"require_sync is set and the server's writes are {durability}: set sync_interval: "
-            "always in its configuration, and monitor_url so that it can be seen"
-        )
-        raise UnavailableError(msg)
     check_chunker()
     _check_apps(config)
     inbox = Inbox(connection, config.nats.inbox_prefix)
     jetstream = JetStream(connection, inbox)
     stores = open_stores(config.store, config.prefix, jetstream)
-    await stores.check()
+    location = parse_location(config.store)
+    layout = location if isinstance(location, BucketLocation) else Layout()
+    watch = _watch(config, jetstream, stores.streams, layout)
+    servers = await watch.servers()
+    check_servers(servers, layout, require_sync=config.require_sync)
+
+    async def check() -> None:
+        await stores.check()
+        await check_layout(jetstream, stores.streams, layout)
+
+    if not await unless_stopped(check_stores(check), stop):
+        return 0
     with serve_metrics(config.metrics_host, config.metrics_port) as registry:
         metrics = StoreMetrics.register(registry)
         grace = await _grace(stores)
-        parts = _assemble(config, connection, inbox, stores, metrics, durability, grace)
+        parts = _assemble(config, inbox, stores, watch, metrics, servers.durability, grace)
         chores = (
             Chore("renew_uploads", RENEW_SECONDS, parts.uploads.renew),
             Chore("sweep_uploads", config.upload_lease_seconds / 4, parts.uploads.sweep),
@@ -306,13 +369,14 @@ async def _grace(stores: Stores) -> timedelta:
 
 def _assemble(
     config: Config,
-    connection: Connection,
     inbox: Inbox,
     stores: Stores,
+    watch: StoreWatch,
     metrics: StoreMetrics,
     durability: Durability,
     grace: timedelta,
 ) -> _Parts:
+    connection = watch.jetstream.connection
     worker_id = new_id()
     max_payload = connection.max_payload
     blobs = _wrapped(stores.blobs, metrics)
@@ -372,7 +436,11 @@ def _assemble(
             monotonic=time.monotonic,
             timeout_seconds=config.request_timeout_seconds,
         ),
-        (*blob_handlers.endpoints(), *snapshots.handlers.endpoints()),
+        (
+            *blob_handlers.endpoints(),
+            *StatusHandlers(watch.read).endpoints(),
+            *snapshots.handlers.endpoints(),
+        ),
         _identity(config, worker_id, durability, max_payload),
         prefix=config.prefix,
         max_concurrent=config.max_concurrent_requests,
@@ -414,10 +482,6 @@ def _identity(config: Config, worker_id: str, durability: Durability, max_payloa
             "max_inline_bytes": str(max_inline_bytes(max_payload)),
         },
     )
-
-
-def _server_version(connection: Connection) -> str:
-    return str(connection.server_info.get("version", "0"))
 
 
 def _log_refusal(error: HoldfastError) -> None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 COMMANDS: Final = (
     ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
     ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
-    ("status", "holdfast.cli.status:status", "The workers of the pool."),
+    ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
     ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
-    ("admin", "holdfast.cli.admin:app", "Set the store up."),
+    ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
     ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
     ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
     ("bench", "holdfast.bench.cli:app", "Measure, beside other clients."),

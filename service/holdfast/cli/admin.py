@@ -1,31 +1,124 @@
-"""``holdfast admin``: what is done once, by hand. Workers never create a store."""
+"""``holdfast admin``: what is done once, by hand. Workers never create or change a store."""
 
 from __future__ import annotations
 
-from cyclopts import App
+import sys
+from typing import TYPE_CHECKING, Annotated
 
-from holdfast.bootstrap import init_store
-from holdfast.cli.output import print_json, print_line
+from cyclopts import App, Parameter
+
+from holdfast.bootstrap import init_store, watch_store
+from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
+from holdfast.cli.store_output import print_buckets, print_problems, progress_of
+from holdfast.domain.store_state import MAX_REPLICAS, is_settled
+from holdfast.errors import InvalidError
+from holdfast.handlers.status import store_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.domain.store_state import BucketState
 
 app = App(name="admin", help_format="plaintext")
 
 
 @app.command
-async def init(*, json: bool = False, flags: StoreFlags | None = None) -> None:
+async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None = None) -> None:
     """Create the store's buckets and records. May be repeated: what is there stays as it is.
 
-    Replicas, storage and size limit stand in the store's URL: nats://blobs?replicas=3
+    Replicas, size limit, storage and placement stand in the store's URL:
+    nats://blobs?replicas=3&max_bytes=500GiB&tags=ssd. A limit that differs is set; replicas and
+    placement that differ are told, and `holdfast admin replicas` changes them.
 
     Parameters
     ----------
+    wait
+        Seconds to try again while there is no connection, no JetStream or too few servers for the
+        replicas: for a cluster that is being started.
     json
         A list of what was created or found.
     """
+    if wait < 0:
+        raise InvalidError("--wait is a number of seconds")
     config = (flags or StoreFlags()).load().config
-    lines = await init_store(config)
+    lines = await init_store(config, wait_seconds=wait, waiting=lambda why: say(f"Waiting: {why}"))
     if json:
         print_json(lines)
         return
     for line in lines:
         print_line(line)
+
+
+@app.command
+async def replicas(
+    n: Annotated[int, Parameter(help="How many copies of each bucket: 1 to 5.")],
+    /,
+    *,
+    json: bool = False,
+    flags: StoreFlags | None = None,
+) -> None:
+    """Keep N copies of every bucket, on different servers, where the store's URL says.
+
+    One bucket after the other, while it is used. Ends when every copy is up to date; if it is
+    interrupted, run it again. Lets nothing change when there are too few servers.
+
+    Parameters
+    ----------
+    json
+        A list of objects: stream, replicas, changed.
+    """
+    if not 1 <= n <= MAX_REPLICAS:
+        raise InvalidError(f"replicas is 1 to {MAX_REPLICAS}")
+    config = (flags or StoreFlags()).load().config
+    async with watch_store(config) as store:
+        with status_line(f"Asking for {n} replicas") as show:
+            changed = await store.set_replicas(n, _Teller(n, show, quiet=json))
+    if json:
+        print_json([{"stream": s, "replicas": n, "changed": changed[s]} for s in store.streams])
+    if store.layout.replicas != n:
+        say(f"Let the store's URL of the workers say replicas={n} (--store, HOLDFAST_STORE)")
+
+
+class _Teller:
+    """Tells how a bucket's copies come along: on a terminal in one line, else in lines."""
+
+    def __init__(self, replicas: int, show: Callable[[str], None], *, quiet: bool) -> None:
+        self._replicas = replicas
+        self._show = show
+        self._quiet = quiet
+        self._told = ""
+
+    def __call__(self, state: BucketState) -> None:
+        text = progress_of(state)
+        self._show(text)
+        if is_settled(state, self._replicas):
+            self._finish(state)
+        elif text != self._told and not sys.stderr.isatty():
+            say(text)
+        self._told = text
+
+    def _finish(self, state: BucketState) -> None:
+        if not self._quiet:
+            peers = ", ".join(peer.name for peer in state.peers)
+            print_line(f"{state.stream} has {state.replicas} replica(s)", peers)
+
+
+@app.command
+async def layout(*, json: bool = False, flags: StoreFlags | None = None) -> None:
+    """Print the buckets: replicas, leaders, how far each copy is, and what is wrong.
+
+    Parameters
+    ----------
+    json
+        One object, as `blob.status` is answered.
+    """
+    config = (flags or StoreFlags()).load().config
+    async with watch_store(config) as store:
+        found = store_status(await store.read())
+    if json:
+        print_json(found)
+        return
+    print_buckets(found.buckets)
+    print_line("")
+    print_problems(found.problems)

@@ -1,59 +1,86 @@
-"""``holdfast status``: the pool, as its workers answer on ``$SRV``."""
+"""``holdfast status``: the pool, as its workers answer on ``$SRV``, and the store, as one tells."""
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Final
 
 from holdfast.cli import exit_codes
 from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json, say_error
+from holdfast.cli.output import print_json, print_line, say_error
 from holdfast.cli.settings import ClientFlags
-from holdfast.runtime.logs import escape_control
+from holdfast.cli.store_output import print_buckets, print_problems, print_servers, print_table
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.client import WorkerInfo
+    from holdfast.client import Client, WorkerInfo
+    from holdfast.protocol.status import StoreStatus
+
+_STORE_SECONDS: Final = 10.0
+"""How long the store's state is waited for: a worker reads it within three."""
 
 
 async def status(
     *,
     json: bool = False,
+    check: bool = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Print the workers that answer. Ends with 6 when there is none.
+    """Print the workers that answer, the nats-servers, the buckets, and what is wrong with them.
+
+    Ends with 6 when no worker answers.
 
     Parameters
     ----------
     json
-        A list of objects.
+        One object: ``workers`` and ``store``.
+    check
+        End with 1 when the store is not what the configuration asks for, and with 6 when no worker
+        can tell.
     """
     async with await connect(flags) as connection:
         workers = await connection.workers()
+        store = await _store(connection, (flags or ClientFlags()).timeout) if workers else None
     if json:
-        print_json(workers)
-    elif workers:
-        # In a file or a pipe nothing is cut to the width of a terminal that is not there.
-        width = None if sys.stdout.isatty() else 512
-        Console(width=width).print(_table(workers))
+        print_json({"workers": workers, "store": store})
+    else:
+        _print(workers, store)
     if not workers:
         say_error("unavailable", "no worker answers: start one with holdfast worker")
         return exit_codes.UNAVAILABLE
-    return exit_codes.OK
+    if not check or (store is not None and not store.problems):
+        return exit_codes.OK
+    return exit_codes.UNAVAILABLE if store is None else exit_codes.FAILURE
 
 
-def _table(workers: Sequence[WorkerInfo]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "id", "version", "durability", "started"):
-        table.add_column(heading)
-    for heading in ("requests", "errors"):
-        table.add_column(heading, justify="right")
-    for worker in workers:
-        cells = (
+async def _store(connection: Client, timeout_seconds: float) -> StoreStatus | None:
+    """None, and a word about it, when no worker tells: an older one does not know how."""
+    try:
+        return await connection.store_status(timeout_seconds=min(timeout_seconds, _STORE_SECONDS))
+    except HoldfastError as error:
+        say_error(error.code, f"how the store is, no worker tells: {error.detail}")
+        return None
+
+
+def _print(workers: Sequence[WorkerInfo], store: StoreStatus | None) -> None:
+    if workers:
+        _print_workers(workers)
+    if store is None:
+        return
+    print_line("")
+    print_servers(store.servers)
+    if store.buckets:
+        print_line("")
+        print_buckets(store.buckets)
+    print_line("")
+    print_line(f"Durability: {store.durability}")
+    print_problems(store.problems)
+
+
+def _print_workers(workers: Sequence[WorkerInfo]) -> None:
+    rows = [
+        (
             worker.metadata.get("node", ""),
             worker.id,
             worker.version,
@@ -62,5 +89,8 @@ def _table(workers: Sequence[WorkerInfo]) -> Table:
             str(worker.requests),
             str(worker.errors),
         )
-        table.add_row(*(escape_control(cell) for cell in cells))
-    return table
+        for worker in workers
+    ]
+    headings = ("node", "id", "version", "durability", "started")
+    numbers = ("requests", "errors")
+    print_table((*headings, *numbers), rows, numbers=numbers)

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 
 from holdfast.bootstrap import run_worker
+from holdfast.cli.exit_codes import exit_code_of
 from holdfast.cli.settings import WorkerFlags
+from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import configure_logging
 
 
 def worker(*, flags: WorkerFlags | None = None) -> int:
-    """Serve requests until SIGTERM or Ctrl-C, then finish those in flight and end."""
+    """Serve requests until SIGTERM or Ctrl-C, then finish those in flight and end.
+
+    Ends with 0 then, with 1 when the connection to NATS is closed for good, and otherwise with the
+    status of what it refuses to start on.
+    """
     config = (flags or WorkerFlags()).load().config
     configure_logging(config.log_format, config.log_level)
-    return asyncio.run(run_worker(config))
+    try:
+        return asyncio.run(run_worker(config))
+    except HoldfastError as error:  # it has been logged
+        return exit_code_of(error)

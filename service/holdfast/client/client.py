@@ -45,6 +45,7 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
+from holdfast.protocol.status import GET_STATUS, GetStatus, StoreStatus
 from holdfast.transport import connection as transport
 from holdfast.transport.contexts import options_from_environment
 from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_status
@@ -292,6 +293,13 @@ class Client:
             cursor = report.cursor
             if cursor is None:
                 return
+
+    async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
+        """How the store is: its servers and buckets, and what is not as it is asked to be.
+
+        Waits as long as for any other answer unless told otherwise. Raises UnavailableError.
+        """
+        return await self._requester.ask(GET_STATUS, GetStatus(), timeout_seconds=timeout_seconds)
 
     async def workers(self, wait_seconds: float = _DISCOVERY_SECONDS) -> Sequence[WorkerInfo]:
         """The pool of this deployment: the workers that answer.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast.client.client import Progress, WorkerInfo
     from holdfast.client.sources import Source
     from holdfast.protocol.blobs import BlobEntry, BlobStat, BlobStored, VerifyReport
+    from holdfast.protocol.status import StoreStatus
     from holdfast.transport.options import NatsOptions
 
 
@@ -119,6 +120,10 @@ class SyncClient:
     def verify(self, digest: str | None = None) -> Iterator[VerifyReport]:
         """See ``Client.verify``."""
         return self._thread.iterate(self._client.verify(digest))
+
+    def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
+        """See ``Client.store_status``."""
+        return self._thread.run(self._client.store_status(timeout_seconds=timeout_seconds))
 
     def workers(self) -> Sequence[WorkerInfo]:
         """See ``Client.workers``."""

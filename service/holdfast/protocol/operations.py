@@ -7,5 +7,10 @@ from typing import Final
 from holdfast.protocol.blobs import BLOB_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
+from holdfast.protocol.status import STATUS_OPERATIONS
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (*BLOB_OPERATIONS, *SNAPSHOT_OPERATIONS)
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    *BLOB_OPERATIONS,
+    *STATUS_OPERATIONS,
+    *SNAPSHOT_OPERATIONS,
+)

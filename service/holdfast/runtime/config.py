@@ -39,7 +39,7 @@ DEFAULT: Final = "default"
 Prefix = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]*$(?!\n)", max_length=32)]
 NodeName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$(?!\n)", max_length=128)]
 StoreUrl = Annotated[str, Meta(pattern=r"^(nats|disk|memory)://[^\s]*$(?!\n)")]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s]+$(?!\n)")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s,]+$(?!\n)")]
 ReplyPrefix = Annotated[str, Meta(pattern=r"^[^\s*>.]+(\.[^\s*>.]+)*\.$(?!\n)", max_length=128)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -89,8 +89,9 @@ class Config(Struct, frozen=True, kw_only=True):
         bool, Meta(description="Refuse to start unless the server is known to sync its writes.")
     ] = False
     monitor_url: Annotated[
-        HttpUrl | None, Meta(description="Monitoring address of nats-server, to learn that.")
-    ] = None
+        tuple[HttpUrl, ...],
+        Meta(max_length=64, description="Monitoring addresses of the nats-servers, to learn that."),
+    ] = ()
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto: console on a terminal.")
     ] = "auto"
@@ -122,6 +123,9 @@ class LoadedConfig(Struct, frozen=True, kw_only=True):
 
 SETTINGS: Final = tuple(name for name in Config.__struct_fields__ if name != "nats")
 """The settings beside those of NATS: each is a key of the file, a variable and a flag."""
+
+LISTS: Final = frozenset({"inbox_prefixes", "monitor_url"})
+"""Of these, the settings that hold several values; commas separate them in a variable."""
 
 _TYPES: Final = get_type_hints(Config, include_extras=True)
 _NATS_TYPES: Final = get_type_hints(NatsOptions, include_extras=True)
@@ -181,6 +185,8 @@ def _file_layer(path: Path) -> _Layer:
     if context is not None and not isinstance(context, str):
         raise InvalidError(f"configuration file {path}: 'nats.context' is a name")
     settings = content | {f"nats.{name}": value for name, value in nats.items()}
+    if isinstance(settings.get("monitor_url"), str):  # one, or as in the environment
+        settings["monitor_url"] = _split(settings["monitor_url"])
     known = {*SETTINGS, *(f"nats.{name}" for name in NatsOptions.__struct_fields__)}
     if unknown := sorted(settings.keys() - known):
         raise InvalidError(f"configuration file {path}: unknown key {unknown[0]!r}")
@@ -193,7 +199,7 @@ def _environment_layer(environ: Mapping[str, str]) -> _Layer:
         layer.settings[f"nats.{name}"] = value
     for name in SETTINGS:
         if value := environ.get(VARIABLE_PREFIX + name.upper()):
-            layer.settings[name] = _split(value) if name == "inbox_prefixes" else value
+            layer.settings[name] = _split(value) if name in LISTS else value
     layer.sources.update({key: f"${variable_of(key)}" for key in layer.settings})
     return layer
 
@@ -203,6 +209,8 @@ def _flag_layer(flags: Mapping[str, Any]) -> _Layer:
     context = settings.pop("nats.context", None)
     if isinstance(settings.get("nats.servers"), str):
         settings["nats.servers"] = split_servers(settings["nats.servers"])
+    if isinstance(settings.get("monitor_url"), str):
+        settings["monitor_url"] = _split(settings["monitor_url"])
     sources = {key: f"--{flag_of(key)}" for key in settings}
     return _Layer(settings=settings, sources=sources, context=context, strict=False)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.stores.readiness import ask_api
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +67,9 @@ RECORD_SETTINGS: Final = (
 async def check_bucket(
     js: JetStream, bucket: str, stream: str, settings: Sequence[Required]
 ) -> None:
-    """Raises UnavailableError with a sentence that says what to change."""
+    """Raises UnavailableError with a sentence that says what to change; NotReadyError."""
     try:
-        answer = await js.api(f"STREAM.INFO.{stream}")
+        answer = await ask_api(js, f"STREAM.INFO.{stream}")
     except NotFoundError as error:
         msg = f"the bucket {bucket!r} is not there; `holdfast admin init` makes it"
         raise UnavailableError(msg) from error

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from holdfast.domain.store_state import MAX_REPLICAS, Layout, Storage
 from holdfast.errors import InvalidError
 
-MAX_REPLICAS: Final = 5
 _FORMS: Final = "a store is memory://, disk:///absolute/path or nats://BUCKET?replicas=N"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_TAG: Final = re.compile(r"[A-Za-z0-9_.:=/-]{1,64}", re.ASCII)
+_CLUSTER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_OPTIONS: Final = ("replicas", "storage", "max_bytes", "tags", "cluster")
+MAX_TAGS: Final = 8
 _SIZE: Final = re.compile(r"(\d{1,18})([KMGT]i?B?)?", re.ASCII)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
@@ -30,13 +34,10 @@ class DiskLocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BucketLocation:
-    """In JetStream. All but ``bucket`` matter to who creates it. ``max_bytes`` -1: no limit."""
+class BucketLocation(Layout):
+    """In JetStream. What the URL does not state may be as it is; see Layout."""
 
     bucket: str
-    replicas: int = 1
-    storage: Literal["file", "memory"] = "file"
-    max_bytes: int = -1
 
 
 Location = MemoryLocation | DiskLocation | BucketLocation
@@ -69,22 +70,48 @@ def _bucket(bucket: str, pairs: list[tuple[str, str]]) -> BucketLocation:
     if len(options) != len(pairs):
         msg = "a store's URL gives an option twice"
         raise InvalidError(msg)
-    replicas = options.pop("replicas", "1")
-    storage = options.pop("storage", "file")
-    max_bytes = options.pop("max_bytes", "-1")
-    if options:
-        msg = f"a store's URL has no option {min(options)!r}: replicas, storage and max_bytes"
+    if unknown := sorted(options.keys() - set(_OPTIONS)):
+        msg = f"a store's URL has no option {unknown[0]!r}: it has {', '.join(_OPTIONS)}"
         raise InvalidError(msg)
-    if replicas not in {str(n) for n in range(1, MAX_REPLICAS + 1)}:
+    return BucketLocation(
+        bucket=bucket,
+        replicas=_replicas(options["replicas"]) if "replicas" in options else None,
+        storage=_storage(options.get("storage", "file")),
+        max_bytes=_size(options["max_bytes"]) if "max_bytes" in options else None,
+        tags=_tags(options["tags"]) if "tags" in options else (),
+        cluster=_cluster(options["cluster"]) if "cluster" in options else None,
+    )
+
+
+def _replicas(text: str) -> int:
+    if text not in {str(n) for n in range(1, MAX_REPLICAS + 1)}:
         msg = f"replicas is 1 to {MAX_REPLICAS}"
         raise InvalidError(msg)
-    if storage not in {"file", "memory"}:
-        msg = "storage is file or memory"
+    return int(text)
+
+
+def _storage(text: str) -> Storage:
+    if text == "file":
+        return "file"
+    if text == "memory":
+        return "memory"
+    msg = "storage is file or memory"
+    raise InvalidError(msg)
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    tags = tuple(text.split(","))
+    if len(tags) > MAX_TAGS or not all(map(_TAG.fullmatch, tags)):
+        msg = f"tags is up to {MAX_TAGS} of the servers' tags with commas between: tags=ssd,eu"
         raise InvalidError(msg)
-    kind: Literal["file", "memory"] = "file" if storage == "file" else "memory"
-    return BucketLocation(
-        bucket=bucket, replicas=int(replicas), storage=kind, max_bytes=_size(max_bytes)
-    )
+    return tuple(dict.fromkeys(tags))
+
+
+def _cluster(text: str) -> str:
+    if _CLUSTER.fullmatch(text) is None:
+        msg = "cluster is the name of a cluster: 1 to 64 of A-Z a-z 0-9 _ . -"
+        raise InvalidError(msg)
+    return text
 
 
 def _size(text: str) -> int:

@@ -2,6 +2,10 @@
 
 A bucket that was found missing may be on its way back (a stream may be *not found* for
 seconds after a majority was wiped); creating it then would lose what it held.
+
+What a store's URL does not state is left out of a stream's settings: it is made with the default,
+and left as it is where it is found. A limit is changed at once; how many copies there are, and
+where, is only told, for changing that moves data and has a command of its own (``replication``).
 """
 
 from __future__ import annotations
@@ -9,16 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.domain.store_state import Layout, differences
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
+from holdfast.stores.readiness import TOO_FEW_SERVERS, NotReadyError, ask_api
+from holdfast.stores.replication import bucket_state, placement_of
 from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.stores.location import BucketLocation
     from holdfast.transport.jetstream import JetStream
 
 DUPLICATE_WINDOW_NS: Final = 120 * 10**9
+_DEFAULTS: Final = {"num_replicas": 1, "max_bytes": -1}
 _SETTLED: Final = ("storage", "max_age", "max_msgs", "retention", "sealed")
 _CHANGEABLE: Final = (
     "allow_direct",
@@ -26,6 +33,7 @@ _CHANGEABLE: Final = (
     "allow_msg_ttl",
     "allow_atomic",
     "discard",
+    "max_bytes",
 )
 
 
@@ -41,6 +49,16 @@ class Buckets:
     records: str
     snapshots: str
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams behind them."""
+        return (
+            f"OBJ_{self.blobs}",
+            f"OBJ_{self.packs}",
+            f"KV_{self.records}",
+            f"KV_{self.snapshots}",
+        )
+
 
 def bucket_names(bucket: str, prefix: str) -> Buckets:
     """What they are called. ``prefix`` is the deployment's token; it may be empty."""
@@ -54,35 +72,40 @@ def bucket_names(bucket: str, prefix: str) -> Buckets:
     )
 
 
-def object_stream(bucket: str, location: BucketLocation) -> dict[str, Any]:
+def object_stream(bucket: str, layout: Layout) -> dict[str, Any]:
     """The stream behind an object store bucket (ADR-20)."""
+    limit = {} if layout.max_bytes is None else {"max_bytes": layout.max_bytes}
     return {
-        **_common(location),
+        **_common(layout),
+        **limit,
         "name": f"OBJ_{bucket}",
         "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
-        "max_bytes": location.max_bytes,
         "max_msgs_per_subject": -1,
     }
 
 
-def record_stream(bucket: str, location: BucketLocation) -> dict[str, Any]:
+def record_stream(bucket: str, layout: Layout) -> dict[str, Any]:
     """The stream behind a KV bucket (ADR-8) with a history of one."""
     return {
-        **_common(location),
+        **_common(layout),
         "name": f"KV_{bucket}",
         "subjects": [f"$KV.{bucket}.>"],
-        "max_bytes": -1,
         "max_msgs_per_subject": 1,
         "deny_delete": True,
         "subject_delete_marker_ttl": 0,
     }
 
 
-def _common(location: BucketLocation) -> dict[str, Any]:
+def _common(layout: Layout) -> dict[str, Any]:
+    stated: dict[str, Any] = {}
+    if layout.replicas is not None:
+        stated["num_replicas"] = layout.replicas
+    if layout.tags or layout.cluster is not None:
+        stated["placement"] = placement_of(layout)
     return {
+        **stated,
         "retention": "limits",
-        "storage": location.storage,
-        "num_replicas": location.replicas,
+        "storage": layout.storage,
         "discard": "new",
         "max_age": 0,
         "max_msgs": -1,
@@ -99,29 +122,65 @@ def _common(location: BucketLocation) -> dict[str, Any]:
 async def ensure_stream(js: JetStream, wanted: Mapping[str, Any]) -> str:
     """Create the stream, or see that the one that is there fits; a sentence about it.
 
-    Raises ConflictError when it differs in what cannot be changed, UnavailableError.
+    Raises ConflictError when it differs in what cannot be changed, NotReadyError (no leader, too
+    few servers so far, no answer, in which case it may have been made), UnavailableError.
     """
     name = wanted["name"]
     try:
-        present = (await js.api(f"STREAM.INFO.{name}"))["config"]
+        found = await ask_api(js, f"STREAM.INFO.{name}")
     except NotFoundError:
+        settings = {**_DEFAULTS, **wanted}
         try:
-            await js.api(f"STREAM.CREATE.{name}", wanted)
+            await ask_api(js, f"STREAM.CREATE.{name}", settings)
         except ApiRefusedError as refused:
-            msg = f"the server refused to create {name}: {refused.detail}"
-            raise UnavailableError(msg) from refused
-        return f"created {name} with {wanted['num_replicas']} replica(s)"
+            raise _refusal(refused, f"create {name}") from refused
+        return f"created {name} with {settings['num_replicas']} replica(s)"
+    present = found["config"]
+    _check_settled(present, wanted)
+    changes = {f: wanted[f] for f in _CHANGEABLE if _is_other(present, wanted, f)}
+    said = f"found {name} with {present['num_replicas']} replica(s)"
+    if changes:
+        _check_limit(found, changes)
+        try:
+            await ask_api(js, f"STREAM.UPDATE.{name}", {**present, **changes})
+        except ApiRefusedError as refused:
+            raise _refusal(refused, f"change {name}") from refused
+        said = f"changed {name}: {', '.join(sorted(changes))}"
+    left = list(differences(bucket_state(found), _moved_by_others(wanted)))
+    return "; ".join([said, *left])
+
+
+def _check_settled(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for field in _SETTLED:
         if present.get(field, wanted.get(field)) != wanted.get(field, present.get(field)):
             found, needed = present.get(field), wanted.get(field)
-            msg = f"{name} is there with {field}={found!r}: {needed!r} is needed"
+            msg = f"{wanted['name']} is there with {field}={found!r}: {needed!r} is needed"
             raise ConflictError(msg)
-    changes = {f: wanted[f] for f in _CHANGEABLE if present.get(f, False) != wanted[f]}
-    if not changes:
-        return f"found {name} with {present['num_replicas']} replica(s)"
-    try:
-        await js.api(f"STREAM.UPDATE.{name}", {**present, **changes})
-    except ApiRefusedError as refused:
-        msg = f"the server refused to change {name}: {refused.detail}"
-        raise UnavailableError(msg) from refused
-    return f"changed {name}: {', '.join(sorted(changes))}"
+
+
+def _is_other(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> bool:
+    return field in wanted and present.get(field, False) != wanted[field]
+
+
+def _check_limit(found: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """A limit below what is stored would stop every write, deletions among them."""
+    limit, stored = changes.get("max_bytes", -1), found["state"]["bytes"]
+    if 0 <= limit < stored:
+        msg = f"{found['config']['name']} holds {stored} bytes: max_bytes={limit} is less than that"
+        raise ConflictError(msg)
+
+
+def _moved_by_others(wanted: Mapping[str, Any]) -> Layout:
+    """Of ``wanted``, what is not changed here."""
+    where = wanted.get("placement", {})
+    return Layout(
+        storage=wanted["storage"],
+        replicas=wanted.get("num_replicas"),
+        tags=tuple(where.get("tags", ())),
+        cluster=where.get("cluster"),
+    )
+
+
+def _refusal(refused: ApiRefusedError, what: str) -> UnavailableError:
+    kind = NotReadyError if refused.err_code in TOO_FEW_SERVERS else UnavailableError
+    return kind(f"the server refused to {what}: {refused.detail}")

@@ -313,7 +313,7 @@ class JetStream:
             error = msgspec.convert(answer["error"], ApiError)
             if error.err_code == STREAM_NOT_FOUND:
                 raise NotFoundError(error.description)
-            raise ApiRefusedError(error.description)
+            raise ApiRefusedError(error.description, err_code=error.err_code)
         return answer
 
     async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:

@@ -95,7 +95,11 @@ class RefusedError(Exception):
 
 
 class ApiRefusedError(UnavailableError):
-    """JetStream refused an API call; ``detail`` is what it said."""
+    """JetStream refused an API call; ``detail`` is what it said, ``err_code`` its own number."""
+
+    def __init__(self, detail: str = "", *, err_code: int = 0) -> None:
+        super().__init__(detail)
+        self.err_code = err_code
 
 
 class DeniedError(ApiRefusedError):

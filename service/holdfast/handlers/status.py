@@ -1,0 +1,77 @@
+"""``blob.status``: how the store is, as a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
+from holdfast.protocol.status import (
+    GET_STATUS,
+    BucketStatus,
+    GetStatus,
+    PeerStatus,
+    ServerStatus,
+    StoreStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
+
+
+class StatusHandlers:
+    """Answers ``blob.status``."""
+
+    def __init__(self, read: Callable[[], Awaitable[StoreState]]) -> None:
+        """``read`` looks at the store."""
+        self._read = read
+
+    async def status(self, request: GetStatus, call: Call) -> StoreStatus:
+        """``blob.status``."""
+        del request, call
+        return store_status(await self._read())
+
+    def endpoints(self) -> tuple[AnyEndpoint, ...]:
+        """Which method answers which operation."""
+        return (Endpoint(GET_STATUS, self.status),)
+
+
+def store_status(state: StoreState) -> StoreStatus:
+    """``state`` as it is told."""
+    return StoreStatus(
+        durability=state.durability,
+        servers=[_server(server) for server in state.servers],
+        buckets=[_bucket(bucket, state.layout) for bucket in state.buckets],
+        problems=list(state.problems),
+    )
+
+
+def _server(server: ServerState) -> ServerStatus:
+    return ServerStatus(
+        name=server.name,
+        version=server.version,
+        cluster=server.cluster,
+        durability=server.durability,
+        max_payload=server.max_payload,
+    )
+
+
+def _bucket(bucket: BucketState, layout: Layout) -> BucketStatus:
+    return BucketStatus(
+        bucket=bucket.bucket,
+        stream=bucket.stream,
+        kind=bucket.kind,
+        storage=bucket.storage,
+        replicas=bucket.replicas,
+        wanted=layout.replicas,
+        leader=bucket.leader,
+        peers=[_peer(peer) for peer in bucket.peers],
+        messages=bucket.messages,
+        bytes=bucket.bytes,
+        max_bytes=bucket.max_bytes if bucket.max_bytes >= 0 else None,
+    )
+
+
+def _peer(peer: Peer) -> PeerStatus:
+    return PeerStatus(name=peer.name, current=peer.current, offline=peer.offline, lag=peer.lag)

@@ -1,0 +1,78 @@
+"""``blob.status``: how the store is kept, and whether that is what it is asked to be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
+
+from holdfast.protocol.message import Reply, Request, WireCount
+from holdfast.protocol.operation import AnyOperation, Operation
+
+WireReplicas = Annotated[int, Meta(ge=1, le=100)]
+
+
+class GetStatus(Request, frozen=True, kw_only=True):
+    """How the store is. It is read anew for each request, so ask every few seconds at most."""
+
+
+class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """A nats-server; what is not known of it is empty.
+
+    ``durability`` and ``max_payload`` are known of those whose monitoring the worker may read.
+    """
+
+    name: str
+    version: str = ""
+    cluster: str = ""
+    durability: Literal["synced", "lazy", "unknown"] = "unknown"
+    max_payload: WireCount | None = None
+
+
+class PeerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """A server that holds a copy of a bucket. ``lag``: changes that it is behind the leader."""
+
+    name: str
+    current: bool
+    offline: bool
+    lag: WireCount
+
+
+class BucketStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """A bucket, and the stream that it is.
+
+    ``wanted`` is how many replicas the worker's configuration asks for, if it does. ``leader`` and
+    ``peers`` are empty where one server without a cluster has it. ``max_bytes``: none, no limit.
+    """
+
+    bucket: str
+    stream: str
+    kind: Literal["objects", "records"]
+    storage: Literal["file", "memory"]
+    replicas: WireReplicas
+    wanted: WireReplicas | None
+    leader: str
+    peers: list[PeerStatus]
+    messages: WireCount
+    bytes: WireCount
+    max_bytes: WireCount | None
+
+
+class StoreStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """The servers, the buckets, and what of them is not as the configuration asks.
+
+    ``durability``: ``synced`` if what was acknowledged survives a power cut. A store on a disk or
+    in memory has no buckets. ``problems`` are sentences; there are none when all is well.
+    """
+
+    durability: Literal["synced", "lazy", "unknown"]
+    servers: list[ServerStatus]
+    buckets: list[BucketStatus]
+    problems: list[str]
+
+
+GET_STATUS: Final = Operation(
+    "blob.status", GetStatus, StoreStatus, "How the store is, and what is wrong with it."
+)
+
+STATUS_OPERATIONS: Final[tuple[AnyOperation, ...]] = (GET_STATUS,)

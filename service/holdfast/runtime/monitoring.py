@@ -1,0 +1,131 @@
+"""What nats-servers tell of themselves: in their greeting, and where they are monitored.
+
+A server's greeting says little of it and nothing of the others. What its writes survive, and how
+many servers there are, is told by ``/varz`` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.store_state import Durability, ServerState, Silent, durability_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ASK_SECONDS: Final = 3.0
+_MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+log = structlog.get_logger(__name__)
+
+
+class _JetStreamConfig(msgspec.Struct):
+    sync_always: bool = False
+
+
+class _Meta(msgspec.Struct):
+    cluster_size: int = 1
+
+
+class _JetStreamVarz(msgspec.Struct):
+    config: _JetStreamConfig | None = None
+    meta: _Meta | None = None
+
+
+class _ClusterVarz(msgspec.Struct):
+    name: str = ""
+
+
+class _Varz(msgspec.Struct):
+    server_id: str
+    version: str
+    max_payload: int
+    server_name: str = ""
+    cluster: _ClusterVarz = msgspec.field(default_factory=_ClusterVarz)
+    jetstream: _JetStreamVarz = msgspec.field(default_factory=_JetStreamVarz)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """The server that is connected to, those that ``told`` of themselves, and the silent ones."""
+
+    connected: ServerState
+    told: tuple[ServerState, ...] = ()
+    silent: tuple[Silent, ...] = ()
+
+    @property
+    def known(self) -> tuple[ServerState, ...]:
+        """Each one once; what it tells of itself goes before its greeting."""
+        names = {server.name for server in self.told}
+        return self.told if self.connected.name in names else (*self.told, self.connected)
+
+    @property
+    def durability(self) -> Durability:
+        """What their writes survive."""
+        return durability_of(self.told, self.silent)
+
+
+async def see_servers(greeting: Mapping[str, Any], monitor_urls: Sequence[str]) -> Servers:
+    """The servers behind ``monitor_urls``, and the one that sent ``greeting``. Never raises.
+
+    One that does not answer within three seconds is logged and passed over.
+    """
+    answers = await asyncio.gather(*(_ask(url) for url in monitor_urls))
+    told = {answer.name: answer for answer in answers if isinstance(answer, ServerState)}
+    silent = tuple(answer for answer in answers if isinstance(answer, Silent))
+    return Servers(connected=greeted(greeting), told=tuple(told.values()), silent=silent)
+
+
+def greeted(greeting: Mapping[str, Any]) -> ServerState:
+    """What a server's INFO says. Without a cluster, and with JetStream, it is the only one."""
+    has_jetstream = bool(greeting.get("jetstream"))
+    alone = has_jetstream and not greeting.get("cluster")
+    return ServerState(
+        name=str(greeting.get("server_name", "")),
+        version=str(greeting.get("version", "0")),
+        cluster=str(greeting.get("cluster", "")),
+        max_payload=greeting.get("max_payload"),
+        jetstream=has_jetstream,
+        cluster_size=1 if alone else None,
+    )
+
+
+async def _ask(monitor_url: str) -> ServerState | Silent:
+    try:
+        status = await asyncio.to_thread(_varz, monitor_url)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        log.warning("server_not_seen", monitor_url=monitor_url, reason=str(error))
+        return Silent(monitor_url, str(error))
+    settings = status.jetstream.config
+    return ServerState(
+        name=status.server_name or status.server_id,
+        version=status.version,
+        cluster=status.cluster.name,
+        durability=_durability(settings),
+        max_payload=status.max_payload,
+        jetstream=settings is not None,
+        cluster_size=_cluster_size(status.jetstream),
+    )
+
+
+def _durability(settings: _JetStreamConfig | None) -> Durability:
+    if settings is None:
+        return "unknown"
+    return "synced" if settings.sync_always else "lazy"
+
+
+def _cluster_size(jetstream: _JetStreamVarz) -> int | None:
+    if jetstream.meta is not None:
+        return jetstream.meta.cluster_size
+    return 1 if jetstream.config is not None else None
+
+
+def _varz(monitor_url: str) -> _Varz:
+    url = f"{monitor_url.rstrip('/')}/varz"
+    with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:  # noqa: S310  (http only, by config)
+        return msgspec.json.decode(answer.read(_MAX_ANSWER_BYTES), type=_Varz)

@@ -1,0 +1,141 @@
+"""What a worker makes sure of before it serves: that servers and buckets are what it was told.
+
+Each refusal is one sentence that says what to change. Nothing is created or changed here: a bucket
+that is not found may be on its way back. What a system that has just been started does not yet have
+is waited for; a copy that is behind, or a server that is away, is no reason not to serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from holdfast.domain.limits import KIB
+from holdfast.domain.store_state import (
+    Layout,
+    differences,
+    payload_difference,
+    too_few_servers,
+    troubles,
+)
+from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.stores.readiness import NotReadyError, wait_ready
+from holdfast.stores.replication import read_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from holdfast.runtime.monitoring import Servers
+    from holdfast.transport.jetstream import JetStream
+
+MIN_SERVER: Final = (2, 12)
+MIN_PAYLOAD_BYTES: Final = 64 * KIB
+"""Below this, pages of records and windows of a get would not fit into messages sensibly."""
+READY_SECONDS: Final = 30.0
+"""How long a store that has no leader, or does not answer, is waited for."""
+log = structlog.get_logger(__name__)
+
+
+def check_server_version(version: str, name: str = "") -> None:
+    """Raises UnavailableError when the server is too old."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < MIN_SERVER:
+        wanted = ".".join(map(str, MIN_SERVER))
+        who = f"{name} is nats-server {version}, which" if name else f"nats-server {version}"
+        msg = f"{who} is too old: upgrade it to {wanted} or newer (atomic batches)"
+        raise UnavailableError(msg)
+
+
+def check_servers(servers: Servers, layout: Layout, *, require_sync: bool) -> None:
+    """Raises UnavailableError with what to change."""
+    for server in servers.known:
+        if server.version:
+            check_server_version(server.version, server.name)
+        if server.max_payload is not None and server.max_payload < MIN_PAYLOAD_BYTES:
+            msg = (
+                f"{server.name} has max_payload {server.max_payload}: set it to"
+                f" {MIN_PAYLOAD_BYTES} or more in its configuration"
+            )
+            raise UnavailableError(msg)
+    for fault in (
+        payload_difference(servers.known),
+        too_few_servers(layout.replicas, servers.known),
+        _unsynced(servers) if require_sync else None,
+    ):
+        if fault is not None:
+            raise UnavailableError(fault)
+
+
+def _unsynced(servers: Servers) -> str | None:
+    if servers.durability == "synced":
+        return None
+    if servers.durability == "lazy":
+        lazy = " and ".join(s.name for s in servers.told if s.durability == "lazy")
+        return (
+            f"require_sync is set and the writes of {lazy} are lazy: set sync_interval: always in"
+            " the jetstream block of its configuration"
+        )
+    if not servers.told and not servers.silent:
+        return (
+            "require_sync is set and whether writes are synced is unknown: set monitor_url to the"
+            " monitoring addresses of the nats-servers"
+        )
+    return (
+        "require_sync is set and whether writes are synced is unknown: only"
+        f" {len(servers.told)} of {len(servers.told) + len(servers.silent)} monitoring addresses"
+        " answer, and it takes more than half"
+    )
+
+
+async def check_stores(check: Callable[[], Awaitable[None]]) -> None:
+    """Run ``check`` until it does not raise NotReadyError any more, for half a minute at most.
+
+    Raises UnavailableError with what to change.
+    """
+
+    def waiting(why: str) -> None:
+        log.warning("store_not_ready", detail=why)
+
+    try:
+        await wait_ready(check, READY_SECONDS, waiting=waiting)
+    except NotReadyError as error:
+        msg = (
+            f"{error.detail}, for {READY_SECONDS:.0f} s: see whether most of the nats-servers run"
+            " and reach one another"
+        )
+        raise UnavailableError(msg) from error
+
+
+async def unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Whether ``work`` was done; not when ``stop`` came first. Raises what ``work`` raises."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def check_layout(js: JetStream, streams: Sequence[str], layout: Layout) -> None:
+    """Whether the buckets are kept as ``layout`` says. Raises UnavailableError with what to change.
+
+    Copies that are behind or away are logged.
+    """
+    for stream in streams:
+        try:
+            state = await read_bucket(js, stream)
+        except NotFoundError as error:  # it has just been there
+            msg = f"{stream} is not there; `holdfast admin init` makes it"
+            raise UnavailableError(msg) from error
+        for difference in differences(state, layout):
+            raise UnavailableError(difference)
+        for trouble in troubles(state):
+            log.warning("bucket_degraded", detail=trouble)
