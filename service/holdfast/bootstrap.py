@@ -29,6 +29,7 @@ from holdfast.protocol.message import WIRE_VERSION
 from holdfast.repository.apps import Apps
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.uploads import UploadLimits, UploadService
+from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.forwarding import Peers
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
@@ -87,6 +88,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 _nuid = NUID()
 RENEW_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 20.0
+"""How long a worker waits for the leader of a bucket: a failover takes up to 16."""
+
 STORE_CONCURRENCY: Final = 1024
 STORE_ATTEMPTS: Final = 3
 STORE_RETRY_SECONDS: Final = 10.0
@@ -277,7 +281,13 @@ async def run_worker(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        connection = await connect(config.nats, on_closed=lost.set, on_error=_log_error)
+        connection = await connect(
+            config.nats,
+            on_closed=lost.set,
+            on_error=_log_error,
+            on_connected=lambda server: log.info("nats_reconnected", server=server),
+            on_disconnected=lambda server: log.warning("nats_disconnected", server=server),
+        )
         try:
             return await _serve(config, connection, stop, lost)
         finally:
@@ -294,17 +304,17 @@ async def _serve(
     check_chunker()
     _check_apps(config)
     inbox = Inbox(connection, config.nats.inbox_prefix)
-    jetstream = JetStream(connection, inbox)
+    jetstream = JetStream(connection, inbox, patience_seconds=PATIENCE_SECONDS)
     stores = open_stores(config.store, config.prefix, jetstream)
     location = parse_location(config.store)
     layout = location if isinstance(location, BucketLocation) else Layout()
-    watch = _watch(config, jetstream, stores.streams, layout)
+    watch = _watch(config, JetStream(connection, inbox), stores.streams, layout)
     servers = await watch.servers()
     check_servers(servers, layout, require_sync=config.require_sync)
 
     async def check() -> None:
         await stores.check()
-        await check_layout(jetstream, stores.streams, layout)
+        await check_layout(watch.jetstream, stores.streams, layout)
 
     if not await unless_stopped(check_stores(check), stop):
         return 0
@@ -312,6 +322,7 @@ async def _serve(
         metrics = StoreMetrics.register(registry)
         grace = await _grace(stores)
         parts = _assemble(config, inbox, stores, watch, metrics, servers.durability, grace)
+        ConnectionMetrics.register(registry, connection, parts.worker)
         chores = (
             Chore("renew_uploads", RENEW_SECONDS, parts.uploads.renew),
             Chore("sweep_uploads", config.upload_lease_seconds / 4, parts.uploads.sweep),
