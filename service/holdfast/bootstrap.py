@@ -22,7 +22,7 @@ from nats.nuid import NUID
 from holdfast.archive.content import check_chunker
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
 from holdfast.domain.store_state import Durability, Layout
-from holdfast.errors import HoldfastError, InvalidError, UnavailableError
+from holdfast.errors import ForbiddenError, HoldfastError, InvalidError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
@@ -33,6 +33,7 @@ from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.forwarding import Peers
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
+from holdfast.runtime.logs import ErrorLog
 from holdfast.runtime.metrics import serve_metrics
 from holdfast.runtime.snapshots import (
     SnapshotService,
@@ -77,6 +78,7 @@ from holdfast.stores.wrappers import (
 from holdfast.transport.connection import Connection, connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
+from holdfast.transport.jetstream_messages import DeniedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -266,8 +268,15 @@ async def _jetstream(config: Config) -> AsyncIterator[JetStream]:
         raise NotReadyError(error.detail) from error
     try:
         yield JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
+    except DeniedError as error:
+        raise _forbidden(error) from error
     finally:
         await connection.close()
+
+
+def _forbidden(error: DeniedError) -> ForbiddenError:
+    """For the operator: which right is missing is in the cause."""
+    return ForbiddenError(str(error.__cause__ or error))
 
 
 async def run_worker(config: Config) -> int:
@@ -284,7 +293,7 @@ async def run_worker(config: Config) -> int:
         connection = await connect(
             config.nats,
             on_closed=lost.set,
-            on_error=_log_error,
+            on_error=ErrorLog(time.monotonic),
             on_connected=lambda server: log.info("nats_reconnected", server=server),
             on_disconnected=lambda server: log.warning("nats_disconnected", server=server),
         )
@@ -293,6 +302,10 @@ async def run_worker(config: Config) -> int:
         finally:
             with contextlib.suppress(Exception):
                 await connection.close()
+    except DeniedError as error:
+        refused = _forbidden(error)
+        _log_refusal(refused)
+        raise refused from error
     except HoldfastError as error:
         _log_refusal(error)
         raise
@@ -303,6 +316,11 @@ async def _serve(
 ) -> int:
     check_chunker()
     _check_apps(config)
+    connection.on_left.append(
+        lambda server, reason: log.warning("nats_server_left", server=server, reason=reason)
+    )
+    # Others' requests may come at any time: a server that went silent is noticed, and left, soon.
+    connection.is_waited_for.append(lambda: True)
     inbox = Inbox(connection, config.nats.inbox_prefix)
     jetstream = JetStream(connection, inbox, patience_seconds=PATIENCE_SECONDS)
     stores = open_stores(config.store, config.prefix, jetstream)
@@ -498,7 +516,3 @@ def _identity(config: Config, worker_id: str, durability: Durability, max_payloa
 def _log_refusal(error: HoldfastError) -> None:
     """A sentence for the operator; a traceback would not help."""
     log.error("worker_not_started", code=error.code, detail=error.detail)
-
-
-def _log_error(error: Exception) -> None:
-    log.error("nats_error", error=str(error) or type(error).__name__)

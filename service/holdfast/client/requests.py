@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from holdfast.transport.message import Message
 
 ATTEMPT_SECONDS: Final = 5.0
+FIRST_ATTEMPT_SECONDS: Final = 2.0
+"""The first attempt is short, since almost all end within milliseconds, and one that went to a
+worker that is stopped or cut off never does; each further one is twice as long, up to the above."""
+
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _MARGIN: Final = 0.1
@@ -71,10 +75,11 @@ class Requester:
         data: bytes | memoryview = b"",
         *,
         timeout_seconds: float | None = None,
-        attempt_seconds: float = ATTEMPT_SECONDS,
+        attempt_seconds: float | None = None,
     ) -> ReplyT:
         """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
 
+        ``attempt_seconds`` is for what takes a worker longer than a moment.
         A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been.
         """
         headers: dict[str, str] = {}
@@ -101,16 +106,19 @@ class Requester:
         headers: dict[str, str],
         *,
         timeout_seconds: float,
-        attempt_seconds: float,
+        attempt_seconds: float | None,
     ) -> Message:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         wait_seconds = _FIRST_WAIT_SECONDS
+        longest_seconds = attempt_seconds or ATTEMPT_SECONDS
+        patience_seconds = attempt_seconds or FIRST_ATTEMPT_SECONDS
         maybe_applied = False
         while True:
             try:
                 await self.connection.wait_connected(max(deadline - loop.time(), 0))
-                attempt = max(min(attempt_seconds, deadline - loop.time()), 0.001)
+                attempt = max(min(patience_seconds, deadline - loop.time()), 0.001)
+                patience_seconds = min(patience_seconds * 2, longest_seconds)
                 headers[names.TIMEOUT] = worker_seconds(attempt)
                 message = await self._request(operation, body, headers, attempt)
                 codec.raise_error(message.headers, message.data)

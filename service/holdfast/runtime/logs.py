@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
@@ -18,9 +19,13 @@ import structlog
 from holdfast.transport.options import MASK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from structlog.typing import EventDict, Processor, WrappedLogger
+
+QUIET_SECONDS: Final = 30.0
+_MAX_ERRORS_KEPT: Final = 256
+log = structlog.get_logger(__name__)
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -98,3 +103,26 @@ def _escaped(key: str, value: Any) -> Any:
 def escape_control(text: str) -> str:
     """``text`` with every control character written as Python would write it."""
     return _CONTROL_RE.sub(lambda match: repr(match.group())[1:-1], text)
+
+
+class ErrorLog:
+    """Logs what NATS reports, and one and the same error not all the time.
+
+    While servers are down each attempt to connect fails, several a second. ``monotonic`` gives
+    seconds that only rise.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._logged_at: dict[str, float] = {}
+
+    def __call__(self, error: Exception) -> None:
+        """Log it, unless it was logged within the last ``QUIET_SECONDS``."""
+        text = str(error) or type(error).__name__
+        now = self._monotonic()
+        if now - self._logged_at.get(text, -math.inf) < QUIET_SECONDS:
+            return
+        if len(self._logged_at) >= _MAX_ERRORS_KEPT:
+            self._logged_at.clear()
+        self._logged_at[text] = now
+        log.error("nats_error", error=text)

@@ -26,7 +26,7 @@ from holdfast.transport.liveness import SIGN_OF_LIFE_SECONDS, SILENCE_SECONDS, L
 from holdfast.transport.message import Message, format_headers
 from holdfast.transport.options import NatsOptions, connect_arguments
 from holdfast.transport.parser import Parser
-from holdfast.transport.servers import ServerChoice
+from holdfast.transport.servers import ServerChoice, any_greets
 from holdfast.transport.wire import Disconnected, Wire
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Connection(Client):
         self.liveness = Liveness(time.monotonic, self._leave)
         self.on_denied: list[Callable[[Denied], None]] = []
         self.denied_subscriptions: dict[str, None] = {}
+        self.on_left: list[Callable[[str, str], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.is_waited_for: list[Callable[[], bool]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -232,15 +233,31 @@ class Connection(Client):
         return self._server_info
 
     def _leave(self, reason: str) -> None:
-        """Drop the server and go to another one, or back if there is no other."""
-        if not self.is_connected:
+        if self.is_connected and (self._leaving is None or self._leaving.done()):
+            self._leaving = asyncio.create_task(self._leave_for_another(reason))
+
+    async def _leave_for_another(self, reason: str) -> None:
+        """Drop the server and go to another one, if there is one that answers.
+
+        Otherwise what is under way would be interrupted for nothing: with all others down, there
+        is no quorum, and this server is not to blame. Where only one address is known, there may
+        be several servers behind it.
+        """
+        left = self._current_server
+        others = [server.uri for server in self._server_pool if server is not left]
+        if left is None or (others and not await any_greets(others, tls_first=self._tls_first)):
             return
-        log.warning("server_left", server=self.server_name, reason=reason)
-        self.counters.left += 1
-        if self._current_server is not None:
-            self.choice.leave(self._current_server.uri.netloc)
-        self.abandon()
-        self._leaving = asyncio.ensure_future(self.force_reconnect())
+        if self._current_server is left and self.is_connected:
+            self.counters.left += 1
+            for tell in self.on_left:
+                tell(self.server_name, reason)
+            self.choice.leave(left.uri.netloc)
+            self.abandon()
+            await self.force_reconnect()
+
+    @property
+    def _tls_first(self) -> bool:
+        return bool(self.options["tls_handshake_first"])
 
     @property
     def server_name(self) -> str:
@@ -292,11 +309,13 @@ class Connection(Client):
 
     @override
     async def _close(self, status: int, do_cbs: bool = True) -> None:
+        helpers = [task for task in (self._watching, self._leaving) if task is not None]
+        for task in helpers:
+            task.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
         # Left to itself nats-py waits here until a peer, frozen perhaps, has taken everything.
         self._flush_queued()
         self._pending_data_size = 0
-        if self._watching is not None:
-            self._watching.cancel()
         await super()._close(status, do_cbs)
 
     async def _connect_to_server(self, s: Any) -> None:

@@ -20,7 +20,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
-import structlog
 
 from holdfast.errors import (
     ForbiddenError,
@@ -72,8 +71,6 @@ _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
 """How often a batch waits for others, of which a server stages 50 per stream: some 10 s in all."""
-
-log = structlog.get_logger(__name__)
 
 
 class JetStream:
@@ -431,6 +428,5 @@ def _is_not_now(answer: bytes | memoryview) -> bool:
 
 
 def _denied(error: ForbiddenError) -> UnavailableError:
-    """It is this process that lacks a right, not the caller whom it serves."""
-    log.error("permission_missing", detail=error.detail)
+    """This process lacks a right, not the caller whom it serves. The cause says which."""
     return DeniedError("the store refuses this worker: its NATS user lacks a right")

@@ -7,12 +7,15 @@ was left on purpose comes last for a while.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from urllib.parse import ParseResult
 
     from nats.aio.client import Server
 
@@ -20,6 +23,9 @@ FIRST_WAIT_SECONDS: Final = 0.25
 """Between two attempts at one server; doubled with each failure."""
 
 LONGEST_WAIT_SECONDS: Final = 2.0
+GREETING_SECONDS: Final = 1.5
+"""How long a server may take to be connected to and to say who it is."""
+
 AVOIDED_SECONDS: Final = 30.0
 """How long a server that was left counts as worse than any other."""
 
@@ -64,3 +70,31 @@ class ServerChoice:
         doubled: float = FIRST_WAIT_SECONDS * 2 ** min(failures, 8)
         pause_seconds = min(doubled, LONGEST_WAIT_SECONDS)
         return pause_seconds * (0.5 + random.random() / 2)  # noqa: S311  (jitter)
+
+
+async def any_greets(servers: Sequence[ParseResult], *, tls_first: bool) -> bool:
+    """Whether one of ``servers`` takes a connection and, unless ``tls_first``, says who it is."""
+    asking = [asyncio.create_task(_greets(server, tls_first=tls_first)) for server in servers]
+    try:
+        for answer in asyncio.as_completed(asking):
+            if await answer:
+                return True
+        return False
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _greets(server: ParseResult, *, tls_first: bool) -> bool:
+    try:
+        async with asyncio.timeout(GREETING_SECONDS):
+            reader, writer = await asyncio.open_connection(server.hostname, server.port or 4222)
+            try:
+                return tls_first or (await reader.readline()).startswith(b"INFO")
+            finally:
+                writer.transport.abort()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError, ValueError):
+        return False

@@ -171,10 +171,8 @@ class Wire(asyncio.BufferedProtocol, Transport):
         await self._writable.wait()
 
     async def drain(self) -> None:
+        # A connection that is lost tells its reader; nats-py would break off its own closing here.
         await self._writable.wait()
-        if self._eof:
-            msg = "connection lost"
-            raise ConnectionResetError(msg)
 
     async def wait_closed(self) -> None:
         # A socket closes only once its buffer is sent, which a frozen peer would put off for ever.
