@@ -50,7 +50,9 @@ def check_server_version(version: str, name: str = "") -> None:
 
 
 def check_servers(servers: Servers, layout: Layout, *, require_sync: bool) -> None:
-    """Raises UnavailableError with what to change."""
+    """Raises UnavailableError with what to change. Silent servers are logged."""
+    for silent in servers.silent:
+        log.warning("server_not_seen", monitor_url=silent.address, reason=silent.reason)
     for server in servers.known:
         if server.version:
             check_server_version(server.version, server.name)
