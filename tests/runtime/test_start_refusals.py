@@ -159,9 +159,9 @@ def test_a_server_without_jetstream_is_refused(url_without_jetstream: str) -> No
 async def test_a_server_that_takes_only_tiny_messages_is_refused(
     start_server: StartServer,
 ) -> None:
-    server = start_server(extra_configuration="max_payload: 32KB")
+    server = start_server(extra_configuration="max_payload: 4KB")
 
-    await check_refused(server.url, "has max_payload 32768: set it to 65536 or more")
+    await check_refused(server.url, "has max_payload 4096: set it to 8192 or more")
 
 
 class OldServer:
