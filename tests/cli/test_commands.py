@@ -16,13 +16,72 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.nats
 
 
-def test_status_shows_the_pool(holdfast: Holdfast) -> None:
-    table = holdfast("status")
-    listed = json.loads(holdfast("status", "--json").out)
+def test_status_shows_the_pool_and_the_store(holdfast: Holdfast) -> None:
+    shown = holdfast("status")
+    found = json.loads(holdfast("status", "--json").out)
 
-    assert table.status == exit_codes.OK
-    assert [worker["metadata"]["node"] for worker in listed] == ["one"]
-    assert table.lines[1].split()[:2] == ["one", listed[0]["id"]]
+    workers, store = found["workers"], found["store"]
+    assert shown.status == exit_codes.OK
+    assert [worker["metadata"]["node"] for worker in workers] == ["one"]
+    assert shown.lines[1].split()[:2] == ["one", workers[0]["id"]]
+    rows = [line.split() for line in shown.lines]
+    for bucket in store["buckets"]:
+        assert [bucket["bucket"], bucket["stream"], bucket["kind"], "1/1"] in [
+            row[:4] for row in rows
+        ]
+    assert [store["servers"][0]["name"], store["servers"][0]["version"]] in [r[:2] for r in rows]
+    assert shown.lines[-2:] == [
+        "Durability: unknown",
+        "The store is what the configuration asks for.",
+    ]
+
+
+def test_status_check_ends_with_0_when_the_store_is_as_asked_for(holdfast: Holdfast) -> None:
+    assert holdfast("status", "--check").status == exit_codes.OK
+
+
+def test_admin_layout_shows_the_buckets_and_what_differs(holdfast: Holdfast) -> None:
+    fine = holdfast("admin", "layout")
+    other = holdfast("admin", "layout", "--store", "nats://blobs?replicas=3")
+    listed = json.loads(holdfast("admin", "layout", "--json").out)
+
+    assert (fine.status, other.status) == (exit_codes.OK, exit_codes.OK)
+    assert fine.lines[-1] == "The store is what the configuration asks for."
+    assert "1/1, not 3" in other.out.decode()
+    problems = other.lines[other.lines.index("The store is not what the configuration asks for:") :]
+    assert len(problems) == 5
+    assert problems[1].startswith("- bucket cli_blobs has 1 replica and the configuration asks for")
+    assert [bucket["bucket"] for bucket in listed["buckets"]] == [
+        "cli_blobs",
+        "cli_packs",
+        "cli_holdfast",
+        "cli_snapshots",
+    ]
+
+
+def test_more_replicas_than_servers_are_refused_and_as_many_as_there_are_is_fine(
+    holdfast: Holdfast,
+) -> None:
+    three = holdfast("admin", "replicas", "3")
+    one = holdfast("admin", "replicas", "1", "--json")
+
+    assert three.status == exit_codes.UNAVAILABLE
+    assert "3 replicas cannot be: there is 1 server with JetStream" in three.err
+    assert one.status == exit_codes.OK
+    assert [(row["stream"], row["changed"]) for row in json.loads(one.out)] == [
+        ("OBJ_cli_blobs", False),
+        ("OBJ_cli_packs", False),
+        ("KV_cli_holdfast", False),
+        ("KV_cli_snapshots", False),
+    ]
+    assert "say replicas=1" in one.err
+
+
+def test_a_store_without_buckets_has_no_replicas(holdfast: Holdfast) -> None:
+    ran = holdfast("admin", "replicas", "1", "--store", "memory://")
+
+    assert ran.status == exit_codes.USAGE
+    assert "has no buckets" in ran.err
 
 
 def test_admin_init_may_be_repeated(holdfast: Holdfast) -> None:
@@ -36,10 +95,13 @@ def test_admin_init_may_be_repeated(holdfast: Holdfast) -> None:
 def test_a_pool_without_workers_is_unavailable(
     holdfast: Holdfast, start_server: StartServer
 ) -> None:
-    ran = holdfast.unconnected("status", "--server", start_server().url)
+    server = start_server().url
+    ran = holdfast.unconnected("status", "--server", server)
+    as_json = holdfast.unconnected("status", "--json", "--server", server)
 
-    assert ran.status == exit_codes.UNAVAILABLE
+    assert (ran.status, as_json.status) == (exit_codes.UNAVAILABLE, exit_codes.UNAVAILABLE)
     assert "no worker answers" in ran.err
+    assert json.loads(as_json.out) == {"workers": [], "store": None}
 
 
 def test_a_server_that_is_not_there_is_unavailable(holdfast: Holdfast) -> None:
@@ -61,6 +123,9 @@ def test_a_server_that_is_not_there_is_unavailable(holdfast: Holdfast) -> None:
         ["config", "--max-uploads", "0"],
         ["config", "--context", "unknown"],
         ["up", "--workers", "0"],
+        ["admin", "replicas", "6"],
+        ["admin", "replicas", "many"],
+        ["admin", "init", "--wait", "-1"],
     ],
     ids=" ".join,
 )

@@ -62,7 +62,7 @@ def pool(url: str) -> dict[str, str]:
     ran = subprocess.run(
         [*HOLDFAST, "status", "--json", "--server", url], capture_output=True, check=False
     )
-    workers = json.loads(ran.stdout) if ran.stdout else []
+    workers = json.loads(ran.stdout)["workers"] if ran.stdout else []
     return {worker["metadata"]["node"]: worker["id"] for worker in workers}
 
 

@@ -51,6 +51,20 @@ async def blocks(data: bytes, size: int) -> AsyncIterator[bytes]:
         yield data[start : start + size]
 
 
+async def test_how_the_store_is_can_be_asked(holdfast: Client, deployment: Deployment) -> None:
+    status = await holdfast.store_status()
+
+    prefix = deployment.prefix
+    assert [bucket.stream for bucket in status.buckets] == [
+        f"OBJ_{prefix}_blobs",
+        f"OBJ_{prefix}_packs",
+        f"KV_{prefix}_holdfast",
+        f"KV_{prefix}_snapshots",
+    ]
+    assert [server.version.split(".")[0] for server in status.servers] == ["2"]
+    assert (status.durability, status.problems) == ("unknown", [])
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_what_is_put_comes_back(holdfast: Client, ask: Asker, size: int) -> None:
     data = some_bytes(size, seed=size)

@@ -172,10 +172,6 @@ def test_a_bucket_with_all_its_copies_has_no_trouble(bucket: BucketState) -> Non
             "has 2 of 3 replicas current: nats-3 is catching up",
         ),
         (
-            with_peers(LEADER, SECOND, replace(THIRD, current=False, silent_seconds=12.4, lag=3)),
-            "has 2 of 3 replicas current: nothing was heard of nats-3 for 12 s",
-        ),
-        (
             with_peers(LEADER, replace(SECOND, current=False), moving=True),
             "has 1 of 3 replicas current: nats-2 is being added or removed",
         ),
@@ -189,7 +185,7 @@ def test_a_bucket_with_all_its_copies_has_no_trouble(bucket: BucketState) -> Non
         ),
         (
             with_peers(SECOND, leader=""),
-            "has no leader: too few of its servers can be reached",
+            "has no leader: one is being elected, or too few of its servers can be reached",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

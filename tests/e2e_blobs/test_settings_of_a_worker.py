@@ -37,6 +37,9 @@ def check_round_trip(deployment: Deployment) -> None:
             assert holdfast.get(digest) == data
             assert holdfast.get(digest, offset=size // 3, length=99) == data[size // 3 :][:99]
         assert len(list(holdfast.list())) == len(SIZES)
+        status = holdfast.store_status()
+        assert bool(status.buckets) == deployment.store.startswith("nats://")
+        assert status.problems == []
 
 
 def test_blobs_may_be_kept_in_memory(nats_url: str) -> None:

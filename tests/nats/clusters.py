@@ -39,7 +39,8 @@ log_file: "{directory}/log"
 class Cluster:
     """nats-servers that know one another, by name. Start them from the main thread.
 
-    ``extra`` is added to the configuration of the server that it names.
+    ``tags``, ``sync_intervals`` (always, unless given) and ``extra`` configuration are told by
+    the name of the server that they are for.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class Cluster:
         names: Sequence[str] = ("nats-1", "nats-2", "nats-3"),
         *,
         cluster: str = "test",
-        sync_interval: str = "always",
         tags: Mapping[str, Sequence[str]] | None = None,
+        sync_intervals: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
     ) -> None:
         self.names = tuple(names)
@@ -71,7 +72,7 @@ class Cluster:
                 routes=routes,
                 cluster=cluster,
                 directory=home,
-                sync_interval=sync_interval,
+                sync_interval=(sync_intervals or {}).get(name, "always"),
                 tags=list((tags or {}).get(name, ())),
                 extra=(extra or {}).get(name, ""),
             )
@@ -87,15 +88,18 @@ class Cluster:
         """Where each tells of itself, in the order of the names."""
         return tuple(f"http://127.0.0.1:{port}" for port in self._monitors.values())
 
+    def monitor_url(self, name: str) -> str:
+        """Where one of them tells of itself."""
+        return f"http://127.0.0.1:{self._monitors[name]}"
+
     def url(self, name: str) -> str:
         """Where clients connect to one of them."""
         return f"nats://127.0.0.1:{self._ports[name]}"
 
-    def start(self, *names: str) -> None:
-        """Start some, or all, and wait until each is healthy. Raises TimeoutError."""
+    def launch(self, *names: str) -> None:
+        """Start some, and do not wait for them."""
         program = str(find_nats_server())
-        starting = names or self.names
-        for name in starting:
+        for name in names:
             configuration = str(self._directory / name / "nats.conf")
             self._processes[name] = subprocess.Popen(
                 dies_with_this_process([program, "-c", configuration]),
@@ -104,6 +108,11 @@ class Cluster:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+
+    def start(self, *names: str) -> None:
+        """Start some, or all, and wait until each is healthy. Raises TimeoutError."""
+        starting = names or self.names
+        self.launch(*starting)
         deadline = time.monotonic() + START_SECONDS
         for name in starting:
             while not _is_healthy(self._monitors[name]):

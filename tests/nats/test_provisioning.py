@@ -82,6 +82,53 @@ async def test_a_bucket_of_a_stock_client_is_made_fit_and_keeps_what_is_in_it(
     await client.close()
 
 
+async def test_a_limit_that_is_stated_is_set_and_one_that_is_not_stays(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    def limited(max_bytes: int | None) -> dict[str, Any]:
+        return object_stream(fresh_name, BucketLocation(bucket=fresh_name, max_bytes=max_bytes))
+
+    await ensure_stream(jetstream, limited(2**20))
+    raised = await ensure_stream(jetstream, limited(2**21))
+    left = await ensure_stream(jetstream, limited(None))
+    lowered = await ensure_stream(jetstream, limited(2**19))
+
+    name = f"OBJ_{fresh_name}"
+    assert (raised, lowered) == (f"changed {name}: max_bytes", f"changed {name}: max_bytes")
+    assert left == f"found {name} with 1 replica(s)"
+    assert (await config_of(jetstream, name))["max_bytes"] == 2**19
+
+
+async def test_a_limit_below_what_is_stored_is_refused(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    await ensure_stream(jetstream, wanted(fresh_name))
+    await jetstream.publish(f"$O.{fresh_name}.C.x", bytes(5000), {})
+    location = BucketLocation(bucket=fresh_name, max_bytes=4000)
+
+    with pytest.raises(ConflictError, match=r"holds \d+ bytes: max_bytes=4000 is less"):
+        await ensure_stream(jetstream, object_stream(fresh_name, location))
+
+    assert (await config_of(jetstream, f"OBJ_{fresh_name}"))["max_bytes"] == -1
+
+
+async def test_replicas_and_placement_that_differ_are_told_and_left(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    await ensure_stream(jetstream, wanted(fresh_name))
+    location = BucketLocation(bucket=fresh_name, replicas=3, tags=("ssd",))
+
+    said = await ensure_stream(jetstream, object_stream(fresh_name, location))
+
+    assert said == (
+        f"found OBJ_{fresh_name} with 1 replica(s); bucket {fresh_name} has 1 replica and the"
+        " configuration asks for 3: `holdfast admin replicas 3` changes it; bucket"
+        f" {fresh_name} is placed anywhere and the configuration asks for tags=ssd: `holdfast"
+        " admin replicas 3` moves it"
+    )
+    assert (await config_of(jetstream, f"OBJ_{fresh_name}"))["num_replicas"] == 1
+
+
 @pytest.mark.fault("N18")
 @pytest.mark.parametrize(
     ("settings", "sentence"),

@@ -92,6 +92,26 @@ def test_lists_in_the_environment_are_separated_by_commas() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["'http://a:1'", "['http://a:1']", "'http://a:1, http://b:1'"], ids=str
+)
+def test_the_file_may_name_one_monitoring_address_or_a_list(
+    text: str, toml: Callable[[str], Path]
+) -> None:
+    urls = load(toml(f"monitor_url = {text}\n")).config.monitor_url
+
+    assert urls == ("http://a:1", "http://b:1")[: len(urls)] != ()
+
+
+def test_monitoring_addresses_are_separated_by_commas() -> None:
+    both = "http://a:8222,http://b:8222"
+
+    by_variable = load(environ={"HOLDFAST_MONITOR_URL": both}).config
+    by_flag = load(monitor_url=both).config
+
+    assert by_variable.monitor_url == by_flag.monitor_url == tuple(both.split(","))
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("max_upload = 3", "unknown key 'max_upload'"),
@@ -136,6 +156,7 @@ def test_a_missing_file_is_an_error() -> None:
         ("HOLDFAST_REQUIRE_SYNC", "perhaps"),
         ("HOLDFAST_UPLOAD_LEASE_SECONDS", "inf"),
         ("HOLDFAST_MONITOR_URL", "nats://a"),
+        ("HOLDFAST_MONITOR_URL", "http://a,b"),
     ],
 )
 def test_a_wrong_variable_is_named(variable: str, value: str) -> None:

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from tests.deployment import Asker, Deployment, code_of
 
 from holdfast.bootstrap import new_uuid
+from holdfast.cli import exit_codes
 from holdfast.domain.names import check_id, created_at_of
 
 if TYPE_CHECKING:
@@ -188,5 +189,5 @@ def test_a_worker_whose_apps_are_not_there_says_so_and_ends(
             check=False,
         )
 
-    assert ended.returncode == 1
+    assert ended.returncode == exit_codes.UNAVAILABLE
     assert "the directory of apps" in ended.stdout + ended.stderr

@@ -11,7 +11,7 @@ from holdfast.bootstrap import init_store, watch_store
 from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
 from holdfast.cli.store_output import print_buckets, print_problems, progress_of
-from holdfast.domain.store_state import MAX_REPLICAS, is_settled
+from holdfast.domain.store_state import MAX_REPLICAS
 from holdfast.errors import InvalidError
 from holdfast.handlers.status import store_status
 
@@ -71,11 +71,16 @@ async def replicas(
     if not 1 <= n <= MAX_REPLICAS:
         raise InvalidError(f"replicas is 1 to {MAX_REPLICAS}")
     config = (flags or StoreFlags()).load().config
+    done: list[dict[str, object]] = []
     async with watch_store(config) as store:
-        with status_line(f"Asking for {n} replicas") as show:
-            changed = await store.set_replicas(n, _Teller(n, show, quiet=json))
+        with status_line(f"Asking for {n} replica(s)") as show:
+            async for kept in store.keep_replicas(n, _Teller(show)):
+                stream, peers = kept.state.stream, [peer.name for peer in kept.state.peers]
+                done.append({"stream": stream, "replicas": n, "changed": kept.changed})
+                if not json:
+                    print_line(f"{stream} has {n} replica(s)", *peers)
     if json:
-        print_json([{"stream": s, "replicas": n, "changed": changed[s]} for s in store.streams])
+        print_json(done)
     if store.layout.replicas != n:
         say(f"Let the store's URL of the workers say replicas={n} (--store, HOLDFAST_STORE)")
 
@@ -83,25 +88,16 @@ async def replicas(
 class _Teller:
     """Tells how a bucket's copies come along: on a terminal in one line, else in lines."""
 
-    def __init__(self, replicas: int, show: Callable[[str], None], *, quiet: bool) -> None:
-        self._replicas = replicas
+    def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
-        self._quiet = quiet
         self._told = ""
 
     def __call__(self, state: BucketState) -> None:
         text = progress_of(state)
         self._show(text)
-        if is_settled(state, self._replicas):
-            self._finish(state)
-        elif text != self._told and not sys.stderr.isatty():
+        if text != self._told and not sys.stderr.isatty():
             say(text)
         self._told = text
-
-    def _finish(self, state: BucketState) -> None:
-        if not self._quiet:
-            peers = ", ".join(peer.name for peer in state.peers)
-            print_line(f"{state.stream} has {state.replicas} replica(s)", peers)
 
 
 @app.command

@@ -99,5 +99,5 @@ def progress_of(state: BucketState) -> str:
         for peer in state.peers
         if peer.offline or not peer.current
     ]
-    told = f"{state.stream}: {state.current} of {state.replicas} current"
+    told = f"{state.stream}: {state.current} current, {state.replicas} wanted"
     return f"{told}, {', '.join(behind)}" if behind else told

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 Durability = Literal["synced", "lazy", "unknown"]
 Storage = Literal["file", "memory"]
 MAX_REPLICAS: Final = 5
-SILENT_SECONDS: Final = 10.0
-"""After this long without a word from a peer its leader no longer counts on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +35,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A server that holds a copy. ``lag``: how many changes it is behind the leader."""
+    """A server that holds a copy. ``lag``: how many changes it is behind the leader.
+
+    ``offline``: the others hear nothing of it.
+    """
 
     name: str
     current: bool
     offline: bool = False
     lag: int = 0
-    silent_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,10 @@ def troubles(bucket: BucketState) -> Iterator[str]:
     if not bucket.clustered:
         return
     if not bucket.leader:
-        yield f"bucket {bucket.bucket} has no leader: too few of its servers can be reached"
+        yield (
+            f"bucket {bucket.bucket} has no leader: one is being elected, or too few of its servers"
+            " can be reached"
+        )
         return
     if is_settled(bucket, bucket.replicas):
         return
@@ -247,8 +250,6 @@ def _trouble(peer: Peer, bucket: BucketState) -> str | None:
         return f"{peer.name} is offline"
     if peer.current:
         return None
-    if peer.silent_seconds >= SILENT_SECONDS:
-        return f"nothing was heard of {peer.name} for {peer.silent_seconds:.0f} s"
     if bucket.moving:
         return f"{peer.name} is being added or removed"
     return f"{peer.name} is {peer.lag} behind" if peer.lag else f"{peer.name} is catching up"

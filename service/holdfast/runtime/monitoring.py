@@ -10,9 +10,9 @@ import asyncio
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.error import URLError
 
 import msgspec
-import structlog
 
 from holdfast.domain.store_state import Durability, ServerState, Silent, durability_of
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 ASK_SECONDS: Final = 3.0
 _MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
-log = structlog.get_logger(__name__)
 
 
 class _JetStreamConfig(msgspec.Struct):
@@ -73,7 +72,7 @@ class Servers:
 async def see_servers(greeting: Mapping[str, Any], monitor_urls: Sequence[str]) -> Servers:
     """The servers behind ``monitor_urls``, and the one that sent ``greeting``. Never raises.
 
-    One that does not answer within three seconds is logged and passed over.
+    One that does not answer within three seconds counts as silent.
     """
     answers = await asyncio.gather(*(_ask(url) for url in monitor_urls))
     told = {answer.name: answer for answer in answers if isinstance(answer, ServerState)}
@@ -99,8 +98,8 @@ async def _ask(monitor_url: str) -> ServerState | Silent:
     try:
         status = await asyncio.to_thread(_varz, monitor_url)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        log.warning("server_not_seen", monitor_url=monitor_url, reason=str(error))
-        return Silent(monitor_url, str(error))
+        reason = error.reason if isinstance(error, URLError) else error
+        return Silent(monitor_url, str(reason))
     settings = status.jetstream.config
     return ServerState(
         name=status.server_name or status.server_id,

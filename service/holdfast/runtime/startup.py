@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 MIN_SERVER: Final = (2, 12)
-MIN_PAYLOAD_BYTES: Final = 64 * KIB
-"""Below this, pages of records and windows of a get would not fit into messages sensibly."""
+MIN_PAYLOAD_BYTES: Final = 8 * KIB
+"""The least that is tested: a `blob.put` may then have 4 KiB, and a page of a list five blobs."""
 READY_SECONDS: Final = 30.0
 """How long a store that has no leader, or does not answer, is waited for."""
 log = structlog.get_logger(__name__)
@@ -50,7 +50,9 @@ def check_server_version(version: str, name: str = "") -> None:
 
 
 def check_servers(servers: Servers, layout: Layout, *, require_sync: bool) -> None:
-    """Raises UnavailableError with what to change."""
+    """Raises UnavailableError with what to change. Silent servers are logged."""
+    for silent in servers.silent:
+        log.warning("server_not_seen", monitor_url=silent.address, reason=silent.reason)
     for server in servers.known:
         if server.version:
             check_server_version(server.version, server.name)

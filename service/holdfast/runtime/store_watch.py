@@ -16,11 +16,12 @@ from holdfast.domain.store_state import (
 )
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.runtime.monitoring import Servers, see_servers
-from holdfast.stores.replication import order_replicas, read_bucket, watch_replicas
+from holdfast.stores.replication import keep_replicas, read_bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
+    from holdfast.stores.replication import Kept
     from holdfast.transport.jetstream import JetStream
 
 READ_SECONDS: Final = 3.0
@@ -79,23 +80,23 @@ class StoreWatch:
                 " have just been started and it is on its way back"
             )
         except TimeoutError:
-            return f"bucket {bucket} gives no answer: too few of its servers can be reached"
+            return (
+                f"bucket {bucket} gives no answer: a leader is being elected, or too few of its"
+                " servers can be reached"
+            )
         except HoldfastError as error:
             return f"bucket {bucket} gives no answer: {error.detail}"
 
-    async def set_replicas(
+    async def keep_replicas(
         self, replicas: int, seen: Callable[[BucketState], None]
-    ) -> dict[str, bool]:
-        """Keep ``replicas`` copies of every bucket, one bucket after the other; which changed.
+    ) -> AsyncIterator[Kept]:
+        """Keep ``replicas`` copies of every bucket: each one as soon as it is done, in turn.
 
-        Returns when all copies are up to date; ``seen`` is told how it goes. Whoever is interrupted
-        may call it again. Raises UnavailableError: too few servers, and then nothing is changed.
+        ``seen`` is told how it goes; whoever is interrupted may call it again. Raises
+        UnavailableError: too few servers, and then nothing is changed.
         """
         too_few = too_few_servers(replicas, (await self.servers()).known)
         if too_few is not None:
             raise UnavailableError(too_few)
-        changed = {}
         for stream in self.streams:
-            changed[stream] = await order_replicas(self.jetstream, stream, replicas, self.layout)
-            await watch_replicas(self.jetstream, stream, replicas, seen)
-        return changed
+            yield await keep_replicas(self.jetstream, stream, replicas, self.layout, seen)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
+from holdfast.stores.readiness import NotReadyError
 
 if TYPE_CHECKING:
     from holdfast.stores.ports import RecordStore
@@ -53,7 +54,10 @@ async def write_deployment(records: RecordStore, wanted: Deployment) -> str:
 
 
 async def check_deployment(records: RecordStore, wanted: Deployment) -> None:
-    """Whether the record fits. Raises UnavailableError with what to change, CorruptError."""
+    """Whether the record fits.
+
+    Raises UnavailableError with what to change, NotReadyError, CorruptError.
+    """
     found, _ = await _read(records)
     _check(found, wanted)
 
@@ -65,6 +69,8 @@ async def _read(records: RecordStore) -> tuple[Deployment, int]:
     except NotFoundError as error:
         msg = "the store is not set up; `holdfast admin init` does that"
         raise UnavailableError(msg) from error
+    except UnavailableError as error:
+        raise NotReadyError(error.detail) from error
     except msgspec.MsgspecError as error:
         msg = "the deployment's record is unreadable"
         raise CorruptError(msg) from error

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from holdfast.transport.jetstream import JetStream
 
-NO_LEADER: Final = frozenset({10008, 10009, 10118})
-"""No leader of the whole, a server that is not it, a stream whose servers are all away."""
+NOT_NOW: Final = frozenset({10008, 10009, 10118, 10124})
+"""No leader of the whole, a server that is not it, a stream whose servers are all away, or one that
+is being moved already."""
 TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
 """No suitable peers, among them none with the tags; more than one replica without a cluster."""
 NO_JETSTREAM: Final = frozenset({10039, 10076})
@@ -42,8 +43,8 @@ async def ask_api(
     try:
         return await js.api(verb, body)
     except ApiRefusedError as refused:
-        if refused.err_code in NO_LEADER:
-            msg = f"JetStream has no leader at the moment ({refused.detail})"
+        if refused.err_code in NOT_NOW:
+            msg = f"JetStream cannot at the moment ({refused.detail})"
             raise NotReadyError(msg) from refused
         if refused.err_code in NO_JETSTREAM:
             msg = f"{refused.detail}: enable it in nats-server's configuration"

@@ -7,6 +7,7 @@ again: what is done already stays done.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,18 +20,19 @@ from holdfast.domain.store_state import (
     is_settled,
 )
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.stores.readiness import NotReadyError, ask_api
+from holdfast.stores.readiness import NotReadyError, ask_api, wait_ready
 from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from holdfast.transport.jetstream import JetStream
 
 POLL_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 60.0
 """For how long a bucket that is being copied may give no answer."""
-_NANOSECONDS: Final = 10**9
+_SILENT_NS: Final = 10 * 10**9
+"""After that long without a word from a peer its leader no longer counts on it."""
 
 
 class _PeerInfo(msgspec.Struct):
@@ -39,12 +41,13 @@ class _PeerInfo(msgspec.Struct):
     offline: bool = False
     active: int = 0
     lag: int = 0
+    pending: bool = False
 
 
 class _ClusterInfo(msgspec.Struct):
     leader: str = ""
     replicas: list[_PeerInfo] = []
-    desired: msgspec.Raw | None = None
+    desired: dict[str, Any] | None = None
 
 
 class _Placement(msgspec.Struct):
@@ -107,14 +110,21 @@ def _peers(cluster: _ClusterInfo) -> tuple[Peer, ...]:
         Peer(
             name=peer.name,
             current=peer.current,
-            offline=peer.offline,
+            offline=peer.offline or _is_silent(peer),
             lag=peer.lag,
-            silent_seconds=peer.active / _NANOSECONDS,
         )
         for peer in cluster.replicas
         if peer.name != cluster.leader
     )
     return (*leader, *sorted(others, key=lambda peer: peer.name))
+
+
+def _is_silent(peer: _PeerInfo) -> bool:
+    """Servers find out late that one was killed; that a leader hears nothing tells it sooner.
+
+    ``active`` is how long ago that was, and 0 if the leader never heard anything.
+    """
+    return not peer.current and not peer.pending and not 0 < peer.active < _SILENT_NS
 
 
 async def read_bucket(js: JetStream, stream: str) -> BucketState:
@@ -130,50 +140,82 @@ async def wait_for_leader(js: JetStream, stream: str) -> None:
         raise NotReadyError(msg)
 
 
-async def order_replicas(js: JetStream, stream: str, replicas: int, layout: Layout) -> bool:
-    """Have the servers keep ``replicas`` copies where ``layout`` says; whether that is a change.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A bucket that is kept as it should be; ``changed``: it was not before."""
 
-    Raises UnavailableError with the server's reason when there cannot be so many; nothing is
-    changed then.
+    state: BucketState
+    changed: bool
+
+
+async def keep_replicas(
+    js: JetStream,
+    stream: str,
+    replicas: int,
+    layout: Layout,
+    seen: Callable[[BucketState], None],
+) -> Kept:
+    """Keep ``replicas`` copies where ``layout`` says; returns once all are there and up to date.
+
+    ``seen`` is told how it goes. Whoever is interrupted may call it again. Raises UnavailableError
+    when there cannot be so many, with the server's reason; and when the bucket is gone, or gives
+    no answer for a minute.
     """
-    answer = await ask_api(js, f"STREAM.INFO.{stream}")
-    found = bucket_state(answer)
-    if found.replicas == replicas and not is_elsewhere(found, layout):
-        return False
-    where = placement_of(layout)
-    settings = {**answer["config"], "num_replicas": replicas}
-    if where:
-        settings["placement"] = where
+    changed = False
+    while True:
+        ordered = await _order(js, stream, replicas, layout)
+        state = await _watch(js, stream, ordered or replicas, seen)
+        if ordered is None:
+            return Kept(state, changed)
+        changed = True
+
+
+async def _order(js: JetStream, stream: str, replicas: int, layout: Layout) -> int | None:
+    """Have the servers take the next step; how many copies it leads to, None: nothing to do."""
+    answer = await _patiently(lambda: ask_api(js, f"STREAM.INFO.{stream}"), stream)
+    settings = next_step(bucket_state(answer), replicas, layout)
+    if settings is None:
+        return None
     try:
-        await ask_api(js, f"STREAM.UPDATE.{stream}", settings)
+        await _patiently(
+            lambda: ask_api(js, f"STREAM.UPDATE.{stream}", {**answer["config"], **settings}), stream
+        )
     except ApiRefusedError as refused:
         msg = f"the server refused {replicas} replica(s) of {stream}: {refused.detail}"
         raise UnavailableError(msg) from refused
-    return True
+    ordered: int = settings.get("num_replicas", answer["config"]["num_replicas"])
+    return ordered
 
 
-async def watch_replicas(
-    js: JetStream, stream: str, replicas: int, seen: Callable[[BucketState], None]
-) -> None:
-    """Return once ``replicas`` copies are there and up to date; ``seen`` is told how it goes.
+def next_step(found: BucketState, replicas: int, layout: Layout) -> dict[str, Any] | None:
+    """The settings to change first; None when all is as it should be.
 
-    Raises UnavailableError when the bucket gives no answer for a minute, or is gone.
+    The server does not change the number and the servers at once. There must be enough servers at
+    each step, so copies are removed before the rest moves, and added afterwards.
     """
-    loop = asyncio.get_running_loop()
-    heard = loop.time()
+    move = {"placement": placement_of(layout)} if is_elsewhere(found, layout) else None
+    if move is not None and replicas >= found.replicas:
+        return move
+    return {"num_replicas": replicas} if replicas != found.replicas else move
+
+
+async def _patiently(ask: Callable[[], Awaitable[dict[str, Any]]], stream: str) -> dict[str, Any]:
+    """What ``ask`` gives: while its copies change a stream has no leader for a moment."""
+    try:
+        return await wait_ready(ask, SILENCE_SECONDS)
+    except NotFoundError as error:
+        msg = f"{stream} is not there; `holdfast admin init` makes it"
+        raise UnavailableError(msg) from error
+
+
+async def _watch(
+    js: JetStream, stream: str, replicas: int, seen: Callable[[BucketState], None]
+) -> BucketState:
+    """The bucket, once ``replicas`` copies are there and up to date."""
     while True:
-        try:
-            state = await read_bucket(js, stream)
-        except NotFoundError as error:
-            msg = f"{stream} is not there any more"
-            raise UnavailableError(msg) from error
-        except NotReadyError:
-            # While its copies change a stream has no leader for a moment.
-            if loop.time() - heard > SILENCE_SECONDS:
-                raise
-        else:
-            heard = loop.time()
-            seen(state)
-            if is_settled(state, replicas):
-                return
+        answer = await _patiently(lambda: ask_api(js, f"STREAM.INFO.{stream}"), stream)
+        state = bucket_state(answer)
+        seen(state)
+        if is_settled(state, replicas):
+            return state
         await asyncio.sleep(POLL_SECONDS)
