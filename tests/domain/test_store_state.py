@@ -148,6 +148,7 @@ def test_a_limit_is_for_objects_only() -> None:
 @pytest.mark.parametrize("bucket", [HEALTHY, ALONE], ids=["three", "one without a cluster"])
 def test_a_bucket_with_all_its_copies_has_no_trouble(bucket: BucketState) -> None:
     assert list(troubles(bucket)) == []
+    assert bucket.current == bucket.replicas
     assert is_settled(bucket, bucket.replicas)
     assert not is_settled(bucket, bucket.replicas + 1)
 
