@@ -59,9 +59,14 @@ async def test_nothing_acknowledged_is_lost_and_writes_go_on_whatever_fails(
                 f" every writer {fault.all_acks:.1f} s"
             )
         load.stop()
+    ended = load.history.now()
     found = await survey(load, rng, tmp_path)
+    looked = load.history.now() - ended
 
-    print(f"seed {_SEED}, {_FAULTS} faults\n{report(load.history)}")  # noqa: T201
+    print(  # noqa: T201
+        f"seed {_SEED}, {_FAULTS} faults in {ended:.0f} s, looked at for {looked:.0f} s\n"
+        f"{report(load.history)}"
+    )
     wrong = violations(load.history, found)
     assert not wrong, f"seed {_SEED}: {len(wrong)} violations\n" + "\n".join(
         map(str, wrong[:_SHOWN])
