@@ -50,11 +50,11 @@ class Scene:
     rng: random.Random
 
     async def leader(self) -> str:
-        """The server that leads one of the streams."""
-        return await self.cluster.leader_of(self.rng.choice(self.pool.streams))
+        """The server that leads the stream that all puts wait for."""
+        return await self.cluster.leader_of(self.pool.streams[0])
 
     async def follower(self) -> str:
-        """A server that does not lead one of them."""
+        """Another server, which may lead other streams."""
         return self.rng.choice(self.cluster.others(await self.leader()))
 
     def struck(self, on: str, clients: frozenset[str] = frozenset()) -> Struck:

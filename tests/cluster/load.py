@@ -45,6 +45,7 @@ _FILES: Final = 50
 _FILE_BYTES: Final = 1_000
 _DOOMED: Final = 0.25
 _PAUSE_SECONDS: Final = (0.01, 0.09)
+_UPLOAD_PAUSE_SECONDS: Final = (0.2, 0.8)
 
 type Contents = dict[bytes, str]
 
@@ -96,10 +97,12 @@ class Load:
         """The choices of one client."""
         return Random(f"{self.seed} {name}")  # noqa: S311
 
-    async def going_on(self, rng: Random) -> bool:
+    async def going_on(
+        self, rng: Random, pause_seconds: tuple[float, float] = _PAUSE_SECONDS
+    ) -> bool:
         """After a short pause, whether there is more to do."""
         try:
-            async with asyncio.timeout(rng.uniform(*_PAUSE_SECONDS)):
+            async with asyncio.timeout(rng.uniform(*pause_seconds)):
                 await self._stopping.wait()
         except TimeoutError:
             return True
@@ -172,7 +175,7 @@ class Load:
         """Streams that cannot be rewound."""
         rng = self.choices(UPLOADER)
         number = 0
-        while await self.going_on(rng):
+        while await self.going_on(rng, _UPLOAD_PAUSE_SECONDS):
             number += 1
             blob = Blob(f"{self.seed} {UPLOADER} {number} ", rng.randint(*_UPLOAD_BYTES), "kept")
             data = blob.data

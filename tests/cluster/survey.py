@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
 
-VIEWS_SECONDS: Final = 60.0
+VIEWS_SECONDS: Final = 15.0
 _AT_ONCE: Final = 8
 _BLOBS_BY_STOCK_CLIENT: Final = 40
 _SNAPSHOTS_RESTORED: Final = 8
@@ -109,15 +109,27 @@ def _sight_of_tree(tree: Path, stored: dict[bytes, str]) -> Sight:
 
 
 async def _views(cluster: Cluster, streams: Iterable[str]) -> dict[str, dict[str, View]]:
-    """What each server holds of each stream: once they agree, or after a minute as it is."""
+    """What each server holds of each stream: once they agree, or after a while as it is."""
     wanted = set(streams)
+    views, agreed = await _wait_agreed(cluster, wanted)
+    if not agreed:
+        # Markers of removed keys live for a minute, and may have come back with a killed server.
+        await cluster.forget_expiries()
+        await cluster.wait_settled([*wanted])
+        views, _ = await _wait_agreed(cluster, wanted)
+    return views
+
+
+async def _wait_agreed(
+    cluster: Cluster, wanted: set[str]
+) -> tuple[dict[str, dict[str, View]], bool]:
     deadline = time.monotonic() + VIEWS_SECONDS
     while True:
         views = {name: view for name, view in (await cluster.views()).items() if name in wanted}
-        agreed = all(
+        agreed = views.keys() == wanted and all(
             len(view) == len(cluster.servers) and len(set(view.values())) == 1
             for view in views.values()
         )
-        if (agreed and views.keys() == wanted) or time.monotonic() > deadline:
-            return views
+        if agreed or time.monotonic() > deadline:
+            return views, agreed
         await asyncio.sleep(_POLL_SECONDS)

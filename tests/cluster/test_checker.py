@@ -82,7 +82,6 @@ def test_what_is_as_promised_is_passed(story: Story) -> None:
         (stored("unknown", UNKNOWN).find("wrong"), "found it wrong"),
         (stored("failed", "unavailable").find("right"), "found it right"),
         (stored("failed", "internal").find("missing"), "no fault explains"),
-        (stored("under way").find("right"), "never ended"),
         (stored().tell("delete", "ok").find("right"), "found it right"),
         (stored().tell("delete", "failed", "unavailable").find("missing"), "found it missing"),
         (stored().tell("get", "wrong").find("right"), "what was not stored"),
@@ -103,6 +102,15 @@ def test_a_planted_loss_or_lie_is_found(story: Story, says: str) -> None:
     [told] = story.judged()
 
     assert says in told
+
+
+def test_an_operation_that_never_ended_is_found() -> None:
+    story = stored().find("right")
+    story.history.begin("get", BLOB, "client")
+
+    [told] = story.judged()
+
+    assert "never ended" in told
 
 
 def test_not_finding_what_was_not_acknowledged_yet_is_no_violation() -> None:
