@@ -31,7 +31,7 @@ HEADERS: Final = {
     "X-Private": "canary",
 }
 OPERATIONS: Final[dict[str, Any]] = {
-    "blob.put": b"bait",
+    "blob.put": b"for nobody",
     "blob.get": None,
     "blob.stat": None,
     "blob.has": {"digests": []},
@@ -58,15 +58,11 @@ def ask(pool: Pool, client: Client) -> Asker:
 
 
 async def views(cluster: Cluster, pool: Pool) -> dict[str, dict[str, View]]:
-    """What the servers hold of the blobs, packs and snapshots, once their replicas agree.
-
-    The records are left out: each worker renews those of its uploads.
-    """
-    streams = [stream for stream in pool.streams if not stream.endswith("_holdfast")]
+    """What the servers hold, once their replicas agree."""
     async with asyncio.timeout(30):
         while True:
             found = await cluster.views()
-            of_streams = {stream: found[stream] for stream in streams}
+            of_streams = {stream: found[stream] for stream in pool.streams}
             if all(len(set(view.values())) == 1 for view in of_streams.values()):
                 return of_streams
             await asyncio.sleep(0.1)
