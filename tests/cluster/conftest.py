@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,3 +27,9 @@ async def pool(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Pool]:
     """Buckets with three replicas, and three workers that serve."""
     async with Pool(cluster, tmp_path / "apps") as pool:
         yield pool
+
+
+@pytest.fixture
+def unhurried() -> None:
+    """For tests that take longer than pytest waits before it prints every stack."""
+    faulthandler.cancel_dump_traceback_later()

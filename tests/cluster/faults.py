@@ -17,9 +17,9 @@ from tests.cluster.workers import NODES
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.cluster.history import History
+    from tests.cluster.history import History, Operation
     from tests.cluster.servers import Cluster
     from tests.cluster.workers import Pool
 
@@ -244,7 +244,7 @@ def drawn(rng: random.Random, count: int) -> list[Kind]:
 async def carry_out(kind: Kind, scene: Scene) -> Fault:
     """Strike, hold, heal, and return when all is well and every writer was acknowledged.
 
-    Raises TimeoutError when that takes too long.
+    Raises TimeoutError, with what had not come about, when that takes too long.
     """
     async with kind.strike(scene) as struck:
         fault = Fault(kind=kind.name, on=struck.on, start=struck.at)
@@ -256,16 +256,24 @@ async def carry_out(kind: Kind, scene: Scene) -> Fault:
             next_ack.cancel()
             raise
     fault.end = scene.history.now()
-    async with asyncio.timeout(RECOVERED_SECONDS):
-        fault.next_ack = (await next_ack).end - struck.at
-        await scene.cluster.wait_settled(scene.pool.streams)
-        await scene.pool.wait_serving(set(NODES))
-        of_each = [
-            await scene.history.wait_acknowledged(struck.at, frozenset({writer}))
-            for writer in WRITERS
-        ]
-        fault.all_acks = max(operation.end for operation in of_each) - struck.at
+    fault.next_ack = (await _in_time(next_ack, fault)).end - struck.at
+    await scene.cluster.wait_settled(scene.pool.streams)
+    fault.settled = scene.history.now() - fault.end
+    await scene.pool.wait_serving(set(NODES))
+    for writer in WRITERS:
+        acknowledged = scene.history.wait_acknowledged(struck.at, frozenset({writer}))
+        operation = await _in_time(acknowledged, fault)
+        fault.all_acks = max(fault.all_acks, operation.end - struck.at)
     return fault
+
+
+async def _in_time(acknowledged: Awaitable[Operation], fault: Fault) -> Operation:
+    try:
+        async with asyncio.timeout(RECOVERED_SECONDS):
+            return await acknowledged
+    except TimeoutError as error:
+        msg = f"no put was acknowledged for {RECOVERED_SECONDS} s after {fault}"
+        raise TimeoutError(msg) from error
 
 
 async def _hold(kind: Kind, next_ack: asyncio.Task[object], least_seconds: float) -> None:

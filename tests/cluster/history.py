@@ -49,7 +49,7 @@ class Fault:
     """One fault: on what, from when to when, and how long until writes went on.
 
     ``next_ack`` counts from ``start``, to the answer to the first put sent after it; ``all_acks``
-    until each client had one.
+    until each client had one. ``settled`` counts from ``end`` to when all replicas were current.
     """
 
     kind: str
@@ -57,7 +57,8 @@ class Fault:
     start: float
     end: float = math.inf
     next_ack: float = math.inf
-    all_acks: float = math.inf
+    all_acks: float = 0.0
+    settled: float = math.inf
 
     def __str__(self) -> str:
         return f"{self.start:.3f} to {self.end:.3f} s fault: {self.kind} ({self.on})"

@@ -21,11 +21,16 @@ def _of_faults(faults: list[Fault]) -> Iterator[str]:
     by_kind: defaultdict[str, list[Fault]] = defaultdict(list)
     for fault in faults:
         by_kind[fault.kind].append(fault)
-    yield f"{'fault':20} count  p50 s  max s  every client, max s"
+    yield f"{'':20}       next ack, s   every writer  settled"
+    yield f"{'fault':20} count  p50    max    max            max"
     for kind, some in sorted(by_kind.items()):
         next_acks = [fault.next_ack for fault in some]
-        figures = (median(next_acks), max(next_acks), max(fault.all_acks for fault in some))
-        yield f"{kind:20} {len(some):5} " + " ".join(f"{seconds:6.1f}" for seconds in figures)
+        writers = max(fault.all_acks for fault in some)
+        settled = max(fault.settled for fault in some)
+        yield (
+            f"{kind:20} {len(some):5} {median(next_acks):5.1f} {max(next_acks):6.1f}"
+            f" {writers:6.1f} {settled:14.1f}"
+        )
 
 
 def _of_operations(history: History) -> Iterator[str]:

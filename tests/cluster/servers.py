@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 NAMES: Final = ("n1", "n2", "n3")
-SETTLED_SECONDS: Final = 120.0
+SETTLED_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.1
 _MONITOR_SECONDS: Final = 2.0
@@ -239,6 +239,13 @@ class Cluster:
     async def leader_of(self, stream: str) -> str:
         """The server that leads a stream, as it says itself. Waits until one does."""
         return await self._wait_for(lambda state: state.leader_of(stream), f"a leader of {stream}")
+
+    async def wait_leaderless(self, stream: str) -> None:
+        """Until no server says that it leads a stream."""
+        await self._wait_for(
+            lambda state: "nobody" if state.leader_of(stream) is None else None,
+            f"end to the leader of {stream}",
+        )
 
     async def meta_leader(self) -> str:
         """The server that leads the meta group."""

@@ -30,7 +30,12 @@ _LARGE_RUN: Final = 50
 _NEXT_ACK_SECONDS: Final = 15.0
 _SHOWN: Final = 10
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(300 + 60 * _FAULTS)]
+pytestmark = [
+    pytest.mark.nats,
+    pytest.mark.slow,
+    pytest.mark.timeout(300 + 60 * _FAULTS),
+    pytest.mark.usefixtures("unhurried"),
+]
 
 
 @pytest.mark.fault("N01")
@@ -56,7 +61,7 @@ async def test_nothing_acknowledged_is_lost_and_writes_go_on_whatever_fails(
             await cluster.check_routes()
             print(  # noqa: T201  (what a long run is for)
                 f"{number:3} {fault}: next ack {fault.next_ack:.1f} s,"
-                f" every writer {fault.all_acks:.1f} s"
+                f" every writer {fault.all_acks:.1f} s, settled {fault.settled:.1f} s after it"
             )
         load.stop()
     ended = load.history.now()

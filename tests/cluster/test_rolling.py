@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from tests.cluster.servers import Cluster
     from tests.cluster.workers import Pool
 
-pytestmark = [pytest.mark.nats, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.nats,
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.usefixtures("unhurried"),
+]
 
 SEED = 17
 
