@@ -11,9 +11,11 @@ FILES ?= .
 ARGS ?=
 # Test processes side by side. A file's tests stay together, for they share a server.
 JOBS ?= 2
-# The tree of `make bench-snapshot`; and how many workers `make kill-snapshots` kills, when.
+# The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
+# faults `make faults` makes, when and which.
 TREE ?= /usr/share
 KILLS ?= 50
+FAULTS ?= 20
 SEED ?= 1
 
 # The first of these that runs and is new enough. They are run, not only looked for: a shim of
@@ -26,13 +28,13 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-nats check fmt lint types schemas schemas-check bench bench-snapshot \
-  kill-snapshots lock clean
+  kill-snapshots faults lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
 	@echo 'make test           set up, and run every test'
 	@echo 'make check          what CI runs: lint, types, schema drift, tests with coverage'
-	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots lock clean'
+	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots faults lock clean'
 
 setup: $(INSTALLED)
 
@@ -100,6 +102,11 @@ bench-snapshot: setup
 kill-snapshots: setup
 	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/e2e_snapshots/test_kills.py $(ARGS)
+
+# Three servers and three workers under load, with FAULTS faults drawn by SEED.
+faults: setup
+	FAULTS=$(FAULTS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/cluster/test_faults.py $(ARGS)
 
 # Needs uv. Both files together, for they must agree.
 lock:

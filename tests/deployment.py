@@ -31,7 +31,10 @@ START_SECONDS = 30.0
 
 
 class Deployment:
-    """A prefix of its own on a server: buckets, and worker processes by node name."""
+    """A prefix of its own on a server: buckets, and worker processes by node name.
+
+    ``url`` may be several, separated by commas, as in ``NATS_URL``.
+    """
 
     def __init__(self, url: str, *, store: str = "nats://blobs") -> None:
         self.url = url
@@ -45,9 +48,15 @@ class Deployment:
         return f"{self.prefix}_blobs"
 
     @property
+    def servers(self) -> list[str]:
+        """The address of each server."""
+        return self.url.split(",")
+
+    @property
     def config(self) -> Config:
         """What the processes are told."""
-        return Config(nats=NatsOptions(servers=(self.url,)), prefix=self.prefix, store=self.store)
+        nats = NatsOptions(servers=tuple(self.servers))
+        return Config(nats=nats, prefix=self.prefix, store=self.store)
 
     def __enter__(self) -> Self:
         asyncio.run(init_store(self.config))
@@ -64,6 +73,11 @@ class Deployment:
 
     def start(self, *nodes: str, **settings: str) -> None:
         """Start workers, and wait until each of them answers."""
+        self.spawn(*nodes, **settings)
+        asyncio.run(self.wait_serving(set(nodes)))
+
+    def spawn(self, *nodes: str, **settings: str) -> None:
+        """Start workers, which do not serve yet."""
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -81,11 +95,11 @@ class Deployment:
             self.workers[node] = subprocess.Popen(
                 dies_with_this_process(command), env=environment, start_new_session=True
             )
-        asyncio.run(self._wait_serving(set(nodes)))
 
-    async def _wait_serving(self, nodes: set[str]) -> None:
+    async def wait_serving(self, nodes: set[str]) -> None:
+        """Until a worker of each of ``nodes`` answers."""
         client = NatsClient()
-        await client.connect(self.url)
+        await client.connect(self.servers)
         try:
             async with asyncio.timeout(START_SECONDS):
                 while not nodes <= set(await self.ids(client)):

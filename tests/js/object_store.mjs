@@ -1,11 +1,11 @@
-// Reads objects with the stock object store: node object_store.mjs URL BUCKET NAME...
+// Reads objects with the stock object store: node object_store.mjs URL[,URL...] BUCKET NAME...
 // Prints [{name, size, sha256}] as one line of JSON.
 import { createHash } from "node:crypto";
 import { Objm } from "@nats-io/obj";
 import { connect } from "@nats-io/transport-node";
 
-const [url, bucket, ...names] = process.argv.slice(2);
-const nc = await connect({ servers: url });
+const [urls, bucket, ...names] = process.argv.slice(2);
+const nc = await connect({ servers: urls.split(",") });
 const store = await new Objm(nc).open(bucket);
 
 const found = [];

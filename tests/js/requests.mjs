@@ -1,9 +1,9 @@
-// Puts, gets and lists blobs by plain requests: node requests.mjs URL PREFIX
+// Puts, gets and lists blobs by plain requests: node requests.mjs URL[,URL...] PREFIX
 // Prints what it saw as one line of JSON.
 import { connect, headers } from "@nats-io/transport-node";
 
-const [url, prefix] = process.argv.slice(2);
-const nc = await connect({ servers: url });
+const [urls, prefix] = process.argv.slice(2);
+const nc = await connect({ servers: urls.split(",") });
 const subject = (verb) => `${prefix}.blob.${verb}`;
 const options = { timeout: 10_000 };
 

@@ -1,0 +1,92 @@
+"""Three workers on the nodes a, b and c, each with a directory of apps of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Final, Self
+
+from tests.deployment import Deployment
+
+from holdfast.bootstrap import init_store
+from holdfast.errors import UnavailableError
+from holdfast.stores.provisioning import bucket_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from tests.cluster.servers import Cluster
+
+NODES: Final = ("a", "b", "c")
+STORE: Final = "nats://blobs?replicas=3"
+LEASE_SECONDS: Final = "10"
+_PROVISION_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.2
+
+
+class Pool(Deployment):
+    """The workers, told of all three servers. A prefix of their own."""
+
+    def __init__(self, cluster: Cluster, directory: Path) -> None:
+        super().__init__(",".join(cluster.urls), store=STORE)
+        self.cluster = cluster
+        self.apps = {node: directory / node for node in NODES}
+        for path in self.apps.values():
+            path.mkdir(parents=True)
+
+    @property
+    def streams(self) -> tuple[str, str, str, str]:
+        """The streams of its buckets."""
+        names = bucket_names("blobs", self.prefix)
+        return (
+            f"OBJ_{names.blobs}",
+            f"OBJ_{names.packs}",
+            f"KV_{names.records}",
+            f"KV_{names.snapshots}",
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.cluster.wait_formed()
+        await self._provision()
+        await self.cluster.wait_settled(self.streams)
+        self.start_workers()
+        await self.wait_serving(set(NODES))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            await self.drain()
+        for node in [*self.workers]:
+            self.kill(node)
+
+    def start_workers(self, *nodes: str) -> None:
+        """Start the workers of ``nodes``, or all; they do not serve yet."""
+        for node in nodes or NODES:
+            self.spawn(node, apps=str(self.apps[node]), snapshot_lease_seconds=LEASE_SECONDS)
+
+    def wake(self, node: str) -> None:
+        """Let a paused worker go on."""
+        self.signal(node, signal.SIGCONT)
+
+    async def drain(self) -> None:
+        """Stop all workers, and see that each ended well."""
+        nodes = [*self.workers]
+        statuses = await asyncio.gather(*(asyncio.to_thread(self.stop, node) for node in nodes))
+        assert set(statuses) <= {0}, dict(zip(nodes, statuses, strict=True))
+
+    async def _provision(self) -> None:
+        """What ``holdfast admin init`` does; again while the cluster is not ready for it."""
+        async with asyncio.timeout(_PROVISION_SECONDS):
+            while True:
+                try:
+                    await init_store(self.config)
+                except UnavailableError:
+                    await asyncio.sleep(_POLL_SECONDS)
+                else:
+                    return
