@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -31,7 +32,9 @@ def stack() -> Iterator[Stack]:
     assert answer.returncode == 0, f"no Docker engine answers: {answer.stderr}"
     stack = Stack()
     try:
+        started = time.monotonic()
         stack.compose("up", "--detach", "--build", "--wait")
+        print(f"\nup from clean in {time.monotonic() - started:.1f} s")  # noqa: T201  (make e2e shows it)
         yield stack
     finally:
         stack.remove()

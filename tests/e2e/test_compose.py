@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.e2e.stack import Stack
 
     from holdfast.client import Client
+    from holdfast.protocol.blobs import BlobStored
+    from holdfast.protocol.snapshots import SnapshotProgress
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -34,14 +36,20 @@ def block(number: int) -> bytes:
     return number.to_bytes(8) + BLOCK[8:]
 
 
-async def blocks(
-    size: int, seed: int, reached: asyncio.Event | None = None
-) -> AsyncIterator[bytes]:
-    """``size`` bytes; ``reached`` is set a quarter of the way."""
+async def blocks(size: int, seed: int, halt: Halt | None = None) -> AsyncIterator[bytes]:
+    """``size`` bytes, with a halt a quarter of the way if one is given."""
     for number in range(size // MIB):
-        if reached is not None and number == size // MIB // 4:
-            reached.set()
+        if halt is not None and number == size // MIB // 4:
+            halt.reached.set()
+            await halt.over.wait()
         yield block(seed + number)
+
+
+class Halt:
+    """Where a sender stops until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.over = asyncio.Event(), asyncio.Event()
 
 
 def digest_of(size: int, seed: int) -> str:
@@ -112,26 +120,59 @@ async def test_an_app_is_archived_where_it_is_and_restored_into_another_elsewher
     assert stack.digests("worker-2", "site") == wanted
 
 
+async def put_through(client: Client, node: str) -> tuple[int, Halt, asyncio.Task[BlobStored]]:
+    """A large put that the worker of ``node`` owns and that halts in the middle; its seed first."""
+    for seed in count(5000, LARGE // MIB):
+        before = await parts_by_node(client)
+        halt = Halt()
+        putting = asyncio.create_task(client.put(blocks(LARGE, seed, halt)))
+        await halt.reached.wait()
+        ((owner, _parts),) = (await parts_by_node(client) - before).most_common(1)
+        if owner == node:
+            return seed, halt, putting
+        putting.cancel()
+        await asyncio.wait([putting])
+    raise AssertionError
+
+
+async def parts_by_node(client: Client) -> Counter[str]:
+    """How many parts of uploads each worker has taken."""
+    return Counter(
+        {
+            worker.metadata["node"]: endpoint.num_requests
+            for worker in await client.workers()
+            for endpoint in worker.endpoints
+            if endpoint.subject.startswith("blob.part.")
+        }
+    )
+
+
 @pytest.mark.fault("N01")
 async def test_a_put_and_a_restore_finish_although_a_server_and_a_worker_are_killed(
     stack: Stack, holdfast: Client
 ) -> None:
-    files = {f"part-{number}": block(1000 + number) * 8 for number in range(LARGE // MIB // 8)}
+    files = {f"part-{number}": block(number) * 8 for number in range(LARGE // MIB // 8)}
     stack.unpack("worker-2", "heavy", files)
     record = await holdfast.snapshots.create("heavy")
-    middle = asyncio.Event()
+    restored_bytes = 0
 
-    putting = asyncio.create_task(holdfast.put(blocks(LARGE, 5000, middle)))
-    await middle.wait()
+    def told(progress: SnapshotProgress) -> None:
+        nonlocal restored_bytes
+        restored_bytes = progress.bytes
+
+    seed, halt, putting = await put_through(holdfast, "node-1")
     restoring = asyncio.create_task(
-        holdfast.snapshots.restore(record.key, app="heavy-copy", node="node-2")
+        holdfast.snapshots.restore(record.key, app="heavy-copy", node="node-2", on_progress=told)
     )
-    await stack.run("kill", "nats-2", "worker-1")
+    halt.over.set()
+    seconds = await stack.run("kill", "nats-2", "worker-1")
     assert not putting.done()
+    assert not restoring.done()
+    print(f"killed within {seconds:.1f} s, {restored_bytes / LARGE:.0%} restored by then")  # noqa: T201  (make e2e shows it)
     stored, restored = await asyncio.gather(putting, restoring)
 
     assert restored.state == "ok"
-    assert stored.digest == digest_of(LARGE, 5000)
+    assert stored.digest == digest_of(LARGE, seed)
     assert stack.states() | {"nats-2": "exited 137", "worker-1": "exited 137"} == stack.states()
     received = hashlib.sha256()
     async for piece in holdfast.stream(stored.digest):
@@ -179,6 +220,7 @@ async def test_stop_lets_workers_answer_what_they_had_begun(stack: Stack, holdfa
 
     seconds = await stack.run("stop")
 
+    print(f"stopped in {seconds:.1f} s")  # noqa: T201  (make e2e shows it)
     assert seconds <= 10
     assert set(stack.states().values()) == {"exited 0"}
     for task in putting:
