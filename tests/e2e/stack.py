@@ -78,6 +78,11 @@ class Stack:
             found[one["Service"]] = one["Health"] or ended if one["State"] == "running" else ended
         return found
 
+    def violations(self) -> list[str]:
+        """What the servers refused to their users since they were made."""
+        log = self.compose("logs", "--no-log-prefix", "nats-1", "nats-2", "nats-3")
+        return [line for line in log.splitlines() if "Violation" in line]
+
     def unpack(self, worker: str, app: str, files: Mapping[str, bytes]) -> None:
         """Make an app in a worker's volume, as deploy/README.md shows it."""
         archive = io.BytesIO()
