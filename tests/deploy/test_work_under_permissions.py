@@ -1,0 +1,193 @@
+"""Everything that workers and clients do is allowed to them: the server refuses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import pytest_asyncio
+from tests.deploy.shipped import INBOXES, PASSWORDS, options, shipped_server
+from tests.deployment import START_SECONDS
+
+from holdfast.bootstrap import init_store
+from holdfast.client import Client, connect
+from holdfast.errors import NotFoundError
+from holdfast.runtime.child import dies_with_this_process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.deploy.shipped import ShippedServer
+
+    from holdfast.client import WorkerInfo
+
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
+
+NODES: Final = ("east", "west")
+LARGE: Final = os.urandom(20_000_000)
+
+
+class Pool:
+    """Worker processes as docker-compose.yml starts them, each with a directory of apps."""
+
+    def __init__(self, server: ShippedServer, directory: Path) -> None:
+        self.server = server
+        self.directory = directory
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def apps(self, node: str) -> Path:
+        """The apps of a node."""
+        return self.directory / node
+
+    def start(self, node: str) -> None:
+        """Start a worker."""
+        self.apps(node).mkdir(exist_ok=True)
+        environment = {
+            **os.environ,
+            "NATS_URL": self.server.url,
+            "NATS_USER": "worker",
+            "NATS_PASSWORD": PASSWORDS["WORKER_PASSWORD"],
+            "HOLDFAST_APPS": str(self.apps(node)),
+            "HOLDFAST_REQUIRE_SYNC": "true",
+            "HOLDFAST_MONITOR_URL": self.server.monitor_url,
+            "HOLDFAST_LOG_LEVEL": "warning",
+        }
+        command = [sys.executable, "-m", "holdfast", "worker", "--node", node]
+        command += ["--inbox-prefix", INBOXES["worker"]]
+        self.workers[node] = subprocess.Popen(
+            dies_with_this_process(command), env=environment, start_new_session=True
+        )
+
+    def kill(self, node: str) -> None:
+        """End a worker as the kernel would."""
+        worker = self.workers.pop(node)
+        worker.kill()
+        worker.wait()
+
+    def stop(self) -> None:
+        """Drain them all."""
+        for worker in self.workers.values():
+            worker.terminate()
+        for worker in self.workers.values():
+            worker.wait(20)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """One node as shipped, and two workers."""
+    with shipped_server(tmp_path_factory.mktemp("shipped")) as server:
+        asyncio.run(init_store(server.config("admin")))
+        pool = Pool(server, tmp_path_factory.mktemp("apps"))
+        for node in NODES:
+            pool.start(node)
+        try:
+            yield pool
+        finally:
+            pool.stop()
+
+
+@pytest_asyncio.fixture
+async def holdfast(pool: Pool) -> AsyncIterator[Client]:
+    """A client as shipped. After the test nothing may have been refused to anybody."""
+    async with await connect(options(pool.server.url, "client")) as client:
+        async with asyncio.timeout(START_SECONDS):
+            while {w.metadata["node"] for w in await client.workers()} != set(NODES):
+                pass
+        yield client
+    assert pool.server.violations() == []
+
+
+async def test_blobs_small_and_large(holdfast: Client) -> None:
+    stored = [await holdfast.put(data) for data in (b"small", LARGE)]
+
+    assert await holdfast.get(stored[0].digest) == b"small"
+    assert await holdfast.get(stored[1].digest) == LARGE
+    assert await holdfast.has([stored[0].digest, "0" * 64]) == ["0" * 64]
+    assert (await holdfast.stat(stored[1].digest)).size == len(LARGE)
+    assert {blob.digest async for blob in holdfast.list()} >= {one.digest for one in stored}
+    assert all([report.damaged == [] async for report in holdfast.verify()])
+    for one in stored:
+        assert await holdfast.delete(one.digest)
+        with pytest.raises(NotFoundError):
+            await holdfast.get(one.digest)
+
+
+async def test_an_upload_that_another_worker_takes_over(pool: Pool, holdfast: Client) -> None:
+    halted, proceed = asyncio.Event(), asyncio.Event()
+
+    async def halting() -> AsyncIterator[bytes]:
+        for position in range(0, len(LARGE), 500_000):
+            if position == 10_000_000:
+                halted.set()
+                await proceed.wait()
+            yield LARGE[position : position + 500_000]
+
+    putting = asyncio.create_task(holdfast.put(halting()))
+    await halted.wait()
+    owner = max(await holdfast.workers(), key=_parts_taken).metadata["node"]
+    pool.kill(owner)
+    proceed.set()
+
+    stored = await putting
+
+    assert await holdfast.get(stored.digest) == LARGE
+    pool.start(owner)
+
+
+def _parts_taken(worker: WorkerInfo) -> int:
+    return sum(e.num_requests for e in worker.endpoints if e.subject.startswith("blob.part."))
+
+
+async def test_snapshots_by_workers(pool: Pool, holdfast: Client) -> None:
+    site = pool.apps("east") / "site"
+    site.mkdir()
+    (site / "page").write_bytes(b"first")
+    (site / "large").write_bytes(LARGE[:3_000_000])
+    snapshots = holdfast.snapshots
+    told: list[object] = []
+
+    # Whichever worker takes these, the one that has the app does them.
+    first = await snapshots.create("site", labels={"why": "test"}, on_progress=told.append)
+    (site / "page").write_bytes(b"second")
+    second = await snapshots.create("site")
+    restored = await snapshots.restore(first.key, app="copy", node="west")
+    await snapshots.restore(first.key, mode="replace", on_progress=told.append)
+
+    assert {first.state, second.state, restored.state} == {"ok"}
+    assert (pool.apps("west") / "copy" / "page").read_bytes() == b"first"
+    assert (site / "page").read_bytes() == b"first"
+    assert [change.path async for change in snapshots.diff(first.key, second.key)] == ["page"]
+    assert len([entry async for entry in snapshots.files(first.key)]) == 3
+    assert await snapshots.read(first.key, "large") == LARGE[:3_000_000]
+    assert {one.key async for one in snapshots.list(labels={"why": "test"})} == {first.key}
+    assert all([report.damaged == [] async for report in snapshots.verify(first.key)])
+    assert await snapshots.delete(first.key)
+    assert await snapshots.purge("site") == 1
+
+
+async def test_snapshots_by_the_client(tmp_path: Path, holdfast: Client) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(LARGE[:5_000_000])
+    archive = io.BytesIO()
+
+    record = await holdfast.snapshots.create_from(tree, app="mine")
+    await holdfast.snapshots.restore_to(record.key, tmp_path / "copy")
+    async for piece in holdfast.snapshots.export(record.key):
+        archive.write(piece)
+
+    assert (tmp_path / "copy" / "file").read_bytes() == LARGE[:5_000_000]
+    assert archive.getbuffer().nbytes > 4_000_000
+
+
+async def test_the_administrator_looks_after_the_buckets(pool: Pool) -> None:
+    found = await init_store(pool.server.config("admin"))
+
+    assert len(found) == 5
+    assert pool.server.violations() == []
