@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from holdfast.stores.ports import Change
     from holdfast.transport.connection import Connection
-    from holdfast.transport.jetstream_messages import RefusedError, StoredMessage
+    from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
 
@@ -235,11 +235,11 @@ class TestBatchesOverALossyNetwork:
             """Somebody else is faster than the repeat."""
 
             async def _after_refusal(
-                self, changes: Sequence[Change], refused: RefusedError
+                self, changes: Sequence[Change], *, certain: bool
             ) -> list[StoredMessage | None]:
                 for key in "ab":
                     await store.put(key, b"", expected=(await store.get(key)).revision)
-                return await super()._after_refusal(changes, refused)
+                return await super()._after_refusal(changes, certain=certain)
 
         js.lose_answer = Times(1, writes)
 

@@ -16,7 +16,13 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.stores.bucket_check import RECORD_SETTINGS, check_bucket
 from holdfast.stores.ports import Delete, Put, Record
 from holdfast.stores.record_keys import (
@@ -26,6 +32,7 @@ from holdfast.stores.record_keys import (
     check_record_key,
     is_below,
 )
+from holdfast.transport.deadline import seconds_left
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -83,6 +90,7 @@ class KeyValueRecordStore:
         """See RecordStore."""
         message = await self._last(key)
         if message is None or _is_deleted(message):
+            await self._js.check_leader(self.stream)
             msg = "no such record"
             raise NotFoundError(msg)
         return self._record(message)
@@ -112,7 +120,7 @@ class KeyValueRecordStore:
         """Make the changes, and return the sequences that they got."""
         ids = [self._new_id() for _ in changes]
         sequences = [change.expected for change in changes]
-        certain = True
+        certain, changed = True, True
         for attempt in range(_ATTEMPTS):
             messages = [
                 self._message(change, sequence, message_id)
@@ -123,19 +131,26 @@ class KeyValueRecordStore:
             except RefusedError as refused:
                 if not (refused.conflict or refused.repeated):
                     raise refused.translate() from refused
-                present = await self._after_refusal(changes, refused)
+                certain = certain and refused.certain
+                present = await self._after_refusal(changes, certain=certain)
                 if (own := _own_sequences(present, ids)) is not None:
                     return own
                 if refused.repeated:  # ours were stored, and then others over them
                     raise OutcomeUnknownError(_UNKNOWN) from refused
-                found = _next_sequences(changes, present, refused)
-                if found == sequences:  # met a write in flight, or something that is gone since
-                    await asyncio.sleep(_RETRY_SECONDS * 2**attempt)
+                found = _next_sequences(changes, present)
+                if found is None:
+                    if not certain and _some_untouched(changes, present):
+                        await self._js.check_leader(self.stream)
+                        certain = True  # all or none would have been stored
+                    raise _lost(certain=certain) from refused
+                changed = found != sequences
+                if not changed:  # met a write in flight, or something that is gone since
+                    wait_seconds = _RETRY_SECONDS * 2**attempt
+                    if wait_seconds >= seconds_left(math.inf):
+                        break
+                    await asyncio.sleep(wait_seconds)
                 sequences = found
-                certain = certain and refused.certain
-        if certain:
-            raise ConflictError(_CHANGED)
-        raise OutcomeUnknownError(_UNKNOWN)
+        raise _lost(certain=certain, changed=changed)
 
     async def _publish(self, messages: list[BatchMessage]) -> list[int]:
         if len(messages) == 1:
@@ -156,13 +171,14 @@ class KeyValueRecordStore:
         return BatchMessage(self._subject(change.key), change.value, headers)
 
     async def _after_refusal(
-        self, changes: Sequence[Change], refused: RefusedError
+        self, changes: Sequence[Change], *, certain: bool
     ) -> list[StoredMessage | None]:
+        """The records as they are. ``certain``: nothing of ours was ever stored."""
         try:
             return await self._last_of([change.key for change in changes])
         except UnavailableError as error:
-            if refused.certain:
-                raise ConflictError(_CHANGED) from refused
+            if certain:
+                raise
             raise OutcomeUnknownError(_UNKNOWN) from error
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
@@ -184,6 +200,8 @@ class KeyValueRecordStore:
         for key, present in zip(doubtful, await self._last_of(doubtful), strict=True):
             if present is not None and not _is_deleted(present):
                 records[key] = self._record(present)
+        if len(records) < len(wanted):
+            await self._js.check_leader(self.stream)
         return [records[key] for key in wanted if key in records]
 
     async def list_keys(self, prefix: str) -> list[str]:
@@ -196,6 +214,7 @@ class KeyValueRecordStore:
         for _ in range(_LIST_ATTEMPTS):
             keys = await self._all_keys(prefix)
             if keys is not None:
+                await self._js.check_leader(self.stream)
                 return keys
         msg = "the records change too often to be listed"
         raise UnavailableError(msg)
@@ -273,6 +292,7 @@ class KeyValueRecordStore:
 
 _CHANGED: Final = "the record has changed"
 _UNKNOWN: Final = "the store did not say whether it has the record"
+_IN_FLIGHT: Final = "another write of the record is under way and does not end"
 
 
 def _own_sequences(present: Sequence[StoredMessage | None], ids: Sequence[str]) -> list[int] | None:
@@ -284,10 +304,29 @@ def _own_sequences(present: Sequence[StoredMessage | None], ids: Sequence[str]) 
     return None
 
 
+def _lost(*, certain: bool, changed: bool = True) -> HoldfastError:
+    """What to report of a change that was refused; not ``certain`` if it may have been made once.
+
+    ``changed``: another writer was first. Otherwise one is under way and does not end.
+    """
+    if not certain:
+        return OutcomeUnknownError(_UNKNOWN)
+    return ConflictError(_CHANGED) if changed else UnavailableError(_IN_FLIGHT)
+
+
+def _some_untouched(changes: Sequence[Change], present: Sequence[StoredMessage | None]) -> bool:
+    """Whether one of the records is no newer than it was expected to be before the change."""
+    return any(
+        change.expected is not None
+        and (message.sequence if message is not None else 0) <= change.expected
+        for change, message in zip(changes, present, strict=True)
+    )
+
+
 def _next_sequences(
-    changes: Sequence[Change], present: Sequence[StoredMessage | None], refused: RefusedError
-) -> list[int | None]:
-    """What to expect of each subject in another attempt. Raises ConflictError.
+    changes: Sequence[Change], present: Sequence[StoredMessage | None]
+) -> list[int | None] | None:
+    """What to expect of each subject in another attempt; None if a record is another by now.
 
     No record is a subject without a message, or one whose last is a marker.
     """
@@ -299,7 +338,7 @@ def _next_sequences(
         live = message is not None and not _is_deleted(message)
         revision = message.sequence if message is not None and live else 0
         if revision != change.expected:
-            raise ConflictError(_CHANGED) from refused
+            return None
         sequences.append(message.sequence if message is not None else 0)
     return sequences
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,12 +43,14 @@ from holdfast.stores.object_meta import (
 )
 from holdfast.stores.object_staging import StagedObject, part_of
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
+from holdfast.transport.deadline import seconds_left
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
     SUBJECT,
     TTL,
+    WRITE_IN_FLIGHT,
     RefusedError,
     StoredMessage,
 )
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
+_WAIT_SECONDS: Final = 0.02
+_LONGEST_WAIT_SECONDS: Final = 0.5
 _LAG_SECONDS: Final = 0.05
 _LAG_LOOKS: Final = 40
 
@@ -99,6 +104,7 @@ class ObjectBlobStore:
         """See BlobStore."""
         entry = await self._entry(digest)
         if entry.live is not None:
+            await self._js.check_leader(self.stream)
             return _existing(entry.live, attributes)
         view = memoryview(data).cast("B")
         staged = self.stage(self._new_id(), max(len(view), 1))
@@ -193,6 +199,7 @@ class ObjectBlobStore:
     async def _why_missing(self, info: BlobInfo) -> HoldfastError:
         """Chunks are gone: because the blob is, or they were lost?"""
         entry = await self._entry(info.digest)
+        await self._js.check_leader(self.stream)
         if entry.live is None or entry.live.nuid != info.generation:
             return NotFoundError("no such blob")
         return _corrupt(info)
@@ -246,6 +253,7 @@ class ObjectBlobStore:
         if meta is None or meta.deleted:
             meta = (await self._entry(digest)).live
         if meta is None or not meta.is_ours:
+            await self._js.check_leader(self.stream)
             msg = "no such blob"
             raise NotFoundError(msg)
         check_address(meta, digest)
@@ -277,15 +285,18 @@ class ObjectBlobStore:
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See BlobStore."""
+        tried = ""
+        conflicts = _Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             entry = await self._entry(digest)
             meta = entry.live
             if meta is None or not meta.is_ours:
+                await self._js.check_leader(self.stream)
                 gone = entry.meta
                 if gone is None or not (gone.deleted and gone.is_ours):
                     return False
                 await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
-                return op_id is not None and gone.op_id == op_id
+                return gone.nuid == tried or (op_id is not None and gone.op_id == op_id)
             chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
             record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
             headers = {
@@ -297,18 +308,18 @@ class ObjectBlobStore:
             try:
                 await self._js.publish(meta_subject(self.bucket, digest), record, headers)
             except RefusedError as refused:
-                if not refused.conflict:
-                    raise refused.translate() from refused
+                tried = tried if refused.certain else meta.nuid
+                await conflicts.wait(refused)
                 continue
             await self._remove_deleted(meta.nuid)
             return True
-        msg = "other writers kept changing the blob"
-        raise ConflictError(msg)
+        raise conflicts.failure()
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
         subject = meta_subject(self.bucket, digest)
         met: int | None = None
+        conflicts = _Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             message = await self._js.last_message(self.stream, subject)
             if message is None or not message.data:
@@ -330,12 +341,10 @@ class ObjectBlobStore:
             try:
                 await self._js.publish(subject, message.data, headers)
             except RefusedError as refused:
-                if not refused.conflict:
-                    raise refused.translate() from refused
+                await conflicts.wait(refused)
             else:
                 return True
-        msg = "other writers kept changing the blob"
-        raise ConflictError(msg)
+        raise conflicts.failure()
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order in which records were written."""
@@ -368,7 +377,10 @@ class ObjectBlobStore:
     async def _is_end(self, position: int) -> bool:
         """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
         records = f"$O.{self.bucket}.M.>"
-        return await self._js.next_message(self.stream, records, position) is None
+        is_end = await self._js.next_message(self.stream, records, position) is None
+        if is_end:
+            await self._js.check_leader(self.stream)
+        return is_end
 
     async def _wait_for_replica(self, looks: int) -> None:
         """Before the ``looks``-th further look. Raises UnavailableError when it lags for long."""
@@ -438,10 +450,13 @@ class ObjectBlobStore:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
         record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
         subject = meta_subject(self.bucket, info.digest)
+        conflicts = _Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             entry = await self._entry(info.digest)
             if entry.live is not None:
-                return await self._yield_to(entry.live, info, attributes, lost=True)
+                await self._js.check_leader(self.stream)
+                lost = conflicts.certain
+                return await self._yield_to(entry.live, info, attributes, lost=lost)
             headers = {
                 ROLLUP: "sub",
                 EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
@@ -454,8 +469,9 @@ class ObjectBlobStore:
                     raise refused.translate() from refused
                 winner = await self._winner(info.digest, certain=refused.certain)
                 if winner is not None:
-                    lost = refused.certainly_lost
+                    lost = refused.certainly_lost and conflicts.certain
                     return await self._yield_to(winner, info, attributes, lost=lost)
+                await conflicts.wait(refused)
             except OutcomeUnknownError:
                 winner = await self._winner(info.digest, certain=False)
                 if winner is None or winner.nuid != info.generation:
@@ -463,8 +479,7 @@ class ObjectBlobStore:
                 return Stored(info=info, created=True)
             else:
                 return Stored(info=info, created=True)
-        msg = "other writers kept changing the blob"
-        raise ConflictError(msg)
+        raise conflicts.failure()
 
     async def _winner(self, digest: Digest, *, certain: bool) -> ObjectMeta | None:
         """The blob's record now. Not reached, ours may still be it, unless ``certain``."""
@@ -487,6 +502,36 @@ class ObjectBlobStore:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
                 await self._remove_chunks(info.generation)
         return stored
+
+
+class _Conflicts:
+    """Refusals of a compare-and-set, until one gives up."""
+
+    def __init__(self) -> None:
+        self.certain = True
+        self._met = 0
+        self._in_flight = False
+
+    async def wait(self, refused: RefusedError) -> None:
+        """Give the other writer time. Raises what was refused for another reason."""
+        if not refused.conflict:
+            raise refused.translate() from refused
+        self.certain = self.certain and refused.certain
+        self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT
+        wait_seconds = min(_WAIT_SECONDS * 2**self._met, _LONGEST_WAIT_SECONDS)
+        self._met += 1
+        if wait_seconds >= seconds_left(math.inf):
+            raise self.failure() from refused
+        if self._in_flight or not self.certain:
+            await asyncio.sleep(wait_seconds)
+
+    def failure(self) -> HoldfastError:
+        """What to report in the end."""
+        if not self.certain:
+            return OutcomeUnknownError("the store did not say whether it has the data")
+        if self._in_flight:
+            return UnavailableError("another write is under way and does not end")
+        return ConflictError("other writers kept changing the blob")
 
 
 def _listed(message: StoredMessage, bucket: str, prefix: str) -> Any:

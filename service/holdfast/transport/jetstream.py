@@ -47,6 +47,7 @@ from holdfast.transport.jetstream_messages import (
     DeniedError,
     ErrorAnswer,
     GetAnswer,
+    PeersAnswer,
     RefusedError,
     StoredMessage,
     Subjects,
@@ -67,6 +68,10 @@ if TYPE_CHECKING:
 ATTEMPT_SECONDS: Final = 4.0
 _RETRY_SECONDS: Final = 0.1
 _LONGEST_RETRY_SECONDS: Final = 1.0
+HEARD_SECONDS: Final = 2.0
+BELIEVED_SECONDS: Final = 1.0
+"""Together less than the four seconds after which nats-server's followers elect another leader."""
+
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
@@ -93,6 +98,7 @@ class JetStream:
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
         self._patience_seconds = patience_seconds
+        self._believed: dict[str, tuple[float, int]] = {}
 
     async def publish(
         self,
@@ -227,6 +233,26 @@ class JetStream:
             headers=parse_headers(base64.b64decode(stored.hdrs)) if stored.hdrs else {},
             stored_at=stored.time,
         )
+
+    async def check_leader(self, stream: str) -> None:
+        """Whether the leader that was just asked can be believed when it says that it has nothing.
+
+        One that was cut off goes on answering reads for ten seconds, while the others may elect
+        another after four. It is believed where a majority has answered its heartbeats within two
+        seconds; that holds for a second more. Raises UnavailableError.
+        """
+        reconnects = self.connection.counters.reconnects
+        if self._believed.get(stream, (-math.inf, 0)) > (time.monotonic(), reconnects):
+            return
+        asked_at = time.monotonic()
+        message = await self._ask(f"STREAM.INFO.{stream}", b"")
+        answer = msgspec.json.decode(message.data, type=PeersAnswer)
+        if answer.error is not None:
+            raise read_failure(answer.error)
+        if not answer.has_majority(HEARD_SECONDS):
+            msg = "the store's leader has lost the others"
+            raise UnavailableError(msg)
+        self._believed[stream] = asked_at + BELIEVED_SECONDS, reconnects
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""

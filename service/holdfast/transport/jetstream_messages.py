@@ -148,6 +148,27 @@ class SubjectsAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
+class _Peer(msgspec.Struct, frozen=True):
+    active: int = 0
+
+
+class _Peers(msgspec.Struct, frozen=True):
+    replicas: list[_Peer] | None = None
+
+
+class PeersAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``STREAM.INFO`` as far as it tells when the leader heard of the others."""
+
+    cluster: _Peers | None = None
+    error: ApiError | None = None
+
+    def has_majority(self, seconds: float) -> bool:
+        """Whether most, the leader included, were heard of within the last ``seconds``."""
+        peers = (self.cluster.replicas if self.cluster is not None else None) or []
+        heard = sum(peer.active <= seconds * 1e9 for peer in peers)
+        return heard + 1 > (len(peers) + 1) / 2
+
+
 @dataclass(frozen=True, slots=True)
 class Subjects:
     """Some of a stream's subjects, in no order, and how many there are of them in all."""
