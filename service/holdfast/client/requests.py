@@ -24,7 +24,6 @@ from holdfast.errors import (
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.operation import Body
-from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     from holdfast.protocol.operation import AnyOperation, Operation, ReplyT, RequestT
@@ -121,7 +120,6 @@ class Requester:
                 patience_seconds = min(patience_seconds * 2, longest_seconds)
                 headers[names.TIMEOUT] = worker_seconds(attempt)
                 message = await self._request(operation, body, headers, attempt)
-                codec.raise_error(message.headers, message.data)
             except TimeoutError:
                 failure: HoldfastError = UnavailableError("no worker answered in time")
                 maybe_applied = maybe_applied or operation.mutates
@@ -145,17 +143,22 @@ class Requester:
         headers: dict[str, str],
         seconds: float,
     ) -> Message:
-        """One attempt. Raises as ``Inbox.request``."""
+        """One attempt. Raises as ``Inbox.request``, and what the worker answered."""
         asked_at = time.monotonic()
         try:
             message = await self.inbox.request(
                 self.subject(operation), body, headers=headers, timeout_seconds=seconds
             )
+            codec.raise_error(message.headers, message.data)
         except TimeoutError:
             self.connection.liveness.unanswered(asked_at)
             raise
-        except NoRespondersError:
+        except UnavailableError:
+            # No worker; or one that cannot reach the store, perhaps because it is cut off with us.
             self.connection.liveness.nobody(asked_at)
+            raise
+        except HoldfastError:
+            self.connection.liveness.answered()
             raise
         self.connection.liveness.answered()
         return message
