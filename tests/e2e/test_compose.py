@@ -79,9 +79,7 @@ async def test_everything_is_up_once_the_command_returns(stack: Stack, holdfast:
 
 
 async def test_status_finds_the_store_as_it_is_configured(stack: Stack, holdfast: Client) -> None:
-    told = await asyncio.to_thread(
-        stack.compose, "run", "--rm", "init", "status", "--check", "--inbox-prefix", "_INBOX.admin"
-    )
+    told = await asyncio.to_thread(stack.compose, "run", "--rm", "init", "status", "--check")
 
     assert all(node in told for node in NODES)
 
