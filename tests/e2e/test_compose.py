@@ -153,15 +153,19 @@ async def test_a_put_and_a_restore_finish_although_a_server_and_a_worker_are_kil
     stack.unpack("worker-2", "heavy", files)
     record = await holdfast.snapshots.create("heavy")
     restored_bytes = 0
+    restore_begun = asyncio.Event()
 
     def told(progress: SnapshotProgress) -> None:
         nonlocal restored_bytes
         restored_bytes = progress.bytes
+        if restored_bytes:
+            restore_begun.set()
 
     seed, halt, putting = await put_through(holdfast, "node-1")
     restoring = asyncio.create_task(
         holdfast.snapshots.restore(record.key, app="heavy-copy", node="node-2", on_progress=told)
     )
+    await restore_begun.wait()
     halt.over.set()
     seconds = await stack.run("kill", "nats-2", "worker-1")
     assert not putting.done()
