@@ -202,6 +202,8 @@ async def test_more_workers_join_and_answer(stack: Stack, holdfast: Client) -> N
         await holdfast.put(b"scaled %d" % number)
     assert len({worker.metadata["node"] for worker in found}) == len(NODES) + 6
     assert len(+(await requests_by_node(holdfast))) == len(NODES) + 6
+    # As deploy/README.md says: scaling down alone would leave their volumes behind.
+    await stack.run("rm", "--stop", "--force", "--volumes", "worker")
 
 
 @pytest.mark.fault("R04")
