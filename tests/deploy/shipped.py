@@ -81,7 +81,7 @@ class ShippedServer:
 
     def config(self, user: str) -> Config:
         """What a command of ``user`` is told."""
-        return Config(nats=options(self.url, user), monitor_url=(self.monitor_url,))
+        return Config(nats=options(self.url, user))
 
 
 @contextmanager

@@ -186,6 +186,25 @@ async def test_snapshots_by_the_client(tmp_path: Path, holdfast: Client) -> None
     assert archive.getbuffer().nbytes > 4_000_000
 
 
+async def test_status_is_told_to_a_client(pool: Pool, holdfast: Client) -> None:
+    environment = {
+        **os.environ,
+        "NATS_URL": pool.server.url,
+        "NATS_USER": "client",
+        "NATS_PASSWORD": PASSWORDS["CLIENT_PASSWORD"],
+    }
+
+    asked = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdfast", "status"),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told, _nothing = await asked.communicate()
+
+    assert asked.returncode == 0
+    assert all(node in told.decode() for node in NODES)
+
+
 async def test_the_administrator_looks_after_the_buckets(pool: Pool) -> None:
     found = await init_store(pool.server.config("admin"))
 

@@ -25,6 +25,7 @@ DOCUMENTS: Final = (
     README,
     ROOT / "ARCHITECTURE.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "deploy" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 )
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
@@ -166,7 +167,7 @@ def test_what_make_is_told_to_do_it_can() -> None:
     assert {"run", "test", "check"} <= named <= targets
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
 

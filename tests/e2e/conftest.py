@@ -43,7 +43,7 @@ def stack() -> Iterator[Stack]:
 @pytest_asyncio.fixture
 async def holdfast(stack: Stack) -> AsyncIterator[Client]:
     """A client on the host, of a stack that is whole; nothing may have been denied by the end."""
-    await stack.run("up", "--detach", "--wait", "--scale", "worker=0")
+    await stack.run("up", "--detach", "--wait")
     await stack.wait_current()
     async with await stack.client() as client:
         yield client
