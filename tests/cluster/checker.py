@@ -31,8 +31,8 @@ _ALSO: Final[Mapping[Kind, frozenset[str]]] = {
 class Found:
     """What was there once all servers and workers were well again.
 
-    ``sights`` holds one or more of each blob and snapshot, each with who saw it; ``restored`` the
-    targets of restores that were not acknowledged: whether what lies there is whole.
+    ``sights`` holds one or more of each blob and snapshot, each with who saw it; ``restored`` what
+    lies at the targets of restores that were not acknowledged.
     """
 
     sights: dict[str, list[tuple[str, Sight]]] = field(default_factory=lambda: defaultdict(list))
@@ -60,13 +60,11 @@ def violations(history: History, found: Found) -> list[Violation]:
     told: list[tuple[str, str]] = []
     for operation in history.operations:
         told += ((says, operation.key) for says in _of_answer(operation, by_key[operation.key]))
+        if operation.target in found.restored:
+            sight = found.restored[operation.target]
+            told += ((says, operation.key) for says in _of_target(operation, sight))
     for key, operations in by_key.items():
         told += ((says, key) for says in _of_end(operations, found.sights.get(key, [])))
-    told += (
-        (f"a restore that was not acknowledged left its target {sight}", target)
-        for target, sight in found.restored.items()
-        if sight == "wrong"
-    )
     told += _of_views(found.views)
     return [Violation(says, key, history.around(key)) for says, key in dict.fromkeys(told)]
 
@@ -119,6 +117,13 @@ def _allowed(makings: list[Operation], deletions: list[Operation]) -> set[Sight]
     if any(o.outcome == "unknown" for o in makings):
         return {"right", "missing"}
     return {"missing"}
+
+
+def _of_target(operation: Operation, sight: Sight) -> Iterator[str]:
+    """What is wrong with where a restore went."""
+    allowed: set[Sight] = {"missing"} if operation.outcome == "failed" else {"missing", "right"}
+    if sight not in allowed:
+        yield f"a restore ended {operation.outcome}, and its target is {sight}: {operation.target}"
 
 
 def _of_views(views: Mapping[str, Mapping[str, View]]) -> Iterator[tuple[str, str]]:

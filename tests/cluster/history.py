@@ -24,9 +24,9 @@ WRITES: frozenset[Kind] = frozenset({"put", "upload"})
 class Operation:
     """One call of a client.
 
-    ``key`` is a digest, or a snapshot's key, or while that is not known the app's name. Besides
-    what the client raised (``failed`` and ``unknown``, with the ``code``) an answer may be
-    ``wrong``: it was given, and is not what was stored.
+    ``key`` is a digest, or a snapshot's key, or while that is not known the app's name;
+    ``target`` where a restore goes. Besides what the client raised (``failed`` and ``unknown``,
+    with the ``code``) an answer may be ``wrong``: it was given, and is not what was stored.
     """
 
     kind: Kind
@@ -37,6 +37,7 @@ class Operation:
     outcome: Outcome = "under way"
     code: str = ""
     note: str = ""
+    target: str = ""
 
     def __str__(self) -> str:
         took = f"{self.start:.3f} to {self.end:.3f} s"
@@ -79,9 +80,9 @@ class History:
         """Seconds since the beginning."""
         return self._clock() - self._zero
 
-    def begin(self, kind: Kind, key: str, client: str) -> Operation:
+    def begin(self, kind: Kind, key: str, client: str, target: str = "") -> Operation:
         """An operation is about to be sent."""
-        operation = Operation(kind=kind, key=key, client=client, start=self.now())
+        operation = Operation(kind=kind, key=key, client=client, start=self.now(), target=target)
         self.operations.append(operation)
         return operation
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.loop_thread import LoopThread
@@ -71,28 +72,30 @@ class Links:
         self._thread.close()
 
     async def _listen(self) -> None:
-        for source, target in itertools.permutations(self._targets, 2):
-            self._open[source, target] = asyncio.Event()
-            self._open[source, target].set()
-
-            async def take(
-                reader: asyncio.StreamReader,
-                writer: asyncio.StreamWriter,
-                source: str = source,
-                target: str = target,
-            ) -> None:
-                task = asyncio.current_task()
-                assert task is not None
-                self._tasks.add(task)
-                try:
-                    await self._relay(source, target, reader, writer)
-                finally:
-                    self._tasks.discard(task)
-                    writer.close()
-
-            server = await asyncio.start_server(take, _HOST, 0, limit=_BLOCK_BYTES)
+        for pair in itertools.permutations(self._targets, 2):
+            self._open[pair] = asyncio.Event()
+            self._open[pair].set()
+            server = await asyncio.start_server(
+                partial(self._take, *pair), _HOST, 0, limit=_BLOCK_BYTES
+            )
             self._listening.append(server)
-            self._ports[source, target] = server.sockets[0].getsockname()[1]
+            self._ports[pair] = server.sockets[0].getsockname()[1]
+
+    async def _take(
+        self,
+        source: str,
+        target: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._relay(source, target, reader, writer)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
 
     async def _set(self, source: str, target: str, *, is_open: bool) -> None:
         gate = self._open[source, target]

@@ -114,9 +114,10 @@ class Load:
         key: str,
         client: str,
         call: Callable[[], Awaitable[Sight]],
+        target: str = "",
     ) -> bool:
         """Record a call; whether it succeeded. It says itself whether the answer was right."""
-        operation = self.history.begin(kind, key, client)
+        operation = self.history.begin(kind, key, client, target)
         try:
             sight = await call()
         except OutcomeUnknownError as error:
@@ -256,7 +257,7 @@ class Archiver:
             await self._client.snapshots.restore(key, app=target.name)
             return "right" if target.is_dir() and contents(target) == stored else "wrong"
 
-        if await self._load.do("restore", key, self._name, call):
+        if await self._load.do("restore", key, self._name, call, str(target)):
             del self._load.restoring[str(target)]
             await asyncio.to_thread(shutil.rmtree, target)
 

@@ -63,7 +63,7 @@ cluster {{
 }}
 
 # A client that was paused or cut off is soon given up, so that others take over.
-ping_interval: "5s"
+ping_interval: "20s"
 ping_max: 2
 write_deadline: "10s"
 

@@ -32,6 +32,7 @@ VIEWS_SECONDS: Final = 15.0
 _AT_ONCE: Final = 8
 _BLOBS_BY_STOCK_CLIENT: Final = 40
 _SNAPSHOTS_RESTORED: Final = 8
+_STOCK_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.25
 
 
@@ -93,10 +94,13 @@ async def _look_from(load: Load, server: str, digests: list[str], found: Found) 
         store = await stock.jetstream().object_store(load.pool.bucket)
         for digest in digests:
             try:
-                data = (await store.get(digest)).data
+                async with asyncio.timeout(_STOCK_SECONDS):  # it waits for ever for lost chunks
+                    data = (await store.get(digest)).data
                 sight: Sight = "right" if data and digest_of(data) == digest else "wrong"
             except (NatsNotFoundError, ObjectNotFoundError):
                 sight = "missing"
+            except TimeoutError:
+                sight = "wrong"
             found.sights[digest].append((f"nats-py at {server}", sight))
     finally:
         await stock.close()

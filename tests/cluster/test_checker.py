@@ -131,14 +131,28 @@ def test_replicas_that_differ_are_found() -> None:
     assert "replicas differ" in told
 
 
-def test_a_restore_that_left_half_a_tree_is_found() -> None:
-    story = stored().find("right")
-    story.found.restored["apps/a"] = "wrong"
-    story.found.restored["apps/b"] = "missing"
+@pytest.mark.parametrize(
+    ("outcome", "sight", "is_right"),
+    [
+        ("unknown", "right", True),
+        ("unknown", "missing", True),
+        ("unknown", "wrong", False),
+        ("failed", "missing", True),
+        ("failed", "right", False),
+        ("failed", "wrong", False),
+    ],
+)
+def test_a_restore_leaves_a_whole_tree_or_none_and_none_if_it_surely_failed(
+    outcome: Outcome, sight: Sight, is_right: bool
+) -> None:
+    story = Story().tell("create", "ok", key=SNAPSHOT).find("right", SNAPSHOT)
+    restore = story.history.begin("restore", SNAPSHOT, "client", "apps/a")
+    story.history.end(restore, outcome, UNKNOWN if outcome == "unknown" else "unavailable")
+    story.found.restored["apps/a"] = sight
 
-    [told] = story.judged()
+    told = story.judged()
 
-    assert "restore" in told
+    assert is_right == (told == [])
 
 
 def test_a_violation_tells_the_history_of_its_key_and_the_faults_meanwhile() -> None:
