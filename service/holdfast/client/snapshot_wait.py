@@ -53,6 +53,7 @@ async def wait_ended(
     """
     watch = _Watch(requester, record, on_progress)
     try:
+        watch.polled(record)
         while record.state == "pending":
             await watch.wait()
             record = await requester.ask(GET_SNAPSHOT, _request_for(record))
