@@ -525,3 +525,54 @@ def test_workers_that_die_amid_an_archive_and_a_restore_are_not_missed(
         asyncio.run(archive_and_restore(own))
 
     assert look(tmp_path / "copy") == look(tree)
+
+
+def test_a_snapshot_and_a_restore_whose_workers_are_killed_are_made_anew(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    tree = tmp_path / "apps/app"
+    tree.mkdir(parents=True)
+    for number in range(40):
+        (tree / str(number)).write_bytes(some_bytes(1_000_000, seed=number))
+    settings = {"apps": str(tree.parent), "snapshot_lease_seconds": "1"}
+
+    async def replace_worker(own: Deployment) -> None:
+        own.kill("one")
+        await asyncio.to_thread(own.start, "one", **settings)
+
+    async def archive_and_restore(own: Deployment) -> None:
+        async with await connect(servers=own.url, prefix=own.prefix) as client:
+            begun = asyncio.Event()
+            creating = asyncio.create_task(
+                client.snapshots.create("app", on_progress=lambda _: begun.set())
+            )
+            await begun.wait()
+            await replace_worker(own)
+            record = await creating
+            begun.clear()
+            restoring = asyncio.create_task(
+                client.snapshots.restore(record.key, app="copy", on_progress=lambda _: begun.set())
+            )
+            await begun.wait()
+            await replace_worker(own)
+            await restoring
+            states = [found.state async for found in client.snapshots.list(app="app")]
+            assert states[0] == "ok"
+
+    with Deployment(nats_server.url) as own:
+        own.start("one", **settings)
+        asyncio.run(archive_and_restore(own))
+
+    assert look(tree.parent / "copy") == look(tree)
+
+
+async def test_who_asks_for_progress_is_told_of_the_end_even_if_it_came_at_once(
+    holdfast: Client, apps: Path
+) -> None:
+    (apps / "quick").mkdir()
+    (apps / "quick/file").write_bytes(b"x")
+    told: list[SnapshotProgress] = []
+
+    await holdfast.snapshots.create("quick", on_progress=told.append)
+
+    assert told[-1].state == "ok"
