@@ -43,7 +43,10 @@ class Links:
         return self._ports[source, target]
 
     def is_relay(self, port: int) -> bool:
-        """Whether a connection from ``port`` is one that a relay made."""
+        """Whether a connection from ``port`` is, or was, one that a relay made.
+
+        A server may list one for a while after it has ended.
+        """
         return port in self._dialled
 
     def cut(self, source: str, target: str) -> None:
@@ -123,14 +126,12 @@ class Links:
             )
         except OSError:
             return  # nobody listens
-        port = far_writer.get_extra_info("sockname")[1]
-        self._dialled.add(port)
+        self._dialled.add(far_writer.get_extra_info("sockname")[1])
         try:
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(_pump(reader, far_writer, there))
                 pumps.create_task(_pump(far_reader, writer, back))
         finally:
-            self._dialled.discard(port)
             far_writer.close()
 
     async def _close(self) -> None:
