@@ -6,6 +6,7 @@ The servers are no cluster: what matters is to which of them the connection goes
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ from tests.nats.tools import connected, frozen, kill, until
 
 from holdfast.errors import ForbiddenError, OutcomeUnknownError, UnavailableError
 from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport import liveness as liveness_module
 from holdfast.transport.connection import connect
-from holdfast.transport.deadline import deadline
+from holdfast.transport.deadline import deadline, seconds_left
 from holdfast.transport.inbox import Inbox, NoRespondersError
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.options import NatsOptions
@@ -98,6 +100,7 @@ async def test_a_server_behind_which_nobody_answers_is_left(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.05)
+    monkeypatch.setattr(liveness_module, "LEAST_SECONDS", 0)
     before = pair.current
     jetstream = JetStream(pair.connection, pair.inbox)
     # The server itself is well: somebody takes the request, and does not answer.
@@ -132,6 +135,23 @@ async def test_a_server_that_is_alone_is_kept_or_come_back_to(start_server: Star
 
         with pytest.raises(NoRespondersError):
             await inbox.request("nobody", timeout_seconds=5)
+
+
+async def test_the_deadline_of_who_noticed_is_not_that_of_what_comes_over_the_new_connection(
+    pair: Pair,
+) -> None:
+    before = pair.current
+    left: list[float] = []
+    pair.connection.route("later", lambda _message: left.append(seconds_left(math.inf)))
+
+    with deadline(0.01):
+        pair.connection.liveness.go("a test")
+    await pair.wait_at_other(before)
+    await pair.connection.wait_flushed(5)
+    pair.connection.send("later")
+    await until(lambda: bool(left))
+
+    assert left == [math.inf]
 
 
 class TestPatience:

@@ -18,6 +18,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport import liveness as liveness_module
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.jetstream_messages import (
@@ -392,6 +393,7 @@ class TestAFrozenServer:
 
             with frozen(server), monkeypatch.context() as impatient:
                 impatient.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
+                impatient.setattr(liveness_module, "LEAST_SECONDS", 0)
                 for _ in range(3):
                     assert connection.is_connected
                     with suppress(UnavailableError):

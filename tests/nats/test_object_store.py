@@ -667,6 +667,21 @@ class TestReadingWhileOthersChange:
         assert await bucket.orphans() == 0
 
 
+class TestContent:
+    @pytest.mark.parametrize(
+        "data",
+        [b'{"error":"not found"}', b'x: "error" y', b'{"error":{"err_code":10008}}'],
+        ids=["json", "text", "answer"],
+    )
+    async def test_what_looks_like_an_answer_of_jetstream_is_a_blob_like_any_other(
+        self, bucket: Bucket, data: bytes
+    ) -> None:
+        info = await put(bucket.store, data)
+
+        assert await bucket.store.get(info) == data
+        assert bucket.js.connection.counters.left == 0
+
+
 class TestUnreachable:
     async def test_a_stopped_server_is_unavailable_and_back_after_its_restart(
         self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch

@@ -25,8 +25,12 @@ def answer(*active_seconds: float) -> PeersAnswer:
         ((0.5, 0.5, 60, 60), True),
         ((0.5, 60, 60, 60), False),
         ((60,), False),
+        ((0, 60), False),
     ],
-    ids=["alone", "all", "two of three", "none", "three of five", "two of five", "one of two"],
+    ids=[
+        *("alone", "all", "two of three", "none", "three of five", "two of five", "one of two"),
+        "one never heard of",
+    ],
 )
 def test_a_leader_is_believed_while_a_majority_answers_it(
     active_seconds: tuple[float, ...], believed: bool

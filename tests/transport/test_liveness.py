@@ -6,6 +6,7 @@ import pytest
 
 from holdfast.transport.liveness import (
     FIRST_STAY_SECONDS,
+    LEAST_SECONDS,
     LONGEST_STAY_SECONDS,
     UNANSWERED_IN_A_ROW,
     UNANSWERED_SECONDS,
@@ -35,12 +36,19 @@ def server() -> Server:
 
 def test_it_is_left_after_some_requests_in_a_row_that_nobody_answered(server: Server) -> None:
     for _ in range(UNANSWERED_IN_A_ROW - 1):
-        server.time_out(0.1)
+        server.time_out(LEAST_SECONDS)
     assert server.left == []
 
-    server.time_out(0.1)
+    server.time_out(LEAST_SECONDS)
 
     assert len(server.left) == 1
+
+
+def test_requests_that_gave_nobody_the_time_to_answer_do_not_count(server: Server) -> None:
+    for _ in range(100):
+        server.time_out(LEAST_SECONDS / 1000)
+
+    assert server.left == []
 
 
 def test_requests_under_way_together_count_as_one(server: Server) -> None:
@@ -55,7 +63,7 @@ def test_requests_under_way_together_count_as_one(server: Server) -> None:
 
 def test_any_answer_starts_the_count_again(server: Server) -> None:
     for _ in range(20):
-        server.time_out(0.1)
+        server.time_out(LEAST_SECONDS)
         server.liveness.answered()
 
     assert server.left == []

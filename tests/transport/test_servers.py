@@ -78,11 +78,36 @@ def test_where_there_is_no_other_the_one_that_was_left_is_tried(choice: ServerCh
     assert (server.uri.netloc, wait_seconds) == ("a:1", 0)
 
 
-def test_one_that_took_the_connection_is_not_waited_for_when_it_is_lost(
-    choice: ServerChoice,
+def test_one_that_took_the_connection_and_kept_it_is_not_waited_for_when_it_is_lost(
+    choice: ServerChoice, clock: Clock
 ) -> None:
     only = SERVERS[:1]
     choice.next(only, {})
     choice.connected("a:1")
+    clock.now += 10 * LONGEST_WAIT_SECONDS
 
     assert choice.next(only, {})[1] == 0
+
+
+def test_one_that_takes_the_connection_and_drops_it_is_waited_for_ever_longer(
+    choice: ServerChoice, clock: Clock
+) -> None:
+    only = SERVERS[:1]
+    waits = []
+    for _ in range(10):
+        _, wait_seconds = choice.next(only, {})
+        clock.now += wait_seconds
+        choice.connected("a:1")
+        waits.append(wait_seconds)
+
+    assert waits[0] == 0
+    assert waits[-1] >= LONGEST_WAIT_SECONDS / 2
+
+
+def test_the_one_that_was_just_lost_comes_after_the_others(
+    choice: ServerChoice, clock: Clock
+) -> None:
+    choice.connected("c:3")
+    clock.now += 100
+
+    assert "c:3" not in {choose(choice)[0] for _ in range(2)}

@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError
 from holdfast.cli import exit_codes
 from holdfast.cli.output import say_error
 from holdfast.errors import HoldfastError
+from holdfast.runtime.logs import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,7 @@ def build_app() -> App:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command ``arguments`` (``sys.argv`` by default); the exit status."""
     _write_any_text()
+    configure_logging("auto", "warning")  # away from standard output; a worker says more
     try:
         # Temporary files are removed on the way out, as they are after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

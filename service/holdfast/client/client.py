@@ -17,7 +17,7 @@ import msgspec
 
 from holdfast.client.download import Download
 from holdfast.client.partial_file import write_to
-from holdfast.client.requests import Requester
+from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of
 from holdfast.client.upload import Upload
@@ -299,7 +299,12 @@ class Client:
 
         Waits as long as for any other answer unless told otherwise. Raises UnavailableError.
         """
-        return await self._requester.ask(GET_STATUS, GetStatus(), timeout_seconds=timeout_seconds)
+        return await self._requester.ask(
+            GET_STATUS,
+            GetStatus(),
+            timeout_seconds=timeout_seconds,
+            attempt_seconds=ATTEMPT_SECONDS,  # a bucket without a leader is waited for a while
+        )
 
     async def workers(self, wait_seconds: float = _DISCOVERY_SECONDS) -> Sequence[WorkerInfo]:
         """The pool of this deployment: the workers that answer.

@@ -160,11 +160,11 @@ class WindowReader(Generic[HeadT]):
         requester, patience = self._requester, self._patience
         subject = self._subject
         liveness = requester.connection.liveness
+        await requester.connection.wait_connected(patience.head_seconds)
         asked_at = time.monotonic()
         mailbox = requester.inbox.open(arrived.put_nowait, subject)
         head: HeadT | None = None
         try:
-            await requester.connection.wait_connected(patience.head_seconds)
             requester.connection.send(subject, codec.encode(request), reply=mailbox.subject)
             chunks: list[Message] = []
             while head is None or len(chunks) < (head.parts or 0):
@@ -186,6 +186,9 @@ class WindowReader(Generic[HeadT]):
                 liveness.unanswered(asked_at)
             msg = "nothing came for a while"
             raise OddWindowError(msg) from error
+        except UnavailableError:
+            liveness.nobody(asked_at)
+            raise
         finally:
             mailbox.close()
         return Window(head, _cut(head, chunks))

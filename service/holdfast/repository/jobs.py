@@ -118,7 +118,8 @@ class Jobs:
     async def begin(self, beginning: Coroutine[Any, Any, T]) -> T:
         """The result of what writes a record and starts its job.
 
-        It goes on when who asked for it goes away: no record is left without its job.
+        It goes on when who asked for it goes away: no record is left without its job. It keeps the
+        request's deadline, so that without a quorum it can be said that nothing was begun.
         """
         task = asyncio.create_task(beginning)
         self._beginnings.add(task)

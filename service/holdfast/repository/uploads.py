@@ -65,6 +65,7 @@ SWEEPS_PER_LEASE: Final = 4
 _SWEEPS_THAT_COUNT: Final = 2
 """Between two looks at a record, so many intervals of sweeps count as time that it was seen."""
 
+SETTLE_SECONDS: Final = 1.0
 COPY_BEAT_SECONDS: Final = 2.0
 TAKEOVER_SECONDS: Final = 10.0
 _COPY_WINDOW: Final = 16
@@ -632,11 +633,15 @@ class UploadService:
         return False
 
     async def aclose(self) -> None:
-        """Let running writes settle. The uploads stay open: other workers resume them."""
+        """Let running writes settle, if they do so soon.
+
+        The uploads stay open: other workers resume them, and what is still written is theirs to
+        find or to remove.
+        """
         running = [write for owned in self._uploads.values() for write in owned.writes.values()]
         commits = [owned.commit for owned in self._uploads.values() if owned.commit is not None]
         if running or commits:
-            await asyncio.wait([*running, *commits])
+            await asyncio.wait([*running, *commits], timeout=SETTLE_SECONDS)
         self._uploads.clear()
 
 

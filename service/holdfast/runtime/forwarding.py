@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.errors import ForbiddenError, HoldfastError, UnavailableError
 from holdfast.handlers.placement import Answers
+from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
     import re
@@ -86,16 +87,28 @@ class Peers:
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
         """See `placement.Peers`. Returns at the first yes, else when time is up."""
         said = _Said()
-        mailbox = self._inbox.open(said.receive)
+        mailbox = self._inbox.open(said.receive, self._subject)
         try:
             question = msgspec.json.encode(Where(app=app, node=node))
             self._connection.send(self._subject, question, reply=mailbox.subject)
             with suppress(TimeoutError):
                 async with asyncio.timeout(WHERE_SECONDS):
                     await said.settled.wait()
+            if said.from_server is not None:
+                self._check_asked(said.from_server)
             return said.answers()
         finally:
             mailbox.close()
+
+    def _check_asked(self, message: Message) -> None:
+        """Raises UnavailableError unless it says that nobody listens, which is an answer."""
+        try:
+            raise_for_status(message, self._subject)
+        except NoRespondersError:
+            return
+        except (ForbiddenError, TimeoutError) as error:
+            msg = "the workers that have apps could not be asked"
+            raise UnavailableError(msg) from error
 
     def _receive(self, message: Message) -> None:
         if self._reply.fullmatch(message.reply) is None:
@@ -133,13 +146,15 @@ class _Said:
 
     def __init__(self) -> None:
         self.settled = asyncio.Event()
+        self.from_server: Message | None = None
         self._yes: str | None = None
         self._no: set[str] = set()
         self._unsure: set[str] = set()
 
     def receive(self, message: Message) -> None:
         """Take an answer."""
-        if not message.data:  # from the server: nobody listens
+        if not message.data:  # from the server: nobody listens, or none can answer
+            self.from_server = message
             self.settled.set()
             return
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 
@@ -96,10 +97,11 @@ def greeted(greeting: Mapping[str, Any]) -> ServerState:
 
 async def _ask(monitor_url: str) -> ServerState | Silent:
     try:
-        status = await asyncio.to_thread(_varz, monitor_url)
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        async with asyncio.timeout(ASK_SECONDS):
+            status = await asyncio.to_thread(_varz, monitor_url)
+    except (OSError, ValueError, HTTPException, msgspec.MsgspecError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        return Silent(monitor_url, str(reason))
+        return Silent(monitor_url, str(reason) or "no answer in time")
     settings = status.jetstream.config
     return ServerState(
         name=status.server_name or status.server_id,

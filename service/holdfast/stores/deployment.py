@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.stores.readiness import NotReadyError
 
 if TYPE_CHECKING:
@@ -38,19 +44,26 @@ async def write_deployment(records: RecordStore, wanted: Deployment) -> str:
     """Write the record unless it is there, and complete one from before; a sentence about it.
 
     Raises ConflictError when somebody else changes it at the same time, UnavailableError when
-    another deployment is recorded.
+    another deployment is recorded, NotReadyError: it may be repeated.
     """
     try:
-        await records.put(KEY, msgspec.json.encode(wanted), expected=0)
+        await _put(records, wanted, 0)
     except ConflictError:
         found, revision = await _read(records)
         _check(found, wanted)
         if found.snapshots or not wanted.snapshots:
             return "found the deployment's record"
         completed = msgspec.structs.replace(found, snapshots=wanted.snapshots)
-        await records.put(KEY, msgspec.json.encode(completed), expected=revision)
+        await _put(records, completed, revision)
         return "added the bucket for snapshots to the deployment's record"
     return "wrote the deployment's record"
+
+
+async def _put(records: RecordStore, deployment: Deployment, expected: int) -> None:
+    try:
+        await records.put(KEY, msgspec.json.encode(deployment), expected=expected)
+    except (UnavailableError, OutcomeUnknownError) as error:
+        raise NotReadyError(error.detail) from error
 
 
 async def check_deployment(records: RecordStore, wanted: Deployment) -> None:

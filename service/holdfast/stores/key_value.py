@@ -127,11 +127,11 @@ class KeyValueRecordStore:
                 for change, sequence, message_id in zip(changes, sequences, ids, strict=True)
             ]
             try:
-                return await self._publish(messages)
+                return await self._publish(messages, certain=certain)
             except RefusedError as refused:
-                if not (refused.conflict or refused.repeated):
-                    raise refused.translate() from refused
                 certain = certain and refused.certain
+                if not (refused.conflict or refused.repeated):
+                    raise (refused.translate() if certain else _lost(certain=False)) from refused
                 present = await self._after_refusal(changes, certain=certain)
                 if (own := _own_sequences(present, ids)) is not None:
                     return own
@@ -139,9 +139,7 @@ class KeyValueRecordStore:
                     raise OutcomeUnknownError(_UNKNOWN) from refused
                 found = _next_sequences(changes, present)
                 if found is None:
-                    if not certain and _some_untouched(changes, present):
-                        await self._js.check_leader(self.stream)
-                        certain = True  # all or none would have been stored
+                    certain = certain or await self._is_ruled_out(changes, present)
                     raise _lost(certain=certain) from refused
                 changed = found != sequences
                 if not changed:  # met a write in flight, or something that is gone since
@@ -152,11 +150,17 @@ class KeyValueRecordStore:
                 sequences = found
         raise _lost(certain=certain, changed=changed)
 
-    async def _publish(self, messages: list[BatchMessage]) -> list[int]:
-        if len(messages) == 1:
-            (message,) = messages
-            return [(await self._js.publish(message.subject, message.data, message.headers)).seq]
-        last = (await self._js.publish_batch(messages, new_id=self._new_id)).seq
+    async def _publish(self, messages: list[BatchMessage], *, certain: bool) -> list[int]:
+        """Their sequences. ``certain``: none of them was ever stored in an attempt before."""
+        try:
+            if len(messages) == 1:
+                (one,) = messages
+                return [(await self._js.publish(one.subject, one.data, one.headers)).seq]
+            last = (await self._js.publish_batch(messages, new_id=self._new_id)).seq
+        except UnavailableError as error:
+            if certain:
+                raise
+            raise OutcomeUnknownError(_UNKNOWN) from error
         return list(range(last - len(messages) + 1, last + 1))
 
     def _message(self, change: Change, sequence: int | None, message_id: str) -> BatchMessage:
@@ -169,6 +173,18 @@ class KeyValueRecordStore:
         if change.ttl is not None:
             headers[TTL] = _seconds(change.ttl)
         return BatchMessage(self._subject(change.key), change.value, headers)
+
+    async def _is_ruled_out(
+        self, changes: Sequence[Change], present: Sequence[StoredMessage | None]
+    ) -> bool:
+        """Whether our changes were surely never made: all or none would have been."""
+        if not _some_untouched(changes, present):
+            return False
+        try:
+            await self._js.check_leader(self.stream)
+        except UnavailableError:
+            return False
+        return True
 
     async def _after_refusal(
         self, changes: Sequence[Change], *, certain: bool

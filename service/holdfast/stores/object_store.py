@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,7 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
     OutcomeUnknownError,
+    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.stores.bucket_check import OBJECT_SETTINGS, check_bucket
@@ -56,7 +57,14 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Buffer,
+        Callable,
+        Iterator,
+        Sequence,
+    )
     from datetime import datetime
 
     from holdfast.transport.jetstream import JetStream
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
+_UNKNOWN: Final = "the store did not say whether it has the data"
 _WAIT_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 0.5
 _LAG_SECONDS: Final = 0.05
@@ -285,35 +294,43 @@ class ObjectBlobStore:
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See BlobStore."""
-        tried = ""
         conflicts = _Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
-            entry = await self._entry(digest)
-            meta = entry.live
-            if meta is None or not meta.is_ours:
-                await self._js.check_leader(self.stream)
-                gone = entry.meta
-                if gone is None or not (gone.deleted and gone.is_ours):
-                    return False
-                await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
-                return gone.nuid == tried or (op_id is not None and gone.op_id == op_id)
-            chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
-            record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
-            headers = {
-                ROLLUP: "sub",
-                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-                TTL: f"{int(TOMBSTONE_TTL.total_seconds())}s",
-                MSG_ID: self._new_id(),
-            }
-            try:
-                await self._js.publish(meta_subject(self.bucket, digest), record, headers)
-            except RefusedError as refused:
-                tried = tried if refused.certain else meta.nuid
-                await conflicts.wait(refused)
-                continue
-            await self._remove_deleted(meta.nuid)
-            return True
+            with conflicts.telling():
+                deleted = await self._delete(digest, op_id, conflicts)
+            if deleted is not None:
+                return deleted
         raise conflicts.failure()
+
+    async def _delete(
+        self, digest: Digest, op_id: str | None, conflicts: _Conflicts
+    ) -> bool | None:
+        """Once; None when another write was met."""
+        entry = await self._entry(digest)
+        meta = entry.live
+        if meta is None or not meta.is_ours:
+            await self._js.check_leader(self.stream)
+            gone = entry.meta
+            if gone is None or not (gone.deleted and gone.is_ours):
+                return False
+            await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
+            return gone.nuid == conflicts.tried or (op_id is not None and gone.op_id == op_id)
+        chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
+        record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
+        headers = {
+            ROLLUP: "sub",
+            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+            TTL: f"{int(TOMBSTONE_TTL.total_seconds())}s",
+            MSG_ID: self._new_id(),
+        }
+        try:
+            await self._js.publish(meta_subject(self.bucket, digest), record, headers)
+        except RefusedError as refused:
+            conflicts.note(refused, tried=meta.nuid)
+            await conflicts.wait()
+            return None
+        await self._remove_deleted(meta.nuid)
+        return True
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
@@ -322,12 +339,11 @@ class ObjectBlobStore:
         conflicts = _Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             message = await self._js.last_message(self.stream, subject)
-            if message is None or not message.data:
+            meta = decode_meta(message.data) if message is not None and message.data else None
+            if message is None or meta is None or meta.deleted or not meta.is_ours:
+                await self._js.check_leader(self.stream)
                 return False
-            meta = decode_meta(message.data)
             check_address(meta, digest)
-            if meta.deleted or not meta.is_ours:
-                return False
             if message.stored_at is not None and message.stored_at >= unless_seen_since:
                 return True
             if met is not None and message.sequence > met:
@@ -341,7 +357,8 @@ class ObjectBlobStore:
             try:
                 await self._js.publish(subject, message.data, headers)
             except RefusedError as refused:
-                await conflicts.wait(refused)
+                conflicts.note(refused)
+                await conflicts.wait()
             else:
                 return True
         raise conflicts.failure()
@@ -448,38 +465,42 @@ class ObjectBlobStore:
 
     async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
-        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
-        subject = meta_subject(self.bucket, info.digest)
         conflicts = _Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
-            entry = await self._entry(info.digest)
-            if entry.live is not None:
-                await self._js.check_leader(self.stream)
-                lost = conflicts.certain
-                return await self._yield_to(entry.live, info, attributes, lost=lost)
-            headers = {
-                ROLLUP: "sub",
-                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-                MSG_ID: f"{info.generation}.meta",
-            }
-            try:
-                await self._js.publish(subject, record, headers)
-            except RefusedError as refused:
-                if not refused.conflict:
-                    raise refused.translate() from refused
-                winner = await self._winner(info.digest, certain=refused.certain)
-                if winner is not None:
-                    lost = refused.certainly_lost and conflicts.certain
-                    return await self._yield_to(winner, info, attributes, lost=lost)
-                await conflicts.wait(refused)
-            except OutcomeUnknownError:
-                winner = await self._winner(info.digest, certain=False)
-                if winner is None or winner.nuid != info.generation:
-                    raise
-                return Stored(info=info, created=True)
-            else:
-                return Stored(info=info, created=True)
+            with conflicts.telling():
+                stored = await self._publish_record(info, attributes, conflicts)
+            if stored is not None:
+                return stored
         raise conflicts.failure()
+
+    async def _publish_record(
+        self, info: BlobInfo, attributes: Attributes, conflicts: _Conflicts
+    ) -> Stored | None:
+        """Once; None when another write was met and there is no blob yet."""
+        entry = await self._entry(info.digest)
+        if entry.live is not None:
+            return await self._yield_to(entry.live, info, attributes, lost=conflicts.certain)
+        headers = {
+            ROLLUP: "sub",
+            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+            MSG_ID: f"{info.generation}.meta",
+        }
+        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
+        try:
+            await self._js.publish(meta_subject(self.bucket, info.digest), record, headers)
+        except RefusedError as refused:
+            conflicts.note(refused)
+            winner = await self._winner(info.digest, certain=conflicts.certain)
+            if winner is not None:
+                lost = conflicts.certain and refused.certainly_lost
+                return await self._yield_to(winner, info, attributes, lost=lost)
+            await conflicts.wait()
+            return None
+        except OutcomeUnknownError:
+            winner = await self._winner(info.digest, certain=False)
+            if winner is None or winner.nuid != info.generation:
+                raise
+        return Stored(info=info, created=True)
 
     async def _winner(self, digest: Digest, *, certain: bool) -> ObjectMeta | None:
         """The blob's record now. Not reached, ours may still be it, unless ``certain``."""
@@ -488,8 +509,7 @@ class ObjectBlobStore:
         except UnavailableError as error:
             if certain:
                 raise
-            msg = "the store did not say whether it has the data"
-            raise OutcomeUnknownError(msg) from error
+            raise OutcomeUnknownError(_UNKNOWN) from error
 
     async def _yield_to(
         self, winner: ObjectMeta, info: BlobInfo, attributes: Attributes, *, lost: bool
@@ -497,6 +517,7 @@ class ObjectBlobStore:
         """The blob exists. Ours go if our record surely never became the blob's (``lost``)."""
         if winner.nuid == info.generation:
             return Stored(info=info, created=True)
+        await self._js.check_leader(self.stream)
         stored = _existing(winner, attributes)  # or it is no blob: then nothing is changed
         if lost:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
@@ -505,30 +526,48 @@ class ObjectBlobStore:
 
 
 class _Conflicts:
-    """Refusals of a compare-and-set, until one gives up."""
+    """Refusals of a compare-and-set, until one gives up.
+
+    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been.
+    """
 
     def __init__(self) -> None:
         self.certain = True
+        self.tried = ""
         self._met = 0
         self._in_flight = False
 
-    async def wait(self, refused: RefusedError) -> None:
-        """Give the other writer time. Raises what was refused for another reason."""
+    def note(self, refused: RefusedError, *, tried: str = "") -> None:
+        """One more. Raises what was refused for another reason than a conflict."""
+        if not refused.certain:
+            self.certain, self.tried = False, tried
         if not refused.conflict:
             raise refused.translate() from refused
-        self.certain = self.certain and refused.certain
         self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT
+
+    async def wait(self) -> None:
+        """Give the other writer time, if it is not done. Raises `failure` when there is none."""
         wait_seconds = min(_WAIT_SECONDS * 2**self._met, _LONGEST_WAIT_SECONDS)
         self._met += 1
         if wait_seconds >= seconds_left(math.inf):
-            raise self.failure() from refused
+            raise self.failure()
         if self._in_flight or not self.certain:
             await asyncio.sleep(wait_seconds)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What may have been applied once stays unknown, whatever fails afterwards."""
+        try:
+            yield
+        except (UnavailableError, QuotaExceededError) as error:
+            if self.certain:
+                raise
+            raise OutcomeUnknownError(_UNKNOWN) from error
 
     def failure(self) -> HoldfastError:
         """What to report in the end."""
         if not self.certain:
-            return OutcomeUnknownError("the store did not say whether it has the data")
+            return OutcomeUnknownError(_UNKNOWN)
         if self._in_flight:
             return UnavailableError("another write is under way and does not end")
         return ConflictError("other writers kept changing the blob")

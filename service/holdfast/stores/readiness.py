@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import UnavailableError
 from holdfast.transport.inbox import NoRespondersError
-from holdfast.transport.jetstream_messages import ApiRefusedError
+from holdfast.transport.jetstream_messages import ApiRefusedError, NotNowError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from holdfast.transport.jetstream import JetStream
 
-NOT_NOW: Final = frozenset({10008, 10009, 10118, 10124})
-"""No leader of the whole, a server that is not it, a stream whose servers are all away, or one that
-is being moved already."""
+BEING_MOVED: Final = 10124
+"""The stream's copies are being moved already."""
 TOO_FEW_SERVERS: Final = frozenset({10005, 10074})
 """No suitable peers, among them none with the tags; more than one replica without a cluster."""
 NO_JETSTREAM: Final = frozenset({10039, 10076})
@@ -42,8 +41,10 @@ async def ask_api(
     """
     try:
         return await js.api(verb, body)
+    except NotNowError as error:
+        raise NotReadyError(error.detail) from error
     except ApiRefusedError as refused:
-        if refused.err_code in NOT_NOW:
+        if refused.err_code == BEING_MOVED:
             msg = f"JetStream cannot at the moment ({refused.detail})"
             raise NotReadyError(msg) from refused
         if refused.err_code in NO_JETSTREAM:

@@ -22,11 +22,12 @@ import structlog
 from nats.aio.client import Client
 
 from holdfast.errors import ForbiddenError, TooLargeError, UnavailableError
+from holdfast.transport.deadline import outliving_task
 from holdfast.transport.liveness import SIGN_OF_LIFE_SECONDS, SILENCE_SECONDS, Liveness
 from holdfast.transport.message import Message, format_headers
 from holdfast.transport.options import NatsOptions, connect_arguments
 from holdfast.transport.parser import Parser
-from holdfast.transport.servers import ServerChoice, any_greets
+from holdfast.transport.servers import ServerChoice, other_greets
 from holdfast.transport.wire import Disconnected, Wire
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Connection(Client):
         self.on_denied: list[Callable[[Denied], None]] = []
         self.denied_subscriptions: dict[str, None] = {}
         self.on_left: list[Callable[[str, str], None]] = []
+        self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
         self.is_waited_for: list[Callable[[], bool]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -234,7 +236,9 @@ class Connection(Client):
 
     def _leave(self, reason: str) -> None:
         if self.is_connected and (self._leaving is None or self._leaving.done()):
-            self._leaving = asyncio.create_task(self._leave_for_another(reason))
+            # Not a part of the request that noticed: whatever comes over the new connection would
+            # be done within that one's deadline.
+            self._leaving = outliving_task(self._leave_for_another(reason))
 
     async def _leave_for_another(self, reason: str) -> None:
         """Drop the server and go to another one, if there is one that answers.
@@ -245,7 +249,8 @@ class Connection(Client):
         """
         left = self._current_server
         others = [server.uri for server in self._server_pool if server is not left]
-        if left is None or (others and not await any_greets(others, tls_first=self._tls_first)):
+        known = str(self._server_info.get("server_id", ""))
+        if left is None or (others and not await other_greets(others, known, tls=self._tls_first)):
             return
         if self._current_server is left and self.is_connected:
             self.counters.left += 1
@@ -258,6 +263,11 @@ class Connection(Client):
     @property
     def _tls_first(self) -> bool:
         return bool(self.options["tls_handshake_first"])
+
+    @property
+    def wire(self) -> object:
+        """What is another object after each reconnect."""
+        return self._transport
 
     @property
     def server_name(self) -> str:
@@ -322,6 +332,13 @@ class Connection(Client):
         if s.uri.scheme in {"ws", "wss"}:
             msg = "holdfast connects to NATS by TCP or TLS, not by WebSocket"
             raise nats.errors.Error(msg)
+        # nats-py leaves running, open and unread what an attempt before this one has begun.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        self.abandon()
+        while not self._control_lines.empty():
+            self._control_lines.get_nowait()
         self._loop = asyncio.get_running_loop()
         self._transport = Wire(self._parser, self._control_lines)
         await self._transport.connect(s.uri, 0, self.options["connect_timeout"])
@@ -444,6 +461,8 @@ class _Callbacks:
         if self._connection.is_closed:
             return
         self._connection.counters.disconnects += 1
+        for tell in self._connection.on_disconnected:
+            tell()
         if self._on_disconnected is not None:
             self._on_disconnected(self._connection.server_name)
 

@@ -62,6 +62,8 @@ class Inbox:
         self._is_denied = False
         connection.route(f"{self.prefix}.*", self._receive)
         connection.on_denied.append(self._on_denied)
+        self._interrupted: list[tuple[str, tuple[Route, str]]] = []
+        connection.on_disconnected.append(self._on_disconnected)
         connection.on_reconnected.append(self._on_reconnected)
         connection.is_waited_for.append(lambda: bool(self._receivers))
 
@@ -124,11 +126,14 @@ class Inbox:
             if self._is_denied or (denied.publish and asked.lower() == denied.subject):
                 receive(Message(f"{self.prefix}.{token}", "", b"", _DENIED_HEADERS))
 
+    def _on_disconnected(self) -> None:
+        self._interrupted = list(self._receivers.items())
+
     def _on_reconnected(self) -> None:
         """What was asked before may have been answered while nobody listened."""
-        before = list(self._receivers.items())
-        if before:
-            asyncio.get_running_loop().call_later(LATE_SECONDS, self._interrupt, before)
+        if self._interrupted:
+            asyncio.get_running_loop().call_later(LATE_SECONDS, self._interrupt, self._interrupted)
+            self._interrupted = []
 
     def _interrupt(self, before: list[tuple[str, tuple[Route, str]]]) -> None:
         for token, receiver in before:

@@ -39,6 +39,7 @@ from holdfast.transport.jetstream_messages import (
     NO_MESSAGE,
     NOT_NOW,
     PENDING,
+    SEQUENCE,
     STREAM_NOT_FOUND,
     UNKNOWN_OUTCOME,
     Ack,
@@ -47,6 +48,7 @@ from holdfast.transport.jetstream_messages import (
     DeniedError,
     ErrorAnswer,
     GetAnswer,
+    NotNowError,
     PeersAnswer,
     RefusedError,
     StoredMessage,
@@ -98,7 +100,7 @@ class JetStream:
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
         self._patience_seconds = patience_seconds
-        self._believed: dict[str, tuple[float, int]] = {}
+        self._believed: dict[str, tuple[float, object]] = {}
 
     async def publish(
         self,
@@ -140,13 +142,12 @@ class JetStream:
 
     async def _write(self, send: Callable[[], Awaitable[Ack]], tries: _Tries) -> Ack:
         maybe_applied = False
-        turns = 0
         async for _ in tries:
             try:
                 await self.connection.wait_connected(tries.attempt_seconds())
                 ack = await send()
-            except DeniedError:
-                raise
+            except DeniedError as error:
+                raise _known(error, maybe_applied=maybe_applied) from error
             except UnavailableError:
                 continue
             except TimeoutError:
@@ -154,20 +155,15 @@ class JetStream:
                 continue
             if ack.error is None:
                 return ack
-            if ack.error.err_code in BATCH_NOT_STARTED and turns < _BATCH_TURNS:
-                turns += 1
-                tries.again()
-            elif ack.error.err_code in BATCH_NOT_STARTED:
-                break
+            if ack.error.err_code in BATCH_NOT_STARTED:
+                if not tries.again():
+                    break
             elif ack.error.err_code == UNKNOWN_OUTCOME:
                 maybe_applied = True
             else:
                 raise RefusedError(ack.error, certain=not maybe_applied)
-        if maybe_applied:
-            msg = "the store did not say whether it has the data"
-            raise OutcomeUnknownError(msg)
-        msg = "the store cannot be reached, or has too much to do"
-        raise UnavailableError(msg)
+        failure = UnavailableError("the store cannot be reached, or has too much to do")
+        raise _known(failure, maybe_applied=maybe_applied)
 
     async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> bytes | memoryview:
         """The answer to the commit, or to the first message if that was refused.
@@ -203,7 +199,7 @@ class JetStream:
             mailbox.close()
         if _is_not_now(answer.data):
             self.connection.liveness.nobody(asked_at)
-            raise UnavailableError(_NOBODY)
+            raise NotNowError(_NOBODY)
         self.connection.liveness.answered()
         return answer.data
 
@@ -241,8 +237,9 @@ class JetStream:
         another after four. It is believed where a majority has answered its heartbeats within two
         seconds; that holds for a second more. Raises UnavailableError.
         """
-        reconnects = self.connection.counters.reconnects
-        if self._believed.get(stream, (-math.inf, 0)) > (time.monotonic(), reconnects):
+        through = self.connection.wire
+        until, of = self._believed.get(stream, (-math.inf, None))
+        if of is through and time.monotonic() < until:
             return
         asked_at = time.monotonic()
         message = await self._ask(f"STREAM.INFO.{stream}", b"")
@@ -252,7 +249,7 @@ class JetStream:
         if not answer.has_majority(HEARD_SECONDS):
             msg = "the store's leader has lost the others"
             raise UnavailableError(msg)
-        self._believed[stream] = asked_at + BELIEVED_SECONDS, reconnects
+        self._believed[stream] = asked_at + BELIEVED_SECONDS, through
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
@@ -394,9 +391,10 @@ class JetStream:
             raise
         except ForbiddenError as error:
             raise _denied(error) from error
-        if _is_not_now(message.data):
+        # What is stored comes with headers, and may look like anything; answers have none.
+        if SEQUENCE not in message.headers and _is_not_now(message.data):
             self.connection.liveness.nobody(asked_at)
-            raise UnavailableError(_NOBODY)
+            raise NotNowError(_NOBODY)
         self.connection.liveness.answered()
         return message
 
@@ -413,9 +411,10 @@ class _Tries:
         self._made = 0
         self._uncounted = 0
 
-    def again(self) -> None:
-        """The attempt that was made does not count."""
+    def again(self) -> bool:
+        """Whether another turn may be waited for; then the attempt that was made does not count."""
         self._uncounted += 1
+        return self._uncounted <= _BATCH_TURNS
 
     def attempt_seconds(self) -> float:
         """How long one attempt may take."""
@@ -451,6 +450,13 @@ def _is_not_now(answer: bytes | memoryview) -> bool:
         return False
     error = msgspec.json.decode(answer, type=ErrorAnswer).error
     return error is not None and error.err_code in NOT_NOW
+
+
+def _known(failure: UnavailableError, *, maybe_applied: bool) -> HoldfastError:
+    """What is known of a write whose last attempt ended with ``failure``."""
+    if maybe_applied:
+        return OutcomeUnknownError("the store did not say whether it has the data")
+    return failure
 
 
 def _denied(error: ForbiddenError) -> UnavailableError:

@@ -102,6 +102,10 @@ class ApiRefusedError(UnavailableError):
         self.err_code = err_code
 
 
+class NotNowError(UnavailableError):
+    """JetStream has no leader for it at the moment, or too few servers."""
+
+
 class DeniedError(ApiRefusedError):
     """The server denies the request to this user: asking again will not help."""
 
@@ -165,7 +169,8 @@ class PeersAnswer(msgspec.Struct, frozen=True):
     def has_majority(self, seconds: float) -> bool:
         """Whether most, the leader included, were heard of within the last ``seconds``."""
         peers = (self.cluster.replicas if self.cluster is not None else None) or []
-        heard = sum(peer.active <= seconds * 1e9 for peer in peers)
+        # 0 is one that the leader has never heard of.
+        heard = sum(0 < peer.active <= seconds * 1e9 for peer in peers)
         return heard + 1 > (len(peers) + 1) / 2
 
 

@@ -24,6 +24,9 @@ UNANSWERED_SECONDS: Final = 6.0
 """Leave a server that passes on no answers for so long. Electing a leader takes 4 to 9, so that a
 server may be left for nothing, which costs little."""
 
+LEAST_SECONDS: Final = 1.0
+"""Callers choose their deadlines: what was waited for less says nothing of the server."""
+
 UNANSWERED_IN_A_ROW: Final = 3
 """Or after so many requests, one after the other, that nobody answered."""
 
@@ -65,8 +68,11 @@ class Liveness:
     def unanswered(self, asked_at: float) -> None:
         """What was asked at ``asked_at`` got no answer in time.
 
-        Requests that were under way together count as one.
+        Requests that were under way together count as one, and those that gave nobody the time to
+        answer do not count.
         """
+        if self._monotonic() - asked_at < LEAST_SECONDS:
+            return
         if asked_at >= max(self._counted_at, self._since):
             self._in_a_row += 1
             self._counted_at = self._monotonic()

@@ -13,6 +13,8 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from urllib.parse import ParseResult
@@ -37,6 +39,7 @@ class ServerChoice:
         self._monotonic = monotonic
         self._tried_at: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        self._connected_at: dict[str, float] = {}
         self._left_at: dict[str, float] = {}
 
     def leave(self, address: str) -> None:
@@ -44,13 +47,17 @@ class ServerChoice:
         self._left_at[address] = self._monotonic()
 
     def connected(self, address: str) -> None:
-        """The server at ``address`` has taken the connection."""
-        self._failures.pop(address, None)
+        """The server at ``address`` has taken the connection. If that lasts, it is as new."""
+        self._connected_at[address] = self._tried_at[address] = self._monotonic()
 
     def next(self, servers: Sequence[Server], info: Mapping[str, Any]) -> tuple[Server, float]:
         """The server to try and the seconds to wait before that (nats-py's handler)."""
         del info
         now = self._monotonic()
+        for address, since in self._connected_at.items():
+            if now - since > LONGEST_WAIT_SECONDS:
+                self._failures.pop(address, None)
+        self._connected_at.clear()
         chosen = min(servers, key=lambda server: self._rank(server.uri.netloc, now))
         address = chosen.uri.netloc
         wait_seconds = max(0.0, self._tried_at.get(address, -math.inf) + self._pause(address) - now)
@@ -72,9 +79,13 @@ class ServerChoice:
         return pause_seconds * (0.5 + random.random() / 2)  # noqa: S311  (jitter)
 
 
-async def any_greets(servers: Sequence[ParseResult], *, tls_first: bool) -> bool:
-    """Whether one of ``servers`` takes a connection and, unless ``tls_first``, says who it is."""
-    asking = [asyncio.create_task(_greets(server, tls_first=tls_first)) for server in servers]
+async def other_greets(servers: Sequence[ParseResult], known: str, *, tls: bool) -> bool:
+    """Whether one of ``servers`` takes a connection and says that it is another than ``known``.
+
+    With ``tls`` they say nothing before that, and taking a connection is enough. ``known`` is the
+    id of a server, which may be among them under another address.
+    """
+    asking = [asyncio.create_task(_greets(server, known, tls=tls)) for server in servers]
     try:
         for answer in asyncio.as_completed(asking):
             if await answer:
@@ -86,15 +97,25 @@ async def any_greets(servers: Sequence[ParseResult], *, tls_first: bool) -> bool
         await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def _greets(server: ParseResult, *, tls_first: bool) -> bool:
+async def _greets(server: ParseResult, known: str, *, tls: bool) -> bool:
     try:
         async with asyncio.timeout(GREETING_SECONDS):
             reader, writer = await asyncio.open_connection(server.hostname, server.port or 4222)
             try:
-                return tls_first or (await reader.readline()).startswith(b"INFO")
+                return tls or await _server_id(reader) not in {"", known}
             finally:
                 writer.transport.abort()
                 with suppress(OSError):
                     await writer.wait_closed()
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, TimeoutError, ValueError, msgspec.MsgspecError):
         return False
+
+
+class _Greeting(msgspec.Struct):
+    server_id: str = ""
+
+
+async def _server_id(reader: asyncio.StreamReader) -> str:
+    """What the server's first line, ``INFO {…}``, says. Raises ValueError, MsgspecError."""
+    word, _, greeting = (await reader.readline()).partition(b" ")
+    return msgspec.json.decode(greeting, type=_Greeting).server_id if word == b"INFO" else ""
