@@ -14,17 +14,13 @@ from tests.cluster.history import WRITES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tests.cluster.history import History, Kind, Operation
+    from tests.cluster.history import History, Operation
     from tests.cluster.servers import View
 
 type Sight = Literal["right", "missing", "wrong"]
 
 UNDER_FAULTS: Final = frozenset({"unavailable", "outcome_unknown", "rate_limited"})
 """What a fault may make of any operation."""
-
-_ALSO: Final[Mapping[Kind, frozenset[str]]] = {
-    "create": frozenset({"not_found"}),  # the app's only worker is down, and the others say no
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,10 +73,10 @@ def _of_answer(operation: Operation, same_key: list[Operation]) -> Iterator[str]
         yield f"a {operation.kind} was answered with what was not stored"
     if operation.outcome not in {"failed", "unknown"}:
         return
-    if operation.code == "not_found" and operation.kind not in _ALSO:
+    if operation.code == "not_found":
         if _surely_there(operation, same_key):
             yield f"a {operation.kind} did not find what was acknowledged and not deleted"
-    elif operation.code not in UNDER_FAULTS | _ALSO.get(operation.kind, frozenset()):
+    elif operation.code not in UNDER_FAULTS:
         yield f"a {operation.kind} failed with {operation.code}, which no fault explains"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.transport.liveness import (
+    APART_SECONDS,
     FIRST_STAY_SECONDS,
     LEAST_SECONDS,
     LONGEST_STAY_SECONDS,
@@ -20,7 +21,13 @@ class Server:
     def __init__(self) -> None:
         self.now = 1000.0
         self.left: list[float] = []
-        self.liveness = Liveness(lambda: self.now, lambda _reason: self.left.append(self.now))
+        self.has_better = True
+        self.liveness = Liveness(lambda: self.now, self._leave)
+
+    def _leave(self, _reason: str) -> None:
+        if self.has_better:
+            self.left.append(self.now)
+            self.liveness.left()
 
     def time_out(self, seconds: float) -> None:
         """A request is sent and not answered for ``seconds``."""
@@ -113,3 +120,24 @@ def test_after_an_answer_it_is_left_as_soon_as_at_first(server: Server) -> None:
         server.time_out(1)
 
     assert server.left[-1] - back_at <= UNANSWERED_SECONDS
+
+
+def test_where_there_is_no_better_one_it_is_left_as_soon_as_there_is(server: Server) -> None:
+    server.has_better = False
+    while server.now < 1000 + 10 * LONGEST_STAY_SECONDS:
+        server.time_out(1)
+    back_at = server.now
+    server.has_better = True
+
+    while not server.left:
+        server.time_out(1)
+
+    assert server.left[0] - back_at <= FIRST_STAY_SECONDS + 1
+
+
+def test_two_requests_that_failed_far_apart_are_no_reason(server: Server) -> None:
+    for _ in range(10):
+        server.time_out(LEAST_SECONDS)
+        server.now += 2 * APART_SECONDS
+
+    assert server.left == []

@@ -153,14 +153,12 @@ class Requester:
         except TimeoutError:
             self.connection.liveness.unanswered(asked_at)
             raise
-        except UnavailableError:
+        except (UnavailableError, OutcomeUnknownError):
             # No worker; or one that cannot reach the store, perhaps because it is cut off with us.
             self.connection.liveness.nobody(asked_at)
             raise
-        except HoldfastError:
+        if operation.mutates:
             self.connection.liveness.answered()
-            raise
-        self.connection.liveness.answered()
         return message
 
 

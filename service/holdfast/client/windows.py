@@ -174,7 +174,6 @@ class WindowReader(Generic[HeadT]):
                 if names.BLOB_SIZE in message.headers or names.SERVICE_ERROR in message.headers:
                     head = self._read_head(message)
                     tell(head)
-                    liveness.answered()
                     if head.parts is None:
                         return Window(head, [memoryview(message.data)])
                 elif names.BLOB_PART in message.headers:

@@ -14,6 +14,8 @@ from holdfast.domain.names import check_app
 from holdfast.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from holdfast.repository.apps import Apps
 
 
@@ -45,17 +47,28 @@ class Peers(Protocol):
 class Placement:
     """Decides, asking the pool where this worker's apps do not tell."""
 
-    def __init__(self, apps: Apps, peers: Peers, *, node: str) -> None:
-        """``apps`` and ``node`` are this worker's."""
+    def __init__(
+        self,
+        apps: Apps,
+        peers: Peers,
+        *,
+        node: str,
+        last_node: Callable[[str], Awaitable[str]],
+    ) -> None:
+        """``apps`` and ``node`` are this worker's.
+
+        ``last_node`` is where the newest snapshot of an app was made; empty if there is none.
+        """
         self._apps = apps
         self._peers = peers
         self._node = node
+        self._last_node = last_node
 
     async def node_of_app(self, app: str, node: str | None) -> str | None:
         """The node to which a request for ``app`` goes on; None: it is for this worker.
 
         Raises InvalidError, NotFoundError (all that answer said no), UnavailableError (nobody
-        answers, of ``node`` if given, or one cannot tell).
+        answers, of ``node`` if given, or not the one where it was, or one cannot tell).
         """
         check_app(app)
         mine = await self._look(app) if node in {None, self._node} else Answers()
@@ -67,9 +80,18 @@ class Placement:
         _check_sure(app, mine.unsure | found.unsure)
         if not mine.no | found.no:
             raise UnavailableError(_NOBODY if node is None else _nobody_on(node))
+        if node is None:
+            await self._check_heard(app, mine.no | found.no)
         where = "that answers has" if node is None else f"of {node} has"
         msg = f"no worker {where} an app {app!r}"
         raise NotFoundError(msg)
+
+    async def _check_heard(self, app: str, no: frozenset[str]) -> None:
+        """Raises UnavailableError if the node where the app was has not said that it is gone."""
+        last = await self._last_node(app)
+        if last and last not in no:
+            msg = f"the app {app!r} was last seen on {last}, which does not answer: try again"
+            raise UnavailableError(msg)
 
     async def node_for_restore(self, app: str, node: str | None, made_on: str) -> str | None:
         """The node where to restore ``app``: that asked for, or where it is, or where it was.

@@ -75,6 +75,11 @@ class SnapshotListing:
         last_id, last_app = keys[read - 1]
         return SnapshotsPage(snapshots, cursor_after(SnapshotKey(last_app, last_id)))
 
+    async def last_node(self, app: str) -> str:
+        """Where the newest snapshot of ``app`` was made; empty if by a client, or there is none."""
+        page = await self.page(Wanted(apps=[app]), cursor=None, limit=1)
+        return page.snapshots[0].node if page.snapshots else ""
+
     async def of_app(self, app: str) -> list[SnapshotKey]:
         """The keys of an app's snapshots, newest first. Raises InvalidError."""
         found = await self._find(Wanted(apps=[app]))

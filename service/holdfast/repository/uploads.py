@@ -33,6 +33,7 @@ from holdfast.errors import (
 )
 from holdfast.repository.observations import Observations
 from holdfast.repository.op_ids import claim_op
+from holdfast.repository.read_threads import look_at
 from holdfast.repository.stagings import Stagings
 from holdfast.repository.upload_record import (
     LIVE,
@@ -239,6 +240,7 @@ class UploadService:
                 raise ConflictError(_RESUME if owned.broken else _ENDED)
             if owned.parts.accept(part, data):
                 owned.writes[part] = outliving_task(owned.staged.write(part, data))
+                owned.writes[part].add_done_callback(look_at)
             write = owned.writes.get(part)
         if write is not None:
             await self._wait_written(owned, part, write)
@@ -319,6 +321,7 @@ class UploadService:
                     raise ConflictError(_RESUME)
                 await self._check_final(owned, parts, digest)
                 owned.commit = outliving_task(self._commit(owned))
+                owned.commit.add_done_callback(look_at)
             elif parts != owned.parts.count:
                 raise ConflictError(_ENDED)
             commit = owned.commit
@@ -435,6 +438,7 @@ class UploadService:
                 return await asyncio.shield(owned.commit)
             takeover = outliving_task(self._go_on_or_take_over(upload))
             self._takeovers[upload] = takeover
+            takeover.add_done_callback(look_at)
             takeover.add_done_callback(lambda _: self._takeovers.pop(upload, None))
         return await asyncio.shield(takeover)
 
@@ -532,6 +536,7 @@ class UploadService:
             async for data in self._store.staged_parts(nuid):
                 if number == owned.parts.count and owned.parts.accept(number, data):
                     write = asyncio.create_task(owned.staged.write(number, data))
+                    write.add_done_callback(look_at)
                     owned.writes[number] = write  # whoever lets go waits for these too
                     pending.add(write)
                 number += 1

@@ -160,7 +160,7 @@ class SnapshotService:
                     snapshots, self.jobs, packs, apps, owner=owner, clock=sources.clock
                 ),
                 restores=self.restores,
-                placement=Placement(apps, peers, node=settings.node),
+                placement=Placement(apps, peers, node=settings.node, last_node=listing.last_node),
             ),
             lease_seconds=settings.lease_seconds,
         )

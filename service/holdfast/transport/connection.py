@@ -254,6 +254,7 @@ class Connection(Client):
             return
         if self._current_server is left and self.is_connected:
             self.counters.left += 1
+            self.liveness.left()
             for tell in self.on_left:
                 tell(self.server_name, reason)
             self.choice.leave(left.uri.netloc)

@@ -154,6 +154,7 @@ class JetStream:
                 maybe_applied = True
                 continue
             if ack.error is None:
+                self.connection.liveness.answered()
                 return ack
             if ack.error.err_code in BATCH_NOT_STARTED:
                 if not tries.again():
@@ -200,7 +201,6 @@ class JetStream:
         if _is_not_now(answer.data):
             self.connection.liveness.nobody(asked_at)
             raise NotNowError(_NOBODY)
-        self.connection.liveness.answered()
         return answer.data
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
@@ -247,8 +247,10 @@ class JetStream:
         if answer.error is not None:
             raise read_failure(answer.error)
         if not answer.has_majority(HEARD_SECONDS):
+            self.connection.liveness.nobody(asked_at)
             msg = "the store's leader has lost the others"
             raise UnavailableError(msg)
+        self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
@@ -395,7 +397,6 @@ class JetStream:
         if SEQUENCE not in message.headers and _is_not_now(message.data):
             self.connection.liveness.nobody(asked_at)
             raise NotNowError(_NOBODY)
-        self.connection.liveness.answered()
         return message
 
 

@@ -27,6 +27,9 @@ server may be left for nothing, which costs little."""
 LEAST_SECONDS: Final = 1.0
 """Callers choose their deadlines: what was waited for less says nothing of the server."""
 
+APART_SECONDS: Final = 10.0
+"""Requests that stay unanswered further apart than this have nothing to do with each other."""
+
 UNANSWERED_IN_A_ROW: Final = 3
 """Or after so many requests, one after the other, that nobody answered."""
 
@@ -40,7 +43,7 @@ class Liveness:
     """What is known of the server that a connection has.
 
     ``monotonic`` gives seconds that only rise; ``leave`` is called with a reason, and has the
-    connection go elsewhere.
+    connection go elsewhere if there is a better place: then it says so by ``left``.
     """
 
     def __init__(self, monotonic: Callable[[], float], leave: Callable[[str], None]) -> None:
@@ -49,6 +52,7 @@ class Liveness:
         self._since = -math.inf
         self._in_a_row = 0
         self._unanswered_since = math.inf
+        self._unanswered_at = -math.inf
         self._counted_at = -math.inf
         self._stay_seconds = FIRST_STAY_SECONDS
         self._stay_until = -math.inf
@@ -60,7 +64,10 @@ class Liveness:
         self._unanswered_since = math.inf
 
     def answered(self) -> None:
-        """Somebody behind the server has answered."""
+        """Somebody behind the server has answered as only those can who are not cut off.
+
+        Reads prove nothing: a leader that lost the others goes on answering them.
+        """
         self._in_a_row = 0
         self._unanswered_since = math.inf
         self._stay_seconds = FIRST_STAY_SECONDS
@@ -85,21 +92,26 @@ class Liveness:
         """
         if asked_at < self._since:
             return  # asked of the server before
+        now = self._monotonic()
+        if now - self._unanswered_at > APART_SECONDS:
+            self._unanswered_since, self._in_a_row = math.inf, min(self._in_a_row, 1)
+        self._unanswered_at = now
         self._unanswered_since = min(self._unanswered_since, asked_at)
-        silent_seconds = self._monotonic() - self._unanswered_since
+        silent_seconds = now - self._unanswered_since
         if self._in_a_row >= UNANSWERED_IN_A_ROW or silent_seconds >= UNANSWERED_SECONDS:
             self.go("requests stay unanswered")
 
     def go(self, reason: str) -> None:
         """Leave the server, unless it was turned to only now.
 
-        When all servers are alike, as without a quorum, leaving again and again helps nobody.
+        It may turn out that there is no better one; that is looked for again a little later.
         """
         now = self._monotonic()
-        if now < self._stay_until:
-            return
-        self._stay_until = now + self._stay_seconds
+        if now >= self._stay_until:
+            self._stay_until = now + FIRST_STAY_SECONDS
+            self._leave(reason)
+
+    def left(self) -> None:
+        """It is being left. When all servers are alike, going round ever faster helps nobody."""
+        self._stay_until = self._monotonic() + self._stay_seconds
         self._stay_seconds = min(self._stay_seconds * 2, LONGEST_STAY_SECONDS)
-        self._in_a_row = 0
-        self._unanswered_since = math.inf
-        self._leave(reason)
