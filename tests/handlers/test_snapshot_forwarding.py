@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,6 +119,22 @@ async def test_an_app_that_nobody_can_say_no_to_is_unavailable(pool: Pool) -> No
         site.silent = True
 
     assert await pool.goes_to(pool.bare, "snapshot.create", app="shop") == "unavailable"
+    assert await pool.goes_to(pool.blog, "snapshot.create", app="shop") == "not_found"
+
+
+@pytest.mark.fault("N17")
+async def test_an_app_is_not_gone_because_its_worker_is_silent_and_others_say_no(
+    pool: Pool, tmp_path: Path
+) -> None:
+    await pool.shop.create("shop")
+    pool.shop.silent = True
+
+    reply = await pool.blog.ask("snapshot.create", {"app": "shop"})
+
+    assert reply.code == "unavailable"
+    assert b"shop-node" in reply.body
+    pool.shop.silent = False
+    shutil.rmtree(tmp_path / "one/shop")
     assert await pool.goes_to(pool.blog, "snapshot.create", app="shop") == "not_found"
 
 
