@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -27,10 +26,10 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
     OutcomeUnknownError,
-    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.stores.bucket_check import OBJECT_SETTINGS, check_bucket
+from holdfast.stores.conflicts import UNKNOWN, Conflicts
 from holdfast.stores.object_meta import (
     ObjectMeta,
     check_address,
@@ -44,14 +43,12 @@ from holdfast.stores.object_meta import (
 )
 from holdfast.stores.object_staging import StagedObject, part_of
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
-from holdfast.transport.deadline import seconds_left
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
     SUBJECT,
     TTL,
-    WRITE_IN_FLIGHT,
     RefusedError,
     StoredMessage,
 )
@@ -62,7 +59,6 @@ if TYPE_CHECKING:
         AsyncIterator,
         Buffer,
         Callable,
-        Iterator,
         Sequence,
     )
     from datetime import datetime
@@ -72,9 +68,6 @@ if TYPE_CHECKING:
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
-_UNKNOWN: Final = "the store did not say whether it has the data"
-_WAIT_SECONDS: Final = 0.02
-_LONGEST_WAIT_SECONDS: Final = 0.5
 _LAG_SECONDS: Final = 0.05
 _LAG_LOOKS: Final = 40
 
@@ -294,7 +287,7 @@ class ObjectBlobStore:
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See BlobStore."""
-        conflicts = _Conflicts()
+        conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
                 deleted = await self._delete(digest, op_id, conflicts)
@@ -302,9 +295,7 @@ class ObjectBlobStore:
                 return deleted
         raise conflicts.failure()
 
-    async def _delete(
-        self, digest: Digest, op_id: str | None, conflicts: _Conflicts
-    ) -> bool | None:
+    async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
         """Once; None when another write was met."""
         entry = await self._entry(digest)
         meta = entry.live
@@ -336,7 +327,7 @@ class ObjectBlobStore:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
         subject = meta_subject(self.bucket, digest)
         met: int | None = None
-        conflicts = _Conflicts()
+        conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             message = await self._js.last_message(self.stream, subject)
             meta = decode_meta(message.data) if message is not None and message.data else None
@@ -465,7 +456,7 @@ class ObjectBlobStore:
 
     async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
-        conflicts = _Conflicts()
+        conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
                 stored = await self._publish_record(info, attributes, conflicts)
@@ -474,7 +465,7 @@ class ObjectBlobStore:
         raise conflicts.failure()
 
     async def _publish_record(
-        self, info: BlobInfo, attributes: Attributes, conflicts: _Conflicts
+        self, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
     ) -> Stored | None:
         """Once; None when another write was met and there is no blob yet."""
         entry = await self._entry(info.digest)
@@ -509,7 +500,7 @@ class ObjectBlobStore:
         except UnavailableError as error:
             if certain:
                 raise
-            raise OutcomeUnknownError(_UNKNOWN) from error
+            raise OutcomeUnknownError(UNKNOWN) from error
 
     async def _yield_to(
         self, winner: ObjectMeta, info: BlobInfo, attributes: Attributes, *, lost: bool
@@ -523,54 +514,6 @@ class ObjectBlobStore:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
                 await self._remove_chunks(info.generation)
         return stored
-
-
-class _Conflicts:
-    """Refusals of a compare-and-set, until one gives up.
-
-    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been.
-    """
-
-    def __init__(self) -> None:
-        self.certain = True
-        self.tried = ""
-        self._met = 0
-        self._in_flight = False
-
-    def note(self, refused: RefusedError, *, tried: str = "") -> None:
-        """One more. Raises what was refused for another reason than a conflict."""
-        if not refused.certain:
-            self.certain, self.tried = False, tried
-        if not refused.conflict:
-            raise refused.translate() from refused
-        self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT
-
-    async def wait(self) -> None:
-        """Give the other writer time, if it is not done. Raises `failure` when there is none."""
-        wait_seconds = min(_WAIT_SECONDS * 2**self._met, _LONGEST_WAIT_SECONDS)
-        self._met += 1
-        if wait_seconds >= seconds_left(math.inf):
-            raise self.failure()
-        if self._in_flight or not self.certain:
-            await asyncio.sleep(wait_seconds)
-
-    @contextmanager
-    def telling(self) -> Iterator[None]:
-        """What may have been applied once stays unknown, whatever fails afterwards."""
-        try:
-            yield
-        except (UnavailableError, QuotaExceededError) as error:
-            if self.certain:
-                raise
-            raise OutcomeUnknownError(_UNKNOWN) from error
-
-    def failure(self) -> HoldfastError:
-        """What to report in the end."""
-        if not self.certain:
-            return OutcomeUnknownError(_UNKNOWN)
-        if self._in_flight:
-            return UnavailableError("another write is under way and does not end")
-        return ConflictError("other writers kept changing the blob")
 
 
 def _listed(message: StoredMessage, bucket: str, prefix: str) -> Any:

@@ -1,0 +1,78 @@
+"""A compare-and-set that is refused again and again: what is known in the end.
+
+A refusal says that this attempt was not applied. Of an earlier one that timed out it says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    UnavailableError,
+)
+from holdfast.transport.deadline import seconds_left
+from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast.transport.jetstream_messages import RefusedError
+
+UNKNOWN: Final = "the store did not say whether it has the data"
+_WAIT_SECONDS: Final = 0.02
+_LONGEST_WAIT_SECONDS: Final = 0.5
+
+
+class Conflicts:
+    """Refusals of a compare-and-set, until one gives up.
+
+    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been.
+    """
+
+    def __init__(self) -> None:
+        self.certain = True
+        self.tried = ""
+        self._met = 0
+        self._in_flight = False
+
+    def note(self, refused: RefusedError, *, tried: str = "") -> None:
+        """One more. Raises what was refused for another reason than a conflict."""
+        if not refused.certain:
+            self.certain, self.tried = False, tried
+        if not refused.conflict:
+            raise refused.translate() from refused
+        self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT
+
+    async def wait(self) -> None:
+        """Give the other writer time, if it is not done. Raises `failure` when there is none."""
+        wait_seconds = min(_WAIT_SECONDS * 2**self._met, _LONGEST_WAIT_SECONDS)
+        self._met += 1
+        if wait_seconds >= seconds_left(math.inf):
+            raise self.failure()
+        if self._in_flight or not self.certain:
+            await asyncio.sleep(wait_seconds)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What may have been applied once stays unknown, whatever fails afterwards."""
+        try:
+            yield
+        except (UnavailableError, QuotaExceededError) as error:
+            if self.certain:
+                raise
+            raise OutcomeUnknownError(UNKNOWN) from error
+
+    def failure(self) -> HoldfastError:
+        """What to report in the end."""
+        if not self.certain:
+            return OutcomeUnknownError(UNKNOWN)
+        if self._in_flight:
+            return UnavailableError("another write is under way and does not end")
+        return ConflictError("other writers kept changing the blob")
