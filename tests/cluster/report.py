@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,9 +12,24 @@ if TYPE_CHECKING:
     from tests.cluster.history import Fault, History
 
 
+_NAMED: Final = 20
+
+
 def report(history: History) -> str:
-    """The faults by kind, in seconds to the next acknowledged put, and the operations."""
-    return "\n".join((*_of_faults(history.faults), "", *_of_operations(history)))
+    """The faults by kind, in seconds to the next acknowledged put, and the operations.
+
+    Those that were not acknowledged are named, up to a few.
+    """
+    return "\n".join(
+        (*_of_faults(history.faults), "", *_of_operations(history), *_not_acknowledged(history))
+    )
+
+
+def _not_acknowledged(history: History) -> Iterator[str]:
+    failed = [str(operation) for operation in history.operations if operation.outcome != "ok"]
+    yield from failed[:_NAMED]
+    if len(failed) > _NAMED:
+        yield f"… and {len(failed) - _NAMED} more"
 
 
 def _of_faults(faults: list[Fault]) -> Iterator[str]:

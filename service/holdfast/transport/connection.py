@@ -163,7 +163,7 @@ class Connection(Client):
         if size > self._max_payload:
             msg = f"a message carries at most {self._max_payload} bytes, headers included"
             raise TooLargeError(msg)
-        if not self.is_connected:
+        if not self.is_connected or self._transport is None or self._transport.at_eof():
             # Not kept for later: whoever asked would be told of a failure and it would happen.
             self.counters.unsent += 1
             msg = "not connected to NATS at the moment"
@@ -299,7 +299,7 @@ class Connection(Client):
 
     async def _demand_sign_of_life(self, wire: Wire) -> None:
         asked_at = time.monotonic()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, nats.errors.Error):
             await self._send_ping()
         await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
         # Was it this process that was stopped? Then an answer waits to be read.

@@ -141,6 +141,8 @@ class Wire(asyncio.BufferedProtocol, Transport):
 
     def writelines(self, payload: list[bytes]) -> None:
         transport = self._plain()
+        if transport.is_closing():
+            return  # its reader has not yet been told; CPython before 3.13.2 fails here
         transport.writelines(payload)
         waiting = transport.get_write_buffer_size()
         if waiting > _HIGH_WATER_BYTES:
@@ -191,7 +193,7 @@ class Wire(asyncio.BufferedProtocol, Transport):
             self._closed.set_result(None)
 
     def at_eof(self) -> bool:
-        return self._eof
+        return self._eof or (self._transport is not None and self._transport.is_closing())
 
     def __bool__(self) -> bool:
         return self._transport is not None
