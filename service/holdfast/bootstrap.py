@@ -31,7 +31,7 @@ from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.uploads import UploadLimits, UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.forwarding import Peers
+from holdfast.runtime.forwarding import LOOK_SECONDS, Peers
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
 from holdfast.runtime.logs import ErrorLog
 from holdfast.runtime.metrics import serve_metrics
@@ -344,6 +344,7 @@ async def _serve(
         chores = (
             Chore("renew_uploads", RENEW_SECONDS, parts.uploads.renew),
             Chore("sweep_uploads", config.upload_lease_seconds / 4, parts.uploads.sweep),
+            Chore("look_for_peers", LOOK_SECONDS, parts.peers.look, first_seconds=0),
             *parts.snapshots.chores(),
             *stores.chores,
         )
@@ -440,6 +441,7 @@ def _assemble(
         node=config.node,
         prefix=config.prefix,
         reply=reply_pattern(config.inbox_prefixes),
+        monotonic=time.monotonic,
     )
     snapshots = SnapshotService(
         SnapshotStores(packs=packs, records=stores.snapshots, ops=stores.records),

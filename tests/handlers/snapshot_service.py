@@ -205,6 +205,7 @@ class Site:
         self.root = root
         self.apps = Apps(root)
         self.silent = False  # to other workers, as one that restarts is
+        self.missed = False  # when it is silent: they heard it lately
         self.published: list[tuple[str, dict[str, Any]]] = []
         nuids = itertools.count(1)
         self.service = SnapshotService(
@@ -309,6 +310,7 @@ class Colleagues:
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
         """See `placement.Peers`."""
         no, unsure = set(), set()
+        missed = {site.node for site in self._shared.sites if site.silent and site.missed}
         for site in self._shared.sites:
             if site.silent or site.apps.root is None or node not in {None, site.node}:
                 continue
@@ -318,4 +320,4 @@ class Colleagues:
                 no.add(site.node)
             except UnavailableError:
                 unsure.add(site.node)
-        return Answers(no=frozenset(no), unsure=frozenset(unsure))
+        return Answers(no=frozenset(no), unsure=frozenset(unsure), missed=frozenset(missed))

@@ -138,6 +138,16 @@ async def test_an_app_is_not_gone_because_its_worker_is_silent_and_others_say_no
     assert await pool.goes_to(pool.blog, "snapshot.create", app="shop") == "not_found"
 
 
+@pytest.mark.fault("N17")
+async def test_an_app_without_snapshots_may_be_where_somebody_is_missed(pool: Pool) -> None:
+    pool.shop.silent = True
+    assert await pool.goes_to(pool.blog, "snapshot.create", app="shop") == "not_found"
+
+    pool.shop.missed = True
+
+    assert await pool.goes_to(pool.blog, "snapshot.create", app="shop") == "unavailable"
+
+
 async def test_a_restore_does_not_go_elsewhere_because_a_node_is_silent(pool: Pool) -> None:
     key = (await pool.shop.create("shop"))["key"]
     pool.shop.silent = True

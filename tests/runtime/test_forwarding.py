@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from nats.aio.client import Client
 
 from holdfast.handlers.placement import Answers
 from holdfast.repository.apps import Apps
+from holdfast.runtime import forwarding
 from holdfast.runtime.forwarding import Peers
 from holdfast.runtime.worker import reply_pattern
 from holdfast.transport.connection import connect
@@ -36,6 +38,7 @@ async def peers(url: str, prefix: str, node: str, apps: Apps | Path | None) -> A
         node=node,
         prefix=prefix,
         reply=reply_pattern(("_INBOX.",)),
+        monotonic=time.monotonic,
     )
     found.start()
     await connection.flush()
@@ -66,7 +69,29 @@ async def test_the_node_that_has_an_app_is_found_and_no_other(
         assert await bare.ask(app="other") == Answers(no=frozenset({"one", "two"}))
         assert await bare.ask(node="bare") == Answers()
         two.stop()
-        assert await bare.ask(app="blog") == Answers(no=frozenset({"one"}))
+        missing = Answers(no=frozenset({"one"}), missed=frozenset({"two"}))
+        assert await bare.ask(app="blog") == missing
+
+
+async def test_who_was_there_lately_is_missed_and_after_a_while_no_more(
+    nats_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = f"w{secrets.token_hex(4)}"
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+
+    async with (
+        peers(nats_url, prefix, "one", tmp_path / "one") as one,
+        peers(nats_url, prefix, "two", tmp_path / "two") as two,
+    ):
+        await one.look()
+        two.stop()
+        first = await one.ask(app="new")
+        monkeypatch.setattr(forwarding, "MISSED_SECONDS", 0.1)
+        later = await one.ask(app="new")
+
+    assert (first.no, first.missed) == (frozenset({"one"}), frozenset({"two"}))
+    assert (later.no, later.missed) == (frozenset({"one"}), frozenset())
 
 
 class Hung(Apps):

@@ -24,12 +24,13 @@ class Answers:
     """What workers with a directory of apps said, each naming its node.
 
     ``yes`` is the first that did; the others are complete only without it. ``unsure`` are those
-    whose directory of apps does not tell.
+    whose directory of apps does not tell, ``missed`` those that answered lately and did not now.
     """
 
     yes: str | None = None
     no: frozenset[str] = frozenset()
     unsure: frozenset[str] = frozenset()
+    missed: frozenset[str] = frozenset()
 
     @property
     def any(self) -> bool:
@@ -81,16 +82,19 @@ class Placement:
         if not mine.no | found.no:
             raise UnavailableError(_NOBODY if node is None else _nobody_on(node))
         if node is None:
-            await self._check_heard(app, mine.no | found.no)
+            await self._check_heard(app, mine.no | found.no, found.missed)
         where = "that answers has" if node is None else f"of {node} has"
         msg = f"no worker {where} an app {app!r}"
         raise NotFoundError(msg)
 
-    async def _check_heard(self, app: str, no: frozenset[str]) -> None:
-        """Raises UnavailableError if the node where the app was has not said that it is gone."""
+    async def _check_heard(self, app: str, no: frozenset[str], missed: frozenset[str]) -> None:
+        """Raises UnavailableError if a node that may have the app has not said that it has not."""
         last = await self._last_node(app)
         if last and last not in no:
             msg = f"the app {app!r} was last seen on {last}, which does not answer: try again"
+            raise UnavailableError(msg)
+        if missed - no:
+            msg = f"{min(missed - no)} may have an app {app!r} and does not answer: try again"
             raise UnavailableError(msg)
 
     async def node_for_restore(self, app: str, node: str | None, made_on: str) -> str | None:

@@ -22,6 +22,7 @@ from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable
 
     from holdfast.repository.apps import Apps
     from holdfast.transport.connection import Connection
@@ -32,6 +33,13 @@ WHERE_SUBJECT: Final = "snapshot.where"
 WHERE_SECONDS: Final = 1.0
 """How long answers are waited for: a worker whose directory takes longer says so before."""
 
+MISSED_SECONDS: Final = 300.0
+"""A node that answered within this time, and does not now, is missed: it may be restarting."""
+
+LOOK_SECONDS: Final = 60.0
+"""How often to look who is there."""
+
+MAX_NODES: Final = 10_000
 MAX_ANSWERING: Final = 64
 log = structlog.get_logger(__name__)
 
@@ -62,14 +70,20 @@ class Peers:
         node: str,
         prefix: str,
         reply: re.Pattern[str],
+        monotonic: Callable[[], float],
     ) -> None:
-        """``apps`` are this worker's, ``reply`` are the subjects that it answers."""
+        """``apps`` are this worker's, ``reply`` are the subjects that it answers.
+
+        ``monotonic`` gives seconds that only rise.
+        """
         self._connection = connection
         self._inbox = inbox
         self._apps = apps
         self._node = node
         self._reply = reply
         self._subject = f"{prefix}.{WHERE_SUBJECT}" if prefix else WHERE_SUBJECT
+        self._monotonic = monotonic
+        self._seen_at: dict[str, float] = {}
         self._sid: int | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -84,21 +98,39 @@ class Peers:
             self._connection.unroute(self._sid)
             self._sid = None
 
+    async def look(self) -> None:
+        """Take note of who is there. To be called every ``LOOK_SECONDS``."""
+        await self._ask(Where(), _Said(wants_all=True))
+
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
         """See `placement.Peers`. Returns at the first yes, else when time is up."""
-        said = _Said()
+        return await self._ask(Where(app=app, node=node), _Said())
+
+    async def _ask(self, where: Where, said: _Said) -> Answers:
         mailbox = self._inbox.open(said.receive, self._subject)
         try:
-            question = msgspec.json.encode(Where(app=app, node=node))
+            question = msgspec.json.encode(where)
             self._connection.send(self._subject, question, reply=mailbox.subject)
             with suppress(TimeoutError):
                 async with asyncio.timeout(WHERE_SECONDS):
                     await said.settled.wait()
             if said.from_server is not None:
                 self._check_asked(said.from_server)
-            return said.answers()
+            missed = self._missed(said.heard)
+            return said.answers(missed if where.node is None else frozenset())
         finally:
             mailbox.close()
+
+    def _missed(self, heard: set[str]) -> frozenset[str]:
+        """Who is not among those that were ``heard``, which are noted, and was lately."""
+        now = self._monotonic()
+        self._seen_at |= dict.fromkeys(heard, now)
+        self._seen_at = {
+            node: at
+            for node, at in list(self._seen_at.items())[-MAX_NODES:]
+            if now - at < MISSED_SECONDS
+        }
+        return frozenset(self._seen_at.keys() - heard)
 
     def _check_asked(self, message: Message) -> None:
         """Raises UnavailableError unless it says that nobody listens, which is an answer."""
@@ -144,8 +176,11 @@ class Peers:
 class _Said:
     """The answers to one question as they come in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wants_all: bool = False) -> None:
+        """``wants_all``: not only until somebody says yes."""
         self.settled = asyncio.Event()
+        self.heard: set[str] = set()
+        self._wants_all = wants_all
         self.from_server: Message | None = None
         self._yes: str | None = None
         self._no: set[str] = set()
@@ -162,12 +197,19 @@ class _Said:
         except msgspec.MsgspecError:
             log.warning("where_answer_not_understood")
             return
+        self.heard.add(here.node)
         if here.has:
             self._yes = self._yes or here.node
-            self.settled.set()
+            if not self._wants_all:
+                self.settled.set()
         else:
             (self._unsure if here.has is None else self._no).add(here.node)
 
-    def answers(self) -> Answers:
-        """What was said until now."""
-        return Answers(yes=self._yes, no=frozenset(self._no), unsure=frozenset(self._unsure))
+    def answers(self, missed: frozenset[str]) -> Answers:
+        """What was said until now, and by whom nothing, though something was to be expected."""
+        return Answers(
+            yes=self._yes,
+            no=frozenset(self._no),
+            unsure=frozenset(self._unsure),
+            missed=missed,
+        )
