@@ -88,9 +88,8 @@ class KeyValueRecordStore:
 
     async def get(self, key: str) -> Record:
         """See RecordStore."""
-        message = await self._last(key)
-        if message is None or _is_deleted(message):
-            await self._js.check_leader(self.stream)
+        message = await self._js.surely(self.stream, lambda: self._live(key))
+        if message is None:
             msg = "no such record"
             raise NotFoundError(msg)
         return self._record(message)
@@ -213,11 +212,11 @@ class KeyValueRecordStore:
                 doubtful.append(key)
             else:
                 records[key] = self._record(message)
+        if doubtful:
+            await self._js.check_leader(self.stream)
         for key, present in zip(doubtful, await self._last_of(doubtful), strict=True):
             if present is not None and not _is_deleted(present):
                 records[key] = self._record(present)
-        if len(records) < len(wanted):
-            await self._js.check_leader(self.stream)
         return [records[key] for key in wanted if key in records]
 
     async def list_keys(self, prefix: str) -> list[str]:
@@ -284,6 +283,11 @@ class KeyValueRecordStore:
 
     async def aclose(self) -> None:
         """See RecordStore. The connection is the caller's."""
+
+    async def _live(self, key: str) -> StoredMessage | None:
+        """The record as the leader has it; None if there is none, or it was removed."""
+        message = await self._last(key)
+        return None if message is None or _is_deleted(message) else message
 
     async def _last(self, key: str) -> StoredMessage | None:
         check_record_key(key)

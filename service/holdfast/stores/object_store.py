@@ -142,7 +142,9 @@ class ObjectBlobStore:
         subject = chunk_subject(self.bucket, info.generation)
         message = await self._js.direct_last(self.stream, subject)
         if message is None:
-            message = await self._js.last_message(self.stream, subject)
+            message = await self._js.surely(
+                self.stream, lambda: self._js.last_message(self.stream, subject)
+            )
         if message is None:
             raise await self._why_missing(info)
         return message.data
@@ -193,7 +195,9 @@ class ObjectBlobStore:
 
     async def _leader_chunk(self, info: BlobInfo, position: int) -> StoredMessage:
         subject = chunk_subject(self.bucket, info.generation)
-        message = await self._js.next_message(self.stream, subject, position)
+        message = await self._js.surely(
+            self.stream, lambda: self._js.next_message(self.stream, subject, position)
+        )
         if message is None:
             raise await self._why_missing(info)
         return message
@@ -201,7 +205,6 @@ class ObjectBlobStore:
     async def _why_missing(self, info: BlobInfo) -> HoldfastError:
         """Chunks are gone: because the blob is, or they were lost?"""
         entry = await self._entry(info.digest)
-        await self._js.check_leader(self.stream)
         if entry.live is None or entry.live.nuid != info.generation:
             return NotFoundError("no such blob")
         return _corrupt(info)
@@ -253,13 +256,19 @@ class ObjectBlobStore:
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
         meta = decode_meta(message.data) if message is not None and message.data else None
         if meta is None or meta.deleted:
-            meta = (await self._entry(digest)).live
+            meta = await self._js.surely(self.stream, lambda: self._live(digest))
         if meta is None or not meta.is_ours:
-            await self._js.check_leader(self.stream)
             msg = "no such blob"
             raise NotFoundError(msg)
         check_address(meta, digest)
         return to_info(meta)
+
+    async def _live(self, digest: Digest) -> ObjectMeta | None:
+        return (await self._entry(digest)).live
+
+    async def _live_entry(self, digest: Digest) -> _Entry | None:
+        entry = await self._entry(digest)
+        return None if entry.live is None else entry
 
     async def _entry(self, digest: Digest) -> _Entry:
         subject = meta_subject(self.bucket, digest)
@@ -297,10 +306,10 @@ class ObjectBlobStore:
 
     async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
         """Once; None when another write was met."""
-        entry = await self._entry(digest)
+        present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
+        entry = present or await self._entry(digest)
         meta = entry.live
         if meta is None or not meta.is_ours:
-            await self._js.check_leader(self.stream)
             gone = entry.meta
             if gone is None or not (gone.deleted and gone.is_ours):
                 return False
@@ -385,10 +394,10 @@ class ObjectBlobStore:
     async def _is_end(self, position: int) -> bool:
         """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
         records = f"$O.{self.bucket}.M.>"
-        is_end = await self._js.next_message(self.stream, records, position) is None
-        if is_end:
-            await self._js.check_leader(self.stream)
-        return is_end
+        following = await self._js.surely(
+            self.stream, lambda: self._js.next_message(self.stream, records, position)
+        )
+        return following is None
 
     async def _wait_for_replica(self, looks: int) -> None:
         """Before the ``looks``-th further look. Raises UnavailableError when it lags for long."""

@@ -230,8 +230,21 @@ class JetStream:
             stored_at=stored.time,
         )
 
+    async def surely[T](self, stream: str, read: Callable[[], Awaitable[T | None]]) -> T | None:
+        """What ``read``, which asks the leader, gives; None only if that can be believed.
+
+        It is read again once the leader was checked: one that was paused and has just woken up may
+        have said it, before it learnt that there is another. Raises UnavailableError.
+        """
+        found = await read()
+        if found is not None:
+            return found
+        self._believed.pop(stream, None)
+        await self.check_leader(stream)
+        return await read()
+
     async def check_leader(self, stream: str) -> None:
-        """Whether the leader that was just asked can be believed when it says that it has nothing.
+        """Whether the leader that was just asked can be believed in what it says.
 
         One that was cut off goes on answering reads for ten seconds, while the others may elect
         another after four. It is believed where a majority has answered its heartbeats within two
