@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.cluster.workers import NODES
 from tests.contracts.blob_store import some_bytes
 
 from holdfast.client import connect
@@ -53,7 +54,9 @@ async def test_without_a_quorum_writes_are_unavailable_in_time_and_go_on_when_it
         early = asyncio.gather(
             *(failing_put(client, f"at once {number}".encode()) for number in range(3))
         )
-        await cluster.wait_leaderless(pool.streams[0])
+        for stream in pool.streams:
+            await cluster.wait_leaderless(stream)
+        await pool.wait_serving(set(NODES))  # they have all come to the server that is left
         late = await asyncio.gather(
             *(failing_put(client, f"later {number}".encode()) for number in range(3)),
             failing_put(client, some_bytes(2_000_000, seed=1)),

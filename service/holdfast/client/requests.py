@@ -38,7 +38,7 @@ worker that is stopped or cut off never does; each further one is twice as long,
 
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
-_MARGIN: Final = 0.1
+_MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
 _nuid = NUID()
 
