@@ -256,15 +256,13 @@ class ObjectBlobStore:
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
         meta = decode_meta(message.data) if message is not None and message.data else None
         if meta is None or meta.deleted:
-            meta = await self._js.surely(self.stream, lambda: self._live(digest))
+            present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
+            meta = present.live if present is not None else None
         if meta is None or not meta.is_ours:
             msg = "no such blob"
             raise NotFoundError(msg)
         check_address(meta, digest)
         return to_info(meta)
-
-    async def _live(self, digest: Digest) -> ObjectMeta | None:
-        return (await self._entry(digest)).live
 
     async def _live_entry(self, digest: Digest) -> _Entry | None:
         entry = await self._entry(digest)
