@@ -28,7 +28,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.bucket_check import OBJECT_SETTINGS, check_bucket
+from holdfast.stores.bucket_check import check_bucket
 from holdfast.stores.conflicts import UNKNOWN, Conflicts
 from holdfast.stores.object_meta import (
     ObjectMeta,
@@ -450,7 +450,7 @@ class ObjectBlobStore:
 
     async def check(self) -> None:
         """See BlobStore."""
-        await check_bucket(self._js, self.bucket, self.stream, OBJECT_SETTINGS)
+        await check_bucket(self._js, self.bucket, self.stream)
 
     async def aclose(self) -> None:
         """See BlobStore. The connection is the caller's."""
