@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast.domain.chunk_index import build_index
@@ -89,19 +88,11 @@ class StagedObject:
         return stored
 
     async def _restore_order(self) -> None:
-        """Copy all chunks, in order, unless they lie so already.
-
-        One that was lost and sent again lies behind its successors. One that was sent again long
-        after it had arrived, when the server no longer knew its id, lies there twice.
-        """
-        if len(self._sequences) <= 1:
+        """A chunk that was lost and sent again lies behind its successors: copy all, in order."""
+        if all(a < b for a, b in zip(self._sequences, self._sequences[1:], strict=False)):
             return
-        subject = chunk_subject(self._store.bucket, self._nuid)
-        if all(a < b for a, b in pairwise(self._sequences)):
-            count = await self._js.count(self._store.stream, subject)
-            if count == len(self._sequences):
-                return
         copy = self._store.stage(self._store.fresh_id(), self._part_size)
+        subject = chunk_subject(self._store.bucket, self._nuid)
         for part, sequence in enumerate(self._sequences):
             message = await self._js.next_message(self._store.stream, subject, sequence)
             if message is None or part_of(message) != part:

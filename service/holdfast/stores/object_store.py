@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -48,7 +47,6 @@ from holdfast.transport.jetstream_messages import (
     MSG_ID,
     ROLLUP,
     SUBJECT,
-    TTL,
     RefusedError,
     StoredMessage,
 )
@@ -65,7 +63,6 @@ if TYPE_CHECKING:
 
     from holdfast.transport.jetstream import JetStream
 
-TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
 _LAG_SECONDS: Final = 0.05
@@ -273,7 +270,7 @@ class ObjectBlobStore:
         message = await self._js.last_message(self.stream, subject)
         if message is None:
             return _Entry(0, None)
-        if not message.data:  # a marker that a tombstone's time was up
+        if not message.data:  # a marker that the time of an older release's tombstone was up
             return _Entry(message.sequence, None)
         meta = decode_meta(message.data)
         check_address(meta, digest)
@@ -314,11 +311,11 @@ class ObjectBlobStore:
             await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
             return gone.nuid == conflicts.tried or (op_id is not None and gone.op_id == op_id)
         chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
+        # It has no TTL: it covers the record, which nats-server may bring back when it is killed.
         record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-            TTL: f"{int(TOMBSTONE_TTL.total_seconds())}s",
             MSG_ID: self._new_id(),
         }
         try:
