@@ -15,6 +15,7 @@ from holdfast.domain.store_state import (
     Silent,
     all_servers,
     cluster_size,
+    dated_servers,
     differences,
     durability_of,
     find_problems,
@@ -268,6 +269,15 @@ def test_servers_are_known_by_what_they_tell_their_greeting_or_the_copies_they_h
         ("nats-3", ""),
     ]
     assert [s.durability for s in told_itself] == ["lazy"]
+
+
+def test_of_a_server_that_is_not_the_newest_it_is_told_what_it_lacks() -> None:
+    versions = ("2.15.1", "2.16.0-RC.1", "", "2.15.0", "2.14.5")
+    servers = [ServerState(name=f"nats-{n}", version=each) for n, each in enumerate(versions)]
+
+    told = [sentence.partition(": before 2.15.1 ")[0] for sentence in dated_servers(servers)]
+
+    assert told == ["nats-3 is nats-server 2.15.0", "nats-4 is nats-server 2.14.5"]
 
 
 def test_a_store_that_is_as_asked_for_has_no_problems() -> None:

@@ -31,6 +31,7 @@ STATE = StoreState(
     ),
     layout=Layout(replicas=3),
     problems=("one", "two"),
+    advice=("three",),
 )
 
 
@@ -80,6 +81,7 @@ async def test_everything_that_was_seen_is_told() -> None:
             }
         ],
         "problems": ["one", "two"],
+        "advice": ["three"],
     }
 
 
@@ -89,6 +91,7 @@ async def test_a_store_without_buckets_has_none_and_no_problems() -> None:
         "servers": [],
         "buckets": [],
         "problems": [],
+        "advice": [],
     }
 
 

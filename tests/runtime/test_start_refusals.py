@@ -203,8 +203,7 @@ def test_a_server_that_is_too_old_is_refused_and_asked_for_nothing(old_server: O
     assert refused == Refusal(
         exit_codes.UNAVAILABLE,
         "unavailable",
-        "old is nats-server 2.10.22, which is too old: upgrade it to 2.12 or newer (atomic"
-        " batches)",
+        "old is nats-server 2.10.22, which is too old: upgrade it to 2.14 or newer",
     )
     assert b"$JS" not in old_server.received
 

@@ -39,15 +39,15 @@ def other(**changes: object) -> ServerState:
     return ServerState(**(fields | {"name": "nats-2"} | changes))
 
 
-@pytest.mark.parametrize("version", ["2.12.0", "2.12", "2.15.3-RC.1", "3.0.0", "v2.14.1"])
+@pytest.mark.parametrize("version", ["2.14.0", "2.14", "2.15.3-RC.1", "3.0.0", "v2.14.1"])
 def test_a_server_that_is_new_enough_is_taken(version: str) -> None:
     check_server_version(version)
 
 
 @pytest.mark.fault("N18")
-@pytest.mark.parametrize("version", ["2.11.9", "2.9.25", "1.4.1", "0", ""])
+@pytest.mark.parametrize("version", ["2.13.9", "2.9.25", "1.14.1", "0", ""])
 def test_an_older_server_is_refused_and_the_sentence_says_what_is_needed(version: str) -> None:
-    with pytest.raises(UnavailableError, match=r"upgrade it to 2\.12 or newer"):
+    with pytest.raises(UnavailableError, match=r"upgrade it to 2\.14 or newer"):
         check_server_version(version)
 
 

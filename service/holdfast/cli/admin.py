@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from holdfast.bootstrap import init_store, watch_store
 from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
-from holdfast.cli.store_output import print_buckets, print_problems, progress_of
+from holdfast.cli.store_output import print_buckets, print_verdict, progress_of
 from holdfast.domain.store_state import MAX_REPLICAS
 from holdfast.errors import InvalidError
 from holdfast.handlers.status import store_status
@@ -117,4 +117,4 @@ async def layout(*, json: bool = False, flags: StoreFlags | None = None) -> None
         return
     print_buckets(found.buckets)
     print_line("")
-    print_problems(found.problems)
+    print_verdict(found)

@@ -8,7 +8,7 @@ from holdfast.cli import exit_codes
 from holdfast.cli.connection import connect
 from holdfast.cli.output import print_json, print_line, say_error
 from holdfast.cli.settings import ClientFlags
-from holdfast.cli.store_output import print_buckets, print_problems, print_servers, print_table
+from holdfast.cli.store_output import print_buckets, print_servers, print_table, print_verdict
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _print(workers: Sequence[WorkerInfo], store: StoreStatus | None) -> None:
         print_buckets(store.buckets)
     print_line("")
     print_line(f"Durability: {store.durability}")
-    print_problems(store.problems)
+    print_verdict(store)
 
 
 def _print_workers(workers: Sequence[WorkerInfo]) -> None:

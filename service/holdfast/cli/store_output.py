@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from holdfast.domain.store_state import BucketState
-    from holdfast.protocol.status import BucketStatus, PeerStatus, ServerStatus
+    from holdfast.protocol.status import BucketStatus, PeerStatus, ServerStatus, StoreStatus
 
 _FILE_WIDTH = 512
 
@@ -82,14 +82,16 @@ def _peer(peer: PeerStatus) -> str:
     return f"{peer.name} {peer.lag:,} behind"
 
 
-def print_problems(problems: Sequence[str]) -> None:
-    """Whether the store is as it should be, and if not, why."""
-    if not problems:
+def print_verdict(store: StoreStatus) -> None:
+    """Whether the store is as it should be, and if not, why; then what would be better."""
+    if store.problems:
+        print_line("The store is not what the configuration asks for:")
+    else:
         print_line("The store is what the configuration asks for.")
-        return
-    print_line("The store is not what the configuration asks for:")
-    for problem in problems:
+    for problem in store.problems:
         print_line(f"- {problem}")
+    for advice in store.advice:
+        print_line(f"Advice: {advice}")
 
 
 def progress_of(state: BucketState) -> str:

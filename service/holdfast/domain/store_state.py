@@ -6,6 +6,7 @@ and off the servers themselves ``runtime.monitoring``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 Durability = Literal["synced", "lazy", "unknown"]
 Storage = Literal["file", "memory"]
 MAX_REPLICAS: Final = 5
+MIN_SERVER: Final = (2, 14, 0)
+"""The oldest nats-server that is run with."""
+GOOD_SERVER: Final = (2, 15, 1)
+"""The oldest of which nothing is missed: see ``dated_servers``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +109,39 @@ class Silent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreState:
-    """A store as a whole. ``problems``: why it is not what it is asked to be, as sentences."""
+    """A store as a whole. ``problems``: why it is not what it is asked to be, as sentences.
+
+    ``advice``: what would be better, of what is no problem.
+    """
 
     durability: Durability = "unknown"
     servers: tuple[ServerState, ...] = ()
     buckets: tuple[BucketState, ...] = ()
     layout: Layout = field(default_factory=Layout)
     problems: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+def server_version(text: str) -> tuple[int, ...]:
+    """``2.15.1-RC.2`` as (2, 15, 1): what is not said is 0."""
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    return tuple([*numbers, 0, 0, 0][:3])
+
+
+def version_text(version: tuple[int, ...]) -> str:
+    """(2, 14, 0) as 2.14, (2, 15, 1) as 2.15.1."""
+    return ".".join(map(str, version)).removesuffix(".0")
+
+
+def dated_servers(servers: Iterable[ServerState]) -> Iterator[str]:
+    """What servers lack that are run with, but are not the best. No reason not to serve."""
+    for server in servers:
+        if server.version and server_version(server.version) < GOOD_SERVER:
+            yield (
+                f"{server.name} is nats-server {server.version}: before {version_text(GOOD_SERVER)}"
+                " a reader may see half of an atomic batch, each replicated write is synced twice,"
+                " and what is written while replicas are added may be lost"
+            )
 
 
 def durability_of(told: Sequence[ServerState], silent: Sequence[Silent] = ()) -> Durability:

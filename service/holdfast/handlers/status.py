@@ -44,6 +44,7 @@ def store_status(state: StoreState) -> StoreStatus:
         servers=[_server(server) for server in state.servers],
         buckets=[_bucket(bucket, state.layout) for bucket in state.buckets],
         problems=list(state.problems),
+        advice=list(state.advice),
     )
 
 

