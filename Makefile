@@ -9,8 +9,9 @@ INSTALLED := $(VENV)/.installed
 FILES ?= .
 # Further arguments for pytest: make test ARGS='-k digest'
 ARGS ?=
-# Test processes side by side. A file's tests stay together, for they share a server.
-JOBS ?= 2
+# Test processes side by side: most tests wait for servers more than they compute. A file's tests
+# stay together, for they share a server.
+JOBS ?= 4
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
 # faults `make faults` makes, when and which.
 TREE ?= /usr/share
@@ -23,17 +24,18 @@ SEED ?= 1
 PYTHONS := python3.13 python3.12 python3 python3.14 /usr/bin/python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
 
+PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
-.PHONY: help setup run test test-nats e2e check fmt lint types schemas schemas-check bench \
+.PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
   bench-snapshot kill-snapshots faults lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
-	@echo 'make test           set up, and run every test'
-	@echo 'make check          what CI runs: lint, types, schema drift, tests with coverage'
+	@echo 'make test           set up, and run every test that takes seconds'
+	@echo 'make check          what CI runs: lint, types, schema drift, long tests, make test'
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots lock clean'
@@ -65,12 +67,26 @@ $(INSTALLED): requirements-build.lock requirements.lock pyproject.toml
 run: setup
 	@$(BIN)/holdfast up --demo $(FILES)
 
-# COVERAGE=1 adds the floor that pyproject.toml sets. `make check` ends with it.
-test: setup
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(if $(COVERAGE),--cov --cov-report=term) $(ARGS)
+# Everything but what only repeats at length (`make test-long`). With COVERAGE=1, as `make check`
+# runs it, what the long tests covered counts too, and the floor that pyproject.toml sets holds.
+test: setup tests/js/node_modules
+	$(PYTEST) -m 'not long' $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)
+
+# Kills, faults, thousands of hostile requests, more clusters of three: minutes, and most of them
+# keep the machine busy.
+test-long: JOBS = 2
+test-long: setup tests/js/node_modules
+	$(PYTEST) -m long $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
 
 test-nats: setup
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m nats $(ARGS)
+	$(PYTEST) -m 'nats and not long' $(ARGS)
+
+# The official JavaScript client, for the tests that speak as it does; skipped where npm is missing.
+tests/js/node_modules: tests/js/package.json
+	@if command -v npm >/dev/null; then \
+	  npm install --prefix tests/js --no-audit --no-fund --no-package-lock --loglevel=error && \
+	  touch $@; \
+	fi
 
 # The stack of docker-compose.yml, under a name and on a port of its own, some of it killed. Elsewhere
 # these tests are skipped, with or without Docker: they build an image and take minutes.
@@ -78,6 +94,7 @@ e2e: setup
 	HOLDFAST_E2E=1 $(BIN)/pytest -s -o faulthandler_timeout=0 tests/e2e $(ARGS)
 
 check: lint types schemas-check
+	@$(MAKE) --no-print-directory test-long COVERAGE=1
 	@$(MAKE) --no-print-directory test COVERAGE=1
 
 fmt: setup

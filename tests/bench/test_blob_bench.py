@@ -41,7 +41,7 @@ def run() -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.nats
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_measures_everything_that_is_promised(run: subprocess.CompletedProcess[str]) -> None:
     assert run.returncode == 0, run.stderr
     report = msgspec.json.decode(run.stdout, type=Report)
@@ -60,7 +60,7 @@ def test_a_run_measures_everything_that_is_promised(run: subprocess.CompletedPro
 
 
 @pytest.mark.nats
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tables_show_every_figure(run: subprocess.CompletedProcess[str]) -> None:
     report = msgspec.json.decode(run.stdout, type=Report)
     console = Console(file=io.StringIO(), width=200)

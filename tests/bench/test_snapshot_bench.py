@@ -29,6 +29,7 @@ def make_tree(root: Path) -> Path:
     return root
 
 
+@pytest.mark.long
 async def test_every_action_of_every_contender_is_measured_and_nothing_is_left_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

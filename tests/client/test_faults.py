@@ -107,6 +107,7 @@ async def test_kill_9_of_the_owner_in_the_middle_of_a_pipe_goes_unnoticed(
         await check_stored(holdfast, ask, source)
 
 
+@pytest.mark.long
 @pytest.mark.fault("P06")
 async def test_an_owner_that_is_paused_and_woken_after_another_took_over_spoils_nothing(
     deployment: Deployment, ask: Asker

@@ -33,6 +33,7 @@ _SHOWN: Final = 10
 pytestmark = [
     pytest.mark.nats,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(300 + 60 * _FAULTS),
     pytest.mark.usefixtures("unhurried"),
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.nats,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(300),
     pytest.mark.usefixtures("unhurried"),
 ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.nats,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(400),
     pytest.mark.usefixtures("unhurried"),
 ]

@@ -166,6 +166,7 @@ async def site(deployment: Deployment, apps: Path) -> AsyncIterator[Site]:
     await client.close()
 
 
+@pytest.mark.long
 @pytest.mark.fault("S01")
 @pytest.mark.fault("S03")
 async def test_a_worker_killed_at_any_moment_leaves_nothing_half_done(site: Site) -> None:

@@ -58,8 +58,9 @@ class TestObjectBlobStore(BlobStoreContract):
         return await self.bucket.orphans()
 
 
+@pytest.mark.parametrize("histories", [15, pytest.param(100, marks=pytest.mark.long)])
 def test_any_sequence_of_operations_leaves_the_object_store_looking_like_a_dict(
-    nats_server: EmbeddedServer,
+    nats_server: EmbeddedServer, histories: int
 ) -> None:
     class ObjectModel(BlobStoreModel):
         bucket: Bucket
@@ -75,4 +76,4 @@ def test_any_sequence_of_operations_leaves_the_object_store_looking_like_a_dict(
                 await self.bucket.remove()
                 await self.connection.close()
 
-    run_model(ObjectModel, max_examples=40)
+    run_model(ObjectModel, max_examples=histories)

@@ -204,6 +204,7 @@ async def test_a_deployment_gets_its_replicas_is_seen_and_changed_as_a_whole(
     assert [server.name for server in wanted.servers] == ["nats-1", "nats-2", "nats-3"]
 
 
+@pytest.mark.long
 @pytest.mark.fault("N03")
 def test_a_cluster_that_is_being_started_is_waited_for(tmp_path_factory: Any) -> None:
     # Given a command that was started before its servers,
@@ -239,6 +240,7 @@ def test_a_cluster_that_is_being_started_is_waited_for(tmp_path_factory: Any) ->
     assert told.startswith("Waiting: ")
 
 
+@pytest.mark.long
 @pytest.mark.fault("N01")
 async def test_a_server_that_was_killed_is_named_and_the_store_goes_on(
     tmp_path_factory: Any,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -188,11 +189,12 @@ class UploadModel(RuleBasedStateMachine):
         )
 
 
-def test_any_history_ends_in_the_blob_or_in_nothing() -> None:
+@pytest.mark.parametrize("histories", [40, pytest.param(400, marks=pytest.mark.long)])
+def test_any_history_ends_in_the_blob_or_in_nothing(histories: int) -> None:
     run_state_machine_as_test(
         UploadModel,
         settings=settings(
-            max_examples=150,
+            max_examples=histories,
             stateful_step_count=25,
             deadline=None,  # the machine may be busy
             suppress_health_check=[HealthCheck.too_slow],

@@ -264,6 +264,7 @@ async def test_a_cluster_that_is_not_as_configured_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault("N01")
 @pytest.mark.fault("N03")
 def test_a_worker_waits_for_its_cluster_and_starts_while_a_server_is_away(

@@ -98,5 +98,8 @@ class DiskModel(BlobStoreModel):
         shutil.rmtree(self.root)
 
 
-def test_any_sequence_of_operations_leaves_the_disk_store_looking_like_a_dict() -> None:
-    run_model(DiskModel, max_examples=20)
+@pytest.mark.parametrize("histories", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_any_sequence_of_operations_leaves_the_disk_store_looking_like_a_dict(
+    histories: int,
+) -> None:
+    run_model(DiskModel, max_examples=histories)

@@ -86,5 +86,8 @@ class MemoryModel(BlobStoreModel):
         return MemoryBlobStore()
 
 
-def test_any_sequence_of_operations_leaves_the_memory_store_looking_like_a_dict() -> None:
-    run_model(MemoryModel, max_examples=50)
+@pytest.mark.parametrize("histories", [20, pytest.param(500, marks=pytest.mark.long)])
+def test_any_sequence_of_operations_leaves_the_memory_store_looking_like_a_dict(
+    histories: int,
+) -> None:
+    run_model(MemoryModel, max_examples=histories)
