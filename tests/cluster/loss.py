@@ -1,7 +1,8 @@
 """Packets that are lost between servers: a rule of nftables, on their routes' ports alone.
 
-The kernel's own TCP then waits and sends again, as on a bad network. That needs root and nftables:
-see ``missing``.
+The kernel's own TCP then waits and sends again, as on a bad network. They are dropped where they
+arrive: of one that is dropped where it leaves TCP is told, and loses nothing. That needs root and
+nftables: see ``missing``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def losing(ports: Iterable[int], percent: int) -> Iterator[None]:
         f"add table ip {_TABLE}\n"
         f"delete table ip {_TABLE}\n"
         f"add table ip {_TABLE}\n"
-        f"add chain ip {_TABLE} out {{ type filter hook output priority 0; }}\n"
-        f'add rule ip {_TABLE} out oifname "lo" tcp dport {{ {listed} }} {dropped}\n'
-        f'add rule ip {_TABLE} out oifname "lo" tcp sport {{ {listed} }} {dropped}\n'
+        f"add chain ip {_TABLE} arriving {{ type filter hook input priority 0; }}\n"
+        f'add rule ip {_TABLE} arriving iifname "lo" tcp dport {{ {listed} }} {dropped}\n'
+        f'add rule ip {_TABLE} arriving iifname "lo" tcp sport {{ {listed} }} {dropped}\n'
     )
     try:
         yield

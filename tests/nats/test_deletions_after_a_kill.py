@@ -18,6 +18,7 @@ from tests.nats.tools import FlakyJetStream, connected, kill, until
 
 from holdfast.errors import NotFoundError
 from holdfast.stores.object_meta import chunk_subject, meta_subject, tombstone
+from holdfast.stores.ports import BlobInfo
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream_messages import ROLLUP, TTL
 from holdfast.transport.options import NatsOptions
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartServer
 
-    from holdfast.stores.ports import BlobInfo
     from holdfast.transport.message import Message
 
 pytestmark = pytest.mark.nats
@@ -119,6 +119,14 @@ async def test_deleted_blobs_stay_deleted_when_the_server_is_killed_after_two_sy
                     await store.stat(info.digest)
             else:
                 assert await store.get(info) == some_bytes(BLOB_BYTES, number)
+        left = [info for number, info in machine.infos.items() if number not in deleted]
+        page = await store.list_blobs(prefix="", cursor=None, limit=1000)
+        assert {row.digest for row in page.entries if isinstance(row, BlobInfo)} == {
+            info.digest for info in left
+        }
+        assert await store.missing([info.digest for info in machine.infos.values()]) == [
+            info.digest for number, info in machine.infos.items() if number in deleted
+        ]
 
 
 async def test_a_tombstone_of_an_older_release_that_ends_leaves_nothing_there(

@@ -29,6 +29,7 @@ from holdfast.errors import (
 )
 from holdfast.stores.bucket_check import check_bucket
 from holdfast.stores.conflicts import UNKNOWN, Conflicts
+from holdfast.stores.object_ghosts import ghosts
 from holdfast.stores.object_meta import (
     ObjectMeta,
     check_address,
@@ -361,9 +362,9 @@ class ObjectBlobStore:
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order in which records were written."""
         position = _parse_cursor(cursor)
-        entries: list[Any] = []
+        rows: list[tuple[StoredMessage, Any]] = []
         scanned = looks = 0
-        while len(entries) < limit and scanned < _SCAN_PER_PAGE:
+        while len(rows) < limit and scanned < _SCAN_PER_PAGE:
             query = {
                 "batch": limit if not prefix else 1000,
                 "seq": position,
@@ -375,16 +376,21 @@ class ObjectBlobStore:
                 scanned += 1
                 entry = _listed(message, self.bucket, prefix)
                 if entry is not None:
-                    entries.append(entry)
-                    if len(entries) == limit:
+                    rows.append((message, entry))
+                    if len(rows) == limit:
                         break
             else:
                 if not pending and await self._is_end(position):
-                    return BlobListing(entries=entries, cursor=None)
+                    return BlobListing(entries=await self._newest(rows), cursor=None)
                 if not messages:
                     looks += 1
                     await self._wait_for_replica(looks)
-        return BlobListing(entries=entries, cursor=str(position))
+        return BlobListing(entries=await self._newest(rows), cursor=str(position))
+
+    async def _newest(self, rows: Sequence[tuple[StoredMessage, Any]]) -> list[Any]:
+        """What of a page is a record still, and not one that came back beneath a later one."""
+        gone = await ghosts(self._js, self.stream, [message for message, _ in rows])
+        return [entry for message, entry in rows if message.sequence not in gone]
 
     async def _is_end(self, position: int) -> bool:
         """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
