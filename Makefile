@@ -18,6 +18,8 @@ TREE ?= /usr/share
 KILLS ?= 50
 FAULTS ?= 20
 SEED ?= 1
+# Some kinds alone, by name, with | between them.
+KINDS ?=
 
 # The first of these that runs and is new enough. They are run, not only looked for: a shim of
 # pyenv may be there without the version behind it.
@@ -30,7 +32,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots faults lock clean
+  bench-snapshot kill-snapshots faults faults-majority lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -39,6 +41,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots lock clean'
+	@echo '      faults-majority'
 
 setup: $(INSTALLED)
 
@@ -129,8 +132,13 @@ kill-snapshots: setup
 
 # Three servers and three workers under load, with FAULTS faults drawn by SEED.
 faults: setup
-	FAULTS=$(FAULTS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	FAULTS=$(FAULTS) SEED=$(SEED) KINDS='$(KINDS)' $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/cluster/test_faults.py $(ARGS)
+
+# Two of the three killed at once for 20 s, with a gigabyte stored and 2,000 writes a second.
+faults-majority: setup
+	STORED_MB=$${STORED_MB:-1100} WRITES_PER_SECOND=$${WRITES_PER_SECOND:-2000} GONE_SECONDS=20 \
+	  $(BIN)/pytest -s -o faulthandler_timeout=0 tests/cluster/test_majority.py $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:

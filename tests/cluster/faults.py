@@ -11,13 +11,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tests.cluster import disk, loss
 from tests.cluster.history import Fault
 from tests.cluster.load import WRITERS
+from tests.cluster.loss import losing
 from tests.cluster.workers import NODES
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from tests.cluster.history import History, Operation
     from tests.cluster.servers import Cluster
@@ -29,6 +31,12 @@ CUT_SECONDS: Final = 5.0
 KILL_SECONDS: Final = 1.5
 HOLD_SECONDS: Final = 45.0
 RECOVERED_SECONDS: Final = 150.0
+SLOW_SECONDS: Final = 0.025
+SLOW_BYTES_PER_SECOND: Final = 10e6 / 8
+LOST_PERCENT: Final = 20
+DROPS: Final = 5
+DROP_SECONDS: Final = 1.0
+SCALING_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +209,88 @@ async def _cut_one_way(scene: Scene) -> AsyncIterator[Struck]:
     scene.cluster.links.heal()
 
 
+@asynccontextmanager
+async def _slow_links(scene: Scene) -> AsyncIterator[Struck]:
+    """All of them, for as long as it holds: 25 ms in each direction, and 10 Mbit/s."""
+    struck = scene.struck("all links")
+    scene.cluster.links.slow(SLOW_SECONDS, SLOW_BYTES_PER_SECOND)
+    yield struck
+    scene.cluster.links.heal()
+
+
+@asynccontextmanager
+async def _lossy_links(scene: Scene) -> AsyncIterator[Struck]:
+    """Every fifth packet between servers is lost."""
+    struck = scene.struck("all links")
+    with losing(scene.cluster.links.ports, LOST_PERCENT):
+        yield struck
+
+
+@asynccontextmanager
+async def _dropped_links(scene: Scene) -> AsyncIterator[Struck]:
+    """Every connection between servers ends, again and again."""
+    struck = scene.struck("all links")
+    for _ in range(DROPS):
+        scene.cluster.links.drop()
+        await asyncio.sleep(scene.rng.uniform(0, 2 * DROP_SECONDS))
+    yield struck
+
+
+@asynccontextmanager
+async def _cut_power(scene: Scene) -> AsyncIterator[Struck]:
+    """Of all servers and their disks at once: what was not synced is gone."""
+    struck = scene.struck("all servers")
+    await asyncio.to_thread(scene.cluster.cut_power)
+    for server in scene.cluster.servers.values():
+        server.start()
+    yield struck
+
+
+@asynccontextmanager
+async def _rescaled(
+    scene: Scene, strike: Callable[[Scene], AbstractAsyncContextManager[Struck]]
+) -> AsyncIterator[Struck]:
+    """From three copies to one and back, twice, struck each time while copies are being added."""
+    for is_last in (False, True):
+        await scene.pool.keep_replicas(1)
+        await scene.pool.order_replicas(3)
+        await asyncio.sleep(scene.rng.uniform(0, SCALING_SECONDS))
+        async with strike(scene) as struck:
+            if is_last:
+                yield struck
+            else:
+                await asyncio.sleep(KILL_SECONDS)
+        await scene.pool.keep_replicas(3)
+
+
+@asynccontextmanager
+async def _kill_while_scaling(scene: Scene) -> AsyncIterator[Struck]:
+    def kill_one(scene: Scene) -> AbstractAsyncContextManager[Struck]:
+        return _killed_servers(scene, scene.rng.choice([*scene.cluster.servers]))
+
+    async with _rescaled(scene, kill_one) as struck:
+        yield struck
+
+
+@asynccontextmanager
+async def _kill_all_while_scaling(scene: Scene) -> AsyncIterator[Struck]:
+    async with _rescaled(scene, _kill_all) as struck:
+        yield struck
+
+
+@asynccontextmanager
+async def _cut_power_while_scaling(scene: Scene) -> AsyncIterator[Struck]:
+    async with _rescaled(scene, _cut_power) as struck:
+        yield struck
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of fault: how it strikes, and for how long at least and at most.
 
-    ``is_single``: of one server, worker or link, so that the promise of 15 s holds.
+    ``is_single``: of one server, worker or link, so that the promise of 15 s holds. ``is_long``:
+    it takes a minute, or more than what there is everywhere. ``missing`` says why it cannot be made
+    here, if it cannot.
     """
 
     name: str
@@ -213,6 +298,8 @@ class Kind:
     least_seconds: float = KILL_SECONDS
     most_seconds: float = HOLD_SECONDS
     is_single: bool = True
+    is_long: bool = False
+    missing: Callable[[], str | None] = lambda: None
 
 
 KINDS: Final = (
@@ -230,14 +317,43 @@ KINDS: Final = (
     Kind("cut one way", _cut_one_way, CUT_SECONDS),
     Kind("isolate clients", _isolate_client, CUT_SECONDS),
     Kind("cut bridge", _cut_bridge, CUT_SECONDS),
+    Kind("slow links", _slow_links, PAUSE_SECONDS),
+    Kind("dropped links", _dropped_links, 0.0),
+    Kind("lossy links", _lossy_links, 2 * PAUSE_SECONDS, is_long=True, missing=loss.missing),
+    Kind("cut power", _cut_power, 0.0, is_single=False, is_long=True, missing=disk.missing),
+    # Where the only whole copy was killed nothing goes on before it is back.
+    Kind(
+        "kill, scaling",
+        _kill_while_scaling,
+        KILL_SECONDS,
+        CUT_SECONDS,
+        is_single=False,
+        is_long=True,
+    ),
+    Kind("kill all, scaling", _kill_all_while_scaling, 0.0, is_single=False, is_long=True),
+    Kind(
+        "cut power, scaling",
+        _cut_power_while_scaling,
+        0.0,
+        is_single=False,
+        is_long=True,
+        missing=disk.missing,
+    ),
 )
 
 
-def drawn(rng: random.Random, count: int) -> list[Kind]:
-    """``count`` kinds: all of them before one comes again."""
+def kinds_here(kinds: Iterable[Kind]) -> tuple[list[Kind], list[str]]:
+    """Those that can be made on this machine; and the others, with the reason."""
+    reasons = {kind: kind.missing() for kind in kinds}
+    left_out = [f"{kind.name}: {why}" for kind, why in reasons.items() if why is not None]
+    return [kind for kind, why in reasons.items() if why is None], left_out
+
+
+def drawn(rng: random.Random, count: int, kinds: Sequence[Kind]) -> list[Kind]:
+    """``count`` of ``kinds``: all of them before one comes again."""
     found: list[Kind] = []
     while len(found) < count:
-        found += rng.sample(KINDS, len(KINDS))
+        found += rng.sample(kinds, len(kinds))
     return found[:count]
 
 

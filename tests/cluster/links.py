@@ -1,17 +1,21 @@
-"""What three servers say to each other, through relays that can be cut.
+"""What three servers say to each other, through relays that can be cut, slowed down and dropped.
 
 Every route goes through a relay of its own: one for each ordered pair, which the one server has in
 its configuration and which leads to the other. A cut stops forwarding, in one direction or both,
 and closes nothing: as when packets are dropped, neither side hears of it. What was under way is
-kept, and forwarded after the cut is healed, unless the sides have given up by then. No rights of
-root are needed. The relays run in a thread, so a test may block its own event loop.
+kept, and forwarded after the cut is healed, unless the sides have given up by then. A slow link
+holds each piece for a while, and for as long as its bytes take at a rate; a dropped one ends, and
+may be made anew at once. No rights of root are needed (packets that get lost: ``loss``). The relays
+run in a thread, so a test may block its own event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +28,20 @@ _BLOCK_BYTES: Final = 256 * 1024
 _HOST: Final = "127.0.0.1"
 
 
+@dataclass(slots=True)
+class Pace:
+    """How fast links are."""
+
+    delay_seconds: float = 0.0
+    bytes_per_second: float = math.inf
+
+    async def wait(self, size: int) -> None:
+        """As long as so many bytes take."""
+        seconds = self.delay_seconds + size / self.bytes_per_second
+        if seconds:
+            await asyncio.sleep(seconds)
+
+
 class Links:
     """The relays between all servers of a cluster."""
 
@@ -34,6 +52,7 @@ class Links:
         self._ports: dict[tuple[str, str], int] = {}
         self._dialled: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pace = Pace()
         self._listening: list[asyncio.Server] = []
         self._open: dict[tuple[str, str], asyncio.Event] = {}
         self._thread.run(self._listen())
@@ -64,8 +83,23 @@ class Links:
             if other != server:
                 self.part(server, other)
 
+    def slow(self, delay_seconds: float, bytes_per_second: float) -> None:
+        """Each link in each direction delays what passes, and lets so much through."""
+        self._pace.delay_seconds = delay_seconds
+        self._pace.bytes_per_second = bytes_per_second
+
+    def drop(self) -> None:
+        """End every connection."""
+        self._thread.run(self._drop())
+
+    @property
+    def ports(self) -> set[int]:
+        """Where routes arrive: at the relays, and at the servers."""
+        return {*self._ports.values(), *self._targets.values()}
+
     def heal(self) -> None:
-        """Forward everything again."""
+        """Forward everything again, at once."""
+        self.slow(0.0, math.inf)
         for source, target in self._ports:
             self._thread.run(self._set(source, target, is_open=True))
 
@@ -129,22 +163,27 @@ class Links:
         self._dialled.add(far_writer.get_extra_info("sockname")[1])
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(_pump(reader, far_writer, there))
-                pumps.create_task(_pump(far_reader, writer, back))
+                pumps.create_task(_pump(reader, far_writer, there, self._pace))
+                pumps.create_task(_pump(far_reader, writer, back, self._pace))
         finally:
             far_writer.close()
 
     async def _close(self) -> None:
         for server in self._listening:
             server.close()
-        for task in [*self._tasks]:
-            task.cancel()
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await self._drop()
+
+    async def _drop(self) -> None:
+        relays = [*self._tasks]
+        for task in relays:
+            task.cancel()
+        if relays:
+            await asyncio.wait(relays)
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event, pace: Pace
 ) -> None:
     """Forward until the end, which is forwarded too; while the gate is shut, nothing."""
     with suppress(OSError):
@@ -154,6 +193,7 @@ async def _pump(
             await gate.wait()
             if not data:
                 break
+            await pace.wait(len(data))
             writer.write(data)
             await writer.drain()
     with suppress(OSError):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
+    from tests.cluster.disk import Disk
+
 NAMES: Final = ("n1", "n2", "n3")
 SETTLED_SECONDS: Final = 300.0
 _STOP_SECONDS: Final = 30.0
@@ -192,7 +194,9 @@ class ClusterServer:
 class Cluster:
     """The three of them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+        """``disk`` is what ``directory`` lies on, if its power is to be cut."""
+        self.disk = disk
         program = find_nats_server()
         ports = free_ports(3 * len(NAMES))
         self.servers = {
@@ -204,6 +208,8 @@ class Cluster:
         self.links = Links({name: s.cluster_port for name, s in self.servers.items()})
         for name, server in self.servers.items():
             server.configure(self.links.port(name, other) for other in NAMES if other != name)
+        if disk is not None:
+            disk.sync()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -224,6 +230,14 @@ class Cluster:
         for server in self.servers.values():
             server.kill()
         self.links.close()
+
+    def cut_power(self) -> None:
+        """All disks at once, then all servers; the disks are back afterwards, and no server is."""
+        assert self.disk is not None
+        self.disk.cut()
+        for server in self.servers.values():
+            server.kill()
+        self.disk.restore()
 
     def others(self, name: str) -> list[str]:
         """The names of the other servers."""

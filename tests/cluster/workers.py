@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from tests.deployment import Deployment
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap import init_store, watch_store
 from holdfast.errors import UnavailableError
 from holdfast.stores.provisioning import bucket_names
+from holdfast.stores.readiness import ask_api, wait_ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 
     from tests.cluster.servers import Cluster
 
+    from holdfast.runtime.store_watch import StoreWatch
+
 NODES: Final = ("a", "b", "c")
 STORE: Final = "nats://blobs?replicas=3"
 LEASE_SECONDS: Final = "10"
 _PROVISION_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
+_REPLICAS_SECONDS: Final = 240.0
 
 
 class Pool(Deployment):
@@ -74,6 +79,18 @@ class Pool(Deployment):
         """Let a paused worker go on."""
         self.signal(node, signal.SIGCONT)
 
+    async def order_replicas(self, replicas: int) -> None:
+        """Have the servers begin to keep so many copies of every bucket."""
+        async with watch_store(self.config) as store:
+            for stream in self.streams:
+                await wait_ready(partial(_order, store, stream, replicas), _REPLICAS_SECONDS)
+
+    async def keep_replicas(self, replicas: int) -> None:
+        """Keep so many copies of every bucket, as ``holdfast admin replicas`` does."""
+        async with asyncio.timeout(_REPLICAS_SECONDS), watch_store(self.config) as store:
+            async for _ in store.keep_replicas(replicas, lambda _state: None):
+                pass
+
     async def drain(self) -> None:
         """Stop all workers, and see that each ended well."""
         nodes = [*self.workers]
@@ -90,3 +107,9 @@ class Pool(Deployment):
                     await asyncio.sleep(_POLL_SECONDS)
                 else:
                     return
+
+
+async def _order(store: StoreWatch, stream: str, replicas: int) -> None:
+    found = await ask_api(store.jetstream, f"STREAM.INFO.{stream}")
+    change = {**found["config"], "num_replicas": replicas}
+    await ask_api(store.jetstream, f"STREAM.UPDATE.{stream}", change)

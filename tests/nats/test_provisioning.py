@@ -8,8 +8,15 @@ import nats
 import pytest
 from tests.nats.buckets import Bucket, create_records
 
+from holdfast.domain.store_state import Layout, differences
 from holdfast.errors import ConflictError, UnavailableError
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.bucket_check import (
+    HARMLESS,
+    LAYOUT,
+    OBJECT_SETTINGS,
+    RECORD_SETTINGS,
+    check_bucket,
+)
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.provisioning import (
     bucket_names,
@@ -17,11 +24,11 @@ from holdfast.stores.provisioning import (
     object_stream,
     record_stream,
 )
-from holdfast.transport.inbox import Inbox
-from holdfast.transport.jetstream import JetStream
+from holdfast.stores.replication import read_bucket
 
 if TYPE_CHECKING:
     from holdfast.transport.connection import Connection
+    from holdfast.transport.jetstream import JetStream
 
 pytestmark = pytest.mark.nats
 
@@ -129,88 +136,194 @@ async def test_replicas_and_placement_that_differ_are_told_and_left(
     assert (await config_of(jetstream, f"OBJ_{fresh_name}"))["num_replicas"] == 1
 
 
-@pytest.mark.fault("N18")
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"max_age": 3600 * 10**9}, "max_age=3600000000000: 0 is needed"),
-        ({"storage": "memory"}, "storage='memory': 'file' is needed"),
-        ({"retention": "interest"}, "retention='interest': 'limits' is needed"),
-    ],
-    ids=["max_age", "storage", "retention"],
-)
-async def test_a_bucket_that_differs_in_what_matters_is_refused_and_left_as_it_is(
-    jetstream: JetStream, fresh_name: str, settings: dict[str, Any], sentence: str
-) -> None:
-    await jetstream.api(f"STREAM.CREATE.OBJ_{fresh_name}", wanted(fresh_name, **settings))
-    before = await config_of(jetstream, f"OBJ_{fresh_name}")
+# What no bucket may have, with what the server wants beside it, and what is said of it.
+SPOILING: list[tuple[dict[str, Any], str]] = [
+    ({"sealed": True}, "sealed=True; a sealed bucket takes no writes"),
+    (
+        {"mirror": {"name": "ELSEWHERE"}, "subjects": [], "allow_atomic": False},
+        "a mirror takes no writes",
+    ),
+    ({"sources": [{"name": "ELSEWHERE"}]}, "remove the sources"),
+    (
+        {
+            "allow_msg_counter": True,
+            "allow_msg_ttl": False,
+            "allow_rollup_hdrs": False,
+            "discard": "old",
+        },
+        "it takes counters only; that cannot be changed, so make another bucket",
+    ),
+    ({"deny_purge": True, "allow_rollup_hdrs": False}, "what is deleted could not be removed"),
+    ({"persist_mode": "async", "allow_atomic": False}, "acknowledged may not be on the disk"),
+    ({"subject_transform": {"src": ">", "dest": "gone.>"}}, "remove the transform"),
+    ({"republish": {"src": ">", "dest": "heard.>"}}, "remove the republish"),
+    ({"no_ack": True}, "nobody would know what is stored"),
+    ({"max_msg_size": 1000}, "max_msg_size=1000; messages beyond that size are refused"),
+    ({"duplicate_window": 119 * 10**9}, "stored twice: set it to 2 minutes or more"),
+    ({"first_seq": 2**53 + 1}, "larger than clients can count"),
+    ({"retention": "interest"}, "would vanish when it is read"),
+    ({"retention": "workqueue"}, "would vanish when it is read"),
+    ({"max_age": 3600 * 10**9}, "max_age=3600000000000; .* after that time: remove the limit"),
+    ({"max_msgs": 1000}, "max_msgs=1000; .* beyond that count: remove the limit"),
+    (
+        {"discard_new_per_subject": True, "max_msgs_per_subject": 1},
+        "what is stored could not be written again",
+    ),
+]
+OF_OBJECTS: list[tuple[dict[str, Any], str]] = [
+    ({"max_msgs_per_subject": 1}, "max_msgs_per_subject=1; chunks of a blob share a subject"),
+    ({"max_msgs_per_subject": 10**6}, "the first ones would vanish: remove the limit"),
+    ({"subjects": ["$O.{}.C.>"]}, r"it must take \$O\..*\.M\.>: add it"),
+    ({"subjects": ["$O.{}.C.>", "$O.{}.M.*.x"]}, r"it must take \$O\..*\.M\.>: add it"),
+]
+OF_RECORDS: list[tuple[dict[str, Any], str]] = [
+    ({"max_msgs_per_subject": 5}, "max_msgs_per_subject=5; it must keep a history of one"),
+    ({"subjects": ["$KV.{}.*"]}, r"it must take \$KV\..*\.>: add it"),
+]
+# What `admin init` changes by itself.
+MENDED: list[tuple[dict[str, Any], str]] = [
+    ({"discard": "old"}, "set discard to new"),
+    ({"allow_direct": False}, "direct reads"),
+    ({"allow_rollup_hdrs": False}, "roll-ups"),
+    ({"allow_msg_ttl": False}, "message TTLs"),
+]
 
-    with pytest.raises(ConflictError, match=sentence):
-        await ensure_stream(jetstream, wanted(fresh_name))
 
-    assert await config_of(jetstream, f"OBJ_{fresh_name}") == before
+def every(*tables: list[tuple[dict[str, Any], str]]) -> pytest.MarkDecorator:
+    rows = [
+        pytest.param(settings, sentence, id=f"{next(iter(settings))}-{number}")
+        for number, (settings, sentence) in enumerate(row for table in tables for row in table)
+    ]
+    return pytest.mark.parametrize(("settings", "sentence"), rows)
 
 
-@pytest.mark.fault("N18")
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"max_age": 3600 * 10**9}, "remove the limit"),
-        ({"max_msgs": 1000}, "remove the limit"),
-        ({"discard": "old"}, "set discard to new"),
-        ({"allow_direct": False}, "direct reads"),
-        ({"allow_rollup_hdrs": False}, "roll-ups"),
-        ({"allow_msg_ttl": False}, "message TTLs"),
-        ({"sealed": True}, "takes no writes"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
-async def test_a_worker_refuses_a_bucket_that_would_lose_blobs(
-    jetstream: JetStream,
-    connection: Connection,
-    fresh_name: str,
-    settings: dict[str, Any],
-    sentence: str,
-) -> None:
-    stream = f"OBJ_{fresh_name}"
+async def make_stream(
+    jetstream: JetStream, fitting: dict[str, Any], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """A stream that fits but for ``settings``; its configuration, as it is then."""
+    name, bucket = fitting["name"], fitting["name"].partition("_")[2]
     later = {"sealed": True} if settings.get("sealed") else {}
-    made = wanted(fresh_name, **({} if later else settings))
-    await jetstream.api(f"STREAM.CREATE.{stream}", made)
+    made = {**fitting, **({} if later else settings)}
+    made["subjects"] = [subject.format(bucket) for subject in made["subjects"]]
+    if "ELSEWHERE" in str(settings):
+        elsewhere = f"ELSEWHERE-{bucket}"
+        await jetstream.api(f"STREAM.CREATE.{elsewhere}", {"name": elsewhere})
+        made |= {"mirror": {"name": elsewhere}} if "mirror" in made else {}
+        made |= {"sources": [{"name": elsewhere}]} if "sources" in made else {}
+    await jetstream.api(f"STREAM.CREATE.{name}", made)
     if later:
-        await jetstream.api(f"STREAM.UPDATE.{stream}", {**made, **later})
+        await jetstream.api(f"STREAM.UPDATE.{name}", {**made, **later})
+    return await config_of(jetstream, name)
+
+
+async def refuse_both(
+    jetstream: JetStream, fitting: dict[str, Any], settings: dict[str, Any], sentence: str
+) -> None:
+    """A worker refuses the bucket; so does the operator's command, which leaves it as it is."""
+    name, bucket = fitting["name"], fitting["name"].partition("_")[2]
+    before = await make_stream(jetstream, fitting, settings)
 
     with pytest.raises(UnavailableError, match=sentence) as refused:
-        await Bucket(connection, fresh_name).store.check()
+        await check(jetstream, name)
+    with pytest.raises(ConflictError, match=sentence):
+        await ensure_stream(jetstream, fitting)
 
-    assert fresh_name in refused.value.detail
+    said = refused.value.detail.removeprefix(f"the bucket {bucket!r} has ")
+    assert "\n" not in said
+    assert next(differences(await read_bucket(jetstream, name), Layout())) == (
+        f"bucket {bucket} has {said}"
+    )
+    assert await config_of(jetstream, name) == before
+
+
+async def check(jetstream: JetStream, stream: str) -> None:
+    await check_bucket(jetstream, stream.partition("_")[2], stream)
 
 
 @pytest.mark.fault("N18")
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"max_age": 3600 * 10**9}, "remove the limit"),
-        ({"discard": "old"}, "set discard to new"),
-        ({"allow_atomic": False}, "atomic batches"),
-        ({"allow_msg_ttl": False}, "message TTLs"),
-        ({"max_msgs_per_subject": 5}, "a history of one"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
-async def test_a_worker_refuses_a_bucket_that_would_lose_or_mix_up_records(
-    jetstream: JetStream,
-    connection: Connection,
-    fresh_name: str,
-    settings: dict[str, Any],
-    sentence: str,
+@every(SPOILING, OF_OBJECTS)
+async def test_a_bucket_that_would_lose_or_spoil_blobs_is_refused_and_left_as_it_is(
+    jetstream: JetStream, fresh_name: str, settings: dict[str, Any], sentence: str
 ) -> None:
-    made = {**record_stream(fresh_name, BucketLocation(bucket=fresh_name)), **settings}
-    await jetstream.api(f"STREAM.CREATE.KV_{fresh_name}", made)
+    await refuse_both(jetstream, wanted(fresh_name), settings, sentence)
+
+
+@pytest.mark.fault("N18")
+@every([row for row in SPOILING if "max_msgs_per_subject" not in row[0]], OF_RECORDS)
+async def test_a_bucket_that_would_lose_or_mix_up_records_is_refused_and_left_as_it_is(
+    jetstream: JetStream, fresh_name: str, settings: dict[str, Any], sentence: str
+) -> None:
+    fitting = record_stream(fresh_name, BucketLocation(bucket=fresh_name))
+
+    await refuse_both(jetstream, fitting, settings, sentence)
+
+
+@pytest.mark.fault("N18")
+async def test_a_bucket_in_memory_is_refused_where_files_are_asked_for(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    await jetstream.api(f"STREAM.CREATE.OBJ_{fresh_name}", wanted(fresh_name, storage="memory"))
+
+    with pytest.raises(ConflictError, match="storage='memory': 'file' is needed"):
+        await ensure_stream(jetstream, wanted(fresh_name))
+
+
+@pytest.mark.fault("N18")
+@every(MENDED)
+async def test_what_an_operator_sets_by_making_the_bucket_again_a_worker_refuses_until_then(
+    jetstream: JetStream, fresh_name: str, settings: dict[str, Any], sentence: str
+) -> None:
+    await make_stream(jetstream, wanted(fresh_name), settings)
 
     with pytest.raises(UnavailableError, match=sentence):
-        await KeyValueRecordStore(
-            JetStream(connection, Inbox(connection)), fresh_name, new_id=lambda: "n"
-        ).check()
+        await check(jetstream, f"OBJ_{fresh_name}")
+    said = await ensure_stream(jetstream, wanted(fresh_name))
+
+    assert said == f"changed OBJ_{fresh_name}: {next(iter(settings))}"
+    await check(jetstream, f"OBJ_{fresh_name}")
+
+
+@pytest.mark.fault("N18")
+async def test_records_need_atomic_batches_which_an_operator_may_set(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    fitting = record_stream(fresh_name, BucketLocation(bucket=fresh_name))
+    await make_stream(jetstream, fitting, {"allow_atomic": False})
+
+    with pytest.raises(UnavailableError, match="atomic batches"):
+        await check(jetstream, f"KV_{fresh_name}")
+    await ensure_stream(jetstream, fitting)
+
+    await check(jetstream, f"KV_{fresh_name}")
+
+
+async def test_settings_that_spoil_nothing_are_left_as_they_are(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    harmless = {
+        "description": "ours",
+        "metadata": {"of": "somebody"},
+        "max_consumers": 3,
+        "consumer_limits": {"max_ack_pending": 5},
+        "compression": "s2",
+        "deny_delete": True,
+        "subject_delete_marker_ttl": 10**9,
+        "allow_batched": True,
+        "first_seq": 1000,
+        "duplicate_window": 300 * 10**9,
+        "subjects": ["$O.{}.>", "more.{}"],
+    }
+    before = await make_stream(jetstream, wanted(fresh_name), harmless)
+
+    said = await ensure_stream(jetstream, wanted(fresh_name))
+
+    assert said == f"found OBJ_{fresh_name} with 1 replica(s)"
+    await check(jetstream, f"OBJ_{fresh_name}")
+    after = await config_of(jetstream, f"OBJ_{fresh_name}")
+    assert after == before
+    checked = {one.field for one in (*OBJECT_SETTINGS.required, *RECORD_SETTINGS.required)}
+    thought_of = {"subjects"} | checked | HARMLESS.keys() | LAYOUT
+    assert {field for field in after if not field.startswith("_")} <= thought_of
 
 
 @pytest.mark.fault("N18")

@@ -57,6 +57,7 @@ class BucketState:
 
     ``leader`` is empty while there is none. ``clustered`` is False where one server has it alone:
     then neither leader nor peers are told. ``moving``: copies are being added or removed.
+    ``unfit``: what of its settings loses or spoils what is stored, and what to do.
     """
 
     bucket: str
@@ -73,6 +74,7 @@ class BucketState:
     max_bytes: int = -1
     tags: tuple[str, ...] = ()
     cluster: str | None = None
+    unfit: str | None = None
 
     @property
     def current(self) -> int:
@@ -205,6 +207,8 @@ def lazy_servers(servers: Iterable[ServerState], *, require_sync: bool) -> Itera
 def differences(bucket: BucketState, layout: Layout) -> Iterator[str]:
     """What of a bucket is other than ``layout`` says, and what changes it."""
     name = f"bucket {bucket.bucket}"
+    if bucket.unfit is not None:
+        yield f"{name} has {bucket.unfit}"
     if layout.replicas is not None and layout.replicas != bucket.replicas:
         yield (
             f"{name} has {_count(bucket.replicas, 'replica')} and the configuration asks for"

@@ -23,7 +23,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.bucket_check import RECORD_SETTINGS, check_bucket
+from holdfast.stores.bucket_check import check_bucket
 from holdfast.stores.ports import Delete, Put, Record
 from holdfast.stores.record_keys import (
     check_batch,
@@ -279,7 +279,7 @@ class KeyValueRecordStore:
 
     async def check(self) -> None:
         """See RecordStore."""
-        await check_bucket(self._js, self.bucket, self.stream, RECORD_SETTINGS)
+        await check_bucket(self._js, self.bucket, self.stream)
 
     async def aclose(self) -> None:
         """See RecordStore. The connection is the caller's."""

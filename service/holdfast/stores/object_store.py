@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -28,8 +27,9 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.bucket_check import OBJECT_SETTINGS, check_bucket
+from holdfast.stores.bucket_check import check_bucket
 from holdfast.stores.conflicts import UNKNOWN, Conflicts
+from holdfast.stores.object_ghosts import ghosts
 from holdfast.stores.object_meta import (
     ObjectMeta,
     check_address,
@@ -48,7 +48,6 @@ from holdfast.transport.jetstream_messages import (
     MSG_ID,
     ROLLUP,
     SUBJECT,
-    TTL,
     RefusedError,
     StoredMessage,
 )
@@ -65,7 +64,6 @@ if TYPE_CHECKING:
 
     from holdfast.transport.jetstream import JetStream
 
-TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
 _SCAN_PER_PAGE: Final = 8192
 _LAG_SECONDS: Final = 0.05
@@ -273,7 +271,7 @@ class ObjectBlobStore:
         message = await self._js.last_message(self.stream, subject)
         if message is None:
             return _Entry(0, None)
-        if not message.data:  # a marker that a tombstone's time was up
+        if not message.data:  # a marker that the time of an older release's tombstone was up
             return _Entry(message.sequence, None)
         meta = decode_meta(message.data)
         check_address(meta, digest)
@@ -314,11 +312,11 @@ class ObjectBlobStore:
             await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
             return gone.nuid == conflicts.tried or (op_id is not None and gone.op_id == op_id)
         chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
+        # It has no TTL: it covers the record, which nats-server may bring back when it is killed.
         record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-            TTL: f"{int(TOMBSTONE_TTL.total_seconds())}s",
             MSG_ID: self._new_id(),
         }
         try:
@@ -364,9 +362,9 @@ class ObjectBlobStore:
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order in which records were written."""
         position = _parse_cursor(cursor)
-        entries: list[Any] = []
+        rows: list[tuple[StoredMessage, Any]] = []
         scanned = looks = 0
-        while len(entries) < limit and scanned < _SCAN_PER_PAGE:
+        while len(rows) < limit and scanned < _SCAN_PER_PAGE:
             query = {
                 "batch": limit if not prefix else 1000,
                 "seq": position,
@@ -378,16 +376,21 @@ class ObjectBlobStore:
                 scanned += 1
                 entry = _listed(message, self.bucket, prefix)
                 if entry is not None:
-                    entries.append(entry)
-                    if len(entries) == limit:
+                    rows.append((message, entry))
+                    if len(rows) == limit:
                         break
             else:
                 if not pending and await self._is_end(position):
-                    return BlobListing(entries=entries, cursor=None)
+                    return BlobListing(entries=await self._newest(rows), cursor=None)
                 if not messages:
                     looks += 1
                     await self._wait_for_replica(looks)
-        return BlobListing(entries=entries, cursor=str(position))
+        return BlobListing(entries=await self._newest(rows), cursor=str(position))
+
+    async def _newest(self, rows: Sequence[tuple[StoredMessage, Any]]) -> list[Any]:
+        """What of a page is a record still, and not one that came back beneath a later one."""
+        gone = await ghosts(self._js, self.stream, [message for message, _ in rows])
+        return [entry for message, entry in rows if message.sequence not in gone]
 
     async def _is_end(self, position: int) -> bool:
         """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
@@ -450,7 +453,7 @@ class ObjectBlobStore:
 
     async def check(self) -> None:
         """See BlobStore."""
-        await check_bucket(self._js, self.bucket, self.stream, OBJECT_SETTINGS)
+        await check_bucket(self._js, self.bucket, self.stream)
 
     async def aclose(self) -> None:
         """See BlobStore. The connection is the caller's."""

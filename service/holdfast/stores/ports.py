@@ -140,7 +140,7 @@ class BlobStore(Protocol):
         """Forget a blob; whether it was there. Deleting what is not there succeeds.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
-        remembers it (memory and disk: until restarted; object store: 24 hours).
+        remembers it (memory and disk: until restarted; object store: until it is put again).
         """
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:

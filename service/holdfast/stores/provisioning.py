@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.domain.store_state import Layout, differences
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
+from holdfast.stores.bucket_check import DUPLICATE_WINDOW_NS, unfit
 from holdfast.stores.readiness import TOO_FEW_SERVERS, NotReadyError, ask_api
 from holdfast.stores.replication import bucket_state, placement_of
 from holdfast.transport.jetstream_messages import ApiRefusedError
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.transport.jetstream import JetStream
 
-DUPLICATE_WINDOW_NS: Final = 120 * 10**9
 _DEFAULTS: Final = {"num_replicas": 1, "max_bytes": -1}
-_SETTLED: Final = ("storage", "max_age", "max_msgs", "retention", "sealed")
 _CHANGEABLE: Final = (
     "allow_direct",
     "allow_rollup_hdrs",
@@ -136,8 +135,8 @@ async def ensure_stream(js: JetStream, wanted: Mapping[str, Any]) -> str:
             raise _refusal(refused, f"create {name}") from refused
         return f"created {name} with {settings['num_replicas']} replica(s)"
     present = found["config"]
-    _check_settled(present, wanted)
     changes = {f: wanted[f] for f in _CHANGEABLE if _is_other(present, wanted, f)}
+    _check_fits({**present, **changes}, wanted)
     said = f"found {name} with {present['num_replicas']} replica(s)"
     if changes:
         _check_limit(found, changes)
@@ -150,12 +149,15 @@ async def ensure_stream(js: JetStream, wanted: Mapping[str, Any]) -> str:
     return "; ".join([said, *left])
 
 
-def _check_settled(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for field in _SETTLED:
-        if present.get(field, wanted.get(field)) != wanted.get(field, present.get(field)):
-            found, needed = present.get(field), wanted.get(field)
-            msg = f"{wanted['name']} is there with {field}={found!r}: {needed!r} is needed"
-            raise ConflictError(msg)
+def _check_fits(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Whether a worker would serve on ``config``. What is changed here is changed in it already."""
+    name, found, needed = wanted["name"], config["storage"], wanted["storage"]
+    fault = unfit(config)
+    if fault is None and found != needed:
+        fault = f"storage={found!r}: {needed!r} is needed"
+    if fault is not None:
+        msg = f"{name} is there with {fault}"
+        raise ConflictError(msg)
 
 
 def _is_other(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> bool:

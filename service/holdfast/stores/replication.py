@@ -7,7 +7,7 @@ again: what is done already stays done.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,6 +20,7 @@ from holdfast.domain.store_state import (
     is_settled,
 )
 from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.stores.bucket_check import unfit
 from holdfast.stores.readiness import NotReadyError, ask_api, wait_ready
 from holdfast.transport.jetstream_messages import ApiRefusedError
 
@@ -129,7 +130,8 @@ def _is_silent(peer: _PeerInfo) -> bool:
 
 async def read_bucket(js: JetStream, stream: str) -> BucketState:
     """The bucket behind ``stream``. Raises NotFoundError, NotReadyError, UnavailableError."""
-    return bucket_state(await ask_api(js, f"STREAM.INFO.{stream}"))
+    answer = await ask_api(js, f"STREAM.INFO.{stream}")
+    return replace(bucket_state(answer), unfit=unfit(answer["config"]))
 
 
 async def wait_for_leader(js: JetStream, stream: str) -> None:
