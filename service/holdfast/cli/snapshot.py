@@ -242,7 +242,12 @@ async def ls(
     left = limit
     async with await connect(flags) as connection:
         listed = connection.snapshots.list(
-            apps=apps or None, labels=labels, state=state, since=oldest, until=newest
+            apps=apps or None,
+            labels=labels,
+            state=state,
+            since=oldest,
+            until=newest,
+            on_damaged=lambda key: say(f"{key}: its record is damaged and cannot be shown"),
         )
         async for record in _first(listed, left):
             if json:

@@ -157,11 +157,18 @@ class SyncSnapshots:
         state: State | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        on_damaged: Callable[[str], object] | None = None,
     ) -> Iterator[SnapshotRecord]:
         """See ``Snapshots.list``."""
         return self._thread.iterate(
             self._snapshots.list(
-                app=app, apps=apps, labels=labels, state=state, since=since, until=until
+                app=app,
+                apps=apps,
+                labels=labels,
+                state=state,
+                since=since,
+                until=until,
+                on_damaged=on_damaged,
             )
         )
 

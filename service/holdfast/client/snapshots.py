@@ -237,8 +237,12 @@ class Snapshots:
         state: State | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        on_damaged: Callable[[str], object] | None = None,
     ) -> AsyncIterator[SnapshotRecord]:
-        """Snapshots that meet all conditions, newest first. Times are RFC 3339 as text."""
+        """Snapshots that meet all conditions, newest first. Times are RFC 3339 as text.
+
+        ``on_damaged`` is told the keys of those whose records cannot be shown.
+        """
         request = ListSnapshots(
             app=app,
             apps=None if apps is None else [*apps],
@@ -249,6 +253,9 @@ class Snapshots:
             limit=_LIST_PAGE,
         )
         async for page in self._pages(LIST_SNAPSHOTS, request):
+            if on_damaged is not None:
+                for key in page.damaged:
+                    on_damaged(key)
             for record in page.snapshots:
                 yield record
 

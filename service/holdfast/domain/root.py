@@ -29,7 +29,7 @@ from holdfast.domain.frame_table import (
 )
 from holdfast.domain.frames import PAGE_LEVEL, decompress_frame, max_raw_bytes, plain_frame
 from holdfast.domain.limits import MIB
-from holdfast.domain.manifest_checks import check_root
+from holdfast.domain.manifest_checks import check_root, excessive_total
 from holdfast.domain.manifest_columns import FORMAT, RootColumns
 from holdfast.domain.packing import PACK_BYTES
 from holdfast.errors import CorruptError, TooLargeError
@@ -244,6 +244,9 @@ def split_root(root: Root) -> tuple[tuple[Digest, bytes], ...]:
 
     Each is at most PACK_BYTES; usually the head is the only one. Raises TooLargeError.
     """
+    excess = excessive_total(root.sizes, root.raw_sizes, root.stored_sizes)
+    if excess is not None:
+        raise TooLargeError(excess)
     raw = _ENCODER.encode(_columns(root))
     if len(raw) > MAX_ROOT_BYTES:
         msg = f"the manifest's root would have {len(raw)} bytes, more than {MAX_ROOT_BYTES}"

@@ -21,6 +21,7 @@ from holdfast.handlers.snapshot_replies import (
     fitting,
     parse_time,
     restore_reply,
+    snapshot_replies,
     snapshot_reply,
     stored_warning,
     verified_reply,
@@ -74,6 +75,9 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshot_listing import SnapshotListing
     from holdfast.repository.snapshot_reads import SnapshotReads
     from holdfast.repository.snapshots import Snapshots
+
+MAX_KEY_BYTES: Final = 168
+"""Of a snapshot's key in a page, with its quotes and comma."""
 
 WAIT_MARGIN_SECONDS: Final = 1.0
 """Of the caller's time, what is kept for the answer on its way."""
@@ -168,12 +172,14 @@ class SnapshotHandlers:
             until=_floor(request.until, "until"),
         )
         page = await self._listing.page(wanted, cursor=request.cursor, limit=request.limit)
-        replies = [snapshot_reply(record) for record in page.snapshots]
-        shown = fitting(replies, self._reads.max_inline_bytes)
+        replies, unshown = snapshot_replies(page.snapshots)
+        damaged = sorted((*page.damaged, *unshown), key=cursor_after, reverse=True)
+        shown = fitting(replies, self._reads.max_inline_bytes - len(damaged) * MAX_KEY_BYTES)
         cursor = page.cursor
         if len(shown) < len(replies):
-            cursor = cursor_after(page.snapshots[len(shown) - 1].key)
-        return SnapshotPage(snapshots=shown, cursor=cursor)
+            cursor = cursor_after(SnapshotKey.parse(shown[-1].key))
+            damaged = [key for key in damaged if cursor_after(key) > cursor]
+        return SnapshotPage(snapshots=shown, cursor=cursor, damaged=list(map(str, damaged)))
 
     async def get(self, request: GetSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.get``."""

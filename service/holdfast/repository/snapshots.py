@@ -151,7 +151,8 @@ class Snapshots:
         """
         keys = (await self._listing.of_app(app))[:_PARENTS_LOOKED_AT]
         for batch in batched(keys, _PARENTS_AT_ONCE):
-            for record in await self._records.get_many(batch):
+            records, _ = await self._records.get_many(batch)
+            for record in records:
                 if made_by_worker and not record.node:
                     continue
                 if await self._is_there(record):
