@@ -99,9 +99,11 @@ class PackSpace(MemoryBlobStore):
 
     full = False
     gate: Gate | None = None
+    gets = 0
 
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
+        self.gets += 1
         if self.gate is not None:
             gate, self.gate = self.gate, None
             await gate.pass_through()
@@ -124,6 +126,7 @@ class Shared:
         self.ops = MemoryRecordStore(self.time.monotonic)
         self.stores = SnapshotStores(packs=self.packs, records=self.records, ops=self.ops)
         self.ids = itertools.count(1)
+        self.lease_seconds = LEASE_SECONDS
         self.sites: list[Site] = []
 
     def when_announced(self) -> Gate:
@@ -214,7 +217,7 @@ class Site:
                 worker=f"w-{node}",
                 node=node,
                 prefix="",
-                lease_seconds=LEASE_SECONDS,
+                lease_seconds=shared.lease_seconds,
                 max_archives=2,
                 max_inline_bytes=max_inline_bytes,
                 part_size=512 * KIB,

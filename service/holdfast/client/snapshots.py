@@ -350,8 +350,15 @@ class Snapshots:
         """
         from holdfast.client.snapshot_export import export_here  # noqa: PLC0415  (loads zstd)
 
-        root = readable_root(await self.get(key))
-        stream = export_here(self._requester, root, offset=offset, length=length, progress=progress)
+        record = await self.get(key)
+        stream = export_here(
+            self._requester,
+            readable_root(record),
+            is_ours=bool(record.node),
+            offset=offset,
+            length=length,
+            progress=progress,
+        )
         async with aclosing(_generator(stream)) as incoming:
             async for piece in incoming:
                 yield piece
@@ -369,10 +376,15 @@ class Snapshots:
         """
         from holdfast.client.snapshot_export import export_into  # noqa: PLC0415  (loads zstd)
 
-        root = readable_root(await self.get(key))
+        record = await self.get(key)
+        root = readable_root(record)
         with opened_target(target) as file:
             return await export_into(
-                self._requester, root, lambda piece: write_whole(file, piece), progress
+                self._requester,
+                root,
+                lambda piece: write_whole(file, piece),
+                progress,
+                is_ours=bool(record.node),
             )
 
     async def verify(self, key: str) -> AsyncIterator[SnapshotVerified]:

@@ -25,7 +25,13 @@ from holdfast.domain.fingerprint import FINGERPRINT_BYTES
 from holdfast.domain.frame_table import digest_at, split_digests
 from holdfast.domain.frames import max_raw_bytes
 from holdfast.domain.limits import MAX_TOTAL
-from holdfast.domain.manifest_columns import FORMAT, MAX_PAGE_BYTES, MAX_PAGE_ENTRIES, MAX_PAGES
+from holdfast.domain.manifest_columns import (
+    FORMAT,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_ENTRIES,
+    MAX_PAGES,
+    PackNumbers,
+)
 from holdfast.domain.sparse import BLOCK_BYTES, are_segments
 from holdfast.errors import CorruptError
 
@@ -190,11 +196,9 @@ def check_root(columns: RootColumns) -> None:
         raise CorruptError(excess)
     _check_ratios(columns)
     packs = split_digests(columns.pieces.packs)
-    numbers = columns.pack_numbers
-    if (
-        any(a >= b for a, b in pairwise(packs))
-        or max(chain.from_iterable(numbers), default=-1) >= len(packs)
-        or not all(all(map(lt, row, row[1:])) for row in numbers)
+    if any(a >= b for a, b in pairwise(packs)) or not all(
+        all(map(lt, row, row[1:])) and (not row or row[-1] < len(packs))
+        for row in PackNumbers(columns.pack_numbers)
     ):
         msg = "the packs of the manifest's root are out of order"
         raise CorruptError(msg)

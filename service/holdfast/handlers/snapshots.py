@@ -277,10 +277,11 @@ class SnapshotHandlers:
 
     async def export(self, request: ExportSnapshot, call: Call) -> BytesReply[ContentHead]:
         """``snapshot.export``."""
-        _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
+        record, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
         return _content(
             await self._reads.export(
                 root,
+                is_ours=bool(record.node),
                 offset=request.offset,
                 length=request.length,
                 cursor=request.cursor,

@@ -14,6 +14,7 @@ from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
+from holdfast.repository.announcements import totals_of
 from holdfast.repository.jobs import is_orphan
 from holdfast.repository.snapshot_record import StoredSnapshot, Warned, first_warnings
 
@@ -131,9 +132,8 @@ class Archives:
             if job.should_stop():
                 raise Cancelled
             if not gone:
-                return self._snapshots.finished(
-                    job.record, archived.root, root, added=sum(fresh.values())
-                )
+                totals = totals_of(root, added=sum(fresh.values()))
+                return self._snapshots.finished(job.record, archived.root, totals)
             parent = None  # what the parent's pages name may be gone: read everything
         msg = "packs that the snapshot shares with others keep being removed"
         raise ConflictError(msg)

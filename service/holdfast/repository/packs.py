@@ -14,6 +14,7 @@ from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.domain.root import Root, join_root, root_pieces
 from holdfast.errors import ConflictError
+from holdfast.repository.needed import Needed
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Packs:
         self._max_inline_bytes = max_inline_bytes
         self._part_size = part_size
         self._fresh = grace / 4
+        self._one_root = asyncio.Semaphore(1)
 
     async def get(self, digest: Digest) -> bytes:
         """The whole blob, checked. Raises NotFoundError, CorruptError, UnavailableError."""
@@ -101,13 +103,14 @@ class Packs:
                 break
         return missing[:limit]
 
-    async def root(self, digest: Digest) -> tuple[Root, list[Digest]]:
+    async def root(self, digest: Digest) -> tuple[Root, Needed]:
         """A root and every blob that the snapshot needs: itself, its pieces, its packs.
 
-        Raises NotFoundError (nothing of that digest), CorruptError (not a root, or damaged).
+        One at a time, for a root may be large. Raises NotFoundError (nothing of that digest),
+        CorruptError (not a root, or damaged).
         """
-        head = await self.get(digest)
-        pieces = {piece: await self.get(piece) for piece in root_pieces(head)}
-        root = await asyncio.to_thread(join_root, head, pieces.__getitem__)
-        packs = [Digest(pack.hex()) for pack in root.packs]
-        return root, [digest, *pieces, *packs]
+        async with self._one_root:
+            head = await self.get(digest)
+            pieces = {piece: await self.get(piece) for piece in root_pieces(head)}
+            root = await asyncio.to_thread(join_root, head, pieces.__getitem__)
+        return root, Needed((digest, *pieces), root.pieces.packs)

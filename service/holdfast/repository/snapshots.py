@@ -23,7 +23,9 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
 )
-from holdfast.repository.announcements import Announcement, check_clients, renewed, totals_of
+from holdfast.repository.announcements import Announcement, check_clients, renewed
+from holdfast.repository.manifests import MAX_MISSING, UnreadableError
+from holdfast.repository.needed import Needed
 from holdfast.repository.op_ids import claim_op, note_removed, was_removed
 from holdfast.repository.snapshot_record import (
     Lease,
@@ -36,18 +38,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    from holdfast.domain.root import Root
+    from holdfast.repository.manifests import Manifests
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_listing import SnapshotListing
-    from holdfast.repository.snapshot_record import StoredRestore
+    from holdfast.repository.snapshot_record import StoredRestore, Totals
     from holdfast.repository.snapshot_records import Held, SnapshotRecords
     from holdfast.stores.ports import RecordStore
 
-MAX_MISSING: Final = 1000
-"""Digests of missing blobs in one answer to a commit."""
-
 TOUCHES_PER_BEAT: Final = 1024
 """Packs that are kept from the collector between two signs of life. It takes a few seconds."""
+
+BEATS_PER_LEASE: Final = 3
+"""While a client's manifest is looked through."""
 
 _PARENTS_LOOKED_AT: Final = 512
 _PARENTS_AT_ONCE: Final = 8
@@ -82,6 +84,7 @@ class Snapshots:
         listing: SnapshotListing,
         ops: RecordStore,
         packs: Packs,
+        manifests: Manifests,
         *,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
@@ -95,6 +98,7 @@ class Snapshots:
         self._listing = listing
         self._ops = ops
         self._packs = packs
+        self._manifests = manifests
         self._new_id = new_id
         self._clock = clock
         self._on_removed = on_removed
@@ -168,7 +172,7 @@ class Snapshots:
     async def secure(
         self,
         record: StoredSnapshot,
-        needed: Sequence[Digest],
+        needed: Needed,
         *,
         fresh: frozenset[Digest],
         beat: Callable[[], Awaitable[None]],
@@ -179,37 +183,37 @@ class Snapshots:
         read again after the root was announced, so a removal after that finds the root.
         ``beat`` is awaited now and then, to say that this goes on.
         """
-        safe = fresh | await self._blobs_of_parent(record)
+        of_parent = await self._blobs_of_parent(record)
         gone: list[Digest] = []
-        counted_on = (digest for digest in needed if digest not in safe)
+        counted_on = (
+            digest for digest in needed if digest not in fresh and digest not in of_parent
+        )
         for batch in batched(counted_on, TOUCHES_PER_BEAT):
             if len(batch) == TOUCHES_PER_BEAT:
                 await beat()
             gone += await self._packs.touch_all(batch)
         return gone
 
-    async def _blobs_of_parent(self, record: StoredSnapshot) -> frozenset[Digest]:
+    async def _blobs_of_parent(self, record: StoredSnapshot) -> Needed:
         if record.parent is None or record.parent_digest is None:
-            return frozenset()
+            return Needed()
         try:
             parent = (await self._records.get(SnapshotKey.parse(record.parent))).record
             if parent.state != "ok" or parent.digest != record.parent_digest:
-                return frozenset()
+                return Needed()
             _, needed = await self._packs.root(Digest(record.parent_digest))
         except (NotFoundError, CorruptError):
-            return frozenset()
-        return frozenset(needed)
+            return Needed()
+        return needed
 
-    def finished(
-        self, record: StoredSnapshot, digest: Digest, root: Root, *, added: int
-    ) -> StoredSnapshot:
+    def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
         """``record`` as it is when all is well."""
         return msgspec.structs.replace(
             record,
             state="ok",
             digest=digest,
             finished_at=self._clock().isoformat(),
-            totals=totals_of(root, added=added),
+            totals=totals,
         )
 
     # --- for clients that archive themselves ---
@@ -244,35 +248,41 @@ class Snapshots:
     ) -> Commit:
         """Make the root ``digest`` the content of a pending snapshot. May be repeated.
 
-        Raises NotFoundError, ConflictError, CorruptError (not a root).
+        Nothing is announced before the whole manifest was read. Raises NotFoundError,
+        ConflictError, CorruptError (it is none), TooLargeError.
         """
-        root: Root | None = None
-        needed: Sequence[Digest] = ()
+        held = await self._records.get(key)
+        if held.record.state == "ok" and held.record.digest == digest:
+            return Commit(held.record)  # a repeat
+        check_clients(held.record)
+
+        async def beat() -> None:
+            await self.renew(key)
+
+        try:
+            sound = await self._manifests.look_through(
+                digest, every_seconds=held.record.lease.seconds / BEATS_PER_LEASE, beat=beat
+            )
+        except UnreadableError as error:
+            return Commit(held.record, error.digests)
+        totals = msgspec.structs.replace(sound.totals, added=added)
         for _ in range(_CAS_ATTEMPTS):
             held = await self._records.get(key)
             if held.record.state == "ok" and held.record.digest == digest:
-                return Commit(held.record)  # a repeat
+                return Commit(held.record)
             check_clients(held.record)
-            if root is None:
-                try:
-                    root, needed = await self._packs.root(digest)
-                except NotFoundError:
-                    return Commit(held.record, [digest])
-                missing = await self._packs.missing(needed, limit=MAX_MISSING)
-                if missing:
-                    return Commit(held.record, missing)
             announced = msgspec.structs.replace(
                 renewed(held.record),
                 digest=digest,
                 warnings=first_warnings(warnings),
                 warning_count=max(warning_count, len(warnings)),
             )
-            finish = partial(self.finished, digest=digest, root=root, added=added)
+            finish = partial(self.finished, digest=digest, totals=totals)
             try:
                 held = await self._records.rewrite(held, announced)
                 announcement = Announcement(self._records, held)
                 missing = await self.secure(
-                    announced, needed, fresh=frozenset(), beat=announcement.beat
+                    announced, sound.needed, fresh=frozenset(), beat=announcement.beat
                 )
                 if missing:
                     return Commit(announcement.held.record, missing[:MAX_MISSING])
