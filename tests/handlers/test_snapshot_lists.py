@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import pytest_asyncio
+import structlog
 from tests.handlers.snapshot_service import Shared, Site
 
 from holdfast.protocol.snapshots import SnapshotPage
@@ -115,3 +117,35 @@ async def test_a_key_that_is_no_snapshots_is_passed_over_and_the_list_goes_on(si
     for fields in ({"limit": 1}, {"limit": 1, "app": "shop"}):
         page = await site.ok("snapshot.list", **fields)
         assert [record["key"] for record in page["snapshots"]] == [key]
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["kept", "removed"])
+async def test_the_newest_is_the_last_one_made_whichever_workers_clock_is_ahead(
+    site: Site, *, removed: bool
+) -> None:
+    """So is the parent. What was removed counts, too: no id comes twice, none goes back."""
+    last = None
+    for hours in (0, 3, -5, 0, 1, -1):
+        site.shared.skew = timedelta(hours=hours)
+        record = await site.create()
+
+        page = await site.ok("snapshot.list", app="shop", limit=1)
+        assert [row["key"] for row in page["snapshots"]] == [record["key"]]
+        assert record.get("parent") == (None if removed else last)
+        assert last is None or record["key"] > last
+        last = record["key"]
+        if removed:
+            await site.shared.records.batch(
+                [Put(key=f"s.shop.{last[5:]}", value=b"", expected=None)]
+            )
+
+
+async def test_a_clock_that_is_behind_is_told_of(site: Site) -> None:
+    await site.create()
+    site.shared.skew = timedelta(minutes=-10)
+
+    with structlog.testing.capture_logs() as logs:
+        await site.create()
+
+    told = [entry for entry in logs if entry["event"] == "clock_behind"]
+    assert [round(entry["seconds"]) for entry in told] == [600]

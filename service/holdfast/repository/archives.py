@@ -17,6 +17,7 @@ from holdfast.errors import ConflictError, CorruptError
 from holdfast.repository.announcements import totals_of
 from holdfast.repository.jobs import is_orphan
 from holdfast.repository.snapshot_record import StoredSnapshot, Warned, first_warnings
+from holdfast.repository.snapshots import Placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,9 +104,11 @@ class Archives:
     ) -> StoredSnapshot:
         parent = job.record.parent_digest
         for _ in range(_ATTEMPTS):
+            began = await self._packs.now()
             fresh: dict[Digest, int] = {}
+            found: set[Digest] = set()
             try:
-                archived = await self._read_tree(job, directory, options, parent, fresh)
+                archived = await self._read_tree(job, directory, options, parent, fresh, found)
             except CorruptError:
                 if parent is None:
                     raise
@@ -126,9 +129,8 @@ class Archives:
             async def beat() -> None:
                 job.show_life()
 
-            gone = await self._snapshots.secure(
-                job.record, needed, fresh=frozenset(fresh), beat=beat
-            )
+            placed = Placed(began=began, created=frozenset(fresh), found=frozenset(found))
+            gone = await self._snapshots.secure(job.record, needed, placed=placed, beat=beat)
             if job.should_stop():
                 raise Cancelled
             if not gone:
@@ -145,14 +147,20 @@ class Archives:
         options: WalkOptions,
         parent: str | None,
         fresh: dict[Digest, int],
+        found: set[Digest],
     ) -> Archived:
-        """Archive the tree once; ``fresh`` gets what was not stored before, and its sizes."""
+        """Archive the tree once.
+
+        ``fresh`` gets what was not stored before, and its sizes, ``found`` what was.
+        """
 
         async def put(digest: Digest, data: bytes) -> bool:
             created = await self._packs.put(digest, data)
             job.show_life()
             if created:
                 fresh[digest] = len(data)
+            else:
+                found.add(digest)
             return created
 
         store = BridgedPackStore(

@@ -102,6 +102,7 @@ class SnapshotService:
         packs = Packs(
             stores.packs,
             clock=sources.clock,
+            monotonic=sources.monotonic,
             new_id=sources.new_nuid,
             max_inline_bytes=settings.max_inline_bytes,
             part_size=settings.part_size,

@@ -146,9 +146,13 @@ class BlobStore(Protocol):
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """Mark a blob as seen now, unless it was at or after ``unless_seen_since``; is it there?
 
+        That is a time by the store's clock, as `now` tells it: the caller's is never compared.
         A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
         collector that listed it before a touch can no longer remove it. False: it is surely gone.
         """
+
+    async def now(self) -> datetime:
+        """The present time by the clock that says when blobs are seen."""
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """Up to ``limit`` blobs whose digest starts with ``prefix``, after ``cursor``.
