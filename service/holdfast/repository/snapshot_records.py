@@ -139,10 +139,13 @@ class SnapshotRecords:
         return Held(record, await self._certainly(key, value, write))
 
     async def remove(self, held: Held[StoredSnapshot]) -> None:
-        """Remove a snapshot with all that finds it. Raises ConflictError when it has changed."""
+        """Remove a snapshot with all that finds it. Raises ConflictError when it has changed.
+
+        The record is removed for good. What finds it need not be: it is compared with the record.
+        """
         record = held.record
         changes = [
-            Delete(key=record_key(record), expected=held.revision),
+            Delete(key=record_key(record), expected=held.revision, for_good=True),
             Delete(key=marker_key(record)),
             *(Delete(key=key) for key in label_keys(record)),
         ]
@@ -153,7 +156,7 @@ class SnapshotRecords:
 
         Its revision is not asked for: it may be the store that cannot read it.
         """
-        delete = Delete(key=snapshot_key(key))
+        delete = Delete(key=snapshot_key(key), for_good=True)
         await self._records.batch([delete, Delete(key=pending_key(key))])
 
     async def pending_snapshots(self) -> list[Held[StoredSnapshot]]:

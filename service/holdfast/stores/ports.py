@@ -231,10 +231,15 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not."""
+    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not.
+
+    With ``for_good`` the key is never used again. The store then keeps a note of the removal,
+    should what lies below its records come back, and may list the key for ever.
+    """
 
     key: str
     expected: int | None = None
+    for_good: bool = False
 
 
 Change = Put | Delete
@@ -286,7 +291,8 @@ class RecordStore(Protocol):
 
         No value is read. The key that is ``prefix`` itself is not below it. A key that is there
         all the while is listed. One that was deleted or has expired may still be listed, until
-        the store has cleaned up after it, and then never again: `get` tells.
+        the store has cleaned up after it, and then never again: `get` tells. One that was deleted
+        ``for_good`` may be listed for ever.
         """
 
     def list_records(self, prefix: str) -> AsyncIterator[Record]:
