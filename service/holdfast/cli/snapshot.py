@@ -465,6 +465,19 @@ async def rm(
     return exit_codes.OK
 
 
+@app.command
+async def purge(
+    app: Annotated[str, Parameter(help="The app.")],
+    /,
+    *,
+    yes: Annotated[bool, Flag, Parameter(help="Do not ask.")] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Delete all snapshots of an app, pending ones too. A terminal is asked first."""
+    return await rm(app=app, all=True, yes=yes, json=json, flags=flags)
+
+
 def _parse_keys(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         if text == STANDARD:

@@ -163,10 +163,11 @@ async def _upload(
     digest = pending.record.parent_digest
     parent = Digest(digest) if digest is not None else None
     added = 0
+    missing: set[str] = set()
     for _ in range(ROUNDS):
         store = BridgedPackStore(
             asyncio.get_running_loop(),
-            (transport := PackTransport(requester)).get,
+            (transport := PackTransport(requester, missing)).get,
             transport.put,
             window_bytes=WINDOW_BYTES,
             cache_bytes=CACHE_BYTES,
@@ -184,6 +185,7 @@ async def _upload(
         record = await pending.commit(_commit(key, archived, added))
         if record.state != "pending":
             return record
+        missing.update(record.missing)
         parent = None  # what it was built upon has gone: now nothing is taken for granted
     msg = "what was put is removed again and again"
     raise UnavailableError(msg)
