@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -135,17 +134,22 @@ class PackSpace(MemoryBlobStore):
         if self.gate is not None:
             gate, self.gate = self.gate, None
             await gate.pass_through()
-        return await super().get(info)
+        try:
+            return await super().get(info)
+        except CorruptError:
+            self.lost.add(info.digest)  # it is remembered
+            raise
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""
         if self.full:
             raise QuotaExceededError("the store is full")
+        if digest in self.lost:
+            self.lost.remove(digest)
+            await self.delete(digest)
         stored = await super().put(digest, data, attributes)
-        if stored.created or digest in self.lost:
-            self.lost.discard(digest)
+        if stored.created:
             self.seen[digest] = self.clock()
-            return replace(stored, created=True)
         return stored
 
 

@@ -104,6 +104,20 @@ async def test_a_new_snapshot_of_the_same_files_brings_lost_packs_back(
         assert await site.content("snapshot.read", key=key, path="f1") == CONTENT["f1"]
 
 
+async def test_a_snapshot_that_reads_all_replaces_what_is_not_as_it_was(site: Site) -> None:
+    first = await site.create()
+    packs = site.shared.packs
+    large = [digest for digest in await needed(site) if packs._blobs[digest].info.size > 100_000]
+    for digest in large:
+        packs._blobs[digest].data = b"\xff" + packs._blobs[digest].data[1:]
+
+    second = await site.create(read_all=True)
+
+    assert "parent" not in second
+    for key in (first["key"], second["key"]):
+        assert "damaged" not in await site.ok("snapshot.verify", key=key)
+
+
 async def test_a_commit_names_what_is_there_and_cannot_be_read(site: Site) -> None:
     record = await site.create()
     key = (await site.ok("snapshot.begin", app="mine"))["key"]

@@ -91,6 +91,9 @@ async def create(
     skip_unreadable: Annotated[
         bool, Flag, Parameter(help="Warn of files that may not be read, instead of failing.")
     ] = False,
+    read_all: Annotated[
+        bool, Flag, Parameter(help="Read every file, and trust nothing that is stored already.")
+    ] = False,
     node: Node = None,
     no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
     json: Json = False,
@@ -115,6 +118,7 @@ async def create(
                     exclude_caches=exclude_caches,
                     one_file_system=one_file_system,
                     skip_unreadable=skip_unreadable,
+                    read_all=read_all,
                     wait=not no_wait,
                     on_progress=on_progress if sys.stderr.isatty() else None,
                 )
@@ -129,6 +133,7 @@ async def create(
                     exclude_caches=exclude_caches,
                     one_file_system=one_file_system,
                     skip_unreadable=skip_unreadable,
+                    read_all=read_all,
                     on_progress=on_progress,
                 )
     seconds = time.monotonic() - began

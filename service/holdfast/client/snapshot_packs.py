@@ -35,13 +35,16 @@ _PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
 class PackTransport:
     """Gets and puts packs of one connection's pool."""
 
-    def __init__(self, requester: Requester, doubted: Collection[str] = ()) -> None:
+    def __init__(
+        self, requester: Requester, doubted: Collection[str] = (), *, doubts_all: bool = False
+    ) -> None:
         """Nothing is sent yet. Packs that are ``doubted`` are put also where they are said to be.
 
         A store that has lost a part of one replaces it then.
         """
         self._requester = requester
         self._doubted = doubted
+        self._doubts_all = doubts_all
         self._questions: list[tuple[Digest, asyncio.Future[bool]]] = []
         self._asking: asyncio.Task[None] | None = None
 
@@ -62,7 +65,8 @@ class PackTransport:
 
         Raises UnavailableError, OutcomeUnknownError, QuotaExceededError.
         """
-        if digest not in self._doubted and not await self._is_missing(digest):
+        is_doubted = self._doubts_all or digest in self._doubted
+        if not is_doubted and not await self._is_missing(digest):
             return False
         stored = await self._requester.ask(
             PUT_BLOB,

@@ -101,13 +101,16 @@ class Snapshots:
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
+        read_all: bool = False,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """Have the worker that has the directory of ``app`` archive it; the record.
 
-        ``exclude`` holds patterns in gitignore syntax. Without ``wait`` the record is that of a
-        snapshot which may still be ``pending``. Whoever stops waiting does not stop the worker.
+        ``exclude`` holds patterns in gitignore syntax. With ``read_all`` every file is read, and
+        what is stored already is read back, and replaced where it is damaged. Without ``wait`` the
+        record is that of a snapshot which may still be ``pending``. Whoever stops waiting does not
+        stop the worker.
 
         Raises NotFoundError (no such app, or not on ``node``), QuotaExceededError, and whatever
         else the snapshot failed of.
@@ -120,6 +123,7 @@ class Snapshots:
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
             skip_unreadable=skip_unreadable,
+            read_all=read_all,
             wait_seconds=_first_wait(on_progress, wait=wait),
         )
         return await self._do(CREATE_SNAPSHOT, request, on_progress, wait=wait)
@@ -174,6 +178,7 @@ class Snapshots:
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
+        read_all: bool = False,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """Archive a directory of this machine, or a tar file or stream, as a snapshot of ``app``.
@@ -198,7 +203,13 @@ class Snapshots:
             skip_unreadable=skip_unreadable,
         )
         return await archive_here(
-            self._requester, source, app, dict(labels or {}), options, on_progress
+            self._requester,
+            source,
+            app,
+            dict(labels or {}),
+            options,
+            on_progress,
+            read_all=read_all,
         )
 
     async def restore_to(

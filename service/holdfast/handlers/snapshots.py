@@ -126,6 +126,7 @@ class SnapshotHandlers:
             request.app,
             request.labels,
             options,
+            read_all=request.read_all,
             op_id=call.op_id,
             wait_seconds=_wait(request.wait_seconds, call),
         )

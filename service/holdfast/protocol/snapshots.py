@@ -93,7 +93,8 @@ class CreateSnapshot(Request, frozen=True, kw_only=True):
     """Archive the directory of ``app`` on the node that has it, or on ``node``.
 
     ``exclude`` holds patterns in gitignore syntax. What is not done after ``wait_seconds`` is
-    answered ``pending`` and goes on.
+    answered ``pending`` and goes on. With ``read_all`` nothing is taken for granted: every file is
+    read, and what is stored already is read back, and stored anew where it is not what it was.
     """
 
     app: WireApp
@@ -105,6 +106,7 @@ class CreateSnapshot(Request, frozen=True, kw_only=True):
     exclude_caches: bool = False
     one_file_system: bool = False
     skip_unreadable: bool = False
+    read_all: bool = False
     wait_seconds: WireWait = 10.0
 
 

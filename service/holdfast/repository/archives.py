@@ -69,10 +69,13 @@ class Archives:
         labels: Mapping[str, str],
         options: WalkOptions,
         *,
+        read_all: bool,
         op_id: str | None,
         wait_seconds: float,
     ) -> StoredSnapshot:
         """Archive ``app``; the record once that has ended, or pending after ``wait_seconds``.
+
+        With ``read_all`` upon no parent, and what is stored already is read back.
 
         Raises InvalidError, NotFoundError (no such app here), UnavailableError,
         RateLimitedError, ConflictError (removed meanwhile).
@@ -81,10 +84,12 @@ class Archives:
         directory = await asyncio.to_thread(self._apps.directory, app)
 
         async def work(job: Job[StoredSnapshot]) -> StoredSnapshot:
-            return await self._archive(job, directory, options)
+            return await self._archive(job, directory, options, read_all=read_all)
 
         async def begin() -> StoredSnapshot | Job[StoredSnapshot]:
-            held, repeated = await self._snapshots.announce(app, labels, self._owner, op_id)
+            held, repeated = await self._snapshots.announce(
+                app, labels, self._owner, op_id, alone=read_all
+            )
             if not repeated:
                 return self._jobs.start(held, work)
             if not is_orphan(held.record, self._owner.id, self._jobs):
@@ -100,7 +105,12 @@ class Archives:
         return await self._jobs.wait(begun, wait_seconds)
 
     async def _archive(
-        self, job: Job[StoredSnapshot], directory: Path, options: WalkOptions
+        self,
+        job: Job[StoredSnapshot],
+        directory: Path,
+        options: WalkOptions,
+        *,
+        read_all: bool,
     ) -> StoredSnapshot:
         parent = job.record.parent_digest
         for _ in range(_ATTEMPTS):
@@ -108,7 +118,9 @@ class Archives:
             fresh: dict[Digest, int] = {}
             found: set[Digest] = set()
             try:
-                archived = await self._read_tree(job, directory, options, parent, fresh, found)
+                archived = await self._read_tree(
+                    job, directory, options, parent, fresh, found, doubt=read_all
+                )
             except CorruptError:
                 if parent is None:
                     raise
@@ -148,14 +160,17 @@ class Archives:
         parent: str | None,
         fresh: dict[Digest, int],
         found: set[Digest],
+        *,
+        doubt: bool,
     ) -> Archived:
         """Archive the tree once.
 
-        ``fresh`` gets what was not stored before, and its sizes, ``found`` what was.
+        ``fresh`` gets what was not stored before, and its sizes, ``found`` what was; with
+        ``doubt`` that is read back.
         """
 
         async def put(digest: Digest, data: bytes) -> bool:
-            created = await self._packs.put(digest, data)
+            created = await self._packs.put(digest, data, doubt=doubt)
             job.show_life()
             if created:
                 fresh[digest] = len(data)

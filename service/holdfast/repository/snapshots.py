@@ -130,9 +130,17 @@ class Snapshots:
     # --- making ---
 
     async def announce(
-        self, app: str, labels: Mapping[str, str], owner: Owner, op_id: str | None
+        self,
+        app: str,
+        labels: Mapping[str, str],
+        owner: Owner,
+        op_id: str | None,
+        *,
+        alone: bool = False,
     ) -> tuple[Held[StoredSnapshot], bool]:
         """A pending record, and whether it is there from an earlier request with ``op_id``.
+
+        ``alone``: it has no parent.
 
         Raises InvalidError, ConflictError (the ``Op-Id`` stands for something else, or what it
         made was removed).
@@ -152,7 +160,9 @@ class Snapshots:
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
                 # else whoever began it did not get so far
-        parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
+        parent = None
+        if not alone:
+            parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
         record = StoredSnapshot(
             app=app,
             id=key.id,
