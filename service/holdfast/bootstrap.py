@@ -348,8 +348,10 @@ async def _serve(
             *parts.snapshots.chores(),
             *stores.chores,
         )
-        parts.peers.start()
         try:
+            if not await unless_stopped(parts.peers.check_node(), stop):
+                return 0
+            parts.peers.start()
             return await serve_until_stopped(
                 parts.worker,
                 chores,
@@ -439,8 +441,10 @@ def _assemble(
         inbox,
         apps,
         node=config.node,
+        worker=worker_id,
         prefix=config.prefix,
         reply=reply_pattern(config.inbox_prefixes),
+        clock=utc_now,
         monotonic=time.monotonic,
     )
     snapshots = SnapshotService(

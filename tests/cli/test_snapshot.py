@@ -282,17 +282,38 @@ def test_snapshots_are_deleted(holdfast: Holdfast, tmp_path: Path) -> None:
     assert holdfast("snapshot", "ls", "--app", "deleted").out == b""
 
 
+def test_all_snapshots_of_an_app_are_purged_and_no_others(
+    holdfast: Holdfast, tmp_path: Path
+) -> None:
+    tree, other = make_tree(tmp_path / "purged"), make_tree(tmp_path / "other")
+    for _ in range(2):
+        created(holdfast, f"{tree}/")
+    kept = created(holdfast, f"{other}/")
+
+    first = holdfast("snapshot", "purge", "purged", "--yes")
+    again = holdfast("snapshot", "purge", "purged", "--json")
+
+    assert (first.status, first.lines) == (0, ["purged  2 snapshots deleted"])
+    assert (again.status, json.loads(again.out)) == (0, {"app": "purged", "deleted": 0})
+    assert holdfast("snapshot", "ls", "--app", "purged").out == b""
+    assert holdfast("snapshot", "show", kept).status == 0
+    assert holdfast("snapshot", "purge").status == exit_codes.USAGE
+    assert holdfast("snapshot", "purge", "no/name").status == exit_codes.USAGE
+
+
+@pytest.mark.parametrize("command", ["rm", "purge"])
 def test_nothing_is_deleted_unless_whoever_is_asked_says_yes(
-    holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     key = created(holdfast, f"{make_tree(tmp_path / 'asked')}/")
+    delete = ["purge", "asked"] if command == "purge" else ["rm", key]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
     def answered(text: str, *more: str) -> int:
         stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
         monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
         monkeypatch.setattr(sys, "stdin", stdin)
-        return holdfast("snapshot", "rm", key, *more).status
+        return holdfast("snapshot", *delete, *more).status
 
     assert answered("") == exit_codes.FAILURE
     assert answered("no\n") == exit_codes.FAILURE

@@ -437,6 +437,16 @@ class BlobStoreContract(ABC):
         page = await store.list_blobs(prefix="", cursor=None, limit=10)
         assert list(page.entries) == []
 
+    async def test_what_was_put_since_a_time_of_the_stores_own_was_seen_since_then(
+        self, store: BlobStore
+    ) -> None:
+        before = await store.now()
+        info = await put(store, b"seen")
+
+        assert await store.touch(info.digest, unless_seen_since=before)
+        assert before.tzinfo is not None
+        assert before <= await store.now()
+
     async def test_of_racing_touches_all_succeed(self, store: BlobStore) -> None:
         info = await put(store, b"touched")
 

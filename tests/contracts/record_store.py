@@ -483,6 +483,18 @@ class RecordStoreContract:
 
         assert await store.list_keys("u") == ["u.c", "u.d"]
 
+    async def test_what_was_deleted_for_good_is_not_there(self, store: RecordStore) -> None:
+        revision = await store.put("u.a", b"", expected=0)
+        await store.batch([put("u.b"), put("u.c")])
+        await store.batch([Delete(key="u.a", expected=revision, for_good=True)])
+        await store.batch([Delete(key="u.b", for_good=True)])
+
+        assert [record.key for record in await store.get_many(["u.a", "u.b", "u.c"])] == ["u.c"]
+        assert [record.key async for record in store.list_records("u")] == ["u.c"]
+        for key in ("u.a", "u.b"):
+            with pytest.raises(NotFoundError):
+                await store.get(key)
+
     async def test_closing_twice_is_fine(self, store: RecordStore) -> None:
         await store.aclose()
         await store.aclose()

@@ -13,6 +13,7 @@ from tests.domain.test_manifest import columns
 from tests.domain.test_root import PAGES, ROOT, nothing, row_of, written
 from tests.domain.trees import directory, file, page_with
 
+from holdfast.domain.digest import Digest
 from holdfast.domain.frame_table import FrameRef
 from holdfast.domain.frames import (
     FREE_RAW_BYTES,
@@ -26,8 +27,16 @@ from holdfast.domain.layout import MAX_CHUNK_BYTES
 from holdfast.domain.limits import MIB
 from holdfast.domain.manifest import decode_page, encode_page
 from holdfast.domain.manifest_columns import MAX_PAGE_SEGMENTS
-from holdfast.domain.root import PIECES_MAGIC, ROOT_MAGIC, join_root, root_of, split_root
-from holdfast.errors import CorruptError
+from holdfast.domain.packing import PACK_BYTES
+from holdfast.domain.root import (
+    CLIENTS_ROOT,
+    PIECES_MAGIC,
+    ROOT_MAGIC,
+    join_root,
+    root_of,
+    split_root,
+)
+from holdfast.errors import CorruptError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,3 +210,34 @@ def test_a_root_that_names_a_piece_twice_is_corrupt() -> None:
 def test_what_is_stored_bounds_what_it_unpacks_to() -> None:
     assert max_raw_bytes(0) == FREE_RAW_BYTES > MAX_CHUNK_BYTES
     assert max_raw_bytes(MIB) == 17 * MIB
+
+
+@pytest.mark.fault("T07")
+def test_a_clients_root_is_refused_by_its_size_before_it_takes_memory() -> None:
+    pages = 200_000
+    row = msgspec.msgpack.encode(list(range(120)))
+    raw = msgspec.msgpack.encode(
+        [
+            1,
+            b"\0".join([b"", *(b"%08x" % number for number in range(1, pages))]),
+            *([[1] * pages, [0] * pages, [0] * pages, [0] * pages, [0] * pages, [1] * pages]),
+            bytes(32 * pages),
+            [msgspec.Raw(row)] * pages,
+            [1] * pages,
+            [0] * pages,
+            [bytes(32 * pages), [1] * pages, [1] * pages, bytes(32), [0] * pages, [0] * pages],
+        ]
+    )
+    head = ROOT_MAGIC + plain_frame(raw)
+    pieces = [head[at : at + PACK_BYTES] for at in range(0, len(head), PACK_BYTES)]
+    named = {Digest(hashlib.sha256(piece).hexdigest()): piece for piece in pieces}
+    head = PIECES_MAGIC + b"".join(hashlib.sha256(piece).digest() for piece in pieces)
+    assert len(named) <= CLIENTS_ROOT.pieces
+
+    tracemalloc.start()
+    with pytest.raises(TooLargeError):
+        join_root(head, named.__getitem__, CLIENTS_ROOT)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert most < 4 * len(raw) + MOST  # the pieces, joined and unpacked

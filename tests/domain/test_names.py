@@ -19,6 +19,7 @@ from holdfast.domain.names import (
     check_labels,
     created_at_of,
     id_floor,
+    later_id,
     token,
     untoken,
 )
@@ -171,3 +172,23 @@ def test_the_floor_of_a_time_before_1970_is_the_first_id() -> None:
     at = datetime(1960, 1, 1, tzinfo=timezone(timedelta(hours=2)))
 
     assert id_floor(at) == "00000000-0000-7000-8000-000000000000"
+
+
+times = st.integers(0, 253_402_214_400_000).map(
+    lambda milliseconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+)
+
+
+@given(times, times)
+def test_an_id_is_later_than_the_newest_and_no_later_than_it_has_to_be(
+    made: datetime, newest: datetime
+) -> None:
+    fresh, before = id_floor(made), id_floor(newest)
+
+    later = later_id(fresh, before)
+
+    assert check_id(later) == later
+    assert later > before
+    at = created_at_of(later)
+    assert at in {created_at_of(fresh), created_at_of(before) + timedelta(milliseconds=1)}
+    assert later_id(fresh, None) == fresh

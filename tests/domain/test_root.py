@@ -328,3 +328,27 @@ def test_files_are_counted_without_links() -> None:
     )
 
     assert row_of(page).files == 1
+
+
+@pytest.mark.fault("T07")
+@pytest.mark.parametrize("column", ["size_bytes", "raw_bytes", "stored_bytes"])
+def test_a_total_beyond_what_any_answer_can_tell_is_refused_when_made_and_when_read(
+    column: str,
+) -> None:
+    rows = [row_of(page, number) for number, page in enumerate(PAGES)]
+    most = [0] * len(rows)
+    most[0] = 2**53
+    more = [*most[:-1], 1]
+
+    def totals(values: list[int]) -> list[PageRow]:
+        return [
+            msgspec.structs.replace(row, **{column: value})
+            for row, value in zip(rows, values, strict=True)
+        ]
+
+    largest = split_root(root_of(totals(most)))
+    assert getattr(join_root(largest[-1][1], nothing), column) == 2**53
+    with pytest.raises(TooLargeError):
+        split_root(root_of(totals(more)))
+    with pytest.raises(CorruptError):
+        join_root(written(ROOT, **{column: more}), nothing)

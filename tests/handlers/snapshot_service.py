@@ -17,7 +17,7 @@ from tests.repository.pool import START, Time
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.limits import KIB
 from holdfast.domain.names import id_floor
-from holdfast.errors import QuotaExceededError, UnavailableError
+from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
 from holdfast.handlers.placement import Answers
 from holdfast.repository.apps import Apps
 from holdfast.runtime.dispatch import Dispatcher
@@ -35,6 +35,7 @@ from holdfast.stores.ports import Attributes, BlobInfo
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from holdfast.handlers.endpoint import AnyEndpoint
@@ -95,23 +96,61 @@ class Records(MemoryRecordStore):
 
 
 class PackSpace(MemoryBlobStore):
-    """Packs; there may be no room for them, and one reading can be held up."""
+    """Packs; there may be no room for them, and one reading can be held up.
+
+    It has a clock of its own, and knows when packs were seen. Packs can be ``lost``: they are not
+    there for who reads or touches them, and a put brings them back.
+    """
 
     full = False
     gate: Gate | None = None
+    gets = 0
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__()
+        self.clock = clock
+        self.seen: dict[Digest, datetime] = {}
+        self.touched: list[Digest] = []
+        self.lost: set[Digest] = set()
+
+    async def now(self) -> datetime:
+        """See `BlobStore.now`."""
+        return self.clock()
+
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See `BlobStore.touch`."""
+        if digest in self.lost or digest not in self._blobs:
+            return False
+        if self.seen[digest] < unless_seen_since:
+            self.touched.append(digest)
+            self.seen[digest] = self.clock()
+        return True
 
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
+        self.gets += 1
+        if info.digest in self.lost:
+            raise CorruptError("lost")
         if self.gate is not None:
             gate, self.gate = self.gate, None
             await gate.pass_through()
-        return await super().get(info)
+        try:
+            return await super().get(info)
+        except CorruptError:
+            self.lost.add(info.digest)  # it is remembered
+            raise
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""
         if self.full:
             raise QuotaExceededError("the store is full")
-        return await super().put(digest, data, attributes)
+        if digest in self.lost:
+            self.lost.remove(digest)
+            await self.delete(digest)
+        stored = await super().put(digest, data, attributes)
+        if stored.created:
+            self.seen[digest] = self.clock()
+        return stored
 
 
 class Shared:
@@ -119,11 +158,13 @@ class Shared:
 
     def __init__(self) -> None:
         self.time = Time()
-        self.packs = PackSpace()
+        self.packs = PackSpace(self.time.clock)
         self.records = Records(self.time.monotonic)
         self.ops = MemoryRecordStore(self.time.monotonic)
         self.stores = SnapshotStores(packs=self.packs, records=self.records, ops=self.ops)
         self.ids = itertools.count(1)
+        self.skew = timedelta(0)
+        self.lease_seconds = LEASE_SECONDS
         self.sites: list[Site] = []
 
     def when_announced(self) -> Gate:
@@ -169,8 +210,8 @@ class Shared:
         return digest
 
     def new_uuid(self) -> str:
-        """Ids that rise."""
-        now = START + timedelta(milliseconds=next(self.ids))
+        """Ids that rise, by a clock that may be set."""
+        now = START + self.skew + timedelta(milliseconds=next(self.ids))
         return id_floor(now)
 
 
@@ -214,7 +255,7 @@ class Site:
                 worker=f"w-{node}",
                 node=node,
                 prefix="",
-                lease_seconds=LEASE_SECONDS,
+                lease_seconds=shared.lease_seconds,
                 max_archives=2,
                 max_inline_bytes=max_inline_bytes,
                 part_size=512 * KIB,

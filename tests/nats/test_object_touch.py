@@ -116,3 +116,18 @@ async def test_what_others_put_is_neither_touched_nor_called_a_blob(bucket: Buck
     await bucket.write_record(info.digest, b"{")
     with pytest.raises(CorruptError):
         await bucket.store.touch(info.digest, unless_seen_since=FAR_AHEAD)
+
+
+async def test_the_stores_time_is_that_of_its_messages(bucket: Bucket) -> None:
+    """So two times of one stream are compared, whatever the clock of who compares them."""
+    before = await bucket.store.now()
+    info = await put(bucket.store, b"x")
+    after = await bucket.store.now()
+    first = await record(bucket, info.digest)
+
+    assert first.stored_at is not None
+    assert before <= first.stored_at <= after
+    assert await bucket.store.touch(info.digest, unless_seen_since=before)
+    assert (await record(bucket, info.digest)).sequence == first.sequence
+    assert await bucket.store.touch(info.digest, unless_seen_since=after)
+    assert (await record(bucket, info.digest)).sequence > first.sequence

@@ -225,3 +225,13 @@ def test_a_schema_file_is_the_schema() -> None:
 
         assert json.loads(text) == document
         assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.subject)
+def test_no_number_and_no_list_of_an_answer_has_an_upper_bound(operation: Any) -> None:
+    """It may be a sum: a client that refused one number would have nothing of the page."""
+    written = json.dumps(DOCUMENTS[f"{operation.subject}.reply.json"])
+
+    assert not [
+        word for word in ('"maximum"', '"exclusiveMaximum"', '"maxItems"') if word in written
+    ]

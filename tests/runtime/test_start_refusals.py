@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats
 import pytest
 from tests.nats.clusters import Cluster
+from tests.runtime.test_forwarding import peers
 
 from holdfast.cli import exit_codes
 from holdfast.runtime.embedded import find_nats_server
@@ -124,6 +127,26 @@ async def test_a_store_that_is_not_what_its_url_says_is_refused(
     assert run("admin", "init", *at).returncode == 0
 
     await check_refused(nats_server.url, sentence, store=store, prefix="refused")
+
+
+async def test_a_second_directory_of_one_node_is_refused(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    at = ("--server", nats_server.url, "--prefix", "twins")
+    assert run("admin", "init", *at).returncode == 0
+    roots = [tmp_path / name for name in ("one", "two")]
+    for root in roots:
+        root.mkdir()
+
+    async with peers(nats_server.url, "twins", "twin", roots[0]) as one:
+        await one.check_node()
+        settings = {"prefix": "twins", "node": "twin", "apps": str(roots[1])}
+        found = await asyncio.to_thread(partial(refusal, nats_server.url, **settings))
+
+    assert (found.status, found.code) == (exit_codes.UNAVAILABLE, "unavailable")
+    assert found.detail.startswith(
+        "another worker of node twin has another directory of apps: give each machine"
+    )
 
 
 @pytest.fixture

@@ -232,3 +232,15 @@ def test_an_object_without_our_format_is_foreign() -> None:
 
     assert not meta.is_ours
     assert to_entry(meta) == ForeignObject(name="photo.jpg", size=7)
+
+
+@pytest.mark.parametrize("size", [2**44 + 1, 2**64, -1])
+def test_a_size_that_no_blob_can_have_is_told_of_as_foreign_and_fits_an_answer(size: int) -> None:
+    info = make_info()
+    written = json.loads(encode(info))
+    written |= {"size": size, "chunks": -(-size // info.part_size)}
+
+    row = to_entry(decode_meta(msgspec.json.encode(written)))
+
+    assert isinstance(row, ForeignObject)
+    assert 0 <= row.size < 2**63

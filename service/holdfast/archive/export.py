@@ -12,6 +12,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from holdfast.archive.headers import check_headers
 from holdfast.archive.snapshot import PREFETCH_PACKS
 from holdfast.domain.frame_table import split_digests
 from holdfast.domain.frames import END_FRAME, END_OF_ARCHIVE
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from holdfast.archive.snapshot import SnapshotReader
     from holdfast.domain.frame_table import FrameTable
+    from holdfast.domain.manifest import Page
 
 
 class ExportPlan:
@@ -37,9 +39,14 @@ class ExportPlan:
     ``size`` is that of the file in bytes. Making a plan reads nothing.
     """
 
-    def __init__(self, reader: SnapshotReader) -> None:
-        """The plan for the snapshot that ``reader`` has opened."""
+    def __init__(self, reader: SnapshotReader, *, is_ours: bool = False) -> None:
+        """The plan for the snapshot that ``reader`` has opened.
+
+        Unless it ``is_ours``, made by a worker, every frame is compared with the manifest before
+        it is given out: a stranger's tar might hold other members.
+        """
         root = reader.root
+        self._is_ours = is_ours
         self._reader = reader
         self._page_starts = list(accumulate(root.stored_sizes, initial=0))
         self._frames = root.frames + 1
@@ -52,7 +59,8 @@ class ExportPlan:
         """The bytes ``start`` to ``stop`` (by default the end), in pieces of at most a pack.
 
         The range is clipped to the file. The packs they come from have been compared with their
-        digests. Raises CorruptError, naming the pack, where one is missing or damaged.
+        digests. Raises CorruptError, naming the pack, where one is missing or damaged, and where
+        the tar says something else than the manifest.
         """
         start, stop = max(start, 0), self.size if stop is None else min(stop, self.size)
         if start < self._end_start:
@@ -71,14 +79,23 @@ class ExportPlan:
             table = self._reader.frame_table(number)
             self._reader.prefetch_page(number + 1)
             following = number + 1 if number + 1 < last else None
-            yield from self._page_data(table, following, start - begin, stop - begin)
+            page = None if self._is_ours else self._reader.page(number)
+            yield from self._page_data(page, table, following, start - begin, stop - begin)
 
     def _page_data(
-        self, table: FrameTable, following: int | None, start: int, stop: int
+        self,
+        page: Page | None,
+        table: FrameTable,
+        following: int | None,
+        start: int,
+        stop: int,
     ) -> Iterator[memoryview]:
-        """The stored frames of one page, of which ``start`` to ``stop`` are wanted, clipped."""
+        """The stored frames of one page, of which ``start`` to ``stop`` are wanted, clipped.
+
+        With a ``page`` they are compared with it.
+        """
         begins = list(accumulate(table.stored_sizes, initial=0))
-        first = bisect_right(begins, max(start, 0)) - 1
+        first = at = bisect_right(begins, max(start, 0)) - 1
         stretches = _stretches(
             table.pack_numbers, table.offsets, table.stored_sizes, first, begins, stop
         )
@@ -93,6 +110,9 @@ class ExportPlan:
                 ahead = [packs[number] for number in coming[announced : turn + PREFETCH_PACKS]]
                 self._announce(ahead, turn + PREFETCH_PACKS - len(coming), following)
                 announced = turn + PREFETCH_PACKS
+            while page is not None and begins[at] < position + length:
+                check_headers(self._reader, page, at, self._reader.fresh_frame(table[at]))
+                at += 1
             data = memoryview(self._reader.pack(packs[pack_number]))[offset : offset + length]
             yield data[max(start - position, 0) : max(stop - position, 0)]
             position += length

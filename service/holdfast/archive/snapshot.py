@@ -20,7 +20,7 @@ from holdfast.domain.frames import decompress_frame
 from holdfast.domain.limits import KIB, MIB
 from holdfast.domain.manifest import Page, StatPage, decode_frames, decode_page, decode_stat_page
 from holdfast.domain.manifest_columns import MAX_PAGE_BYTES
-from holdfast.domain.root import join_root
+from holdfast.domain.root import ANY_ROOT, join_root
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from holdfast.archive.ports import PackStore
     from holdfast.domain.frame_table import FrameRef, FrameTable
+    from holdfast.domain.root import RootLimits
 
 HOLE_PIECE_BYTES: Final = 256 * KIB
 """Holes of sparse files are given out in pieces of zeros of at most this size."""
@@ -69,16 +70,26 @@ class SnapshotReader:
     """
 
     def __init__(
-        self, store: PackStore, root: Digest, *, limits: ReaderLimits = DEFAULT_LIMITS
+        self,
+        store: PackStore,
+        root: Digest,
+        *,
+        limits: ReaderLimits = DEFAULT_LIMITS,
+        root_limits: RootLimits = ANY_ROOT,
     ) -> None:
-        """Read and check the root. Raises CorruptError when it is missing or not a root."""
+        """Read and check the root.
+
+        Raises CorruptError when it is missing or not a root, TooLargeError beyond ``root_limits``.
+        """
         self.digest = root
         self._store = store
         self._packs: ByteLru[bytes, bytes] = ByteLru(limits.pack_cache_bytes, len)
         self._frames: ByteLru[bytes, bytes] = ByteLru(limits.frame_cache_bytes, len)
         self._pages: ByteLru[int, Page] = ByteLru(limits.page_cache_bytes, _page_weight)
         self._tables: ByteLru[int, FrameTable] = ByteLru(limits.page_cache_bytes, _table_weight)
-        self.root = join_root(self._fetch(root, "root"), lambda piece: self._fetch(piece, "root"))
+        self.root = join_root(
+            self._fetch(root, "root"), lambda piece: self._fetch(piece, "root"), root_limits
+        )
 
     @property
     def page_count(self) -> int:

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from holdfast.archive.headers import check_headers, headers_in
 from holdfast.archive.ports import (
     Cancelled,
     OnProgress,
@@ -163,30 +164,33 @@ class _Verification:
         self._check_frames(pack, pages)
 
     def _check_frames(self, pack: bytes, pages: Sequence[int]) -> None:
-        """Compare every frame that a page has in ``pack``, each once."""
+        """Compare every frame that a page has in ``pack``, each once, and the headers in it."""
         known = set()
         failure: CorruptError | None = None
         paths: list[bytes] = []
-        for page, number in self._frames_in(pack, pages):
+        for page_number, number in self._frames_in(pack, pages):
+            page = self._reader.page(page_number)
             ref = page.frame(number)
             identity = (ref.digest, ref.raw_size, ref.offset, ref.stored_size)
-            if identity in known:
+            if identity in known and not headers_in(page, number):
                 continue
             try:
-                size = len(self._reader.fresh_frame(ref))
+                raw = self._reader.fresh_frame(ref)
+                check_headers(self._reader, page, number, raw)
             except CorruptError as error:
                 failure = failure or error
                 paths += _paths_of(page, number)
                 continue
-            known.add(identity)
-            self._frames += 1
-            self.bytes += size
-            self.spent_bytes += size
+            if identity not in known:
+                known.add(identity)
+                self._frames += 1
+                self.bytes += len(raw)
+                self.spent_bytes += len(raw)
         if failure is not None:
             self._report(pack, failure, paths)
 
-    def _frames_in(self, pack: bytes, pages: Sequence[int]) -> Iterator[tuple[Page, int]]:
-        """The frames, by page and number, that lie in ``pack``."""
+    def _frames_in(self, pack: bytes, pages: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """The frames, by the number of the page and theirs in it, that lie in ``pack``."""
         for page_number in pages:
             try:
                 page = self._reader.page(page_number)
@@ -195,12 +199,12 @@ class _Verification:
             packs = split_digests(page.frames.packs)
             for number, pack_number in enumerate(page.frames.pack_numbers):
                 if packs[pack_number] == pack:
-                    yield page, number
+                    yield page_number, number
 
     def _paths_in(self, pack: bytes, pages: Sequence[int]) -> list[bytes]:
         paths: list[bytes] = []
-        for page, number in self._frames_in(pack, pages):
-            paths += _paths_of(page, number)
+        for page_number, number in self._frames_in(pack, pages):
+            paths += _paths_of(self._reader.page(page_number), number)
             if len(set(paths)) >= MAX_DAMAGED_PATHS:
                 break
         return paths

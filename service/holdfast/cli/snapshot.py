@@ -91,6 +91,9 @@ async def create(
     skip_unreadable: Annotated[
         bool, Flag, Parameter(help="Warn of files that may not be read, instead of failing.")
     ] = False,
+    read_all: Annotated[
+        bool, Flag, Parameter(help="Read every file, and trust nothing that is stored already.")
+    ] = False,
     node: Node = None,
     no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
     json: Json = False,
@@ -115,6 +118,7 @@ async def create(
                     exclude_caches=exclude_caches,
                     one_file_system=one_file_system,
                     skip_unreadable=skip_unreadable,
+                    read_all=read_all,
                     wait=not no_wait,
                     on_progress=on_progress if sys.stderr.isatty() else None,
                 )
@@ -129,6 +133,7 @@ async def create(
                     exclude_caches=exclude_caches,
                     one_file_system=one_file_system,
                     skip_unreadable=skip_unreadable,
+                    read_all=read_all,
                     on_progress=on_progress,
                 )
     seconds = time.monotonic() - began
@@ -242,7 +247,12 @@ async def ls(
     left = limit
     async with await connect(flags) as connection:
         listed = connection.snapshots.list(
-            apps=apps or None, labels=labels, state=state, since=oldest, until=newest
+            apps=apps or None,
+            labels=labels,
+            state=state,
+            since=oldest,
+            until=newest,
+            on_damaged=lambda key: say(f"{key}: its record is damaged and cannot be shown"),
         )
         async for record in _first(listed, left):
             if json:
@@ -458,6 +468,19 @@ async def rm(
             else:
                 print_line(key, "deleted" if deleted else "was not there")
     return exit_codes.OK
+
+
+@app.command
+async def purge(
+    app: Annotated[str, Parameter(help="The app.")],
+    /,
+    *,
+    yes: Annotated[bool, Flag, Parameter(help="Do not ask.")] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Delete all snapshots of an app, pending ones too. A terminal is asked first."""
+    return await rm(app=app, all=True, yes=yes, json=json, flags=flags)
 
 
 def _parse_keys(texts: Iterable[str]) -> Iterator[str]:

@@ -77,6 +77,8 @@ async def archive_here(
     labels: Mapping[str, str],
     options: ArchiveOptions,
     on_progress: OnProgress | None,
+    *,
+    read_all: bool = False,
 ) -> SnapshotRecord:
     """See ``Snapshots.create_from``."""
     check_app(app)
@@ -86,7 +88,9 @@ async def archive_here(
     with closing(opened):
         pending = await PendingSnapshot.begin(requester, app, labels)
         try:
-            record = await _upload(requester, pending, opened, started_at_ns, on_progress)
+            record = await _upload(
+                requester, pending, opened, started_at_ns, on_progress, read_all=read_all
+            )
         except (OutcomeUnknownError, UnavailableError):
             raise  # it may be committed: its lease tells in the end
         except BaseException:
@@ -158,15 +162,18 @@ async def _upload(
     source: Source,
     started_at_ns: int,
     on_progress: OnProgress | None,
+    *,
+    read_all: bool,
 ) -> SnapshotRecord:
     key = pending.record.key
-    digest = pending.record.parent_digest
+    digest = None if read_all else pending.record.parent_digest
     parent = Digest(digest) if digest is not None else None
     added = 0
+    missing: set[str] = set()
     for _ in range(ROUNDS):
         store = BridgedPackStore(
             asyncio.get_running_loop(),
-            (transport := PackTransport(requester)).get,
+            (transport := PackTransport(requester, missing, doubts_all=read_all)).get,
             transport.put,
             window_bytes=WINDOW_BYTES,
             cache_bytes=CACHE_BYTES,
@@ -184,6 +191,7 @@ async def _upload(
         record = await pending.commit(_commit(key, archived, added))
         if record.state != "pending":
             return record
+        missing.update(record.missing)
         parent = None  # what it was built upon has gone: now nothing is taken for granted
     msg = "what was put is removed again and again"
     raise UnavailableError(msg)

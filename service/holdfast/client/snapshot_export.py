@@ -43,14 +43,16 @@ async def export_here(
     requester: Requester,
     root: Digest,
     *,
+    is_ours: bool,
     offset: int,
     length: int | None,
     progress: OnBytes | None,
 ) -> AsyncIterator[memoryview]:
     """Bytes ``offset`` to ``offset + length`` of the ``.tar.zst``, clipped, in order.
 
-    Every pack has been checked against its digest. ``progress`` is told (bytes done, bytes in
-    all). Raises CorruptError, UnavailableError.
+    ``is_ours``: a worker has made the snapshot (see ``ExportPlan``). Every pack has been checked
+    against its digest. ``progress`` is told (bytes done, bytes in all). Raises CorruptError,
+    UnavailableError.
     """
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[memoryview] = asyncio.Queue(PIECES_AHEAD)
@@ -62,7 +64,7 @@ async def export_here(
     with closing(_store(requester)) as store:
 
         def assemble(stop: Stop) -> None:
-            plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS))
+            plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS), is_ours=is_ours)
             span[0] = min(offset, plan.size)
             span[1] = plan.size if length is None else min(span[0] + length, plan.size)
             for piece in plan.read(span[0], span[1]):
@@ -86,7 +88,12 @@ async def export_here(
 
 
 async def export_into(
-    requester: Requester, root: Digest, write: Callable[[memoryview], None], relay: OnBytes | None
+    requester: Requester,
+    root: Digest,
+    write: Callable[[memoryview], None],
+    relay: OnBytes | None,
+    *,
+    is_ours: bool,
 ) -> int:
     """Have ``write`` called with all bytes in order, in a thread; how many there were.
 
@@ -98,7 +105,7 @@ async def export_into(
     with closing(_store(requester)) as store:
 
         def work(stop: Stop) -> int:
-            plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS))
+            plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS), is_ours=is_ours)
             done = 0
             for piece in plan.read():
                 if stop():

@@ -18,6 +18,8 @@ from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from holdfast.client.requests import Requester
     from holdfast.domain.digest import Digest
 
@@ -33,9 +35,16 @@ _PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
 class PackTransport:
     """Gets and puts packs of one connection's pool."""
 
-    def __init__(self, requester: Requester) -> None:
-        """Nothing is sent yet."""
+    def __init__(
+        self, requester: Requester, doubted: Collection[str] = (), *, doubts_all: bool = False
+    ) -> None:
+        """Nothing is sent yet. Packs that are ``doubted`` are put also where they are said to be.
+
+        A store that has lost a part of one replaces it then.
+        """
         self._requester = requester
+        self._doubted = doubted
+        self._doubts_all = doubts_all
         self._questions: list[tuple[Digest, asyncio.Future[bool]]] = []
         self._asking: asyncio.Task[None] | None = None
 
@@ -56,7 +65,8 @@ class PackTransport:
 
         Raises UnavailableError, OutcomeUnknownError, QuotaExceededError.
         """
-        if not await self._is_missing(digest):
+        is_doubted = self._doubts_all or digest in self._doubted
+        if not is_doubted and not await self._is_missing(digest):
             return False
         stored = await self._requester.ask(
             PUT_BLOB,

@@ -48,6 +48,7 @@ class SyncSnapshots:
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
+        read_all: bool = False,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
@@ -61,6 +62,7 @@ class SyncSnapshots:
                 exclude_caches=exclude_caches,
                 one_file_system=one_file_system,
                 skip_unreadable=skip_unreadable,
+                read_all=read_all,
                 wait=wait,
                 on_progress=on_progress,
             )
@@ -106,6 +108,7 @@ class SyncSnapshots:
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
+        read_all: bool = False,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """See ``Snapshots.create_from``."""
@@ -118,6 +121,7 @@ class SyncSnapshots:
                 exclude_caches=exclude_caches,
                 one_file_system=one_file_system,
                 skip_unreadable=skip_unreadable,
+                read_all=read_all,
                 on_progress=on_progress,
             )
         )
@@ -157,11 +161,18 @@ class SyncSnapshots:
         state: State | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        on_damaged: Callable[[str], object] | None = None,
     ) -> Iterator[SnapshotRecord]:
         """See ``Snapshots.list``."""
         return self._thread.iterate(
             self._snapshots.list(
-                app=app, apps=apps, labels=labels, state=state, since=since, until=until
+                app=app,
+                apps=apps,
+                labels=labels,
+                state=state,
+                since=since,
+                until=until,
+                on_damaged=on_damaged,
             )
         )
 

@@ -101,13 +101,16 @@ class Snapshots:
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
+        read_all: bool = False,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """Have the worker that has the directory of ``app`` archive it; the record.
 
-        ``exclude`` holds patterns in gitignore syntax. Without ``wait`` the record is that of a
-        snapshot which may still be ``pending``. Whoever stops waiting does not stop the worker.
+        ``exclude`` holds patterns in gitignore syntax. With ``read_all`` every file is read, and
+        what is stored already is read back, and replaced where it is damaged. Without ``wait`` the
+        record is that of a snapshot which may still be ``pending``. Whoever stops waiting does not
+        stop the worker.
 
         Raises NotFoundError (no such app, or not on ``node``), QuotaExceededError, and whatever
         else the snapshot failed of.
@@ -120,6 +123,7 @@ class Snapshots:
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
             skip_unreadable=skip_unreadable,
+            read_all=read_all,
             wait_seconds=_first_wait(on_progress, wait=wait),
         )
         return await self._do(CREATE_SNAPSHOT, request, on_progress, wait=wait)
@@ -174,6 +178,7 @@ class Snapshots:
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
+        read_all: bool = False,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """Archive a directory of this machine, or a tar file or stream, as a snapshot of ``app``.
@@ -198,7 +203,13 @@ class Snapshots:
             skip_unreadable=skip_unreadable,
         )
         return await archive_here(
-            self._requester, source, app, dict(labels or {}), options, on_progress
+            self._requester,
+            source,
+            app,
+            dict(labels or {}),
+            options,
+            on_progress,
+            read_all=read_all,
         )
 
     async def restore_to(
@@ -237,8 +248,12 @@ class Snapshots:
         state: State | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        on_damaged: Callable[[str], object] | None = None,
     ) -> AsyncIterator[SnapshotRecord]:
-        """Snapshots that meet all conditions, newest first. Times are RFC 3339 as text."""
+        """Snapshots that meet all conditions, newest first. Times are RFC 3339 as text.
+
+        ``on_damaged`` is told the keys of those whose records cannot be shown.
+        """
         request = ListSnapshots(
             app=app,
             apps=None if apps is None else [*apps],
@@ -249,6 +264,9 @@ class Snapshots:
             limit=_LIST_PAGE,
         )
         async for page in self._pages(LIST_SNAPSHOTS, request):
+            if on_damaged is not None:
+                for key in page.damaged:
+                    on_damaged(key)
             for record in page.snapshots:
                 yield record
 
@@ -343,8 +361,15 @@ class Snapshots:
         """
         from holdfast.client.snapshot_export import export_here  # noqa: PLC0415  (loads zstd)
 
-        root = readable_root(await self.get(key))
-        stream = export_here(self._requester, root, offset=offset, length=length, progress=progress)
+        record = await self.get(key)
+        stream = export_here(
+            self._requester,
+            readable_root(record),
+            is_ours=bool(record.node),
+            offset=offset,
+            length=length,
+            progress=progress,
+        )
         async with aclosing(_generator(stream)) as incoming:
             async for piece in incoming:
                 yield piece
@@ -362,10 +387,15 @@ class Snapshots:
         """
         from holdfast.client.snapshot_export import export_into  # noqa: PLC0415  (loads zstd)
 
-        root = readable_root(await self.get(key))
+        record = await self.get(key)
+        root = readable_root(record)
         with opened_target(target) as file:
             return await export_into(
-                self._requester, root, lambda piece: write_whole(file, piece), progress
+                self._requester,
+                root,
+                lambda piece: write_whole(file, piece),
+                progress,
+                is_ours=bool(record.node),
             )
 
     async def verify(self, key: str) -> AsyncIterator[SnapshotVerified]:

@@ -20,6 +20,11 @@ MAX_LABELS: Final = 64
 MAX_BLOB_BYTES: Final = 16 * TIB
 """Far beyond any bucket; keeps sizes inside what JSON numbers carry exactly."""
 
+MAX_TOTAL: Final = 2**53
+"""Of anything that is summed up over a snapshot: what a JSON number carries exactly. No bound on
+what a store holds, but on what a sparse file, or a manifest by a stranger, may claim.
+"""
+
 WINDOW_BYTES: Final = 4 * MIB
 """One window of a download: there is no flow control inside it."""
 

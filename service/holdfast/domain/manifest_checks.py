@@ -24,7 +24,14 @@ from holdfast.domain.entries import (
 from holdfast.domain.fingerprint import FINGERPRINT_BYTES
 from holdfast.domain.frame_table import digest_at, split_digests
 from holdfast.domain.frames import max_raw_bytes
-from holdfast.domain.manifest_columns import FORMAT, MAX_PAGE_BYTES, MAX_PAGE_ENTRIES, MAX_PAGES
+from holdfast.domain.limits import MAX_TOTAL
+from holdfast.domain.manifest_columns import (
+    FORMAT,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_ENTRIES,
+    MAX_PAGES,
+    PackNumbers,
+)
 from holdfast.domain.sparse import BLOCK_BYTES, are_segments
 from holdfast.errors import CorruptError
 
@@ -184,16 +191,25 @@ def check_root(columns: RootColumns) -> None:
         msg = "the pages of the manifest are out of order"
         raise CorruptError(msg)
     check_clean(paths[1:])
+    excess = excessive_total(columns.size_bytes, columns.raw_bytes, columns.stored_bytes)
+    if excess is not None:
+        raise CorruptError(excess)
     _check_ratios(columns)
     packs = split_digests(columns.pieces.packs)
-    numbers = columns.pack_numbers
-    if (
-        any(a >= b for a, b in pairwise(packs))
-        or max(chain.from_iterable(numbers), default=-1) >= len(packs)
-        or not all(all(map(lt, row, row[1:])) for row in numbers)
+    if any(a >= b for a, b in pairwise(packs)) or not all(
+        all(map(lt, row, row[1:])) and (not row or row[-1] < len(packs))
+        for row in PackNumbers(columns.pack_numbers)
     ):
         msg = "the packs of the manifest's root are out of order"
         raise CorruptError(msg)
+
+
+def excessive_total(*columns: Sequence[int]) -> str | None:
+    """What to say where the rows of one of ``columns`` make more than any snapshot may have."""
+    for total in map(sum, columns):
+        if total > MAX_TOTAL:
+            return f"the files have {total} bytes together, holes included, of {MAX_TOTAL} at most"
+    return None
 
 
 def _check_ratios(columns: RootColumns) -> None:

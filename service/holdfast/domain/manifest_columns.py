@@ -5,7 +5,8 @@ Ranges are checked while they are read, at no cost; everything else is in ``mani
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final, overload
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +19,7 @@ from holdfast.domain.sparse import BLOCK_BYTES, MAX_SEGMENTS
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 FORMAT: Final = 1
 MAX_PAGE_ENTRIES: Final = MAX_PAGE_WEIGHT
@@ -45,6 +46,7 @@ type _Time = Annotated[int, Meta(ge=-MAX_TIME_NS, le=MAX_TIME_NS)]
 type _Size = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
 type _Number = Annotated[int, Meta(ge=0)]
 type _Count = Annotated[int, Meta(ge=1)]
+type _Frames = Annotated[int, Meta(ge=1, le=MAX_FRAMES_LISTED)]
 type _Xattrs = Annotated[tuple[tuple[bytes, bytes], ...], Meta(max_length=MAX_XATTRS)]
 type _Segments = Annotated[tuple[tuple[_Size, _Size], ...], Meta(max_length=MAX_SEGMENTS)]
 type _PackNumbers = Annotated[tuple[_Number, ...], Meta(max_length=MAX_FRAMES_LISTED)]
@@ -101,7 +103,10 @@ class StatColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class RootColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The written form. ``pieces`` has the pages' frames, each page's before its stat page's."""
+    """The written form. ``pieces`` has the pages' frames, each page's before its stat page's.
+
+    ``pack_numbers`` are read row by row: some kilobytes could name millions.
+    """
 
     format: int
     first_paths: bytes
@@ -110,12 +115,95 @@ class RootColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     size_bytes: _Rows[_Size]
     raw_bytes: _Rows[_Size]
     stored_bytes: _Rows[_Size]
-    frames: _Rows[_Count]
+    frames: _Rows[_Frames]
     fingerprints: bytes
-    pack_numbers: _Rows[_PackNumbers]
+    pack_numbers: _Rows[msgspec.Raw]
     page_pieces: _Rows[_Count]
     stat_pieces: _Rows[_Number]
     pieces: FrameColumns
+
+
+class RootOutline(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The written form of a root, of which only sizes are looked at."""
+
+    format: msgspec.Raw
+    first_paths: msgspec.Raw
+    entries: msgspec.Raw
+    files: msgspec.Raw
+    size_bytes: msgspec.Raw
+    raw_bytes: msgspec.Raw
+    stored_bytes: msgspec.Raw
+    frames: msgspec.Raw
+    fingerprints: msgspec.Raw
+    pack_numbers: msgspec.Raw
+    page_pieces: msgspec.Raw
+    stat_pieces: msgspec.Raw
+    pieces: tuple[msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw]
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all columns have a row for each page."""
+        return len(set(self._lengths())) == 1
+
+    @property
+    def decoded_bytes(self) -> int:
+        """What the root takes in memory, roughly."""
+        digests, raw_sizes, _, packs, _, _ = self.pieces
+        digest_bytes = sum(map(_byte_length, (digests, packs, self.fingerprints)))
+        return (
+            max(self._lengths()) * _PAGE_BYTES
+            + _array_length(memoryview(raw_sizes)) * _PIECE_BYTES
+            + digest_bytes * _DIGEST_FACTOR
+        )
+
+    def _lengths(self) -> list[int]:
+        columns = (
+            *(self.entries, self.files, self.size_bytes, self.raw_bytes, self.stored_bytes),
+            *(self.frames, self.pack_numbers, self.page_pieces, self.stat_pieces),
+        )
+        return [_array_length(memoryview(column)) for column in columns]
+
+
+_PAGE_BYTES: Final = 1024
+_PIECE_BYTES: Final = 160
+_DIGEST_FACTOR: Final = 4
+"""Of a page, a piece and a byte of digests, once they are Python's."""
+
+
+class PackNumbers(Sequence[tuple[int, ...]]):
+    """The rows of a root's pack numbers, each read when it is asked for."""
+
+    def __init__(self, rows: Sequence[msgspec.Raw]) -> None:
+        """Reading one raises msgspec.MsgspecError."""
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> tuple[int, ...]: ...
+    @overload
+    def __getitem__(self, number: slice) -> PackNumbers: ...
+    def __getitem__(self, number: int | slice) -> tuple[int, ...] | PackNumbers:
+        """Row ``number``, from 0."""
+        if isinstance(number, slice):
+            return PackNumbers(self._rows[number])
+        row: tuple[int, ...] = _PACK_NUMBERS_DECODER.decode(self._rows[number])
+        return row
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the rows are the same."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return [*self] == [*map(tuple, other)]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def to_raw_rows(rows: Iterable[Sequence[int]]) -> list[msgspec.Raw]:
+    """The written form of the rows of pack numbers."""
+    return [msgspec.Raw(_ENCODER.encode(row)) for row in rows]
 
 
 def to_raw(values: Mapping[int, Xattrs] | Mapping[int, Segments]) -> dict[int, msgspec.Raw]:
@@ -148,8 +236,14 @@ def _array_length(raw: memoryview) -> int:
     return int.from_bytes(raw[1 : 1 + _LENGTH_BYTES.get(raw[0], 0)])
 
 
+def _byte_length(raw: msgspec.Raw) -> int:
+    """How long the msgpack binary ``raw`` is, or a little more."""
+    return len(memoryview(raw))
+
+
 _FIXARRAY: Final = 0x90
 _LENGTH_BYTES: Final = {0xDC: 2, 0xDD: 4}
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_PACK_NUMBERS_DECODER: Final = msgspec.msgpack.Decoder(_PackNumbers)
 _XATTRS_DECODER: Final = msgspec.msgpack.Decoder(_Xattrs)
 _SEGMENTS_DECODER: Final = msgspec.msgpack.Decoder(_Segments)

@@ -138,6 +138,18 @@ def id_floor(at: datetime) -> str:
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 
 
+def later_id(snapshot_id: str, newest: str | None) -> str:
+    """``snapshot_id``, or where its time is not later than that of ``newest``, the next later one.
+
+    Both are checked ids. Whoever makes ids has a clock of his own: taken as they are, an app's
+    newest snapshot would be that of the worker whose clock is ahead.
+    """
+    if newest is None or _milliseconds(snapshot_id) > _milliseconds(newest):
+        return snapshot_id
+    digits = f"{min(_milliseconds(newest) + 1, _MAX_ID_MS):012x}"
+    return f"{digits[:8]}-{digits[8:]}{snapshot_id[13:]}"
+
+
 def _escape(match: re.Match[str]) -> str:
     return "".join(f"={byte:02X}" for byte in match[0].encode())
 

@@ -29,8 +29,14 @@ from holdfast.domain.frame_table import (
 )
 from holdfast.domain.frames import PAGE_LEVEL, decompress_frame, max_raw_bytes, plain_frame
 from holdfast.domain.limits import MIB
-from holdfast.domain.manifest_checks import check_root
-from holdfast.domain.manifest_columns import FORMAT, RootColumns
+from holdfast.domain.manifest_checks import check_root, excessive_total
+from holdfast.domain.manifest_columns import (
+    FORMAT,
+    PackNumbers,
+    RootColumns,
+    RootOutline,
+    to_raw_rows,
+)
 from holdfast.domain.packing import PACK_BYTES
 from holdfast.errors import CorruptError, TooLargeError
 
@@ -46,6 +52,32 @@ MAX_ROOT_BYTES: Final = 256 * MIB
 """Of a root before compression: about a million pages."""
 
 MAX_ROOT_PIECES: Final = 2 * MAX_ROOT_BYTES // PACK_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootLimits:
+    """How large a root may be for whoever reads it: found out before it is read.
+
+    ``pieces`` are those it is stored in. ``decoded_bytes`` is what it takes in memory, as
+    ``RootOutline`` counts; ``free_bytes`` of that are for any root, beyond it may take ``ratio``
+    times what it takes in the store.
+    """
+
+    pieces: int = MAX_ROOT_PIECES
+    decoded_bytes: int = 2**63
+    free_bytes: int = 2**63
+    ratio: int = 1
+
+    def most_for(self, stored_bytes: int) -> int:
+        """What a root that is stored in so many bytes may take in memory."""
+        return min(self.decoded_bytes, self.free_bytes + self.ratio * stored_bytes)
+
+
+ANY_ROOT: Final = RootLimits()
+CLIENTS_ROOT: Final = RootLimits(pieces=64, decoded_bytes=256 * MIB, free_bytes=32 * MIB, ratio=12)
+"""For what a client commits: about 250 million entries, or a terabyte of packs. Of what archives
+make, digests take most, which are four times as long in memory.
+"""
 
 
 class PageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -231,7 +263,9 @@ def root_of(rows: Sequence[PageRow]) -> Root:
             stored_bytes=[row.stored_bytes for row in rows],
             frames=[row.frames for row in rows],
             fingerprints=b"".join([row.fingerprint for row in rows]),
-            pack_numbers=[tuple(sorted({numbers[pack] for pack in row.packs})) for row in rows],
+            pack_numbers=to_raw_rows(
+                [tuple(sorted({numbers[pack] for pack in row.packs})) for row in rows]
+            ),
             page_pieces=[len(row.page_frames) for row in rows],
             stat_pieces=[len(row.stat_frames) for row in rows],
             pieces=to_columns(table_of(pieces, packs)),
@@ -244,6 +278,9 @@ def split_root(root: Root) -> tuple[tuple[Digest, bytes], ...]:
 
     Each is at most PACK_BYTES; usually the head is the only one. Raises TooLargeError.
     """
+    excess = excessive_total(root.sizes, root.raw_sizes, root.stored_sizes)
+    if excess is not None:
+        raise TooLargeError(excess)
     raw = _ENCODER.encode(_columns(root))
     if len(raw) > MAX_ROOT_BYTES:
         msg = f"the manifest's root would have {len(raw)} bytes, more than {MAX_ROOT_BYTES}"
@@ -277,12 +314,15 @@ def root_pieces(head: bytes) -> tuple[Digest, ...]:
     return tuple(Digest(digest.hex()) for digest in split_digests(digests))
 
 
-def join_root(head: bytes, get: Callable[[Digest], bytes]) -> Root:
+def join_root(head: bytes, get: Callable[[Digest], bytes], limits: RootLimits = ANY_ROOT) -> Root:
     """The root whose head is ``head``; ``get`` gives a piece, checked against its digest.
 
-    Raises CorruptError when it could not be a snapshot's, and what ``get`` raises.
+    Raises CorruptError when it could not be a snapshot's, TooLargeError beyond ``limits``, and
+    what ``get`` raises.
     """
     names = root_pieces(head)
+    if len(names) > limits.pieces:
+        raise TooLargeError(_LARGE)
     whole = head
     if names:
         parts = [get(name) for name in names]
@@ -299,12 +339,23 @@ def join_root(head: bytes, get: Callable[[Digest], bytes]) -> Root:
     max_size = min(MAX_ROOT_BYTES, max_raw_bytes(len(stored)))
     raw = decompress_frame(stored, size, max_size=max_size)
     try:
+        outline = _OUTLINE_DECODER.decode(raw)
+        if not outline.is_even:
+            msg = "the columns of the manifest's root differ in length"
+            raise CorruptError(msg)
+        if outline.decoded_bytes > min(
+            limits.decoded_bytes, limits.free_bytes + limits.ratio * len(stored)
+        ):
+            raise TooLargeError(_LARGE)
         columns = _DECODER.decode(raw)
+        check_root(columns)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = "the manifest's root is unreadable"
         raise CorruptError(msg) from error
-    check_root(columns)
     return _root(columns)
+
+
+_LARGE: Final = "the manifest's root is too large to be read here"
 
 
 def _root(columns: RootColumns) -> Root:
@@ -323,7 +374,7 @@ def _root(columns: RootColumns) -> Root:
         frame_counts=columns.frames,
         fingerprints=split_digests(columns.fingerprints),
         packs=split_digests(table.packs),
-        pack_numbers=columns.pack_numbers,
+        pack_numbers=PackNumbers(columns.pack_numbers),
         page_pieces=columns.page_pieces,
         stat_pieces=columns.stat_pieces,
         pieces=table,
@@ -343,7 +394,7 @@ def _columns(root: Root) -> RootColumns:
         stored_bytes=list(root.stored_sizes),
         frames=list(root.frame_counts),
         fingerprints=b"".join(root.fingerprints),
-        pack_numbers=list(map(tuple, root.pack_numbers)),
+        pack_numbers=to_raw_rows(root.pack_numbers),
         page_pieces=list(root.page_pieces),
         stat_pieces=list(root.stat_pieces),
         pieces=to_columns(root.pieces),
@@ -352,3 +403,4 @@ def _columns(root: Root) -> RootColumns:
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(RootColumns)
+_OUTLINE_DECODER: Final = msgspec.msgpack.Decoder(RootOutline)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from holdfast.domain.digest import Digest
 from holdfast.errors import InvalidError, TooLargeError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
 
 _ENTRY_BYTES: Final = 700
 """What one blob takes of a page, at the most: its digest, its type and the rest."""
+
+_NAME_BYTES: Final = 512
+"""Of the name of a foreign object: one long name is not to keep a page from fitting a message."""
 
 
 class BlobHandlers:
@@ -235,9 +240,21 @@ class BlobHandlers:
         )
 
 
+def _shown(name: str) -> str:
+    """``name``, or its beginning and an ellipsis."""
+    written = name.encode(errors="replace")
+    if len(msgspec.json.encode(written.decode())) <= _NAME_BYTES:
+        return written.decode()
+    return written[: _NAME_BYTES // _MOST_PER_BYTE].decode(errors="ignore") + "…"
+
+
+_MOST_PER_BYTE: Final = 6
+"""A control character takes six bytes in JSON."""
+
+
 def _entry(entry: BlobInfo | ForeignObject) -> BlobEntry:
     if isinstance(entry, ForeignObject):
-        return BlobEntry(size=entry.size, foreign=True, name=entry.name)
+        return BlobEntry(size=entry.size, foreign=True, name=_shown(entry.name))
     return BlobEntry(
         digest=entry.digest,
         size=entry.size,

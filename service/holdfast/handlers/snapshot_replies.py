@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from holdfast.domain.entries import Entry, Kind
+from holdfast.errors import CorruptError
 from holdfast.handlers.paths import wire_path
 from holdfast.protocol.snapshots import (
     DamagedPack,
@@ -21,11 +22,12 @@ from holdfast.protocol.snapshots import (
 from holdfast.repository.snapshot_record import StoredRestore, StoredSnapshot, Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from holdfast.archive.diff import Change
     from holdfast.archive.verify import Verified
     from holdfast.domain.digest import Digest
+    from holdfast.domain.names import SnapshotKey
     from holdfast.protocol.message import Reply
     from holdfast.repository.snapshot_record import Planned
 
@@ -47,58 +49,89 @@ _LAST_NS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(sec
 
 
 def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> SnapshotRecord:
-    """The record of a snapshot. Its root is told only when it can be read."""
+    """The record of a snapshot. Its root is told only when it can be read.
+
+    Raises CorruptError where a client could not read it as a message.
+    """
     totals = record.totals
     clients = record.state == "pending" and not record.lease.owner
-    return SnapshotRecord(
-        key=str(record.key),
-        app=record.app,
-        state=record.state,
-        created_at=wire_time(record.created_at),
-        node=record.node,
-        labels=record.labels,
-        finished_at=_optional_time(record.finished_at),
-        entries=totals.entries,
-        files=totals.files,
-        size=totals.size,
-        archive_size=totals.archive_size,
-        added=totals.added,
-        digest=record.digest if record.state == "ok" else None,
-        parent=record.parent,
-        parent_digest=record.parent_digest,
-        warnings=_warnings(record.warnings),
-        warning_count=record.warning_count,
-        code=record.code,
-        reason=record.reason,
-        missing=list(missing),
-        lease_seconds=record.lease.seconds if clients else None,
+    return _readable(
+        SnapshotRecord(
+            key=str(record.key),
+            app=record.app,
+            state=record.state,
+            created_at=wire_time(record.created_at),
+            node=record.node,
+            labels=record.labels,
+            finished_at=_optional_time(record.finished_at),
+            entries=totals.entries,
+            files=totals.files,
+            size=totals.size,
+            archive_size=totals.archive_size,
+            added=totals.added,
+            digest=record.digest if record.state == "ok" else None,
+            parent=record.parent,
+            parent_digest=record.parent_digest,
+            warnings=_warnings(record.warnings),
+            warning_count=record.warning_count,
+            code=record.code,
+            reason=record.reason,
+            missing=list(missing),
+            lease_seconds=record.lease.seconds if clients else None,
+        )
     )
 
 
+def snapshot_replies(
+    records: Iterable[StoredSnapshot],
+) -> tuple[list[SnapshotRecord], list[SnapshotKey]]:
+    """Those of ``records`` that can be shown, and the keys of the others."""
+    shown: list[SnapshotRecord] = []
+    damaged: list[SnapshotKey] = []
+    for record in records:
+        try:
+            shown.append(snapshot_reply(record))
+        except CorruptError:
+            damaged.append(record.key)
+    return shown, damaged
+
+
+def _readable(reply: SnapshotRecord) -> SnapshotRecord:
+    """``reply``, if whoever gets it can read it: a record is what somebody wrote."""
+    try:
+        written = msgspec.msgpack.encode(reply)
+        return msgspec.msgpack.decode(written, type=SnapshotRecord)
+    except (msgspec.MsgspecError, OverflowError, UnicodeError) as error:
+        msg = "the record is damaged: it cannot be shown"
+        raise CorruptError(msg) from error
+
+
 def restore_reply(record: StoredRestore) -> SnapshotRecord:
-    """The record of a restore."""
+    """The record of a restore. Raises CorruptError as ``snapshot_reply`` does."""
     totals = record.totals
-    return SnapshotRecord(
-        key=record.snapshot,
-        app=record.app,
-        state=record.state,
-        created_at=wire_time(record.created_at),
-        node=record.node,
-        finished_at=_optional_time(record.finished_at),
-        entries=totals.entries,
-        files=totals.files,
-        size=totals.size,
-        digest=record.digest,
-        warnings=_warnings(record.warnings),
-        warning_count=record.warning_count,
-        code=record.code,
-        reason=record.reason,
-        restore=record.id,
-        mode=record.mode,
-        removed=totals.removed,
-        dry_run=record.dry_run,
-        plan=[_planned(line) for line in record.plan],
-        plan_count=record.plan_count,
+    return _readable(
+        SnapshotRecord(
+            key=record.snapshot,
+            app=record.app,
+            state=record.state,
+            created_at=wire_time(record.created_at),
+            node=record.node,
+            finished_at=_optional_time(record.finished_at),
+            entries=totals.entries,
+            files=totals.files,
+            size=totals.size,
+            digest=record.digest,
+            warnings=_warnings(record.warnings),
+            warning_count=record.warning_count,
+            code=record.code,
+            reason=record.reason,
+            restore=record.id,
+            mode=record.mode,
+            removed=totals.removed,
+            dry_run=record.dry_run,
+            plan=[_planned(line) for line in record.plan],
+            plan_count=record.plan_count,
+        )
     )
 
 

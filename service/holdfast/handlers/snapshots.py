@@ -21,6 +21,7 @@ from holdfast.handlers.snapshot_replies import (
     fitting,
     parse_time,
     restore_reply,
+    snapshot_replies,
     snapshot_reply,
     stored_warning,
     verified_reply,
@@ -75,6 +76,9 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshot_reads import SnapshotReads
     from holdfast.repository.snapshots import Snapshots
 
+MAX_KEY_BYTES: Final = 168
+"""Of a snapshot's key in a page, with its quotes and comma."""
+
 WAIT_MARGIN_SECONDS: Final = 1.0
 """Of the caller's time, what is kept for the answer on its way."""
 
@@ -122,6 +126,7 @@ class SnapshotHandlers:
             request.app,
             request.labels,
             options,
+            read_all=request.read_all,
             op_id=call.op_id,
             wait_seconds=_wait(request.wait_seconds, call),
         )
@@ -168,12 +173,14 @@ class SnapshotHandlers:
             until=_floor(request.until, "until"),
         )
         page = await self._listing.page(wanted, cursor=request.cursor, limit=request.limit)
-        replies = [snapshot_reply(record) for record in page.snapshots]
-        shown = fitting(replies, self._reads.max_inline_bytes)
+        replies, unshown = snapshot_replies(page.snapshots)
+        damaged = sorted((*page.damaged, *unshown), key=cursor_after, reverse=True)
+        shown = fitting(replies, self._reads.max_inline_bytes - len(damaged) * MAX_KEY_BYTES)
         cursor = page.cursor
         if len(shown) < len(replies):
-            cursor = cursor_after(page.snapshots[len(shown) - 1].key)
-        return SnapshotPage(snapshots=shown, cursor=cursor)
+            cursor = cursor_after(SnapshotKey.parse(shown[-1].key))
+            damaged = [key for key in damaged if cursor_after(key) > cursor]
+        return SnapshotPage(snapshots=shown, cursor=cursor, damaged=list(map(str, damaged)))
 
     async def get(self, request: GetSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.get``."""
@@ -271,10 +278,11 @@ class SnapshotHandlers:
 
     async def export(self, request: ExportSnapshot, call: Call) -> BytesReply[ContentHead]:
         """``snapshot.export``."""
-        _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
+        record, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
         return _content(
             await self._reads.export(
                 root,
+                is_ours=bool(record.node),
                 offset=request.offset,
                 length=request.length,
                 cursor=request.cursor,

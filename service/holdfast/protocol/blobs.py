@@ -11,6 +11,8 @@ from holdfast.protocol import headers
 from holdfast.protocol.message import (
     Reply,
     Request,
+    ToldCount,
+    ToldSize,
     WireCount,
     WireCursor,
     WireDigest,
@@ -38,7 +40,7 @@ class BlobStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """The blob is stored. ``created`` is False when it was there already."""
 
     digest: WireDigest
-    size: WireSize
+    size: ToldSize
     created: bool
 
 
@@ -68,12 +70,12 @@ class BlobHead(Reply, frozen=True, kw_only=True):
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
-    size: WireSize = field(name=headers.BLOB_SIZE)
-    offset: WireSize = field(name=headers.BLOB_OFFSET)
-    length: WireSize = field(name=headers.BLOB_LENGTH)
+    size: ToldSize = field(name=headers.BLOB_SIZE)
+    offset: ToldSize = field(name=headers.BLOB_OFFSET)
+    length: ToldSize = field(name=headers.BLOB_LENGTH)
     type: str = field(name=headers.BLOB_TYPE)
-    parts: WireCount | None = field(default=None, name=headers.BLOB_PARTS)
-    skip: WireSize | None = field(default=None, name=headers.BLOB_SKIP)
+    parts: ToldCount | None = field(default=None, name=headers.BLOB_PARTS)
+    skip: ToldSize | None = field(default=None, name=headers.BLOB_SKIP)
     cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
 
 
@@ -101,8 +103,8 @@ class BlobStat(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """``pinned``: kept until deleted. ``chunks``: messages or files that hold the bytes."""
 
     digest: WireDigest
-    size: WireSize
-    chunks: WireCount
+    size: ToldSize
+    chunks: ToldCount
     type: str
     created_at: WireTime
     pinned: bool
@@ -125,7 +127,7 @@ class BlobEntry(Reply, frozen=True, kw_only=True):
     bucket. It is listed, never served and never collected.
     """
 
-    size: WireSize
+    size: ToldSize
     type: str = DEFAULT_TYPE
     created_at: WireTime = ""
     pinned: bool = False
@@ -174,11 +176,11 @@ class UploadState(Reply, frozen=True, kw_only=True):
 
     upload: WireUpload | None = None
     part_subject: str | None = None
-    part_size: WireSize | None = None
-    window: WireSize | None = None
-    next_part: WireCount | None = None
+    part_size: ToldSize | None = None
+    window: ToldSize | None = None
+    next_part: ToldCount | None = None
     digest: WireDigest | None = None
-    size: WireSize | None = None
+    size: ToldSize | None = None
     created: bool | None = None
 
 
@@ -197,9 +199,9 @@ class PutPart(Request, frozen=True, kw_only=True):
 class PartStored(Reply, frozen=True, kw_only=True):
     """``part`` is durable; or, for the last message, the stored blob."""
 
-    part: WireCount | None = None
+    part: ToldCount | None = None
     digest: WireDigest | None = None
-    size: WireSize | None = None
+    size: ToldSize | None = None
     created: bool | None = None
 
 
@@ -240,8 +242,8 @@ class DamagedBlob(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class VerifyReport(Reply, frozen=True, kw_only=True):
     """What was read. ``cursor`` is there while blobs remain to be checked."""
 
-    checked: WireCount
-    bytes: WireSize
+    checked: ToldCount
+    bytes: ToldSize
     damaged: list[DamagedBlob] = field(default_factory=list)
     cursor: WireCursor | None = None
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from holdfast.domain.digest import DIGEST_PATTERN
+from holdfast.domain.entries import MAX_FILE_BYTES
 from holdfast.domain.limits import (
     MAX_BLOB_BYTES,
     MAX_CURSOR_CHARS,
@@ -32,7 +33,12 @@ WireDigest = Annotated[
     ),
 ]
 WireSize = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES, description="Bytes.")]
+WireLong = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES, description="Bytes of something sparse.")]
 WireCount = Annotated[int, Meta(ge=0, le=2**53)]
+# What is told has no upper bound: it may be a sum, or what another program wrote down, and a
+# client that refuses one number of a page has none of its rows.
+ToldSize = Annotated[int, Meta(ge=0, description="Bytes.")]
+ToldCount = Annotated[int, Meta(ge=0)]
 WireCursor = Annotated[
     str,
     Meta(

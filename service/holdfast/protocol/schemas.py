@@ -174,10 +174,11 @@ def _header_value(field: Schema) -> Schema:
     value, *_ = field.get("anyOf", [field])
     if value.get("type") != "integer":
         return {**value, **({"default": field["default"]} if field.get("default") else {})}
-    bound = value["maximum"]
+    bound = value.get("maximum")
+    up_to = "" if bound is None else f" up to {bound}"
     return {
-        "description": f"{value.get('description', 'A count.')} A decimal number up to {bound}.",
+        "description": f"{value.get('description', 'A count.')} A decimal number{up_to}.",
         "type": "string",
         "pattern": r"^(0|[1-9][0-9]*)$(?!\n)",
-        "maxLength": len(str(bound)),
+        **({} if bound is None else {"maxLength": len(str(bound))}),
     }

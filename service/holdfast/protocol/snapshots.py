@@ -16,13 +16,14 @@ from holdfast.protocol import headers
 from holdfast.protocol.message import (
     Reply,
     Request,
+    ToldCount,
+    ToldSize,
     WireCount,
     WireCursor,
     WireDigest,
     WireLimit,
-    WireSize,
+    WireLong,
     WireTime,
-    WireType,
 )
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
@@ -78,7 +79,6 @@ WirePathBytes = Annotated[
 ]
 WirePattern = Annotated[str, Meta(min_length=1, max_length=4096)]
 WireWait = Annotated[float, Meta(ge=0, le=600, description="Seconds.")]
-WireSeconds = Annotated[float, Meta(ge=0, le=86400, description="Seconds.")]
 
 State = Literal["pending", "ok", "failure"]
 Mode = Literal["new", "replace", "merge"]
@@ -93,7 +93,8 @@ class CreateSnapshot(Request, frozen=True, kw_only=True):
     """Archive the directory of ``app`` on the node that has it, or on ``node``.
 
     ``exclude`` holds patterns in gitignore syntax. What is not done after ``wait_seconds`` is
-    answered ``pending`` and goes on.
+    answered ``pending`` and goes on. With ``read_all`` nothing is taken for granted: every file is
+    read, and what is stored already is read back, and stored anew where it is not what it was.
     """
 
     app: WireApp
@@ -105,6 +106,7 @@ class CreateSnapshot(Request, frozen=True, kw_only=True):
     exclude_caches: bool = False
     one_file_system: bool = False
     skip_unreadable: bool = False
+    read_all: bool = False
     wait_seconds: WireWait = 10.0
 
 
@@ -113,7 +115,7 @@ class SnapshotWarning(Reply, frozen=True, kw_only=True):
 
     kind: str
     path: str
-    path_bytes: WirePathBytes | None = None
+    path_bytes: bytes | None = None
     detail: str = ""
 
 
@@ -135,26 +137,26 @@ class SnapshotRecord(Reply, frozen=True, kw_only=True):
     node: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     finished_at: WireTime | None = None
-    entries: WireCount = 0
-    files: WireCount = 0
-    size: WireSize = 0
-    archive_size: WireSize = 0
-    added: WireSize = 0
+    entries: ToldCount = 0
+    files: ToldCount = 0
+    size: ToldSize = 0
+    archive_size: ToldSize = 0
+    added: ToldSize = 0
     digest: WireDigest | None = None
     parent: WireKey | None = None
     parent_digest: WireDigest | None = None
     warnings: list[SnapshotWarning] = field(default_factory=list)
-    warning_count: WireCount = 0
+    warning_count: ToldCount = 0
     code: str | None = None
     reason: str | None = None
     restore: WireRestore | None = None
     mode: Mode | None = None
-    removed: WireCount = 0
+    removed: ToldCount = 0
     dry_run: bool = False
     plan: list[SnapshotChange] = field(default_factory=list)
-    plan_count: WireCount = 0
+    plan_count: ToldCount = 0
     missing: list[WireDigest] = field(default_factory=list)
-    lease_seconds: WireSeconds | None = None
+    lease_seconds: float | None = None
 
 
 class RestoreSnapshot(Request, frozen=True, kw_only=True):
@@ -194,10 +196,14 @@ class ListSnapshots(Request, frozen=True, kw_only=True):
 
 
 class SnapshotPage(Reply, frozen=True, kw_only=True):
-    """``cursor`` is there while more may follow."""
+    """``cursor`` is there while more may follow.
+
+    ``damaged`` are keys of this page whose records are there and cannot be shown.
+    """
 
     snapshots: list[SnapshotRecord]
     cursor: WireCursor | None = None
+    damaged: list[WireKey] = field(default_factory=list)
 
 
 class GetSnapshot(Request, frozen=True, kw_only=True):
@@ -228,7 +234,7 @@ class PurgeSnapshots(Request, frozen=True, kw_only=True):
 class SnapshotsPurged(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """How many were forgotten."""
 
-    deleted: WireCount
+    deleted: ToldCount
 
 
 class ListFiles(Request, frozen=True, kw_only=True):
@@ -249,11 +255,11 @@ class FileEntry(Reply, frozen=True, kw_only=True):
 
     path: str
     kind: EntryKind
-    mode: WireCount
-    uid: WireCount
-    gid: WireCount
+    mode: ToldCount
+    uid: ToldCount
+    gid: ToldCount
     mtime: WireTime
-    size: WireSize = 0
+    size: ToldSize = 0
     path_bytes: bytes | None = None
     target: str | None = None
     target_bytes: bytes | None = None
@@ -283,8 +289,8 @@ class SnapshotChange(Reply, frozen=True, kw_only=True):
     change: ChangeKind
     path_bytes: bytes | None = None
     kind: EntryKind | None = None
-    size_before: WireSize | None = None
-    size_after: WireSize | None = None
+    size_before: ToldSize | None = None
+    size_after: ToldSize | None = None
 
 
 class DiffPage(Reply, frozen=True, kw_only=True):
@@ -303,8 +309,8 @@ class ReadFile(Request, frozen=True, kw_only=True):
     key: WireKey
     path: WirePath = ""
     path_bytes: WirePathBytes | None = None
-    offset: WireSize = 0
-    length: WireSize | None = None
+    offset: WireLong = 0
+    length: WireLong | None = None
     cursor: WireCursor | None = None
 
 
@@ -312,8 +318,8 @@ class ExportSnapshot(Request, frozen=True, kw_only=True):
     """The snapshot as a ``.tar.zst``, or a range of its bytes, which never change."""
 
     key: WireKey
-    offset: WireSize = 0
-    length: WireSize | None = None
+    offset: WireLong = 0
+    length: WireLong | None = None
     cursor: WireCursor | None = None
 
 
@@ -324,12 +330,12 @@ class ContentHead(Reply, frozen=True, kw_only=True):
     ``cursor`` asks for what comes after; the last window has none.
     """
 
-    size: WireSize = field(name=headers.BLOB_SIZE)
-    offset: WireSize = field(name=headers.BLOB_OFFSET)
-    length: WireSize = field(name=headers.BLOB_LENGTH)
-    type: WireType = field(name=headers.BLOB_TYPE)
-    parts: WireCount | None = field(default=None, name=headers.BLOB_PARTS)
-    skip: WireSize | None = field(default=None, name=headers.BLOB_SKIP)
+    size: ToldSize = field(name=headers.BLOB_SIZE)
+    offset: ToldSize = field(name=headers.BLOB_OFFSET)
+    length: ToldSize = field(name=headers.BLOB_LENGTH)
+    type: str = field(name=headers.BLOB_TYPE)
+    parts: ToldCount | None = field(default=None, name=headers.BLOB_PARTS)
+    skip: ToldSize | None = field(default=None, name=headers.BLOB_SKIP)
     cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
 
 
@@ -355,11 +361,11 @@ class SnapshotVerified(Reply, frozen=True, kw_only=True):
     ``damaged`` are the first of ``damaged_count``.
     """
 
-    packs: WireCount
-    frames: WireCount
-    bytes: WireSize
+    packs: ToldCount
+    frames: ToldCount
+    bytes: ToldSize
     damaged: list[DamagedPack] = field(default_factory=list)
-    damaged_count: WireCount = 0
+    damaged_count: ToldCount = 0
     cursor: WireCursor | None = None
 
 
@@ -384,7 +390,7 @@ class CommitSnapshot(Request, frozen=True, kw_only=True):
 
     key: WireKey
     digest: WireDigest
-    added: WireSize = 0
+    added: WireLong = 0
     warnings: Annotated[list[SnapshotWarning], Meta(max_length=100)] = field(default_factory=list)
     warning_count: WireCount = 0
 
@@ -398,9 +404,9 @@ class SnapshotProgress(Reply, frozen=True, kw_only=True):
     key: WireKey
     state: State
     phase: str
-    entries: WireCount = 0
-    bytes: WireSize = 0
-    added: WireSize = 0
+    entries: ToldCount = 0
+    bytes: ToldSize = 0
+    added: ToldSize = 0
     restore: WireRestore | None = None
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from msgspec import Meta, field
+from msgspec import field
 
-from holdfast.protocol.message import Reply, Request, WireCount
+from holdfast.protocol.message import Reply, Request, ToldCount
 from holdfast.protocol.operation import AnyOperation, Operation
-
-WireReplicas = Annotated[int, Meta(ge=1, le=100)]
 
 
 class GetStatus(Request, frozen=True, kw_only=True):
@@ -26,7 +24,7 @@ class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     version: str = ""
     cluster: str = ""
     durability: Literal["synced", "lazy", "unknown"] = "unknown"
-    max_payload: WireCount | None = None
+    max_payload: ToldCount | None = None
 
 
 class PeerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
@@ -35,7 +33,7 @@ class PeerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     name: str
     current: bool
     offline: bool
-    lag: WireCount
+    lag: ToldCount
 
 
 class BucketStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
@@ -49,13 +47,13 @@ class BucketStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     stream: str
     kind: Literal["objects", "records"]
     storage: Literal["file", "memory"]
-    replicas: WireReplicas
-    wanted: WireReplicas | None
+    replicas: ToldCount
+    wanted: ToldCount | None
     leader: str
     peers: list[PeerStatus]
-    messages: WireCount
-    bytes: WireCount
-    max_bytes: WireCount | None
+    messages: ToldCount
+    bytes: ToldCount
+    max_bytes: ToldCount | None
 
 
 class StoreStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +29,12 @@ MAX_LOOKS: Final = 64
 """Under way or waiting for a thread."""
 
 LOOK_SECONDS: Final = 0.5
+
+MARK_PREFIX: Final = ".holdfast-here-"
+"""Of a file that a worker of this node looks for. No app's name begins with a dot."""
+
+OLD_MARK_SECONDS: Final = 3600.0
+_MARK: Final = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -78,6 +85,41 @@ class Apps:
                 return await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise UnavailableError(_SILENT) from error
+
+    def put_mark(self, mark: str) -> bool:
+        """Let who looks at this same directory see ``mark``; False: nothing can be written here.
+
+        What a worker that was killed has left of this is removed after an hour.
+        """
+        path = self._mark(mark)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            self._remove_old_marks(os.lstat(path).st_mtime - OLD_MARK_SECONDS)
+        except OSError:
+            return False
+        return True
+
+    def remove_mark(self, mark: str) -> None:
+        """Take it away again. May be repeated."""
+        with suppress(OSError):
+            self._mark(mark).unlink()
+
+    def sees(self, mark: str) -> bool:
+        """Whether ``mark`` is there. Raises UnavailableError."""
+        return _mode_of(self._mark(mark)) is not None
+
+    def _mark(self, mark: str) -> Path:
+        if self._root is None or _MARK.fullmatch(mark) is None:
+            msg = "no mark, or no directory to look for it"
+            raise InvalidError(msg)
+        return self._root / f"{MARK_PREFIX}{mark}"
+
+    def _remove_old_marks(self, before: float) -> None:
+        if self._root is not None:
+            for path in self._root.glob(f"{MARK_PREFIX}*"):
+                with suppress(OSError):
+                    if path.lstat().st_mtime < before:
+                        path.unlink()
 
     def close(self) -> None:
         """Begin no more looks. Waits for none."""

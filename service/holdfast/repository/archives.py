@@ -14,8 +14,10 @@ from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
+from holdfast.repository.announcements import totals_of
 from holdfast.repository.jobs import is_orphan
 from holdfast.repository.snapshot_record import StoredSnapshot, Warned, first_warnings
+from holdfast.repository.snapshots import Placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,10 +69,13 @@ class Archives:
         labels: Mapping[str, str],
         options: WalkOptions,
         *,
+        read_all: bool,
         op_id: str | None,
         wait_seconds: float,
     ) -> StoredSnapshot:
         """Archive ``app``; the record once that has ended, or pending after ``wait_seconds``.
+
+        With ``read_all`` upon no parent, and what is stored already is read back.
 
         Raises InvalidError, NotFoundError (no such app here), UnavailableError,
         RateLimitedError, ConflictError (removed meanwhile).
@@ -79,10 +84,12 @@ class Archives:
         directory = await asyncio.to_thread(self._apps.directory, app)
 
         async def work(job: Job[StoredSnapshot]) -> StoredSnapshot:
-            return await self._archive(job, directory, options)
+            return await self._archive(job, directory, options, read_all=read_all)
 
         async def begin() -> StoredSnapshot | Job[StoredSnapshot]:
-            held, repeated = await self._snapshots.announce(app, labels, self._owner, op_id)
+            held, repeated = await self._snapshots.announce(
+                app, labels, self._owner, op_id, alone=read_all
+            )
             if not repeated:
                 return self._jobs.start(held, work)
             if not is_orphan(held.record, self._owner.id, self._jobs):
@@ -98,13 +105,22 @@ class Archives:
         return await self._jobs.wait(begun, wait_seconds)
 
     async def _archive(
-        self, job: Job[StoredSnapshot], directory: Path, options: WalkOptions
+        self,
+        job: Job[StoredSnapshot],
+        directory: Path,
+        options: WalkOptions,
+        *,
+        read_all: bool,
     ) -> StoredSnapshot:
         parent = job.record.parent_digest
         for _ in range(_ATTEMPTS):
+            began = await self._packs.now()
             fresh: dict[Digest, int] = {}
+            found: set[Digest] = set()
             try:
-                archived = await self._read_tree(job, directory, options, parent, fresh)
+                archived = await self._read_tree(
+                    job, directory, options, parent, fresh, found, doubt=read_all
+                )
             except CorruptError:
                 if parent is None:
                     raise
@@ -125,15 +141,13 @@ class Archives:
             async def beat() -> None:
                 job.show_life()
 
-            gone = await self._snapshots.secure(
-                job.record, needed, fresh=frozenset(fresh), beat=beat
-            )
+            placed = Placed(began=began, created=frozenset(fresh), found=frozenset(found))
+            gone = await self._snapshots.secure(job.record, needed, placed=placed, beat=beat)
             if job.should_stop():
                 raise Cancelled
             if not gone:
-                return self._snapshots.finished(
-                    job.record, archived.root, root, added=sum(fresh.values())
-                )
+                totals = totals_of(root, added=sum(fresh.values()))
+                return self._snapshots.finished(job.record, archived.root, totals)
             parent = None  # what the parent's pages name may be gone: read everything
         msg = "packs that the snapshot shares with others keep being removed"
         raise ConflictError(msg)
@@ -145,14 +159,23 @@ class Archives:
         options: WalkOptions,
         parent: str | None,
         fresh: dict[Digest, int],
+        found: set[Digest],
+        *,
+        doubt: bool,
     ) -> Archived:
-        """Archive the tree once; ``fresh`` gets what was not stored before, and its sizes."""
+        """Archive the tree once.
+
+        ``fresh`` gets what was not stored before, and its sizes, ``found`` what was; with
+        ``doubt`` that is read back.
+        """
 
         async def put(digest: Digest, data: bytes) -> bool:
-            created = await self._packs.put(digest, data)
+            created = await self._packs.put(digest, data, doubt=doubt)
             job.show_life()
             if created:
                 fresh[digest] = len(data)
+            else:
+                found.add(digest)
             return created
 
         store = BridgedPackStore(

@@ -1,30 +1,35 @@
 """The packs of snapshots as the steps of making one need them: put, read, kept from the collector.
 
 A blob that is stored already may be about to be collected. Whoever counts on one marks it as seen
-(*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7).
+(*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7). What
+is late is told by two times of the store, never by this worker's clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.domain.root import Root, join_root, root_pieces
-from holdfast.errors import ConflictError
+from holdfast.errors import ConflictError, CorruptError, NotFoundError
+from holdfast.repository.needed import Needed
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from holdfast.stores.ports import BlobStore
 
 PACK_TYPE: Final = "application/octet-stream"
 TOUCHES_AT_ONCE: Final = 64
 _PUT_ATTEMPTS: Final = 4
+_ASK_AGAIN_SECONDS: Final = 60.0
+"""After so long the store is asked for its time again."""
 
 
 class Packs:
@@ -35,6 +40,7 @@ class Packs:
         store: BlobStore,
         *,
         clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
         new_id: Callable[[], str],
         max_inline_bytes: int,
         part_size: int,
@@ -46,22 +52,40 @@ class Packs:
         """
         self._store = store
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
         self._max_inline_bytes = max_inline_bytes
         self._part_size = part_size
         self._fresh = grace / 4
+        self._told: tuple[datetime, float] | None = None
+        self._one_root = asyncio.Semaphore(1)
 
     async def get(self, digest: Digest) -> bytes:
         """The whole blob, checked. Raises NotFoundError, CorruptError, UnavailableError."""
         return await self._store.get(await self._store.stat(digest))
 
-    async def put(self, digest: Digest, data: bytes) -> bool:
-        """Store a pack; whether it was not there. It is safe from the collector for a while."""
-        for _ in range(_PUT_ATTEMPTS):
+    async def put(self, digest: Digest, data: bytes, *, doubt: bool = False) -> bool:
+        """Store a pack; whether it was not there.
+
+        With ``doubt`` one that is there is read back, and stored anew where it is not what it was.
+        Raises ConflictError, and CorruptError where that did not help.
+        """
+        for attempt in range(_PUT_ATTEMPTS):
             if await self._put(digest, data):
                 return True
-            if await self.touch(digest):
+            if not await self.touch(digest):
+                continue
+            if not doubt:
                 return False
+            try:
+                await self.get(digest)
+            except NotFoundError:
+                continue
+            except CorruptError:
+                if attempt + 1 == _PUT_ATTEMPTS:
+                    raise
+                continue
+            return False
         msg = "a pack keeps being removed while it is stored"
         raise ConflictError(msg)
 
@@ -77,18 +101,40 @@ class Packs:
             await staged.write(part, view[start : start + self._part_size])
         return (await staged.commit(digest, len(data), attributes)).created
 
+    async def now(self) -> datetime:
+        """The present time by the clock that says when packs were seen."""
+        now = await self._store.now()
+        self._told = (now, self._monotonic())
+        return now
+
+    def lately(self, now: datetime) -> datetime:
+        """What was seen at this time or later is left alone by a collector that runs at ``now``."""
+        return now - self._fresh
+
     async def touch(self, digest: Digest) -> bool:
         """Keep a blob from the collector for a while, unless that was done lately.
 
-        False: it is gone.
+        False: it is gone, or cannot be read back.
         """
-        return await self._store.touch(digest, unless_seen_since=self._clock() - self._fresh)
+        since = self.lately(await self._roughly_now())
+        return await self._store.touch(digest, unless_seen_since=since)
 
-    async def touch_all(self, digests: Iterable[Digest]) -> list[Digest]:
-        """Touch each; those that are gone, in order."""
+    async def _roughly_now(self) -> datetime:
+        """Like ``now``, which is not asked for each pack."""
+        if self._told is not None:
+            now, at = self._told
+            passed = self._monotonic() - at
+            if passed < _ASK_AGAIN_SECONDS:
+                return now + timedelta(seconds=passed)
+        return await self.now()
+
+    async def touch_all(self, digests: Iterable[Digest], *, since: datetime) -> list[Digest]:
+        """Touch each that was not seen ``since``; those that are gone, in order."""
         gone: list[Digest] = []
         for batch in batched(digests, TOUCHES_AT_ONCE):
-            there = await asyncio.gather(*(self.touch(digest) for digest in batch))
+            there = await asyncio.gather(
+                *(self._store.touch(digest, unless_seen_since=since) for digest in batch)
+            )
             gone += [digest for digest, found in zip(batch, there, strict=True) if not found]
         return gone
 
@@ -101,13 +147,14 @@ class Packs:
                 break
         return missing[:limit]
 
-    async def root(self, digest: Digest) -> tuple[Root, list[Digest]]:
+    async def root(self, digest: Digest) -> tuple[Root, Needed]:
         """A root and every blob that the snapshot needs: itself, its pieces, its packs.
 
-        Raises NotFoundError (nothing of that digest), CorruptError (not a root, or damaged).
+        One at a time, for a root may be large. Raises NotFoundError (nothing of that digest),
+        CorruptError (not a root, or damaged).
         """
-        head = await self.get(digest)
-        pieces = {piece: await self.get(piece) for piece in root_pieces(head)}
-        root = await asyncio.to_thread(join_root, head, pieces.__getitem__)
-        packs = [Digest(pack.hex()) for pack in root.packs]
-        return root, [digest, *pieces, *packs]
+        async with self._one_root:
+            head = await self.get(digest)
+            pieces = {piece: await self.get(piece) for piece in root_pieces(head)}
+            root = await asyncio.to_thread(join_root, head, pieces.__getitem__)
+        return root, Needed((digest, *pieces), root.pieces.packs)

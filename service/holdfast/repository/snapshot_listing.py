@@ -12,9 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.names import SnapshotKey, check_app, check_labels, token, untoken
+from holdfast.domain.names import (
+    SnapshotKey,
+    check_app,
+    check_id,
+    check_labels,
+    token,
+    untoken,
+)
 from holdfast.errors import InvalidError
 from holdfast.repository.snapshot_record import SNAPSHOTS, label_prefix
+from holdfast.stores.ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,10 +50,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotsPage:
-    """Newest first. ``cursor`` is None when there is no more."""
+    """Newest first. ``cursor`` is None when there is no more; ``damaged`` cannot be read."""
 
     snapshots: list[StoredSnapshot]
     cursor: str | None
+    damaged: list[SnapshotKey] = field(default_factory=list)
 
 
 class SnapshotListing:
@@ -64,16 +73,32 @@ class SnapshotListing:
             reverse=True,
         )
         snapshots: list[StoredSnapshot] = []
-        read = 0
-        while read < len(keys) and read < MAX_READ_PER_PAGE and len(snapshots) < limit:
-            batch = keys[read : read + limit - len(snapshots)]
-            records = await self._records.get_many([SnapshotKey(app, id_) for id_, app in batch])
-            snapshots += [r for r in records if wanted.state in {None, r.state}]
-            read += len(batch)
+        damaged: list[SnapshotKey] = []
+        read, more = 0, limit
+        while (left := limit - len(snapshots) - len(damaged)) and read < len(keys):
+            if read >= MAX_READ_PER_PAGE:
+                break
+            # Keys of what was removed stay, so the fewer are found the more are read.
+            batch = [SnapshotKey(app, id_) for id_, app in keys[read : read + more]]
+            more = min(4 * more, MAX_GET_MANY)
+            records, unreadable = await self._records.get_many(batch)
+            found_at = {record.key: record for record in records}
+            for key in batch:
+                read += 1
+                record = found_at.get(key)
+                if key in unreadable:
+                    damaged.append(key)
+                elif record is not None and _is_wanted(record, wanted):
+                    snapshots.append(record)
+                else:
+                    continue
+                left -= 1
+                if not left:
+                    break
         if read >= len(keys):
-            return SnapshotsPage(snapshots, None)
+            return SnapshotsPage(snapshots, None, damaged)
         last_id, last_app = keys[read - 1]
-        return SnapshotsPage(snapshots, cursor_after(SnapshotKey(last_app, last_id)))
+        return SnapshotsPage(snapshots, cursor_after(SnapshotKey(last_app, last_id)), damaged)
 
     async def last_node(self, app: str) -> str:
         """Where the newest snapshot of ``app`` was made; empty if by a client, or there is none."""
@@ -106,6 +131,12 @@ class SnapshotListing:
         return set(_parse_tails(tails, app))
 
 
+def _is_wanted(record: StoredSnapshot, wanted: Wanted) -> bool:
+    """Whether ``record`` is as it was found: a label's key may be there without its record's."""
+    labels = wanted.labels.items() <= record.labels.items()
+    return labels and wanted.state in {None, record.state}
+
+
 def cursor_after(key: SnapshotKey) -> str:
     """The cursor of what comes after ``key``."""
     return f"{key.id}.{key.app}"
@@ -113,11 +144,11 @@ def cursor_after(key: SnapshotKey) -> str:
 
 def _parse_tails(tails: Iterable[list[str]], app: str | None) -> Iterable[tuple[str, str]]:
     for tail in tails:
-        if app is not None and len(tail) == 1:
-            yield tail[0], app
-        elif app is None and len(tail) == 2:
-            with suppress(InvalidError):  # not one of ours: it must not hide the others
-                yield tail[1], untoken(tail[0])
+        with suppress(InvalidError):  # not one of ours: it must not hide the others
+            if app is not None and len(tail) == 1:
+                yield check_id(tail[0]), app
+            elif app is None and len(tail) == 2:
+                yield check_id(tail[1]), check_app(untoken(tail[0]))
 
 
 def _within(key: tuple[str, str], wanted: Wanted) -> bool:

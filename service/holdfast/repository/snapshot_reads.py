@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast.archive.diff import Change, diff
@@ -74,7 +74,7 @@ class _Opened:
     """A snapshot that is open, or being opened, for all who ask for it."""
 
     reader: asyncio.Task[SnapshotReader]
-    plan: ExportPlan | None = None
+    plans: dict[bool, ExportPlan] = field(default_factory=dict)
 
 
 class SnapshotReads:
@@ -273,17 +273,21 @@ class SnapshotReads:
         self,
         root: Digest,
         *,
+        is_ours: bool,
         offset: int,
         length: int | None,
         cursor: str | None,
         wait_seconds: float,
     ) -> Content:
-        """Bytes of the snapshot as a ``.tar.zst``; ``wait_seconds`` as in ``read``."""
+        """Bytes of the snapshot as a ``.tar.zst``; ``wait_seconds`` as in ``read``.
+
+        ``is_ours`` as in ``ExportPlan``.
+        """
         opened = self._opened(root)
         reader = await asyncio.shield(opened.reader)
-        if opened.plan is None:
-            opened.plan = ExportPlan(reader)
-        plan = opened.plan
+        plan = opened.plans.get(is_ours)
+        if plan is None:
+            plan = opened.plans[is_ours] = ExportPlan(reader, is_ours=is_ours)
 
         def open_export() -> ReadableBytes:
             return ReadableBytes(

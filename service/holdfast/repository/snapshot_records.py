@@ -139,10 +139,13 @@ class SnapshotRecords:
         return Held(record, await self._certainly(key, value, write))
 
     async def remove(self, held: Held[StoredSnapshot]) -> None:
-        """Remove a snapshot with all that finds it. Raises ConflictError when it has changed."""
+        """Remove a snapshot with all that finds it. Raises ConflictError when it has changed.
+
+        The record is removed for good. What finds it need not be: it is compared with the record.
+        """
         record = held.record
         changes = [
-            Delete(key=record_key(record), expected=held.revision),
+            Delete(key=record_key(record), expected=held.revision, for_good=True),
             Delete(key=marker_key(record)),
             *(Delete(key=key) for key in label_keys(record)),
         ]
@@ -153,7 +156,7 @@ class SnapshotRecords:
 
         Its revision is not asked for: it may be the store that cannot read it.
         """
-        delete = Delete(key=snapshot_key(key))
+        delete = Delete(key=snapshot_key(key), for_good=True)
         await self._records.batch([delete, Delete(key=pending_key(key))])
 
     async def pending_snapshots(self) -> list[Held[StoredSnapshot]]:
@@ -180,18 +183,29 @@ class SnapshotRecords:
         skip = len(prefix) + 1
         return [key[skip:].split(".") for key in await self._records.list_keys(prefix)]
 
-    async def get_many(self, keys: Sequence[SnapshotKey]) -> list[StoredSnapshot]:
-        """The records of ``keys`` in their order. What is gone or unreadable is left out."""
+    async def get_many(
+        self, keys: Sequence[SnapshotKey]
+    ) -> tuple[list[StoredSnapshot], list[SnapshotKey]]:
+        """The records of ``keys`` in their order, and the keys of those that cannot be read.
+
+        What is gone is left out. A record that says it is another's cannot be read.
+        """
         names = [snapshot_key(key) for key in keys]
         found = {record.key: record.value for record in await self._read(names)}
-        records = []
-        for name in names:
+        records: list[StoredSnapshot] = []
+        damaged: list[SnapshotKey] = []
+        for key, name in zip(keys, names, strict=True):
             if name in found:
                 try:
-                    records.append(decode(found[name], StoredSnapshot))
+                    record = decode(found[name], StoredSnapshot)
                 except CorruptError:  # one bad record must not hide the others
+                    damaged.append(key)
                     continue
-        return records
+                if record.key == key:
+                    records.append(record)
+                else:
+                    damaged.append(key)
+        return records, damaged
 
     async def _read(self, keys: Sequence[str]) -> list[Record]:
         found: list[Record] = []

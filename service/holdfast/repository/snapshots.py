@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Final
@@ -16,14 +17,22 @@ import msgspec
 import structlog
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.names import SnapshotKey, check_app, check_labels
+from holdfast.domain.names import (
+    SnapshotKey,
+    check_app,
+    check_labels,
+    created_at_of,
+    later_id,
+)
 from holdfast.errors import (
     ConflictError,
     CorruptError,
     InvalidError,
     NotFoundError,
 )
-from holdfast.repository.announcements import Announcement, check_clients, renewed, totals_of
+from holdfast.repository.announcements import Announcement, check_clients, renewed
+from holdfast.repository.manifests import MAX_MISSING, UnreadableError
+from holdfast.repository.needed import Needed
 from holdfast.repository.op_ids import claim_op, note_removed, was_removed
 from holdfast.repository.snapshot_record import (
     Lease,
@@ -31,24 +40,29 @@ from holdfast.repository.snapshot_record import (
     Warned,
     first_warnings,
 )
+from holdfast.stores.ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from holdfast.domain.root import Root
+    from holdfast.repository.manifests import Manifests
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_listing import SnapshotListing
-    from holdfast.repository.snapshot_record import StoredRestore
+    from holdfast.repository.snapshot_record import StoredRestore, Totals
     from holdfast.repository.snapshot_records import Held, SnapshotRecords
     from holdfast.stores.ports import RecordStore
-
-MAX_MISSING: Final = 1000
-"""Digests of missing blobs in one answer to a commit."""
 
 TOUCHES_PER_BEAT: Final = 1024
 """Packs that are kept from the collector between two signs of life. It takes a few seconds."""
 
+CLOCKS_DIFFER: Final = timedelta(seconds=2)
+"""Clocks that are less apart are not told of: requests take time, too."""
+
+BEATS_PER_LEASE: Final = 3
+"""While a client's manifest is looked through."""
+
+_TURN_DIGITS: Final = 8
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PARENTS_LOOKED_AT: Final = 512
 _PARENTS_AT_ONCE: Final = 8
 _PURGED_AT_ONCE: Final = 16
@@ -63,6 +77,18 @@ class Owner:
     id: str
     node: str
     lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What was put in one attempt, which ``began`` at this time of the store of packs.
+
+    ``created`` were stored anew, ``found`` were there.
+    """
+
+    began: datetime
+    created: frozenset[Digest] = frozenset()
+    found: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +108,7 @@ class Snapshots:
         listing: SnapshotListing,
         ops: RecordStore,
         packs: Packs,
+        manifests: Manifests,
         *,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
@@ -95,6 +122,7 @@ class Snapshots:
         self._listing = listing
         self._ops = ops
         self._packs = packs
+        self._manifests = manifests
         self._new_id = new_id
         self._clock = clock
         self._on_removed = on_removed
@@ -102,16 +130,25 @@ class Snapshots:
     # --- making ---
 
     async def announce(
-        self, app: str, labels: Mapping[str, str], owner: Owner, op_id: str | None
+        self,
+        app: str,
+        labels: Mapping[str, str],
+        owner: Owner,
+        op_id: str | None,
+        *,
+        alone: bool = False,
     ) -> tuple[Held[StoredSnapshot], bool]:
         """A pending record, and whether it is there from an earlier request with ``op_id``.
+
+        ``alone``: it has no parent.
 
         Raises InvalidError, ConflictError (the ``Op-Id`` stands for something else, or what it
         made was removed).
         """
         check_app(app)
         check_labels(labels)
-        key, repeated = SnapshotKey(app, self._new_id()), False
+        keys = await self._listing.of_app(app)
+        key, repeated = SnapshotKey(app, self._next_id(keys)), False
         if op_id is not None:
             text, repeated = await claim_op(self._ops, op_id, str(key))
             key = _key_of_op(text, app)
@@ -123,7 +160,9 @@ class Snapshots:
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
                 # else whoever began it did not get so far
-        parent = await self._choose_parent(app, made_by_worker=bool(owner.node))
+        parent = None
+        if not alone:
+            parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
         record = StoredSnapshot(
             app=app,
             id=key.id,
@@ -143,15 +182,31 @@ class Snapshots:
                 raise
             return await self._records.get(key), True  # a repeat of this request was quicker
 
-    async def _choose_parent(self, app: str, *, made_by_worker: bool) -> StoredSnapshot | None:
-        """The newest readable snapshot of the app.
+    def _next_id(self, keys: Sequence[SnapshotKey]) -> str:
+        """A fresh id, later than those of an app's snapshots (newest first), removed ones too."""
+        made = self._new_id()
+        newest = keys[0].id if keys else None
+        new_id = later_id(made, newest)
+        ahead = created_at_of(new_id) - created_at_of(made)
+        if ahead > CLOCKS_DIFFER:
+            log.warning("clock_behind", seconds=ahead.total_seconds(), newest=str(keys[0]))
+        return new_id
+
+    async def _choose_parent(
+        self, keys: Sequence[SnapshotKey], *, made_by_worker: bool
+    ) -> StoredSnapshot | None:
+        """The newest readable snapshot among ``keys``, newest first.
 
         A worker builds upon none that a client has made: what looks unchanged is taken over unread,
         so a client could have put other content in the place of files it cannot write.
         """
-        keys = (await self._listing.of_app(app))[:_PARENTS_LOOKED_AT]
-        for batch in batched(keys, _PARENTS_AT_ONCE):
-            for record in await self._records.get_many(batch):
+        looked_at = 0
+        for batch in _growing(keys, _PARENTS_AT_ONCE):
+            records, _ = await self._records.get_many(batch)
+            looked_at += len(records)
+            if looked_at > _PARENTS_LOOKED_AT:
+                break
+            for record in records:
                 if made_by_worker and not record.node:
                     continue
                 if await self._is_there(record):
@@ -167,48 +222,62 @@ class Snapshots:
     async def secure(
         self,
         record: StoredSnapshot,
-        needed: Sequence[Digest],
+        needed: Needed,
         *,
-        fresh: frozenset[Digest],
+        placed: Placed | None,
         beat: Callable[[], Awaitable[None]],
     ) -> list[Digest]:
         """Keep what an announced root needs from the collector; what of it is gone.
 
-        ``fresh`` were stored just now. What the parent has is safe while that is ``ok``: it is
-        read again after the root was announced, so a removal after that finds the root.
+        What the parent has is safe while that is ``ok``: it is read again after the root was
+        announced, so a removal after that finds the root. What was put or found there in this
+        attempt (``placed``) is not, nor anything else: it is touched unless it was seen lately,
+        by the store's own times. That the parent's is whole is looked at of one batch, each time
+        of another: what was lost is found by a few snapshots, of most apps by each.
         ``beat`` is awaited now and then, to say that this goes on.
         """
-        safe = fresh | await self._blobs_of_parent(record)
+        since = self._packs.lately(await self._packs.now())
+        placed = placed or Placed(began=since)
+        young = placed.created if placed.began > since else frozenset()
+        of_parent = await self._blobs_of_parent(record)
+
+        def is_safe(digest: Digest) -> bool:
+            return digest in of_parent and digest not in placed.found
+
         gone: list[Digest] = []
-        counted_on = (digest for digest in needed if digest not in safe)
-        for batch in batched(counted_on, TOUCHES_PER_BEAT):
+        turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(needed) // TOUCHES_PER_BEAT), 1)
+        for number, batch in enumerate(batched(needed, TOUCHES_PER_BEAT)):
             if len(batch) == TOUCHES_PER_BEAT:
                 await beat()
-            gone += await self._packs.touch_all(batch)
+            kept = [digest for digest in batch if is_safe(digest)]
+            if number != turn:
+                # A replica may lag behind: what it lacks is gone only if the leader says so.
+                kept = await self._packs.missing(kept, limit=len(kept))
+            gone += await self._packs.touch_all(kept, since=_EVER)  # looks, and changes nothing
+            counted_on = [one for one in batch if one not in young and not is_safe(one)]
+            gone += await self._packs.touch_all(counted_on, since=since)
         return gone
 
-    async def _blobs_of_parent(self, record: StoredSnapshot) -> frozenset[Digest]:
+    async def _blobs_of_parent(self, record: StoredSnapshot) -> Needed:
         if record.parent is None or record.parent_digest is None:
-            return frozenset()
+            return Needed()
         try:
             parent = (await self._records.get(SnapshotKey.parse(record.parent))).record
             if parent.state != "ok" or parent.digest != record.parent_digest:
-                return frozenset()
+                return Needed()
             _, needed = await self._packs.root(Digest(record.parent_digest))
         except (NotFoundError, CorruptError):
-            return frozenset()
-        return frozenset(needed)
+            return Needed()
+        return needed
 
-    def finished(
-        self, record: StoredSnapshot, digest: Digest, root: Root, *, added: int
-    ) -> StoredSnapshot:
+    def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
         """``record`` as it is when all is well."""
         return msgspec.structs.replace(
             record,
             state="ok",
             digest=digest,
             finished_at=self._clock().isoformat(),
-            totals=totals_of(root, added=added),
+            totals=totals,
         )
 
     # --- for clients that archive themselves ---
@@ -243,35 +312,41 @@ class Snapshots:
     ) -> Commit:
         """Make the root ``digest`` the content of a pending snapshot. May be repeated.
 
-        Raises NotFoundError, ConflictError, CorruptError (not a root).
+        Nothing is announced before the whole manifest was read. Raises NotFoundError,
+        ConflictError, CorruptError (it is none), TooLargeError.
         """
-        root: Root | None = None
-        needed: Sequence[Digest] = ()
+        held = await self._records.get(key)
+        if held.record.state == "ok" and held.record.digest == digest:
+            return Commit(held.record)  # a repeat
+        check_clients(held.record)
+
+        async def beat() -> None:
+            await self.renew(key)
+
+        try:
+            sound = await self._manifests.look_through(
+                digest, every_seconds=held.record.lease.seconds / BEATS_PER_LEASE, beat=beat
+            )
+        except UnreadableError as error:
+            return Commit(held.record, error.digests)
+        totals = msgspec.structs.replace(sound.totals, added=added)
         for _ in range(_CAS_ATTEMPTS):
             held = await self._records.get(key)
             if held.record.state == "ok" and held.record.digest == digest:
-                return Commit(held.record)  # a repeat
+                return Commit(held.record)
             check_clients(held.record)
-            if root is None:
-                try:
-                    root, needed = await self._packs.root(digest)
-                except NotFoundError:
-                    return Commit(held.record, [digest])
-                missing = await self._packs.missing(needed, limit=MAX_MISSING)
-                if missing:
-                    return Commit(held.record, missing)
             announced = msgspec.structs.replace(
                 renewed(held.record),
                 digest=digest,
                 warnings=first_warnings(warnings),
                 warning_count=max(warning_count, len(warnings)),
             )
-            finish = partial(self.finished, digest=digest, root=root, added=added)
+            finish = partial(self.finished, digest=digest, totals=totals)
             try:
                 held = await self._records.rewrite(held, announced)
                 announcement = Announcement(self._records, held)
                 missing = await self.secure(
-                    announced, needed, fresh=frozenset(), beat=announcement.beat
+                    announced, sound.needed, placed=None, beat=announcement.beat
                 )
                 if missing:
                     return Commit(announcement.held.record, missing[:MAX_MISSING])
@@ -337,6 +412,14 @@ class Snapshots:
 
 
 _KEPT_CHANGING: Final = "the snapshot's record kept changing"
+
+
+def _growing(keys: Sequence[SnapshotKey], first: int) -> Iterator[Sequence[SnapshotKey]]:
+    """``keys`` in batches, each larger than the one before: keys of what was removed stay."""
+    start, size = 0, first
+    while start < len(keys):
+        yield keys[start : start + size]
+        start, size = start + size, min(4 * size, MAX_GET_MANY)
 
 
 def _key_of_op(text: str, app: str) -> SnapshotKey:

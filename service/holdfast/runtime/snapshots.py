@@ -19,6 +19,7 @@ from holdfast.protocol.snapshots import SnapshotProgress
 from holdfast.repository.archives import Archives
 from holdfast.repository.jobs import Jobs
 from holdfast.repository.lapses import Lapses
+from holdfast.repository.manifests import Manifests
 from holdfast.repository.packs import Packs
 from holdfast.repository.restores import Restores
 from holdfast.repository.snapshot_listing import SnapshotListing
@@ -101,6 +102,7 @@ class SnapshotService:
         packs = Packs(
             stores.packs,
             clock=sources.clock,
+            monotonic=sources.monotonic,
             new_id=sources.new_nuid,
             max_inline_bytes=settings.max_inline_bytes,
             part_size=settings.part_size,
@@ -116,11 +118,19 @@ class SnapshotService:
             clock=sources.clock,
             announce=self._announce,
         )
+        loop = asyncio.get_running_loop()
+
+        def open_store(cache_bytes: int) -> BridgedPackStore:
+            return BridgedPackStore(
+                loop, packs.get, packs.put, window_bytes=MIB, cache_bytes=cache_bytes
+            )
+
         snapshots = Snapshots(
             records,
             listing,
             stores.ops,
             packs,
+            Manifests(packs, open_store, self._read_threads),
             new_id=sources.new_uuid,
             clock=sources.clock,
             on_removed=lambda key: self.jobs.cancel(str(key)),
@@ -142,13 +152,6 @@ class SnapshotService:
             new_id=sources.new_uuid,
             clock=sources.clock,
         )
-        loop = asyncio.get_running_loop()
-
-        def open_store(cache_bytes: int) -> BridgedPackStore:
-            return BridgedPackStore(
-                loop, packs.get, packs.put, window_bytes=MIB, cache_bytes=cache_bytes
-            )
-
         self.handlers = SnapshotHandlers(
             SnapshotServices(
                 snapshots=snapshots,

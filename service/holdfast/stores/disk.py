@@ -89,6 +89,10 @@ class DiskBlobStore:
         """See `BlobStore.touch`. A blob was last seen when its file was modified."""
         return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since)
 
+    async def now(self) -> datetime:
+        """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
+        return await asyncio.to_thread(self._blobs.now)
+
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
         return await asyncio.to_thread(self._blobs.list_page, prefix, cursor, limit)

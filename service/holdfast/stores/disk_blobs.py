@@ -13,9 +13,11 @@ import binascii
 import hashlib
 import os
 import re
+import tempfile
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +48,6 @@ from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterable, Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from holdfast.stores.disk_files import Files
@@ -193,6 +194,12 @@ class BlobFiles:
                 return _is_at(path, blob.identity)
         except (NotFoundError, CorruptError):
             return False
+
+    def now(self) -> datetime:
+        """The time that a file gets which is written now."""
+        confirm_disk_store(self._root)
+        with translated(), tempfile.TemporaryFile(dir=self._root) as file:
+            return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
 
     def list_page(self, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """A page in ascending order. Files not named by a digest are foreign."""

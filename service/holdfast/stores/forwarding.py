@@ -103,6 +103,10 @@ class ForwardingBlobStore:
             lambda: self._inner.touch(digest, unless_seen_since=unless_seen_since),
         )
 
+    async def now(self) -> datetime:
+        """See `BlobStore.now`."""
+        return await self._call("now", Repeat.ALWAYS, self._inner.now)
+
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`."""
         return await self._call(

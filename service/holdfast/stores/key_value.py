@@ -1,7 +1,9 @@
 """Records in a JetStream KV bucket (ADR-8): every change is a compare-and-set on the key's subject.
 
 Reads ask the leader: a record decides who owns an upload, and a stale one would lie. Several
-changes are one atomic batch (ADR-50). A removal is a purge marker that goes away by itself.
+changes are one atomic batch (ADR-50). A removal is a purge marker that goes away by itself, unless
+it is for good: a nats-server that is killed may bring deleted messages back, and a marker that
+stays covers them.
 
 A condition is tried before it is looked at: a key that is new takes no read. Where the server
 refuses, the records as they are tell whether that was a marker in the way, this store's own write
@@ -167,7 +169,9 @@ class KeyValueRecordStore:
         if sequence is not None:
             headers[EXPECTED_SUBJECT_SEQUENCE] = str(sequence)
         if isinstance(change, Delete):
-            headers |= {OPERATION: "PURGE", ROLLUP: "sub", TTL: _seconds(self._marker_ttl)}
+            headers |= {OPERATION: "PURGE", ROLLUP: "sub"}
+            if not change.for_good:
+                headers[TTL] = _seconds(self._marker_ttl)
             return BatchMessage(self._subject(change.key), b"", headers)
         if change.ttl is not None:
             headers[TTL] = _seconds(change.ttl)
@@ -208,6 +212,8 @@ class KeyValueRecordStore:
         doubtful = []
         for key in wanted:
             message = found.get(self._subject(key))
+            if message is not None and _is_removed_for_good(message):
+                continue
             if message is None or _is_deleted(message):
                 doubtful.append(key)
             else:
@@ -220,7 +226,7 @@ class KeyValueRecordStore:
         return [records[key] for key in wanted if key in records]
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See RecordStore. Cleaned up after ``marker_ttl``.
+        """See RecordStore. Cleaned up after ``marker_ttl``, but for what was deleted for good.
 
         The leader is asked for its subjects, which cost it no look at a message. More than fit
         into one answer come page by page. Raises UnavailableError when they never fit together.
@@ -383,3 +389,8 @@ def _seconds(duration: timedelta) -> str:
 
 def _is_deleted(message: StoredMessage) -> bool:
     return message.headers.get(OPERATION) in _DELETED or MARKER_REASON in message.headers
+
+
+def _is_removed_for_good(message: StoredMessage) -> bool:
+    """Whether nothing comes after ``message``: then any replica may tell."""
+    return message.headers.get(OPERATION) in _DELETED and TTL not in message.headers

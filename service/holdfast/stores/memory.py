@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,7 @@ from holdfast.stores.record_keys import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import Attributes, Change
@@ -64,6 +65,9 @@ class _Reachable:
 
     async def aclose(self) -> None:
         """Nothing is held open; what is stored stays as long as the object does."""
+
+
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MemoryBlobStore(_Reachable):
@@ -122,6 +126,11 @@ class MemoryBlobStore(_Reachable):
         del unless_seen_since
         await self._reach()
         return digest in self._blobs
+
+    async def now(self) -> datetime:
+        """See `BlobStore.now`. Nothing was ever seen here, so it is always the same time."""
+        await self._reach()
+        return _NEVER
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""

@@ -16,6 +16,7 @@ import msgspec
 
 from holdfast.domain.chunk_index import ChunkIndex, decode_index, encode_index
 from holdfast.domain.digest import Digest, is_digest, to_object_digest
+from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_TYPE_CHARS
 from holdfast.errors import CorruptError
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
 
@@ -30,6 +31,7 @@ HF_PART_SIZE: Final = "hf-part-size"
 HF_INDEX: Final = "hf-index"
 HF_TYPE: Final = "hf-type"
 HF_OP: Final = "hf-op"
+_MAX_SIZE: Final = 2**63 - 1
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -161,10 +163,14 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         msg = "the blob's record says no time zone"
         raise CorruptError(msg)
     media_type = metadata.get(HF_TYPE, "application/octet-stream")
-    if not (media_type.isascii() and media_type.isprintable()):
+    if not (media_type.isascii() and media_type.isprintable()) or len(media_type) > MAX_TYPE_CHARS:
         msg = "the blob's record has a media type that is none"
         raise CorruptError(msg)
-    if part_size < 1 or meta.size < 0 or meta.chunks != -(-meta.size // part_size):
+    if (
+        part_size < 1
+        or not 0 <= meta.size <= MAX_BLOB_BYTES
+        or meta.chunks != -(-meta.size // part_size)
+    ):
         msg = "the blob's record contradicts itself about sizes"
         raise CorruptError(msg)
     return BlobInfo(
@@ -187,7 +193,7 @@ def to_entry(meta: ObjectMeta) -> BlobInfo | ForeignObject:
             return to_info(meta)
         except CorruptError:
             pass
-    return ForeignObject(name=meta.name, size=max(meta.size, 0))
+    return ForeignObject(name=meta.name, size=min(max(meta.size, 0), _MAX_SIZE))
 
 
 def _index(metadata: dict[str, str], chunks: int) -> ChunkIndex | None:

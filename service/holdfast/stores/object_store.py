@@ -359,6 +359,10 @@ class ObjectBlobStore:
                 return True
         raise conflicts.failure()
 
+    async def now(self) -> datetime:
+        """See BlobStore. It is the leader's clock, which stamps every message."""
+        return await self._js.leaders_time(self.stream)
+
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order in which records were written."""
         position = _parse_cursor(cursor)

@@ -146,9 +146,13 @@ class BlobStore(Protocol):
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """Mark a blob as seen now, unless it was at or after ``unless_seen_since``; is it there?
 
+        That is a time by the store's clock, as `now` tells it: the caller's is never compared.
         A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
         collector that listed it before a touch can no longer remove it. False: it is surely gone.
         """
+
+    async def now(self) -> datetime:
+        """The present time by the clock that says when blobs are seen."""
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """Up to ``limit`` blobs whose digest starts with ``prefix``, after ``cursor``.
@@ -227,10 +231,15 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not."""
+    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not.
+
+    With ``for_good`` the key is never used again. The store then keeps a note of the removal,
+    should what lies below its records come back, and may list the key for ever.
+    """
 
     key: str
     expected: int | None = None
+    for_good: bool = False
 
 
 Change = Put | Delete
@@ -282,7 +291,8 @@ class RecordStore(Protocol):
 
         No value is read. The key that is ``prefix`` itself is not below it. A key that is there
         all the while is listed. One that was deleted or has expired may still be listed, until
-        the store has cleaned up after it, and then never again: `get` tells.
+        the store has cleaned up after it, and then never again: `get` tells. One that was deleted
+        ``for_good`` may be listed for ever.
         """
 
     def list_records(self, prefix: str) -> AsyncIterator[Record]:

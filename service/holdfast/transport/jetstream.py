@@ -17,6 +17,7 @@ import base64
 import math
 import random
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
@@ -350,6 +351,15 @@ class JetStream:
                 raise NotFoundError(error.description)
             raise ApiRefusedError(error.description, err_code=error.err_code)
         return answer
+
+    async def leaders_time(self, stream: str) -> datetime:
+        """The time by the clock that stamps the stream's messages. Raises UnavailableError."""
+        try:
+            answer = await self.api(f"STREAM.INFO.{stream}")
+            return msgspec.convert(answer.get("ts"), datetime)
+        except (NotFoundError, ApiRefusedError, msgspec.ValidationError) as error:
+            msg = "the nats-server did not tell the time"
+            raise UnavailableError(msg) from error
 
     async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
         """Subjects that match ``filtered`` and hold messages, from the leader.
