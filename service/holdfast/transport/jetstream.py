@@ -74,6 +74,7 @@ HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
 
+_BELIEVED_TRIES: Final = 5
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
@@ -250,10 +251,9 @@ class JetStream:
         another after four. It is believed where a majority has answered its heartbeats within two
         seconds; that holds for a second more. Raises UnavailableError.
         """
-        through = self.connection.wire
-        until, of = self._believed.get(stream, (-math.inf, None))
-        if of is through and time.monotonic() < until:
+        if self._is_believed(stream):
             return
+        through = self.connection.wire
         asked_at = time.monotonic()
         message = await self._ask(f"STREAM.INFO.{stream}", b"")
         answer = msgspec.json.decode(message.data, type=PeersAnswer)
@@ -265,6 +265,24 @@ class JetStream:
             raise UnavailableError(msg)
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
+
+    def _is_believed(self, stream: str) -> bool:
+        until, of = self._believed.get(stream, (-math.inf, None))
+        return of is self.connection.wire and time.monotonic() < until
+
+    async def believed[T](self, stream: str, read: Callable[[], Awaitable[T]]) -> T:
+        """What ``read``, which asks the leader, gives while that leader is believed all along.
+
+        For what is acknowledged or removed on its word: no other leader has had the time to be
+        elected. Raises UnavailableError.
+        """
+        for _ in range(_BELIEVED_TRIES):
+            await self.check_leader(stream)
+            found = await read()
+            if self._is_believed(stream):
+                return found
+        msg = "the store's leader answers too slowly to be believed"
+        raise UnavailableError(msg)
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
