@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_WINDOW_BYTES
+from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES, UPLOAD_WINDOW_BYTES
 from holdfast.domain.parts import PartSequence
 from holdfast.errors import (
     ConflictError,
@@ -81,7 +81,7 @@ class UploadLimits:
     """``max_uploads`` owned at once; ``memory_bytes`` for the windows of all of them."""
 
     max_uploads: int = 32
-    memory_bytes: int = 48 * 1024 * 1024
+    memory_bytes: int = UPLOAD_MEMORY_BYTES
     max_blob_bytes: int = MAX_BLOB_BYTES
     lease_seconds: float = 300.0
 

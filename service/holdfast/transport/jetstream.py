@@ -33,7 +33,6 @@ from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,
     BATCH_ID,
-    BATCH_NOT_STARTED,
     BATCH_SEQUENCE,
     END_OF_BATCH,
     NO_MESSAGE,
@@ -41,6 +40,7 @@ from holdfast.transport.jetstream_messages import (
     PENDING,
     SEQUENCE,
     STREAM_NOT_FOUND,
+    TURNED_AWAY,
     UNKNOWN_OUTCOME,
     Ack,
     ApiError,
@@ -77,8 +77,9 @@ BELIEVED_SECONDS: Final = 1.0
 _BELIEVED_TRIES: Final = 5
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
-_BATCH_TURNS: Final = 12
-"""How often a batch waits for others, of which a server stages 50 per stream: some 10 s in all."""
+_TURNS: Final = 12
+"""How often a write waits for its turn, some 10 s in all: a server stages 50 batches per stream,
+and lets only so much wait for one."""
 
 
 class JetStream:
@@ -157,7 +158,7 @@ class JetStream:
             if ack.error is None:
                 self.connection.liveness.answered()
                 return ack
-            if ack.error.err_code in BATCH_NOT_STARTED:
+            if ack.error.err_code in TURNED_AWAY:
                 if not tries.again():
                     break
             elif ack.error.err_code == UNKNOWN_OUTCOME:
@@ -446,7 +447,7 @@ class _Tries:
     def again(self) -> bool:
         """Whether another turn may be waited for; then the attempt that was made does not count."""
         self._uncounted += 1
-        return self._uncounted <= _BATCH_TURNS
+        return self._uncounted <= _TURNS
 
     def attempt_seconds(self) -> float:
         """How long one attempt may take."""
