@@ -12,10 +12,11 @@ ARGS ?=
 # Test processes side by side. A file's tests stay together, for they share a server.
 JOBS ?= 2
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
-# faults `make faults` makes, when and which.
+# faults `make faults` makes, when and which; how often `make owners` troubles each owner.
 TREE ?= /usr/share
 KILLS ?= 50
 FAULTS ?= 20
+OWNERS ?= 50
 SEED ?= 1
 
 # The first of these that runs and is new enough. They are run, not only looked for: a shim of
@@ -28,7 +29,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots faults lock clean
+  bench-snapshot kill-snapshots faults owners lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -36,7 +37,7 @@ help:
 	@echo 'make check          what CI runs: lint, types, schema drift, tests with coverage'
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
-	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots lock clean'
+	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots owners lock clean'
 
 setup: $(INSTALLED)
 
@@ -114,6 +115,12 @@ kill-snapshots: setup
 faults: setup
 	FAULTS=$(FAULTS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/cluster/test_faults.py $(ARGS)
+
+# Owners of uploads paused, cut off and killed at OWNERS moments each drawn by SEED, on one server and
+# on three.
+owners: setup
+	OWNERS=$(OWNERS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/cluster/test_owners.py $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:
