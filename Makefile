@@ -13,10 +13,11 @@ ARGS ?=
 # stay together, for they share a server.
 JOBS ?= 4
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
-# faults `make faults` makes, when and which.
+# faults `make faults` makes, when and which; how often `make owners` troubles each owner.
 TREE ?= /usr/share
 KILLS ?= 50
 FAULTS ?= 20
+OWNERS ?= 50
 SEED ?= 1
 # Some kinds alone, by name, with | between them.
 KINDS ?=
@@ -32,7 +33,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots faults faults-majority lock clean
+  bench-snapshot kill-snapshots faults faults-majority owners lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -40,8 +41,8 @@ help:
 	@echo 'make check          what CI runs: lint, types, schema drift, long tests, make test'
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
-	@echo 'also: setup test-nats fmt lint types schemas bench bench-snapshot kill-snapshots lock clean'
-	@echo '      faults-majority'
+	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
+	@echo '      faults-majority owners lock clean'
 
 setup: $(INSTALLED)
 
@@ -139,6 +140,12 @@ faults: setup
 faults-majority: setup
 	STORED_MB=$${STORED_MB:-1100} WRITES_PER_SECOND=$${WRITES_PER_SECOND:-2000} GONE_SECONDS=20 \
 	  $(BIN)/pytest -s -o faulthandler_timeout=0 tests/cluster/test_majority.py $(ARGS)
+
+# Owners of uploads paused, cut off and killed at OWNERS moments each drawn by SEED, on one server and
+# on three.
+owners: setup
+	OWNERS=$(OWNERS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/cluster/test_owners.py $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:

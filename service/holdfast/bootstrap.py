@@ -17,7 +17,6 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from nats.nuid import NUID
 
 from holdfast.archive.content import check_chunker
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
@@ -76,6 +75,7 @@ from holdfast.stores.wrappers import (
     StoreMetrics,
 )
 from holdfast.transport.connection import Connection, connect
+from holdfast.transport.fresh_ids import new_id as new_id
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.jetstream_messages import DeniedError
@@ -88,7 +88,6 @@ if TYPE_CHECKING:
     from holdfast.stores.provisioning import Buckets
 
 log = structlog.get_logger(__name__)
-_nuid = NUID()
 RENEW_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 20.0
 """How long a worker waits for the leader of a bucket: a failover takes up to 16."""
@@ -106,11 +105,6 @@ LEADER_SECONDS: Final = 10.0
 def utc_now() -> datetime:
     """The wall clock."""
     return datetime.now(UTC)  # noqa: TID251  (here the clock enters)
-
-
-def new_id() -> str:
-    """A fresh NUID: 22 of A-Z a-z 0-9."""
-    return _nuid.next().decode()
 
 
 def new_uuid() -> str:

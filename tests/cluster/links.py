@@ -103,6 +103,12 @@ class Links:
         for source, target in self._ports:
             self._thread.run(self._set(source, target, is_open=True))
 
+    def join(self, one: str) -> None:
+        """Forward again what ``one`` sends, and what is sent to it."""
+        for source, target in self._ports:
+            if one in {source, target}:
+                self._thread.run(self._set(source, target, is_open=True))
+
     def close(self) -> None:
         """Cut all connections for good, and end the thread."""
         self._thread.run(self._close())

@@ -12,14 +12,21 @@ import hashlib
 import random
 import secrets
 from abc import ABC, abstractmethod
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
+from holdfast.domain.op_id import bind_op_id
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 from holdfast.stores.ports import Attributes, BlobInfo
 
 if TYPE_CHECKING:
@@ -294,6 +301,34 @@ class BlobStoreContract(ABC):
 
         assert answers == [True, True, False, False, True]
 
+    async def test_an_op_id_stands_for_one_request_to_a_blob(self, store: BlobStore) -> None:
+        putting = bind_op_id("op", "put", b"")
+        deleting = bind_op_id("op", "delete", b"")
+        other = Attributes(type="", created_at=CREATED_AT, op_id=bind_op_id("op", "put", b"other"))
+        mine = Attributes(type="", created_at=CREATED_AT, op_id=putting)
+        data = b"op"
+
+        assert (await store.put(digest_of(data), data, mine)).created
+        with pytest.raises(ConflictError):
+            await store.put(digest_of(data), data, other)
+        with pytest.raises(ConflictError):
+            await store.delete(digest_of(data), op_id=deleting)
+        assert (await store.put(digest_of(data), data, mine)).created
+        assert await store.delete(digest_of(data), op_id="another")
+
+        assert await self.leftovers(store) == 0
+
+    async def test_an_op_id_without_a_request_is_compared_as_it_is(self, store: BlobStore) -> None:
+        bound = Attributes(type="", created_at=CREATED_AT, op_id=bind_op_id("op", "put", b""))
+        old = Attributes(type="", created_at=CREATED_AT, op_id="op")
+
+        answers = [
+            (await store.put(digest_of(data), data, attributes)).created
+            for data, attributes in ((b"a", old), (b"a", bound), (b"b", bound), (b"b", old))
+        ]
+
+        assert answers == [True] * 4
+
     @pytest.mark.fault("P08")
     async def test_of_racing_puts_exactly_one_creates_and_nothing_is_left_of_the_others(
         self, store: BlobStore
@@ -506,6 +541,18 @@ class BlobStoreContract(ABC):
 
         assert answers == [True, True, False]
 
+    async def test_the_op_id_of_a_deletion_is_not_that_of_another_request(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"op")
+        mine, other = bind_op_id("op", "delete", b""), bind_op_id("op", "other", b"")
+        assert await store.delete(info.digest, op_id=mine)
+
+        with pytest.raises(ConflictError):
+            await store.delete(info.digest, op_id=other)
+
+        assert await store.delete(info.digest, op_id=mine)
+
     async def test_of_racing_deletes_all_succeed_and_the_blob_is_gone(
         self, store: BlobStore
     ) -> None:
@@ -695,6 +742,75 @@ class BlobStoreContract(ABC):
         assert first.created
         assert await store.get(second.info) == data
         assert await self.leftovers(store) == 0
+
+    async def test_a_commit_is_confirmed_unless_the_blob_is_there(self, store: BlobStore) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        confirmed = 0
+
+        async def confirm() -> None:
+            nonlocal confirmed
+            confirmed += 1
+
+        for _ in range(2):
+            staged = store.stage(fresh_staging(), PART_BYTES)
+            await write_parts(staged, data)
+            await staged.commit(digest_of(data), len(data), ATTRIBUTES, confirm=confirm)
+
+        assert confirmed == 1
+        assert await self.leftovers(store) == 0
+
+    async def test_a_commit_that_is_not_confirmed_makes_no_blob(self, store: BlobStore) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        staged = store.stage(fresh_staging(), PART_BYTES)
+        await write_parts(staged, data)
+
+        async def confirm() -> None:
+            msg = "it is another's by now"
+            raise ConflictError(msg)
+
+        with pytest.raises(ConflictError, match="another's"):
+            await staged.commit(digest_of(data), len(data), ATTRIBUTES, confirm=confirm)
+
+        assert await store.missing([digest_of(data)]) == [digest_of(data)]
+        assert (await staged.commit(digest_of(data), len(data), ATTRIBUTES)).created
+
+    @pytest.mark.fault("P06")
+    async def test_parts_may_be_discarded_once_the_blob_is_there_of_others_and_nothing_is_spoilt(
+        self, store: BlobStore
+    ) -> None:
+        """A commit is held up after it was confirmed, and the blob is deleted again meanwhile."""
+        data = some_bytes(3 * PART_BYTES)
+        staging = fresh_staging()
+        staged = store.stage(staging, PART_BYTES)
+        await write_parts(staged, data)
+        held_up = False
+
+        async def confirm() -> None:
+            nonlocal held_up
+            if held_up:
+                msg = "it is another's by now"
+                raise ConflictError(msg)
+            held_up = True
+            await put_staged(store, data)
+            assert (await store.stat_now(digest_of(data))).generation != staging
+            await store.delete(digest_of(data))
+            await store.discard_staged(staging)
+
+        with suppress(ConflictError, CorruptError):
+            await staged.commit(digest_of(data), len(data), ATTRIBUTES, confirm=confirm)
+
+        assert held_up
+        info = await put(store, data)
+        assert await store.get(info) == data
+
+    async def test_what_is_recorded_now_is_told(self, store: BlobStore) -> None:
+        with pytest.raises(NotFoundError):
+            await store.stat_now(digest_of(b"now"))
+        info = await put(store, b"now")
+        assert await store.stat_now(info.digest) == info
+        await store.delete(info.digest)
+        with pytest.raises(NotFoundError):
+            await store.stat_now(info.digest)
 
     async def test_committing_what_is_there_removes_the_parts(self, store: BlobStore) -> None:
         data = some_bytes(3 * PART_BYTES)

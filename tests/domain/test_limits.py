@@ -11,6 +11,7 @@ from holdfast.domain.limits import (
     MAX_BLOB_BYTES,
     MIB,
     PART_BYTES,
+    UPLOAD_MEMORY_BYTES,
     WINDOW_BYTES,
     max_inline_bytes,
     part_bytes,
@@ -61,6 +62,12 @@ def test_a_part_is_the_largest_power_of_two_that_fits(max_payload: int) -> None:
 def test_sizes_for_servers_one_meets(max_payload: int, inline: int, part: int) -> None:
     assert max_inline_bytes(max_payload) == inline
     assert part_bytes(max_payload) == part
+
+
+def test_the_windows_of_three_workers_are_less_than_a_stream_takes() -> None:
+    most_waiting = 128 * MIB  # nats-server's; beyond, it answers 429/10167
+
+    assert most_waiting > 3 * UPLOAD_MEMORY_BYTES
 
 
 def test_the_largest_blob_is_a_number_that_json_carries_exactly() -> None:

@@ -19,6 +19,7 @@ from holdfast.errors import (
 )
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport import liveness as liveness_module
+from holdfast.transport.deadline import deadline
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.jetstream_messages import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartServer
 
     from holdfast.transport.connection import Connection
+    from holdfast.transport.message import Message
 
 pytestmark = pytest.mark.nats
 
@@ -59,6 +61,43 @@ async def count(jetstream: JetStream, stream: str) -> int:
 @pytest.fixture
 def flaky(connection: Connection) -> FlakyJetStream:
     return FlakyJetStream(connection, Inbox(connection))
+
+
+class TestTurnedAway:
+    """A server that has more waiting for a stream than it takes says so, and has stored nothing."""
+
+    TOO_MANY = b'{"error":{"code":429,"err_code":10167,"description":"too many requests"}}'
+
+    def answer(self, connection: Connection, subject: str, refusals: int) -> list[bytes]:
+        """Have ``subject`` answered as a busy stream does; the messages that came."""
+        came: list[bytes] = []
+
+        def receive(message: Message) -> None:
+            came.append(bytes(message.data))
+            is_taken = len(came) > refusals
+            body = b'{"stream":"S","seq":7}' if is_taken else self.TOO_MANY
+            connection.send(message.reply, body)
+
+        connection.route(subject, receive)
+        return came
+
+    async def test_what_was_turned_away_is_sent_again(
+        self, connection: Connection, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        came = self.answer(connection, f"{fresh_name}.a", refusals=2)
+
+        ack = await jetstream.publish(f"{fresh_name}.a", b"x", {MSG_ID: "1"}, attempts=1)
+
+        assert ack.seq == 7
+        assert came == [b"x"] * 3
+
+    async def test_when_there_is_no_time_to_wait_it_was_surely_not_stored(
+        self, connection: Connection, jetstream: JetStream, fresh_name: str
+    ) -> None:
+        self.answer(connection, f"{fresh_name}.a", refusals=1000)
+
+        with deadline(0.5), pytest.raises(UnavailableError):
+            await jetstream.publish(f"{fresh_name}.a", b"x", {MSG_ID: "1"})
 
 
 class TestPublish:

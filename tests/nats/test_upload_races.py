@@ -31,7 +31,7 @@ from holdfast.stores.object_store import ObjectBlobStore
 from holdfast.stores.provisioning import ensure_stream, object_stream, record_stream
 
 if TYPE_CHECKING:
-    from holdfast.stores.ports import Attributes, BlobInfo, Stored
+    from holdfast.stores.ports import Attributes, BlobInfo, Confirm, Stored
     from holdfast.transport.jetstream import JetStream
 
 pytestmark = pytest.mark.nats
@@ -47,11 +47,17 @@ class GatedStore(ObjectBlobStore):
     gate: asyncio.Event | None = None
     loses_answer = False
 
-    async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
-        if self.gate is not None:
-            self.reached.set()
-            await self.gate.wait()
-        stored = await super().publish_record(info, attributes)
+    async def publish_record(
+        self, info: BlobInfo, attributes: Attributes, confirm: Confirm | None = None
+    ) -> Stored:
+        async def confirm_and_stop() -> None:
+            if confirm is not None:
+                await confirm()
+            if self.gate is not None:
+                self.reached.set()
+                await self.gate.wait()
+
+        stored = await super().publish_record(info, attributes, confirm_and_stop)
         if self.loses_answer:
             self.loses_answer = False
             raise OutcomeUnknownError

@@ -1,7 +1,8 @@
 """Workers without a connection: upload services that share stores, and time that a test moves.
 
 A worker may be doomed: at a call of its choosing to a store it stops, as kill -9 would stop it.
-Nothing it awaits ever returns, so what it had not said by then is never said.
+Nothing it awaits ever returns, so what it had not said by then is never said. Or it is paused
+there, and goes on when it is woken, however much has happened meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.upload_record import Result
 from holdfast.repository.uploads import Opened, UploadLimits, UploadService
 from holdfast.stores.forwarding import ForwardingBlobStore, Repeat
@@ -89,10 +90,80 @@ class Doom:
         self._buried.set()
 
 
+class Pause:
+    """Stops a worker at its ``call``-th call to a store, as SIGSTOP would, until it is woken.
+
+    Before the call; or, if the answer is ``lost``, after it.
+    """
+
+    def __init__(self, call: int, *, lost: bool = False) -> None:
+        self.reached = asyncio.Event()
+        self._calls = itertools.count(1)
+        self._call = call
+        self._lost = lost
+        self._woken = asyncio.Event()
+
+    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Do one call to a store, once the worker is awake."""
+        is_it = next(self._calls) == self._call
+        if is_it and not self._lost:
+            self.reached.set()
+        await self._awake()
+        try:
+            result = await function()
+            if is_it and self._lost:
+                self.reached.set()
+        finally:
+            await self._awake()
+        if is_it and self._lost:
+            raise OutcomeUnknownError
+        return result
+
+    async def _awake(self) -> None:
+        if self.reached.is_set():
+            await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let the worker go on."""
+        self._woken.set()
+
+
+class BucketBlobStore(MemoryBlobStore):
+    """As a bucket is where memory is kinder.
+
+    Chunks that are removed are missing in their blob, chunks that are not there are not noticed
+    when they become one, and a replica that ``lags`` tells of blobs as they were then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._then: dict[Digest, BlobInfo] | None = None
+
+    def lag(self) -> None:
+        """From here on the replica learns of nothing more."""
+        self._then = {digest: blob.info for digest, blob in self._blobs.items()}
+
+    async def stat(self, digest: Digest) -> BlobInfo:
+        """What the replica knows. That there is no blob is asked of the leader."""
+        info = (self._then or {}).get(digest)
+        return info if info is not None else await super().stat(digest)
+
+    async def discard_staged(self, staging: str) -> None:
+        """Whatever is made of them."""
+        await super().discard_staged(staging)
+        for blob in self._blobs.values():
+            if blob.info.generation == staging:
+                blob.data = b""
+
+    def _joined(self, staging: str, digest: Digest, size: int) -> bytes:
+        parts = self._staged.get(staging, {})
+        return b"".join(parts[part] for part in sorted(parts))
+
+
 class DoomedBlobStore(ForwardingBlobStore):
     """The blob store, as a doomed worker sees it."""
 
-    def __init__(self, inner: BlobStore, doom: Doom) -> None:
+    def __init__(self, inner: BlobStore, doom: Doom | Pause) -> None:
         super().__init__(inner)
         self._doom = doom
 
@@ -112,7 +183,7 @@ class DoomedBlobStore(ForwardingBlobStore):
 class DoomedRecordStore:
     """The record store, as a doomed worker sees it."""
 
-    def __init__(self, inner: RecordStore, doom: Doom) -> None:
+    def __init__(self, inner: RecordStore, doom: Doom | Pause) -> None:
         self._inner = inner
         self._doom = doom
 
@@ -162,13 +233,13 @@ class Pool:
 
     def __init__(self) -> None:
         self.time = Time()
-        self.blobs = MemoryBlobStore()
+        self.blobs = BucketBlobStore()
         self.records = MemoryRecordStore(self.time.monotonic)
         self._ids: list[str] = []
         self._workers = itertools.count(1)
 
     def worker(
-        self, name: str, *, doom: Doom | None = None, limits: UploadLimits | None = None
+        self, name: str, *, doom: Doom | Pause | None = None, limits: UploadLimits | None = None
     ) -> UploadService:
         """A worker that has just started: it knows nothing but the stores.
 

@@ -227,6 +227,23 @@ async def test_there_is_a_limit_to_how_many_wait(bench: Bench) -> None:
     assert bench.jobs.active == 0
 
 
+async def test_of_jobs_begun_at_once_no_more_begin_than_may_wait(bench: Bench) -> None:
+    steps = Steps()
+
+    async def beginning(number: int) -> Job[StoredSnapshot]:
+        held = await bench.records.begin(pending("shop", number))
+        return bench.jobs.start(held, steps.work)
+
+    begun = await asyncio.gather(
+        *(bench.jobs.begin(beginning(number)) for number in range(MAX_WAITING + 20)),
+        return_exceptions=True,
+    )
+
+    assert bench.jobs.active == MAX_WAITING
+    assert sum(isinstance(each, RateLimitedError) for each in begun) == 20
+    await bench.jobs.aclose()
+
+
 @pytest.mark.fault("P19")
 async def test_a_job_that_hangs_becomes_a_failure_and_another_gets_its_place(
     monkeypatch: pytest.MonkeyPatch,

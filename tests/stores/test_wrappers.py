@@ -26,6 +26,7 @@ from holdfast.errors import (
     ConflictError,
     NotFoundError,
     OutcomeUnknownError,
+    QuotaExceededError,
     TooLargeError,
     UnavailableError,
 )
@@ -41,7 +42,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable
     from datetime import datetime
 
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobStore, DirectDelivery, Stored
+    from holdfast.stores.ports import (
+        Attributes,
+        BlobInfo,
+        BlobStore,
+        Confirm,
+        DirectDelivery,
+        Stored,
+    )
 
 ATTRIBUTES_WITH_OP = type(ATTRIBUTES)(type="", created_at=ATTRIBUTES.created_at, op_id="op")
 
@@ -247,10 +255,16 @@ class FlakyStore(MemoryBlobStore):
         await super()._write_part(staging, part, data)
 
     async def _commit(
-        self, staging: str, digest: Digest, size: int, attributes: Attributes, part_size: int
+        self,
+        staging: str,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        part_size: int,
+        confirm: Confirm | None,
     ) -> Stored:
         self.fail(applied=False)
-        stored = await super()._commit(staging, digest, size, attributes, part_size)
+        stored = await super()._commit(staging, digest, size, attributes, part_size, confirm)
         self.fail(applied=True)
         return stored
 
@@ -316,6 +330,24 @@ async def test_a_delete_of_unknown_outcome_is_repeated_only_under_an_operation_i
         await retrying(anonymous).delete(digest_of(b"x"))
 
     assert (known.calls, anonymous.calls) == (2, 1)
+
+
+class FullAfterwards(FlakyStore):
+    """Fails with an unknown outcome; by the time of the repeat the store is full."""
+
+    def fail(self, *, applied: bool) -> None:
+        if not applied and self.calls == 1:
+            self.calls += 1
+            raise QuotaExceededError
+        super().fail(applied=applied)
+
+
+@pytest.mark.fault("P05")
+async def test_what_was_unknown_stays_so_when_the_store_is_full_by_then() -> None:
+    flaky = FullAfterwards(1, OutcomeUnknownError(), applied=True)
+
+    with pytest.raises(OutcomeUnknownError):
+        await retrying(flaky).put(digest_of(b"x"), b"x", ATTRIBUTES_WITH_OP)
 
 
 @pytest.mark.fault("P05")

@@ -181,7 +181,7 @@ class Client:
         digest = digest_of(data)
         request = PutBlob(digest=expected or digest, type=type_)
         stored = await self._requester.ask(PUT_BLOB, request, data)
-        if stored.digest != digest:
+        if (stored.digest, stored.size) != (digest, len(data)):
             msg = f"sent {digest}, but {stored.digest} was stored"
             raise CorruptError(msg)
         return stored

@@ -13,8 +13,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from nats.nuid import NUID
-
+from holdfast.client.echoes import check_echo
 from holdfast.errors import (
     HoldfastError,
     OutcomeUnknownError,
@@ -24,6 +23,7 @@ from holdfast.errors import (
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.operation import Body
+from holdfast.transport.fresh_ids import new_id
 
 if TYPE_CHECKING:
     from holdfast.protocol.operation import AnyOperation, Operation, ReplyT, RequestT
@@ -40,7 +40,6 @@ _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
-_nuid = NUID()
 
 WINDOWS_AT_ONCE: Final = 8
 """Windows of at most 4 MiB under way on one connection, over all its downloads: 32 MiB."""
@@ -78,6 +77,8 @@ class Requester:
     ) -> ReplyT:
         """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
 
+        Also CorruptError, for an answer that is to another request.
+
         ``attempt_seconds`` is for what takes a worker longer than a moment.
         A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been.
         """
@@ -88,7 +89,7 @@ class Requester:
         else:
             body = codec.encode(request)
         if operation.mutates:
-            headers[names.OP_ID] = _nuid.next().decode()
+            headers[names.OP_ID] = new_id()
         message = await self._repeat(
             operation,
             body,
@@ -96,7 +97,9 @@ class Requester:
             timeout_seconds=timeout_seconds or self.timeout_seconds,
             attempt_seconds=attempt_seconds,
         )
-        return codec.decode_reply(message.data, operation.reply)
+        reply = codec.decode_reply(message.data, operation.reply)
+        check_echo(request, reply)
+        return reply
 
     async def _repeat(
         self,

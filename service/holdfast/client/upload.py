@@ -92,7 +92,11 @@ class Upload:
         """Begin; the stored blob when there is nothing to upload."""
         self._total = request.size
         self._state = await self._requester.ask(OPEN_UPLOAD, request)
-        return _stored(self._state)
+        stored = _stored(self._state)
+        if self._state.next_part or (stored is not None and request.digest is None):
+            msg = "the answer is to another request: nothing has been sent of this upload"
+            raise CorruptError(msg)
+        return stored
 
     @property
     def part_size(self) -> int:

@@ -31,6 +31,10 @@ WINDOW_BYTES: Final = 4 * MIB
 UPLOAD_WINDOW_BYTES: Final = 8 * MIB
 """What one upload may have unacknowledged, if its worker has the memory."""
 
+UPLOAD_MEMORY_BYTES: Final = 40 * MIB
+"""The windows of all uploads of one worker. Those of three stay below what a server lets wait for
+one stream, which is 128 MiB: beyond, it turns writes away."""
+
 PART_BYTES: Final = 512 * KIB
 _HEADROOM_BYTES: Final = 64 * KIB
 _SMALL_HEADROOM_BYTES: Final = 4 * KIB

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Call:
     """What comes with a request beside its message.
 
-    ``data`` is the payload of an operation whose body is bytes, ``target`` the last token of the
-    subject. ``has_time`` says whether half of the caller's time is left, ``seconds_left`` how much
-    of it. ``forwarded``: another worker passed the request on, so it is to be answered here.
+    ``op_id`` is bound to what is asked (`holdfast.domain.op_id`). ``data`` is the payload of an
+    operation whose body is bytes, ``target`` the last token of the subject. ``has_time`` says
+    whether half of the caller's time is left, ``seconds_left`` how much of it. ``forwarded``:
+    another worker passed the request on, so it is to be answered here.
     """
 
     now: datetime

@@ -199,7 +199,7 @@ class SnapshotHandlers:
 
     async def purge(self, request: PurgeSnapshots, call: Call) -> SnapshotsPurged:
         """``snapshot.purge``."""
-        del call
+        await self._snapshots.claim(call.op_id, f"purged:{request.app}")
         return SnapshotsPurged(deleted=await self._snapshots.purge(request.app))
 
     async def begin(self, request: BeginSnapshot, call: Call) -> SnapshotRecord:
@@ -220,9 +220,10 @@ class SnapshotHandlers:
 
     async def commit(self, request: CommitSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.commit``."""
-        del call
+        key = SnapshotKey.parse(request.key)
+        await self._snapshots.claim(call.op_id, f"committed:{key}")
         committed = await self._snapshots.commit(
-            SnapshotKey.parse(request.key),
+            key,
             Digest(request.digest),
             added=request.added,
             warnings=tuple(stored_warning(warning) for warning in request.warnings),

@@ -29,6 +29,7 @@ MSGPACK_TYPE: Final = "application/msgpack"
 
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError)
 _HEADER_PREFIX: Final = "blob-"
+_WAIT: Final = "wait_seconds"
 
 
 class Encoding(enum.Enum):
@@ -83,6 +84,13 @@ def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> byte
     if encoding is Encoding.MSGPACK:
         return msgspec.msgpack.encode(message)
     return msgspec.json.encode(message)
+
+
+def meaning(request: Request) -> bytes:
+    """What ``request`` asks for, alike however it was encoded and however long is waited for it."""
+    if _WAIT in request.__struct_fields__:
+        request = msgspec.structs.replace(request, **{_WAIT: 0.0})
+    return msgspec.json.encode(request, order="deterministic")
 
 
 def encode_headers(message: Request | Reply) -> dict[str, str]:

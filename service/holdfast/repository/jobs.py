@@ -99,7 +99,7 @@ class Jobs:
 
     def check_room(self) -> None:
         """Raises RateLimitedError when there are as many jobs as may wait."""
-        if len(self._jobs) >= MAX_WAITING:
+        if len(self._jobs) + len(self._beginnings) >= MAX_WAITING:
             msg = "this worker has as many archives and restores waiting as it may"
             raise RateLimitedError(msg)
 
@@ -119,8 +119,14 @@ class Jobs:
         """The result of what writes a record and starts its job.
 
         It goes on when who asked for it goes away: no record is left without its job. It keeps the
-        request's deadline, so that without a quorum it can be said that nothing was begun.
+        request's deadline, so that without a quorum it can be said that nothing was begun. Raises
+        RateLimitedError as `check_room`, of which others may have made use meanwhile.
         """
+        try:
+            self.check_room()
+        except RateLimitedError:
+            beginning.close()
+            raise
         task = asyncio.create_task(beginning)
         self._beginnings.add(task)
         task.add_done_callback(self._begun)

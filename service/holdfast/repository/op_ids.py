@@ -1,6 +1,7 @@
 """``o.<op>``: what an ``Op-Id`` stands for where the change makes up an id of its own.
 
 A repeat of the request finds the id that the first one chose, for as long as the record lives.
+Another request under the same ``Op-Id`` is a conflict (`holdfast.domain.op_id`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from holdfast.domain.op_id import is_repeat, join_op_id, split_op_id
 from holdfast.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -23,22 +25,29 @@ OP_TTL: Final = timedelta(hours=24)
 class OpRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which upload, snapshot or restore a repeated request has begun before.
 
-    ``removed``: it was there, and is not to be made again.
+    ``removed``: it was there, and is not to be made again. ``request`` is a digest of what was
+    asked; older records have none.
     """
 
     upload: str
     removed: bool = False
+    request: str = ""
 
 
 async def claim_op(records: RecordStore, op_id: str, fresh: str) -> tuple[str, bool]:
-    """The id that ``op_id`` stands for (``fresh`` if it is new), and whether it did before."""
-    key = f"{OPS}.{_token(op_id)}"
-    value = msgspec.json.encode(OpRecord(upload=fresh))
+    """The id that ``op_id`` stands for (``fresh`` if it is new), and whether it did before.
+
+    Raises ConflictError when it was given to another request.
+    """
+    text, request = split_op_id(op_id)
+    key = _key(op_id)
+    value = msgspec.json.encode(OpRecord(upload=fresh, request=request))
     try:
         await records.put(key, value, expected=0, ttl=OP_TTL)
     except ConflictError:
-        record = await records.get(key)
-        return msgspec.json.decode(record.value, type=OpRecord).upload, True
+        found = await records.get(key)
+        record = msgspec.json.decode(found.value, type=OpRecord)
+        return record.upload, is_repeat(join_op_id(text, record.request), op_id)
     return fresh, False
 
 
@@ -47,7 +56,7 @@ async def note_removed(records: RecordStore, op_id: str, made: str) -> None:
 
     To be called before it is, so that no repeat can bring it back. Raises ConflictError.
     """
-    key = f"{OPS}.{_token(op_id)}"
+    key = _key(op_id)
     try:
         present = await records.get(key)
     except NotFoundError:
@@ -61,12 +70,13 @@ async def note_removed(records: RecordStore, op_id: str, made: str) -> None:
 async def was_removed(records: RecordStore, op_id: str) -> bool:
     """Whether what the request ``op_id`` made has been removed."""
     try:
-        present = await records.get(f"{OPS}.{_token(op_id)}")
+        present = await records.get(_key(op_id))
     except NotFoundError:
         return False
     return msgspec.json.decode(present.value, type=OpRecord).removed
 
 
-def _token(op_id: str) -> str:
-    """Any text as one key token."""
-    return base64.urlsafe_b64encode(op_id.encode()).decode().rstrip("=")
+def _key(op_id: str) -> str:
+    """Where an ``Op-Id`` is kept, whatever the request: any text as one key token."""
+    text, _ = split_op_id(op_id)
+    return f"{OPS}.{base64.urlsafe_b64encode(text.encode()).decode().rstrip('=')}"

@@ -402,6 +402,14 @@ class Snapshots:
             return True
         raise ConflictError(_KEPT_CHANGING)
 
+    async def claim(self, op_id: str | None, what: str) -> None:
+        """Keep ``op_id`` for a change that may be repeated as it is: it stands for no other.
+
+        Raises ConflictError when it stands for another request.
+        """
+        if op_id is not None:
+            await claim_op(self._ops, op_id, what)
+
     async def purge(self, app: str) -> int:
         """Forget all snapshots of an app; how many."""
         deleted = 0

@@ -1,7 +1,10 @@
 """What the owners of an upload wrote, and which of it may be removed.
 
-Chunks go only when they surely are no blob's: not those of a nuid that a claim names, unless the
-claimed blob is there and is made of another nuid's.
+Chunks go only when they surely are no blob's. What was never claimed is none, for an owner claims
+before it makes the blob, and whoever removes has ended the upload or taken it over before. What was
+claimed goes only where the blob is found, by the store's word of this moment, made of other parts:
+then the claimant's attempt, which counts on what it saw before its claim, can only fail
+(`StagedBlob.commit`), though it may be made an hour later. Where no blob is found it stays.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from holdfast.domain.digest import Digest
-from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
-    from holdfast.repository.upload_record import UploadRecord
+    from holdfast.repository.upload_record import Claim, UploadRecord
     from holdfast.stores.ports import BlobStore
 
 
@@ -34,7 +37,7 @@ class Stagings:
     async def remove_former(
         self, record: UploadRecord, *, keep: Collection[str], digest: str
     ) -> None:
-        """Remove the chunks of former owners, once ``digest`` is committed.
+        """Remove the chunks of former owners, once ``digest`` is there, made of some of ``keep``.
 
         One that had claimed another digest stays: its record may be on the way (only a sender
         that sent different bytes gets there).
@@ -44,20 +47,24 @@ class Stagings:
             if nuid not in keep and not doubtful:
                 await self.remove(nuid)
 
-    async def remove_all(self, record: UploadRecord) -> None:
-        """Remove what all owners wrote, but for what is a blob's or may yet become one."""
+    async def remove_all(self, nuids: Iterable[str], claims: Iterable[Claim]) -> None:
+        """Remove ``nuids`` but for what is a blob's or may yet become one.
+
+        ``claims`` are all that their writers ever made, but for those that surely failed; they can
+        make no more of them.
+        """
         with suppress(UnavailableError, OutcomeUnknownError):
-            kept = await self._live_generations(record)
-            for nuid in record.nuids:
+            kept = await self._may_be_blobs(claims)
+            for nuid in nuids:
                 if nuid not in kept:
                     await self._store.discard_staged(nuid)
 
-    async def _live_generations(self, record: UploadRecord) -> set[str]:
-        """Which of the upload's nuids are a blob's, or may yet become one."""
-        kept = {claim.nuid for claim in record.claims}
-        for claim in record.claims:
-            with suppress(NotFoundError):
-                info = await self._store.stat(Digest(claim.digest))
-                kept.discard(claim.nuid)
-                kept.add(info.generation)
+    async def _may_be_blobs(self, claims: Iterable[Claim]) -> set[str]:
+        """Which nuids are a blob's, or may yet become one."""
+        kept = set()
+        for claim in claims:
+            try:
+                kept.add((await self._store.stat_now(Digest(claim.digest))).generation)
+            except (NotFoundError, CorruptError):
+                kept.add(claim.nuid)
         return kept

@@ -3,22 +3,24 @@
 Every step that decides something is one compare-and-set on the upload's record. The owner writes
 parts under a nuid of its own; a worker that takes over copies what is stored to a fresh nuid and
 goes on. A former owner that wakes up finds another nuid in the record and removes what it wrote:
-it alone ever writes there, so nothing of the blob can be hit.
+it alone ever writes there, so nothing of the blob can be hit. What may have become a blob is
+claimed in the record first, and is removed only as `holdfast.repository.stagings` says.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_WINDOW_BYTES
+from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES, UPLOAD_WINDOW_BYTES
 from holdfast.domain.parts import PartSequence
 from holdfast.errors import (
     ConflictError,
@@ -49,7 +51,7 @@ from holdfast.stores.ports import Attributes
 from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable
+    from collections.abc import Buffer, Callable, Iterator
     from datetime import datetime
 
     from holdfast.stores.ports import BlobStore, RecordStore, StagedBlob, Stored
@@ -79,7 +81,7 @@ class UploadLimits:
     """``max_uploads`` owned at once; ``memory_bytes`` for the windows of all of them."""
 
     max_uploads: int = 32
-    memory_bytes: int = 48 * 1024 * 1024
+    memory_bytes: int = UPLOAD_MEMORY_BYTES
     max_blob_bytes: int = MAX_BLOB_BYTES
     lease_seconds: float = 300.0
 
@@ -108,6 +110,9 @@ class _Upload:
     beaten_at: float
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     writes: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    claims: set[Claim] = field(default_factory=set)
+    """What may have become a blob, as this worker knows it, whatever becomes of the record."""
+
     commit: asyncio.Task[Result] | None = None
     broken: bool = False
     beaten_size: int = 0
@@ -142,6 +147,7 @@ class UploadService:
         self._monotonic = monotonic
         self._limits = limits
         self._uploads: dict[str, _Upload] = {}
+        self._coming: list[int] = []
         self._takeovers: dict[str, asyncio.Task[Opened | Result]] = {}
         self._stagings = Stagings(store)
         self._observed = Observations(
@@ -166,21 +172,21 @@ class UploadService:
     ) -> Opened | Result:
         """Begin an upload; or say that the announced ``digest`` is stored already.
 
-        Raises TooLargeError, RateLimitedError.
+        Raises TooLargeError, RateLimitedError, ConflictError (the ``op_id`` is another request's).
         """
         if size is not None and size > self._limits.max_blob_bytes:
             msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
             raise TooLargeError(msg)
-        if digest is not None:
-            with suppress(NotFoundError):
-                info = await self._store.stat(digest)
-                return Result(digest=info.digest, size=info.size, created=False)
         upload, repeated = self._new_id(), False
         if op_id is not None:
             upload, repeated = await claim_op(self._records, op_id, upload)
         if repeated:
             with suppress(NotFoundError):
                 return await self.resume(upload)
+        if digest is not None:
+            with suppress(NotFoundError):
+                info = await self._store.stat_now(digest)
+                return Result(digest=info.digest, size=info.size, created=False)
         record = UploadRecord(
             owner=self._owner,
             nuids=(self._new_id(),),
@@ -191,18 +197,31 @@ class UploadService:
             digest=digest,
             op_id=op_id,
         )
-        window = self._grant_window()
         value = msgspec.json.encode(record)
-        try:
+        with self._place() as window, suppress(ConflictError):
             revision = await self._records.put(upload_key(upload), value, expected=0)
-        except ConflictError:  # a repeat of this request was quicker
-            return await self.resume(upload)
-        return _opened(self._own(upload, record, revision, window))
+            return _opened(self._own(upload, record, revision, window))
+        return await self.resume(upload)  # a repeat of this request was quicker
 
-    def _grant_window(self) -> int:
+    @contextmanager
+    def _place(self, former: _Upload | None = None) -> Iterator[int]:
+        """The window of one more upload, which has its place from before anything is awaited.
+
+        It comes instead of ``former``. Raises RateLimitedError.
+        """
+        window = self._grant_window(former)
+        self._coming.append(window)
+        try:
+            yield window
+        finally:
+            self._coming.remove(window)
+
+    def _grant_window(self, former: _Upload | None) -> int:
         """Share the memory for windows, keeping a part for each upload that may yet come."""
-        free_places = self._limits.max_uploads - len(self._uploads)
-        free = self._limits.memory_bytes - sum(owned.window for owned in self._uploads.values())
+        owned = [owned.window for owned in self._uploads.values() if owned is not former]
+        taken = [*owned, *self._coming]
+        free_places = self._limits.max_uploads - len(taken)
+        free = self._limits.memory_bytes - sum(taken)
         if free_places < 1 or free < self._part_size:
             msg = "this worker has as many uploads as it can carry"
             raise RateLimitedError(msg)
@@ -235,7 +254,8 @@ class UploadService:
         if owned is None:
             raise await self._why_not_mine(upload)
         async with owned.turn:
-            await self._confirm(owned)
+            if owned.commit is None:
+                await self._confirm(owned)
             if owned.broken or owned.commit is not None:
                 raise ConflictError(_RESUME if owned.broken else _ENDED)
             if owned.parts.accept(part, data):
@@ -261,7 +281,10 @@ class UploadService:
             await self._look(owned)
 
     async def _look(self, owned: _Upload) -> None:
-        """Raises ConflictError, having let go, when the upload is another's or has ended."""
+        """Raises ConflictError, having let go, when the upload is another's or has ended.
+
+        Not while it is being committed: what that claims is not known before it ends.
+        """
         now = self._monotonic()
         try:
             record = await self._records.get(upload_key(owned.id))
@@ -272,8 +295,7 @@ class UploadService:
                 record = await self._records.get(upload_key(owned.id))
                 current = decode_upload(record.value)
                 # While it goes on, parts acknowledged here count, and its end removes them.
-                keep = current.state in LIVE or _may_be_blob(current, owned.nuid)
-                await self._let_go(owned, keep=keep)
+                await self._let_go(owned, keep=current.state in LIVE)
                 raise ConflictError(_TAKEN_OVER)
         except NotFoundError:
             await self._let_go(owned, keep=False)
@@ -291,10 +313,10 @@ class UploadService:
             owned.writes.clear()
 
     async def _let_go(self, owned: _Upload, *, keep: bool) -> None:
-        """Stop being the owner, and unless ``keep`` remove what was written here."""
+        """Stop being the owner; unless ``keep`` remove what was written here and is no blob's."""
         await self._retire(owned)
         if not keep:
-            await self._stagings.remove(owned.nuid)
+            await self._stagings.remove_all([owned.nuid], owned.claims)
         log.info("upload_let_go", upload=owned.id, parts=owned.parts.count)
 
     async def _why_not_mine(self, upload: str) -> HoldfastError:
@@ -321,16 +343,11 @@ class UploadService:
                     raise ConflictError(_RESUME)
                 await self._check_final(owned, parts, digest)
                 owned.commit = outliving_task(self._commit(owned))
-                owned.commit.add_done_callback(look_at)
+                owned.commit.add_done_callback(partial(_commit_ended, owned))
             elif parts != owned.parts.count:
                 raise ConflictError(_ENDED)
             commit = owned.commit
-        try:
-            return await asyncio.shield(commit)
-        except HoldfastError:
-            if owned.commit is commit:
-                owned.commit = None
-            raise
+        return await asyncio.shield(commit)
 
     async def _check_final(self, owned: _Upload, parts: int, digest: Digest | None) -> None:
         announced = Digest(owned.record.digest) if owned.record.digest is not None else None
@@ -359,10 +376,7 @@ class UploadService:
         if owned.broken or owned.record.state not in LIVE:
             raise ConflictError(_RESUME)
         digest = owned.parts.digest
-        claim = Claim(nuid=owned.nuid, digest=digest)
-        claims = tuple(c for c in owned.record.claims if c != claim)
-        await self._change(owned, state="committing", claims=(*claims, claim))
-        stored = await self._publish(owned, claim)
+        stored = await self._publish(owned, Claim(nuid=owned.nuid, digest=digest))
         result = Result(digest=digest, size=owned.parts.size, created=stored.created)
         # A former owner that woke up may have made the blob: then it is its chunks that stay.
         keep = {owned.nuid, stored.info.generation}
@@ -377,18 +391,30 @@ class UploadService:
 
     async def _publish(self, owned: _Upload, claim: Claim) -> Stored:
         """Make the parts the blob. What surely did not become one is claimed no longer."""
+        others = tuple(c for c in owned.record.claims if c != claim)
+
+        async def confirm() -> None:
+            """Claim it, which shows that the upload is still ours, before each attempt."""
+            owned.claims.add(claim)
+            try:
+                await self._change(owned, state="committing", claims=(*others, claim))
+            except ConflictError as error:
+                raise _LostError(_TAKEN_OVER) from error
+
         attributes = Attributes(
             type=owned.record.type,
             created_at=self._clock(),
             op_id=owned.record.op_id or owned.id,
         )
         try:
-            return await owned.staged.commit(Digest(claim.digest), owned.parts.size, attributes)
-        except OutcomeUnknownError:
+            return await owned.staged.commit(
+                Digest(claim.digest), owned.parts.size, attributes, confirm=confirm
+            )
+        except (OutcomeUnknownError, _LostError):
             raise
         except HoldfastError as error:
-            claims = tuple(c for c in owned.record.claims if c != claim)
-            await self._change(owned, state="open", claims=claims)
+            owned.claims.discard(claim)
+            await self._change(owned, state="open", claims=others)
             if isinstance(error, ConflictError | CorruptError):  # what is in the way stays there
                 await self._end(owned, "failed")
             raise
@@ -421,7 +447,7 @@ class UploadService:
         """Give up an upload of our own."""
         await self._change(owned, state=state)
         await self._let_go(owned, keep=True)
-        await self._stagings.remove_all(owned.record)
+        await self._stagings.remove_all(owned.record.nuids, owned.record.claims)
 
     # --- taking over ---
 
@@ -446,28 +472,37 @@ class UploadService:
         owned = self._uploads.get(upload)
         if owned is not None and not owned.broken:
             with suppress(ConflictError):  # it is another's meanwhile
-                await self._catch_up(owned)
-                return _opened(owned)
+                commit = await self._catch_up(owned)
+                if commit is None:
+                    return _opened(owned)
+                await asyncio.wait([commit])
+                return commit.result()
         return await self._take_over(upload)
 
-    async def _catch_up(self, owned: _Upload) -> None:
+    async def _catch_up(self, owned: _Upload) -> asyncio.Task[Result] | None:
         """Have every part that was acknowledged, before saying as the owner which is wanted next.
 
         A resume that reached a worker late made it the owner while the client went on sending to
-        the former one, which acknowledged parts for as long as it had not looked.
+        the former one, which acknowledged parts for as long as it had not looked. Returns the
+        commit, where one has been begun meanwhile.
         """
         async with owned.turn:
+            if owned.commit is not None:
+                return owned.commit
             await self._look(owned)
-            if owned.commit is None and len(owned.record.nuids) > 1:
+            if len(owned.record.nuids) > 1:
                 owned.broken = True  # until all of it is written
                 await self._copy_parts(owned)
                 await self._change(owned, state="open")
                 owned.broken = False
+        return None
 
     async def _take_over(self, upload: str) -> Opened | Result:
         present = await self._records.get(upload_key(upload))
         record = decode_upload(present.value)
         if record.result is not None:
+            if len(record.nuids) > 1:  # who committed may not have come to this
+                await self._stagings.remove_all(record.nuids, record.claims)
             return record.result
         if record.state not in LIVE:
             raise NotFoundError(_UNKNOWN)
@@ -479,10 +514,6 @@ class UploadService:
             result = await self._find_committed(upload, record, present.revision, claim)
             if result is not None:
                 return result
-        window = self._grant_window()
-        former = self._uploads.pop(upload, None)
-        if former is not None and former.writes:
-            await asyncio.wait(former.writes.values())
         record = msgspec.structs.replace(
             record,
             owner=self._owner,
@@ -491,12 +522,16 @@ class UploadService:
             beat=record.beat + 1,
         )
         value = msgspec.json.encode(record)
-        try:
-            revision = await self._records.put(present.key, value, expected=present.revision)
-        except ConflictError as error:
-            msg = "another worker is taking the upload over"
-            raise UnavailableError(msg) from error
-        owned = self._own(upload, record, revision, window)
+        former = self._uploads.get(upload)
+        with self._place(former) as window:
+            if former is not None:
+                await self._retire(former)
+            try:
+                revision = await self._records.put(present.key, value, expected=present.revision)
+            except ConflictError as error:
+                msg = "another worker is taking the upload over"
+                raise UnavailableError(msg) from error
+            owned = self._own(upload, record, revision, window)
         try:
             async with owned.turn:
                 await self._copy_parts(owned)
@@ -510,18 +545,21 @@ class UploadService:
     async def _find_committed(
         self, upload: str, record: UploadRecord, revision: int, claim: Claim
     ) -> Result | None:
-        """The result, if a former owner made the blob and could not say so."""
+        """The result, if a former owner made the blob and could not say so.
+
+        The owner may be alive, and only paused: what it wrote goes once the upload has ended.
+        """
         try:
-            info = await self._store.stat(Digest(claim.digest))
+            info = await self._store.stat_now(Digest(claim.digest))
         except NotFoundError:
             return None
         created = info.generation in record.nuids
         result = Result(digest=info.digest, size=info.size, created=created)
-        await self._stagings.remove_former(record, keep={info.generation}, digest=info.digest)
         done = msgspec.structs.replace(record, state="committed", result=result)
         with suppress(ConflictError, UnavailableError, OutcomeUnknownError):
             value = msgspec.json.encode(done)
             await self._records.put(upload_key(upload), value, expected=revision, ttl=ENDED_TTL)
+            await self._stagings.remove_former(record, keep={info.generation}, digest=info.digest)
         return result
 
     async def _copy_parts(self, owned: _Upload) -> None:
@@ -577,7 +615,7 @@ class UploadService:
         ended = msgspec.structs.replace(record, state=state, beat=record.beat + 1)
         value = msgspec.json.encode(ended)
         await self._records.put(key, value, expected=revision, ttl=ENDED_TTL)
-        await self._stagings.remove_all(record)
+        await self._stagings.remove_all(record.nuids, record.claims)
 
     # --- in the background ---
 
@@ -665,9 +703,15 @@ def _opened(owned: _Upload) -> Opened:
     )
 
 
-def _may_be_blob(record: UploadRecord, nuid: str) -> bool:
-    """Whether ``nuid`` was about to become the blob when the record was written."""
-    return any(claim.nuid == nuid for claim in record.claims)
+class _LostError(ConflictError):
+    """The upload is another's by now: of what was tried before nothing is known."""
+
+
+def _commit_ended(owned: _Upload, commit: asyncio.Task[Result]) -> None:
+    """What failed may be tried again, or given up, whether or not anybody waited for it."""
+    look_at(commit)
+    if owned.commit is commit and (commit.cancelled() or commit.exception() is not None):
+        owned.commit = None
 
 
 async def _wait_for_one(tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:

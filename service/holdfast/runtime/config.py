@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct, field
 
-from holdfast.domain.limits import MIB
+from holdfast.domain.limits import MIB, UPLOAD_MEMORY_BYTES
 from holdfast.errors import InvalidError
 from holdfast.transport.contexts import (
     CONTEXT_VARIABLE,
@@ -71,7 +71,7 @@ class Config(Struct, frozen=True, kw_only=True):
     ] = 32
     upload_memory_bytes: Annotated[
         int, Meta(ge=4 * MIB, description="Parts held in memory, over all uploads.")
-    ] = 48 * MIB
+    ] = UPLOAD_MEMORY_BYTES
     upload_lease_seconds: Annotated[
         Seconds, Meta(description="How long an upload may be silent before it is given up.")
     ] = 300

@@ -16,6 +16,7 @@ import structlog
 
 from holdfast.domain.digest import is_digest
 from holdfast.domain.limits import MAX_OP_ID_CHARS
+from holdfast.domain.op_id import bind_op_id
 from holdfast.errors import (
     HoldfastError,
     InternalError,
@@ -91,7 +92,8 @@ class Dispatcher:
         try:
             encoding = _encoding(endpoint, headers)
             request = _decode(endpoint, headers, body, encoding)
-            call = self._call(subject, headers, body, forwarded=forwarded)
+            op_id = _op_id(headers, endpoint, request)
+            call = self._call(subject, headers, body, op_id, forwarded=forwarded)
             left = call.seconds_left()
             # Who waits below gives up a moment before, and can still say what is known.
             with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
@@ -111,13 +113,19 @@ class Dispatcher:
             return _failure(InternalError(), encoding)
 
     def _call(
-        self, subject: str, headers: Mapping[str, str], body: Buffer, *, forwarded: bool
+        self,
+        subject: str,
+        headers: Mapping[str, str],
+        body: Buffer,
+        op_id: str | None,
+        *,
+        forwarded: bool,
     ) -> Call:
         seconds = self._seconds(headers)
         deadline = self._monotonic() + seconds
         return Call(
             now=self._clock(),
-            op_id=_op_id(headers),
+            op_id=op_id,
             data=body,
             target=subject.rpartition(".")[2],
             has_time=lambda: self._monotonic() < deadline - seconds / 2,
@@ -188,9 +196,12 @@ def _decode(
     return codec.decode_request(body, operation.request, encoding)
 
 
-def _op_id(headers: Mapping[str, str]) -> str | None:
+def _op_id(headers: Mapping[str, str], endpoint: AnyEndpoint, request: Any) -> str | None:
+    """The ``Op-Id``, bound to what is asked with it: it stands for no other request."""
     op_id = headers.get(names.OP_ID)
-    if op_id is not None and _OP_ID.fullmatch(op_id) is None:
+    if op_id is None:
+        return None
+    if _OP_ID.fullmatch(op_id) is None:
         msg = f"Op-Id is 1 to {MAX_OP_ID_CHARS} printable ASCII characters"
         raise InvalidError(msg)
-    return op_id
+    return bind_op_id(op_id, endpoint.operation.subject, codec.meaning(request))

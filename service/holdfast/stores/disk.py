@@ -13,6 +13,7 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.op_id import is_repeat
 from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
 from holdfast.stores.disk_blobs import READ_BYTES, BlobFiles
 from holdfast.stores.disk_files import FailStop, Files, check_disk_store, confirm_disk_store
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.disk_blobs import Identity
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
+    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Confirm, Stored
 
 
 class DiskBlobStore:
@@ -73,6 +74,10 @@ class DiskBlobStore:
     async def stat(self, digest: Digest) -> BlobInfo:
         """See `BlobStore.stat`."""
         return await asyncio.to_thread(self._blobs.stat, digest)
+
+    async def stat_now(self, digest: Digest) -> BlobInfo:
+        """See `BlobStore.stat_now`."""
+        return await self.stat(digest)
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`. A file of the wrong length counts as missing."""
@@ -173,8 +178,19 @@ class _DiskStagedBlob:
             self._prepared = True
         await asyncio.to_thread(self._staging.write, self._name, part, data)
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        confirm: Confirm | None = None,
+    ) -> Stored:
         header = _header(digest, size, self._part_size, self._name, attributes)
+        # The parts are copied into the blob's file: who discards them later spoils nothing, and
+        # who did so before makes this end without a blob. Once confirmed is enough.
+        if confirm is not None and not await asyncio.to_thread(self._blobs.has, digest):
+            await confirm()
         return await asyncio.to_thread(self._commit, header)
 
     async def discard(self) -> None:
@@ -208,7 +224,7 @@ def _header(
 
 
 def _repeats(header: BlobHeader, found: BlobHeader) -> bool:
-    return header.op_id is not None and header.op_id == found.op_id
+    return is_repeat(found.op_id, header.op_id)
 
 
 def _steps(info: BlobInfo, start: int, stop: int) -> Iterator[tuple[int, int]]:

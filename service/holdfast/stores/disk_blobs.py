@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest, is_digest, parse_digest
 from holdfast.domain.limits import MIB
+from holdfast.domain.op_id import is_repeat, split_op_id
 from holdfast.errors import (
     CorruptError,
     InvalidError,
@@ -104,7 +105,7 @@ class BlobFiles:
         self._clock = clock
         self._guard = Lock()  # for the two memories below; never held while a file is touched
         self._verified: OrderedDict[Identity, None] = OrderedDict()
-        self._deletions: OrderedDict[tuple[str, Digest], None] = OrderedDict()
+        self._deletions: OrderedDict[tuple[str, Digest], str] = OrderedDict()
         self._shards: set[str] = set()  # those whose own name this process has made durable
 
     def put(
@@ -172,12 +173,14 @@ class BlobFiles:
     def delete(self, digest: Digest, op_id: str | None) -> bool:
         """Remove the file; whether it was there, or this operation removed it before."""
         path = self._path(digest)
-        operation = None if op_id is None else (op_id, digest)
         with translated():
-            removed = self._recalls(operation) or self._unlink(path)
+            removed = self._recalls(digest, op_id)
+            if not removed:
+                is_repeat(_op_id_of_put(path), op_id)  # not under the id of the put
+                removed = self._unlink(path)
             present = path.parent.exists()
-        if removed and operation is not None:
-            self._remember_deletion(operation)
+        if removed and op_id is not None:
+            self._remember_deletion(digest, op_id)
         if present:
             sync_change(self._files, path.parent)
         if not removed:
@@ -249,13 +252,17 @@ class BlobFiles:
             self._quarantine(path, None)
         return True
 
-    def _recalls(self, operation: tuple[str, Digest] | None) -> bool:
+    def _recalls(self, digest: Digest, op_id: str | None) -> bool:
+        """Whether a repeat of ``op_id`` deleted it. Raises ConflictError of another request."""
+        if op_id is None:
+            return False
         with self._guard:
-            return operation in self._deletions
+            kept = self._deletions.get((split_op_id(op_id)[0], digest))
+        return is_repeat(kept, op_id)
 
-    def _remember_deletion(self, operation: tuple[str, Digest]) -> None:
+    def _remember_deletion(self, digest: Digest, op_id: str) -> None:
         with self._guard:
-            self._deletions[operation] = None
+            self._deletions[split_op_id(op_id)[0], digest] = op_id
             if len(self._deletions) > MAX_DELETIONS:
                 self._deletions.popitem(last=False)
 
@@ -372,6 +379,21 @@ class BlobFiles:
         except FileNotFoundError:
             return None
         return ForeignObject(name=os.fsencode(name[1]).decode("utf-8", "replace"), size=size)
+
+
+def _op_id_of_put(path: Path) -> str | None:
+    """The ``Op-Id`` of the put that made the file; None where that cannot be read."""
+    try:
+        descriptor = open_regular(path)
+    except (FileNotFoundError, CorruptError):
+        return None
+    try:
+        header, _ = decode_blob_header(read_exactly(descriptor, 0, MAX_HEADER_BYTES))
+    except CorruptError:
+        return None
+    finally:
+        os.close(descriptor)
+    return header.op_id
 
 
 def _read_header(descriptor: int, digest: str, file_size: int) -> tuple[BlobHeader, int]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BlobInfo,
         BlobListing,
         BlobStore,
+        Confirm,
         DirectDelivery,
         StagedBlob,
         Stored,
@@ -84,6 +85,10 @@ class ForwardingBlobStore:
     async def stat(self, digest: Digest) -> BlobInfo:
         """See `BlobStore.stat`."""
         return await self._call("stat", Repeat.ALWAYS, lambda: self._inner.stat(digest))
+
+    async def stat_now(self, digest: Digest) -> BlobInfo:
+        """See `BlobStore.stat_now`."""
+        return await self._call("stat_now", Repeat.ALWAYS, lambda: self._inner.stat_now(digest))
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`."""
@@ -154,10 +159,19 @@ class ForwardingStagedBlob:
         # Never repeated: by then the next part may have been written, and order is the contract.
         await self._call("write", Repeat.NEVER, lambda: self._inner.write(part, data))
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        confirm: Confirm | None = None,
+    ) -> Stored:
         """See `StagedBlob.commit`."""
         return await self._call(
-            "commit", Repeat.ALWAYS, lambda: self._inner.commit(digest, size, attributes)
+            "commit",
+            Repeat.ALWAYS,
+            lambda: self._inner.commit(digest, size, attributes, confirm=confirm),
         )
 
     async def discard(self) -> None:

@@ -8,12 +8,14 @@ off (``reachable = False``). A value altered through the private fields is found
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import digest_of, is_digest
+from holdfast.domain.op_id import is_repeat, split_op_id
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Change
+    from holdfast.stores.ports import Attributes, Change, Confirm
 
 
 @dataclass(slots=True)
@@ -77,7 +79,8 @@ class MemoryBlobStore(_Reachable):
         super().__init__()
         self._blobs: dict[Digest, _Blob] = {}
         self._staged: dict[str, dict[int, bytes]] = {}
-        self._deleted: set[tuple[str, Digest]] = set()
+        self._deleted: dict[Digest, dict[str, str]] = {}
+        self._changes: Counter[Digest] = Counter()
         self._numbers = count(1)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
@@ -105,6 +108,11 @@ class MemoryBlobStore(_Reachable):
         await self._reach()
         return self._find(digest).info
 
+    async def stat_now(self, digest: Digest) -> BlobInfo:
+        """See `BlobStore.stat_now`. Nothing is ever seen later than it is done."""
+        await self._reach()
+        return self._find(digest).info
+
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`."""
         await self._reach()
@@ -113,13 +121,23 @@ class MemoryBlobStore(_Reachable):
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See `BlobStore.delete`."""
         await self._reach()
-        if op_id is not None and (op_id, digest) in self._deleted:
+        if self._was_deleted_by(digest, op_id):
             return True
-        if self._blobs.pop(digest, None) is None:
+        blob = self._blobs.get(digest)
+        if blob is None:
             return False
+        is_repeat(blob.op_id, op_id)
+        del self._blobs[digest]
+        self._changes[digest] += 1
         if op_id is not None:
-            self._deleted.add((op_id, digest))
+            self._deleted.setdefault(digest, {})[split_op_id(op_id)[0]] = op_id
         return True
+
+    def _was_deleted_by(self, digest: Digest, op_id: str | None) -> bool:
+        """Whether a repeat of ``op_id`` deleted it. Raises ConflictError of another request."""
+        if op_id is None:
+            return False
+        return is_repeat(self._deleted.get(digest, {}).get(split_op_id(op_id)[0]), op_id)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See `BlobStore.touch`. Nothing is to be marked: no collector lists what is in memory."""
@@ -175,20 +193,34 @@ class MemoryBlobStore(_Reachable):
         self._staged.setdefault(staging, {})[part] = bytes(data)
 
     async def _commit(
-        self, staging: str, digest: Digest, size: int, attributes: Attributes, part_size: int
+        self,
+        staging: str,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        part_size: int,
+        confirm: Confirm | None,
     ) -> Stored:
         await self._reach()
-        if digest not in self._blobs:
-            parts = self._staged.get(staging, {})
-            data = b"".join(parts[part] for part in sorted(parts))
-            if len(data) != size or digest_of(data) != digest:
-                msg = "the stored parts are not the bytes that were announced"
-                raise CorruptError(msg)
-        else:
-            data = b""
+        while confirm is not None and digest not in self._blobs:
+            seen = self._changes[digest]
+            await confirm()
+            await self._reach()
+            if self._changes[digest] == seen:
+                break
+        data = b"" if digest in self._blobs else self._joined(staging, digest, size)
         stored = self._store(digest, data, attributes, part_size=part_size, generation=staging)
         self._staged.pop(staging, None)
         return stored
+
+    def _joined(self, staging: str, digest: Digest, size: int) -> bytes:
+        """What the parts make. Raises CorruptError when that is not what was announced."""
+        parts = self._staged.get(staging, {})
+        data = b"".join(parts[part] for part in sorted(parts))
+        if len(data) != size or digest_of(data) != digest:
+            msg = "the stored parts are not the bytes that were announced"
+            raise CorruptError(msg)
+        return data
 
     def _store(
         self,
@@ -201,8 +233,9 @@ class MemoryBlobStore(_Reachable):
     ) -> Stored:
         if (blob := self._blobs.get(digest)) is not None:
             own = blob.info.generation == generation
-            again = attributes.op_id is not None and attributes.op_id == blob.op_id
+            again = is_repeat(blob.op_id, attributes.op_id)
             return Stored(info=blob.info, created=own or again)
+        self._was_deleted_by(digest, attributes.op_id)
         part_size = part_size or max(len(data), 1)
         info = BlobInfo(
             digest=digest,
@@ -215,6 +248,7 @@ class MemoryBlobStore(_Reachable):
             generation=generation,
         )
         self._blobs[digest] = _Blob(info, data, attributes.op_id)
+        self._changes[digest] += 1
         return Stored(info=info, created=True)
 
     def _find(self, digest: Digest) -> _Blob:
@@ -244,8 +278,17 @@ class _MemoryStagedBlob:
     async def write(self, part: int, data: Buffer) -> None:
         await self._store._write_part(self._staging, part, data)
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
-        return await self._store._commit(self._staging, digest, size, attributes, self._part_size)
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        confirm: Confirm | None = None,
+    ) -> Stored:
+        return await self._store._commit(
+            self._staging, digest, size, attributes, self._part_size, confirm
+        )
 
     async def discard(self) -> None:
         await self._store.discard_staged(self._staging)

@@ -17,6 +17,7 @@ import msgspec
 from holdfast.domain.chunk_index import ChunkIndex, decode_index, encode_index
 from holdfast.domain.digest import Digest, is_digest, to_object_digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_TYPE_CHARS
+from holdfast.domain.op_id import join_op_id, split_op_id
 from holdfast.errors import CorruptError
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
 
@@ -32,6 +33,7 @@ HF_INDEX: Final = "hf-index"
 HF_TYPE: Final = "hf-type"
 HF_OP: Final = "hf-op"
 _MAX_SIZE: Final = 2**63 - 1
+HF_OP_REQUEST: Final = "hf-op-request"
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -62,8 +64,10 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def op_id(self) -> str | None:
-        """The ``Op-Id`` of the request that wrote this record."""
-        return (self.metadata or {}).get(HF_OP)
+        """The ``Op-Id`` of the request that wrote this record, bound to it."""
+        metadata = self.metadata or {}
+        op_id = metadata.get(HF_OP)
+        return None if op_id is None else join_op_id(op_id, metadata.get(HF_OP_REQUEST, ""))
 
 
 def meta_subject(bucket: str, name: str) -> str:
@@ -103,8 +107,7 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
     }
     if info.index is not None:
         metadata[HF_INDEX] = encode_index(info.index)
-    if attributes.op_id is not None:
-        metadata[HF_OP] = attributes.op_id
+    metadata |= _op_fields(attributes.op_id)
     return ObjectMeta(
         name=info.digest,
         bucket=bucket,
@@ -120,7 +123,7 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
 
 def tombstone(bucket: str, digest: Digest, nuid: str, now: datetime, op_id: str | None) -> bytes:
     """The record of a deleted object, as ADR-20 has it."""
-    metadata = {HF_FORMAT: FORMAT} | ({HF_OP: op_id} if op_id is not None else {})
+    metadata = {HF_FORMAT: FORMAT, **_op_fields(op_id)}
     return msgspec.json.encode(
         ObjectMeta(
             name=digest,
@@ -131,6 +134,14 @@ def tombstone(bucket: str, digest: Digest, nuid: str, now: datetime, op_id: str 
             metadata=metadata,
         )
     )
+
+
+def _op_fields(op_id: str | None) -> dict[str, str]:
+    """An ``Op-Id`` in two fields: earlier versions know the first, and go on comparing it."""
+    if op_id is None:
+        return {}
+    text, request = split_op_id(op_id)
+    return {HF_OP: text, HF_OP_REQUEST: request} if request else {HF_OP: text}
 
 
 def check_address(meta: ObjectMeta, digest: Digest) -> None:

@@ -16,6 +16,7 @@ from holdfast.transport.jetstream_messages import MSG_ID, RefusedError, StoredMe
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
+    from holdfast.stores.ports import Confirm
     from holdfast.transport.jetstream import JetStream
 
 _MAX_PART_DIGITS: Final = 12
@@ -33,7 +34,9 @@ class ObjectBucket(Protocol):
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""
 
-    async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
+    async def publish_record(
+        self, info: BlobInfo, attributes: Attributes, confirm: Confirm | None = None
+    ) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
 
     async def discard_staged(self, staging: str) -> None:
@@ -66,7 +69,14 @@ class StagedObject:
             raise refused.translate() from refused
         self._sequences[part] = ack.seq
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        confirm: Confirm | None = None,
+    ) -> Stored:
         """See StagedBlob."""
         await self._restore_order()
         info = BlobInfo(
@@ -80,7 +90,7 @@ class StagedObject:
             generation=self._nuid,
             index=build_index(self._sequences) if self._sequences else None,
         )
-        stored = await self._store.publish_record(info, attributes)
+        stored = await self._store.publish_record(info, attributes, confirm)
         for nuid in self._copied:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
                 await self._store.discard_staged(nuid)

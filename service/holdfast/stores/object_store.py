@@ -18,6 +18,7 @@ import msgspec
 from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.limits import WINDOW_BYTES
+from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
+    from holdfast.stores.ports import Confirm
     from holdfast.transport.jetstream import JetStream
 
 _COMMIT_ATTEMPTS: Final = 8
@@ -262,6 +264,14 @@ class ObjectBlobStore:
         check_address(meta, digest)
         return to_info(meta)
 
+    async def stat_now(self, digest: Digest) -> BlobInfo:
+        """See BlobStore. The leader says, and is believed."""
+        entry = await self._js.believed(self.stream, lambda: self._entry(digest))
+        if entry.live is None or not entry.live.is_ours:
+            msg = "no such blob"
+            raise NotFoundError(msg)
+        return to_info(entry.live)
+
     async def _live_entry(self, digest: Digest) -> _Entry | None:
         entry = await self._entry(digest)
         return None if entry.live is None else entry
@@ -288,6 +298,9 @@ class ObjectBlobStore:
             subject = message.headers.get(SUBJECT, "")
             if subject in wanted and _is_blob(message, wanted[subject]):
                 del wanted[subject]
+        if len(wanted) < len(set(digests)):
+            # What a replica has may be gone by now, but not for long: it can reach the others.
+            await self._js.check_leader(self.stream)
         return list(wanted.values())
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
@@ -310,7 +323,8 @@ class ObjectBlobStore:
             if gone is None or not (gone.deleted and gone.is_ours):
                 return False
             await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
-            return gone.nuid == conflicts.tried or (op_id is not None and gone.op_id == op_id)
+            return gone.nuid == conflicts.tried or is_repeat(gone.op_id, op_id)
+        is_repeat(meta.op_id, op_id)  # not under the id of the put
         chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
         # It has no TTL: it covers the record, which nats-server may bring back when it is killed.
         record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
@@ -341,8 +355,10 @@ class ObjectBlobStore:
                 return False
             check_address(meta, digest)
             if message.stored_at is not None and message.stored_at >= unless_seen_since:
+                await self._js.check_leader(self.stream)
                 return True
             if met is not None and message.sequence > met:
+                await self._js.check_leader(self.stream)
                 return True  # somebody else has put or touched it while we tried
             met = message.sequence
             headers = {
@@ -468,23 +484,33 @@ class ObjectBlobStore:
         """A nuid nobody has used."""
         return self._new_id()
 
-    async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
+    async def publish_record(
+        self, info: BlobInfo, attributes: Attributes, confirm: Confirm | None = None
+    ) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
         conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
-                stored = await self._publish_record(info, attributes, conflicts)
+                stored = await self._publish_record(info, attributes, conflicts, confirm)
             if stored is not None:
                 return stored
         raise conflicts.failure()
 
     async def _publish_record(
-        self, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
+        self,
+        info: BlobInfo,
+        attributes: Attributes,
+        conflicts: Conflicts,
+        confirm: Confirm | None,
     ) -> Stored | None:
         """Once; None when another write was met and there is no blob yet."""
         entry = await self._entry(info.digest)
         if entry.live is not None:
             return await self._yield_to(entry.live, info, attributes, lost=conflicts.certain)
+        if entry.meta is not None:
+            is_repeat(entry.meta.op_id, attributes.op_id)  # not under the id of the deletion
+        if confirm is not None:
+            await confirm()  # before it is published over just what was seen, never after
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
@@ -561,7 +587,7 @@ def _existing(meta: ObjectMeta, attributes: Attributes) -> Stored:
     if not meta.is_ours:
         msg = "another program has stored an object under this digest's name"
         raise ConflictError(msg)
-    repeated = attributes.op_id is not None and meta.op_id == attributes.op_id
+    repeated = is_repeat(meta.op_id, attributes.op_id)
     return Stored(info=to_info(meta), created=repeated)
 
 

@@ -7,6 +7,7 @@ raises beyond these is said there. "Not there" is never inferred from "not reach
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -58,7 +59,9 @@ class Stored:
 class Attributes:
     """What the putter says of a blob. Of two putters the first one's attributes stay.
 
-    ``op_id`` makes a repeat of the put that created the blob answer ``created`` again.
+    ``op_id`` makes a repeat of the put that created the blob answer ``created`` again. As it comes
+    from dispatch it is bound to its request (`holdfast.domain.op_id`): another request under the
+    same id is a ConflictError, wherever a store finds the one that it kept.
     """
 
     type: str
@@ -75,6 +78,9 @@ class BlobListing:
     cursor: str | None
 
 
+Confirm = Callable[[], Awaitable[None]]
+
+
 class StagedBlob(Protocol):
     """Parts that are not a blob yet. It has one writer for ever; nobody else adds to it."""
 
@@ -85,12 +91,24 @@ class StagedBlob(Protocol):
         last has returned. ``data`` must not change until then.
         """
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        confirm: Confirm | None = None,
+    ) -> Stored:
         """Make the parts the blob ``digest`` of ``size`` bytes, all at once.
 
         The caller has computed both over the bytes it wrote. All parts have been written. When
         the blob exists, the parts are removed and the existing blob is the answer. May be
         repeated after OutcomeUnknownError.
+
+        ``confirm`` is awaited before each attempt to make the blob, after the store has looked and
+        seen none; what it raises ends the commit. Whoever finds (`stat_now`), after a confirmation,
+        the blob made of other parts may discard these, however long this commit is held up: the
+        attempt counts on what was seen before it was confirmed, and fails.
         """
 
     async def discard(self) -> None:
@@ -127,7 +145,16 @@ class BlobStore(Protocol):
         """
 
     async def stat(self, digest: Digest) -> BlobInfo:
-        """What is recorded. Raises NotFoundError, CorruptError."""
+        """What is recorded, or was a while ago; bytes that are read are right in any case.
+
+        Raises NotFoundError of what is surely not there, CorruptError.
+        """
+
+    async def stat_now(self, digest: Digest) -> BlobInfo:
+        """What is recorded at this moment: for whatever is acknowledged or removed on that word.
+
+        Raises NotFoundError, CorruptError.
+        """
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.

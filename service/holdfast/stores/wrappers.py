@@ -18,6 +18,7 @@ from holdfast.errors import (
     HoldfastError,
     InternalError,
     OutcomeUnknownError,
+    QuotaExceededError,
     TooLargeError,
     UnavailableError,
 )
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobStore, StagedBlob, Stored
+    from holdfast.stores.ports import (
+        Attributes,
+        BlobInfo,
+        BlobStore,
+        Confirm,
+        StagedBlob,
+        Stored,
+    )
 
 T = TypeVar("T")
 
@@ -97,9 +105,16 @@ class _LimitedStagedBlob(ForwardingStagedBlob):
             _check_size(part * self._part_size + view.nbytes, self._max_blob_bytes)
         await super().write(part, data)
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        confirm: Confirm | None = None,
+    ) -> Stored:
         _check_size(size, self._max_blob_bytes)
-        return await super().commit(digest, size, attributes)
+        return await super().commit(digest, size, attributes, confirm=confirm)
 
 
 def _check_size(size: int, max_blob_bytes: int) -> None:
@@ -177,7 +192,7 @@ class RetryingBlobStore(ForwardingBlobStore):
 
         try:
             return await retrying(repeated, attempt)
-        except UnavailableError as error:
+        except (UnavailableError, QuotaExceededError) as error:
             unknown = [failure for failure in failures if isinstance(failure, OutcomeUnknownError)]
             if not unknown:
                 raise

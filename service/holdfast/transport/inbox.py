@@ -10,10 +10,9 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from nats.nuid import NUID
-
 from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.protocol.headers import STATUS
+from holdfast.transport.fresh_ids import new_id
 from holdfast.transport.message import Message
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Inbox:
     def __init__(self, connection: Connection, inbox_prefix: str = "_INBOX") -> None:
         """Subscribe. ``inbox_prefix`` is what this user may subscribe under."""
         self._connection = connection
-        self.prefix = f"{inbox_prefix}.{NUID().next().decode()}"
+        self.prefix = f"{inbox_prefix}.{new_id()}"
         self._tokens = itertools.count()
         self._receivers: dict[str, tuple[Route, str]] = {}
         self._is_denied = False

@@ -34,7 +34,6 @@ from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,
     BATCH_ID,
-    BATCH_NOT_STARTED,
     BATCH_SEQUENCE,
     END_OF_BATCH,
     NO_MESSAGE,
@@ -42,6 +41,7 @@ from holdfast.transport.jetstream_messages import (
     PENDING,
     SEQUENCE,
     STREAM_NOT_FOUND,
+    TURNED_AWAY,
     UNKNOWN_OUTCOME,
     Ack,
     ApiError,
@@ -75,10 +75,12 @@ HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
 
+_BELIEVED_TRIES: Final = 5
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
-_BATCH_TURNS: Final = 12
-"""How often a batch waits for others, of which a server stages 50 per stream: some 10 s in all."""
+_TURNS: Final = 12
+"""How often a write waits for its turn, some 10 s in all: a server stages 50 batches per stream,
+and lets only so much wait for one."""
 
 
 class JetStream:
@@ -157,7 +159,7 @@ class JetStream:
             if ack.error is None:
                 self.connection.liveness.answered()
                 return ack
-            if ack.error.err_code in BATCH_NOT_STARTED:
+            if ack.error.err_code in TURNED_AWAY:
                 if not tries.again():
                     break
             elif ack.error.err_code == UNKNOWN_OUTCOME:
@@ -251,10 +253,9 @@ class JetStream:
         another after four. It is believed where a majority has answered its heartbeats within two
         seconds; that holds for a second more. Raises UnavailableError.
         """
-        through = self.connection.wire
-        until, of = self._believed.get(stream, (-math.inf, None))
-        if of is through and time.monotonic() < until:
+        if self._is_believed(stream):
             return
+        through = self.connection.wire
         asked_at = time.monotonic()
         message = await self._ask(f"STREAM.INFO.{stream}", b"")
         answer = msgspec.json.decode(message.data, type=PeersAnswer)
@@ -266,6 +267,24 @@ class JetStream:
             raise UnavailableError(msg)
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
+
+    def _is_believed(self, stream: str) -> bool:
+        until, of = self._believed.get(stream, (-math.inf, None))
+        return of is self.connection.wire and time.monotonic() < until
+
+    async def believed[T](self, stream: str, read: Callable[[], Awaitable[T]]) -> T:
+        """What ``read``, which asks the leader, gives while that leader is believed all along.
+
+        For what is acknowledged or removed on its word: no other leader has had the time to be
+        elected. Raises UnavailableError.
+        """
+        for _ in range(_BELIEVED_TRIES):
+            await self.check_leader(stream)
+            found = await read()
+            if self._is_believed(stream):
+                return found
+        msg = "the store's leader answers too slowly to be believed"
+        raise UnavailableError(msg)
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
@@ -438,7 +457,7 @@ class _Tries:
     def again(self) -> bool:
         """Whether another turn may be waited for; then the attempt that was made does not count."""
         self._uncounted += 1
-        return self._uncounted <= _BATCH_TURNS
+        return self._uncounted <= _TURNS
 
     def attempt_seconds(self) -> float:
         """How long one attempt may take."""

@@ -44,8 +44,11 @@ DUPLICATE_IN_BATCH: Final = 10201
 UNKNOWN_OUTCOME: Final = 10158
 _BATCH_INCOMPLETE: Final = 10176
 _TOO_MANY_BATCHES: Final = 10210
-BATCH_NOT_STARTED: Final = frozenset({_BATCH_INCOMPLETE, _TOO_MANY_BATCHES})
-"""The server knows the beginning no more, or has too many others: nothing was applied."""
+_TOO_MANY_REQUESTS: Final = 10167
+TURNED_AWAY: Final = frozenset({_BATCH_INCOMPLETE, _TOO_MANY_BATCHES, _TOO_MANY_REQUESTS})
+"""The server has too many other batches, or more waiting for the stream than it takes (128 MiB or
+100,000 messages), or knows the beginning of a batch no more: nothing was applied, it is its turn
+soon."""
 
 NOT_NOW: Final = frozenset({10007, 10008, 10009, 10118})
 """No leader, no quorum or not enough of the cluster up at the moment: nothing was applied."""
