@@ -116,6 +116,23 @@ def test_a_failed_get_leaves_the_file_as_it_was(holdfast: Holdfast, tmp_path: Pa
     assert target.read_bytes() == b"before"
 
 
+def test_standard_output_by_its_name_goes_on_where_it_stands(
+    holdfast: Holdfast, worker_connection: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"through")
+    holdfast("blob", "put", str(tmp_path / "file"))
+    command = [sys.executable, "-m", "holdfast", "blob", "get", digest_of(b"through")]
+
+    with (tmp_path / "output").open("wb", buffering=0) as output:
+        output.write(b"before ")
+        subprocess.run(
+            [*command, "-o", "/dev/stdout", *worker_connection], stdout=output, check=True
+        )
+        output.write(b" after")
+
+    assert (tmp_path / "output").read_bytes() == b"before through after"
+
+
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_stored(
     holdfast: Holdfast, tmp_path: Path
 ) -> None:

@@ -353,8 +353,10 @@ async def cat(
 @app.command
 async def export(
     key: Key,
-    file: Annotated[str, DASH, Parameter(help="File; - is standard output.")] = STANDARD,
     /,
+    output: Annotated[
+        str, DASH, Parameter(name=("--output", "-o"), help="File; - is standard output.")
+    ] = STANDARD,
     *,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -362,13 +364,15 @@ async def export(
 
     The file appears when all of it is there, or not at all.
     """
-    if file == STANDARD and sys.stdout.isatty():
+    if output == STANDARD and sys.stdout.isatty():
         raise InvalidError("an archive is not for a terminal: name a file, or use a pipe")
     async with await connect(flags) as connection:
         found = await resolve_key(connection, key)
         total = (await connection.snapshots.get(found)).archive_size or None
         with progress_bar("export", total) as advance:
-            await connection.snapshots.export_to(found, output_of(file), progress=as_total(advance))
+            await connection.snapshots.export_to(
+                found, output_of(output), progress=as_total(advance)
+            )
     sys.stdout.buffer.flush()
 
 
