@@ -22,7 +22,7 @@ from holdfast.client.snapshots import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of
 from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
+from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, TooLargeError
 from holdfast.protocol.blobs import (
     DEFAULT_TYPE,
@@ -141,13 +141,20 @@ class Client:
 
         Memory is bounded whatever the size. With ``digest``, other bytes are refused, and none are
         sent when that blob is stored already. ``progress`` is told (bytes done, bytes in all or
-        None). A worker that dies meanwhile is replaced without the caller noticing.
+        None). A worker that dies meanwhile is replaced without the caller noticing. Of a file that
+        changes meanwhile the bytes that were read are stored, and none that it did not have when
+        it was opened.
 
         Raises InvalidError (another digest), TooLargeError, QuotaExceededError, RateLimitedError,
         UnavailableError (surely not stored), OutcomeUnknownError.
         """
         expected = parse_digest(digest) if digest is not None else None
         size = size_of(source)
+        if size is not None and size > MAX_BLOB_BYTES:
+            msg = f"a blob has at most {MAX_BLOB_BYTES} bytes"
+            raise TooLargeError(msg)
+        # Only of what cannot change the size is announced, for the worker takes it at its word.
+        sure = size if isinstance(source, bytes | bytearray | memoryview) else None
         async with aclosing(_generator(blocks(source))) as incoming:
             head, is_all = await _take(incoming, max_inline_bytes(self._connection.max_payload))
             if is_all:
@@ -155,21 +162,19 @@ class Client:
                 try:
                     stored = await self._put_inline(data, type, expected)
                 except TooLargeError:
-                    head, size = [data], len(data)  # the worker's server takes less than ours
+                    head = [data]  # the worker's server takes less than ours
+                    size = sure = len(data)
                 else:
                     if progress is not None:
                         progress(len(data), len(data))
                     return stored
-            request = OpenUpload(size=size, digest=expected, type=type)
-            return await self._put_in_parts(request, _chain(head, incoming), progress)
+            request = OpenUpload(size=sure, digest=expected, type=type)
+            upload = Upload(self._requester, progress=progress, total=size)
+            return await self._put_in_parts(upload, request, _chain(head, incoming))
 
     async def _put_in_parts(
-        self,
-        request: OpenUpload,
-        incoming: AsyncIterator[memoryview],
-        progress: Progress | None,
+        self, upload: Upload, request: OpenUpload, incoming: AsyncIterator[memoryview]
     ) -> BlobStored:
-        upload = Upload(self._requester, progress=progress)
         present = await upload.open(request)
         if present is not None:
             return present
@@ -233,8 +238,9 @@ class Client:
     ) -> int:
         """Write a blob, or a range, to a path or file object; how many bytes.
 
-        A path appears only when all bytes are there and right; it replaces what was there. Raises
-        as ``get``, and OSError.
+        A path appears only when all bytes are there and right; it replaces what was there, whose
+        mode and owner stay. A link stays one; pipes and devices are written to. Raises as ``get``,
+        and OSError.
         """
         stream = self.stream(digest, offset=offset, length=length, progress=progress)
         async with aclosing(_generator(stream)) as incoming:

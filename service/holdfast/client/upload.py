@@ -69,9 +69,13 @@ class Upload:
     """One upload, from open to commit. Used once."""
 
     def __init__(
-        self, requester: Requester, *, progress: Callable[[int, int | None], None] | None
+        self,
+        requester: Requester,
+        *,
+        progress: Callable[[int, int | None], None] | None,
+        total: int | None,
     ) -> None:
-        """``progress`` is told (bytes acknowledged, bytes in all or None)."""
+        """``progress`` is told (bytes acknowledged, ``total``: what is expected in all)."""
         self._requester = requester
         self._progress = progress
         self._state = UploadState()
@@ -81,7 +85,7 @@ class Upload:
         self._sent = 0
         self._size = 0
         self._acked_bytes = 0
-        self._total: int | None = None
+        self._total = total
         self._changed = asyncio.Event()
         self._failure: HoldfastError | None = None
         self._stuck_since: float | None = None
@@ -90,7 +94,6 @@ class Upload:
 
     async def open(self, request: OpenUpload) -> BlobStored | None:
         """Begin; the stored blob when there is nothing to upload."""
-        self._total = request.size
         self._state = await self._requester.ask(OPEN_UPLOAD, request)
         return _stored(self._state)
 
