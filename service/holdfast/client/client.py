@@ -126,7 +126,11 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection. May be repeated."""
+        """Close the connection. May be repeated. What is under way ends with an error.
+
+        Raises InvalidError in another event loop than that which made it.
+        """
+        self._requester.check_own()
         await self._connection.close()
 
     async def put(
@@ -319,6 +323,7 @@ class Client:
         that are none of a worker's are passed over: anybody may answer.
         """
         deadline = asyncio.get_running_loop().time() + _DISCOVERY_WAITS * wait_seconds
+        self._requester.check_usable()
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         mailbox = self._requester.inbox.open(arrived.put_nowait, _DISCOVERY_SUBJECT)
         found: list[WorkerInfo] = []
@@ -348,18 +353,27 @@ async def connect(
     servers: str | Sequence[str] | None = None,
     prefix: str | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    renew: Callable[[], NatsOptions] | None = None,
 ) -> Client:
     """A client. Without ``options`` the environment says how to connect, as for ``nats``.
 
-    ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). Raises
-    InvalidError, ForbiddenError, UnavailableError.
+    ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). ``renew``
+    gives ``options`` anew, for each time that the connection is made again: without them the
+    environment and its NATS context are read again. Raises InvalidError, ForbiddenError,
+    UnavailableError.
     """
-    chosen = options if options is not None else options_from_environment()
-    if servers is not None:
-        urls = (servers,) if isinstance(servers, str) else tuple(servers)
-        chosen = msgspec.structs.replace(chosen, servers=urls)
+    urls = (servers,) if isinstance(servers, str) else servers
+
+    def now() -> NatsOptions:
+        if renew is not None:
+            current = renew()
+        else:
+            current = options if options is not None else options_from_environment()
+        return current if urls is None else msgspec.structs.replace(current, servers=tuple(urls))
+
     head = prefix if prefix is not None else os.environ.get("HOLDFAST_PREFIX", "")
-    connection = await transport.connect(chosen, timeout_seconds=timeout_seconds)
+    chosen = now()
+    connection = await transport.connect(chosen, timeout_seconds=timeout_seconds, renew=now)
     inbox = Inbox(connection, chosen.inbox_prefix)
     requester = Requester(connection, inbox, prefix=head, timeout_seconds=timeout_seconds)
     return Client(connection, requester)
