@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import DASH, STANDARD, Json, output_of, standard_input
+from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
 from holdfast.cli.connection import connect
 from holdfast.cli.output import (
     as_total,
@@ -70,7 +70,7 @@ async def create(
         DASH,
         Parameter(
             help="An app, archived by a worker that has it; or, with a slash in it (./blog), a "
-            "directory of this machine; or a .tar, .tar.gz or .tar.zst file; or - for such an "
+            "directory of this machine; or a .tar, .tar.gz, .tar.zst … file; or - for such an "
             "archive on standard input."
         ),
     ],
@@ -467,8 +467,7 @@ async def rm(
 def _parse_keys(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         if text == STANDARD:
-            lines = (line.split() for line in sys.stdin)
-            yield from (str(SnapshotKey.parse(words[0])) for words in lines if words)
+            yield from (str(SnapshotKey.parse(word)) for word in first_words(sys.stdin))
         else:
             yield str(SnapshotKey.parse(text))
 
