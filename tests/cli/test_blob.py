@@ -91,6 +91,27 @@ def test_a_range_can_be_got(holdfast: Holdfast, tmp_path: Path) -> None:
     assert got.out == LARGE[1999990:2000010]
 
 
+def test_what_follows_two_dashes_is_no_option(
+    holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x").write_bytes(b"dashed")
+
+    put = holdfast.unconnected("blob", "put", *holdfast.connection, "--", "-x")
+    without = holdfast("blob", "put", "-x")
+
+    assert (put.status, put.lines) == (0, [f"{digest_of(b'dashed')}  -x"])
+    assert without.status == exit_codes.USAGE
+
+
+def test_a_digest_may_have_white_space_around_it(holdfast: Holdfast, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"spaced")
+    holdfast("blob", "put", str(tmp_path / "file"))
+
+    assert holdfast("blob", "get", f"{digest_of(b'spaced')}\n").out == b"spaced"
+    assert holdfast("blob", "has", f" {digest_of(b'spaced')}\r\n").status == exit_codes.OK
+
+
 def test_json_tells_what_was_stored(holdfast: Holdfast, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"told in json")

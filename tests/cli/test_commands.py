@@ -150,6 +150,9 @@ def test_a_server_that_is_not_there_is_unavailable(holdfast: Holdfast) -> None:
         ["admin", "init", "--wait", "-1"],
         ["blob", "ls", "--server", "nats://127.0.0.1:99999"],
         ["blob", "ls", "--server", "127.0.0.1:port"],
+        ["snapshot", "ls", "--limit", "-1"],
+        ["snapshot", "ls", "--since", "0001-01-01T00:00:00+14:00"],
+        ["snapshot", "ls", "--until", "9999-12-31T23:59:59-12:00"],
     ],
     ids=" ".join,
 )

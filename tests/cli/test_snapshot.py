@@ -313,6 +313,7 @@ def test_nothing_is_deleted_unless_whoever_is_asked_says_yes(
         ["files", ABSENT],
         ["cat", ABSENT, "x"],
         ["export", ABSENT],
+        ["verify", "--app", "nobody"],
         ["restore", ABSENT],
         ["create", "/nonexistent/blog"],
     ],

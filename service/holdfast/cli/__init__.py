@@ -38,6 +38,10 @@ COMMANDS: Final = (
 )
 
 
+SERVING: Final = frozenset({"up", "worker"})
+"""The commands that run until they are told to end."""
+
+
 def build_app() -> App:
     """The command line. Commands are imported when they are called."""
     app = App(
@@ -68,10 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    note_literal(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    note_literal(words)
     try:
         # Temporary files are removed on the way out, as they are after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if words and words[0] in SERVING:
+            # A shell has what it runs in the background ignore it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = build_app()(arguments)
         sys.stdout.flush()
     except CycloptsError:

@@ -47,7 +47,7 @@ from holdfast.cli.snapshot_output import (
     say_warnings,
 )
 from holdfast.domain.names import SnapshotKey, check_app
-from holdfast.errors import InvalidError
+from holdfast.errors import InvalidError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -235,6 +235,8 @@ async def ls(
     flags: ClientFlags | None = None,
 ) -> None:
     """List snapshots, newest first: key, time, state, files, size, labels."""
+    if limit is not None and limit < 0:
+        raise InvalidError("--limit is how many to list at most")
     labels = parse_labels(label)
     apps = [check_app(name) for name in app]
     now = datetime.fromtimestamp(time.time(), UTC)
@@ -397,6 +399,8 @@ async def verify(
         if app is not None:
             listed = connection.snapshots.list(app=check_app(app), state="ok")
             wanted = [record.key async for record in listed]
+            if not wanted:
+                raise NotFoundError(f"app {app} has no snapshot that is ok")
         with progress_bar("verify", None) as advance:
             for key in wanted:
                 checked += 1
