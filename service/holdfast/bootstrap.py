@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.config import Config
     from holdfast.stores.ports import BlobStore, RecordStore
     from holdfast.stores.provisioning import Buckets
+    from holdfast.transport.options import NatsOptions
 
 log = structlog.get_logger(__name__)
 RENEW_SECONDS: Final = 5.0
@@ -261,7 +262,8 @@ async def _jetstream(config: Config) -> AsyncIterator[JetStream]:
     except UnavailableError as error:
         raise NotReadyError(error.detail) from error
     try:
-        yield JetStream(connection, Inbox(connection, config.nats.inbox_prefix))
+        inbox = Inbox(connection, config.nats.inbox_prefix)
+        yield JetStream(connection, inbox, domain=config.nats.jetstream_domain or "")
     except DeniedError as error:
         raise _forbidden(error) from error
     finally:
@@ -273,8 +275,10 @@ def _forbidden(error: DeniedError) -> ForbiddenError:
     return ForbiddenError(str(error.__cause__ or error))
 
 
-async def run_worker(config: Config) -> int:
+async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None = None) -> int:
     """Answer requests until SIGTERM or SIGINT; the process's exit status.
+
+    ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
 
     0 after draining; 1 when the connection is closed for good, so that a supervisor starts another.
     Raises HoldfastError, once it is logged, when the start-up checks refuse.
@@ -290,6 +294,7 @@ async def run_worker(config: Config) -> int:
             on_error=ErrorLog(time.monotonic),
             on_connected=lambda server: log.info("nats_reconnected", server=server),
             on_disconnected=lambda server: log.warning("nats_disconnected", server=server),
+            renew=renew,
         )
         try:
             return await _serve(config, connection, stop, lost)
@@ -316,11 +321,12 @@ async def _serve(
     # Others' requests may come at any time: a server that went silent is noticed, and left, soon.
     connection.is_waited_for.append(lambda: True)
     inbox = Inbox(connection, config.nats.inbox_prefix)
-    jetstream = JetStream(connection, inbox, patience_seconds=PATIENCE_SECONDS)
+    domain = config.nats.jetstream_domain or ""
+    jetstream = JetStream(connection, inbox, domain=domain, patience_seconds=PATIENCE_SECONDS)
     stores = open_stores(config.store, config.prefix, jetstream)
     location = parse_location(config.store)
     layout = location if isinstance(location, BucketLocation) else Layout()
-    watch = _watch(config, JetStream(connection, inbox), stores.streams, layout)
+    watch = _watch(config, JetStream(connection, inbox, domain=domain), stores.streams, layout)
     servers = await watch.servers()
     check_servers(servers, layout, require_sync=config.require_sync)
 

@@ -91,6 +91,27 @@ def test_a_range_can_be_got(holdfast: Holdfast, tmp_path: Path) -> None:
     assert got.out == LARGE[1999990:2000010]
 
 
+def test_what_follows_two_dashes_is_no_option(
+    holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-x").write_bytes(b"dashed")
+
+    put = holdfast.unconnected("blob", "put", *holdfast.connection, "--", "-x")
+    without = holdfast("blob", "put", "-x")
+
+    assert (put.status, put.lines) == (0, [f"{digest_of(b'dashed')}  -x"])
+    assert without.status == exit_codes.USAGE
+
+
+def test_a_digest_may_have_white_space_around_it(holdfast: Holdfast, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"spaced")
+    holdfast("blob", "put", str(tmp_path / "file"))
+
+    assert holdfast("blob", "get", f"{digest_of(b'spaced')}\n").out == b"spaced"
+    assert holdfast("blob", "has", f" {digest_of(b'spaced')}\r\n").status == exit_codes.OK
+
+
 def test_json_tells_what_was_stored(holdfast: Holdfast, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"told in json")
@@ -114,6 +135,23 @@ def test_a_failed_get_leaves_the_file_as_it_was(holdfast: Holdfast, tmp_path: Pa
     assert got.err.count("\n") == 1
     assert os.listdir(tmp_path) == ["target"]
     assert target.read_bytes() == b"before"
+
+
+def test_standard_output_by_its_name_goes_on_where_it_stands(
+    holdfast: Holdfast, worker_connection: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"through")
+    holdfast("blob", "put", str(tmp_path / "file"))
+    command = [sys.executable, "-m", "holdfast", "blob", "get", digest_of(b"through")]
+
+    with (tmp_path / "output").open("wb", buffering=0) as output:
+        output.write(b"before ")
+        subprocess.run(
+            [*command, "-o", "/dev/stdout", *worker_connection], stdout=output, check=True
+        )
+        output.write(b" after")
+
+    assert (tmp_path / "output").read_bytes() == b"before through after"
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_stored(

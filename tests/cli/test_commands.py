@@ -10,6 +10,8 @@ import pytest
 from holdfast.cli import exit_codes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Holdfast
     from tests.conftest import StartServer
 
@@ -104,6 +106,26 @@ def test_a_pool_without_workers_is_unavailable(
     assert json.loads(as_json.out) == {"workers": [], "store": None}
 
 
+def test_the_store_is_looked_for_in_the_jetstream_domain_that_a_context_names(
+    holdfast: Holdfast, start_server: StartServer, tmp_path: Path
+) -> None:
+    directory = tmp_path / "server"
+    server = start_server(
+        directory=directory,
+        extra_configuration=f"jetstream {{ domain: hub, store_dir: '{directory}' }}",
+    )
+    for domain in ("hub", "elsewhere"):
+        content = {"url": server.url, "jetstream_domain": domain}
+        (tmp_path / f"{domain}.json").write_text(json.dumps(content))
+
+    hub = holdfast.unconnected("admin", "init", "--context", str(tmp_path / "hub.json"))
+    elsewhere = holdfast.unconnected("admin", "init", "--context", str(tmp_path / "elsewhere.json"))
+    by_flag = holdfast.unconnected("admin", "layout", "-s", server.url, "--js-domain", "hub")
+
+    assert (hub.status, by_flag.status) == (exit_codes.OK, exit_codes.OK)
+    assert elsewhere.status == exit_codes.UNAVAILABLE
+
+
 def test_a_server_that_is_not_there_is_unavailable(holdfast: Holdfast) -> None:
     ran = holdfast.unconnected("blob", "ls", "-s", "nats://127.0.0.1:1", "--timeout", "1")
 
@@ -126,6 +148,11 @@ def test_a_server_that_is_not_there_is_unavailable(holdfast: Holdfast) -> None:
         ["admin", "replicas", "6"],
         ["admin", "replicas", "many"],
         ["admin", "init", "--wait", "-1"],
+        ["blob", "ls", "--server", "nats://127.0.0.1:99999"],
+        ["blob", "ls", "--server", "127.0.0.1:port"],
+        ["snapshot", "ls", "--limit", "-1"],
+        ["snapshot", "ls", "--since", "0001-01-01T00:00:00+14:00"],
+        ["snapshot", "ls", "--until", "9999-12-31T23:59:59-12:00"],
     ],
     ids=" ".join,
 )

@@ -128,10 +128,13 @@ def test_an_export_is_what_tar_reads(holdfast: Holdfast, tmp_path: Path) -> None
     target = tmp_path / "exported.tar.zst"
 
     to_file = holdfast("snapshot", "export", key, str(target))
+    content = target.read_bytes()
     to_output = holdfast("snapshot", "export", "exported")
+    to_option = holdfast("snapshot", "export", key, "-o", str(target))
 
     assert (to_file.status, to_file.out) == (0, b"")
-    assert to_output.out == target.read_bytes()
+    assert (to_option.status, to_option.out) == (0, b"")
+    assert to_output.out == content == target.read_bytes()
     listed = subprocess.run(["tar", "--zstd", "-tf", target], capture_output=True, check=True)
     assert b"\ntext.txt\n" in listed.stdout
     assert sorted(os.listdir(tmp_path)) == ["exported", "exported.tar.zst"]
@@ -331,6 +334,7 @@ def test_nothing_is_deleted_unless_whoever_is_asked_says_yes(
         ["files", ABSENT],
         ["cat", ABSENT, "x"],
         ["export", ABSENT],
+        ["verify", "--app", "nobody"],
         ["restore", ABSENT],
         ["create", "/nonexistent/blog"],
     ],

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.arguments import output_of, standard_input
+from holdfast.cli.arguments import first_words, output_of, standard_input
 from holdfast.cli.snapshot_arguments import (
+    ARCHIVE_ENDINGS,
     AppSource,
     LocalSource,
     parse_labels,
@@ -128,3 +129,27 @@ def test_a_dash_is_standard_output_and_input_is_not_buffered(
     assert standard_input() is raw
     assert output_of("file") == Path("file")
     assert not isinstance(output_of("-"), Path)
+
+
+@pytest.mark.parametrize("ending", ARCHIVE_ENDINGS)
+def test_every_ending_of_an_archive_that_can_be_read_is_known(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (f"blog{ending}", f"shop{ending.upper()}"):
+        Path(name).touch()
+
+    assert source_of(f"blog{ending}", None) == LocalSource(Path(f"blog{ending}"), "blog")
+    assert source_of(f"shop{ending.upper()}", None).app == "shop"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_time_that_is_none_in_utc_is_refused(text: str) -> None:
+    with pytest.raises(InvalidError, match="is no time"):
+        parse_time(text, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_the_first_word_of_what_sha256sum_writes_is_the_digest() -> None:
+    lines = ["aa  file\n", "\\bb  odd\\nname\n", "\n", "  cc\n"]
+
+    assert list(first_words(lines)) == ["aa", "bb", "cc"]

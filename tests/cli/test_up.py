@@ -126,6 +126,30 @@ def test_a_worker_that_dies_is_started_again_and_sigterm_ends_all_in_order(
     assert not [child for child in everybody if child.is_running()]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["while it starts", "when it is up"])
+def test_a_job_in_the_background_ends_on_either_signal(
+    up: Callable[..., subprocess.Popen[str]], number: signal.Signals, when: str
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job
+    try:
+        process = up("--workers", "1")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if when == "when it is up":
+        wait_for_url(process)
+    else:
+        wait_until(lambda: bool(psutil.Process(process.pid).children()))
+    everybody = psutil.Process(process.pid).children()
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode in {exit_codes.OK, exit_codes.INTERRUPTED}
+    assert "Traceback" not in err
+    assert not [child for child in everybody if child.is_running()]
+
+
 def test_a_second_one_on_the_same_directory_is_refused(
     up: Callable[..., subprocess.Popen[str]],
 ) -> None:

@@ -117,6 +117,27 @@ async def test_anything_that_gives_bytes_can_be_put(
     assert await holdfast.get(stored.digest) == data
 
 
+@pytest.mark.parametrize("change", ["grows", "shrinks"])
+async def test_a_file_that_changes_while_it_is_put_is_stored_as_it_was_read(
+    holdfast: Client, tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(some_bytes(24 * PART, seed=3000))
+
+    def on_progress(done: int, _total: int | None) -> None:
+        if change == "grows":
+            with path.open("ab") as file:
+                file.write(bytes(PART))
+        elif done <= PART:
+            os.truncate(path, 2 * PART)
+
+    before = path.read_bytes()
+    stored = await holdfast.put(path, progress=on_progress)
+
+    assert stored.size == len(before) if change == "grows" else stored.size < len(before)
+    assert await holdfast.get(stored.digest) == before[: stored.size]
+
+
 def pipe_of(data: bytes) -> io.BufferedReader:
     """A pipe that another thread fills."""
     reading, writing = os.pipe()

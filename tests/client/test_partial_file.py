@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+import struct
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +15,13 @@ import pytest
 from holdfast.client.partial_file import partial_file, write_to, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
+
+ACCESS_LIST = "system.posix_acl_access"
+NOBODY = 2**32 - 1
+# The owner, user 1234, the group, what limits these two, and all others.
+ENTRIES = ((1, 6, NOBODY), (2, 4, 1234), (4, 0, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY))
+ONE_MORE_READER = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in ENTRIES)
 
 
 def test_the_file_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
@@ -55,6 +64,156 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     assert os.read(reading, 100) == b"through"
     assert fifo.is_fifo()
     os.close(reading)
+
+
+def test_a_link_stays_and_what_it_names_is_replaced_whole(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_bytes(b"before")
+    (tmp_path / "second").symlink_to("real/file")
+    (tmp_path / "first").symlink_to(tmp_path / "second")
+
+    with partial_file(tmp_path / "first") as file:
+        file.write(b"after")
+        assert (tmp_path / "first").read_bytes() == b"before"
+
+    assert (tmp_path / "first").is_symlink()
+    assert (tmp_path / "second").is_symlink()
+    assert (tmp_path / "real" / "file").read_bytes() == b"after"
+    assert os.listdir(tmp_path / "real") == ["file"]
+
+
+def test_a_link_that_names_nothing_yet_is_followed_too(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("new")
+
+    with partial_file(tmp_path / "link") as file:
+        file.write(b"x")
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "new").read_bytes() == b"x"
+
+
+def test_links_that_go_round_are_an_error_that_names_the_first(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+
+    with pytest.raises(OSError, match=r"symbolic links: .*/a'"), partial_file(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "link"])
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="there is no /proc")
+def test_an_open_file_goes_on_where_it_stands(name: str, tmp_path: Path) -> None:
+    with (tmp_path / "output").open("wb", buffering=0) as output:
+        output.write(b"before ")
+        path = tmp_path / "link" if name == "link" else name.format(output.fileno())
+        if name == "link":
+            path.symlink_to(f"/proc/self/fd/{output.fileno()}")  # type: ignore[union-attr]
+
+        with partial_file(path) as file:
+            file.write(b"through ")
+        output.write(b"after")
+
+    assert (tmp_path / "output").read_bytes() == b"before through after"
+
+
+def test_another_processs_open_file_is_written_through(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    output = (tmp_path / "output").open("wb")
+    with subprocess.Popen(["cat"], stdin=read, stdout=output) as other:
+        output.close()
+        before = (tmp_path / "output").stat().st_ino
+
+        with partial_file(f"/proc/{other.pid}/fd/1") as file:
+            file.write(b"through")
+
+        os.close(read)
+        os.close(write)
+    assert (tmp_path / "output").read_bytes() == b"through"
+    assert (tmp_path / "output").stat().st_ino == before
+
+
+def test_a_device_is_written_to_and_stays() -> None:
+    with partial_file("/dev/null") as file:
+        file.write(b"x")
+
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """The usual one, whatever the tests are run with."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
+def test_the_mode_of_what_was_there_stays(mode: int, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    target.chmod(mode)
+
+    with partial_file(target) as file:
+        file.write(b"x")
+
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_new_file_has_the_umasks_mode_and_is_private_until_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+
+    with partial_file(target) as file:
+        file.write(b"x")
+        (beside,) = tmp_path.iterdir()
+        assert stat.S_IMODE(beside.stat().st_mode) == 0o700
+
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_owner_of_what_was_there_stays(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    os.chown(target, 1234, 2345)
+
+    with partial_file(target) as file:
+        file.write(b"x")
+
+    assert (target.stat().st_uid, target.stat().st_gid) == (1234, 2345)
+
+
+def test_the_access_list_of_what_was_there_stays(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+    try:
+        os.setxattr(target, ACCESS_LIST, ONE_MORE_READER)
+    except OSError:
+        pytest.skip("there are no access lists here")
+
+    with partial_file(target) as file:
+        file.write(b"x")
+
+    assert os.getxattr(target, ACCESS_LIST) == ONE_MORE_READER
+
+
+def test_a_failure_names_what_was_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "gone" / "target"
+
+    with pytest.raises(FileNotFoundError) as caught, partial_file(target):
+        pass
+
+    assert caught.value.filename == str(target)
+
+
+def test_a_full_device_is_named() -> None:
+    def fill() -> None:
+        with partial_file("/dev/full") as file:
+            file.write(b"x")
+
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        fill()
 
 
 def test_a_directory_is_no_target(tmp_path: Path) -> None:

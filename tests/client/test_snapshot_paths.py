@@ -56,3 +56,9 @@ def test_times_are_sent_in_utc() -> None:
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(InvalidError):
         wire_time(datetime(2026, 11, 30, tzinfo=UTC).replace(tzinfo=None))
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_time_that_is_none_in_utc_is_refused(text: str) -> None:
+    with pytest.raises(InvalidError, match="between the years"):
+        wire_time(datetime.fromisoformat(text))

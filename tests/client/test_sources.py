@@ -4,15 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.client.sources import blocks
+from holdfast.client.sources import READ_BYTES, blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+async def test_of_a_file_that_grows_come_the_bytes_that_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"before")
+    incoming: Any = blocks(path)
+
+    async with aclosing(incoming):
+        got = bytes(await anext(incoming))
+        with path.open("ab") as file:
+            file.write(b" and after")
+        got += b"".join([bytes(block) async for block in incoming])
+
+    assert got == b"before"
+
+
+async def test_of_a_file_that_is_opened_before_it_shrinks_come_the_bytes_that_are_left(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(3 * READ_BYTES))
+    incoming: Any = blocks(path)
+
+    async with aclosing(incoming):
+        size = len(await anext(incoming))
+        os.truncate(path, size + 5)
+        size += sum([len(block) async for block in incoming])
+
+    assert size in {READ_BYTES + 5, 2 * READ_BYTES}, "a block may have been read ahead"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+async def test_a_file_that_claims_to_be_empty_is_read_to_its_end() -> None:
+    content = b"".join([bytes(block) async for block in blocks("/proc/self/status")])
+
+    assert b"Pid:" in content
 
 
 class Stalled:

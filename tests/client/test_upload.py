@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,10 @@ class ScriptedWorker:
         self.prefix = f"s{secrets.token_hex(4)}"
         self.refusals = 10**6
         self.attempts: list[float] = []
+        self.lease_seconds: float | None = None
+        self.renewals = 0
+        self.renewed = asyncio.Event()
+        self.is_gone = False
         self._client = client
         self._parts = 0
         self._part_subject = f"{self.prefix}.blob.part.w.u"
@@ -62,6 +67,19 @@ class ScriptedWorker:
 
     async def _part(self, message: Msg) -> None:
         headers = message.headers or {}
+        if headers.get("Blob-Keep") == "true":
+            self.renewals += 1
+            self.renewed.set()
+            if self.is_gone:
+                self._part_subject += "x"  # the next owner's, of which a resume tells
+                await self._client.subscribe(self._part_subject, cb=self._part)
+                error = ConflictError("another worker has it")
+                refused, body = codec.encode_error(error, codec.Encoding.JSON)
+                await self._client.publish(message.reply, body, headers=refused)
+                self.is_gone = False
+                return
+            await message.respond(b"{}")
+            return
         if "Blob-Final" in headers:
             await self._commit(message, headers["Blob-Digest"])
             return
@@ -86,6 +104,8 @@ class ScriptedWorker:
             "window": 4 * PART,
             "next_part": self._parts,
         }
+        if self.lease_seconds is not None:
+            state["lease_seconds"] = self.lease_seconds
         return json.dumps(state).encode()
 
 
@@ -98,6 +118,30 @@ async def worker(nats_url: str) -> AsyncIterator[ScriptedWorker]:
     await worker.serve()
     yield worker
     await client.close()
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["its owner stays", "its owner is gone"])
+async def test_a_source_that_pauses_keeps_its_upload_alive(
+    worker: ScriptedWorker, nats_url: str, *, is_gone: bool
+) -> None:
+    worker.refusals = 0
+    worker.lease_seconds = 0.2
+    worker.is_gone = is_gone
+
+    async def source() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield bytes(PART)
+        for _ in range(3):
+            worker.renewed.clear()
+            await worker.renewed.wait()
+        yield bytes(PART)
+
+    async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
+        stored = await holdfast.put(source())
+
+    assert stored.size == SIZE
+    assert worker.renewals >= 3
+    assert len(worker.attempts) == is_gone, "who took over was asked for once"
 
 
 async def test_commits_refused_for_ever_are_asked_for_ever_more_rarely_and_then_given_up(

@@ -484,6 +484,9 @@ async def test_open_says_when_the_blob_is_there_already(service: Service) -> Non
         ({"Blob_Final": "2"}, b"", "invalid"),
         ({"Blob_Final": str(2**53)}, b"", "invalid"),
         ({"Blob_Final": "0", "Blob_Digest": ABSENT}, b"", "invalid"),
+        ({"Blob_Keep": "true"}, b"bytes", "invalid"),
+        ({"Blob_Keep": "true", "Blob_Part": "0"}, b"", "invalid"),
+        ({"Blob_Keep": "false"}, b"", "invalid"),
     ],
     ids=repr,
 )

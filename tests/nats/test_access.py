@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -14,12 +16,15 @@ from tests.nats.tools import connected, next_of, receive, until
 
 from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.transport.connection import connect
+from holdfast.transport.contexts import options_from_environment
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import StartServer
+
+    from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
 
@@ -33,7 +38,90 @@ async def assert_usable(options: NatsOptions) -> None:
         assert (bytes(message.data), message.headers) == (bytes(500_000), {"A": "b"})
 
 
+def authorize(server: EmbeddedServer, authorization: str) -> None:
+    """Have the server let in only those that ``authorization`` says."""
+    configuration = server.log_file.with_name("nats-server.conf")
+    before = configuration.read_text().partition("authorization")[0]
+    configuration.write_text(f"{before}authorization {{ {authorization} }}\n")
+    os.kill(server.pid, signal.SIGHUP)
+
+
+class TestChangedCredentials:
+    """Whoever is connected stays a client, however often the credentials are changed."""
+
+    async def test_a_changed_password_is_forbidden_at_once_and_ends_nothing(
+        self, start_server: StartServer
+    ) -> None:
+        server = start_server(extra_configuration='authorization { user: "ann", password: "one" }')
+
+        async with connected(
+            NatsOptions(servers=(server.url,), user="ann", password="one")
+        ) as connection:
+            messages = await receive(connection, "a")
+            authorize(server, 'user: "ann", password: "two"')
+            await until(lambda: not connection.is_connected)
+            async with asyncio.timeout(20):
+                with pytest.raises(ForbiddenError, match="Authorization Violation"):
+                    await connection.wait_connected(60)
+
+            authorize(server, 'user: "ann", password: "one"')
+            await until(lambda: connection.is_connected, 20)
+            connection.send("a", b"x")
+            assert bytes((await next_of(messages)).data) == b"x"
+
+    async def test_a_seed_that_is_renewed_on_disk_is_read_again(
+        self, start_server: StartServer, tmp_path: Path
+    ) -> None:
+        first, second = (nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER) for _ in "12")
+        users = [nkeys.from_seed(bytearray(seed)).public_key.decode() for seed in (first, second)]
+        file = tmp_path / "user.nk"
+        file.write_bytes(first)
+        server = start_server(
+            extra_configuration=f"authorization {{ users: [ {{ nkey: {users[0]} }} ] }}"
+        )
+
+        async with connected(NatsOptions(servers=(server.url,), nkey=str(file))) as connection:
+            file.write_bytes(second[:20])  # half of it is there
+            authorize(server, f"users: [ {{ nkey: {users[1]} }} ]")
+            await until(lambda: not connection.is_connected)
+            file.write_bytes(second)
+            await until(lambda: connection.is_connected, 20)
+
+    async def test_a_context_that_is_changed_is_read_again(
+        self, start_server: StartServer, tmp_path: Path
+    ) -> None:
+        server = start_server(extra_configuration='authorization { user: "ann", password: "one" }')
+        context = tmp_path / "context.json"
+        environ = {"NATS_CONTEXT": str(context)}
+
+        def save(password: str) -> None:
+            content = {"url": server.url, "user": "ann", "password": password}
+            context.write_text(json.dumps(content))
+
+        save("one")
+        connection = await connect(
+            options_from_environment(environ), renew=lambda: options_from_environment(environ)
+        )
+        authorize(server, 'user: "ann", password: "two"')
+        await until(lambda: not connection.is_connected)
+        context.write_text("{ half a")
+        save("two")
+        await until(lambda: connection.is_connected, 20)
+        await connection.close()
+
+
 class TestCredentials:
+    async def test_a_user_in_the_servers_url_is_percent_decoded(
+        self, start_server: StartServer
+    ) -> None:
+        server = start_server(
+            extra_configuration='authorization { user: "a@b", password: "p/:%w" }'
+        )
+
+        await assert_usable(
+            NatsOptions(servers=(server.url.replace("//", "//a%40b:p%2F%3A%25w@"),))
+        )
+
     async def test_a_wrong_password_is_forbidden_at_once(self, start_server: StartServer) -> None:
         server = start_server(
             extra_configuration='authorization { user: "ann", password: "right" }'

@@ -38,6 +38,7 @@ def test_headers_that_are_not_ours_are_passed_over() -> None:
 
 def test_a_field_that_is_not_there_is_no_header() -> None:
     assert encode_headers(PutPart(final=2)) == {"Blob-Final": "2"}
+    assert encode_headers(PutPart(keep=True)) == {"Blob-Keep": "true"}
     assert encode_headers(PutBlob(digest=None)) == {}
 
 

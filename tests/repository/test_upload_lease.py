@@ -115,6 +115,26 @@ async def test_a_worker_does_not_renew_an_upload_whose_client_is_gone(pool: Pool
     assert await pool.leftovers() == {}
 
 
+@pytest.mark.fault("P19")
+async def test_an_upload_whose_client_has_nothing_to_send_yet_is_renewed_when_it_says_so(
+    pool: Pool,
+) -> None:
+    owner, sweeper = pool.worker("a", limits=LIMITS), pool.worker("b", limits=LIMITS)
+    upload = (await open_upload(owner)).upload
+    await send(owner, upload, DATA)
+    swept = 0
+
+    for _ in range(20):
+        pool.time.advance(LEASE / 4)
+        await owner.keep(upload)
+        swept += await sweeper.sweep()
+
+    assert swept == 0
+    assert (await finish(owner, upload, DATA)).created
+    with pytest.raises(ConflictError):
+        await owner.keep(upload)
+
+
 async def test_ended_uploads_are_not_swept(pool: Pool) -> None:
     owner, sweeper = pool.worker("a", limits=LIMITS), pool.worker("b", limits=LIMITS)
     committed, aborted = await open_upload(owner), await open_upload(owner)

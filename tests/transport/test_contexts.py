@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from holdfast.errors import InvalidError
 from holdfast.transport.contexts import options_from_environment, read_context
 from holdfast.transport.options import NatsOptions
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Contexts:
@@ -78,7 +75,9 @@ def test_a_context_is_read_as_the_nats_command_writes_it(contexts: Contexts) -> 
         creds="~/prod.creds",
         tls_first=True,
         inbox_prefix="_MINE",
-        jetstream_domain="",
+        jetstream_domain="hub",
+        jetstream_api_prefix="$JS.API",
+        jetstream_event_prefix="events",
         color_scheme="green",
     )
 
@@ -89,7 +88,67 @@ def test_a_context_is_read_as_the_nats_command_writes_it(contexts: Contexts) -> 
         creds=str(contexts.root / "home" / "prod.creds"),
         tls_first=True,
         inbox_prefix="_MINE",
+        jetstream_domain="hub",
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("$SECRETS/a.creds", "/run/secrets/a.creds"),
+        ("${SECRETS}/a.creds", "/run/secrets/a.creds"),
+        ("file:///run/a.creds", "/run/a.creds"),
+        ("FILE://$SECRETS/a.creds", "/run/secrets/a.creds"),
+        ("C:\\a.creds", "C:\\a.creds"),
+    ],
+)
+def test_a_contexts_paths_are_expanded_as_the_nats_command_does(
+    path: str, expected: str, contexts: Contexts
+) -> None:
+    contexts.save("dev", creds=path)
+
+    assert contexts.options(NATS_CONTEXT="dev", SECRETS="/run/secrets").creds == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("creds", "op://vault/item"),
+        ("creds", "nsc://operator/account/user"),
+        ("nkey", "env://SEED"),
+        ("ca", "data:;base64,AAAA"),
+        ("password", "op://vault/item/password"),
+        ("token", "env://TOKEN"),
+        ("password", "FILE:///run/password"),
+    ],
+)
+def test_a_secret_that_is_kept_elsewhere_is_refused_by_its_fields_name(
+    key: str, value: str, contexts: Contexts
+) -> None:
+    contexts.save("dev", user="ada", **{key: value})
+
+    with pytest.raises(InvalidError, match=f"'{key}' is kept where") as caught:
+        contexts.options(NATS_CONTEXT="dev")
+    assert value not in caught.value.detail
+
+
+def test_a_password_that_only_looks_like_an_address_is_one(contexts: Contexts) -> None:
+    contexts.save("dev", user="ada", password="pass://word")
+
+    assert contexts.options(NATS_CONTEXT="dev").password == "pass://word"
+
+
+def test_without_a_home_directory_there_is_no_selected_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+
+    assert options_from_environment({}) == NatsOptions()
+    with pytest.raises(InvalidError, match="set HOME"):
+        read_context("dev", {})
 
 
 def test_the_selected_context_counts_when_nothing_else_is_named(contexts: Contexts) -> None:
@@ -142,7 +201,10 @@ def test_a_context_name_is_not_a_path(name: str, contexts: Contexts) -> None:
         read_context(name, contexts.environ)
 
 
-@pytest.mark.parametrize("key", ["nsc", "socks_proxy", "user_jwt"])
+@pytest.mark.parametrize(
+    "key",
+    ["nsc", "socks_proxy", "user_jwt", "windows_cert_store", "jetstream_api_prefix", "brand_new"],
+)
 def test_a_context_that_needs_more_than_holdfast_can_is_refused(
     key: str, contexts: Contexts
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.errors import InvalidError
 from holdfast.transport.contexts import to_options
-from holdfast.transport.options import NatsOptions, connect_arguments, masked
+from holdfast.transport.options import NatsOptions, connect_arguments, login, masked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 def new_seed() -> str:
     pair = nkeys.from_seed(nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER))
     return bytes(pair.seed).decode()
+
+
+def credentials(jwt: str) -> str:
+    """A file as ``nsc`` makes it."""
+    return (
+        f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+        "************************* IMPORTANT *************************\nKeep it secret.\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{new_seed()}\n------END USER NKEY SEED------\n"
+    )
 
 
 def test_a_connection_is_never_given_up_and_notices_a_dead_peer_soon() -> None:
@@ -51,17 +60,14 @@ def test_the_path_of_a_seed_is_shown_and_the_seed_is_not() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"user": "a", "password": "b", "token": "t"}, {"user": "a", "password": "b"}),
-        ({"user": "a"}, {"token": "a"}),
-        ({"token": "t"}, {"token": "t"}),
+        ({"user": "a", "password": "b", "token": "t"}, {"user": "a", "pass": "b"}),
+        ({"user": "a"}, {"auth_token": "a"}),
+        ({"token": "t"}, {"auth_token": "t"}),
     ],
     ids=["user first", "a lone user is a token", "token"],
 )
 def test_one_kind_of_credentials_is_used(given: dict[str, str], expected: dict[str, str]) -> None:
-    arguments = connect_arguments(to_options(given))
-
-    found = {key: arguments[key] for key in ("user", "password", "token") if key in arguments}
-    assert found == expected
+    assert login(to_options(given), "127.0.0.1", 4222, nonce=None) == expected
 
 
 def test_an_nkey_is_a_seed_or_the_path_of_one(tmp_path: Path) -> None:
@@ -69,20 +75,89 @@ def test_an_nkey_is_a_seed_or_the_path_of_one(tmp_path: Path) -> None:
     file = tmp_path / "user.nk"
     file.write_text(seed)
 
-    by_value = connect_arguments(NatsOptions(nkey=seed))
-    by_path = connect_arguments(NatsOptions(nkey=str(file)))
+    by_value = login(NatsOptions(nkey=seed), "a", 1, nonce="n")
+    by_path = login(NatsOptions(nkey=str(file)), "a", 1, nonce="n")
 
-    assert by_value["nkeys_seed_str"] == seed
-    assert by_path["nkeys_seed"] == str(file)
+    assert by_value == by_path
+    assert by_value["nkey"] == nkeys.from_seed(seed.encode()).public_key.decode()
+    assert by_value["sig"]
 
 
 def test_a_path_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "me.creds").write_text("…")
+    (tmp_path / "me.creds").write_text(credentials("a.jwt"))
 
-    arguments = connect_arguments(NatsOptions(creds="~/me.creds"))
+    assert login(NatsOptions(creds="~/me.creds"), "a", 1, nonce="n")["jwt"] == "a.jwt"
 
-    assert arguments["user_credentials"] == str(tmp_path / "me.creds")
+
+def test_credentials_are_those_that_are_on_disk_at_the_moment(tmp_path: Path) -> None:
+    file = tmp_path / "me.creds"
+    options = NatsOptions(creds=str(file))
+
+    file.write_text(credentials("first"))
+    before = login(options, "a", 1, nonce="n")
+    file.write_text(credentials("second").replace("\n", "\r\n"))
+    after = login(options, "a", 1, nonce="n")
+
+    assert (before["jwt"], after["jwt"]) == ("first", "second")
+
+
+@pytest.mark.parametrize("field", ["creds", "nkey"])
+@pytest.mark.parametrize(
+    "content", [b"", b"half a fi", b"\xff\xfe", credentials("a").encode()[:99]]
+)
+def test_what_holds_no_credentials_is_refused_and_named(
+    field: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+
+    with pytest.raises(InvalidError, match=f"{field}: "):
+        connect_arguments(to_options({field: str(tmp_path / "file")}))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nats://a%40b:p%2F%3A%25w@h:4222", {"user": "a@b", "pass": "p/:%w"}),
+        ("nats://s3cr%3At@h", {"auth_token": "s3cr:t"}),
+        ("nats://a:@h", {"user": "a", "pass": ""}),
+        ("nats://h", {}),
+    ],
+)
+def test_a_user_in_a_servers_url_is_decoded_and_the_address_bare(
+    url: str, expected: dict[str, str]
+) -> None:
+    options = NatsOptions(servers=(url,))
+
+    assert login(options, "h", 4222, nonce=None) == expected
+    assert "@" not in connect_arguments(options)["servers"][0]
+
+
+def test_each_server_has_its_own_user_and_one_that_others_told_of_has_the_first() -> None:
+    options = NatsOptions(servers=("nats://bare", "nats://a:x@one:1", "nats://b:y@two:2"))
+
+    found = {
+        name: login(options, *name, nonce=None).get("user")
+        for name in [("one", 1), ("two", 2), ("bare", 4222), ("elsewhere", 4222)]
+    }
+
+    assert list(found.values()) == ["a", "b", None, "a"]
+
+
+@pytest.mark.parametrize(
+    "server", ["nats://h:99999", "nats://h:0", "nats://h:x", "nats://u:hunter2#@h", "nats://[::1"]
+)
+def test_what_is_no_address_is_refused_and_secrets_are_not_repeated(server: str) -> None:
+    with pytest.raises(InvalidError, match="servers: ") as caught:
+        connect_arguments(NatsOptions(servers=(server,)))
+
+    assert "hunter2" not in caught.value.detail
+
+
+@pytest.mark.parametrize("field", ["name", "user", "password", "token"])
+def test_what_is_not_utf8_is_refused(field: str) -> None:
+    with pytest.raises(InvalidError, match=f"{field}: it is not UTF-8"):
+        connect_arguments(NatsOptions(**{field: "\udcff"}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", ["creds", "nkey", "tls_ca"])
@@ -133,6 +208,8 @@ def test_tls_first_checks_the_servers_certificate() -> None:
         {"inbox_prefix": "a.*"},
         {"inbox_prefix": "a b"},
         {"inbox_prefix": ""},
+        {"jetstream_domain": "a.b"},
+        {"jetstream_domain": "*"},
         {"tls_first": "yes"},
     ],
     ids=str,

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Final
 from cyclopts import App, CycloptsError
 
 from holdfast.cli import exit_codes
-from holdfast.cli.output import say_error
+from holdfast.cli.arguments import note_literal
+from holdfast.cli.output import reason_of, say_error
 from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 COMMANDS: Final = (
     ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
@@ -34,6 +36,10 @@ COMMANDS: Final = (
     ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
     ("bench", "holdfast.bench.cli:app", "Measure, beside other clients."),
 )
+
+
+SERVING: Final = frozenset({"up", "worker"})
+"""The commands that run until they are told to end."""
 
 
 def build_app() -> App:
@@ -55,11 +61,25 @@ def build_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command ``arguments`` (``sys.argv`` by default); the exit status."""
-    _write_any_text()
+    _open_standard_streams()
+    _take_any_text()
     configure_logging("auto", "warning")  # away from standard output; a worker says more
+    try:
+        return _run(arguments)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush_or_forget(stream)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    note_literal(words)
     try:
         # Temporary files are removed on the way out, as they are after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if words and words[0] in SERVING:
+            # A shell has what it runs in the background ignore it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = build_app()(arguments)
         sys.stdout.flush()
     except CycloptsError:
@@ -68,24 +88,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(error.code, error.detail)
         return exit_codes.exit_code_of(error)
     except BrokenPipeError:
-        _forget_output()
         return exit_codes.BROKEN_PIPE
     except OSError as error:
-        say_error("failed", str(error))
+        say_error("failed", reason_of(error))
         return exit_codes.FAILURE
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     return status if isinstance(status, int) else exit_codes.OK
 
 
-def _write_any_text() -> None:
-    """File names need not be UTF-8, and a terminal need not know every letter."""
+def _open_standard_streams() -> None:
+    """Have all three, though whoever started us, a daemon say, closed them.
+
+    Else what is opened next would be taken for one. To read or write what was closed fails, as it
+    should; only what nobody would be told anyway is written to nowhere.
+    """
+    closed = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+    for number, (name, access) in enumerate(closed):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, access)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _take_any_text() -> None:
+    """File names need not be UTF-8, nor what is piped in; a terminal need not know every letter."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
-def _forget_output() -> None:
-    """Nobody reads it any more, and the interpreter flushes it once more when it ends."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush_or_forget(stream: TextIO) -> None:
+    """The interpreter flushes it once more when it ends: nobody may be there to take that."""
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

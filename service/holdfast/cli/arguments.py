@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from holdfast.client.sources import SupportsRead
@@ -16,10 +18,21 @@ if TYPE_CHECKING:
 STANDARD: Final = "-"
 
 
+_END_OF_OPTIONS: Final = "--"
+_literal: ContextVar[frozenset[str]] = ContextVar("literal", default=frozenset())
+
+
+def note_literal(arguments: Sequence[str]) -> None:
+    """Remember what comes after ``--``: none of it is an option."""
+    words = list(arguments)
+    after = words[words.index(_END_OF_OPTIONS) + 1 :] if _END_OF_OPTIONS in words else []
+    _literal.set(frozenset(after))
+
+
 def _not_an_option(_type: object, values: object) -> None:
     """Lets ``-`` pass, which the parser takes for an option, and nothing else that looks so."""
     for value in values if isinstance(values, list | tuple) else [values]:
-        if str(value).startswith("-") and value != STANDARD:
+        if str(value).startswith("-") and value != STANDARD and value not in _literal.get():
             raise ValueError(f"there is no option {value}; a file of that name is ./{value}")
 
 
@@ -32,6 +45,16 @@ Json = Annotated[bool, Parameter(help="JSON, an object per line.", negative="")]
 def output_of(name: str) -> BinaryIO | Path:
     """Where bytes go: standard output for ``-``, a file of that name otherwise."""
     return sys.stdout.buffer if name == STANDARD else Path(name)
+
+
+def first_words(lines: Iterable[str]) -> Iterator[str]:
+    r"""The first word of each line: of a list that this command or ``sha256sum`` has written.
+
+    That one begins a line with a backslash whose file name it has escaped.
+    """
+    for line in lines:
+        if words := line.split():
+            yield words[0].removeprefix("\\")
 
 
 def standard_input() -> SupportsRead:

@@ -14,7 +14,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import DASH, STANDARD, Json, output_of, standard_input
+from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
 from holdfast.cli.connection import connect
 from holdfast.cli.output import (
     as_total,
@@ -60,7 +60,7 @@ async def put(
     """
     if digest is not None and len(files) != 1:
         raise InvalidError("--digest is for one file")
-    expected = None if digest is None else parse_digest(digest)
+    expected = None if digest is None else parse_digest(digest.strip())
     status = exit_codes.OK
     async with await connect(flags) as connection:
         with progress_bar("put", _total_size(files)) as advance:
@@ -108,7 +108,7 @@ async def get(
 
     The file appears when every byte is there and has been checked, or not at all.
     """
-    parsed = parse_digest(digest)
+    parsed = parse_digest(digest.strip())
     async with await connect(flags) as connection:
         with progress_bar("get", length) as advance:
             await connection.get_to(
@@ -149,16 +149,15 @@ async def has(
 def _parse_digests(digests: Iterable[str]) -> Iterator[Digest]:
     for text in digests:
         if text == STANDARD:
-            # The first word of a line, so that the output of `put` and of sha256sum can be piped.
-            yield from (parse_digest(line.split()[0]) for line in sys.stdin if line.strip())
+            yield from map(parse_digest, first_words(sys.stdin))
         else:
-            yield parse_digest(text)
+            yield parse_digest(text.strip())
 
 
 @app.command
 async def stat(digest: str, /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
     """Print what is recorded about a blob."""
-    parsed = parse_digest(digest)
+    parsed = parse_digest(digest.strip())
     async with await connect(flags) as connection:
         answer = await connection.stat(parsed)
     if json:
@@ -227,7 +226,7 @@ async def verify(
     digest
         The blob; all blobs when left out.
     """
-    parsed = None if digest is None else parse_digest(digest)
+    parsed = None if digest is None else parse_digest(digest.strip())
     checked = size = damaged = 0
     async with await connect(flags) as connection:
         with progress_bar("verify", None) as advance:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json as json_module  # a parameter of the command has the name
+
 import msgspec
 
 from holdfast.cli.output import print_json, print_line
 from holdfast.cli.settings import WorkerFlags
+
+
+def _as_json(value: object) -> str:
+    """``value`` as JSON; a path in it need not be UTF-8."""
+    return json_module.dumps(msgspec.to_builtins(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def config(*, json: bool = False, flags: WorkerFlags | None = None) -> None:
@@ -20,9 +27,7 @@ def config(*, json: bool = False, flags: WorkerFlags | None = None) -> None:
     if json:
         print_json({k: {"value": value, "source": source} for k, value, source in loaded.values()})
         return
-    rows = [
-        (key, msgspec.json.encode(value).decode(), source) for key, value, source in loaded.values()
-    ]
+    rows = [(key, _as_json(value), source) for key, value, source in loaded.values()]
     key_width = max(len(key) for key, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
     for key, value, source in rows:

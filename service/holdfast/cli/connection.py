@@ -15,4 +15,9 @@ async def connect(flags: ClientFlags | None) -> Client:
     """A connected client. ``flags`` is None when none was given. Raises as ``client.connect``."""
     given = flags or ClientFlags()
     config = given.load().config
-    return await client.connect(config.nats, prefix=config.prefix, timeout_seconds=given.timeout)
+    return await client.connect(
+        config.nats,
+        prefix=config.prefix,
+        timeout_seconds=given.timeout,
+        renew=lambda: given.load().config.nats,
+    )

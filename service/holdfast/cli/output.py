@@ -7,8 +7,9 @@ bar appears only on a terminal, and never between results.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,13 +35,23 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal, on standard error."""
-    print("\n".join(escape_control(line) for line in text.split("\n")), file=sys.stderr)
+    """A line for the person at the terminal, on standard error, if anybody can be told."""
+    with suppress(OSError):
+        print("\n".join(escape_control(line) for line in text.split("\n")), file=sys.stderr)
 
 
 def say_error(code: str, detail: str) -> None:
     """Why the command fails, on standard error."""
     say(f"holdfast: {code}: {detail}")
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says, as other commands pass it on: ``file: No such file or directory``."""
+    said = error.strerror or str(error) or type(error).__name__
+    names = [
+        os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes)
+    ]
+    return ": ".join([*names, said])
 
 
 def stderr_console() -> Console:

@@ -65,6 +65,10 @@ class ConnectionFlags:
         ),
     ] = None
     inbox_prefix: Annotated[str | None, _nats("Prefix of reply subjects.")] = None
+    jetstream_domain: Annotated[
+        str | None,
+        _nats("JetStream domain of the store.", "--jetstream-domain", "--js-domain"),
+    ] = None
     prefix: Annotated[str | None, _setting("prefix")] = None
 
     def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:

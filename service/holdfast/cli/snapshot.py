@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import DASH, STANDARD, Json, output_of, standard_input
+from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
 from holdfast.cli.connection import connect
 from holdfast.cli.output import (
     as_total,
@@ -47,7 +47,7 @@ from holdfast.cli.snapshot_output import (
     say_warnings,
 )
 from holdfast.domain.names import SnapshotKey, check_app
-from holdfast.errors import InvalidError
+from holdfast.errors import InvalidError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -70,7 +70,7 @@ async def create(
         DASH,
         Parameter(
             help="An app, archived by a worker that has it; or, with a slash in it (./blog), a "
-            "directory of this machine; or a .tar, .tar.gz or .tar.zst file; or - for such an "
+            "directory of this machine; or a .tar, .tar.gz, .tar.zst … file; or - for such an "
             "archive on standard input."
         ),
     ],
@@ -240,6 +240,8 @@ async def ls(
     flags: ClientFlags | None = None,
 ) -> None:
     """List snapshots, newest first: key, time, state, files, size, labels."""
+    if limit is not None and limit < 0:
+        raise InvalidError("--limit is how many to list at most")
     labels = parse_labels(label)
     apps = [check_app(name) for name in app]
     now = datetime.fromtimestamp(time.time(), UTC)
@@ -363,8 +365,10 @@ async def cat(
 @app.command
 async def export(
     key: Key,
-    file: Annotated[str, DASH, Parameter(help="File; - is standard output.")] = STANDARD,
     /,
+    output: Annotated[
+        str, DASH, Parameter(name=("--output", "-o"), help="File; - is standard output.")
+    ] = STANDARD,
     *,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -372,13 +376,15 @@ async def export(
 
     The file appears when all of it is there, or not at all.
     """
-    if file == STANDARD and sys.stdout.isatty():
+    if output == STANDARD and sys.stdout.isatty():
         raise InvalidError("an archive is not for a terminal: name a file, or use a pipe")
     async with await connect(flags) as connection:
         found = await resolve_key(connection, key)
         total = (await connection.snapshots.get(found)).archive_size or None
         with progress_bar("export", total) as advance:
-            await connection.snapshots.export_to(found, output_of(file), progress=as_total(advance))
+            await connection.snapshots.export_to(
+                found, output_of(output), progress=as_total(advance)
+            )
     sys.stdout.buffer.flush()
 
 
@@ -403,6 +409,8 @@ async def verify(
         if app is not None:
             listed = connection.snapshots.list(app=check_app(app), state="ok")
             wanted = [record.key async for record in listed]
+            if not wanted:
+                raise NotFoundError(f"app {app} has no snapshot that is ok")
         with progress_bar("verify", None) as advance:
             for key in wanted:
                 checked += 1
@@ -486,8 +494,7 @@ async def purge(
 def _parse_keys(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         if text == STANDARD:
-            lines = (line.split() for line in sys.stdin)
-            yield from (str(SnapshotKey.parse(words[0])) for words in lines if words)
+            yield from (str(SnapshotKey.parse(word)) for word in first_words(sys.stdin))
         else:
             yield str(SnapshotKey.parse(text))
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
 LATEST: Final = "latest"
-ARCHIVE_ENDINGS: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+ARCHIVE_ENDINGS: Final = (
+    ".tar",
+    *(".tar.gz", ".tgz", ".taz"),
+    *(".tar.bz2", ".tbz2", ".tbz", ".tz2"),
+    *(".tar.xz", ".txz"),
+    *(".tar.zst", ".tzst"),
+)
+"""Those that GNU tar knows of what can be read here, in upper case too."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -48,7 +55,7 @@ def source_of(text: str, app: str | None) -> AppSource | LocalSource:
     if text == STANDARD:
         return LocalSource(None, check_app(_given(app)))
     path = Path(text)
-    is_archive = text.endswith(ARCHIVE_ENDINGS) and path.is_file()
+    is_archive = text.lower().endswith(ARCHIVE_ENDINGS) and path.is_file()
     if "/" in text or text in {".", ".."} or is_archive:
         return LocalSource(path, check_app(app if app is not None else _app_of(path)))
     if app is not None and app != text:
@@ -66,8 +73,8 @@ def _app_of(path: Path) -> str:
     """The name of a directory or archive, if an app may be called so."""
     name = path.resolve().name
     if not path.is_dir():
-        ending = next((e for e in ARCHIVE_ENDINGS if name.endswith(e)), "")
-        name = name.removesuffix(ending)
+        endings = [ending for ending in ARCHIVE_ENDINGS if name.lower().endswith(ending)]
+        name = name[: len(name) - max(map(len, endings), default=0)]
     try:
         return check_app(name)
     except InvalidError:
@@ -100,10 +107,10 @@ def parse_time(text: str | None, now: datetime) -> datetime | None:
         if ago is not None:
             return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         at = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # at the edge of time there is no other zone
         msg = f"{text!r} is no time: 2026-11-30T12:00:00Z, 2026-11-30, or 2d for two days ago"
         raise InvalidError(msg) from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def read_patterns(patterns: Iterable[str], files: Iterable[Path]) -> list[str]:

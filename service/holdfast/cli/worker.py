@@ -15,11 +15,13 @@ def worker(*, flags: WorkerFlags | None = None) -> int:
     """Serve requests until SIGTERM or Ctrl-C, then finish those in flight and end.
 
     Ends with 0 then, with 1 when the connection to NATS is closed for good, and otherwise with the
-    status of what it refuses to start on.
+    status of what it refuses to start on. A login that is refused later is tried again, with
+    credentials as they are then.
     """
-    config = (flags or WorkerFlags()).load().config
+    given = flags or WorkerFlags()
+    config = given.load().config
     configure_logging(config.log_format, config.log_level)
     try:
-        return asyncio.run(run_worker(config))
+        return asyncio.run(run_worker(config, renew=lambda: given.load().config.nats))
     except HoldfastError as error:  # it has been logged
         return exit_code_of(error)

@@ -22,7 +22,7 @@ from holdfast.client.snapshots import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of
 from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
+from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, TooLargeError
 from holdfast.protocol.blobs import (
     DEFAULT_TYPE,
@@ -126,7 +126,11 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection. May be repeated."""
+        """Close the connection. May be repeated. What is under way ends with an error.
+
+        Raises InvalidError in another event loop than that which made it.
+        """
+        self._requester.check_own()
         await self._connection.close()
 
     async def put(
@@ -141,13 +145,20 @@ class Client:
 
         Memory is bounded whatever the size. With ``digest``, other bytes are refused, and none are
         sent when that blob is stored already. ``progress`` is told (bytes done, bytes in all or
-        None). A worker that dies meanwhile is replaced without the caller noticing.
+        None). A worker that dies meanwhile is replaced without the caller noticing. Of a file that
+        changes meanwhile the bytes that were read are stored, and none that it did not have when
+        it was opened.
 
         Raises InvalidError (another digest), TooLargeError, QuotaExceededError, RateLimitedError,
         UnavailableError (surely not stored), OutcomeUnknownError.
         """
         expected = parse_digest(digest) if digest is not None else None
         size = size_of(source)
+        if size is not None and size > MAX_BLOB_BYTES:
+            msg = f"a blob has at most {MAX_BLOB_BYTES} bytes"
+            raise TooLargeError(msg)
+        # Only of what cannot change the size is announced, for the worker takes it at its word.
+        sure = size if isinstance(source, bytes | bytearray | memoryview) else None
         async with aclosing(_generator(blocks(source))) as incoming:
             head, is_all = await _take(incoming, max_inline_bytes(self._connection.max_payload))
             if is_all:
@@ -155,21 +166,19 @@ class Client:
                 try:
                     stored = await self._put_inline(data, type, expected)
                 except TooLargeError:
-                    head, size = [data], len(data)  # the worker's server takes less than ours
+                    head = [data]  # the worker's server takes less than ours
+                    size = sure = len(data)
                 else:
                     if progress is not None:
                         progress(len(data), len(data))
                     return stored
-            request = OpenUpload(size=size, digest=expected, type=type)
-            return await self._put_in_parts(request, _chain(head, incoming), progress)
+            request = OpenUpload(size=sure, digest=expected, type=type)
+            upload = Upload(self._requester, progress=progress, total=size)
+            return await self._put_in_parts(upload, request, _chain(head, incoming))
 
     async def _put_in_parts(
-        self,
-        request: OpenUpload,
-        incoming: AsyncIterator[memoryview],
-        progress: Progress | None,
+        self, upload: Upload, request: OpenUpload, incoming: AsyncIterator[memoryview]
     ) -> BlobStored:
-        upload = Upload(self._requester, progress=progress)
         present = await upload.open(request)
         if present is not None:
             return present
@@ -233,8 +242,9 @@ class Client:
     ) -> int:
         """Write a blob, or a range, to a path or file object; how many bytes.
 
-        A path appears only when all bytes are there and right; it replaces what was there. Raises
-        as ``get``, and OSError.
+        A path appears only when all bytes are there and right; it replaces what was there, whose
+        mode and owner stay. A link stays one; pipes and devices are written to. Raises as ``get``,
+        and OSError.
         """
         stream = self.stream(digest, offset=offset, length=length, progress=progress)
         async with aclosing(_generator(stream)) as incoming:
@@ -313,6 +323,7 @@ class Client:
         that are none of a worker's are passed over: anybody may answer.
         """
         deadline = asyncio.get_running_loop().time() + _DISCOVERY_WAITS * wait_seconds
+        self._requester.check_usable()
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         mailbox = self._requester.inbox.open(arrived.put_nowait, _DISCOVERY_SUBJECT)
         found: list[WorkerInfo] = []
@@ -342,18 +353,27 @@ async def connect(
     servers: str | Sequence[str] | None = None,
     prefix: str | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    renew: Callable[[], NatsOptions] | None = None,
 ) -> Client:
     """A client. Without ``options`` the environment says how to connect, as for ``nats``.
 
-    ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). Raises
-    InvalidError, ForbiddenError, UnavailableError.
+    ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). ``renew``
+    gives ``options`` anew, for each time that the connection is made again: without them the
+    environment and its NATS context are read again. Raises InvalidError, ForbiddenError,
+    UnavailableError.
     """
-    chosen = options if options is not None else options_from_environment()
-    if servers is not None:
-        urls = (servers,) if isinstance(servers, str) else tuple(servers)
-        chosen = msgspec.structs.replace(chosen, servers=urls)
+    urls = (servers,) if isinstance(servers, str) else servers
+
+    def now() -> NatsOptions:
+        if renew is not None:
+            current = renew()
+        else:
+            current = options if options is not None else options_from_environment()
+        return current if urls is None else msgspec.structs.replace(current, servers=tuple(urls))
+
     head = prefix if prefix is not None else os.environ.get("HOLDFAST_PREFIX", "")
-    connection = await transport.connect(chosen, timeout_seconds=timeout_seconds)
+    chosen = now()
+    connection = await transport.connect(chosen, timeout_seconds=timeout_seconds, renew=now)
     inbox = Inbox(connection, chosen.inbox_prefix)
     requester = Requester(connection, inbox, prefix=head, timeout_seconds=timeout_seconds)
     return Client(connection, requester)

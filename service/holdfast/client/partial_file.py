@@ -1,4 +1,9 @@
-"""Where downloads go: a file that appears in its place when every byte is there, or not at all."""
+"""Where downloads go: a file that appears in its place when every byte is there, or not at all.
+
+What is no file of its own is written through: a pipe, a device, and the names of open files in
+/proc (``/dev/stdout`` is one), behind which there may be a file that somebody else goes on writing.
+A link stays a link: the file it names is the one that is replaced.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,23 @@ import asyncio
 import io
 import os
 import secrets
+import stat
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+_MAX_LINKS: Final = 40
+"""As many as the kernel follows."""
+
+_OPEN_FILES: Final = ("/proc/", "/dev/fd/")
+_ENDING: Final = ".partial"
+_ACCESS_LIST: Final = "system.posix_acl_access"
+_PERMISSIONS: Final = 0o777
+_GROUP: Final = 0o070
 
 
 class SupportsWrite(Protocol):
@@ -23,27 +39,118 @@ class SupportsWrite(Protocol):
 
 @contextmanager
 def partial_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file beside ``path`` that takes its place on leaving, unless there was an exception.
+    """A file that takes the place of ``path`` on leaving, unless there was an exception.
 
-    What was at ``path`` stays until then. A device or a pipe there is written to directly: there
-    is nothing to replace. Raises OSError.
+    What was at ``path`` stays until then. The new file has its mode, owner and access list, as far
+    as this process may give them; where there was none, those of any new file. Until it is whole
+    nobody else can open it. Another name of the former file (a hard link) keeps the former bytes.
+
+    A pipe, a device or an open file in /proc is written to directly, and one of this process goes
+    on where it is: there is nothing to replace. Raises OSError, with ``path`` as its file name.
     """
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        with target.open("wb") as device:
-            yield device
-        return
-    # A name nobody can foresee, made anew: what others put in its way is neither followed nor used.
-    partial = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.partial")
-    file = partial.open("xb")
     try:
-        with file:
+        target = _follow(Path(path))
+        with _open_through(target) if _is_written_through(target) else _replacing(target) as file:
             yield file
+    except OSError as error:
+        # A name that nobody gave says nothing to whoever reads of it.
+        if error.errno is None or (error.filename and _ENDING not in os.fsdecode(error.filename)):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _follow(path: Path) -> Path:
+    """What ``path`` names in the end, be it there or not. Raises OSError."""
+    for _ in range(_MAX_LINKS):
+        try:
+            link = os.readlink(path)
+        except OSError:
+            return path  # no link, or nothing at all
+        if _is_open_file(path):
+            return path
+        path = path.parent / link
+    return path  # opening it says what is wrong
+
+
+def _is_open_file(path: Path) -> bool:
+    """Whether it is not a name in a file system, but stands for what a process has open."""
+    return f"{os.path.realpath(path.parent)}/".startswith(_OPEN_FILES)
+
+
+def _is_written_through(target: Path) -> bool:
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) or _is_open_file(target)
+
+
+def _open_through(target: Path) -> BinaryIO:
+    """``target`` for writing: a file of our own that is open goes on where it stands."""
+    folder = os.path.realpath(target.parent)
+    if folder in {f"/proc/{os.getpid()}/fd", "/dev/fd"} and target.name.isdecimal():
+        return os.fdopen(os.dup(int(target.name)), "wb")
+    return target.open("wb")
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    # In a directory of its own, which nobody else may enter and whose name nobody can foresee: so
+    # the file can have the mode and access list of any new one here before it is whole.
+    name = f".{target.name[:50]}.{secrets.token_hex(8)}{_ENDING}"
+    folder = target.with_name(name)
+    folder.mkdir(mode=0o700)
+    partial = folder / "file"
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            _keep_rights(target, file.fileno())
         partial.replace(target)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
         raise
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _keep_rights(target: Path, file: int) -> None:
+    """Give ``file`` the owner, mode and access list of ``target``, if that is there.
+
+    Whoever may not give it to the former group gives its own group no more than all others have.
+    """
+    try:
+        former = target.stat()
+    except FileNotFoundError:
+        return
+    mode = former.st_mode & _PERMISSIONS
+    now = os.fstat(file)
+    if now.st_uid != former.st_uid:
+        with suppress(PermissionError):
+            os.fchown(file, former.st_uid, -1)
+    if now.st_gid != former.st_gid:
+        try:
+            os.fchown(file, -1, former.st_gid)
+        except PermissionError:
+            mode &= ~_GROUP | (mode & 0o007) << 3
+    former_list = _access_list(target)
+    if _access_list(file) is not None:
+        os.removexattr(file, _ACCESS_LIST)  # inherited from the directory
+    os.fchmod(file, mode)
+    if former_list is not None:
+        os.setxattr(file, _ACCESS_LIST, former_list)
+
+
+def _access_list(file: Path | int) -> bytes | None:
+    """None where there is none but the mode, or there cannot be any."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.getxattr(file, _ACCESS_LIST)
+    except OSError:
+        return None
 
 
 def write_whole(file: SupportsWrite, piece: memoryview) -> None:

@@ -9,6 +9,7 @@ it had none.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.client.echoes import check_echo
 from holdfast.errors import (
     HoldfastError,
+    InvalidError,
     OutcomeUnknownError,
     RateLimitedError,
     UnavailableError,
@@ -41,6 +43,9 @@ _MAX_WAIT_SECONDS: Final = 2.0
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
 
+CLOSED: Final = "the client is closed"
+FORKED: Final = "this client belongs to the process that was forked: connect anew in this one"
+
 WINDOWS_AT_ONCE: Final = 8
 """Windows of at most 4 MiB under way on one connection, over all its downloads: 32 MiB."""
 
@@ -57,6 +62,25 @@ class Requester:
         self._prefix = f"{prefix}." if prefix else ""
         self.timeout_seconds = timeout_seconds
         self.window_slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
+        self._process = os.getpid()
+        self._loop = asyncio.get_running_loop()
+
+    def check_usable(self) -> None:
+        """Raise at once where no answer would ever come.
+
+        Raises as ``check_own``, and UnavailableError (the client is closed).
+        """
+        self.check_own()
+        if self.connection.is_closed:
+            raise UnavailableError(CLOSED)
+
+    def check_own(self) -> None:
+        """Raises InvalidError in a process that was forked, and in another event loop."""
+        if os.getpid() != self._process:
+            raise InvalidError(FORKED)
+        if asyncio.get_running_loop() is not self._loop:
+            msg = "this client belongs to another event loop: use it from the one that connected it"
+            raise InvalidError(msg)
 
     def subject(self, operation: AnyOperation) -> str:
         """Where the pool takes ``operation``."""
@@ -77,11 +101,12 @@ class Requester:
     ) -> ReplyT:
         """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
 
-        Also CorruptError, for an answer that is to another request.
+        Also CorruptError, for an answer that is to another request, and as ``check_usable``.
 
         ``attempt_seconds`` is for what takes a worker longer than a moment.
         A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been.
         """
+        self.check_usable()
         headers: dict[str, str] = {}
         if operation.request_body is Body.BYTES:
             headers.update(codec.encode_headers(request))
@@ -124,14 +149,15 @@ class Requester:
                 headers[names.TIMEOUT] = worker_seconds(attempt)
                 message = await self._request(operation, body, headers, attempt)
             except TimeoutError:
-                failure: HoldfastError = UnavailableError("no worker answered in time")
+                said = CLOSED if self.connection.is_closed else "no worker answered in time"
+                failure: HoldfastError = UnavailableError(said)
                 maybe_applied = maybe_applied or operation.mutates
             except (UnavailableError, RateLimitedError, OutcomeUnknownError) as error:
                 failure = error
                 maybe_applied = maybe_applied or isinstance(error, OutcomeUnknownError)
             else:
                 return message
-            if loop.time() + wait_seconds >= deadline:
+            if loop.time() + wait_seconds >= deadline or self.connection.is_closed:
                 if maybe_applied and not isinstance(failure, OutcomeUnknownError):
                     msg = "no worker said whether it was done"
                     raise OutcomeUnknownError(msg) from failure

@@ -47,4 +47,9 @@ def wire_time(at: datetime | str | None) -> str | None:
     if at.tzinfo is None:
         msg = "a time needs a time zone"
         raise InvalidError(msg)
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    try:
+        utc = at.astimezone(UTC)
+    except OverflowError:
+        msg = "a time is between the years 1 and 9999 in UTC"
+        raise InvalidError(msg) from None
+    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import queue
+import stat
 import threading
 from collections.abc import AsyncIterable
 from contextlib import aclosing
@@ -36,7 +37,7 @@ type Source = (
 
 
 def size_of(source: Source) -> int | None:
-    """How many bytes will come, where that is known beforehand."""
+    """How many bytes will come, as far as that can be told: a file may change meanwhile."""
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).nbytes
     if isinstance(source, str | os.PathLike):
@@ -46,7 +47,10 @@ def size_of(source: Source) -> int | None:
 
 
 async def blocks(source: Source) -> AsyncIterator[memoryview]:
-    """``source`` in blocks of any size; of a path or file object, about 1 MiB each."""
+    """``source`` in blocks of any size; of a path or file object, about 1 MiB each.
+
+    Of a file at a path come the bytes that it has when it is opened, or fewer if it shrinks.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         view = memoryview(source).cast("B")
         for start in range(0, len(view), READ_BYTES):
@@ -57,7 +61,7 @@ async def blocks(source: Source) -> AsyncIterator[memoryview]:
     elif isinstance(source, str | os.PathLike):
         file = await asyncio.to_thread(_open, source)
         try:
-            async with aclosing(_read_ahead(file, ours=True)) as ahead:
+            async with aclosing(_read_ahead(_as_it_is(file), ours=True)) as ahead:
                 async for piece in ahead:
                     yield piece
         finally:
@@ -152,6 +156,27 @@ class _ThreadReader:
 
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(tell)
+
+
+class _FirstBytes:
+    """As much of a file as ``size``: what is appended meanwhile belongs to another time."""
+
+    def __init__(self, file: SupportsRead, size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def read(self, size: int, /) -> bytes | None:
+        block = self._file.read(min(size, self._left))
+        self._left -= len(block or b"")
+        return block
+
+
+def _as_it_is(file: IO[bytes]) -> SupportsRead:
+    """``file`` up to the size that it has now; a pipe, or what claims to be empty, to its end."""
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return _FirstBytes(file, status.st_size)
+    return file  # many files of /proc have the size 0, and content
 
 
 def _read(file: SupportsRead) -> bytes:

@@ -14,7 +14,7 @@ from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from holdfast.client.client import Progress, WorkerInfo
@@ -45,8 +45,12 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and end the thread."""
-        self._thread.run(self._client.aclose())
+        """Close the connection and end the thread. May be repeated.
+
+        What other threads wait for ends with an error. Does nothing in a process that was forked.
+        """
+        if self._thread.is_usable:
+            self._thread.run(self._client.aclose())
         self._thread.close()
 
     def put(
@@ -136,12 +140,19 @@ def connect_sync(
     servers: str | Sequence[str] | None = None,
     prefix: str | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    renew: Callable[[], NatsOptions] | None = None,
 ) -> SyncClient:
     """A synchronous client; see ``connect``."""
     thread = LoopThread()
     try:
         client = thread.run(
-            connect(options, servers=servers, prefix=prefix, timeout_seconds=timeout_seconds)
+            connect(
+                options,
+                servers=servers,
+                prefix=prefix,
+                timeout_seconds=timeout_seconds,
+                renew=renew,
+            )
         )
     except BaseException:
         thread.close()

@@ -61,6 +61,7 @@ COPY_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
 
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
+_RENEWALS_PER_LEASE: Final = 4
 _SETTLE_SECONDS: Final = 2.0
 _RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
 
@@ -69,9 +70,13 @@ class Upload:
     """One upload, from open to commit. Used once."""
 
     def __init__(
-        self, requester: Requester, *, progress: Callable[[int, int | None], None] | None
+        self,
+        requester: Requester,
+        *,
+        progress: Callable[[int, int | None], None] | None,
+        total: int | None,
     ) -> None:
-        """``progress`` is told (bytes acknowledged, bytes in all or None)."""
+        """``progress`` is told (bytes acknowledged, ``total``: what is expected in all)."""
         self._requester = requester
         self._progress = progress
         self._state = UploadState()
@@ -81,16 +86,16 @@ class Upload:
         self._sent = 0
         self._size = 0
         self._acked_bytes = 0
-        self._total: int | None = None
+        self._total = total
         self._changed = asyncio.Event()
         self._failure: HoldfastError | None = None
         self._stuck_since: float | None = None
         self._stuck_bytes = 0
         self._wait_seconds = 0.0
+        self._turn = asyncio.Lock()
 
     async def open(self, request: OpenUpload) -> BlobStored | None:
         """Begin; the stored blob when there is nothing to upload."""
-        self._total = request.size
         self._state = await self._requester.ask(OPEN_UPLOAD, request)
         stored = _stored(self._state)
         if self._state.next_part or (stored is not None and request.digest is None):
@@ -104,21 +109,60 @@ class Upload:
         return self._state.part_size or 1
 
     async def send(self, parts: AsyncIterator[memoryview]) -> BlobStored:
-        """Send all parts and commit; the caller has ``open``ed. Every byte's digest is compared."""
+        """Send all parts and commit; the caller has ``open``ed. Every byte's digest is compared.
+
+        While ``parts`` give nothing the upload is kept alive.
+        """
+        keeping = asyncio.create_task(self._keep_alive())
         try:
             async for data in parts:
-                self._sha256.update(data)
-                self._size += len(data)
-                await self._wait_for_room(len(data))
-                self._unacked[self._sent] = data
-                self._send_part(self._sent)
-                self._sent += 1
+                async with self._turn:
+                    self._sha256.update(data)
+                    self._size += len(data)
+                    await self._wait_for_room(len(data))
+                    self._unacked[self._sent] = data
+                    self._send_part(self._sent)
+                    self._sent += 1
+            async with self._turn:
+                keeping.cancel()
             return await self._finish()
         except BaseException:
+            keeping.cancel()
             await asyncio.shield(self._abort())
             raise
         finally:
             self._forget_mailboxes()
+
+    async def _keep_alive(self) -> None:
+        """Renew the lease while nothing is sent, and find another worker if that one is gone."""
+        while self._state.lease_seconds is not None:  # an older worker takes no word of it
+            sent = self._sent
+            await asyncio.sleep(self._state.lease_seconds / _RENEWALS_PER_LEASE)
+            if self._sent != sent:
+                continue
+            async with self._turn:
+                try:
+                    await self._renew()
+                except HoldfastError as error:
+                    self._fail(error)
+                    return
+
+    async def _renew(self) -> None:
+        failure = self._failure
+        if failure is None:
+            try:
+                message = await self._requester.inbox.request(
+                    self._state.part_subject or "",
+                    headers=codec.encode_headers(PutPart(keep=True)),
+                    timeout_seconds=STALL_SECONDS,
+                )
+                _raise_failure(message)
+            except TimeoutError:
+                failure = UnavailableError("the worker that took the parts fell silent")
+            except HoldfastError as error:
+                failure = error
+        if failure is not None:
+            await self._recover(failure)
 
     async def _wait_for_room(self, size: int) -> None:
         window = self._state.window or self.part_size

@@ -89,8 +89,9 @@ class WindowReader(Generic[HeadT]):
     async def windows(self) -> AsyncGenerator[Window[HeadT]]:
         """Every window in order. The next ones are on their way while one is being used.
 
-        Raises what the worker answered; UnavailableError.
+        Raises what the worker answered; as ``Requester.check_usable``; UnavailableError.
         """
+        self._requester.check_usable()
         ahead = deque([self._begin(self._request)])
         try:
             while ahead:
@@ -139,6 +140,7 @@ class WindowReader(Generic[HeadT]):
         deadline = loop.time() + self._requester.timeout_seconds
         wait_seconds = _FIRST_WAIT_SECONDS
         while failure is None or loop.time() + wait_seconds < deadline:
+            self._requester.check_usable()
             if failure is not None:
                 await asyncio.sleep(wait_seconds)
                 wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)

@@ -173,8 +173,14 @@ class BlobHandlers:
         )
 
     async def part(self, request: PutPart, call: Call) -> PartStored:
-        """A message to a part subject: a part, the end, or a last part and the end in one."""
+        """A message to a part subject: a part, the end, both in one, or a word that more comes."""
         size = memoryview(call.data).nbytes
+        if request.keep:
+            if request.part is not None or request.final is not None or size:
+                msg = "Blob-Keep comes alone, and without bytes"
+                raise InvalidError(msg)
+            await self._uploads.keep(call.target)
+            return PartStored()
         if request.part is None and (request.final is None or size):
             msg = "a part is numbered by Blob-Part; the end, without bytes, says Blob-Final"
             raise InvalidError(msg)
@@ -220,6 +226,7 @@ class BlobHandlers:
                 part_size=state.part_size,
                 window=state.window,
                 next_part=state.next_part,
+                lease_seconds=self._uploads.lease_seconds,
             )
         return UploadState(digest=state.digest, size=state.size, created=state.created)
 

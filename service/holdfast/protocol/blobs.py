@@ -171,7 +171,8 @@ class UploadState(Reply, frozen=True, kw_only=True):
     """Where to send parts; or, when the blob is stored, what a put would have answered.
 
     Parts go to ``part_subject``, in order from ``next_part`` on, each ``part_size`` bytes but the
-    last, with at most ``window`` bytes unacknowledged.
+    last, with at most ``window`` bytes unacknowledged. An upload of which nothing is heard for
+    ``lease_seconds`` is given up: see ``PutPart``.
     """
 
     upload: WireUpload | None = None
@@ -179,6 +180,7 @@ class UploadState(Reply, frozen=True, kw_only=True):
     part_size: ToldSize | None = None
     window: ToldSize | None = None
     next_part: ToldCount | None = None
+    lease_seconds: float | None = None
     digest: WireDigest | None = None
     size: ToldSize | None = None
     created: bool | None = None
@@ -188,16 +190,18 @@ class PutPart(Request, frozen=True, kw_only=True):
     """Headers of a message to a part subject: a part, or the end of the upload.
 
     ``final`` is the count of parts. It commits, and may be repeated. ``digest`` is then what the
-    caller expects.
+    caller expects. ``keep``, alone and without bytes, renews the lease: for a caller that has
+    nothing to send yet.
     """
 
     part: WireCount | None = field(default=None, name=headers.BLOB_PART)
     final: WireCount | None = field(default=None, name=headers.BLOB_FINAL)
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
+    keep: bool | None = field(default=None, name=headers.BLOB_KEEP)
 
 
 class PartStored(Reply, frozen=True, kw_only=True):
-    """``part`` is durable; or, for the last message, the stored blob."""
+    """``part`` is durable; or, for the last message, the stored blob; or the lease is renewed."""
 
     part: ToldCount | None = None
     digest: WireDigest | None = None

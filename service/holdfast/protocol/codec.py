@@ -80,10 +80,17 @@ def decode_request_headers(headers: Mapping[str, str], kind: type[RequestT]) -> 
 
 
 def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> bytes:
-    """The body that carries ``message``."""
-    if encoding is Encoding.MSGPACK:
-        return msgspec.msgpack.encode(message)
-    return msgspec.json.encode(message)
+    """The body that carries ``message``. Raises InvalidError for what no message can hold."""
+    try:
+        if encoding is Encoding.MSGPACK:
+            return msgspec.msgpack.encode(message)
+        return msgspec.json.encode(message)
+    except UnicodeEncodeError as error:
+        msg = f"{error.object!a} is not UTF-8"
+        raise InvalidError(msg) from error
+    except OverflowError as error:
+        msg = "a number is out of range"
+        raise InvalidError(msg) from error
 
 
 def meaning(request: Request) -> bytes:
@@ -99,12 +106,16 @@ def encode_headers(message: Request | Reply) -> dict[str, str]:
     Raises InvalidError for text that is not printable: a line break would forge a header.
     """
     fields: dict[str, Any] = msgspec.to_builtins(message)
-    encoded = {name: str(value) for name, value in fields.items() if value is not None}
+    encoded = {name: _as_text(value) for name, value in fields.items() if value is not None}
     for name, text in encoded.items():
         if not text.isprintable():
             msg = f"{name} may not hold control characters"
             raise InvalidError(msg)
     return encoded
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def decode_reply(body: Buffer, kind: type[ReplyT], encoding: Encoding = Encoding.JSON) -> ReplyT:

@@ -16,6 +16,7 @@ BLOB_SKIP: Final = "Blob-Skip"
 BLOB_CURSOR: Final = "Blob-Cursor"
 BLOB_PART: Final = "Blob-Part"
 BLOB_FINAL: Final = "Blob-Final"
+BLOB_KEEP: Final = "Blob-Keep"
 
 CONTENT_TYPE: Final = "Content-Type"
 OP_ID: Final = "Op-Id"

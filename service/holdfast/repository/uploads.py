@@ -160,6 +160,11 @@ class UploadService:
         """How many uploads this worker owns."""
         return len(self._uploads)
 
+    @property
+    def lease_seconds(self) -> float:
+        """How long an upload may be silent."""
+        return self._limits.lease_seconds
+
     # --- opening ---
 
     async def open(
@@ -265,6 +270,18 @@ class UploadService:
         if write is not None:
             await self._wait_written(owned, part, write)
         return part
+
+    async def keep(self, upload: str) -> None:
+        """Renew the lease, for a sender that has nothing to send yet. Raises as ``part``."""
+        owned = self._uploads.get(upload)
+        if owned is None:
+            raise await self._why_not_mine(upload)
+        async with owned.turn:
+            await self._confirm(owned)
+            if owned.broken or owned.commit is not None:
+                raise ConflictError(_RESUME if owned.broken else _ENDED)
+            if self._is_beat_due(owned):
+                await self._change(owned, state=owned.record.state)
 
     async def _wait_written(self, owned: _Upload, part: int, write: asyncio.Task[None]) -> None:
         try:
@@ -635,8 +652,10 @@ class UploadService:
                         await self._change(owned, state=owned.record.state)
 
     def _needs_beat(self, owned: _Upload) -> bool:
-        progressed = owned.parts.size != owned.beaten_size
-        return progressed and self._monotonic() - owned.beaten_at >= self._limits.lease_seconds / 4
+        return owned.parts.size != owned.beaten_size and self._is_beat_due(owned)
+
+    def _is_beat_due(self, owned: _Upload) -> bool:
+        return self._monotonic() - owned.beaten_at >= self._limits.lease_seconds / 4
 
     async def sweep(self) -> int:
         """Turn uploads that nobody carries on into failures and free their space; how many.

@@ -176,7 +176,7 @@ def load_config(
 def _file_layer(path: Path) -> _Layer:
     try:
         content = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidError(f"configuration file {path}: {error}") from error
     nats = content.pop("nats", {})
     if not isinstance(nats, dict):

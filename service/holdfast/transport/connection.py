@@ -21,11 +21,11 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
-from holdfast.errors import ForbiddenError, TooLargeError, UnavailableError
+from holdfast.errors import ForbiddenError, InvalidError, TooLargeError, UnavailableError
 from holdfast.transport.deadline import outliving_task
 from holdfast.transport.liveness import SIGN_OF_LIFE_SECONDS, SILENCE_SECONDS, Liveness
 from holdfast.transport.message import Message, format_headers
-from holdfast.transport.options import NatsOptions, connect_arguments
+from holdfast.transport.options import NatsOptions, connect_arguments, login, tls_context
 from holdfast.transport.parser import Parser
 from holdfast.transport.servers import ServerChoice, other_greets
 from holdfast.transport.wire import Disconnected, Wire
@@ -39,13 +39,14 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """What may wait to be sent. Publishers keep windows far below; beyond it sending fails."""
 
 CONNECT_SECONDS: Final = 5.0
+_CLOSED: Final = "the connection to NATS is closed"
 _LINE_END: Final = b"\r\n"
 _SEPARATOR_RE: Final = re.compile(r"[ \t\r\n\0]")
 _FLUSH_SECONDS: Final = 2
 _CATCH_UP_SECONDS: Final = 0.05
 _MAX_DENIED_KEPT: Final = 64
 _DENIED_RE: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
-_REFUSED_LOGINS: Final = ("authorization", "authentication")
+_REFUSED_LOGIN_RE: Final = re.compile("authorization|authentication (?!timeout)")
 log = structlog.get_logger(__name__)
 
 type Route = Callable[[Message], None]
@@ -97,7 +98,11 @@ class Connection(Client):
         self.on_left: list[Callable[[str, str], None]] = []
         self.on_disconnected: list[Callable[[], None]] = []
         self.on_reconnected: list[Callable[[], None]] = []
+        self.on_closing: list[Callable[[], None]] = []
         self.is_waited_for: list[Callable[[], bool]] = []
+        self.renew: Callable[[], NatsOptions] = NatsOptions
+        self._options = NatsOptions()
+        self._refusals: dict[str, str] = {}
         self._watching: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -158,8 +163,7 @@ class Connection(Client):
 
     def _check_sendable(self, subject: str, reply: str, size: int) -> None:
         if self.is_closed or self.is_draining_pubs:
-            msg = "the connection to NATS is closed"
-            raise UnavailableError(msg)
+            raise UnavailableError(_CLOSED)
         if size > self._max_payload:
             msg = f"a message carries at most {self._max_payload} bytes, headers included"
             raise TooLargeError(msg)
@@ -196,18 +200,26 @@ class Connection(Client):
             self._transport.writelines(queued)
 
     async def wait_connected(self, timeout_seconds: float) -> None:
-        """Wait for a reconnect under way. Raises UnavailableError after ``timeout_seconds``."""
+        """Wait for a reconnect under way. Raises UnavailableError after ``timeout_seconds``.
+
+        Raises ForbiddenError as soon as every server has refused the login since it was lost.
+        """
         try:
             async with asyncio.timeout(timeout_seconds):
-                while not self.is_connected:
-                    if self.is_closed:
+                while not self.is_connected and not self.is_closed:
+                    if self._is_refused_everywhere():
                         break
                     await asyncio.sleep(0.02)
         except TimeoutError:
             pass
-        if not self.is_connected:
-            msg = "not connected to NATS"
-            raise UnavailableError(msg)
+        if self.is_connected:
+            return
+        if self.is_closed:
+            raise UnavailableError(_CLOSED)
+        if self._refusals:
+            raise _refused(next(reversed(self._refusals.values())))
+        msg = "not connected to NATS"
+        raise UnavailableError(msg)
 
     async def wait_flushed(self, timeout_seconds: int) -> None:
         """Return once the server has taken what was sent. Raises UnavailableError."""
@@ -277,6 +289,7 @@ class Connection(Client):
 
     def note_connected(self) -> None:
         """A server has taken the connection."""
+        self._refusals.clear()
         if self._current_server is not None:
             self.choice.connected(self._current_server.uri.netloc)
         self.liveness.connected()
@@ -285,6 +298,16 @@ class Connection(Client):
         else:
             for tell in self.on_reconnected:
                 tell()
+
+    def _is_refused_everywhere(self) -> bool:
+        return bool(self._refusals) and all(
+            server.uri.netloc in self._refusals for server in self._server_pool
+        )
+
+    def note_refused(self, problem: Exception) -> None:
+        """A server that was asked for a new connection refused the login."""
+        if self._current_server is not None and _is_refused_login(problem):
+            self._refusals[self._current_server.uri.netloc] = str(problem)
 
     async def _watch(self) -> None:
         """Look, for as long as it lasts, whether the server still shows signs of life."""
@@ -319,6 +342,35 @@ class Connection(Client):
     # --- what replaces nats-py's own ---
 
     @override
+    def _connect_command(self) -> bytes:
+        """What nats-py says, and who connects: read anew, for it may have been changed on disk."""
+        said = msgspec.json.decode(super()._connect_command().partition(b" ")[2])
+        server = self._current_server.uri if self._current_server is not None else None
+        try:
+            who = login(
+                self._renewed(),
+                (server.hostname or "") if server is not None else "",
+                server.port if server is not None else None,
+                nonce=self._server_info.get("nonce"),
+            )
+        except InvalidError as error:
+            # The file is being written, perhaps: nats-py tries again after an error of its own.
+            raise nats.errors.Error(error.detail) from error
+        return b"CONNECT " + msgspec.json.encode(said | who) + _LINE_END
+
+    def _renewed(self) -> NatsOptions:
+        """The options as they are now, or as they were when they could last be read."""
+        with contextlib.suppress(InvalidError):
+            self._options = self.renew()
+        return self._options
+
+    def _renew_tls(self) -> None:
+        with contextlib.suppress(InvalidError):
+            context = tls_context(self._renewed())
+            if context is not None:
+                self.options["tls"] = context
+
+    @override
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         helpers = [task for task in (self._watching, self._leaving) if task is not None]
         for task in helpers:
@@ -327,6 +379,8 @@ class Connection(Client):
         # Left to itself nats-py waits here until a peer, frozen perhaps, has taken everything.
         self._flush_queued()
         self._pending_data_size = 0
+        for tell in self.on_closing:  # as soon as it counts as closed: see the line after
+            asyncio.get_running_loop().call_soon(tell)
         await super()._close(status, do_cbs)
 
     async def _connect_to_server(self, s: Any) -> None:
@@ -340,6 +394,8 @@ class Connection(Client):
         self.abandon()
         while not self._control_lines.empty():
             self._control_lines.get_nowait()
+        if self._watching is not None:  # not for the first time
+            self._renew_tls()
         self._loop = asyncio.get_running_loop()
         self._transport = Wire(self._parser, self._control_lines)
         await self._transport.connect(s.uri, 0, self.options["connect_timeout"])
@@ -373,10 +429,10 @@ class Connection(Client):
             await self._process_info(_decode_info(line))
 
     async def _act_on_error(self, text: str) -> None:
-        """A login that is refused ends the connection for good; most others end it for now.
+        """Most errors end the connection for now: it is made anew, with credentials read anew.
 
         nats-py closes for good at anything that it does not know, a server that is full or goes
-        away included.
+        away included, and where a password was changed or a JWT has expired.
         """
         denied = _DENIED_RE.search(text)
         if denied is not None:
@@ -386,7 +442,7 @@ class Connection(Client):
                 self.denied_subscriptions[news.subject] = None
             for tell in self.on_denied:
                 tell(news)
-        if "permissions violation" in text or any(word in text for word in _REFUSED_LOGINS):
+        if "permissions violation" in text:
             await self._process_err(text)
             return
         error = nats.errors.Error(f"nats: {text}")
@@ -451,6 +507,8 @@ class _Callbacks:
             self.refused.append(problem)
             if sum(map(_is_refused_login, self.refused)) >= self._servers:
                 raise _translate(self.refused)  # every server said no; nats-py would ask again
+        else:
+            self._connection.note_refused(problem)
         if self._on_error is not None:
             self._on_error(problem)
 
@@ -485,16 +543,19 @@ async def connect(
     on_error: Callable[[Exception], None] | None = None,
     on_connected: Callable[[str], None] | None = None,
     on_disconnected: Callable[[str], None] | None = None,
+    renew: Callable[[], NatsOptions] | None = None,
 ) -> Connection:
     """A connection to one of ``options.servers``, tried for ``timeout_seconds``, at most 5.
 
     Once connected it reconnects for ever, and leaves a server that is of no use (``liveness``).
-    ``on_closed`` is called when it is closed for good, by us or because the server refused it;
+    Each time it reads the files anew that say who connects; ``renew`` gives the options anew, where
+    what they were made of may change (a NATS context). ``on_closed`` is called when it is closed;
     ``on_error`` with every error that has no other taker, a denied publish or subscription among
     them; ``on_disconnected`` and ``on_connected`` with the server's name when one is lost and when
-    one is there again. Raises UnavailableError, ForbiddenError.
+    one is there again. Raises InvalidError, UnavailableError, ForbiddenError.
     """
     connection = Connection()
+    connection.renew = renew or (lambda: options)
     callbacks = _Callbacks(
         connection, len(options.servers), on_closed, on_error, on_connected, on_disconnected
     )
@@ -519,15 +580,21 @@ async def connect(
 
 def _translate(problems: list[Exception]) -> ForbiddenError | UnavailableError:
     """A refused login is worth telling apart: trying again will not help."""
+    refused = [str(problem) for problem in problems if _is_refused_login(problem)]
+    if refused:
+        return _refused(refused[-1])
     told = [text for problem in problems if (text := str(problem).strip())]
-    if any(map(_is_refused_login, problems)):
-        return ForbiddenError("the NATS server refused the credentials")
     why = told[0] if told else "no answer in time"
     return UnavailableError(f"cannot connect to NATS: {why}")
 
 
+def _refused(said: str) -> ForbiddenError:
+    word = said.removeprefix("nats: ").strip("'")
+    return ForbiddenError(f"the NATS server refused the credentials: {word}")
+
+
 def _is_refused_login(problem: Exception) -> bool:
-    return "authorization" in str(problem).lower()
+    return _REFUSED_LOGIN_RE.search(str(problem).lower()) is not None
 
 
 def _decode_info(line: bytes) -> dict[str, Any]:

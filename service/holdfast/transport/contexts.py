@@ -5,14 +5,15 @@ A context is a JSON file, ``nats/context/<name>.json`` under ``$XDG_CONFIG_HOME`
 has thereby set up holdfast. One thing is different: the *selected* context is left alone when a
 server was named some other way, so that its credentials are not sent to a server they are not for.
 
-Settings of a context that only concern JetStream's API or the look of ``nats`` are ignored. Those
-that decide how to connect and cannot be honoured here (``nsc``, a SOCKS proxy, a bare JWT, the
-Windows certificate store) are refused.
+Settings of a context that only concern the look of ``nats``, or events that nobody here listens to,
+are ignored. All others that cannot be honoured (``nsc``, a SOCKS proxy, a bare JWT, the Windows
+certificate store, credentials that are kept elsewhere), and those that are not known, are refused.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,9 +52,25 @@ _CONTEXT_FIELDS: Final[Mapping[str, str]] = {
     "key": "tls_key",
     "tls_first": "tls_first",
     "inbox_prefix": "inbox_prefix",
+    "jetstream_domain": "jetstream_domain",
 }
 _PATH_FIELDS: Final = frozenset({"creds", "nkey", "tls_ca", "tls_cert", "tls_key"})
-_REFUSED_KEYS: Final = ("nsc", "socks_proxy", "user_jwt", "user_seed", "windows_cert_store")
+_KEPT_FIELDS: Final = _PATH_FIELDS | {"password", "token"}
+_IGNORED_KEYS: Final = frozenset(
+    {
+        "name",
+        "description",
+        "color_scheme",
+        "jetstream_event_prefix",
+        "windows_cert_match_by",  # these three say what to take of a `windows_cert_store`
+        "windows_cert_match",
+        "windows_ca_certs_match",
+    }
+)
+_DEFAULT_VALUES: Final = {"jetstream_api_prefix": "$JS.API"}
+_ELSEWHERE_RE: Final = re.compile(r"(op|nsc|env|data|file):", re.IGNORECASE)
+_FILE_RE: Final = re.compile("file://", re.IGNORECASE)
+_VARIABLE_RE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 
 def options_from_environment(environ: Mapping[str, str] | None = None) -> NatsOptions:
@@ -106,6 +123,8 @@ def split_servers(text: str) -> tuple[str, ...]:
 
 def selected_context(environ: Mapping[str, str]) -> str | None:
     """The name of the context that ``nats context select`` chose, if any."""
+    if not environ.get("XDG_CONFIG_HOME") and _home_or_none(environ) is None:
+        return None
     try:
         name = (_nats_directory(environ) / "context.txt").read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -128,8 +147,9 @@ def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
         raise InvalidError(f"unknown NATS context {name!r}: there is no {path}") from error
     except (OSError, msgspec.DecodeError) as error:
         raise InvalidError(f"NATS context {name!r}: {path}: {error}") from error
-    for key in _REFUSED_KEYS:
-        if content.get(key):
+    for key, value in content.items():
+        is_known = key in _CONTEXT_FIELDS or key in _IGNORED_KEYS
+        if value and not is_known and value != _DEFAULT_VALUES.get(key):
             raise InvalidError(f"NATS context {name!r} sets {key!r}, which holdfast cannot use")
     settings: dict[str, Any] = {}
     for key, field in _CONTEXT_FIELDS.items():
@@ -139,15 +159,24 @@ def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
         if field != "tls_first" and not isinstance(value, str):
             raise InvalidError(f"NATS context {name!r}: {key!r} is not text")
         settings[field] = _expanded(field, value, environ)
+        if isinstance(value, str) and field in _KEPT_FIELDS and _is_elsewhere(settings[field]):
+            raise InvalidError(f"NATS context {name!r}: {key!r} is kept where holdfast cannot look")
     return settings
 
 
 def _expanded(field: str, value: Any, environ: Mapping[str, str]) -> Any:
+    """``value`` of a context as the ``nats`` command takes it."""
     if field == "servers":
         return split_servers(value)
-    if field in _PATH_FIELDS and value.startswith("~/"):
-        return str(_home(environ) / value[2:])
+    if field in _PATH_FIELDS:
+        path = _VARIABLE_RE.sub(lambda m: environ.get(m[1] or m[2], ""), _FILE_RE.sub("", value, 1))
+        return str(_home(environ) / path[2:]) if path.startswith("~/") else path
     return value
+
+
+def _is_elsewhere(value: str) -> bool:
+    """Whether it is a reference to a secret, for which ``nats`` asks other programs."""
+    return _ELSEWHERE_RE.match(value) is not None
 
 
 def _context_path(name: str, environ: Mapping[str, str]) -> Path:
@@ -164,5 +193,16 @@ def _nats_directory(environ: Mapping[str, str]) -> Path:
 
 
 def _home(environ: Mapping[str, str]) -> Path:
+    home = _home_or_none(environ)
+    if home is None:
+        raise InvalidError("there is no home directory to look for NATS contexts in: set HOME")
+    return home
+
+
+def _home_or_none(environ: Mapping[str, str]) -> Path | None:
+    """None for a user that the system does not know, in an environment that does not say either."""
     home = environ.get("HOME")
-    return Path(home) if home else Path.home()
+    try:
+        return Path(home) if home else Path.home()
+    except RuntimeError:
+        return None

@@ -64,13 +64,14 @@ class Inbox:
         self._interrupted: list[tuple[str, tuple[Route, str]]] = []
         connection.on_disconnected.append(self._on_disconnected)
         connection.on_reconnected.append(self._on_reconnected)
+        connection.on_closing.append(lambda: self._interrupt(list(self._receivers.items())))
         connection.is_waited_for.append(lambda: bool(self._receivers))
 
     def open(self, receive: Route, asked: str = "") -> Mailbox:
         """A fresh reply subject whose messages go to ``receive``.
 
         When no answer will come, since this user may not publish to ``asked`` or the connection
-        was lost meanwhile, a message comes in its place: see ``raise_for_status``.
+        was lost or closed meanwhile, a message comes in its place: see ``raise_for_status``.
         """
         token = format(next(self._tokens), "x")
         self._receivers[token] = receive, asked

@@ -1,0 +1,57 @@
+"""Runs commands in a bare process: with standard streams that are closed, or take nothing more.
+
+Called by ``test_hardships`` as a program, for a test process needs its own streams. Reads a list of
+argument lists, and writes for each what it ended with and what it said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from typing import IO
+
+from holdfast.cli import blob, main, snapshot, status  # noqa: F401 - loaded once, for all
+
+FULL = "/dev/full"
+
+
+def run(arguments: list[str], hardship: str) -> tuple[int, str]:
+    """The exit status of ``main``, as an interpreter would end with it, and standard error."""
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if not child:
+            os._exit(in_child(arguments, hardship, said))
+        _, ended = os.waitpid(child, 0)
+        said.seek(0)
+        return os.waitstatus_to_exitcode(ended), said.read().decode(errors="replace")
+
+
+def in_child(arguments: list[str], hardship: str, said: IO[bytes]) -> int:
+    kept = os.dup(said.fileno())
+    os.dup2(said.fileno(), 2)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    if hardship == "full":
+        os.dup2(os.open(FULL, os.O_WRONLY), 1)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if name in hardship.split():
+            os.close(number)
+            setattr(sys, name, None)  # as the interpreter does
+    try:
+        result = main(arguments)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # as the interpreter does
+    except BaseException:  # noqa: BLE001 - it is what is looked for
+        os.write(kept, traceback.format_exc().encode())
+        return 1
+    return result
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    outcomes = [run(arguments, hardship) for arguments, hardship in asked]
+    json.dump(outcomes, sys.stdout)

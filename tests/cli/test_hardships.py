@@ -1,0 +1,186 @@
+"""Every command, where things are not as they usually are: a sentence, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.cli import build_app, exit_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cyclopts import App
+    from tests.cli.conftest import Holdfast
+
+pytestmark = pytest.mark.nats
+
+ABSENT = "0" * 64
+KEY = "app:00000000-0000-7000-8000-000000000000"
+
+ARGUMENTS: dict[str, list[str]] = {
+    "blob put": ["/etc/hostname"],
+    "blob get": [ABSENT],
+    "blob has": [ABSENT],
+    "blob stat": [ABSENT],
+    "blob ls": [],
+    "blob rm": [ABSENT],
+    "blob verify": [],
+    "snapshot create": ["nobody"],
+    "snapshot restore": [KEY],
+    "snapshot ls": [],
+    "snapshot show": [KEY],
+    "snapshot files": [KEY],
+    "snapshot diff": [KEY, KEY],
+    "snapshot cat": [KEY, "file"],
+    "snapshot export": [KEY],
+    "snapshot verify": [KEY],
+    "snapshot rm": [KEY],
+    "snapshot purge": ["nobody"],
+    "status": [],
+    "worker": ["--store", "disk:///nonexistent/store"],
+    "admin init": [],
+    "admin replicas": ["1"],
+    "admin layout": [],
+    "up": ["--workers", "0"],
+    "config": [],
+    "bench blob": ["--nonsense"],
+    "bench snapshot": ["--nonsense"],
+}
+"""What each command is called with: enough to get as far as it can without doing harm."""
+
+UNCONNECTED = {"up", "bench blob", "bench snapshot"}
+WRITERS = {"blob put", "blob rm", "blob ls", "status", "admin init", "admin layout", "config"}
+CLOSED = ["stdin", "stdout", "stderr", "stdin stdout", "stdin stdout stderr"]
+
+ODD = [
+    "",
+    "\udcff",  # a byte that is not UTF-8, as the interpreter passes it on
+    "nan",
+    "-1",
+    "9" * 30,
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-12:00",
+    "~nobody-knows-him/file",
+]
+
+
+def commands(app: App, path: tuple[str, ...] = ()) -> Iterator[tuple[str, App]]:
+    """Every command that does something, by its words."""
+    for name in app:
+        if name.startswith("-"):
+            continue
+        inner = app[name]
+        if any(not word.startswith("-") for word in inner):
+            yield from commands(inner, (*path, name))
+        else:
+            yield " ".join((*path, name)), inner
+
+
+COMMANDS = dict(commands(build_app()))
+
+
+def options_of(command: App) -> list[str]:
+    collection = command.assemble_argument_collection(parse_docstring=False)
+    return [a.names[0] for a in collection if a.names and a.names[0].startswith("--")]
+
+
+COMMON = set(options_of(COMMANDS["blob stat"])) - {"--json"}
+"""The options of the connection, which one command tries for all."""
+
+PAIRS = [(name, o) for name, app in COMMANDS.items() for o in options_of(app) if o not in COMMON]
+PAIRS += [("blob stat", option) for option in sorted(COMMON)]
+
+
+def test_every_command_is_tried() -> None:
+    assert COMMANDS.keys() <= ARGUMENTS.keys()
+
+
+@pytest.mark.slow
+def test_no_command_minds_standard_streams_that_are_closed_or_full(holdfast: Holdfast) -> None:
+    asked = [
+        ([*name.split(), *ARGUMENTS[name], *connection_of(name, holdfast)], hardship)
+        for name in COMMANDS
+        for hardship in ([*CLOSED, "full"] if Path("/dev/full").exists() else CLOSED)
+    ]
+
+    ran = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("hardships.py"))],
+        input=json.dumps(asked).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+
+    for (arguments, hardship), (status, said) in zip(asked, json.loads(ran.stdout), strict=True):
+        told = f"{arguments} with {hardship}: {status}, {said}"
+        assert "Traceback" not in said, told
+        assert status in {*exit_codes.EXIT_CODES.values(), exit_codes.OK}, told
+        name = next(name for name in ARGUMENTS if " ".join(arguments).startswith(name))
+        if hardship in {"stdout", "full"} and name in WRITERS:
+            assert status == exit_codes.FAILURE, told
+            assert said.count("\n") == 1, told
+
+
+def connection_of(name: str, holdfast: Holdfast) -> tuple[str, ...]:
+    return () if name in UNCONNECTED else holdfast.connection
+
+
+@pytest.mark.parametrize(("name", "option"), PAIRS, ids=str)
+def test_an_odd_value_of_an_option_is_taken_or_refused(
+    name: str, option: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    has_patience = "--timeout" in options_of(COMMANDS[name]) and option != "--timeout"
+    patience = ["--timeout=2"] if has_patience else []
+
+    for value in ODD:
+        words = [*name.split(), *ARGUMENTS[name], f"{option}={value}", *patience]
+        ran = holdfast.unconnected(*words, *connection_of(name, holdfast))
+
+        assert ran.status in {*exit_codes.EXIT_CODES.values(), exit_codes.OK}, value
+        assert ran.status == exit_codes.OK or ran.err or ran.out, value
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_argument_that_is_not_utf8_is_taken_or_refused(
+    name: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*name.split(), *("\udcff" for _ in ARGUMENTS[name])]
+
+    ran = holdfast.unconnected(*words, *connection_of(name, holdfast))
+
+    assert ran.status == exit_codes.OK or ran.err
+
+
+def test_a_file_whose_name_is_not_utf8_is_put(holdfast: Holdfast, tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff"
+    Path(os.fsdecode(path)).write_bytes(b"x")
+
+    ran = holdfast("blob", "put", os.fsdecode(path))
+
+    assert ran.status == exit_codes.OK
+    assert ran.out.endswith(b"\\xff\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_needs_a_home_directory(
+    name: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "home", nobody)
+    for variable in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    ran = holdfast.unconnected(*name.split(), *ARGUMENTS[name], *connection_of(name, holdfast))
+
+    assert "home" not in ran.err
