@@ -105,6 +105,10 @@ class TarSource:
                     warn(ArchiveWarning(kind="attribute", path=path, detail=f"{name} is left out"))
             yield _scanned(path, member, link)
 
+    def is_current(self) -> bool:
+        """See ``ports.Source``."""
+        return True
+
     def describe(self, scanned: Scanned, content_limit: int, warn: Warn) -> Described | None:
         """See ``ports.Source``. Nothing is ever left out here."""
         del warn

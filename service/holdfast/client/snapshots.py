@@ -19,7 +19,13 @@ from holdfast.archive.restore_options import check_options
 from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
 from holdfast.client.snapshot_content import ContentDownload
-from holdfast.client.snapshot_paths import wire_path, wire_patterns, wire_time
+from holdfast.client.snapshot_paths import (
+    pattern_bytes,
+    wire_excludes,
+    wire_path,
+    wire_patterns,
+    wire_time,
+)
 from holdfast.client.snapshot_wait import (
     may_be_repeated,
     raise_failure,
@@ -97,7 +103,7 @@ class Snapshots:
         *,
         labels: Mapping[str, str] | None = None,
         node: str | None = None,
-        exclude: Iterable[str] = (),
+        exclude: Iterable[str | bytes] = (),
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
@@ -112,11 +118,13 @@ class Snapshots:
         Raises NotFoundError (no such app, or not on ``node``), QuotaExceededError, and whatever
         else the snapshot failed of.
         """
+        excludes = wire_excludes(exclude)
         request = CreateSnapshot(
             app=app,
             labels=dict(labels or {}),
             node=node,
-            exclude=wire_patterns(exclude),
+            exclude=excludes.texts,
+            exclude_bytes=excludes.raw,
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
             skip_unreadable=skip_unreadable,
@@ -170,7 +178,7 @@ class Snapshots:
         *,
         app: str,
         labels: Mapping[str, str] | None = None,
-        exclude: Iterable[str] = (),
+        exclude: Iterable[str | bytes] = (),
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
@@ -192,7 +200,7 @@ class Snapshots:
         )
 
         options = ArchiveOptions(
-            exclude=tuple(wire_patterns(exclude)),
+            exclude=tuple(pattern_bytes(exclude)),
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
             skip_unreadable=skip_unreadable,

@@ -113,7 +113,7 @@ class SnapshotHandlers:
             if node is not None:
                 return Forward(node)
         options = WalkOptions(
-            exclude=tuple(request.exclude),
+            exclude=(*request.exclude, *request.exclude_bytes),
             exclude_caches=request.exclude_caches,
             one_file_system=request.one_file_system,
             unreadable="skip" if request.skip_unreadable else "fail",

@@ -77,6 +77,17 @@ WirePathBytes = Annotated[
     ),
 ]
 WirePattern = Annotated[str, Meta(min_length=1, max_length=4096)]
+WirePatternBytes = Annotated[
+    bytes,
+    Meta(
+        min_length=1,
+        max_length=16384,
+        description="The exact bytes of a pattern.",
+        extra_json_schema={
+            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$(?!\n)"
+        },
+    ),
+]
 WireWait = Annotated[float, Meta(ge=0, le=600, description="Seconds.")]
 WireSeconds = Annotated[float, Meta(ge=0, le=86400, description="Seconds.")]
 
@@ -92,14 +103,17 @@ MAX_PATTERNS: Final = 1024
 class CreateSnapshot(Request, frozen=True, kw_only=True):
     """Archive the directory of ``app`` on the node that has it, or on ``node``.
 
-    ``exclude`` holds patterns in gitignore syntax. What is not done after ``wait_seconds`` is
-    answered ``pending`` and goes on.
+    ``exclude`` holds patterns in gitignore syntax, and ``exclude_bytes`` more of them, which need
+    not be UTF-8. What is not done after ``wait_seconds`` is answered ``pending`` and goes on.
     """
 
     app: WireApp
     labels: WireLabels = field(default_factory=dict)
     node: WireNode | None = None
     exclude: Annotated[list[WirePattern], Meta(max_length=MAX_PATTERNS)] = field(
+        default_factory=list
+    )
+    exclude_bytes: Annotated[list[WirePatternBytes], Meta(max_length=MAX_PATTERNS)] = field(
         default_factory=list
     )
     exclude_caches: bool = False
