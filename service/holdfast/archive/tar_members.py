@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.archive.tar_attributes import extended_attributes, lost_attributes
+from holdfast.archive.tar_attributes import attributes
 from holdfast.archive.tar_sparse import Sparse, gnu_sparse, pax_sparse
 from holdfast.domain.entries import MAX_FILE_BYTES, MAX_OWNER, MAX_TIME_NS
 from holdfast.domain.limits import MIB
@@ -61,7 +61,6 @@ _OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _TIME: Final = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 _RECORD_LENGTH: Final = re.compile(rb"([0-9]{1,10}) ")
-_ZERO_BLOCK: Final = bytes(BLOCK_BYTES)
 _SPARSE_PAIR: Final = frozenset({b"GNU.sparse.offset", b"GNU.sparse.numbytes"})
 _ADLER: Final = 65_521
 _NS: Final = 10**9
@@ -90,11 +89,15 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TarFile:
-    """An uncompressed tar of ``size`` bytes behind a descriptor, read by position."""
+    """An uncompressed tar of ``size`` bytes behind a descriptor, read by position.
+
+    ``oddities`` says, when all members were read, what is odd about its end.
+    """
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self.size = size
+        self.oddities: list[str] = []
 
     def read(self, position: int, length: int) -> bytes:
         """Exactly these bytes. Raises InvalidError where the tar ends before."""
@@ -115,8 +118,9 @@ class TarFile:
     def members(self) -> Iterator[Member]:
         """All members in the order of the tar.
 
-        Raises InvalidError for what is no tar, for one that is damaged or truncated, that has no
-        end-of-archive marker, or goes on after it; TooLargeError beyond a limit of this module.
+        Other tars end without an end-of-archive marker, or have bytes after it that are no
+        headers: that is an oddity. Raises InvalidError for what is no tar, for one that is damaged,
+        or ends within a member, or is followed by another; TooLargeError beyond a limit here.
         """
         defaults: dict[bytes, bytes] = {}
         position = 0
@@ -128,9 +132,16 @@ class TarFile:
     def _check_end(self, position: int) -> None:
         while position < self.size:
             length = min(MIB, self.size - position)
-            if self.read(position, length).count(0) != length:
-                msg = "data follows the tar's end-of-archive marker; it would be lost"
-                raise InvalidError(msg)
+            piece = self.read(position, length)
+            at = length - len(piece.lstrip(b"\0"))
+            if at < length:
+                at -= at % BLOCK_BYTES
+                block = piece[at : at + BLOCK_BYTES]
+                if len(block) == BLOCK_BYTES and _is_header(block):
+                    msg = "another tar follows the end of the tar; it would be lost"
+                    raise InvalidError(msg)
+                self.oddities.append("what follows its end is left out")
+                return
             position += length
 
 
@@ -162,15 +173,21 @@ def _next_member(
     """The member whose headers begin at ``position``, and where the next one's begin."""
     extended = _Extended(dict(defaults))
     while True:
-        if position == tar.size:
-            msg = "the tar has no end-of-archive marker: it is truncated, or no tar"
+        if tar.size == 0 or (position == 0 and tar.size < BLOCK_BYTES):
+            msg = "this is not a tar: it is shorter than the header of one member"
             raise InvalidError(msg)
-        block = tar.read(position, BLOCK_BYTES)
-        if block == _ZERO_BLOCK:
+        left = min(BLOCK_BYTES, tar.size - position)
+        block = tar.read(position, left)
+        if not block.strip(b"\0"):
+            if left < BLOCK_BYTES:
+                tar.oddities.append("it has no end-of-archive marker, and may be truncated")
             if extended.name or extended.target or extended.records != defaults:
                 msg = "the tar ends after an extended header"
                 raise InvalidError(msg)
             return None
+        if left < BLOCK_BYTES:
+            msg = f"the tar is truncated: it ends at byte {tar.size}, within a header"
+            raise InvalidError(msg)
         header = _header(block, position)
         position += BLOCK_BYTES
         if header.type not in _EXTENDED:
@@ -179,7 +196,7 @@ def _next_member(
 
 
 def _header(block: bytes, position: int) -> _Header:
-    if (_number(block[148:156]) - _checksum(block)) % _ADLER:
+    if not _is_header(block):
         what = "not a tar" if position == 0 else f"damaged: no header at byte {position}"
         msg = f"this is {what} (wrong checksum)"
         raise InvalidError(msg)
@@ -193,6 +210,15 @@ def _header(block: bytes, position: int) -> _Header:
     return _Header(
         block=block, name=name, type=block[156:157], size=size, target=_text(block[157:257])
     )
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether the sum is right; some old tars took bytes for numbers from -128 to 127."""
+    difference = _number(block[148:156]) - _checksum(block)
+    if difference % _ADLER == 0:
+        return True
+    high = sum([byte >= 0x80 for byte in block[:148] + block[156:]])
+    return (difference + 256 * high) % _ADLER == 0
 
 
 def _checksum(block: bytes) -> int:
@@ -297,7 +323,7 @@ def _member(
     if sparse is not None and sparse.map_bytes + sparse.data_bytes > stored:
         msg = "the map of a sparse tar member tells of more data than there is"
         raise InvalidError(msg)
-    xattrs = extended_attributes(records)
+    xattrs, lost = attributes(records)
     member = Member(
         name=name,
         type=kind,
@@ -308,7 +334,7 @@ def _member(
         size=plain if sparse is None else sparse.size,
         target=records.get(b"linkpath") or extended.target or header.target,
         xattrs=xattrs,
-        lost=lost_attributes(records, xattrs),
+        lost=lost,
         segments=None if sparse is None or sparse.is_whole else sparse.segments,
         position=position if sparse is None else position + sparse.map_bytes,
     )

@@ -96,6 +96,8 @@ class TarSource:
 
     def scan(self, warn: Warn) -> Generator[Scanned]:
         """See ``ports.Source``."""
+        for oddity in self._tar.oddities:
+            warn(ArchiveWarning(kind="ending", path=b"", detail=oddity))
         for path, member, link in self._index.entries():
             if member.type == SPECIAL:
                 warn(ArchiveWarning(kind="skipped", path=path, detail="a device or a pipe"))

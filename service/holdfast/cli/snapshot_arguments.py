@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
 LATEST: Final = "latest"
-ARCHIVE_ENDINGS: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+ARCHIVE_ENDINGS: Final = (
+    ".tar",
+    *(".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz"),
+)
 
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -143,6 +143,8 @@ class Snapshots:
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
+        privileged: bool = False,
+        max_expansion: int | None = None,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
@@ -152,7 +154,9 @@ class Snapshots:
         writes into it, and with ``delete`` removes what the snapshot lacks. ``paths`` are paths
         and globs, not with ``replace``. ``dry_run`` only fills the record's ``plan``. ``owner`` is
         ``keep``, ``current`` or ``UID:GID``. A whole restore leaves out, and removes, a
-        ``.chowned`` at the top.
+        ``.chowned`` at the top. What a client made (``create_from``) loses set-ID bits,
+        capabilities, ``security.*`` and ``trusted.*``, with a warning each, unless it is to be
+        ``privileged``. ``max_expansion`` raises the limit on what is written for what is stored.
 
         Raises InvalidError, NotFoundError, ConflictError (a directory that is there, a snapshot
         that is not ``ok``), CorruptError, and whatever else the restore failed of.
@@ -168,6 +172,8 @@ class Snapshots:
             delete=delete,
             dry_run=dry_run,
             owner=owner,
+            privileged=privileged,
+            max_expansion=max_expansion,
             wait_seconds=_first_wait(on_progress, wait=wait),
         )
         return await self._do(RESTORE_SNAPSHOT, request, on_progress, wait=wait)
@@ -219,6 +225,8 @@ class Snapshots:
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
+        privileged: bool = False,
+        max_expansion: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """Put a snapshot's files into a directory of this machine. See ``restore``.
@@ -230,7 +238,13 @@ class Snapshots:
         from holdfast.client.snapshot_unpack import RestoreHere, restore_here  # noqa: PLC0415
 
         wanted = RestoreHere(
-            paths=tuple(paths), mode=mode, delete=delete, dry_run=dry_run, owner=owner
+            paths=tuple(paths),
+            mode=mode,
+            delete=delete,
+            dry_run=dry_run,
+            owner=owner,
+            privileged=privileged,
+            max_expansion=max_expansion,
         )
         check_options(mode, wanted.paths, delete=delete)
         record = await self.get(key)

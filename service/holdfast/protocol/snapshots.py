@@ -80,7 +80,6 @@ WirePattern = Annotated[str, Meta(min_length=1, max_length=4096)]
 WirePatternBytes = Annotated[
     bytes,
     Meta(
-        min_length=1,
         max_length=16384,
         description="The exact bytes of a pattern.",
         extra_json_schema={
@@ -177,6 +176,10 @@ class RestoreSnapshot(Request, frozen=True, kw_only=True):
     ``new`` refuses a directory that exists, ``replace`` exchanges it as a whole, ``merge`` writes
     file by file into it; with ``delete`` it also removes what the snapshot lacks. ``paths`` are
     paths or globs, not with ``replace``. ``dry_run`` only says what would be done.
+
+    Files that a client made lose set-ID bits, capabilities and ``trusted.*`` unless they are to be
+    ``privileged``. More than ``max_expansion`` times what is stored (1000) is not written, beyond
+    64 GiB.
     """
 
     key: WireKey
@@ -187,6 +190,8 @@ class RestoreSnapshot(Request, frozen=True, kw_only=True):
     delete: bool = False
     dry_run: bool = False
     owner: Annotated[str, Meta(pattern=r"^(keep|current|[0-9]{1,10}:[0-9]{1,10})$(?!\n)")] = "keep"
+    privileged: bool = False
+    max_expansion: WireCount | None = None
     wait_seconds: WireWait = 10.0
 
 
