@@ -48,7 +48,7 @@ class PackStore(Protocol):
 
 
 WarningKind = Literal[
-    "changed", "vanished", "unreadable", "skipped", "attribute", "link", "pattern", "ending"
+    "changed", "vanished", "unreadable", "skipped", "attribute", "link", "pattern"
 ]
 
 
@@ -59,8 +59,7 @@ class ArchiveWarning:
     ``changed`` while it was read; ``vanished`` before it was read; ``unreadable`` and left out;
     ``skipped`` because an archive has no such thing (sockets, devices, pipes) or an option says so;
     ``attribute``: one of its attributes is left out, or not as it was; ``link``: what was a hard
-    link is not one; ``pattern``: one of the patterns matched nothing; ``ending``: a tar does not
-    end as one does. The latter two are of the whole: ``path`` is that of the root.
+    link is not one; ``pattern``: one of the patterns matched nothing (``path`` is the root's).
     """
 
     kind: WarningKind

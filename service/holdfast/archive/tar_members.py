@@ -61,6 +61,7 @@ _OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _TIME: Final = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 _RECORD_LENGTH: Final = re.compile(rb"([0-9]{1,10}) ")
+_ZERO_BLOCK: Final = bytes(BLOCK_BYTES)
 _SPARSE_PAIR: Final = frozenset({b"GNU.sparse.offset", b"GNU.sparse.numbytes"})
 _ADLER: Final = 65_521
 _NS: Final = 10**9
@@ -89,15 +90,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TarFile:
-    """An uncompressed tar of ``size`` bytes behind a descriptor, read by position.
-
-    ``oddities`` says, when all members were read, what is odd about its end.
-    """
+    """An uncompressed tar of ``size`` bytes behind a descriptor, read by position."""
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self.size = size
-        self.oddities: list[str] = []
 
     def read(self, position: int, length: int) -> bytes:
         """Exactly these bytes. Raises InvalidError where the tar ends before."""
@@ -118,9 +115,8 @@ class TarFile:
     def members(self) -> Iterator[Member]:
         """All members in the order of the tar.
 
-        Other tars end without an end-of-archive marker, or have bytes after it that are no
-        headers: that is an oddity. Raises InvalidError for what is no tar, for one that is damaged,
-        or ends within a member, or is followed by another; TooLargeError beyond a limit here.
+        Raises InvalidError for what is no tar, for one that is damaged or truncated, that has no
+        end-of-archive marker, or goes on after it; TooLargeError beyond a limit of this module.
         """
         defaults: dict[bytes, bytes] = {}
         position = 0
@@ -132,16 +128,9 @@ class TarFile:
     def _check_end(self, position: int) -> None:
         while position < self.size:
             length = min(MIB, self.size - position)
-            piece = self.read(position, length)
-            at = length - len(piece.lstrip(b"\0"))
-            if at < length:
-                at -= at % BLOCK_BYTES
-                block = piece[at : at + BLOCK_BYTES]
-                if len(block) == BLOCK_BYTES and _is_header(block):
-                    msg = "another tar follows the end of the tar; it would be lost"
-                    raise InvalidError(msg)
-                self.oddities.append("what follows its end is left out")
-                return
+            if self.read(position, length).count(0) != length:
+                msg = "data follows the tar's end-of-archive marker; it would be lost"
+                raise InvalidError(msg)
             position += length
 
 
@@ -173,21 +162,18 @@ def _next_member(
     """The member whose headers begin at ``position``, and where the next one's begin."""
     extended = _Extended(dict(defaults))
     while True:
-        if tar.size == 0 or (position == 0 and tar.size < BLOCK_BYTES):
-            msg = "this is not a tar: it is shorter than the header of one member"
+        if position == 0 and tar.size < BLOCK_BYTES:
+            msg = f"this is not a tar: it has {tar.size} bytes, and a tar at least {BLOCK_BYTES}"
             raise InvalidError(msg)
-        left = min(BLOCK_BYTES, tar.size - position)
-        block = tar.read(position, left)
-        if not block.strip(b"\0"):
-            if left < BLOCK_BYTES:
-                tar.oddities.append("it has no end-of-archive marker, and may be truncated")
+        if position == tar.size:
+            msg = "the tar has no end-of-archive marker: it is truncated"
+            raise InvalidError(msg)
+        block = tar.read(position, BLOCK_BYTES)
+        if block == _ZERO_BLOCK:
             if extended.name or extended.target or extended.records != defaults:
                 msg = "the tar ends after an extended header"
                 raise InvalidError(msg)
             return None
-        if left < BLOCK_BYTES:
-            msg = f"the tar is truncated: it ends at byte {tar.size}, within a header"
-            raise InvalidError(msg)
         header = _header(block, position)
         position += BLOCK_BYTES
         if header.type not in _EXTENDED:
@@ -214,7 +200,10 @@ def _header(block: bytes, position: int) -> _Header:
 
 def _is_header(block: bytes) -> bool:
     """Whether the sum is right; some old tars took bytes for numbers from -128 to 127."""
-    difference = _number(block[148:156]) - _checksum(block)
+    try:
+        difference = _number(block[148:156]) - _checksum(block)
+    except InvalidError:
+        return False
     if difference % _ADLER == 0:
         return True
     high = sum([byte >= 0x80 for byte in block[:148] + block[156:]])

@@ -31,6 +31,7 @@ from holdfast.archive.ports import (
 )
 from holdfast.archive.tar_index import TarIndex
 from holdfast.archive.tar_members import DIRECTORY, FILE, SPECIAL, SYMLINK, Member, TarFile
+from holdfast.archive.walk import separate_symlink
 from holdfast.domain.entries import Kind
 from holdfast.domain.limits import GIB, MIB, TIB
 from holdfast.errors import TooLargeError, UnavailableError
@@ -96,12 +97,13 @@ class TarSource:
 
     def scan(self, warn: Warn) -> Generator[Scanned]:
         """See ``ports.Source``."""
-        for oddity in self._tar.oddities:
-            warn(ArchiveWarning(kind="ending", path=b"", detail=oddity))
         for path, member, link in self._index.entries():
             if member.type == SPECIAL:
                 warn(ArchiveWarning(kind="skipped", path=path, detail="a device or a pipe"))
                 continue
+            if link and member.type == SYMLINK:
+                warn(separate_symlink(path, link))
+                link = b""  # noqa: PLW2901 - an archive has no links to symlinks
             if not link:
                 for name in member.lost:
                     warn(ArchiveWarning(kind="attribute", path=path, detail=f"{name} is left out"))
