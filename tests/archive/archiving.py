@@ -6,7 +6,8 @@ import io
 import subprocess
 from typing import TYPE_CHECKING
 
-from holdfast.archive.create import RACY_NS, Archived, create_archive
+from holdfast.archive.create import Archived, create_archive
+from holdfast.archive.file_systems import RACY_NS
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.snapshot import SnapshotReader
 from holdfast.archive.source import DirectorySource

@@ -10,6 +10,7 @@ import pytest
 from tests.archive.trees import deep, nasty, strange
 
 from holdfast.archive.directories import (
+    MAX_REMOVE_ROUNDS,
     NAMES_PER_BATCH,
     exchange,
     failure_of,
@@ -109,6 +110,29 @@ def test_a_tree_deeper_than_the_open_directories_is_removed(tmp_path: Path, pare
 
     assert removed == levels + len(["tree", "the file", "the name"])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("times", [3, MAX_REMOVE_ROUNDS + 1])
+def test_removing_ends_though_somebody_keeps_making_files_in_the_tree(
+    tmp_path: Path, parent: int, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    rmdir, left = os.rmdir, times
+    (tmp_path / "tree" / "d").mkdir(parents=True)
+
+    def busy(name: bytes, *, dir_fd: int) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            os.close(os.open(name + b"/x", os.O_CREAT | os.O_WRONLY, dir_fd=dir_fd))
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    if times > MAX_REMOVE_ROUNDS:
+        with pytest.raises(OSError, match="not empty"):
+            remove_entry(parent, b"tree")
+    else:
+        assert remove_entry(parent, b"tree") == 2 + times
+        assert os.listdir(tmp_path) == []
 
 
 def test_removing_follows_no_link(tmp_path: Path, parent: int) -> None:

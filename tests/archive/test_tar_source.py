@@ -111,9 +111,10 @@ def test_the_first_name_in_path_order_is_the_file_and_others_are_links(tmp_path:
 
 
 def test_a_hard_link_to_a_symlink_is_that_symlink(tmp_path: Path) -> None:
-    found, _ = scan(tmp_path, symlink("a", "anywhere"), hardlink("b", "a"))
+    found, warnings = scan(tmp_path, symlink("a", "anywhere"), hardlink("b", "a"))
 
     assert [entry.kind for entry in found] == [Kind.DIRECTORY, Kind.SYMLINK, Kind.SYMLINK]
+    assert [(w.kind, w.path) for w in warnings] == [("link", b"b")]
 
 
 @pytest.mark.fault("T02")

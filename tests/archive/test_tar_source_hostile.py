@@ -318,6 +318,28 @@ def test_a_tar_that_is_cut_off_anywhere_is_refused() -> None:
     assert len(take(TAR[: last_block + 512])) == 5
 
 
+@pytest.mark.parametrize("junk", [b"", b"x", b"{}\n" * 170, b"hello world " * 300, b"PK\3\4" * 200])
+def test_what_is_no_tar_is_said_to_be_none(junk: bytes) -> None:
+    with pytest.raises(InvalidError, match="not a tar"):
+        take(junk)
+    with pytest.raises(InvalidError, match="not a tar"):
+        take(gzip.compress(junk))
+
+
+@pytest.mark.parametrize("name", [b"all ascii", b"h\xf6her", b"\xff" * 9])
+def test_header_sums_of_signed_bytes_are_right_too(name: bytes) -> None:
+    tar = bytearray(tar_of([file("x" * len(name), b"1")]))
+    tar[: len(name)] = name
+    signed = sum(byte - 256 * (byte > 127) for byte in tar[:148] + tar[156:512]) + 8 * 32
+    tar[148:156] = b"%06o\0 " % signed
+
+    assert take(bytes(tar)) == [b"", name]
+
+    tar[148:156] = b"%06o\0 " % (signed + 1)
+    with pytest.raises(InvalidError, match="not a tar"):
+        take(bytes(tar))
+
+
 @pytest.mark.parametrize(
     "tail",
     [b"garbage", bytes(512) + tar_of([file("more")]), bytes(3 * MIB) + b"!"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_only_line_feeds_end_a_pattern(tmp_path: Path) -> None:
     file.write_bytes("one\u2028line\r\nform\x0cfeed\n\x85".encode())
 
     assert read_patterns([], [file]) == ["one\u2028line", "form\x0cfeed", "\x85"]
+
+
+def test_patterns_are_the_bytes_of_their_file_whatever_the_locale(tmp_path: Path) -> None:
+    file = tmp_path / "patterns"
+    file.write_bytes(b"\xef\xbb\xbfsecret.key\r\n\xe4\xff*\n\xc3\xa4\n\xef\xbb\xbfx\n")
+
+    found = read_patterns(["*.tmp"], [file, file])
+
+    expected = [b"secret.key", b"\xe4\xff*", b"\xc3\xa4", b"\xef\xbb\xbfx"]
+    assert [os.fsencode(pattern) for pattern in found] == [b"*.tmp", *expected, *expected]
 
 
 def test_a_file_too_long_for_patterns_is_refused(tmp_path: Path) -> None:

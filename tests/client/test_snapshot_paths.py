@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.client.snapshot_paths import wire_path, wire_patterns, wire_time
+from holdfast.client.snapshot_paths import (
+    pattern_bytes,
+    wire_excludes,
+    wire_path,
+    wire_patterns,
+    wire_time,
+)
 from holdfast.errors import InvalidError
 
 
@@ -43,6 +49,21 @@ def test_one_pattern_is_not_taken_for_a_list_of_letters() -> None:
 def test_a_pattern_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(InvalidError):
         wire_patterns([os.fsdecode(b"\xff")])
+
+
+def test_patterns_that_exclude_are_sent_as_bytes_where_one_is_not_utf8() -> None:
+    assert wire_excludes(["*.pyc", "ä"]) == (["*.pyc", "ä"], [])
+    assert wire_excludes([b"\xe4", "a", os.fsdecode(b"\xff")]) == ([], [b"\xe4", b"a", b"\xff"])
+    assert wire_excludes("*.pyc") == (["*.pyc"], [])
+
+
+def test_patterns_are_bytes_as_names_of_files_are_in_any_locale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))
+
+    assert pattern_bytes(["ä", b"\xff"]) == [b"\xe4", b"\xff"]
+    assert pattern_bytes(["€"]) == ["€".encode()]
 
 
 def test_times_are_sent_in_utc() -> None:

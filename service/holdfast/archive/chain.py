@@ -7,6 +7,7 @@ on the length of a path, and makes going from one entry to its neighbour free.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
@@ -20,10 +21,13 @@ _CLOSED: Final = -1
 class DirectoryChain:
     """The directory in hand and its ancestors. Used by one thread; close it."""
 
-    def __init__(self, root: str | bytes | os.PathLike[str]) -> None:
-        """Raises OSError: NotADirectoryError or ELOOP where ``root`` itself is a symlink."""
+    def __init__(self, root: str | bytes | os.PathLike[str] | int) -> None:
+        """``root`` is a path, or a descriptor of a directory, which stays the caller's.
+
+        Raises OSError: NotADirectoryError or ELOOP where ``root`` itself is a symlink.
+        """
         self._names: list[bytes] = []
-        self._fds = [os.open(root, _DIRECTORY)]
+        self._fds = [os.dup(root) if isinstance(root, int) else open_quietly(root, _DIRECTORY)]
         self._path = b""
 
     def at(self, path: bytes) -> int:
@@ -41,6 +45,11 @@ class DirectoryChain:
         self._path = path
         return self._fds[-1]
 
+    @property
+    def root(self) -> int:
+        """The descriptor of the root, good until this is closed."""
+        return self._fds[0]
+
     def close(self) -> None:
         """Close all of it. May be repeated."""
         while self._fds:
@@ -53,7 +62,7 @@ class DirectoryChain:
         self._path = b"/".join(self._names)
 
     def _descend(self, name: bytes) -> None:
-        self._fds.append(os.open(name, _DIRECTORY, dir_fd=self._fds[-1]))
+        self._fds.append(open_quietly(name, _DIRECTORY, self._fds[-1]))
         self._names.append(name)
         self._path = b"/".join(self._names)
         if len(self._fds) - 1 > MAX_OPEN_LEVELS:
@@ -68,13 +77,25 @@ class DirectoryChain:
         fd = os.dup(self._fds[level])
         try:
             for name in self._names[level:]:
-                child = os.open(name, _DIRECTORY, dir_fd=fd)
+                child = open_quietly(name, _DIRECTORY, fd)
                 os.close(fd)
                 fd = child
         except OSError:
             os.close(fd)
             raise
         self._fds[-1] = fd
+
+
+def open_quietly(
+    name: str | bytes | os.PathLike[str], flags: int, dir_fd: int | None = None
+) -> int:
+    """Open something without changing its time of access, where that is allowed. Raises OSError."""
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        return os.open(name, flags, dir_fd=dir_fd)
 
 
 def _common(left: list[bytes], right: list[bytes]) -> int:

@@ -13,34 +13,36 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.columns import Columns, columns_of, pages_of
 from holdfast.archive.content import check_chunker
+from holdfast.archive.file_systems import RACY_NS
 from holdfast.archive.frame_pool import FramePool
 from holdfast.archive.links import Links
 from holdfast.archive.manifest_writer import ManifestWriter, NewPage
 from holdfast.archive.members import Member, PageMembers
 from holdfast.archive.parent import Parent
-from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_stop
+from holdfast.archive.ports import (
+    ArchiveWarning,
+    Cancelled,
+    Progress,
+    ignore_progress,
+    never_stop,
+)
 from holdfast.archive.shelf import KnownFrames, Shelf
 from holdfast.archive.troubles import Warnings
+from holdfast.domain.entries import MAX_TIME_NS
 from holdfast.domain.fingerprint import NEVER_EQUAL
 from holdfast.domain.manifest import StatPage
+from holdfast.errors import ConflictError, ForbiddenError, InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.archive.frame_pool import FileData, RawFrame
-    from holdfast.archive.ports import (
-        ArchiveWarning,
-        OnProgress,
-        PackStore,
-        Scanned,
-        Source,
-        Stop,
-    )
+    from holdfast.archive.ports import OnProgress, PackStore, Scanned, Source, Stop
     from holdfast.domain.digest import Digest
     from holdfast.domain.manifest import Page
 
-RACY_NS: Final = 2_000_000_000
-"""What changed so shortly before the walk may change again without its time showing it."""
+MAX_WALKS: Final = 8
+"""How often a directory that is exchanged meanwhile is archived anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ def create_archive(
     *,
     parent: Digest | None,
     started_at_ns: int,
+    racy_ns: int = RACY_NS,
     threads: int = 0,
     progress: OnProgress = ignore_progress,
     stop: Stop = never_stop,
@@ -81,15 +84,26 @@ def create_archive(
     """Archive ``source`` into ``store``; everything is durable when this returns.
 
     ``parent`` is the root of a snapshot whose packs are still in the store. ``started_at_ns`` is
-    the time before the walk, on the clock that the source's file system has. ``threads`` hash and
-    compress (0: one per core). The source is not closed.
+    the time before the walk, on the clock that the source's file system has; what changed less
+    than ``racy_ns`` before it is read again next time. ``threads`` hash and compress (0: one per
+    core). The source is not closed.
 
     Raises Cancelled when ``stop`` says so; ForbiddenError and InvalidError naming what cannot be
-    read; CorruptError for a damaged parent (archive without one, then); and what the store raises.
+    read; ConflictError when the source is exchanged again and again; CorruptError for a damaged
+    parent (archive without one, then); and what the store raises.
     """
     check_chunker()
-    archiver = _Archiver(source, store, parent, started_at_ns - RACY_NS, progress, stop)
-    return archiver.run(threads)
+    before = Progress(phase="reading")
+    for _ in range(MAX_WALKS):
+        archiver = _Archiver(
+            source, store, parent, started_at_ns - racy_ns, progress, stop, before=before
+        )
+        archived = archiver.run(threads)
+        if archived is not None:
+            return archived
+        before = archiver.state("reading")
+    msg = "the directory was exchanged for another again and again while it was archived"
+    raise ConflictError(msg)
 
 
 class _Archiver:
@@ -101,7 +115,10 @@ class _Archiver:
         settled_before_ns: int,
         progress: OnProgress,
         stop: Stop,
+        *,
+        before: Progress,
     ) -> None:
+        self._before = before
         self._source = source
         self._store = store
         self._settled_before_ns = settled_before_ns
@@ -120,7 +137,18 @@ class _Archiver:
         self._manifest = ManifestWriter(store, self._data, self._pages)
         self._entries = self._bytes = self._reused = 0
 
-    def run(self, threads: int) -> Archived:
+    def run(self, threads: int) -> Archived | None:
+        """The archive; None if the source was exchanged for another meanwhile."""
+        try:
+            self._read_source(threads)
+        except (ForbiddenError, InvalidError):
+            if self._source.is_current():
+                raise
+            return None
+        self._check_stop()
+        return self._finish() if self._source.is_current() else None
+
+    def _read_source(self, threads: int) -> None:
         with (
             FramePool(
                 is_known=self._data.has, deliver=self._data.place, threads=threads
@@ -130,7 +158,8 @@ class _Archiver:
             for page in pages_of(scan):
                 self._add_page(page)
             self._pool.finish()
-        self._check_stop()
+
+    def _finish(self) -> Archived:
         digest, root, root_bytes = self._manifest.finish()
         self._store.flush()
         self._report("done")
@@ -153,6 +182,8 @@ class _Archiver:
         self._check_stop()
         page = [self._links.resolve(scanned) for scanned in page]
         columns = columns_of(page, self._settled_before_ns)
+        if max(columns.mtimes_ns) >= MAX_TIME_NS or min(columns.mtimes_ns) <= -MAX_TIME_NS:
+            self._warn_of_times(page)
         row = self._parent.same_page(columns.fingerprint) if self._parent is not None else None
         if row is not None:
             self._reused += 1
@@ -201,17 +232,26 @@ class _Archiver:
         self._pool.add(item)  # from here on it closes the item's file, whatever happens
         self._check_stop()
 
+    def _warn_of_times(self, page: list[Scanned]) -> None:
+        for scanned in page:
+            if abs(scanned.mtime_ns) >= MAX_TIME_NS:
+                detail = "its time is outside of 1677 to 2262, and the nearest in these is kept"
+                self._warnings(ArchiveWarning(kind="attribute", path=scanned.path, detail=detail))
+
     def _check_stop(self) -> None:
         if self._stop():
             raise Cancelled
 
     def _report(self, phase: str) -> None:
-        self._progress(
-            Progress(
-                phase=phase,
-                entries=self._entries,
-                bytes=self._bytes,
-                new_bytes=self._data.new_raw_bytes,
-                stored_bytes=self._data.new_stored_bytes,
-            )
+        self._progress(self.state(phase))
+
+    def state(self, phase: str) -> Progress:
+        """How far this is, and those before it were."""
+        before = self._before
+        return Progress(
+            phase=phase,
+            entries=before.entries + self._entries,
+            bytes=before.bytes + self._bytes,
+            new_bytes=before.new_bytes + self._data.new_raw_bytes,
+            stored_bytes=before.stored_bytes + self._data.new_stored_bytes,
         )

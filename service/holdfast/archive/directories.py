@@ -32,6 +32,9 @@ _PATH_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_REMOVE_LEVELS: Final = 64
 """Directories inside each other that are open while a tree is removed; deeper ones are moved up."""
 
+MAX_REMOVE_ROUNDS: Final = 256
+"""How often a directory is emptied into which somebody else keeps putting things."""
+
 NAMES_PER_BATCH: Final = 1024
 """How many names of a directory are held at once."""
 
@@ -42,6 +45,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _UNFIT: Final = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EFBIG, errno.EINVAL})
 _IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.EBUSY, errno.ELOOP})
+_NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NO_FLAGS: Final = frozenset({errno.EINVAL, errno.ENOSYS})
 _NO_EXCHANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EBUSY})
 
@@ -172,7 +176,7 @@ def remove_entry(dir_fd: int, name: bytes) -> int:
     """Remove ``name`` and, of a directory, everything in it. How many entries that were.
 
     Nothing there is fine. Raises InvalidError at a mount point, before anything in that is
-    touched; OSError.
+    touched; OSError, also where somebody else keeps making entries in it (ENOTEMPTY).
     """
     try:
         os.unlink(name, dir_fd=dir_fd)
@@ -190,14 +194,10 @@ def _remove_directory(dir_fd: int, name: bytes) -> int:
     top = _open_for_removal(dir_fd, name, mount)
     try:
         removal = _Removal(top, mount)
-        # What was too deep has been moved up into the top, where the next round finds it; a file
-        # system that skips names while others are removed needs another round, too.
-        while removal.empty(top, 0):
-            pass
+        removal.directory(dir_fd, name, top, 0)
     finally:
         os.close(top)
-    os.rmdir(name, dir_fd=dir_fd)
-    return removal.removed + 1
+    return removal.removed
 
 
 class _Removal:
@@ -207,32 +207,46 @@ class _Removal:
         self._moved = 0
         self.removed = 0
 
-    def empty(self, fd: int, level: int) -> bool:
-        """Remove what is in ``fd``; whether there was anything."""
-        found = False
+    def directory(self, parent: int, name: bytes, fd: int, level: int) -> None:
+        """Remove the directory ``name`` of ``parent``, which ``fd`` is, with what is in it.
+
+        One round may not be enough: what was too deep is moved up into the top, a file system may
+        skip names while others are removed, and somebody may still be at work in it. Right after
+        a round there is least of that, and from when it is gone nothing can be made in it.
+        """
+        rounds = 0
+        while True:
+            moved = self._moved
+            self._empty(fd, level)
+            rounds += self._moved == moved
+            try:
+                os.rmdir(name, dir_fd=parent)
+            except OSError as error:
+                if error.errno not in _NOT_EMPTY or rounds >= MAX_REMOVE_ROUNDS:
+                    raise
+            else:
+                self.removed += 1
+                return
+
+    def _empty(self, fd: int, level: int) -> None:
         for batch in names_in(fd):
-            found = True
             for name, is_directory in batch:
                 if is_directory:
-                    self._directory(fd, name, level + 1)
+                    self._below(fd, name, level + 1)
                 else:
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=fd)
                         self.removed += 1
-        return found
 
-    def _directory(self, parent: int, name: bytes, level: int) -> None:
+    def _below(self, parent: int, name: bytes, level: int) -> None:
         if level > MAX_REMOVE_LEVELS:
             self._move_up(parent, name)
             return
         fd = _open_for_removal(parent, name, self._mount)
         try:
-            while self.empty(fd, level):
-                pass
+            self.directory(parent, name, fd, level)
         finally:
             os.close(fd)
-        os.rmdir(name, dir_fd=parent)
-        self.removed += 1
 
     def _move_up(self, parent: int, name: bytes) -> None:
         while True:

@@ -316,6 +316,9 @@ class PageMembers:
                     return False
             else:
                 member.header = member_header(member.known_entry())
+                if len(member.header) != member.header_size:  # an older version wrote another
+                    member.header_size = len(member.header)
+                    return False
         return True
 
     def _add_header_frame(self, start: int, stop: int, same: FrameRef | None) -> None:

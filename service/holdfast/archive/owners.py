@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.domain.entries import MAX_OWNER
 from holdfast.errors import InvalidError
@@ -41,6 +41,14 @@ class MappedOwners:
     gids: Mapping[int, int] = field(default_factory=dict)
 
 
+Privileges = Literal["never", "owned", "always"]
+"""Where files keep what lets whoever runs them do more than he may himself.
+
+That is set-user-ID and set-group-ID bits, and the attributes ``security.*`` (capabilities among
+them) and ``trusted.*``. ``owned``: where the owner is the recorded one, or has been chosen for that
+one. ``always``: also where another one was asked for, but not where he could not be had.
+"""
+
 KEEP_OWNERS: Final = KeepOwners()
 Owners = KeepOwners | CurrentOwner | FixedOwner | MappedOwners
 
@@ -62,14 +70,27 @@ def parse_owners(text: str) -> Owners:
 class Owner:
     """``ids`` are the (uid, gid) to give an entry, None for those it gets by being made.
 
-    ``trusted`` tells whether set-user-ID and set-group-ID bits may stay: only where the owner is
-    the recorded one or has been chosen for that one, for they lend the owner's rights.
+    ``trusted`` tells whether privileges may stay where they are ``owned``: only if the owner is
+    the recorded one or has been chosen for that one, for set-ID bits lend the owner's rights.
     ``withheld`` is True where another owner was recorded and cannot be set.
     """
 
     ids: tuple[int, int] | None
     trusted: bool
     withheld: bool = False
+
+    def keeps(self, privileges: Privileges) -> bool:
+        """Whether what is restored keeps its privileges."""
+        if privileges == "always":
+            return not self.withheld
+        return self.trusted and privileges == "owned"
+
+
+def chosen_privileges(*, by_client: bool, asked: bool) -> Privileges:
+    """What a snapshot is restored with: a client may claim anything of files it cannot make."""
+    if asked:
+        return "always"
+    return "never" if by_client else "owned"
 
 
 def owner_of(owners: Owners, recorded: tuple[int, int], user: tuple[int, int]) -> Owner:

@@ -20,6 +20,7 @@ MAX_PATTERN_CHARS: Final = 4096
 MAX_COMPONENTS: Final = 128
 """Of one pattern. Each may be compared with each component of a path."""
 
+_MAX_SHOWN_CHARS: Final = 80
 _SLASH, _STAR = b"/", b"*"
 
 type _Matches = Callable[[bytes], object]
@@ -60,13 +61,15 @@ def _fits(group: Sequence[_Matches], components: Sequence[bytes], at: int) -> bo
     return all(matches(components[at + number]) for number, matches in enumerate(group))
 
 
-def parse_pattern(text: str) -> Pattern | None:
+def parse_pattern(text: str | bytes) -> Pattern | None:
     """The pattern that a line says; None for blank lines and comments.
+
+    Text is UTF-8, or what ``os.fsdecode`` made of bytes that are not.
 
     Raises InvalidError if it is too long, or can never match because it is malformed.
     """
-    line = text.encode("utf-8", "surrogateescape")
-    if len(text) > MAX_PATTERN_CHARS or b"\0" in line:
+    line = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    if len(line.decode("utf-8", "replace")) > MAX_PATTERN_CHARS or b"\0" in line:
         msg = f"a pattern has at most {MAX_PATTERN_CHARS} characters, none of them NUL"
         raise InvalidError(msg)
     line = _without_blanks(line)
@@ -80,15 +83,21 @@ def parse_pattern(text: str) -> Pattern | None:
     try:
         tokens = list(_tokens(line.removeprefix(b"/")))
     except ValueError:
-        msg = f"the pattern {text[:80]!r} is malformed: it could never match"
+        msg = f"the pattern {shown(text)} is malformed: it could never match"
         raise InvalidError(msg) from None
     groups = _groups(tokens)
     if sum(map(len, groups)) > MAX_COMPONENTS:
-        msg = f"the pattern {text[:80]!r} has more than {MAX_COMPONENTS} components"
+        msg = f"the pattern {shown(text)} has more than {MAX_COMPONENTS} components"
         raise InvalidError(msg)
     if is_name:
         groups = ((_component(tokens),),)
     return Pattern(negated, directories_only, is_name, groups)
+
+
+def shown(text: str | bytes) -> str:
+    """A pattern for people, in quotes and not too long."""
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    return repr(raw.decode("utf-8", "replace")[:_MAX_SHOWN_CHARS])
 
 
 def _without_blanks(line: bytes) -> bytes:

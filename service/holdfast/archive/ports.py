@@ -47,7 +47,9 @@ class PackStore(Protocol):
         """Return when everything that was put is durable, or raise why it is not."""
 
 
-WarningKind = Literal["changed", "vanished", "unreadable", "skipped", "attribute"]
+WarningKind = Literal[
+    "changed", "vanished", "unreadable", "skipped", "attribute", "link", "pattern"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,8 @@ class ArchiveWarning:
 
     ``changed`` while it was read; ``vanished`` before it was read; ``unreadable`` and left out;
     ``skipped`` because an archive has no such thing (sockets, devices, pipes) or an option says so;
-    ``attribute``: one of its attributes is left out.
+    ``attribute``: one of its attributes is left out, or not as it was; ``link``: what was a hard
+    link is not one; ``pattern``: one of the patterns matched nothing (``path`` is the root's).
     """
 
     kind: WarningKind
@@ -133,7 +136,14 @@ class Source(Protocol):
     def scan(self, warn: Warn) -> Generator[Scanned]:
         """Every entry once, in path order (``domain.entries.order_key``), the root first.
 
-        A HARDLINK comes after the FILE that it names.
+        A HARDLINK comes after the FILE that it names. May be called again, for all anew.
+        """
+
+    def is_current(self) -> bool:
+        """Whether what was scanned is still in its place, and nothing else instead.
+
+        If so after all was read, then all of it was there. What is exchanged may be taken down
+        while it is walked, and a walk sees only that there is less of it.
         """
 
     def describe(self, scanned: Scanned, content_limit: int, warn: Warn) -> Described | None:

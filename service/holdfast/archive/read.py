@@ -2,6 +2,9 @@
 
 What is opened is what the walk saw: the same inode on the same device, a regular file, reached
 without following a link. Anything else there now means that the entry has changed or vanished.
+
+Some files have more or less than they claim: those that a kernel or a program makes up when they
+are read. What counts is what can be read of them, which is then held in memory.
 """
 
 from __future__ import annotations
@@ -11,16 +14,22 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from holdfast.archive.chain import open_quietly
 from holdfast.archive.ports import ArchiveWarning, Described, FileReader, Scanned, Warn
 from holdfast.archive.troubles import changed, unreadable
 from holdfast.archive.walk import clamped
 from holdfast.domain.entries import MAX_XATTRS, MAX_XATTRS_BYTES, Kind
+from holdfast.domain.limits import KIB, MIB
 from holdfast.domain.sparse import MAX_SEGMENTS, to_blocks
 
 if TYPE_CHECKING:
     from holdfast.archive.chain import DirectoryChain
     from holdfast.archive.troubles import Troubles
 
+MAX_MADE_UP_BYTES: Final = 64 * MIB
+"""Of a file that does not have what it claims. It may never end."""
+
+_READ_BYTES: Final = 256 * KIB
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _HOST_XATTRS: Final = frozenset({"security.selinux", "security.ima", "security.evm"})
 """Labels that belong to the host: its policy sets them, and refuses those of another."""
@@ -40,6 +49,8 @@ class TreeReader:
         self._chain = chain
         self._unlisted = set() if unlisted is None else unlisted
         self._troubles = troubles
+        self._user = os.geteuid()
+        self._made_up: tuple[bytes, bytes] | None = None
 
     def describe(self, scanned: Scanned, content_limit: int, warn: Warn) -> Described | None:
         """See ``ports.Source.describe``."""
@@ -58,14 +69,23 @@ class TreeReader:
                 self._troubles.failed(scanned.path, error, warn)
         except _TooManyXattrsError:
             self._troubles.refused(scanned.path, "too many extended attributes", warn)
+        except _EndlessError:
+            self._troubles.refused(
+                scanned.path,
+                f"it claims {scanned.size} bytes, and has more than {MAX_MADE_UP_BYTES}",
+                warn,
+            )
         if scanned.kind is Kind.DIRECTORY:  # stays: there may be entries below it
             return Described(size=0, mtime_ns=scanned.mtime_ns, settled=False)
         return None
 
     def open(self, scanned: Scanned, size: int, warn: Warn) -> FileReader | None:
         """See ``ports.Source.open``."""
+        if self._made_up is not None and self._made_up[0] == scanned.path:
+            content, self._made_up = self._made_up[1], None
+            return _Content(content)
         try:
-            fd = self._open(scanned.path)
+            fd = self._open(scanned)
         except OSError as error:
             self._troubles.failed(scanned.path, error, warn)
             return None
@@ -94,19 +114,23 @@ class TreeReader:
         return Described(size=0, mtime_ns=scanned.mtime_ns, xattrs=xattrs)
 
     def _file(self, scanned: Scanned, content_limit: int, warn: Warn) -> Described | None:
-        fd = self._open(scanned.path)
+        fd = self._open(scanned)
         try:
-            content = b"" if not scanned.size else None
-            if 0 < scanned.size <= content_limit:
+            content = None
+            if scanned.size <= content_limit:
                 # Read first and look afterwards: one fstat tells that it was the file of the
                 # walk and that nothing has changed since. O_NONBLOCK makes other things harmless.
                 content = os.read(fd, scanned.size + 1)
+                is_true = len(content) == scanned.size
+            else:
+                is_true = len(os.pread(fd, 2, scanned.size - 1)) == 1
             status = os.fstat(fd)
             if not _is_same_file(status, scanned):
                 warn(_vanished(scanned))
                 return None
             xattrs = _xattrs(fd)
-            if _is_unchanged(status, scanned) and (content is None or len(content) == scanned.size):
+            is_unchanged = _is_unchanged(status, scanned)
+            if is_unchanged and is_true:
                 return Described(
                     size=scanned.size,
                     mtime_ns=scanned.mtime_ns,
@@ -114,6 +138,8 @@ class TreeReader:
                     segments=_segments(fd, scanned.size, scanned.allocated),
                     content=content,
                 )
+            if is_unchanged and status.st_size == scanned.size:
+                return self._all_there_is(fd, scanned, content or b"", xattrs, content_limit)
             warn(changed(scanned.path))
             return Described(
                 size=status.st_size,
@@ -125,9 +151,34 @@ class TreeReader:
         finally:
             os.close(fd)
 
-    def _open(self, path: bytes) -> int:
-        directory, name = _split(path)
-        return os.open(name, _OPEN_FILE, dir_fd=self._chain.at(directory))
+    def _all_there_is(
+        self, fd: int, scanned: Scanned, begin: bytes, xattrs: _Xattrs, content_limit: int
+    ) -> Described:
+        """A file that has not changed, and has not what it claims. ``begin`` was read already."""
+        pieces = [begin]
+        size = len(begin)
+        while piece := os.read(fd, _READ_BYTES):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_MADE_UP_BYTES:
+                raise _EndlessError
+        content = b"".join(pieces)
+        if size > content_limit:  # it is opened next, and may say something else then
+            self._made_up = scanned.path, content
+        return Described(
+            size=size,
+            mtime_ns=scanned.mtime_ns,
+            xattrs=xattrs,
+            content=content if size <= content_limit else None,
+            settled=False,  # nothing tells when it will have something else
+        )
+
+    def _open(self, scanned: Scanned) -> int:
+        directory, name = _split(scanned.path)
+        dir_fd = self._chain.at(directory)
+        if self._user in (0, scanned.uid):
+            return open_quietly(name, _OPEN_FILE, dir_fd)
+        return os.open(name, _OPEN_FILE, dir_fd=dir_fd)
 
 
 class _OpenFile:
@@ -156,16 +207,38 @@ class _OpenFile:
             have += count
 
     def close(self) -> bool:
-        status = os.fstat(self._fd)
-        os.close(self._fd)
-        return (
-            not self._is_short
-            and status.st_size == self._size
-            and _is_unchanged(status, self._scanned)
-        )
+        try:
+            status = os.fstat(self._fd)
+            return (
+                not self._is_short
+                and status.st_size == self._size
+                and _is_unchanged(status, self._scanned)
+            )
+        finally:
+            os.close(self._fd)
+
+
+class _Content:
+    """A file of which all is in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._content[offset : offset + length]
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        buffer[:] = self._content[offset : offset + len(buffer)]
+
+    def close(self) -> bool:
+        return True
 
 
 class _TooManyXattrsError(Exception):
+    pass
+
+
+class _EndlessError(Exception):
     pass
 
 

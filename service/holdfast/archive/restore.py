@@ -127,8 +127,10 @@ class _Restore:
         snapshot, limits = self._snapshot, self._options.limits
         root = snapshot.root
         if self._selection.is_whole:
-            limits.check_totals(root.entries, root.size_bytes)
-            limits.check_expansion(root.size_bytes, root.stored_bytes)
+            # The tar has no holes, and the files no headers: what is written is in both.
+            size_bytes = min(root.size_bytes, root.raw_bytes)
+            limits.check_totals(root.entries, size_bytes)
+            limits.check_expansion(size_bytes, root.stored_bytes)
             return range(snapshot.page_count)
         entries = size_bytes = stored_bytes = 0
         chosen = []
@@ -139,7 +141,7 @@ class _Restore:
                 chosen.append(number)
                 stored_bytes += root.stored_sizes[number]
             entries += len(indices)
-            size_bytes += sum([page.sizes[index] for index in indices])
+            size_bytes += sum([page.data_sizes[index] for index in indices])
             if self._stop():
                 raise Cancelled
         self._selection.check_all_matched()
@@ -240,14 +242,19 @@ class _Restore:
         def finish_extra() -> None:
             nonlocal extra
             with reported("removing what the snapshot lacks"):
+                if self._options.remove:
+                    place.open_up(live, b"")
                 for name in self._options.remove:
                     extra += remove_entry(live, os.fsencode(name))
                 if self._options.delete:
                     mounts = Mounts(live)
-                    extra += remove_extra(self._snapshot, live, self._selection, mounts)
+                    extra += remove_extra(self._snapshot, live, self._selection, mounts, place)
 
         tree = self._tree(live, place, None)
-        tree.run(pages, finish_extra)
+        try:
+            tree.run(pages, finish_extra)
+        finally:
+            place.close_all(live)
         self._counts = tree.counts
         with reported("syncing the tree"):
             sync_filesystem(live)
@@ -262,6 +269,7 @@ class _Restore:
         def metadata() -> Metadata:
             return Metadata(
                 self._options.owners,
+                self._options.privileges,
                 umask=umask,
                 user=user,
                 created=created,

@@ -13,20 +13,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.archive.restore_mounts import Mounts
+    from holdfast.archive.restore_place import LivePlace
     from holdfast.archive.select import Selection
     from holdfast.archive.snapshot import SnapshotReader
 
 
 def extra_entries(
-    snapshot: SnapshotReader, root_fd: int, selection: Selection, mounts: Mounts
+    snapshot: SnapshotReader,
+    root_fd: int,
+    selection: Selection,
+    mounts: Mounts,
+    place: LivePlace | None = None,
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """Entries below ``root_fd`` that are selected and not in the snapshot.
 
     Each as (descriptor of its directory, name, path); of a directory that is extra, just that.
     It may be removed before the next is asked for. What is mounted is left out, with the
-    directories that hold it. Raises OSError.
+    directories that hold it. Raises OSError. ``place`` opens directories that are closed.
     """
-    chain = RestoreChain(root_fd, mounts.enter)
+
+    def enter(parent: int, name: bytes, path: bytes) -> int:
+        try:
+            return mounts.enter(parent, name, path)
+        except PermissionError:
+            if place is None:
+                raise
+            place.open_up_name(parent, name, path)
+            return mounts.enter(parent, name, path)
+
+    chain = RestoreChain(root_fd, enter)
     pending = [b""]
     try:
         while pending:
@@ -48,13 +63,14 @@ def extra_entries(
 
 
 def remove_extra(
-    snapshot: SnapshotReader, root_fd: int, selection: Selection, mounts: Mounts
+    snapshot: SnapshotReader, root_fd: int, selection: Selection, mounts: Mounts, place: LivePlace
 ) -> int:
     """Remove them. How many entries that were. Raises OSError, InvalidError."""
-    return sum(
-        remove_entry(dir_fd, name)
-        for dir_fd, name, _ in extra_entries(snapshot, root_fd, selection, mounts)
-    )
+    removed = 0
+    for dir_fd, name, path in extra_entries(snapshot, root_fd, selection, mounts, place):
+        place.open_up(dir_fd, path.rpartition(b"/")[0])
+        removed += remove_entry(dir_fd, name)
+    return removed
 
 
 def count_entries(dir_fd: int, name: bytes, mounts: Mounts) -> int:

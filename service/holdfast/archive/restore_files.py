@@ -7,6 +7,7 @@ decided from its mode and owner beforehand, once for all files that look the sam
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -36,7 +37,8 @@ _DIRECTORY: Final = int(Kind.DIRECTORY)
 class FileWriter:
     """Writes into the tree at ``root_fd``. Used by one thread; close it.
 
-    ``entries``, ``files`` and ``bytes`` count what has been written; others may read them.
+    ``entries``, ``files`` and ``bytes`` count what has been written, ``data_bytes`` without holes;
+    others may read them.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class FileWriter:
         self.entries = 0
         self.files = 0
         self.bytes = 0
+        self.data_bytes = 0
 
     def write_page(self, page: Page, indices: Sequence[int]) -> None:
         """Make the directories and write the files among the entries ``indices``, ascending.
@@ -89,7 +92,9 @@ class FileWriter:
     def _make_directory(self, path: bytes) -> None:
         parent, _, name = path.rpartition(b"/")
         try:
-            self._place.make_directory(self._chain.at(parent), name)
+            dir_fd = self._chain.at(parent)
+            self._place.prepare(dir_fd, parent)
+            self._place.make_directory(dir_fd, name)
         except OSError as error:
             raise failure_of(error, f"restoring {path_text(path)!r}") from error
 
@@ -97,11 +102,14 @@ class FileWriter:
         parent, _, name = path.rpartition(b"/")
         place = self._place
         look = self._metadata.look(page.modes[index], page.uids[index], page.gids[index], path)
+        create_mode = look.create_mode
+        if index in page.xattrs:
+            create_mode |= stat.S_IWUSR  # they can only be set on what may be written
         try:
             dir_fd = self._chain.at(parent)
             place.prepare(dir_fd, parent)
             made = place.temporary or name
-            fd = os.open(made, _FILE_FLAGS, look.create_mode, dir_fd=dir_fd)
+            fd = os.open(made, _FILE_FLAGS, create_mode, dir_fd=dir_fd)
             try:
                 place.shed(fd)
                 self._fill(fd, page, index, frames, look)
@@ -135,6 +143,7 @@ class FileWriter:
         elif size:
             self._write_stretch(fd, 0, frames, start, start + size, path)
         self.bytes += page.sizes[index]
+        self.data_bytes += size
         if look.ids is not None or look.mode is not None or index in page.xattrs:
             self._metadata.finish_file(fd, look, page, index)
         mtime_ns = page.mtimes_ns[index]

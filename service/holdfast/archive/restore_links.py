@@ -86,7 +86,7 @@ class LinkMaker:
             else:
                 return
         page = self._snapshot.page(first_page)
-        self._check_copy(page.sizes[first_index])
+        self._check_copy(page.data_sizes[first_index])
         self._writer.write_copy(page, first_index, path)
         if first in self._copies or len(self._copies) < MAX_KEPT_COPIES:
             self._copies[first] = path
@@ -182,6 +182,8 @@ class Finisher:
             # Only on the way to what is selected: in a live tree it stays as it is.
             found = self._snapshot.find(path) if self._place.has_made(path) else None
             if found is None:
+                self._place.close_up(fd, path)
                 return
             page_no, index = found
+        self._place.forget(path)
         self._metadata.finish_directory(fd, self._snapshot.page(page_no), index)

@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from holdfast.archive.owners import KEEP_OWNERS, Owners
+from holdfast.archive.owners import KEEP_OWNERS, Owners, Privileges
 from holdfast.domain.limits import GIB, MAX_BLOB_BYTES
 from holdfast.errors import InvalidError, TooLargeError
 
@@ -34,9 +34,10 @@ MAX_PLANNED: Final = 1000
 class RestoreLimits:
     """What a snapshot may ask of the machine that restores it. Exceeding one is TooLargeError.
 
-    ``total_bytes`` and ``file_bytes`` are apparent sizes, holes included. ``expansion`` is how
-    many times larger than stored it may be; it counts beyond ``expansion_free_bytes``, for a file
-    of zeros compresses very well. ``path_bytes`` and ``depth`` are those of one path.
+    ``total_bytes`` are what is written, without holes; ``file_bytes`` one file's apparent size.
+    ``expansion`` is how many times as much as is stored may be written; it counts beyond
+    ``expansion_free_bytes``, for a file of zeros compresses very well. ``path_bytes`` and
+    ``depth`` are those of one path.
     """
 
     entries: int = 50_000_000
@@ -48,14 +49,14 @@ class RestoreLimits:
     expansion_free_bytes: int = 64 * GIB
 
     def check_totals(self, entries: int, size_bytes: int) -> None:
-        """Raises TooLargeError for so many entries, or files of so many bytes together."""
+        """Raises TooLargeError for so many entries, or so many bytes to write."""
         _check("entries", entries, self.entries)
         _check("total_bytes", size_bytes, self.total_bytes)
 
     def check_expansion(self, size_bytes: int, stored_bytes: int) -> None:
-        """Raises TooLargeError when ``size_bytes`` come of ``stored_bytes``."""
+        """Raises TooLargeError when ``size_bytes`` to write come of ``stored_bytes``."""
         allowed = self.expansion_free_bytes + self.expansion * stored_bytes
-        _check("expansion (bytes, for what is stored)", size_bytes, allowed)
+        _check("expansion (bytes for what is stored; max_expansion raises it)", size_bytes, allowed)
 
     def check_page(self, page: Page) -> None:
         """Raises TooLargeError for one entry of a page."""
@@ -75,6 +76,11 @@ def _check(name: str, value: int, limit: int) -> None:
 DEFAULT_LIMITS: Final = RestoreLimits()
 
 
+def limits_of(max_expansion: int | None) -> RestoreLimits:
+    """The limits of a restore for which that ``expansion`` was asked; None: the default."""
+    return DEFAULT_LIMITS if max_expansion is None else RestoreLimits(expansion=max_expansion)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOptions:
     """How to restore.
@@ -83,7 +89,8 @@ class RestoreOptions:
     writes into it file by file; with ``delete`` (of merge) what the snapshot lacks is removed.
     ``staging_id`` names the staging directory, and must be unique. ``paths`` are paths or globs
     (none: everything), and do not go with ``replace``, which would remove all others. ``remove``
-    are names at the top that are not restored, and are removed.
+    are names at the top that are not restored, and are removed. ``privileges`` tells which files
+    keep theirs; of each that does not there is a warning.
     """
 
     staging_id: str
@@ -92,6 +99,7 @@ class RestoreOptions:
     delete: bool = False
     dry_run: bool = False
     owners: Owners = KEEP_OWNERS
+    privileges: Privileges = "owned"
     remove: tuple[str, ...] = ()
     limits: RestoreLimits = DEFAULT_LIMITS
     threads: int = DEFAULT_THREADS
@@ -112,8 +120,8 @@ class RestoreWarning:
     """Something that is not as it was recorded. Of a kind that recurs, only the first is told.
 
     ``owner`` could not be given away; ``mode``: set-user-ID and set-group-ID bits were left out;
-    ``attribute`` could not be set; ``link``: a hard link became a file of its own; ``leftover``:
-    the old tree could not be removed and still lies in the staging directory.
+    ``attribute`` could not be set, or was left out; ``link``: a hard link became a file of its
+    own; ``leftover``: the old tree could not be removed and still lies in the staging directory.
     """
 
     kind: RestoreWarningKind

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.directories import names_in, open_directory, remove_entry
 from holdfast.archive.paths import path_text
-from holdfast.domain.entries import Kind
+from holdfast.archive.restore_chain import RestoreChain
+from holdfast.domain.entries import Kind, order_key
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ LEFTOVER_MS: Final = 86_400_000
 _TEMPORARY: Final = re.compile(
     rb"\.holdfast-([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 )
+_PATH_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEFAULT_ACL: Final = "system.posix_acl_default"
 _ACCESS_ACL: Final = "system.posix_acl_access"
 
@@ -75,6 +77,12 @@ class StagingPlace:
     def clear(self, fd: int, path: bytes) -> None:
         """Nothing: nobody was here before."""
 
+    def close_up(self, fd: int, path: bytes) -> None:
+        """Nothing: what is ours has its mode when all is in it."""
+
+    def forget(self, path: bytes) -> None:
+        """Nothing: nobody's mode was changed."""
+
     def has_made(self, path: bytes) -> bool:
         """Whether the directory ``path`` is of this restore's making."""
         del path
@@ -82,7 +90,11 @@ class StagingPlace:
 
 
 class LivePlace:
-    """A tree that is in use. Used by one thread."""
+    """A tree that is in use. Used by one thread.
+
+    Directories whose mode keeps their own owner from writing there are opened up for as long as
+    something is done in them, as a restore to a new place fills them before it closes them.
+    """
 
     def __init__(self, snapshot: SnapshotReader, temporary: bytes) -> None:
         """``temporary`` is a name that nobody else uses, in any directory of the tree."""
@@ -90,6 +102,7 @@ class LivePlace:
         self._made = bytearray(0)
         self._prepared: bytes | None = None
         self._hands_down = False
+        self._opened: dict[bytes, int] = {}
         self.temporary: bytes | None = temporary
         self._own_name = temporary
         self._leftovers_until = (_began_ms(temporary) or 0) - LEFTOVER_MS
@@ -99,8 +112,12 @@ class LivePlace:
         """Open a directory on the way to an entry; what else is there is replaced by one."""
         try:
             return open_directory(name, parent)
+        except PermissionError:
+            self.open_up_name(parent, name, path)
+            return open_directory(name, parent)
         except OSError:
             number = check_is_directory(self._snapshot, path)
+            self.open_up(parent, path.rpartition(b"/")[0])
             if self._make(parent, name):
                 self._remember(number)
             return open_directory(name, parent)
@@ -115,10 +132,53 @@ class LivePlace:
         An earlier attempt of this very restore may have left something under our name.
         """
         if path != self._prepared:
+            self.open_up(parent, path)
             with suppress(FileNotFoundError):
                 os.unlink(self._own_name, dir_fd=parent)
             self._hands_down = _hands_down(parent)
             self._prepared = path
+
+    def open_up(self, fd: int, path: bytes) -> None:
+        """Let the owner of the directory ``path``, which ``fd`` is, make and remove entries in it.
+
+        Where he is another, nothing is done: what is wanted there then fails.
+        """
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            with suppress(OSError):
+                os.fchmod(fd, mode | stat.S_IRWXU)
+                self._opened.setdefault(path, mode)
+
+    def open_up_name(self, parent: int, name: bytes, path: bytes) -> None:
+        """The same of the directory ``name``, which cannot even be opened."""
+        with suppress(OSError):
+            fd = os.open(name, _PATH_FLAGS, dir_fd=parent)
+            try:
+                mode = stat.S_IMODE(os.fstat(fd).st_mode)
+                os.chmod(f"/proc/self/fd/{fd}", mode | stat.S_IRWXU)
+            finally:
+                os.close(fd)
+            self._opened.setdefault(path, mode)
+
+    def close_up(self, fd: int, path: bytes) -> None:
+        """Give the directory ``path`` its mode back, if that was changed."""
+        mode = self._opened.pop(path, None)
+        if mode is not None:
+            os.fchmod(fd, mode)
+
+    def forget(self, path: bytes) -> None:
+        """The directory ``path`` gets another mode anyway."""
+        self._opened.pop(path, None)
+
+    def close_all(self, root_fd: int) -> None:
+        """The same for all that are still open, those inside of others first."""
+        chain = RestoreChain(root_fd, _open_only)
+        try:
+            for path in sorted(self._opened, key=order_key, reverse=True):
+                with suppress(OSError):  # it has been removed, or is somebody else's now
+                    self.close_up(chain.at(path), path)
+        finally:
+            chain.close()
 
     def shed(self, fd: int) -> None:
         """Take from the new file ``fd`` the ACL that the directory prepared for has given it."""
@@ -150,6 +210,7 @@ class LivePlace:
                 if began is None or began >= self._leftovers_until:
                     continue
                 if self._snapshot.find(b"%b/%b" % (path, name) if path else name) is None:
+                    self.open_up(fd, path)
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=fd)
 
@@ -196,6 +257,10 @@ def check_is_directory(snapshot: SnapshotReader, path: bytes) -> int:
     if found is None or snapshot.page(found[0]).kinds[found[1]] != Kind.DIRECTORY:
         raise _no_directory(path)
     return sum(snapshot.root.entry_counts[: found[0]]) + found[1]
+
+
+def _open_only(parent: int, name: bytes, _path: bytes) -> int:
+    return open_directory(name, parent)
 
 
 def _began_ms(name: bytes) -> int | None:

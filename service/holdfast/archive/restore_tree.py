@@ -205,8 +205,8 @@ class TreeRestore:
 
     def _check_copy(self, size_bytes: int) -> None:
         """A hard link that becomes a file of its own counts like one."""
-        entries, _, written_bytes = self.counts
-        total_bytes = written_bytes + size_bytes
+        entries, _, _ = self.counts
+        total_bytes = sum([writer.data_bytes for writer in self._writers]) + size_bytes
         self._limits.check_totals(entries, total_bytes)
         self._limits.check_expansion(total_bytes, self._snapshot.root.stored_bytes)
 

@@ -30,21 +30,35 @@ class DirectorySource:
         Raises NotFoundError, ForbiddenError, and InvalidError for something else there or for a
         bad pattern.
         """
-        options = options or WalkOptions()
-        self._options = options
-        self._excludes = Excludes(options.exclude) if options.exclude else None
+        self._root = root
+        self._options = options or WalkOptions()
+        Excludes(self._options.exclude)
+        self._is_scanned = False
         self._walked = _open(root)
-        try:
-            self._read = _open(root)
-        except BaseException:
-            self._walked.close()
-            raise
+        self._begin()
+
+    def _begin(self) -> None:
+        self._read = DirectoryChain(self._walked.root)
         self._unlisted: set[bytes] = set()
-        self._reader = TreeReader(self._read, Troubles(options.unreadable), self._unlisted)
+        self._reader = TreeReader(self._read, Troubles(self._options.unreadable), self._unlisted)
 
     def scan(self, warn: Warn) -> Generator[Scanned]:
+        """See ``ports.Source``. Again, it is of what the root's name stands for then."""
+        if self._is_scanned:
+            self.close()
+            self._walked = _open(self._root)
+            self._begin()
+        self._is_scanned = True
+        excludes = Excludes(self._options.exclude) if self._options.exclude else None
+        return Walk(self._walked, self._options, excludes, warn, self._unlisted).entries()
+
+    def is_current(self) -> bool:
         """See ``ports.Source``."""
-        return Walk(self._walked, self._options, self._excludes, warn, self._unlisted).entries()
+        try:
+            status = os.stat(self._root, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(status, os.fstat(self._walked.root))
 
     def describe(self, scanned: Scanned, content_limit: int, warn: Warn) -> Described | None:
         """See ``ports.Source``."""

@@ -54,13 +54,13 @@ class TarIndex:
     def entries(self) -> Iterator[tuple[bytes, Member, bytes]]:
         """``(path, member, first path)`` of each entry, in path order, the root first.
 
-        ``first path`` is that of the same FILE before it, or ``b""``.
+        ``first path`` is that of the same FILE or SYMLINK before it, or ``b""``.
         """
         firsts: dict[int, bytes] = {}
         for path in self._paths:
             member = self._members[path]
             link = b""
-            if id(member) in self._linked and member.type == FILE:
+            if id(member) in self._linked and member.type in (FILE, SYMLINK):
                 first = firsts.setdefault(id(member), path)
                 link = first if first != path else b""
             yield path, member, link

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.archive.tar_attributes import extended_attributes, lost_attributes
+from holdfast.archive.tar_attributes import attributes
 from holdfast.archive.tar_sparse import Sparse, gnu_sparse, pax_sparse
 from holdfast.domain.entries import MAX_FILE_BYTES, MAX_OWNER, MAX_TIME_NS
 from holdfast.domain.limits import MIB
@@ -173,8 +173,11 @@ def _next_member(
     """The member whose headers begin at ``position``, and where the next one's begin."""
     extended = _Extended(dict(defaults))
     while True:
+        if position == 0 and tar.size < BLOCK_BYTES:
+            msg = f"this is not a tar: it has {tar.size} bytes, and a tar at least {BLOCK_BYTES}"
+            raise InvalidError(msg)
         if position == tar.size:
-            msg = "the tar has no end-of-archive marker: it is truncated, or no tar"
+            msg = "the tar has no end-of-archive marker: it is truncated"
             raise InvalidError(msg)
         block = tar.read(position, BLOCK_BYTES)
         if block == _ZERO_BLOCK:
@@ -190,7 +193,7 @@ def _next_member(
 
 
 def _header(block: bytes, position: int) -> _Header:
-    if (_number(block[148:156]) - _checksum(block)) % _ADLER:
+    if not _is_header(block):
         what = "not a tar" if position == 0 else f"damaged: no header at byte {position}"
         msg = f"this is {what} (wrong checksum)"
         raise InvalidError(msg)
@@ -204,6 +207,18 @@ def _header(block: bytes, position: int) -> _Header:
     return _Header(
         block=block, name=name, type=block[156:157], size=size, target=_text(block[157:257])
     )
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether the sum is right; some old tars took bytes for numbers from -128 to 127."""
+    try:
+        difference = _number(block[148:156]) - _checksum(block)
+    except InvalidError:
+        return False
+    if difference % _ADLER == 0:
+        return True
+    high = sum([byte >= 0x80 for byte in block[:148] + block[156:]])
+    return (difference + 256 * high) % _ADLER == 0
 
 
 def _checksum(block: bytes) -> int:
@@ -308,7 +323,7 @@ def _member(
     if sparse is not None and sparse.map_bytes + sparse.data_bytes > stored:
         msg = "the map of a sparse tar member tells of more data than there is"
         raise InvalidError(msg)
-    xattrs = extended_attributes(records)
+    xattrs, lost = attributes(records)
     member = Member(
         name=name,
         type=kind,
@@ -319,7 +334,7 @@ def _member(
         size=plain if sparse is None else sparse.size,
         target=records.get(b"linkpath") or extended.target or header.target,
         xattrs=xattrs,
-        lost=lost_attributes(records, xattrs),
+        lost=lost,
         segments=None if sparse is None or sparse.is_whole else sparse.segments,
         position=position if sparse is None else position + sparse.map_bytes,
     )

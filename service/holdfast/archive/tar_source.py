@@ -31,6 +31,7 @@ from holdfast.archive.ports import (
 )
 from holdfast.archive.tar_index import TarIndex
 from holdfast.archive.tar_members import DIRECTORY, FILE, SPECIAL, SYMLINK, Member, TarFile
+from holdfast.archive.walk import separate_symlink
 from holdfast.domain.entries import Kind
 from holdfast.domain.limits import GIB, MIB, TIB
 from holdfast.errors import TooLargeError, UnavailableError
@@ -100,10 +101,17 @@ class TarSource:
             if member.type == SPECIAL:
                 warn(ArchiveWarning(kind="skipped", path=path, detail="a device or a pipe"))
                 continue
+            if link and member.type == SYMLINK:
+                warn(separate_symlink(path, link))
+                link = b""  # noqa: PLW2901 - an archive has no links to symlinks
             if not link:
                 for name in member.lost:
                     warn(ArchiveWarning(kind="attribute", path=path, detail=f"{name} is left out"))
             yield _scanned(path, member, link)
+
+    def is_current(self) -> bool:
+        """See ``ports.Source``."""
+        return True
 
     def describe(self, scanned: Scanned, content_limit: int, warn: Warn) -> Described | None:
         """See ``ports.Source``. Nothing is ever left out here."""

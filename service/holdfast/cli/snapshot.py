@@ -173,6 +173,18 @@ async def restore(
     owner: Annotated[
         str, Parameter(help="keep, current (whoever restores), or UID:GID for everything.")
     ] = "keep",
+    privileged: Annotated[
+        bool,
+        Flag,
+        Parameter(
+            help="Keep set-ID bits, capabilities and trusted attributes also of what no worker "
+            "archived."
+        ),
+    ] = False,
+    max_expansion: Annotated[
+        int | None,
+        Parameter(help="Write up to so many times what is stored (1000), beyond 64 GiB."),
+    ] = None,
     node: Node = None,
     no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
     json: Json = False,
@@ -198,6 +210,8 @@ async def restore(
                     delete=delete,
                     dry_run=dry_run,
                     owner=owner,
+                    privileged=privileged,
+                    max_expansion=max_expansion,
                     wait=not no_wait,
                     on_progress=on_progress if sys.stderr.isatty() else None,
                 )
@@ -210,6 +224,8 @@ async def restore(
                     delete=delete,
                     dry_run=dry_run,
                     owner=owner,
+                    privileged=privileged,
+                    max_expansion=max_expansion,
                     on_progress=on_progress,
                 )
     if json:

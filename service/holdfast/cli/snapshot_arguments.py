@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,15 +118,17 @@ def parse_time(text: str | None, now: datetime) -> datetime | None:
 def read_patterns(patterns: Iterable[str], files: Iterable[Path]) -> list[str]:
     """Patterns of the command line and, a line each, of files; in gitignore syntax.
 
-    Empty lines and comments are left out. Raises OSError, InvalidError.
+    They are bytes as names of files are, whatever the locale. Empty lines, comments, and a byte
+    order mark in front of a file are left out. Raises OSError, InvalidError.
     """
     found = list(patterns)
     for file in files:
         if file.stat().st_size > _MAX_PATTERN_FILE_BYTES:
             raise InvalidError(f"{file} is too long for a list of patterns")
-        text = file.read_bytes().decode("utf-8", "surrogateescape")
-        lines = [line.removesuffix("\r") for line in text.split("\n")]
-        found.extend(line for line in lines if line.strip(" ") and not line.startswith("#"))
+        text = file.read_bytes().removeprefix(BOM_UTF8)
+        lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
+        wanted = [line for line in lines if line.strip(b" ") and not line.startswith(b"#")]
+        found.extend(map(os.fsdecode, wanted))
     return found
 
 

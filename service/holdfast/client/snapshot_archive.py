@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.create import create_archive
+from holdfast.archive.file_systems import racy_ns
 from holdfast.archive.source import DirectorySource
 from holdfast.archive.tar_source import TarSource
 from holdfast.archive.walk import WalkOptions
@@ -64,7 +65,7 @@ _PIPE_STOP_SECONDS: Final = 0.5
 class ArchiveOptions:
     """See ``Snapshots.create_from``. They are for directories: a tar is taken as it is."""
 
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[bytes, ...] = ()
     exclude_caches: bool = False
     one_file_system: bool = False
     skip_unreadable: bool = False
@@ -206,7 +207,13 @@ async def _archive(
 ) -> Archived:
     def work(stop: Stop) -> Archived:
         return create_archive(
-            source, store, parent=parent, started_at_ns=started_at_ns, progress=relay, stop=stop
+            source,
+            store,
+            parent=parent,
+            started_at_ns=started_at_ns,
+            racy_ns=racy_ns(),
+            progress=relay,
+            stop=stop,
         )
 
     with closing(store):

@@ -28,16 +28,42 @@ def wire_path(path: AnyPath) -> WirePaths:
     return WirePaths(text, None if text.encode() == raw else raw)
 
 
+class WireExcludes(NamedTuple):
+    """Patterns as text, or all of them as bytes where one is not UTF-8."""
+
+    texts: list[str]
+    raw: list[bytes]
+
+
+def pattern_bytes(patterns: Iterable[str | bytes]) -> list[bytes]:
+    """Patterns as the names of files are: text is what ``os.fsdecode`` makes of these."""
+    listed = [patterns] if isinstance(patterns, str | bytes) else list(patterns)
+    return [pattern if isinstance(pattern, bytes) else _encoded(pattern) for pattern in listed]
+
+
+def wire_excludes(patterns: Iterable[str | bytes]) -> WireExcludes:
+    """Patterns that exclude, in their order."""
+    raw = pattern_bytes(patterns)
+    try:
+        return WireExcludes([pattern.decode() for pattern in raw], [])
+    except UnicodeDecodeError:
+        return WireExcludes([], raw)
+
+
 def wire_patterns(patterns: Iterable[str]) -> list[str]:
     """Patterns, which travel as text. Raises InvalidError for one that is not UTF-8."""
-    listed = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in listed:
-        try:
-            pattern.encode()
-        except UnicodeEncodeError:
-            msg = "a pattern is UTF-8: name what is not by a wildcard"
-            raise InvalidError(msg) from None
-    return listed
+    try:
+        return [pattern.decode() for pattern in pattern_bytes(patterns)]
+    except UnicodeDecodeError:
+        msg = "a pattern is UTF-8: name what is not by a wildcard"
+        raise InvalidError(msg) from None
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:  # no name of a file here can be so: then it is what it says
+        return text.encode("utf-8", "surrogateescape")
 
 
 def wire_time(at: datetime | str | None) -> str | None:

@@ -18,9 +18,9 @@ from uuid import UUID
 import msgspec
 
 from holdfast.archive.bridge import BridgedPackStore
-from holdfast.archive.owners import parse_owners
+from holdfast.archive.owners import chosen_privileges, parse_owners
 from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import RestoreOptions
+from holdfast.archive.restore_options import RestoreOptions, limits_of
 from holdfast.archive.snapshot import ReaderLimits, SnapshotReader
 from holdfast.client.snapshot_packs import PackTransport
 from holdfast.client.snapshot_paths import wire_path
@@ -64,6 +64,8 @@ class RestoreHere:
     delete: bool
     dry_run: bool
     owner: str
+    privileged: bool = False
+    max_expansion: int | None = None
 
 
 async def restore_here(
@@ -83,6 +85,8 @@ async def restore_here(
         delete=wanted.delete,
         dry_run=wanted.dry_run,
         owners=parse_owners(wanted.owner),
+        privileges=chosen_privileges(by_client=not record.node, asked=wanted.privileged),
+        limits=limits_of(wanted.max_expansion),
     )
     transport = PackTransport(requester)
     store = BridgedPackStore(

@@ -19,7 +19,13 @@ from holdfast.archive.restore_options import check_options
 from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
 from holdfast.client.snapshot_content import ContentDownload
-from holdfast.client.snapshot_paths import wire_path, wire_patterns, wire_time
+from holdfast.client.snapshot_paths import (
+    pattern_bytes,
+    wire_excludes,
+    wire_path,
+    wire_patterns,
+    wire_time,
+)
 from holdfast.client.snapshot_wait import (
     may_be_repeated,
     raise_failure,
@@ -97,7 +103,7 @@ class Snapshots:
         *,
         labels: Mapping[str, str] | None = None,
         node: str | None = None,
-        exclude: Iterable[str] = (),
+        exclude: Iterable[str | bytes] = (),
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
@@ -115,11 +121,13 @@ class Snapshots:
         Raises NotFoundError (no such app, or not on ``node``), QuotaExceededError, and whatever
         else the snapshot failed of.
         """
+        excludes = wire_excludes(exclude)
         request = CreateSnapshot(
             app=app,
             labels=dict(labels or {}),
             node=node,
-            exclude=wire_patterns(exclude),
+            exclude=excludes.texts,
+            exclude_bytes=excludes.raw,
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
             skip_unreadable=skip_unreadable,
@@ -139,6 +147,8 @@ class Snapshots:
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
+        privileged: bool = False,
+        max_expansion: int | None = None,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
@@ -148,7 +158,9 @@ class Snapshots:
         writes into it, and with ``delete`` removes what the snapshot lacks. ``paths`` are paths
         and globs, not with ``replace``. ``dry_run`` only fills the record's ``plan``. ``owner`` is
         ``keep``, ``current`` or ``UID:GID``. A whole restore leaves out, and removes, a
-        ``.chowned`` at the top.
+        ``.chowned`` at the top. What a client made (``create_from``) loses set-ID bits,
+        capabilities, ``security.*`` and ``trusted.*``, with a warning each, unless it is to be
+        ``privileged``. ``max_expansion`` raises the limit on what is written for what is stored.
 
         Raises InvalidError, NotFoundError, ConflictError (a directory that is there, a snapshot
         that is not ``ok``), CorruptError, and whatever else the restore failed of.
@@ -164,6 +176,8 @@ class Snapshots:
             delete=delete,
             dry_run=dry_run,
             owner=owner,
+            privileged=privileged,
+            max_expansion=max_expansion,
             wait_seconds=_first_wait(on_progress, wait=wait),
         )
         return await self._do(RESTORE_SNAPSHOT, request, on_progress, wait=wait)
@@ -174,7 +188,7 @@ class Snapshots:
         *,
         app: str,
         labels: Mapping[str, str] | None = None,
-        exclude: Iterable[str] = (),
+        exclude: Iterable[str | bytes] = (),
         exclude_caches: bool = False,
         one_file_system: bool = False,
         skip_unreadable: bool = False,
@@ -197,7 +211,7 @@ class Snapshots:
         )
 
         options = ArchiveOptions(
-            exclude=tuple(wire_patterns(exclude)),
+            exclude=tuple(pattern_bytes(exclude)),
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
             skip_unreadable=skip_unreadable,
@@ -222,6 +236,8 @@ class Snapshots:
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
+        privileged: bool = False,
+        max_expansion: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> SnapshotRecord:
         """Put a snapshot's files into a directory of this machine. See ``restore``.
@@ -233,7 +249,13 @@ class Snapshots:
         from holdfast.client.snapshot_unpack import RestoreHere, restore_here  # noqa: PLC0415
 
         wanted = RestoreHere(
-            paths=tuple(paths), mode=mode, delete=delete, dry_run=dry_run, owner=owner
+            paths=tuple(paths),
+            mode=mode,
+            delete=delete,
+            dry_run=dry_run,
+            owner=owner,
+            privileged=privileged,
+            max_expansion=max_expansion,
         )
         check_options(mode, wanted.paths, delete=delete)
         record = await self.get(key)

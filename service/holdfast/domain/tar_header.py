@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.acl import ACL_KEYWORDS, acl_text
 from holdfast.domain.entries import Kind, stored_bytes
 from holdfast.domain.sparse import padding
 
@@ -113,6 +114,7 @@ def _with_records(entry: Entry, name: bytes, seconds: int) -> bytes:
     else:
         size = _sparse_size(stored_bytes(entry))
     records += [(b"SCHILY.xattr." + _keyword(key), value) for key, value in entry.xattrs]
+    records += _acls(entry)
     target = entry.target.translate(_ASCII)[:_NAME_BYTES]
     block = _block(
         short, entry.mode, uid, gid, size, mtime, _tail(_TYPES[entry.kind], target, prefix)
@@ -163,6 +165,13 @@ def _sparse_size(size: int) -> bytes:
 def _keyword(name: bytes) -> bytes:
     """An attribute's name as part of a keyword, which ends at ``=``; escaped as GNU tar does."""
     return name.replace(b"%", b"%25").replace(b"=", b"%3D")
+
+
+def _acls(entry: Entry) -> list[tuple[bytes, bytes]]:
+    """Access control lists once more, as the text that ``tar --acls`` and bsdtar look for."""
+    xattrs = dict(entry.xattrs)
+    texts = [(key, acl_text(xattrs[name])) for key, name in ACL_KEYWORDS if name in xattrs]
+    return [(key, text) for key, text in texts if text is not None]
 
 
 def _extended(records: list[tuple[bytes, bytes]]) -> bytes:

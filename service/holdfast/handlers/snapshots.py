@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from holdfast.archive.owners import chosen_privileges
 from holdfast.archive.walk import WalkOptions
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey, id_floor
@@ -117,7 +118,7 @@ class SnapshotHandlers:
             if node is not None:
                 return Forward(node)
         options = WalkOptions(
-            exclude=tuple(request.exclude),
+            exclude=(*request.exclude, *request.exclude_bytes),
             exclude_caches=request.exclude_caches,
             one_file_system=request.one_file_system,
             unreadable="skip" if request.skip_unreadable else "fail",
@@ -151,6 +152,8 @@ class SnapshotHandlers:
                 delete=request.delete,
                 dry_run=request.dry_run,
                 owner=request.owner,
+                privileges=chosen_privileges(by_client=not record.node, asked=request.privileged),
+                max_expansion=request.max_expansion,
             ),
             op_id=call.op_id,
             wait_seconds=_wait(request.wait_seconds, call),

@@ -78,6 +78,16 @@ WirePathBytes = Annotated[
     ),
 ]
 WirePattern = Annotated[str, Meta(min_length=1, max_length=4096)]
+WirePatternBytes = Annotated[
+    bytes,
+    Meta(
+        max_length=16384,
+        description="The exact bytes of a pattern.",
+        extra_json_schema={
+            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$(?!\n)"
+        },
+    ),
+]
 WireWait = Annotated[float, Meta(ge=0, le=600, description="Seconds.")]
 
 State = Literal["pending", "ok", "failure"]
@@ -92,15 +102,19 @@ MAX_PATTERNS: Final = 1024
 class CreateSnapshot(Request, frozen=True, kw_only=True):
     """Archive the directory of ``app`` on the node that has it, or on ``node``.
 
-    ``exclude`` holds patterns in gitignore syntax. What is not done after ``wait_seconds`` is
-    answered ``pending`` and goes on. With ``read_all`` nothing is taken for granted: every file is
-    read, and what is stored already is read back, and stored anew where it is not what it was.
+    ``exclude`` holds patterns in gitignore syntax, and ``exclude_bytes`` more of them, which need
+    not be UTF-8. What is not done after ``wait_seconds`` is answered ``pending`` and goes on. With
+    ``read_all`` nothing is taken for granted: every file is read, and what is stored already is
+    read back, and stored anew where it is not what it was.
     """
 
     app: WireApp
     labels: WireLabels = field(default_factory=dict)
     node: WireNode | None = None
     exclude: Annotated[list[WirePattern], Meta(max_length=MAX_PATTERNS)] = field(
+        default_factory=list
+    )
+    exclude_bytes: Annotated[list[WirePatternBytes], Meta(max_length=MAX_PATTERNS)] = field(
         default_factory=list
     )
     exclude_caches: bool = False
@@ -165,6 +179,10 @@ class RestoreSnapshot(Request, frozen=True, kw_only=True):
     ``new`` refuses a directory that exists, ``replace`` exchanges it as a whole, ``merge`` writes
     file by file into it; with ``delete`` it also removes what the snapshot lacks. ``paths`` are
     paths or globs, not with ``replace``. ``dry_run`` only says what would be done.
+
+    Files that a client made lose set-ID bits, capabilities and ``trusted.*`` unless they are to be
+    ``privileged``. More than ``max_expansion`` times what is stored (1000) is not written, beyond
+    64 GiB.
     """
 
     key: WireKey
@@ -175,6 +193,8 @@ class RestoreSnapshot(Request, frozen=True, kw_only=True):
     delete: bool = False
     dry_run: bool = False
     owner: Annotated[str, Meta(pattern=r"^(keep|current|[0-9]{1,10}:[0-9]{1,10})$(?!\n)")] = "keep"
+    privileged: bool = False
+    max_expansion: WireCount | None = None
     wait_seconds: WireWait = 10.0
 
 

@@ -9,6 +9,7 @@ import structlog
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.create import create_archive
+from holdfast.archive.file_systems import racy_ns
 from holdfast.archive.ports import Cancelled
 from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import Digest
@@ -195,6 +196,7 @@ class Archives:
                     store,
                     parent=Digest(parent) if parent is not None else None,
                     started_at_ns=started_at_ns,
+                    racy_ns=racy_ns(),
                     progress=job.report,
                     stop=job.should_stop_working,
                 )

@@ -13,7 +13,7 @@ import structlog
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.owners import parse_owners
 from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import RestoreOptions, check_options
+from holdfast.archive.restore_options import RestoreOptions, check_options, limits_of
 from holdfast.archive.snapshot import ReaderLimits, SnapshotReader
 from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from holdfast.archive.owners import Privileges
     from holdfast.archive.restore_options import Planned as PlannedLine
     from holdfast.archive.restore_options import Restored
     from holdfast.domain.digest import Digest
@@ -66,7 +67,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
-    """What to restore, and how. ``owner``: ``keep``, ``current`` or ``<uid>:<gid>``."""
+    """What to restore, and how. ``owner``: ``keep``, ``current`` or ``<uid>:<gid>``.
+
+    ``max_expansion`` is how many times as much as is stored may be written; None: the default.
+    """
 
     snapshot: SnapshotKey
     root: Digest
@@ -76,6 +80,8 @@ class RestoreRequest:
     delete: bool = False
     dry_run: bool = False
     owner: str = "keep"
+    privileges: Privileges = "owned"
+    max_expansion: int | None = None
 
 
 class Restores:
@@ -201,6 +207,8 @@ class Restores:
             delete=request.delete,
             dry_run=request.dry_run,
             owners=parse_owners(request.owner),
+            privileges=request.privileges,
+            limits=limits_of(request.max_expansion),
             remove=() if request.paths else OWNER_MARKERS,
         )
 
