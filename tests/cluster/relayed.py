@@ -56,6 +56,12 @@ class RelayedDeployment(Deployment):
         """Forward everything to and from ``node``."""
         self.links.join(node)
 
+    def revive(self) -> None:
+        """Start what has ended, as a supervisor does: a worker that is cut off while it starts."""
+        for node in self.nodes:
+            if self.workers[node].poll() is not None:
+                self.spawn(node)
+
     def wake(self, node: str) -> None:
         """Let a paused worker go on."""
         self.signal(node, signal.SIGCONT)

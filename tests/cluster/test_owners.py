@@ -130,6 +130,7 @@ class Trouble:
         rng = random.Random(f"{self.seed} {node}")  # noqa: S311  (to be repeatable)
         for _ in range(_MOMENTS):
             await asyncio.sleep(rng.uniform(*SHORT_SECONDS))
+            self.deployment.revive()
             seconds = LONG_SECONDS if rng.random() < 0.2 else rng.uniform(*SHORT_SECONDS)
             kind = rng.choice(("paused", "cut off", "heard but deaf", "killed"))
             self.counts[kind] += 1
@@ -167,6 +168,7 @@ async def check_owners(deployment: RelayedDeployment) -> None:
         await asyncio.gather(*(trouble.make(node) for node in NODES if node != STEADY))
         load.stopping.set()
         await asyncio.gather(*writing)
+        deployment.revive()
         await deployment.wait_serving(set(NODES))
 
         await load.check(client)

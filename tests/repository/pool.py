@@ -93,25 +93,26 @@ class Doom:
 class Pause:
     """Stops a worker at its ``call``-th call to a store, as SIGSTOP would, until it is woken.
 
-    Before the call; or, if the answer is ``lost``, after it.
+    Before the call; or ``after`` it was done, when its answer may be ``lost`` as well.
     """
 
-    def __init__(self, call: int, *, lost: bool = False) -> None:
+    def __init__(self, call: int, *, after: bool = False, lost: bool = False) -> None:
         self.reached = asyncio.Event()
         self._calls = itertools.count(1)
         self._call = call
+        self._after = after or lost
         self._lost = lost
         self._woken = asyncio.Event()
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """Do one call to a store, once the worker is awake."""
         is_it = next(self._calls) == self._call
-        if is_it and not self._lost:
+        if is_it and not self._after:
             self.reached.set()
         await self._awake()
         try:
             result = await function()
-            if is_it and self._lost:
+            if is_it and self._after:
                 self.reached.set()
         finally:
             await self._awake()

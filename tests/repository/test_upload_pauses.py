@@ -107,28 +107,32 @@ async def test_a_paused_owner_spoils_nothing_when_it_wakes(
 
 
 @pytest.mark.fault("P06")
+@pytest.mark.parametrize("by_another", [False, True], ids=["", "put by another"])
 @pytest.mark.parametrize("first", ["the owner", "its successor"])
 @pytest.mark.parametrize("later", LATER[:4], ids=["", "deleted", "put again", "hour"])
 async def test_a_paused_owner_and_a_paused_successor_spoil_nothing(
-    later: tuple[str, ...], first: str
+    later: tuple[str, ...], first: str, by_another: bool
 ) -> None:
     pairs = 0
     for call in range(1, MOST_CALLS):
         for successors_call in range(1, MOST_CALLS):
             pool = Pool()
-            pauses = [Pause(call), Pause(successors_call)]
+            pauses = [Pause(call, after=True), Pause(successors_call)]
             workers = [pool.worker("a", doom=pauses[0]), pool.worker("b", doom=pauses[1])]
             work = await until_paused(put_anew(pool, workers[0], DATA, OP_ID), pauses[0])
             if work is None:
                 break
             works = [work]
+            if by_another:
+                await put_again(pool)
             work = await until_paused(put_anew(pool, workers[1], DATA, OP_ID), pauses[1])
             if work is None:
                 await wake(pool, pauses[0], workers[0], works[0])
                 break
             works.append(work)
             pairs += 1
-            await put_anew(pool, pool.worker("c"), DATA, OP_ID)
+            if not by_another:  # else the client has seen that it is there, and gone
+                await put_anew(pool, pool.worker("c"), DATA, OP_ID)
             await happen(pool, later)
 
             for number in (0, 1) if first == "the owner" else (1, 0):
