@@ -38,8 +38,8 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores import object_chunks as object_chunks_module
 from holdfast.stores import object_staging as object_staging_module
-from holdfast.stores import object_store as object_store_module
 from holdfast.stores.object_meta import chunk_subject, meta_subject
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
 from holdfast.transport import jetstream as jetstream_module
@@ -444,7 +444,7 @@ class TestChunkIndex:
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, entries: int
     ) -> None:
         per_window, parts = 4, 61
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", per_window * PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", per_window * PART_BYTES)
         monkeypatch.setattr(
             object_staging_module, "build_index", partial(build_index, max_entries=entries)
         )
@@ -467,7 +467,7 @@ class TestChunkIndex:
     async def test_a_part_that_is_gone_is_corrupt_or_not_found_and_looked_for_no_longer(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", PART_BYTES)
         monkeypatch.setattr(
             object_staging_module, "build_index", partial(build_index, max_entries=1)
         )
@@ -614,7 +614,7 @@ class TestReadingWhileOthersChange:
     async def test_a_read_whose_blob_is_deleted_ends_in_not_found_and_not_early(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", PART_BYTES)
         data = some_bytes(4 * PART_BYTES)
         info = (await put_staged(bucket.store, data)).info
 
@@ -630,7 +630,7 @@ class TestReadingWhileOthersChange:
     async def test_a_read_goes_on_for_the_copy_it_began_with(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", PART_BYTES)
         data = some_bytes(4 * PART_BYTES)
         info = (await put_staged(bucket.store, data)).info
 

@@ -7,36 +7,32 @@ be right: a crash in between leaves chunks that no record names, for the collect
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import (
     ConflictError,
     CorruptError,
     HoldfastError,
-    InvalidError,
     NotFoundError,
     OutcomeUnknownError,
     UnavailableError,
 )
 from holdfast.stores.bucket_check import OBJECT_SETTINGS, check_bucket
 from holdfast.stores.conflicts import UNKNOWN, Conflicts
+from holdfast.stores.object_chunks import ObjectChunks, damaged
+from holdfast.stores.object_listing import ObjectListing
 from holdfast.stores.object_meta import (
     ObjectMeta,
     check_address,
     chunk_subject,
     decode_meta,
     meta_subject,
-    to_entry,
     to_info,
     to_meta,
     tombstone,
@@ -67,9 +63,6 @@ if TYPE_CHECKING:
 
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
-_SCAN_PER_PAGE: Final = 8192
-_LAG_SECONDS: Final = 0.05
-_LAG_LOOKS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +94,8 @@ class ObjectBlobStore:
         self._js = jetstream
         self._new_id = new_id
         self._clock = clock
+        self._chunks = ObjectChunks(jetstream, bucket, self._why_missing)
+        self._listing = ObjectListing(jetstream, bucket)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
@@ -134,7 +129,7 @@ class ObjectBlobStore:
         if info.chunks == 1:
             data = bytes(await self._only_chunk(info))
             if len(data) != info.size or digest_of(data) != info.digest:
-                raise _corrupt(info)
+                raise damaged(info)
             return data
         return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
 
@@ -149,107 +144,24 @@ class ObjectBlobStore:
             raise await self._why_missing(info)
         return message.data
 
-    async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+    def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See BlobStore."""
-        if start >= stop:
-            if info.size == 0 and info.digest != digest_of(b""):
-                raise _corrupt(info)
-            return
-        whole = hashlib.sha256() if (start, stop) == (0, info.size) else None
-        part = start // info.part_size
-        last = (stop - 1) // info.part_size
-        async for data in self._chunks(info, part, last):
-            offset = part * info.part_size
-            view = memoryview(data)
-            if len(view) != min(info.part_size, info.size - offset):
-                raise _corrupt(info)
-            if whole is not None:
-                whole.update(view)
-                if part == last and whole.hexdigest() != info.digest:
-                    raise _corrupt(info)
-            yield view[max(start - offset, 0) : stop - offset]
-            part += 1
+        return self._chunks.read(info, start, stop)
 
-    async def _chunks(self, info: BlobInfo, first: int, last: int) -> AsyncGenerator[Buffer]:
-        """Chunks ``first`` to ``last``, window by window, each checked to be the one expected."""
-        per_window = max(WINDOW_BYTES // info.part_size, 1)
-        wanted = first
-        found, position = await self.locate(info, first)
-        while wanted <= last:
-            query = {
-                "batch": min(per_window, last - found + 1),
-                "seq": position,
-                "next_by_subj": chunk_subject(self.bucket, info.generation),
-            }
-            messages, _ = await self._js.direct_batch(self.stream, query)
-            if not messages:
-                messages = [await self._leader_chunk(info, position)]
-            for message in messages:
-                if part_of(message) != found:
-                    raise _corrupt(info)
-                if found == wanted:
-                    yield message.data
-                    wanted += 1
-                found += 1
-                position = message.sequence + 1
+    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
+        """See DirectDelivery."""
+        return await self._chunks.locate(info, part)
 
-    async def _leader_chunk(self, info: BlobInfo, position: int) -> StoredMessage:
-        subject = chunk_subject(self.bucket, info.generation)
-        message = await self._js.surely(
-            self.stream, lambda: self._js.next_message(self.stream, subject, position)
-        )
-        if message is None:
-            raise await self._why_missing(info)
-        return message
+    async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
+        """See DirectDelivery."""
+        self._chunks.deliver(info, position, chunks, subject)
 
     async def _why_missing(self, info: BlobInfo) -> HoldfastError:
         """Chunks are gone: because the blob is, or they were lost?"""
         entry = await self._entry(info.digest)
         if entry.live is None or entry.live.nuid != info.generation:
             return NotFoundError("no such blob")
-        return _corrupt(info)
-
-    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
-        """See DirectDelivery."""
-        if info.index is None:
-            return 0, 1
-        first, position = info.index.locate(part)
-        if part - first >= max(WINDOW_BYTES // info.part_size, 1):
-            return await self._bisect(info, info.index, part)
-        return first, position
-
-    async def _bisect(self, info: BlobInfo, index: ChunkIndex, part: int) -> tuple[int, int]:
-        """Find ``part`` between two index entries. An upload that was alone hits at once."""
-        first, low = index.locate(part)
-        _, high = index.bounds(part)
-        guess = low + (part - first)
-        subject = chunk_subject(self.bucket, info.generation)
-        while True:
-            message = await self._js.next_message(self.stream, subject, guess)
-            if message is None and high is None:
-                high = guess
-            elif message is None:
-                raise await self._why_missing(info)
-            elif (found := part_of(message)) == part:
-                return part, message.sequence
-            elif found < part:
-                low = message.sequence + 1
-                guess = low + (part - found - 1)
-            else:
-                high = guess
-            if high is not None and not low <= guess < high:
-                guess = (low + high) // 2
-            if high is not None and low >= high:
-                raise _corrupt(info)
-
-    async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
-        """See DirectDelivery."""
-        query = {
-            "batch": chunks,
-            "seq": position,
-            "next_by_subj": chunk_subject(self.bucket, info.generation),
-        }
-        self._js.request_batch(self.stream, query, subject)
+        return damaged(info)
 
     async def stat(self, digest: Digest) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
@@ -363,46 +275,7 @@ class ObjectBlobStore:
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order in which records were written."""
-        position = _parse_cursor(cursor)
-        entries: list[Any] = []
-        scanned = looks = 0
-        while len(entries) < limit and scanned < _SCAN_PER_PAGE:
-            query = {
-                "batch": limit if not prefix else 1000,
-                "seq": position,
-                "next_by_subj": f"$O.{self.bucket}.M.>",
-            }
-            messages, pending = await self._js.direct_batch(self.stream, query)
-            for message in messages:
-                position = message.sequence + 1
-                scanned += 1
-                entry = _listed(message, self.bucket, prefix)
-                if entry is not None:
-                    entries.append(entry)
-                    if len(entries) == limit:
-                        break
-            else:
-                if not pending and await self._is_end(position):
-                    return BlobListing(entries=entries, cursor=None)
-                if not messages:
-                    looks += 1
-                    await self._wait_for_replica(looks)
-        return BlobListing(entries=entries, cursor=str(position))
-
-    async def _is_end(self, position: int) -> bool:
-        """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
-        records = f"$O.{self.bucket}.M.>"
-        following = await self._js.surely(
-            self.stream, lambda: self._js.next_message(self.stream, records, position)
-        )
-        return following is None
-
-    async def _wait_for_replica(self, looks: int) -> None:
-        """Before the ``looks``-th further look. Raises UnavailableError when it lags for long."""
-        if looks > _LAG_LOOKS:
-            msg = "the replica that was asked lacks the newest blobs"
-            raise UnavailableError(msg)
-        await asyncio.sleep(_LAG_SECONDS)
+        return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
 
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""
@@ -523,21 +396,6 @@ class ObjectBlobStore:
         return stored
 
 
-def _listed(message: StoredMessage, bucket: str, prefix: str) -> Any:
-    """The row for one record; None for what a listing leaves out."""
-    if not message.data:
-        return None
-    try:
-        meta = decode_meta(message.data)
-    except CorruptError:
-        return None
-    if meta.deleted or (prefix and not (meta.is_ours and meta.name.startswith(prefix))):
-        return None
-    if meta.is_ours and message.subject != meta_subject(bucket, meta.name):
-        return None  # it says that it is another blob, whose own record is listed
-    return to_entry(meta)
-
-
 def _is_blob(message: StoredMessage, digest: Digest) -> bool:
     """Whether ``message`` is the record of a blob. Who asks what is missing may put the rest."""
     if not message.data:
@@ -556,16 +414,3 @@ def _existing(meta: ObjectMeta, attributes: Attributes) -> Stored:
         raise ConflictError(msg)
     repeated = attributes.op_id is not None and meta.op_id == attributes.op_id
     return Stored(info=to_info(meta), created=repeated)
-
-
-def _parse_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 1
-    if not cursor.isdecimal() or not cursor.isascii() or int(cursor) < 1 or len(cursor) > 18:
-        msg = "not a cursor of this listing"
-        raise InvalidError(msg)
-    return int(cursor)
-
-
-def _corrupt(info: BlobInfo) -> CorruptError:
-    return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")
