@@ -216,9 +216,9 @@ class FlakyStore(MemoryBlobStore):
         self.fail(applied=True)
         return stored
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         self.fail(applied=False)
-        return await super().stat(digest)
+        return await super().stat(digest, sure=sure)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         self.fail(applied=False)

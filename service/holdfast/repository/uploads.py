@@ -173,8 +173,9 @@ class UploadService:
             raise TooLargeError(msg)
         if digest is not None:
             with suppress(NotFoundError):
-                info = await self._store.stat(digest)
-                return Result(digest=info.digest, size=info.size, created=False)
+                info = await self._store.stat(digest, sure=True)
+                if not info.damaged:
+                    return Result(digest=info.digest, size=info.size, created=False)
         upload, repeated = self._new_id(), False
         if op_id is not None:
             upload, repeated = await claim_op(self._records, op_id, upload)
@@ -382,12 +383,28 @@ class UploadService:
             created_at=self._clock(),
             op_id=owned.record.op_id or owned.id,
         )
+        mine = {claim}
+
+        async def moving(nuid: str) -> None:
+            """The parts get another nuid: it is named, and claimed, before it has any."""
+            moved = Claim(nuid=nuid, digest=claim.digest)
+            mine.add(moved)
+            *former, present = owned.record.nuids
+            await self._change(
+                owned,
+                state="committing",
+                claims=(*owned.record.claims, moved),
+                nuids=(*former, nuid, present),
+            )
+
         try:
-            return await owned.staged.commit(Digest(claim.digest), owned.parts.size, attributes)
+            return await owned.staged.commit(
+                Digest(claim.digest), owned.parts.size, attributes, moving=moving
+            )
         except OutcomeUnknownError:
             raise
         except HoldfastError as error:
-            claims = tuple(c for c in owned.record.claims if c != claim)
+            claims = tuple(c for c in owned.record.claims if c not in mine)
             await self._change(owned, state="open", claims=claims)
             if isinstance(error, ConflictError | CorruptError):  # what is in the way stays there
                 await self._end(owned, "failed")
@@ -399,6 +416,7 @@ class UploadService:
         *,
         state: State,
         claims: tuple[Claim, ...] | None = None,
+        nuids: tuple[str, ...] | None = None,
         result: Result | None = None,
     ) -> None:
         """Compare-and-set on the record. Raises ConflictError when it is another's by now."""
@@ -406,6 +424,7 @@ class UploadService:
             owned.record,
             state=state,
             claims=owned.record.claims if claims is None else claims,
+            nuids=owned.record.nuids if nuids is None else nuids,
             result=result,
             beat=owned.record.beat + 1,
         )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
+from holdfast.errors import CorruptError, NotFoundError, QuotaExceededError, UnavailableError
 from holdfast.stores.disk_blobs import READ_BYTES, BlobFiles
 from holdfast.stores.disk_files import FailStop, Files, check_disk_store, confirm_disk_store
 from holdfast.stores.disk_format import BlobHeader
@@ -21,7 +21,15 @@ from holdfast.stores.disk_staging import StagingFiles
 from holdfast.stores.pieces import part_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Buffer,
+        Callable,
+        Iterator,
+        Sequence,
+    )
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -70,8 +78,9 @@ class DiskBlobStore:
             return self._read_whole(info)
         return self._read_range(info, start, stop)
 
-    async def stat(self, digest: Digest) -> BlobInfo:
-        """See `BlobStore.stat`."""
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+        """See `BlobStore.stat`. A file of the wrong form or length is never answered with."""
+        del sure
         return await asyncio.to_thread(self._blobs.stat, digest)
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
@@ -88,6 +97,11 @@ class DiskBlobStore:
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See `BlobStore.touch`. A blob was last seen when its file was modified."""
         return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since)
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`. It is read again, and moved aside unless it is intact."""
+        with suppress(NotFoundError, CorruptError):
+            await asyncio.to_thread(self._blobs.verify, info)
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -169,7 +183,15 @@ class _DiskStagedBlob:
             self._prepared = True
         await asyncio.to_thread(self._staging.write, self._name, part, data)
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        moving: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Stored:
+        del moving  # parts stay where they are
         header = _header(digest, size, self._part_size, self._name, attributes)
         return await asyncio.to_thread(self._commit, header)
 

@@ -81,9 +81,9 @@ class ForwardingBlobStore:
         """See `BlobStore.read`."""
         return self._iterate("read", lambda: self._inner.read(info, start, stop))
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See `BlobStore.stat`."""
-        return await self._call("stat", Repeat.ALWAYS, lambda: self._inner.stat(digest))
+        return await self._call("stat", Repeat.ALWAYS, lambda: self._inner.stat(digest, sure=sure))
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`."""
@@ -102,6 +102,10 @@ class ForwardingBlobStore:
             Repeat.ALWAYS,
             lambda: self._inner.touch(digest, unless_seen_since=unless_seen_since),
         )
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`."""
+        await self._call("report_damage", Repeat.ALWAYS, lambda: self._inner.report_damage(info))
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`."""
@@ -150,10 +154,19 @@ class ForwardingStagedBlob:
         # Never repeated: by then the next part may have been written, and order is the contract.
         await self._call("write", Repeat.NEVER, lambda: self._inner.write(part, data))
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        moving: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Stored:
         """See `StagedBlob.commit`."""
         return await self._call(
-            "commit", Repeat.ALWAYS, lambda: self._inner.commit(digest, size, attributes)
+            "commit",
+            Repeat.ALWAYS,
+            lambda: self._inner.commit(digest, size, attributes, moving=moving),
         )
 
     async def discard(self) -> None:

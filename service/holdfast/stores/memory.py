@@ -8,7 +8,7 @@ off (``reachable = False``). A value altered through the private fields is found
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +32,14 @@ from holdfast.stores.record_keys import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Buffer,
+        Callable,
+        Sequence,
+    )
     from datetime import datetime, timedelta
 
     from holdfast.domain.digest import Digest
@@ -44,6 +51,11 @@ class _Blob:
     info: BlobInfo
     data: bytes
     op_id: str | None
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it can be read back, as far as anybody knows."""
+        return not self.info.damaged and digest_of(self.data) == self.info.digest
 
 
 class _Reachable:
@@ -96,15 +108,18 @@ class MemoryBlobStore(_Reachable):
             yield data[first:last]
             await self._reach()
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See `BlobStore.stat`."""
         await self._reach()
-        return self._find(digest).info
+        blob = self._find(digest)
+        if sure and not blob.is_intact:
+            return replace(blob.info, damaged=True)
+        return blob.info
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`."""
         await self._reach()
-        return [digest for digest in dict.fromkeys(digests) if digest not in self._blobs]
+        return [digest for digest in dict.fromkeys(digests) if not self._has(digest)]
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See `BlobStore.delete`."""
@@ -121,7 +136,15 @@ class MemoryBlobStore(_Reachable):
         """See `BlobStore.touch`. Nothing is to be marked: no collector lists what is in memory."""
         del unless_seen_since
         await self._reach()
-        return digest in self._blobs
+        blob = self._blobs.get(digest)
+        return blob is not None and blob.is_intact
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`."""
+        await self._reach()
+        blob = self._blobs.get(info.digest)
+        if blob is not None and blob.info.generation == info.generation:
+            blob.info = replace(blob.info, damaged=True)
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -137,6 +160,7 @@ class MemoryBlobStore(_Reachable):
         page = found[:limit]
         return BlobListing(
             entries=[self._blobs[digest].info for digest in page],
+            after=page,
             cursor=page[-1] if len(found) > limit else None,
         )
 
@@ -169,7 +193,8 @@ class MemoryBlobStore(_Reachable):
         self, staging: str, digest: Digest, size: int, attributes: Attributes, part_size: int
     ) -> Stored:
         await self._reach()
-        if digest not in self._blobs:
+        existing = self._blobs.get(digest)
+        if existing is None or not existing.is_intact:
             parts = self._staged.get(staging, {})
             data = b"".join(parts[part] for part in sorted(parts))
             if len(data) != size or digest_of(data) != digest:
@@ -190,7 +215,7 @@ class MemoryBlobStore(_Reachable):
         part_size: int | None,
         generation: str,
     ) -> Stored:
-        if (blob := self._blobs.get(digest)) is not None:
+        if (blob := self._blobs.get(digest)) is not None and blob.is_intact:
             own = blob.info.generation == generation
             again = attributes.op_id is not None and attributes.op_id == blob.op_id
             return Stored(info=blob.info, created=own or again)
@@ -207,6 +232,10 @@ class MemoryBlobStore(_Reachable):
         )
         self._blobs[digest] = _Blob(info, data, attributes.op_id)
         return Stored(info=info, created=True)
+
+    def _has(self, digest: Digest) -> bool:
+        blob = self._blobs.get(digest)
+        return blob is not None and not blob.info.damaged
 
     def _find(self, digest: Digest) -> _Blob:
         blob = self._blobs.get(digest)
@@ -235,7 +264,15 @@ class _MemoryStagedBlob:
     async def write(self, part: int, data: Buffer) -> None:
         await self._store._write_part(self._staging, part, data)
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        moving: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Stored:
+        del moving  # parts stay where they are
         return await self._store._commit(self._staging, digest, size, attributes, self._part_size)
 
     async def discard(self) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import math
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import WINDOW_BYTES
@@ -14,10 +17,25 @@ from holdfast.stores.object_staging import part_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable
 
-    from holdfast.domain.chunk_index import ChunkIndex
     from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
+
+_MOVED: Final = 64
+"""Of how many blobs whose chunks are not where their index says the places are remembered."""
+
+_PLACES: Final = 256
+
+
+class _Near(NamedTuple):
+    """``part`` lies at ``sequence`` or behind; those that follow it before ``before``, if known."""
+
+    part: int
+    sequence: int
+    before: int | None
+
+
+_START: Final = _Near(0, 1, None)
 
 
 class ObjectChunks:
@@ -34,6 +52,7 @@ class ObjectChunks:
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
         self._why_missing = why_missing
+        self._moved: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
 
     async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See BlobStore."""
@@ -68,58 +87,94 @@ class ObjectChunks:
                 "next_by_subj": chunk_subject(self._bucket, info.generation),
             }
             messages, _ = await self._js.direct_batch(self._stream, query)
-            if not messages:
-                messages = [await self._leader_chunk(info, position)]
-            for message in messages:
-                if part_of(message) != found:
-                    raise damaged(info)
-                if found == wanted:
+            expected = range(found, found + len(messages))
+            for number, message in zip(expected, messages, strict=True):
+                if part_of(message) != number:
+                    break
+                if number == wanted:
                     yield message.data
                     wanted += 1
-                found += 1
-                position = message.sequence + 1
-
-    async def _leader_chunk(self, info: BlobInfo, position: int) -> StoredMessage:
-        subject = chunk_subject(self._bucket, info.generation)
-        message = await self._js.surely(
-            self._stream, lambda: self._js.next_message(self._stream, subject, position)
-        )
-        if message is None:
-            raise await self._why_missing(info)
-        return message
+                found, position = number + 1, message.sequence + 1
+            else:
+                if messages:
+                    continue
+            # The replica lacks it, or it lies elsewhere: somebody copied the stream, or doubled it.
+            message = await self._look_up(info, wanted)
+            yield message.data
+            wanted += 1
+            found, position = wanted, message.sequence + 1
 
     async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
-        """See DirectDelivery."""
-        if info.index is None:
-            return 0, 1
-        first, position = info.index.locate(part)
-        if part - first >= max(WINDOW_BYTES // info.part_size, 1):
-            return await self._bisect(info, info.index, part)
-        return first, position
+        """See DirectDelivery. What the index says is believed: whoever reads there finds out."""
+        near = self._near(info, part)
+        if part - near.part < max(WINDOW_BYTES // info.part_size, 1):
+            return near.part, near.sequence
+        return part, (await self._look_up(info, part)).sequence
 
-    async def _bisect(self, info: BlobInfo, index: ChunkIndex, part: int) -> tuple[int, int]:
-        """Find ``part`` between two index entries. An upload that was alone hits at once."""
-        first, low = index.locate(part)
-        _, high = index.bounds(part)
-        guess = low + (part - first)
+    def _near(self, info: BlobInfo, part: int) -> _Near:
+        """From where on ``part`` is to be looked for, as far as is known."""
+        places = self._moved.get(info.generation)
+        if places is not None:
+            place = bisect_right(places, (part, math.inf)) - 1
+            return _Near(*places[place], None) if place >= 0 else _START
+        if info.index is None:
+            return _START
+        try:
+            entry, sequence = info.index.locate(part)
+            if entry == part:
+                return _Near(entry, sequence, None)
+            return _Near(entry, *info.index.bounds(part))
+        except CorruptError:
+            return _START
+
+    async def _look_up(self, info: BlobInfo, part: int) -> StoredMessage:
+        """Chunk ``part`` from the leader, wherever it lies. Raises NotFoundError, CorruptError."""
+        message = await self._find(info, part, self._near(info, part))
+        moved = message is None or info.generation in self._moved
+        if message is None:
+            message = await self._js.surely(self._stream, lambda: self._find(info, part, _START))
+        if message is None:
+            raise await self._why_missing(info)
+        if moved:
+            self._remember(info, part, message.sequence)
+        return message
+
+    async def _find(self, info: BlobInfo, part: int, near: _Near) -> StoredMessage | None:
+        """Chunk ``part`` between two sequences. An upload that was alone hits at once."""
+        low, high = near.sequence, near.before
+        guess = low + (part - near.part)
         subject = chunk_subject(self._bucket, info.generation)
-        while True:
+        while high is None or low < high:
+            if high is not None and not low <= guess < high:
+                guess = (low + high) // 2
             message = await self._js.next_message(self._stream, subject, guess)
-            if message is None and high is None:
+            if message is None or (high is not None and message.sequence >= high):
                 high = guess
-            elif message is None:
-                raise await self._why_missing(info)
             elif (found := part_of(message)) == part:
-                return part, message.sequence
+                return message
             elif found < part:
                 low = message.sequence + 1
                 guess = low + (part - found - 1)
             else:
                 high = guess
-            if high is not None and not low <= guess < high:
-                guess = (low + high) // 2
-            if high is not None and low >= high:
-                raise damaged(info)
+        return None
+
+    def _remember(self, info: BlobInfo, part: int, sequence: int) -> None:
+        """The blob's index is of another stream: this is where a part lies in this one."""
+        places = self._moved.setdefault(info.generation, [])
+        insort(places, (part, sequence))
+        if len(places) > _PLACES:
+            places.pop(0)
+        self._moved.move_to_end(info.generation)
+        if len(self._moved) > _MOVED:
+            self._moved.popitem(last=False)
+
+    async def are_all_there(self, info: BlobInfo) -> bool:
+        """Whether there are as many chunks as there should be; a believed leader has counted."""
+        subject = chunk_subject(self._bucket, info.generation)
+        if await self._js.count(self._stream, subject) == info.chunks:
+            return True
+        return await self._js.count(self._stream, subject, again=True) == info.chunks
 
     def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
         """See DirectDelivery."""

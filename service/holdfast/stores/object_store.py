@@ -8,11 +8,12 @@ be right: a crash in between leaves chunks that no record names, for the collect
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import structlog
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
@@ -28,16 +29,19 @@ from holdfast.stores.conflicts import UNKNOWN, Conflicts
 from holdfast.stores.object_chunks import ObjectChunks, damaged
 from holdfast.stores.object_listing import ObjectListing
 from holdfast.stores.object_meta import (
+    NewerFormatError,
     ObjectMeta,
     check_address,
     chunk_subject,
     decode_meta,
+    mark_damaged,
     meta_subject,
+    read_record,
     to_info,
     to_meta,
     tombstone,
 )
-from holdfast.stores.object_staging import StagedObject, part_of
+from holdfast.stores.object_staging import PartsGoneError, StagedObject, part_of
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
@@ -63,18 +67,34 @@ if TYPE_CHECKING:
 
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
+_RECORD_HEADROOM_BYTES: Final = 512
+"""What the headers of a record take, at the most."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The record subject as the leader has it. ``sequence`` 0: nothing was ever there."""
+    """The record subject as the leader has it. ``sequence`` 0: nothing was ever there.
+
+    ``fault`` tells why what lies there cannot be read; then there is no ``meta``.
+    """
 
     sequence: int
-    meta: ObjectMeta | None
+    meta: ObjectMeta | None = None
+    fault: CorruptError | None = None
 
     @property
     def live(self) -> ObjectMeta | None:
+        """A readable record of something that is there, ours or not. Raises CorruptError."""
+        if self.fault is not None:
+            raise self.fault
         return self.meta if self.meta is not None and not self.meta.deleted else None
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether nothing is there."""
+        return self.fault is None and self.live is None
 
 
 class ObjectBlobStore:
@@ -99,10 +119,9 @@ class ObjectBlobStore:
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
-        entry = await self._entry(digest)
-        if entry.live is not None:
-            await self._js.check_leader(self.stream)
-            return _existing(entry.live, attributes)
+        existing = await self._existing(await self._entry(digest), attributes)
+        if existing is not None:
+            return existing
         view = memoryview(data).cast("B")
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
@@ -111,10 +130,17 @@ class ObjectBlobStore:
             return await staged.commit(digest, len(view), attributes)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
+        except PartsGoneError as error:
+            await self._discard(staged)
+            msg = "what was stored was removed before it became a blob"
+            raise UnavailableError(msg) from error
         except HoldfastError:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await staged.discard()
+            await self._discard(staged)
             raise
+
+    async def _discard(self, staged: StagedObject) -> None:
+        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+            await staged.discard()
 
     async def _write_only_part(self, staged: StagedObject, view: memoryview) -> None:
         """A chunk without a record is no blob: whether it was stored or not, nothing was put."""
@@ -163,33 +189,42 @@ class ObjectBlobStore:
             return NotFoundError("no such blob")
         return damaged(info)
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
+        if sure:
+            info = await self._surely_stat(digest)
+            is_whole = info.damaged or await self._chunks.are_all_there(info)
+            return info if is_whole else replace(info, damaged=True)
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
-        meta = decode_meta(message.data) if message is not None and message.data else None
-        if meta is None or meta.deleted:
-            present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
-            meta = present.live if present is not None else None
+        if message is not None and message.data:
+            meta = decode_meta(message.data)
+            if meta.is_ours and not meta.deleted:
+                check_address(meta, digest)
+                return to_info(meta)
+        return await self._surely_stat(digest)
+
+    async def _surely_stat(self, digest: Digest) -> BlobInfo:
+        entry = await self._js.surely(self.stream, lambda: self._occupied(digest))
+        meta = entry.live if entry is not None else None
         if meta is None or not meta.is_ours:
             msg = "no such blob"
             raise NotFoundError(msg)
-        check_address(meta, digest)
         return to_info(meta)
 
-    async def _live_entry(self, digest: Digest) -> _Entry | None:
+    async def _occupied(self, digest: Digest) -> _Entry | None:
         entry = await self._entry(digest)
-        return None if entry.live is None else entry
+        return None if entry.is_vacant else entry
 
     async def _entry(self, digest: Digest) -> _Entry:
-        subject = meta_subject(self.bucket, digest)
-        message = await self._js.last_message(self.stream, subject)
+        message = await self._js.last_message(self.stream, meta_subject(self.bucket, digest))
         if message is None:
-            return _Entry(0, None)
+            return _Entry(0)
         if not message.data:  # a marker that a tombstone's time was up
-            return _Entry(message.sequence, None)
-        meta = decode_meta(message.data)
-        check_address(meta, digest)
-        return _Entry(message.sequence, meta)
+            return _Entry(message.sequence)
+        try:
+            return _Entry(message.sequence, read_record(message.data, digest))
+        except CorruptError as fault:
+            return _Entry(message.sequence, fault=fault)
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See BlobStore."""
@@ -216,31 +251,39 @@ class ObjectBlobStore:
 
     async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
         """Once; None when another write was met."""
-        present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
+        present = await self._js.surely(self.stream, lambda: self._occupied(digest))
         entry = present or await self._entry(digest)
-        meta = entry.live
-        if meta is None or not meta.is_ours:
+        if entry.is_vacant:
             gone = entry.meta
-            if gone is None or not (gone.deleted and gone.is_ours):
+            if gone is None or not gone.is_ours:
                 return False
             await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
             return gone.nuid == conflicts.tried or (op_id is not None and gone.op_id == op_id)
-        chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
-        record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
+        if entry.meta is not None and not entry.meta.is_ours:
+            return False
+        # What an unreadable record says of its chunks may be another's: they are left alone.
+        nuid = entry.meta.nuid if entry.meta is not None else None
+        grave = nuid or self._new_id()
+        try:
+            await self._bury(digest, entry.sequence, grave, op_id)
+        except RefusedError as refused:
+            conflicts.note(refused, tried=grave)
+            await conflicts.wait()
+            return None
+        if nuid is not None:
+            await self._remove_deleted(nuid)
+        return True
+
+    async def _bury(self, digest: Digest, sequence: int, nuid: str, op_id: str | None) -> None:
+        """Write a tombstone for ``nuid`` over the record at ``sequence``. Raises RefusedError."""
+        record = tombstone(self.bucket, digest, nuid, self._clock(), op_id)
         headers = {
             ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+            EXPECTED_SUBJECT_SEQUENCE: str(sequence),
             TTL: f"{int(TOMBSTONE_TTL.total_seconds())}s",
             MSG_ID: self._new_id(),
         }
-        try:
-            await self._js.publish(meta_subject(self.bucket, digest), record, headers)
-        except RefusedError as refused:
-            conflicts.note(refused, tried=meta.nuid)
-            await conflicts.wait()
-            return None
-        await self._remove_deleted(meta.nuid)
-        return True
+        await self._js.publish(meta_subject(self.bucket, digest), record, headers)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
@@ -249,11 +292,9 @@ class ObjectBlobStore:
         conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             message = await self._js.last_message(self.stream, subject)
-            meta = decode_meta(message.data) if message is not None and message.data else None
-            if message is None or meta is None or meta.deleted or not meta.is_ours:
+            if message is None or not await self._is_whole(bytes(message.data), digest):
                 await self._js.check_leader(self.stream)
                 return False
-            check_address(meta, digest)
             if message.stored_at is not None and message.stored_at >= unless_seen_since:
                 return True
             if met is not None and message.sequence > met:
@@ -271,6 +312,42 @@ class ObjectBlobStore:
                 await conflicts.wait()
             else:
                 return True
+        raise conflicts.failure()
+
+    async def _is_whole(self, record: bytes, digest: Digest) -> bool:
+        """Whether ``record`` is a blob's, whose chunks are there as far as that is cheap to see."""
+        try:
+            meta = read_record(record, digest) if record else None
+        except NewerFormatError:
+            raise
+        except CorruptError:
+            return False  # a put replaces it
+        if meta is None or meta.deleted or not meta.is_ours or meta.is_damaged:
+            return False
+        return await self._chunks.are_all_there(to_info(meta))
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See BlobStore."""
+        conflicts = Conflicts()
+        for _ in range(_COMMIT_ATTEMPTS):
+            entry = await self._entry(info.digest)
+            meta = entry.meta
+            if meta is None or meta.deleted or meta.is_damaged or meta.nuid != info.generation:
+                return
+            headers = {
+                ROLLUP: "sub",
+                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+                MSG_ID: self._new_id(),
+            }
+            try:
+                await self._js.publish(
+                    meta_subject(self.bucket, info.digest), mark_damaged(meta), headers
+                )
+            except RefusedError as refused:
+                conflicts.note(refused)
+                await conflicts.wait()
+            else:
+                return
         raise conflicts.failure()
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
@@ -335,65 +412,137 @@ class ObjectBlobStore:
         return self._new_id()
 
     async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
-        """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+        """Make the chunks of ``info.generation`` the blob, by compare-and-set.
+
+        Raises PartsGoneError where they are not there, and then the blob is not made of them.
+        """
         conflicts = Conflicts()
+        info, record = self._fitted(info, attributes)
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
-                stored = await self._publish_record(info, attributes, conflicts)
+                stored = await self._publish_record(info, record, attributes, conflicts)
             if stored is not None:
                 return stored
         raise conflicts.failure()
 
     async def _publish_record(
-        self, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
+        self, info: BlobInfo, record: bytes, attributes: Attributes, conflicts: Conflicts
     ) -> Stored | None:
-        """Once; None when another write was met and there is no blob yet."""
+        """Once; None when another write was met and there is no blob yet.
+
+        Where anything was written before, others may have made the blob, deleted it and removed
+        our chunks meanwhile. They are counted before we publish, so that nothing is replaced by
+        a record without chunks, and after it, for until then we may have been paused.
+        """
         entry = await self._entry(info.digest)
-        if entry.live is not None:
-            return await self._yield_to(entry.live, info, attributes, lost=conflicts.certain)
+        if entry.meta is not None and entry.meta.nuid == info.generation:
+            # Ours was the blob. If it was deleted since, that is not for us to undo.
+            return await self._confirm(info, is_live=not entry.meta.deleted)
+        existing = await self._existing(entry, attributes)
+        if existing is not None:
+            if conflicts.certain:  # ours surely never became the blob's
+                await self._remove_deleted(info.generation)
+            return existing
+        if entry.sequence or info.chunks > 1:  # or they were doubled, or dropped by the stream
+            await self.require_chunks(info)
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
             MSG_ID: f"{info.generation}.meta",
         }
-        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
         try:
             await self._js.publish(meta_subject(self.bucket, info.digest), record, headers)
         except RefusedError as refused:
             conflicts.note(refused)
-            winner = await self._winner(info.digest, certain=conflicts.certain)
-            if winner is not None:
-                lost = conflicts.certain and refused.certainly_lost
-                return await self._yield_to(winner, info, attributes, lost=lost)
             await conflicts.wait()
             return None
-        except OutcomeUnknownError:
-            winner = await self._winner(info.digest, certain=False)
-            if winner is None or winner.nuid != info.generation:
+        except OutcomeUnknownError as error:
+            if not await self._is_ours_now(info):
                 raise
+            log.info("blob_record_found", digest=info.digest, after=str(error))
+        if entry.sequence:
+            await self._confirm(info, is_live=True)
+        if not entry.is_vacant:
+            await self._healed(entry, info)
         return Stored(info=info, created=True)
 
-    async def _winner(self, digest: Digest, *, certain: bool) -> ObjectMeta | None:
-        """The blob's record now. Not reached, ours may still be it, unless ``certain``."""
-        try:
-            return (await self._entry(digest)).live
-        except UnavailableError as error:
-            if certain:
-                raise
-            raise OutcomeUnknownError(UNKNOWN) from error
+    def _fitted(self, info: BlobInfo, attributes: Attributes) -> tuple[BlobInfo, bytes]:
+        """The record of ``info``, with as fine an index as one message carries."""
+        room = self._js.connection.max_payload - _RECORD_HEADROOM_BYTES
+        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
+        while len(record) > room and info.index is not None:
+            is_last = len(info.index.sequences) <= 1
+            info = replace(info, index=None if is_last else info.index.coarser())
+            record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
+        return info, record
 
-    async def _yield_to(
-        self, winner: ObjectMeta, info: BlobInfo, attributes: Attributes, *, lost: bool
-    ) -> Stored:
-        """The blob exists. Ours go if our record surely never became the blob's (``lost``)."""
-        if winner.nuid == info.generation:
-            return Stored(info=info, created=True)
-        await self._js.check_leader(self.stream)
-        stored = _existing(winner, attributes)  # or it is no blob: then nothing is changed
-        if lost:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await self._remove_chunks(info.generation)
-        return stored
+    async def _is_ours_now(self, info: BlobInfo) -> bool:
+        """Whether our record is there, although nobody said so. Raises OutcomeUnknownError."""
+        try:
+            entry = await self._entry(info.digest)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(UNKNOWN) from error
+        return entry.meta is not None and entry.meta.nuid == info.generation
+
+    async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
+        """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError."""
+        try:
+            if not is_live or await self._chunks.are_all_there(info):
+                return Stored(info=info, created=True)
+            await self._withdraw(info)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            raise OutcomeUnknownError(UNKNOWN) from error
+        raise PartsGoneError
+
+    async def _withdraw(self, info: BlobInfo) -> None:
+        """Take our record back, unless somebody was quicker to replace it."""
+        conflicts = Conflicts()
+        for _ in range(_COMMIT_ATTEMPTS):
+            entry = await self._entry(info.digest)
+            if entry.meta is None or entry.meta.deleted or entry.meta.nuid != info.generation:
+                return
+            try:
+                # Under a name of its own: a tombstone of ours would say that we had the blob.
+                await self._bury(info.digest, entry.sequence, self._new_id(), None)
+            except RefusedError as refused:
+                conflicts.note(refused)
+                await conflicts.wait()
+            else:
+                log.warning("blob_record_withdrawn", digest=info.digest)
+                return
+        raise conflicts.failure()
+
+    async def require_chunks(self, info: BlobInfo) -> None:
+        """Raises PartsGoneError unless there are as many chunks as there should be."""
+        if not await self._chunks.are_all_there(info):
+            raise PartsGoneError
+
+    async def _healed(self, entry: _Entry, info: BlobInfo) -> None:
+        """A damaged blob was replaced. Its chunks go, unless its record said nothing of use."""
+        log.warning("blob_healed", digest=info.digest)
+        if entry.meta is not None:
+            await self._remove_deleted(entry.meta.nuid)
+
+    async def _existing(self, entry: _Entry, attributes: Attributes) -> Stored | None:
+        """The answer of a put that finds the blob there: its own, if it carries the same op id.
+
+        None where there is none, or one to be replaced because it cannot be read back. Raises
+        ConflictError (a foreign object), CorruptError (a later version's).
+        """
+        if isinstance(entry.fault, NewerFormatError):
+            raise entry.fault
+        if entry.fault is not None or entry.live is None:
+            return None
+        meta = entry.live
+        if not meta.is_ours:
+            await self._js.check_leader(self.stream)
+            msg = "another program has stored an object under this digest's name"
+            raise ConflictError(msg)
+        info = to_info(meta)
+        if info.damaged or not await self._chunks.are_all_there(info):
+            return None
+        repeated = attributes.op_id is not None and meta.op_id == attributes.op_id
+        return Stored(info=info, created=repeated)
 
 
 def _is_blob(message: StoredMessage, digest: Digest) -> bool:
@@ -401,16 +550,7 @@ def _is_blob(message: StoredMessage, digest: Digest) -> bool:
     if not message.data:
         return False
     try:
-        meta = decode_meta(message.data)
+        meta = read_record(message.data, digest)
     except CorruptError:
         return False
-    return meta.is_ours and not meta.deleted and meta.name == digest
-
-
-def _existing(meta: ObjectMeta, attributes: Attributes) -> Stored:
-    """The answer of a put that found the blob there: its own, if it carries the same op id."""
-    if not meta.is_ours:
-        msg = "another program has stored an object under this digest's name"
-        raise ConflictError(msg)
-    repeated = attributes.op_id is not None and meta.op_id == attributes.op_id
-    return Stored(info=to_info(meta), created=repeated)
+    return meta.is_ours and not meta.deleted and not meta.is_damaged

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Buffer,
+        Callable,
+        Sequence,
+    )
     from datetime import datetime, timedelta
 
     from holdfast.domain.chunk_index import ChunkIndex
@@ -24,7 +31,8 @@ class BlobInfo:
 
     ``generation`` names this one stored copy: a blob that was deleted and put again has another.
     ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
-    the store needs that.
+    the store needs that. ``damaged``: it was found that it cannot be read back, and the next put
+    of the bytes replaces it.
     """
 
     digest: Digest
@@ -36,6 +44,7 @@ class BlobInfo:
     pinned: bool
     generation: str
     index: ChunkIndex | None = None
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,16 @@ class ForeignObject:
 
     name: str
     size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableObject(ForeignObject):
+    """Something that lies where a blob's record does and cannot be read as one.
+
+    ``name`` is the address that it lies at. A put of the blob or a delete mends it.
+    """
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +88,13 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobListing:
-    """A page. ``cursor`` is None when the listing has reached the end."""
+    """A page. ``cursor`` is None when the listing has reached the end.
+
+    ``after`` has a cursor for each entry, with which a listing goes on behind that one.
+    """
 
     entries: Sequence[BlobInfo | ForeignObject]
+    after: Sequence[str]
     cursor: str | None
 
 
@@ -85,12 +108,21 @@ class StagedBlob(Protocol):
         last has returned. ``data`` must not change until then.
         """
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        moving: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Stored:
         """Make the parts the blob ``digest`` of ``size`` bytes, all at once.
 
         The caller has computed both over the bytes it wrote. All parts have been written. When
         the blob exists, the parts are removed and the existing blob is the answer. May be
-        repeated after OutcomeUnknownError.
+        repeated after OutcomeUnknownError. Where the parts have to be written once more,
+        ``moving`` is awaited with the fresh identifier that they get, before the first is written.
+        Raises ConflictError when the parts were removed, CorruptError.
         """
 
     async def discard(self) -> None:
@@ -109,7 +141,9 @@ class BlobStore(Protocol):
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
         Of racing puts of one blob exactly one creates it and nothing is left of the others.
-        ``data`` is at most ``max_inline_bytes`` long.
+        ``data`` is at most ``max_inline_bytes`` long. A put heals, also by a staged commit: a
+        blob that cannot be read back, as far as that is cheap to see or was reported, is stored
+        anew. Raises ConflictError where a foreign object is in the way.
         """
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -126,18 +160,25 @@ class BlobStore(Protocol):
         Raises NotFoundError when this generation is gone, CorruptError.
         """
 
-    async def stat(self, digest: Digest) -> BlobInfo:
-        """What is recorded. Raises NotFoundError, CorruptError."""
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+        """What is recorded. Raises NotFoundError, CorruptError.
+
+        With ``sure`` it is the latest, never a stale copy, and ``damaged`` is also set where the
+        store sees that bytes are gone. What is acknowledged or removed is decided by this one.
+        """
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.
 
-        May say missing of a blob that was put a moment ago elsewhere; the reverse only of one
-        that was deleted a moment ago.
+        One that was reported as damaged, or whose record is unreadable, is missing. May say
+        missing of a blob that was put a moment ago elsewhere; the reverse only of one that was
+        deleted a moment ago.
         """
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """Forget a blob; whether it was there. Deleting what is not there succeeds.
+
+        A record that cannot be read is removed as well.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
         remembers it (memory and disk: until restarted; object store: 24 hours).
@@ -147,15 +188,22 @@ class BlobStore(Protocol):
         """Mark a blob as seen now, unless it was at or after ``unless_seen_since``; is it there?
 
         A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
-        collector that listed it before a touch can no longer remove it. False: it is surely gone.
+        collector that listed it before a touch can no longer remove it. False: it is surely gone,
+        or must be put again because it cannot be read back.
+        """
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """Remember, for all who use the store, that this copy cannot be read back.
+
+        A copy that is gone by now, or that a store finds intact, is left as it is.
         """
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """Up to ``limit`` blobs whose digest starts with ``prefix``, after ``cursor``.
 
         In the store's own order, which is stable: a blob that stays is listed at least once,
-        exactly once if it does not change meanwhile. Foreign objects are listed where ``prefix``
-        is empty. A page may be short or empty and still have a cursor.
+        exactly once if it does not change meanwhile. Foreign and unreadable objects are listed
+        where ``prefix`` is empty. A page may be short or empty and still have a cursor.
         Raises InvalidError for a cursor that this store did not make.
         """
 

@@ -97,9 +97,16 @@ class _LimitedStagedBlob(ForwardingStagedBlob):
             _check_size(part * self._part_size + view.nbytes, self._max_blob_bytes)
         await super().write(part, data)
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        moving: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Stored:
         _check_size(size, self._max_blob_bytes)
-        return await super().commit(digest, size, attributes)
+        return await super().commit(digest, size, attributes, moving=moving)
 
 
 def _check_size(size: int, max_blob_bytes: int) -> None:

@@ -45,6 +45,7 @@ from holdfast.transport.jetstream_messages import (
     Ack,
     ApiError,
     ApiRefusedError,
+    CountAnswer,
     DeniedError,
     ErrorAnswer,
     GetAnswer,
@@ -155,7 +156,7 @@ class JetStream:
                 continue
             if ack.error is None:
                 self.connection.liveness.answered()
-                return ack
+                return msgspec.structs.replace(ack, again=True) if maybe_applied else ack
             if ack.error.err_code in BATCH_NOT_STARTED:
                 if not tries.again():
                     break
@@ -254,9 +255,26 @@ class JetStream:
         until, of = self._believed.get(stream, (-math.inf, None))
         if of is through and time.monotonic() < until:
             return
+        await self._believe(stream, b"", PeersAnswer)
+
+    async def count(self, stream: str, subject: str, *, again: bool = False) -> int:
+        """How many messages ``subject`` has, by a leader that can be believed.
+
+        ``again``: it is asked for the second time, once the leader was checked (`surely`). Raises
+        UnavailableError.
+        """
+        if again:
+            await self._believe(stream, b"", PeersAnswer)
+        query = msgspec.json.encode({"subjects_filter": subject})
+        answer = await self._believe(stream, query, CountAnswer)
+        return (answer.state.subjects or {}).get(subject, 0)
+
+    async def _believe[T: PeersAnswer](self, stream: str, query: bytes, form: type[T]) -> T:
+        """The answer of ``STREAM.INFO``, of a leader that has its majority."""
+        through = self.connection.wire
         asked_at = time.monotonic()
-        message = await self._ask(f"STREAM.INFO.{stream}", b"")
-        answer = msgspec.json.decode(message.data, type=PeersAnswer)
+        message = await self._ask(f"STREAM.INFO.{stream}", query)
+        answer = msgspec.json.decode(message.data, type=form)
         if answer.error is not None:
             raise read_failure(answer.error)
         if not answer.has_majority(HEARD_SECONDS):
@@ -265,11 +283,17 @@ class JetStream:
             raise UnavailableError(msg)
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
+        return answer
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
         message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
         return stored_or_none(message)
+
+    async def direct_next(self, stream: str, subject: str, sequence: int) -> StoredMessage | None:
+        """The first on ``subject`` at or after ``sequence`` that some replica has."""
+        query = msgspec.json.encode({"seq": sequence, "next_by_subj": subject})
+        return stored_or_none(await self._ask(f"DIRECT.GET.{stream}", query))
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
         """Have the messages of a batched Direct Get sent to ``reply``; nothing is awaited.
@@ -300,8 +324,11 @@ class JetStream:
         try:
             self.request_batch(stream, query, mailbox.subject)
             while True:
-                async with asyncio.timeout(seconds_left(idle_seconds)):
-                    message = await arrived.get()
+                if arrived.empty():
+                    async with asyncio.timeout(seconds_left(idle_seconds)):
+                        message = await arrived.get()
+                else:
+                    message = arrived.get_nowait()
                 raise_for_status(message, subject)
                 stored = stored_or_status(message)
                 if isinstance(stored, StoredMessage):

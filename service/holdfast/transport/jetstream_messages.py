@@ -117,11 +117,15 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """JetStream has the message, under ``seq``. ``duplicate``: it had it already."""
+    """JetStream has the message, under ``seq``. ``duplicate``: it had it already.
+
+    ``again``, which no server sends: an earlier attempt may have been stored, too.
+    """
 
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
+    again: bool = False
     error: ApiError | None = None
 
 
@@ -172,6 +176,12 @@ class PeersAnswer(msgspec.Struct, frozen=True):
         # 0 is one that the leader has never heard of.
         heard = sum(0 < peer.active <= seconds * 1e9 for peer in peers)
         return heard + 1 > (len(peers) + 1) / 2
+
+
+class CountAnswer(PeersAnswer, frozen=True):
+    """The answer of ``STREAM.INFO`` for one subject, with what it tells of the leader."""
+
+    state: _State = _State()
 
 
 @dataclass(frozen=True, slots=True)
