@@ -1,20 +1,26 @@
-"""Listing the records of a JetStream Object Store bucket, page by page.
+"""Listing the blobs of a JetStream Object Store bucket, page by page.
 
-Records and chunks lie mixed in one stream. A server that is asked for the next records only looks
-at all its subjects to say how many there are, for each page anew. So small blobs are read past
-together with their chunks; only where chunks are large the next record is asked for, one at a time.
-A whole pass thereby costs as much as the bucket is large, and a page as much as a page.
+All are listed in the order in which their records were written. Those whose digests begin with
+some digits are not found by any request, for subjects have the whole name in one token: in a bucket
+that is too large to be looked through for each page, a worker keeps the digests that it has met
+(`DigestIndex`), and reads on from where it was before each page, to the leader's end. So a listing
+is never older than its request; what the index cannot know (a stream that was restored) makes it
+begin anew, and beyond ``MAX_INDEXED`` there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+import re
+from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.limits import KIB
-from holdfast.errors import InvalidError, UnavailableError
-from holdfast.stores.object_meta import name_at, to_entry
+from holdfast.domain.digest import Digest, is_digest
+from holdfast.domain.digest_index import DigestIndex
+from holdfast.errors import InvalidError
+from holdfast.stores.object_meta import meta_subject, name_at, to_entry
+from holdfast.stores.object_walk import Walk
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject
+from holdfast.transport.deadline import outliving_task
 from holdfast.transport.jetstream_messages import SUBJECT
 
 if TYPE_CHECKING:
@@ -23,112 +29,157 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
+MAX_INDEXED: Final = 4_000_000
+"""Digests that a worker keeps, at 40 bytes each; some are of blobs that were deleted."""
+
 _SCAN_PER_PAGE: Final = 8192
-_BATCH: Final = 512
-_BATCH_BYTES: Final = 512 * KIB
-_LARGE_BYTES: Final = 64 * KIB
-"""From this size on a blob's chunks are passed over by asking for the next record."""
+"""Messages that are looked through for one page; a bucket with no more needs no index."""
 
 _ROWS_AT_ONCE: Final = 64
 """So many records are decoded before others have their turn."""
 
-_LAG_SECONDS: Final = 0.05
-_LAG_LOOKS: Final = 40
+_CATCH_UP_SECONDS: Final = 2.0
+"""How long a page waits for the index. Then it comes empty, to be asked for again."""
 
-
-class _Step(NamedTuple):
-    """Some messages in order; ``is_last``: the replica that was asked has none behind them."""
-
-    messages: Sequence[StoredMessage]
-    is_last: bool
+_ROUNDS: Final = 4
+_NEVER_STALE: Final = 2**64 - 1
+_CURSOR: Final = re.compile(r"([1-9]\d{0,17})|d((?:[0-9a-f]{64})?)", re.ASCII)
 
 
 class ObjectListing:
-    """The records in one bucket, in the order in which they were written."""
+    """The blobs in one bucket."""
 
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         self._js = jetstream
+        self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
-        self._records = f"$O.{bucket}.M."
+        self._index = DigestIndex()
+        self._indexed_to = 1
+        self._lineage: tuple[object, ...] = ()
+        self._last_sequence = 0
+        self._catching_up: asyncio.Task[bool] | None = None
 
     async def page(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See ``BlobStore.list_blobs``."""
-        position = _parse_cursor(cursor)
+        match = _CURSOR.fullmatch(cursor or "1")
+        if match is None or (match[1] is None and not prefix):
+            msg = "not a cursor of this listing"
+            raise InvalidError(msg)
+        if is_digest(prefix):
+            return await self._found([(Digest(prefix), _NEVER_STALE)])
+        if match[1] is None:
+            return await self._indexed_page(prefix, match[2], limit)
+        if prefix and cursor is None:
+            state = await self._js.state(self._stream)
+            if state.messages > _SCAN_PER_PAGE and state.num_subjects <= MAX_INDEXED:
+                return await self._indexed_page(prefix, "", limit)
+        return await self._scanned_page(prefix, int(match[1]), limit)
+
+    # --- in the order in which records were written ---
+
+    async def _scanned_page(self, prefix: str, position: int, limit: int) -> BlobListing:
+        walk = Walk(self._js, self._bucket, position)
         entries: list[BlobInfo | ForeignObject] = []
         after: list[str] = []
-        is_large = False
-        scanned = looks = 0
-        while len(entries) < limit and scanned < _SCAN_PER_PAGE:
-            wanted = limit - len(entries) if not prefix else _BATCH
-            step = await (self._skip(position) if is_large else self._read(position, wanted))
-            is_large = not is_large  # unless a record tells
-            for message in step.messages:
-                position = message.sequence + 1
-                scanned += 1
-                if scanned % _ROWS_AT_ONCE == 0:
+        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+            records = await walk.step(limit - len(entries)) if not prefix else await walk.step()
+            for number, record in enumerate(records, 1):
+                if number % _ROWS_AT_ONCE == 0:
                     await asyncio.sleep(0)
-                entry = self._row(message, prefix)
-                if entry is None:
-                    continue
-                is_large = entry.size >= _LARGE_BYTES
-                if not prefix or (isinstance(entry, BlobInfo) and entry.digest.startswith(prefix)):
+                entry = _row(record, prefix)
+                if entry is not None:
                     entries.append(entry)
-                    after.append(str(position))
+                    after.append(str(record.sequence + 1))
                     if len(entries) == limit:
-                        break
-            else:
-                if step.is_last and await self._is_end(position):
-                    return BlobListing(entries=entries, after=after, cursor=None)
-                if not step.messages:
-                    looks += 1
-                    await self._wait_for_replica(looks)
-        return BlobListing(entries=entries, after=after, cursor=str(position))
+                        return BlobListing(entries=entries, after=after, cursor=after[-1])
+        cursor = None if walk.is_at_end else str(walk.position)
+        return BlobListing(entries=entries, after=after, cursor=cursor)
 
-    def _row(self, message: StoredMessage, prefix: str) -> BlobInfo | ForeignObject | None:
-        """The row for one message; None for what a listing leaves out."""
-        subject = message.headers.get(SUBJECT, "")
-        if not message.data or not subject.startswith(self._records):
-            return None
-        if prefix and not name_at(subject).startswith(prefix):
-            return None
-        return to_entry(message.data, subject)
+    # --- by the first digits ---
 
-    async def _read(self, position: int, wanted: int) -> _Step:
-        """Whatever lies from ``position`` on, of a size to be read past."""
-        query = {
-            "batch": min(_BATCH, max(wanted * 2, 2)),
-            "max_bytes": _BATCH_BYTES,
-            "seq": position,
-            "next_by_subj": ">",
-        }
-        messages, pending = await self._js.direct_batch(self._stream, query)
-        return _Step(messages, is_last=not pending)
+    async def _indexed_page(self, prefix: str, position: str, limit: int) -> BlobListing:
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = outliving_task(self._catch_up())
+            self._catching_up.add_done_callback(_look_at)
+        # Whoever waits for one that had begun before sees it end after he asked, too.
+        done, _ = await asyncio.wait([self._catching_up], timeout=_CATCH_UP_SECONDS)
+        if not done:
+            return BlobListing(entries=[], after=[], cursor=f"d{position}")
+        if not self._catching_up.result():
+            return await self._scanned_page(prefix, 1, limit)
+        entries: list[BlobInfo | ForeignObject] = []
+        for _ in range(_ROUNDS):
+            wanted = limit - len(entries)
+            found = self._index.find(prefix, position, wanted)
+            entries += (await self._found(found)).entries
+            if len(found) < wanted:
+                return BlobListing(entries=entries, after=_after(entries), cursor=None)
+            position = found[-1][0]
+            if len(entries) == limit:
+                break
+        return BlobListing(entries=entries, after=_after(entries), cursor=f"d{position}")
 
-    async def _skip(self, position: int) -> _Step:
-        """The next record."""
-        message = await self._js.direct_next(self._stream, f"{self._records}>", position)
-        return _Step([message] if message is not None else [], is_last=message is None)
+    async def _catch_up(self) -> bool:
+        """Read on to the end; False when there is too much for an index."""
+        state = await self._js.state(self._stream)
+        lineage = (self._js.connection.wire, state.created)
+        if lineage != self._lineage or state.last_sequence < self._last_sequence:
+            # Another stream, or one that may have lost its end in a crash and counts on from there.
+            self._index, self._indexed_to, self._lineage = DigestIndex(), 1, lineage
+        self._last_sequence = state.last_sequence
+        walk = Walk(self._js, self._bucket, self._indexed_to)
+        while not walk.is_at_end:
+            for record in await walk.step():
+                name = name_at(record.headers.get(SUBJECT, ""))
+                if is_digest(name):
+                    self._index.note(Digest(name), record.sequence)
+            self._indexed_to = walk.position  # not before: a step may fail when it has gone on
+            if len(self._index) > MAX_INDEXED:
+                self._index, self._lineage = DigestIndex(), ()
+                return False
+        return True
 
-    async def _is_end(self, position: int) -> bool:
-        """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
-        records = f"{self._records}>"
-        following = await self._js.surely(
-            self._stream, lambda: self._js.next_message(self._stream, records, position)
-        )
-        return following is None
+    async def _found(self, digests: Sequence[tuple[Digest, int]]) -> BlobListing:
+        """The rows of those that are there still. A record older than was met is a stale one."""
+        subjects = {meta_subject(self._bucket, digest): least for digest, least in digests}
+        records: dict[str, StoredMessage | None] = {}
+        if subjects:
+            query = {"multi_last": list(subjects), "batch": len(subjects)}
+            messages, _ = await self._js.direct_batch(self._stream, query)
+            records = {message.headers.get(SUBJECT, ""): message for message in messages}
+        entries: list[BlobInfo | ForeignObject] = []
+        for number, (subject, least) in enumerate(subjects.items(), 1):
+            if number % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            record = records.get(subject)
+            if record is None or record.sequence < least:
+                record = await self._js.last_message(self._stream, subject)
+            entry = _row(record, name_at(subject)) if record is not None else None
+            if entry is not None:
+                entries.append(entry)
+        return BlobListing(entries=entries, after=_after(entries), cursor=None)
 
-    async def _wait_for_replica(self, looks: int) -> None:
-        """Before the ``looks``-th further look. Raises UnavailableError when it lags for long."""
-        if looks > _LAG_LOOKS:
-            msg = "the replica that was asked lacks the newest blobs"
-            raise UnavailableError(msg)
-        await asyncio.sleep(_LAG_SECONDS)
+    async def aclose(self) -> None:
+        """Stop reading on."""
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            await asyncio.wait([self._catching_up])
 
 
-def _parse_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 1
-    if not cursor.isdecimal() or not cursor.isascii() or int(cursor) < 1 or len(cursor) > 18:
-        msg = "not a cursor of this listing"
-        raise InvalidError(msg)
-    return int(cursor)
+def _look_at(task: asyncio.Task[bool]) -> None:
+    """Whoever waited for it may have gone: a failure is not to be reported as unseen."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _after(entries: Sequence[BlobInfo | ForeignObject]) -> list[str]:
+    return [f"d{entry.digest}" for entry in entries if isinstance(entry, BlobInfo)]
+
+
+def _row(record: StoredMessage, prefix: str) -> BlobInfo | ForeignObject | None:
+    """The row for one record; None for what a listing leaves out."""
+    subject = record.headers.get(SUBJECT, record.subject)
+    if not record.data or (prefix and not name_at(subject).startswith(prefix)):
+        return None
+    entry = to_entry(record.data, subject)
+    return None if prefix and not isinstance(entry, BlobInfo) else entry

@@ -351,7 +351,7 @@ class ObjectBlobStore:
         raise conflicts.failure()
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
-        """See BlobStore. In the order in which records were written."""
+        """See BlobStore. In the order of writing, or with a prefix in that of the digests."""
         return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
 
     def stage(self, staging: str, part_size: int) -> StagedObject:
@@ -404,6 +404,7 @@ class ObjectBlobStore:
 
     async def aclose(self) -> None:
         """See BlobStore. The connection is the caller's."""
+        await self._listing.aclose()
 
     # --- for StagedObject ---
 

@@ -52,7 +52,9 @@ from holdfast.transport.jetstream_messages import (
     NotNowError,
     PeersAnswer,
     RefusedError,
+    StateAnswer,
     StoredMessage,
+    StreamState,
     Subjects,
     SubjectsAnswer,
     read_failure,
@@ -268,6 +270,16 @@ class JetStream:
         query = msgspec.json.encode({"subjects_filter": subject})
         answer = await self._believe(stream, query, CountAnswer)
         return (answer.state.subjects or {}).get(subject, 0)
+
+    async def state(self, stream: str) -> StreamState:
+        """How much the stream holds, by a leader that can be believed. Raises UnavailableError."""
+        answer = await self._believe(stream, b"", StateAnswer)
+        return StreamState(
+            messages=answer.state.messages,
+            last_sequence=answer.state.last_seq,
+            num_subjects=answer.state.num_subjects,
+            created=answer.created,
+        )
 
     async def _believe[T: PeersAnswer](self, stream: str, query: bytes, form: type[T]) -> T:
         """The answer of ``STREAM.INFO``, of a leader that has its majority."""

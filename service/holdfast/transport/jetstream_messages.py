@@ -178,10 +178,33 @@ class PeersAnswer(msgspec.Struct, frozen=True):
         return heard + 1 > (len(peers) + 1) / 2
 
 
+class _Amount(msgspec.Struct, frozen=True):
+    messages: int = 0
+    last_seq: int = 0
+    num_subjects: int = 0
+
+
+class StateAnswer(PeersAnswer, frozen=True):
+    """The answer of ``STREAM.INFO`` as far as it tells how much there is."""
+
+    state: _Amount = _Amount()
+    created: str = ""
+
+
 class CountAnswer(PeersAnswer, frozen=True):
     """The answer of ``STREAM.INFO`` for one subject, with what it tells of the leader."""
 
     state: _State = _State()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """How much a stream holds; ``created`` tells it from another of its name."""
+
+    messages: int
+    last_sequence: int
+    num_subjects: int
+    created: str
 
 
 @dataclass(frozen=True, slots=True)
