@@ -37,7 +37,7 @@ async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
 @pytest.fixture
 def indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every bucket is too large to be looked through."""
-    monkeypatch.setattr(object_listing_module, "_SCAN_PER_PAGE", 1)
+    monkeypatch.setattr(object_listing_module, "_SMALL", 0)
 
 
 async def listed(stores: Sequence[BlobStore], prefix: str, limit: int) -> list[str]:

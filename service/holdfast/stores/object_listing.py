@@ -33,7 +33,10 @@ MAX_INDEXED: Final = 4_000_000
 """Digests that a worker keeps, at 40 bytes each; some are of blobs that were deleted."""
 
 _SCAN_PER_PAGE: Final = 8192
-"""Messages that are looked through for one page; a bucket with no more needs no index."""
+"""Messages that are looked through for one page."""
+
+_SMALL: Final = 512
+"""A bucket with no more messages needs no index."""
 
 _ROWS_AT_ONCE: Final = 64
 """So many records are decoded before others have their turn."""
@@ -71,7 +74,7 @@ class ObjectListing:
             return await self._indexed_page(prefix, match[2], limit)
         if prefix and cursor is None:
             state = await self._js.state(self._stream)
-            if state.messages > _SCAN_PER_PAGE and state.num_subjects <= MAX_INDEXED:
+            if state.messages > _SMALL and state.num_subjects <= MAX_INDEXED:
                 return await self._indexed_page(prefix, "", limit)
         return await self._scanned_page(prefix, int(match[1]), limit)
 

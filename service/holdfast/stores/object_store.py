@@ -7,6 +7,7 @@ be right: a crash in between leaves chunks that no record names, for the collect
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
 
 TOMBSTONE_TTL: Final = timedelta(hours=24)
 _COMMIT_ATTEMPTS: Final = 8
+_RECORDS_AT_ONCE: Final = 64
+"""So many are decoded before others have their turn."""
+
 _RECORD_HEADROOM_BYTES: Final = 512
 """What the headers of a record take, at the most."""
 
@@ -233,7 +237,9 @@ class ObjectBlobStore:
             return []
         query = {"multi_last": list(wanted), "batch": len(wanted)}
         messages, _ = await self._js.direct_batch(self.stream, query)
-        for message in messages:
+        for number, message in enumerate(messages, 1):
+            if number % _RECORDS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             subject = message.headers.get(SUBJECT, "")
             if subject in wanted and _is_blob(message, wanted[subject]):
                 del wanted[subject]

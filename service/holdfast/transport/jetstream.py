@@ -77,6 +77,9 @@ HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
 
+_MESSAGES_AT_ONCE: Final = 128
+"""Of a batch that has arrived: then others have their turn."""
+
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
@@ -345,6 +348,8 @@ class JetStream:
                 stored = stored_or_status(message)
                 if isinstance(stored, StoredMessage):
                     messages.append(stored)
+                    if len(messages) % _MESSAGES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 elif stored == END_OF_BATCH:
                     return messages, int(message.headers.get(PENDING, "0"))
                 elif stored == "404":
