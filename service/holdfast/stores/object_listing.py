@@ -145,11 +145,10 @@ class ObjectListing:
     async def _found(self, digests: Sequence[tuple[Digest, int]]) -> BlobListing:
         """The rows of those that are there still. A record older than was met is a stale one."""
         subjects = {meta_subject(self._bucket, digest): least for digest, least in digests}
-        records: dict[str, StoredMessage | None] = {}
-        if subjects:
-            query = {"multi_last": list(subjects), "batch": len(subjects)}
-            messages, _ = await self._js.direct_batch(self._stream, query)
-            records = {message.headers.get(SUBJECT, ""): message for message in messages}
+        messages = await self._js.direct_lasts(self._stream, list(subjects))
+        records: dict[str, StoredMessage | None] = {
+            message.headers.get(SUBJECT, ""): message for message in messages
+        }
         entries: list[BlobInfo | ForeignObject] = []
         for number, (subject, least) in enumerate(subjects.items(), 1):
             if number % _ROWS_AT_ONCE == 0:

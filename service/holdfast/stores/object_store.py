@@ -233,10 +233,7 @@ class ObjectBlobStore:
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See BlobStore."""
         wanted = {meta_subject(self.bucket, digest): digest for digest in digests}
-        if not wanted:
-            return []
-        query = {"multi_last": list(wanted), "batch": len(wanted)}
-        messages, _ = await self._js.direct_batch(self.stream, query)
+        messages = await self._js.direct_lasts(self.stream, list(wanted))
         for number, message in enumerate(messages, 1):
             if number % _RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)

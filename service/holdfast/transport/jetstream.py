@@ -17,6 +17,7 @@ import base64
 import math
 import random
 import time
+from itertools import batched
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
@@ -80,6 +81,7 @@ BELIEVED_SECONDS: Final = 1.0
 _MESSAGES_AT_ONCE: Final = 128
 """Of a batch that has arrived: then others have their turn."""
 
+_SUBJECTS_AT_ONCE: Final = 128
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
@@ -304,6 +306,19 @@ class JetStream:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
         message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
         return stored_or_none(message)
+
+    async def direct_lasts(self, stream: str, subjects: Sequence[str]) -> list[StoredMessage]:
+        """The last message on each of ``subjects`` where some replica has one, in no order.
+
+        A server answers a request once it has found all, which where they lie far apart on a disk
+        takes it longer than anybody waits: many are asked for in several requests.
+        """
+        several = [
+            {"multi_last": list(some), "batch": len(some)}
+            for some in batched(subjects, _SUBJECTS_AT_ONCE)
+        ]
+        answers = await asyncio.gather(*(self.direct_batch(stream, query) for query in several))
+        return [message for messages, _ in answers for message in messages]
 
     async def direct_next(self, stream: str, subject: str, sequence: int) -> StoredMessage | None:
         """The first on ``subject`` at or after ``sequence`` that some replica has."""
