@@ -460,10 +460,9 @@ class ObjectBlobStore:
             conflicts.note(refused)
             await conflicts.wait()
             return None
-        except OutcomeUnknownError as error:
+        except OutcomeUnknownError:
             if not await self._is_ours_now(info):
                 raise
-            log.info("blob_record_found", digest=info.digest, after=str(error))
         if entry.sequence:
             await self._confirm(info, is_live=True)
         if not entry.is_vacant:
