@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -11,9 +12,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.conftest import unread_bytes, wait_until
+from nats.aio.client import Client as NatsClient
+from tests.cli.conftest import PREFIX, unread_bytes, wait_until
 
 from holdfast.cli import exit_codes
+from holdfast.stores.object_meta import meta_subject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,6 +221,39 @@ def test_verify_reads_every_blob_back(holdfast: Holdfast, tmp_path: Path) -> Non
     assert json.loads(one.out) == {"checked": 1, "bytes": 5, "damaged": 0}
     assert json.loads(everything.out)["checked"] >= 1
     assert (one.status, everything.status) == (0, 0)
+
+
+def test_verify_tells_of_a_record_that_cannot_be_read_and_a_put_mends_it(
+    holdfast: Holdfast, tmp_path: Path, nats_url: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"unreadable")
+    digest = digest_of(b"unreadable")
+    holdfast("blob", "put", str(tmp_path / "file"))
+    spoil_record(nats_url, digest)
+
+    everything = holdfast("blob", "verify")
+    one = holdfast("blob", "verify", digest)
+    put = holdfast("blob", "put", str(tmp_path / "file"))
+    again = holdfast("blob", "verify", digest)
+
+    for ran in (everything, one):
+        assert ran.status == exit_codes.CORRUPT
+        assert [line.split()[:2] for line in ran.lines] == [[digest, "corrupt"]]
+        assert ", 1 damaged" in ran.err
+    assert (put.status, again.status, again.lines) == (0, 0, [])
+
+
+def spoil_record(url: str, digest: str) -> None:
+    """Damage what is recorded of a blob."""
+
+    async def spoil() -> None:
+        client = NatsClient()
+        await client.connect(url)
+        subject = meta_subject(f"{PREFIX}_blobs", digest)
+        await client.jetstream().publish(subject, b"{", headers={"Nats-Rollup": "sub"})
+        await client.close()
+
+    asyncio.run(spoil())
 
 
 def test_a_reader_that_goes_away_is_not_an_error_message(

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 from tests.contracts.blob_store import (
     ATTRIBUTES,
+    FAR_AHEAD,
     PART_BYTES,
     fresh_staging,
     put_staged,
@@ -33,7 +34,7 @@ from tests.contracts.blob_store import (
 )
 
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.errors import NotFoundError
+from holdfast.errors import CorruptError, NotFoundError
 from holdfast.stores.ports import BlobInfo
 
 if TYPE_CHECKING:
@@ -70,8 +71,13 @@ class BlobStoreModel(RuleBasedStateMachine):
         """Close it, and remove what it kept."""
         await store.aclose()
 
+    async def lose(self, digest: Digest) -> None:
+        """Remove the stored bytes of a blob behind the store's back."""
+        raise NotImplementedError
+
     def __init__(self) -> None:
         super().__init__()
+        self.lost: set[Digest] = set()
         self.runner = asyncio.Runner()
         self.store = self.run(self.open_store())
         self.model: dict[Digest, tuple[bytes, BlobInfo]] = {}
@@ -88,9 +94,10 @@ class BlobStoreModel(RuleBasedStateMachine):
             self.runner.close()
 
     def stored(self, data: bytes, info: BlobInfo, *, created: bool) -> None:
-        """Note a put and check its answer."""
+        """Note a put and check its answer: it creates what is not there, and heals what is lost."""
         digest = digest_of(data)
-        assert created == (digest not in self.model)
+        assert created == (digest not in self.model or digest in self.lost)
+        self.lost.discard(digest)
         if created:
             self.model[digest] = (data, info)
         assert info == self.model[digest][1]
@@ -106,6 +113,10 @@ class BlobStoreModel(RuleBasedStateMachine):
         first = self.run(self.store.put(digest_of(data), data, attributes))
         second = self.run(self.store.put(digest_of(data), data, attributes))
         assert first == second or not first.created
+        if digest_of(data) in self.lost:
+            assert first.created
+            self.lost.discard(digest_of(data))
+            del self.model[digest_of(data)]
         self.model.setdefault(digest_of(data), (data, first.info))
         assert self.model[digest_of(data)][1] == first.info == second.info
 
@@ -144,13 +155,17 @@ class BlobStoreModel(RuleBasedStateMachine):
             with pytest.raises(NotFoundError):
                 self.run(self.store.stat(digest))
             return
+        if digest in self.lost:
+            with pytest.raises((NotFoundError, CorruptError)):
+                self.run(self.store.get(self.run(self.store.stat(digest))))
+            return
         info = self.run(self.store.stat(digest))
         assert info == self.model[digest][1]
         assert self.run(self.store.get(info)) == data
 
     @rule(data=st.sampled_from(CONTENTS), bounds=st.tuples(st.integers(0), st.integers(0)))
     def read_range(self, data: bytes, bounds: tuple[int, int]) -> None:
-        if digest_of(data) in self.model:
+        if digest_of(data) in self.model and digest_of(data) not in self.lost:
             start, stop = sorted(bound % (len(data) + 1) for bound in bounds)
             info = self.model[digest_of(data)][1]
             assert self.run(read(self.store, info, start, stop)) == data[start:stop]
@@ -158,8 +173,30 @@ class BlobStoreModel(RuleBasedStateMachine):
     @rule(data=st.sampled_from(CONTENTS))
     def delete(self, data: bytes) -> None:
         digest = digest_of(data)
-        assert self.run(self.store.delete(digest)) == (digest in self.model)
+        deleted = self.run(self.store.delete(digest))
+        assert deleted == (digest in self.model) or digest in self.lost
         self.model.pop(digest, None)
+        self.lost.discard(digest)
+
+    @rule(data=st.sampled_from(CONTENTS[1:]))
+    def lose_bytes(self, data: bytes) -> None:
+        digest = digest_of(data)
+        if digest in self.model and digest not in self.lost:
+            self.run(self.lose(digest))
+            self.lost.add(digest)
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def report_damage(self, data: bytes) -> None:
+        digest = digest_of(data)
+        if digest in self.lost:
+            self.run(self.store.report_damage(self.model[digest][1]))
+            assert self.run(self.store.missing([digest])) == [digest]
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def touch(self, data: bytes) -> None:
+        digest = digest_of(data)
+        touched = self.run(self.store.touch(digest, unless_seen_since=FAR_AHEAD))
+        assert touched == (digest in self.model and digest not in self.lost)
 
     @rule(limit=st.integers(1, 4), prefix=st.sampled_from(("", *"0123456789abcdef")))
     def list_pages(self, limit: int, prefix: str) -> None:
@@ -172,11 +209,14 @@ class BlobStoreModel(RuleBasedStateMachine):
             cursor = page.cursor
             if cursor is None:
                 break
-        assert sorted(found) == sorted(key for key in self.model if key.startswith(prefix))
+        found = [digest for digest in found if digest not in self.lost]
+        there = self.model.keys() - self.lost
+        assert sorted(found) == sorted(key for key in there if key.startswith(prefix))
 
     @invariant()
     def misses_exactly_what_the_dict_misses(self) -> None:
-        digests = [digest_of(data) for data in CONTENTS]
+        # Of what was lost nobody may know yet.
+        digests = [digest for digest in map(digest_of, CONTENTS) if digest not in self.lost]
         missing = self.run(self.store.missing(digests))
         assert missing == [digest for digest in digests if digest not in self.model]
 

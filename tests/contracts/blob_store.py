@@ -27,12 +27,14 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores.ports import Attributes, BlobInfo
+from holdfast.stores.ports import Attributes, BlobInfo, UnreadableObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from holdfast.stores.ports import BlobStore, StagedBlob, Stored
+
+    Putting = Callable[[BlobStore, bytes], Awaitable[BlobInfo]]
 
 CREATED_AT: Final = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 ATTRIBUTES: Final = Attributes(type="application/octet-stream", created_at=CREATED_AT)
@@ -77,6 +79,19 @@ async def put_staged(store: BlobStore, data: bytes, attributes: Attributes = ATT
     staged = store.stage(fresh_staging(), PART_BYTES)
     await write_parts(staged, data)
     return await staged.commit(digest_of(data), len(data), attributes)
+
+
+async def put_in_parts(store: BlobStore, data: bytes) -> BlobInfo:
+    """As `put`, part by part."""
+    return (await put_staged(store, data)).info
+
+
+async def is_surely_whole(store: BlobStore, digest: Digest) -> bool:
+    """Whether the blob is there, and nobody knows of any damage."""
+    try:
+        return not (await store.stat(digest, sure=True)).damaged
+    except NotFoundError:
+        return False
 
 
 async def read(store: BlobStore, info: BlobInfo, start: int, stop: int) -> bytes:
@@ -135,6 +150,10 @@ class BlobStoreContract(ABC):
 
         What is recorded about the blob (size, digest, chunks) stays as it was.
         """
+
+    @abstractmethod
+    async def lose(self, store: BlobStore, digest: Digest) -> None:
+        """Remove the stored bytes of a blob behind the store's back, as a lost block does."""
 
     @abstractmethod
     async def leftovers(self, store: BlobStore) -> int:
@@ -399,6 +418,96 @@ class BlobStoreContract(ABC):
             await read_to_the_end()
         assert received < len(data)
 
+    # A put heals
+
+    @pytest.mark.fault("D01")
+    @pytest.mark.parametrize("parts", [1, 4])
+    @pytest.mark.parametrize("again", [put, put_in_parts], ids=["whole", "in-parts"])
+    async def test_a_put_of_the_right_bytes_makes_a_blob_whole_that_had_lost_them(
+        self, store: BlobStore, parts: int, again: Putting
+    ) -> None:
+        data = some_bytes(parts * PART_BYTES)
+        digest = (await put_staged(store, data)).info.digest
+        await self.lose(store, digest)
+
+        assert not await store.touch(digest, unless_seen_since=LONG_AGO)
+        info = await again(store, data)
+
+        assert await store.stat(digest) == info
+        assert await store.get(info) == data
+        assert await read(store, info, 10, 20) == data[10:20]
+        assert await store.touch(digest, unless_seen_since=FAR_AHEAD)
+        assert await store.missing([digest]) == []
+        assert await self.leftovers(store) == 0
+        assert (await store.list_blobs(prefix="", cursor=None, limit=10)).entries == [info]
+        assert not (await store.put(digest, data, ATTRIBUTES)).created
+
+    @pytest.mark.fault("D02", "D03")
+    @pytest.mark.parametrize("mutate", ALTERATIONS)
+    @pytest.mark.parametrize("again", [put, put_in_parts], ids=["whole", "in-parts"])
+    async def test_damage_that_was_reported_makes_a_blob_missing_until_it_is_put_again(
+        self, store: BlobStore, mutate: Callable[[bytes], bytes], again: Putting
+    ) -> None:
+        data = some_bytes(4 * PART_BYTES)
+        before = (await put_staged(store, data)).info
+        other = await put(store, b"untouched")
+        await self.alter(store, before.digest, mutate)
+
+        await store.report_damage(before)
+        await store.report_damage(before)
+
+        assert await store.missing([other.digest, before.digest]) == [before.digest]
+        assert not await store.touch(before.digest, unless_seen_since=LONG_AGO)
+        assert not await is_surely_whole(store, before.digest)
+        info = await again(store, data)
+        assert await store.missing([before.digest]) == []
+        assert await is_surely_whole(store, before.digest)
+        assert await store.get(await store.stat(before.digest)) == data
+        assert info.generation != before.generation
+        assert await self.leftovers(store) == 0
+
+    async def test_a_report_about_a_copy_that_is_gone_changes_nothing(
+        self, store: BlobStore
+    ) -> None:
+        before = await put(store, b"again")
+        await store.delete(before.digest)
+        await store.report_damage(before)
+        assert await store.missing([before.digest]) == [before.digest]
+        after = await put(store, b"again")
+
+        await store.report_damage(before)
+
+        assert await store.stat(before.digest, sure=True) == after
+        assert await store.missing([before.digest]) == []
+        assert not (await store.put(before.digest, b"again", ATTRIBUTES)).created
+
+    async def test_a_damaged_blob_can_be_deleted(self, store: BlobStore) -> None:
+        info = (await put_staged(store, some_bytes(3000))).info
+        await self.lose(store, info.digest)
+
+        await store.delete(info.digest)
+
+        with pytest.raises(NotFoundError):
+            await store.stat(info.digest, sure=True)
+        assert (await put_staged(store, some_bytes(3000))).created
+
+    @pytest.mark.fault("P08")
+    async def test_of_racing_puts_that_heal_a_blob_all_find_it_whole(
+        self, store: BlobStore
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        info = (await put_staged(store, data)).info
+        await self.lose(store, info.digest)
+
+        stored = await asyncio.gather(*(put_staged(store, data) for _ in range(RACERS)))
+
+        assert sum(one.created for one in stored) == 1
+        assert {one.info.generation for one in stored} == {
+            (await store.stat(info.digest)).generation
+        }
+        assert await store.get(await store.stat(info.digest)) == data
+        assert await self.leftovers(store) == 0
+
     # Ranges
 
     @pytest.mark.parametrize("staged", [False, True], ids=["whole", "in-parts"])
@@ -642,6 +751,15 @@ class BlobStoreContract(ABC):
         with pytest.raises(InvalidError):
             await store.list_blobs(prefix="", cursor=cursor, limit=10)
 
+    async def test_a_listing_goes_on_behind_any_of_its_entries(self, store: BlobStore) -> None:
+        infos = [await put(store, f"blob {n}".encode()) for n in range(7)]
+        whole = await store.list_blobs(prefix="", cursor=None, limit=100)
+
+        for number, cursor in enumerate(whole.after, 1):
+            rest = await store.list_blobs(prefix="", cursor=cursor, limit=100)
+            assert list(rest.entries) == list(whole.entries)[number:]
+        assert len(whole.entries) == len(infos)
+
     # Which are missing
 
     async def test_missing_keeps_the_order_and_names_each_once(self, store: BlobStore) -> None:
@@ -743,33 +861,33 @@ class BlobStoreContract(ABC):
         assert await store.get(second.info) == data
         assert await self.leftovers(store) == 0
 
-    async def test_a_commit_is_confirmed_unless_the_blob_is_there(self, store: BlobStore) -> None:
+    async def test_a_commit_is_claimed_unless_the_blob_is_there(self, store: BlobStore) -> None:
         data = some_bytes(3 * PART_BYTES)
-        confirmed = 0
+        claimed: list[str] = []
 
-        async def confirm() -> None:
-            nonlocal confirmed
-            confirmed += 1
+        async def claim(staging: str) -> None:
+            claimed.append(staging)
 
-        for _ in range(2):
-            staged = store.stage(fresh_staging(), PART_BYTES)
+        stagings = [fresh_staging(), fresh_staging()]
+        for staging in stagings:
+            staged = store.stage(staging, PART_BYTES)
             await write_parts(staged, data)
-            await staged.commit(digest_of(data), len(data), ATTRIBUTES, confirm=confirm)
+            await staged.commit(digest_of(data), len(data), ATTRIBUTES, claim=claim)
 
-        assert confirmed == 1
+        assert claimed == stagings[:1]
         assert await self.leftovers(store) == 0
 
-    async def test_a_commit_that_is_not_confirmed_makes_no_blob(self, store: BlobStore) -> None:
+    async def test_a_commit_whose_claim_is_refused_makes_no_blob(self, store: BlobStore) -> None:
         data = some_bytes(3 * PART_BYTES)
         staged = store.stage(fresh_staging(), PART_BYTES)
         await write_parts(staged, data)
 
-        async def confirm() -> None:
+        async def claim(_: str) -> None:
             msg = "it is another's by now"
             raise ConflictError(msg)
 
         with pytest.raises(ConflictError, match="another's"):
-            await staged.commit(digest_of(data), len(data), ATTRIBUTES, confirm=confirm)
+            await staged.commit(digest_of(data), len(data), ATTRIBUTES, claim=claim)
 
         assert await store.missing([digest_of(data)]) == [digest_of(data)]
         assert (await staged.commit(digest_of(data), len(data), ATTRIBUTES)).created
@@ -778,26 +896,26 @@ class BlobStoreContract(ABC):
     async def test_parts_may_be_discarded_once_the_blob_is_there_of_others_and_nothing_is_spoilt(
         self, store: BlobStore
     ) -> None:
-        """A commit is held up after it was confirmed, and the blob is deleted again meanwhile."""
+        """A commit is held up after it was claimed, and the blob is deleted again meanwhile."""
         data = some_bytes(3 * PART_BYTES)
         staging = fresh_staging()
         staged = store.stage(staging, PART_BYTES)
         await write_parts(staged, data)
         held_up = False
 
-        async def confirm() -> None:
+        async def claim(_: str) -> None:
             nonlocal held_up
             if held_up:
                 msg = "it is another's by now"
                 raise ConflictError(msg)
             held_up = True
             await put_staged(store, data)
-            assert (await store.stat_now(digest_of(data))).generation != staging
+            assert (await store.stat(digest_of(data), sure=True)).generation != staging
             await store.delete(digest_of(data))
             await store.discard_staged(staging)
 
         with suppress(ConflictError, CorruptError):
-            await staged.commit(digest_of(data), len(data), ATTRIBUTES, confirm=confirm)
+            await staged.commit(digest_of(data), len(data), ATTRIBUTES, claim=claim)
 
         assert held_up
         info = await put(store, data)
@@ -805,12 +923,12 @@ class BlobStoreContract(ABC):
 
     async def test_what_is_recorded_now_is_told(self, store: BlobStore) -> None:
         with pytest.raises(NotFoundError):
-            await store.stat_now(digest_of(b"now"))
+            await store.stat(digest_of(b"now"), sure=True)
         info = await put(store, b"now")
-        assert await store.stat_now(info.digest) == info
+        assert await store.stat(info.digest, sure=True) == info
         await store.delete(info.digest)
         with pytest.raises(NotFoundError):
-            await store.stat_now(info.digest)
+            await store.stat(info.digest, sure=True)
 
     async def test_committing_what_is_there_removes_the_parts(self, store: BlobStore) -> None:
         data = some_bytes(3 * PART_BYTES)
@@ -825,3 +943,64 @@ class BlobStoreContract(ABC):
     async def test_closing_twice_is_fine(self, store: BlobStore) -> None:
         await store.aclose()
         await store.aclose()
+
+
+class SpoiltRecordContract(ABC):
+    """For stores whose record of a blob can be damaged: run beside `BlobStoreContract`."""
+
+    @abstractmethod
+    async def spoil_record(self, store: BlobStore, digest: Digest) -> None:
+        """Make what is recorded about a blob unreadable, behind the store's back."""
+
+    @pytest.mark.fault("D02")
+    async def test_a_record_that_cannot_be_read_is_listed_so_that_it_is_seen(
+        self, store: BlobStore
+    ) -> None:
+        other = await put(store, b"other")
+        spoilt = await put(store, b"spoilt")
+        await self.spoil_record(store, spoilt.digest)
+
+        page = await store.list_blobs(prefix="", cursor=None, limit=10)
+
+        rows = [entry for entry in page.entries if isinstance(entry, UnreadableObject)]
+        assert [row.name for row in rows] == [spoilt.digest]
+        assert [entry for entry in page.entries if entry not in rows] == [other]
+
+    @pytest.mark.fault("D02")
+    async def test_a_record_that_cannot_be_read_is_no_blob(self, store: BlobStore) -> None:
+        info = await put(store, b"spoilt")
+        await self.spoil_record(store, info.digest)
+
+        with pytest.raises(CorruptError):
+            await store.stat(info.digest, sure=True)
+        assert await store.missing([info.digest]) == [info.digest]
+        assert not await store.touch(info.digest, unless_seen_since=LONG_AGO)
+
+    @pytest.mark.fault("D02")
+    @pytest.mark.parametrize("again", [put, put_in_parts], ids=["whole", "in-parts"])
+    async def test_a_put_mends_a_record_that_cannot_be_read(
+        self, store: BlobStore, again: Putting
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        digest = (await put_staged(store, data)).info.digest
+        await self.spoil_record(store, digest)
+
+        info = await again(store, data)
+
+        assert await store.stat(digest) == info
+        assert await store.get(info) == data
+        assert await store.missing([digest]) == []
+
+    @pytest.mark.fault("D02")
+    async def test_a_delete_removes_a_record_that_cannot_be_read(self, store: BlobStore) -> None:
+        info = await put(store, b"spoilt")
+        await self.spoil_record(store, info.digest)
+
+        assert await store.delete(info.digest, op_id="mine") is True
+
+        assert await store.delete(info.digest, op_id="mine") is True
+        assert await store.delete(info.digest) is False
+        with pytest.raises(NotFoundError):
+            await store.stat(info.digest, sure=True)
+        assert (await store.list_blobs(prefix="", cursor=None, limit=10)).entries == []
+        assert (await store.put(info.digest, b"spoilt", ATTRIBUTES)).created

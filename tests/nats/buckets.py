@@ -104,6 +104,12 @@ class Bucket:
         for part, chunk in enumerate(chunks):
             await self.js.publish(subject, chunk, {BLOB_PART: str(part)})
 
+    async def lose_chunks(self, name: str | Digest) -> None:
+        """Remove every chunk of an object and leave its record."""
+        meta = await self.meta(name)
+        assert meta is not None
+        await self.js.purge(self.stream, chunk_subject(self.name, meta.nuid))
+
     async def write_record(self, name: str | Digest, record: Any) -> None:
         """Write a record as another program would: bytes as they are, anything else as JSON."""
         data = record if isinstance(record, bytes) else msgspec.json.encode(record)

@@ -15,6 +15,7 @@ from nats.js.errors import NotFoundError as StockNotFoundError
 from nats.js.errors import ObjectDeletedError
 from tests.contracts.blob_store import (
     ATTRIBUTES,
+    FAR_AHEAD,
     PART_BYTES,
     fresh_staging,
     put,
@@ -38,10 +39,10 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores import object_chunks as object_chunks_module
 from holdfast.stores import object_staging as object_staging_module
-from holdfast.stores import object_store as object_store_module
 from holdfast.stores.object_meta import chunk_subject, meta_subject
-from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
+from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport.options import NatsOptions
 
@@ -280,9 +281,16 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "part-size-text": with_metadata(**{"part-size": "many"}),
     "part-size-huge": with_metadata(**{"part-size": "9" * 5000}),
     "created": with_metadata(created="yesterday"),
-    "index": with_metadata(index="1;;;"),
-    "index-short": with_metadata(index="1;5;1"),
-    "index-bomb": with_metadata(index="1;1;1x999999"),
+}
+
+BAD_HINTS = {
+    "no-index": "1;;;",
+    "short": "1;5;1",
+    "bomb": "1;1;1x999999",
+    "empty": "1;0;",
+    "before": "1;1;1x3",
+    "behind": "1;900000;1x3",
+    "no-stride": "0;1;1x3",
 }
 
 
@@ -298,17 +306,66 @@ class TestHostileRecords:
 
         with pytest.raises(CorruptError):
             await bucket.store.stat(info.digest)
-        absent = digest_of(b"absent")
-        assert absent in await bucket.store.missing([other.digest, info.digest, absent])
-        assert other.digest not in await bucket.store.missing([other.digest, info.digest])
-        for attempt in (
-            put(bucket.store, some_bytes(3000)),
-            bucket.store.delete(info.digest),
-            put_staged(bucket.store, some_bytes(3000)),
-        ):
-            await outcome(attempt)
+        assert await bucket.store.missing([other.digest, info.digest]) == [info.digest]
+        rows = [one for one in await listed(bucket.store) if isinstance(one, UnreadableObject)]
+        assert [row.name for row in rows] == [info.digest]
         assert other in await listed(bucket.store)
         assert await bucket.store.get(other) == some_bytes(2000, seed=2)
+
+    @pytest.mark.parametrize(
+        "change",
+        [pytest.param(change, id=name) for name, change in HOSTILE.items() if name != "format"],
+    )
+    async def test_a_put_and_a_delete_mend_it_and_touch_nothing_else(
+        self, bucket: Bucket, change: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        other = (await put_staged(bucket.store, some_bytes(2000, seed=2))).info
+        data = some_bytes(3000)
+        info = (await put_staged(bucket.store, data)).info
+        spoilt = change(await bucket.record(info.digest))
+
+        await bucket.write_record(info.digest, spoilt)
+        assert await bucket.store.get(await put(bucket.store, data)) == data
+        await bucket.write_record(info.digest, spoilt)
+        assert await bucket.store.delete(info.digest)
+        assert await bucket.store.missing([info.digest]) == [info.digest]
+        await bucket.write_record(info.digest, spoilt)
+        again = (await put_staged(bucket.store, data)).info
+
+        assert await bucket.store.get(again) == data
+        assert sorted(await listed(bucket.store), key=str) == sorted([other, again], key=str)
+        assert await bucket.store.get(other) == some_bytes(2000, seed=2)
+
+    async def test_what_a_later_version_wrote_is_not_replaced(self, bucket: Bucket) -> None:
+        data = some_bytes(3000)
+        info = (await put_staged(bucket.store, data)).info
+        newer = with_metadata(format="2")(await bucket.record(info.digest))
+        await bucket.write_record(info.digest, newer)
+
+        with pytest.raises(CorruptError, match="does not know"):
+            await put(bucket.store, data)
+        with pytest.raises(CorruptError, match="does not know"):
+            await put_staged(bucket.store, data)
+        with pytest.raises(CorruptError, match="does not know"):
+            await bucket.store.touch(info.digest, unless_seen_since=FAR_AHEAD)
+
+        assert await bucket.record(info.digest) == newer
+        assert len(await bucket.chunks(info.generation)) == 3
+
+    @pytest.mark.parametrize("hint", BAD_HINTS.values(), ids=BAD_HINTS)
+    async def test_an_index_that_misleads_is_found_out(self, bucket: Bucket, hint: str) -> None:
+        await put(bucket.store, b"first")
+        data = some_bytes(4 * PART_BYTES)
+        info = (await put_staged(bucket.store, data)).info
+        change = with_metadata(index=hint)
+        await bucket.write_record(info.digest, change(await bucket.record(info.digest)))
+
+        info = await bucket.store.stat(info.digest)
+
+        assert await bucket.store.get(info) == data
+        for start in (0, 1000, 2048, 3000, 4000):
+            assert await read(bucket.store, info, start, start + 50) == data[start : start + 50]
+        assert await read(bucket.open(), info, 2048, 4096) == data[2048:]
 
     async def test_a_record_under_another_digests_subject_is_not_that_blob(
         self, bucket: Bucket
@@ -319,10 +376,10 @@ class TestHostileRecords:
 
         with pytest.raises(CorruptError):
             await bucket.store.stat(claimed)
-        with pytest.raises(CorruptError):
-            await put(bucket.store, b"claimed")
-        assert [one for one in await listed(bucket.store) if one == info] == [info]
         assert await bucket.store.missing([claimed]) == [claimed]
+        assert (await put(bucket.store, b"claimed")).digest == claimed
+        assert [one for one in await listed(bucket.store) if one == info] == [info]
+        assert await bucket.store.get(info) == some_bytes(3000)
 
 
 async def outcome[T](attempt: Awaitable[T]) -> T | HoldfastError:
@@ -443,7 +500,7 @@ class TestChunkIndex:
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, entries: int
     ) -> None:
         per_window, parts = 4, 61
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", per_window * PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", per_window * PART_BYTES)
         monkeypatch.setattr(
             object_staging_module, "build_index", partial(build_index, max_entries=entries)
         )
@@ -466,7 +523,7 @@ class TestChunkIndex:
     async def test_a_part_that_is_gone_is_corrupt_or_not_found_and_looked_for_no_longer(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", PART_BYTES)
         monkeypatch.setattr(
             object_staging_module, "build_index", partial(build_index, max_entries=1)
         )
@@ -613,7 +670,7 @@ class TestReadingWhileOthersChange:
     async def test_a_read_whose_blob_is_deleted_ends_in_not_found_and_not_early(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", PART_BYTES)
         data = some_bytes(4 * PART_BYTES)
         info = (await put_staged(bucket.store, data)).info
 
@@ -629,7 +686,7 @@ class TestReadingWhileOthersChange:
     async def test_a_read_goes_on_for_the_copy_it_began_with(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store_module, "WINDOW_BYTES", PART_BYTES)
+        monkeypatch.setattr(object_chunks_module, "WINDOW_BYTES", PART_BYTES)
         data = some_bytes(4 * PART_BYTES)
         info = (await put_staged(bucket.store, data)).info
 

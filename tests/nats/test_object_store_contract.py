@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from tests.contracts.blob_model import BlobStoreModel, run_model
-from tests.contracts.blob_store import BlobStoreContract
+from tests.contracts.blob_store import BlobStoreContract, SpoiltRecordContract
 from tests.nats.buckets import Bucket
 from tests.nats.tools import connected
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.nats
 
 
-class TestObjectBlobStore(BlobStoreContract):
+class TestObjectBlobStore(SpoiltRecordContract, BlobStoreContract):
     @pytest_asyncio.fixture(autouse=True)
     async def fresh_bucket(self, connection: Connection) -> AsyncIterator[None]:
         self.bucket = await Bucket.create(connection)
@@ -53,6 +53,12 @@ class TestObjectBlobStore(BlobStoreContract):
         last = altered[(info.chunks - 1) * size :]
         await self.bucket.replace_chunks(info.generation, [*cut, last])
 
+    async def lose(self, store: BlobStore, digest: Digest) -> None:
+        await self.bucket.lose_chunks(digest)
+
+    async def spoil_record(self, store: BlobStore, digest: Digest) -> None:
+        await self.bucket.write_record(digest, b'{"name": broken')
+
     async def leftovers(self, store: BlobStore) -> int:
         del store
         return await self.bucket.orphans()
@@ -75,5 +81,8 @@ def test_any_sequence_of_operations_leaves_the_object_store_looking_like_a_dict(
             async with asyncio.timeout(30):
                 await self.bucket.remove()
                 await self.connection.close()
+
+        async def lose(self, digest: Digest) -> None:
+            await self.bucket.lose_chunks(digest)
 
     run_model(ObjectModel, max_examples=histories)

@@ -23,15 +23,17 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.repository.upload_record import Result, decode_upload, upload_key
 from holdfast.repository.uploads import Opened, UploadLimits, UploadService
 from holdfast.stores.key_value import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
-from holdfast.stores.object_meta import meta_subject
+from holdfast.stores.object_meta import chunk_subject, meta_subject
 from holdfast.stores.object_store import ObjectBlobStore
 from holdfast.stores.provisioning import ensure_stream, object_stream, record_stream
 
 if TYPE_CHECKING:
-    from holdfast.stores.ports import Attributes, BlobInfo, Confirm, Stored
+    from holdfast.stores.ports import Attributes, BlobInfo, Claiming, Stored
     from holdfast.transport.jetstream import JetStream
 
 pytestmark = pytest.mark.nats
@@ -48,16 +50,16 @@ class GatedStore(ObjectBlobStore):
     loses_answer = False
 
     async def publish_record(
-        self, info: BlobInfo, attributes: Attributes, confirm: Confirm | None = None
+        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None = None
     ) -> Stored:
-        async def confirm_and_stop() -> None:
-            if confirm is not None:
-                await confirm()
+        async def claim_and_stop(nuid: str) -> None:
+            if claim is not None:
+                await claim(nuid)
             if self.gate is not None:
                 self.reached.set()
                 await self.gate.wait()
 
-        stored = await super().publish_record(info, attributes, confirm_and_stop)
+        stored = await super().publish_record(info, attributes, claim_and_stop)
         if self.loses_answer:
             self.loses_answer = False
             raise OutcomeUnknownError
@@ -198,3 +200,30 @@ async def test_a_deletion_whose_space_was_not_freed_is_finished_by_the_next(pool
 
 async def _unreachable(nuid: str) -> None:
     raise UnavailableError(nuid)
+
+
+@pytest.mark.fault("P05")
+async def test_parts_that_were_written_again_are_named_by_the_uploads_record(pool: Pool) -> None:
+    worker = pool.worker("a")
+    upload = await worker.send_parts()
+    records = KeyValueRecordStore(pool.jetstream, pool.bucket, new_id=new_id)
+    before = decode_upload((await records.get(upload_key(upload))).value)
+    twice = chunk_subject(pool.bucket, before.nuids[-1])
+    await pool.jetstream.publish(twice, PARTS[0], {BLOB_PART: "0"})
+    worker.store.loses_answer = True
+
+    with pytest.raises(OutcomeUnknownError):
+        await worker.uploads.final(upload, len(PARTS), DIGEST)
+
+    record = decode_upload((await records.get(upload_key(upload))).value)
+    generation = (await worker.store.stat(DIGEST)).generation
+    assert generation not in before.nuids
+    assert generation in record.nuids
+    assert record.nuids[-1] == before.nuids[-1]
+    assert {claim.nuid for claim in record.claims} == set(record.nuids)
+    other = pool.worker("b")
+    assert await other.uploads.resume(upload) == Result(
+        digest=DIGEST, size=len(CONTENT), created=True
+    )
+    assert await worker.read() == CONTENT
+    assert await pool.messages() == len(PARTS) + 1

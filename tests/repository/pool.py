@@ -144,10 +144,10 @@ class BucketBlobStore(MemoryBlobStore):
         """From here on the replica learns of nothing more."""
         self._then = {digest: blob.info for digest, blob in self._blobs.items()}
 
-    async def stat(self, digest: Digest) -> BlobInfo:
-        """What the replica knows. That there is no blob is asked of the leader."""
-        info = (self._then or {}).get(digest)
-        return info if info is not None else await super().stat(digest)
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+        """What the replica knows, unless it is to be sure. That there is none the leader says."""
+        info = None if sure else (self._then or {}).get(digest)
+        return info if info is not None else await super().stat(digest, sure=sure)
 
     async def discard_staged(self, staging: str) -> None:
         """Whatever is made of them."""

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contracts.blob_model import BlobStoreModel, run_model
-from tests.contracts.blob_store import BlobStoreContract
+from tests.contracts.blob_store import (
+    BlobStoreContract,
+    SpoiltRecordContract,
+    lose_everything,
+)
 from tests.contracts.record_store import RecordStoreContract
 from tests.stores.disk_tools import (
     FakeClock,
     alter_blob,
+    blob_path,
     blob_store,
     leftover_files,
     new_id,
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobStore
 
 
-class TestDiskBlobStore(BlobStoreContract):
+class TestDiskBlobStore(SpoiltRecordContract, BlobStoreContract):
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         return tmp_path / "store"
@@ -54,6 +59,13 @@ class TestDiskBlobStore(BlobStoreContract):
         self, store: BlobStore, digest: Digest, mutate: Callable[[bytes], bytes]
     ) -> None:
         alter_blob(self.store_root, digest, mutate)
+
+    async def lose(self, store: BlobStore, digest: Digest) -> None:
+        alter_blob(self.store_root, digest, lose_everything)
+
+    async def spoil_record(self, store: BlobStore, digest: Digest) -> None:
+        path = blob_path(self.store_root, digest)
+        path.write_bytes(b"no header\n" + path.read_bytes())
 
     async def leftovers(self, store: BlobStore) -> int:
         return len(leftover_files(self.store_root))
@@ -96,6 +108,9 @@ class DiskModel(BlobStoreModel):
     async def close_store(self, store: BlobStore) -> None:
         await store.aclose()
         shutil.rmtree(self.root)
+
+    async def lose(self, digest: Digest) -> None:
+        alter_blob(self.root, digest, lose_everything)
 
 
 @pytest.mark.parametrize("histories", [10, pytest.param(100, marks=pytest.mark.long)])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contracts.blob_model import BlobStoreModel, run_model
-from tests.contracts.blob_store import BlobStoreContract
+from tests.contracts.blob_store import BlobStoreContract, lose_everything
 from tests.contracts.record_store import RecordStoreContract
 
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
@@ -46,6 +46,9 @@ class TestMemoryBlobStore(BlobStoreContract):
         assert isinstance(store, MemoryBlobStore)
         store._blobs[digest].data = mutate(store._blobs[digest].data)
 
+    async def lose(self, store: BlobStore, digest: Digest) -> None:
+        await self.alter(store, digest, lose_everything)
+
     async def leftovers(self, store: BlobStore) -> int:
         assert isinstance(store, MemoryBlobStore)
         return sum(len(parts) for parts in store._staged.values())
@@ -84,6 +87,10 @@ class TestMemoryRecordStore(RecordStoreContract):
 class MemoryModel(BlobStoreModel):
     async def open_store(self) -> BlobStore:
         return MemoryBlobStore()
+
+    async def lose(self, digest: Digest) -> None:
+        assert isinstance(self.store, MemoryBlobStore)
+        self.store._blobs[digest].data = b""
 
 
 @pytest.mark.parametrize("histories", [20, pytest.param(500, marks=pytest.mark.long)])

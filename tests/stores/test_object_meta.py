@@ -19,13 +19,14 @@ from holdfast.errors import CorruptError
 from holdfast.stores.object_meta import (
     chunk_subject,
     decode_meta,
+    mark_damaged,
     meta_subject,
     to_entry,
     to_info,
     to_meta,
     tombstone,
 )
-from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
+from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ def test_what_was_written_is_read_as_it_was_meant(name: str, info: BlobInfo) -> 
     meta = decode_meta(GOLDEN_RECORDS[name].encode())
 
     assert to_info(meta) == info
-    assert to_entry(meta) == info
+    assert to_entry(GOLDEN_RECORDS[name].encode(), meta_subject("blobs", info.digest)) == info
     assert meta.is_ours
     assert meta.op_id == ("op-1" if "operation" in name else None)
 
@@ -168,8 +169,6 @@ def edited(change: Callable[[dict[str, Any]], None]) -> bytes:
         ("hf-created", ""),
         ("hf-created", "2026-03-01T12:30:15"),
         ("hf-type", "a\r\nNats-Rollup: all"),
-        ("hf-index", "1;5;1"),
-        ("hf-index", "x"),
     ],
     ids=lambda value: value[:20].encode("unicode_escape").decode(),
 )
@@ -205,7 +204,42 @@ def test_a_record_of_ours_that_does_not_add_up_is_corrupt_and_listed_as_foreign(
 
     with pytest.raises(CorruptError):
         to_info(meta)
-    assert isinstance(to_entry(meta), ForeignObject)
+    row = to_entry(msgspec.json.encode(meta), meta_subject("blobs", make_info().digest))
+    assert isinstance(row, UnreadableObject)
+    assert row.name == make_info().digest
+    assert row.detail
+
+
+@pytest.mark.parametrize("text", ["1;5;1", "x", "1;1;1x999999", "1;;;"])
+def test_an_index_that_makes_no_sense_does_not_make_the_record_unreadable(text: str) -> None:
+    meta = decode_meta(edited(lambda record: record["metadata"].update({"hf-index": text})))
+
+    assert replace(to_info(meta), index=None) == replace(make_info(), index=None)
+
+
+@given(data=st.binary(max_size=60), name=st.text(max_size=20))
+def test_bytes_that_are_no_record_are_listed_under_their_address(data: bytes, name: str) -> None:
+    row = to_entry(data, meta_subject("blobs", name))
+
+    assert isinstance(row, UnreadableObject)
+    assert row.name == name
+
+
+def test_a_record_at_another_digests_address_is_listed_as_unreadable_there() -> None:
+    row = to_entry(GOLDEN_RECORDS["staged"].encode(), meta_subject("blobs", digest_of(b"other")))
+
+    assert isinstance(row, UnreadableObject)
+    assert row.name == digest_of(b"other")
+
+
+def test_damage_that_was_reported_is_read_back_and_leaves_a_plain_object_info() -> None:
+    meta = decode_meta(mark_damaged(decode_meta(GOLDEN_RECORDS["staged"].encode())))
+    before = json.loads(GOLDEN_RECORDS["staged"])
+
+    assert to_info(meta) == replace(make_info(), damaged=True)
+    after = json.loads(mark_damaged(meta))
+    assert after.pop("metadata") == {**before.pop("metadata"), "hf-damaged": "true"}
+    assert after == before
 
 
 @given(
@@ -231,16 +265,17 @@ def test_an_object_without_our_format_is_foreign() -> None:
     )
 
     assert not meta.is_ours
-    assert to_entry(meta) == ForeignObject(name="photo.jpg", size=7)
+    subject = meta_subject("b", "photo.jpg")
+    assert to_entry(msgspec.json.encode(meta), subject) == ForeignObject(name="photo.jpg", size=7)
 
 
 @pytest.mark.parametrize("size", [2**44 + 1, 2**64, -1])
-def test_a_size_that_no_blob_can_have_is_told_of_as_foreign_and_fits_an_answer(size: int) -> None:
+def test_a_size_that_no_blob_can_have_is_unreadable_and_fits_an_answer(size: int) -> None:
     info = make_info()
     written = json.loads(encode(info))
     written |= {"size": size, "chunks": -(-size // info.part_size)}
 
-    row = to_entry(decode_meta(msgspec.json.encode(written)))
+    row = to_entry(msgspec.json.encode(written), meta_subject("b", info.digest))
 
-    assert isinstance(row, ForeignObject)
+    assert isinstance(row, UnreadableObject)
     assert 0 <= row.size < 2**63

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         Attributes,
         BlobInfo,
         BlobStore,
-        Confirm,
+        Claiming,
         DirectDelivery,
         Stored,
     )
@@ -224,9 +224,9 @@ class FlakyStore(MemoryBlobStore):
         self.fail(applied=True)
         return stored
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         self.fail(applied=False)
-        return await super().stat(digest)
+        return await super().stat(digest, sure=sure)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         self.fail(applied=False)
@@ -261,10 +261,10 @@ class FlakyStore(MemoryBlobStore):
         size: int,
         attributes: Attributes,
         part_size: int,
-        confirm: Confirm | None,
+        claim: Claiming | None,
     ) -> Stored:
         self.fail(applied=False)
-        stored = await super()._commit(staging, digest, size, attributes, part_size, confirm)
+        stored = await super()._commit(staging, digest, size, attributes, part_size, claim)
         self.fail(applied=True)
         return stored
 

@@ -11,9 +11,9 @@ An empty blob has no parts: ``1;0;``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.limits import MAX_INDEX_ENTRIES
 from holdfast.errors import CorruptError
@@ -23,29 +23,92 @@ if TYPE_CHECKING:
 
 _RUN: Final = r"\d{1,20}(?:x\d{1,6})?"
 _FORM: Final = re.compile(rf"(\d{{1,12}});(\d{{1,20}});((?:{_RUN}(?:,{_RUN})*)?)", re.ASCII)
+_HEAD: Final = re.compile(r"0*[1-9]\d{0,11};(0*[1-9]\d{0,18});", re.ASCII)
 _MAX_SEQUENCE: Final = 2**64 - 1
+_REMEMBERED: Final = 32
+"""How many are kept decoded, for the windows of those that are being read: up to 160 KB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkIndex:
-    """Entry ``i`` is the stream sequence of part ``i * stride``. Sequences rise strictly.
-
-    Parts are asked for only where the blob has any.
-    """
-
+class _Entries(NamedTuple):
     stride: int
     sequences: tuple[int, ...]
 
+
+class ChunkIndex:
+    """Entry ``i`` is the stream sequence of part ``i * stride``. Sequences rise strictly.
+
+    Parts are asked for only where the blob has any. One that comes from a record (`written`) is
+    decoded when an entry is asked for: most records are only listed. What it says is a hint, for
+    a copied stream has other sequences; whatever is read from it may raise CorruptError.
+    """
+
+    __slots__ = ("_entries", "_text")
+
+    def __init__(self, stride: int, sequences: Sequence[int]) -> None:
+        self._entries: _Entries | None = _Entries(stride, tuple(sequences))
+        self._text: str | None = None
+
+    @classmethod
+    def written(cls, text: str) -> ChunkIndex:
+        """The index that ``text`` writes down, which is not looked at yet."""
+        index = cls.__new__(cls)
+        index._entries, index._text = None, text
+        return index
+
+    @property
+    def text(self) -> str:
+        """The written form."""
+        if self._text is None:
+            self._text = _encode(self._decoded)
+        return self._text
+
+    @property
+    def stride(self) -> int:
+        """Every how many parts there is an entry."""
+        return self._decoded.stride
+
+    @property
+    def sequences(self) -> tuple[int, ...]:
+        """The entries."""
+        return self._decoded.sequences
+
+    @property
+    def _decoded(self) -> _Entries:
+        if self._entries is None:
+            self._entries = _decode(self.text)
+        return self._entries
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ChunkIndex) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"ChunkIndex.written({self.text[:60]!r})"
+
     def locate(self, part: int) -> tuple[int, int]:
         """``(entry part, sequence)`` of the last entry at or before ``part``."""
-        entry = min(part // self.stride, len(self.sequences) - 1)
+        if part == 0 and self._entries is None and (head := _HEAD.match(self.text)) is not None:
+            return 0, int(head[1])
+        entry = self._entry_at(part)
         return entry * self.stride, self.sequences[entry]
 
     def bounds(self, part: int) -> tuple[int, int | None]:
         """Sequences between which ``part`` lies: first possible, and first impossible or None."""
-        entry = min(part // self.stride, len(self.sequences) - 1)
+        entry = self._entry_at(part)
         after = self.sequences[entry + 1] if entry + 1 < len(self.sequences) else None
         return self.sequences[entry], after
+
+    def _entry_at(self, part: int) -> int:
+        if not self.sequences:
+            msg = "the blob's chunk index has no entries"
+            raise CorruptError(msg)
+        return min(part // self.stride, len(self.sequences) - 1)
+
+    def coarser(self) -> ChunkIndex:
+        """With every other entry."""
+        return ChunkIndex(self.stride * 2, self.sequences[::2])
 
 
 def build_index(sequences: Sequence[int], max_entries: int = MAX_INDEX_ENTRIES) -> ChunkIndex:
@@ -53,11 +116,10 @@ def build_index(sequences: Sequence[int], max_entries: int = MAX_INDEX_ENTRIES) 
     stride = 1
     while (len(sequences) + stride - 1) // stride > max_entries:
         stride *= 2
-    return ChunkIndex(stride=stride, sequences=tuple(sequences[::stride]))
+    return ChunkIndex(stride, sequences[::stride])
 
 
-def encode_index(index: ChunkIndex) -> str:
-    """The written form of ``index``."""
+def _encode(index: _Entries) -> str:
     first = index.sequences[0] if index.sequences else 0
     steps = (b - a for a, b in zip(index.sequences, index.sequences[1:], strict=False))
     runs = ((step, sum(1 for _ in run)) for step, run in groupby(steps))
@@ -65,8 +127,9 @@ def encode_index(index: ChunkIndex) -> str:
     return f"{index.stride};{first};{text}"
 
 
-def decode_index(text: str) -> ChunkIndex:
-    """The index that ``text`` writes down. Raises CorruptError when it is no such form."""
+@lru_cache(maxsize=_REMEMBERED)
+def _decode(text: str) -> _Entries:
+    """Raises CorruptError when ``text`` is no such form."""
     match = _FORM.fullmatch(text)
     if match is None or int(match[1]) == 0:
         msg = "the blob's chunk index is unreadable"
@@ -84,4 +147,4 @@ def decode_index(text: str) -> ChunkIndex:
     if sequences and sequences[-1] > _MAX_SEQUENCE:
         msg = "the blob's chunk index is out of bounds"
         raise CorruptError(msg)
-    return ChunkIndex(stride=int(match[1]), sequences=tuple(sequences))
+    return _Entries(int(match[1]), tuple(sequences))

@@ -5,24 +5,41 @@ It knows stores by their ports only, and no message, subject or connection.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.digest import Digest, digest_of
+import structlog
+
+from holdfast.domain.digest import Digest, digest_of, is_digest
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.domain.windows import Cursor, Span, clip, decode_cursor, encode_cursor, first_window
-from holdfast.errors import CorruptError, InvalidError, NotFoundError
-from holdfast.stores.ports import Attributes, BlobInfo
+from holdfast.errors import CorruptError, HoldfastError, InvalidError, NotFoundError
+from holdfast.stores.ports import Attributes, BlobInfo, UnreadableObject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Buffer,
+        Callable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from datetime import datetime
 
-    from holdfast.stores.ports import BlobListing, BlobStore, Stored
+    from holdfast.stores.ports import BlobListing, BlobStore, ForeignObject, Stored
 
 BLOBS: Final = "blobs"
 PACKS: Final = "packs"
+_VERIFIED_PER_PAGE: Final = 256
+_VERIFIED_AT_ONCE: Final = 16
+"""Blobs of one message that are read back at once."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +134,37 @@ class BlobRepository:
         CorruptError, InvalidError.
         """
         store = self._store(space)
-        info = await store.stat(digest)
+        # Who asks for a proxied window did not get what the store was to send: no stale copy then.
+        info = await store.stat(digest, sure=proxy)
+        read = partial(
+            self._read,
+            store,
+            offset=offset,
+            length=length,
+            cursor=cursor,
+            proxy=proxy,
+            direct=direct,
+        )
+        try:
+            return await read(info)
+        except NotFoundError:
+            # A blob that was deleted and put again: a stale record names the former copy.
+            latest = await store.stat(digest, sure=True)
+            if latest.generation == info.generation:
+                raise
+            return await read(latest)
+
+    async def _read(
+        self,
+        store: BlobStore,
+        info: BlobInfo,
+        *,
+        offset: int,
+        length: int | None,
+        cursor: str | None,
+        proxy: bool,
+        direct: bool,
+    ) -> Inline | Window:
         if cursor is not None:
             span = decode_cursor(cursor, info.size).span
         else:
@@ -177,7 +224,13 @@ class BlobRepository:
     async def verify(self, digest: Digest) -> Verification:
         """Read one blob back. Raises NotFoundError."""
         report = Verification()
-        await self._verify_one(await self._store(BLOBS).stat(digest), report)
+        try:
+            info = await self._store(BLOBS).stat(digest, sure=True)
+        except CorruptError as error:  # its record
+            report.checked += 1
+            report.damaged.append(CorruptBlob(digest, error.code, error.detail))
+        else:
+            await self._verify_one(info, report)
         return report
 
     async def verify_page(
@@ -186,28 +239,77 @@ class BlobRepository:
         """Read back up to ``limit`` blobs after ``cursor``, for as long as ``has_time``."""
         report = Verification(cursor=cursor)
         while report.checked < limit:
-            listing = await self._store(BLOBS).list_blobs(prefix="", cursor=report.cursor, limit=1)
-            for entry in listing.entries:
-                if isinstance(entry, BlobInfo):
-                    await self._verify_one(entry, report)
+            wanted = min(limit - report.checked, _VERIFIED_PER_PAGE)
+            listing = await self._store(BLOBS).list_blobs(
+                prefix="", cursor=report.cursor, limit=wanted
+            )
+            rows = list(zip(listing.entries, listing.after, strict=True))
+            for several in _groups(rows):
+                await self._verify_several([entry for entry, _ in several], report)
+                report.cursor = several[-1][1]
+                if not has_time():
+                    return report
             report.cursor = listing.cursor
             if listing.cursor is None or not has_time():
                 break
         return report
 
+    async def _verify_several(
+        self, entries: Sequence[BlobInfo | ForeignObject], report: Verification
+    ) -> None:
+        for entry in entries:
+            if isinstance(entry, UnreadableObject) and is_digest(entry.name):
+                report.checked += 1
+                digest = Digest(entry.name)
+                report.damaged.append(CorruptBlob(digest, CorruptError.code, entry.detail))
+        blobs = [entry for entry in entries if isinstance(entry, BlobInfo)]
+        await asyncio.gather(*(self._verify_one(info, report) for info in blobs))
+
     async def _verify_one(self, info: BlobInfo, report: Verification) -> None:
-        report.checked += 1
+        """Read a blob back. What is damaged is remembered, so that the next put replaces it."""
+        store = self._store(BLOBS)
         try:
-            async with aclosing(self._store(BLOBS).read(info, 0, info.size)) as pieces:
-                async for piece in pieces:
-                    report.bytes += memoryview(piece).nbytes
+            if info.chunks <= 1:
+                size = len(await store.get(info))
+            else:
+                size = 0
+                async with aclosing(store.read(info, 0, info.size)) as pieces:
+                    async for piece in pieces:
+                        size += memoryview(piece).nbytes
+            report.bytes += size
+        except NotFoundError:
+            return  # deleted meanwhile
         except CorruptError as error:
             report.damaged.append(CorruptBlob(info.digest, error.code, error.detail))
-        except NotFoundError:
-            report.checked -= 1  # deleted meanwhile
+            await self._report_damage(info)
+        report.checked += 1
+
+    async def _report_damage(self, info: BlobInfo) -> None:
+        try:
+            await self._store(BLOBS).report_damage(info)
+        except HoldfastError as error:  # whoever asked is told of the damage all the same
+            log.warning("damage_not_recorded", digest=info.digest, code=error.code)
 
     def _store(self, space: str) -> BlobStore:
         return self._spaces[space]
+
+
+def _groups(
+    rows: Sequence[tuple[BlobInfo | ForeignObject, str]],
+) -> Iterator[Sequence[tuple[BlobInfo | ForeignObject, str]]]:
+    """``rows`` in order: several that are read at once, or one that is read piece by piece."""
+    few: list[tuple[BlobInfo | ForeignObject, str]] = []
+    for row in rows:
+        is_large = isinstance(row[0], BlobInfo) and row[0].chunks > 1
+        if few and (is_large or len(few) == _VERIFIED_AT_ONCE):
+            yield few
+            few = []
+        if is_large:
+            yield [row]
+        else:
+            few.append(row)
+    if few:
+        yield few
 
 
 async def _read_inline(store: BlobStore, info: BlobInfo, span: Span) -> Buffer:

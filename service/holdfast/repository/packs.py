@@ -8,6 +8,7 @@ is late is told by two times of the store, never by this worker's clock.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.domain.root import Root, join_root, root_pieces
-from holdfast.errors import ConflictError, CorruptError, NotFoundError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.repository.needed import Needed
 from holdfast.stores.ports import Attributes
 
@@ -61,8 +68,20 @@ class Packs:
         self._one_root = asyncio.Semaphore(1)
 
     async def get(self, digest: Digest) -> bytes:
-        """The whole blob, checked. Raises NotFoundError, CorruptError, UnavailableError."""
-        return await self._store.get(await self._store.stat(digest))
+        """The whole blob, checked. Raises NotFoundError, CorruptError, UnavailableError.
+
+        One that is damaged is remembered as such: it is not shared any more, and put anew.
+        """
+        info = await self._store.stat(digest)
+        try:
+            return await self._store.get(info)
+        except NotFoundError:
+            # A pack that was deleted and put again: a stale record names the former copy.
+            return await self._store.get(await self._store.stat(digest, sure=True))
+        except CorruptError:
+            with suppress(UnavailableError, OutcomeUnknownError, ConflictError):
+                await self._store.report_damage(info)
+            raise
 
     async def put(self, digest: Digest, data: bytes, *, doubt: bool = False) -> bool:
         """Store a pack; whether it was not there.

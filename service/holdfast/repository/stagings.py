@@ -64,7 +64,7 @@ class Stagings:
         kept = set()
         for claim in claims:
             try:
-                kept.add((await self._store.stat_now(Digest(claim.digest))).generation)
+                kept.add((await self._store.stat(Digest(claim.digest), sure=True)).generation)
             except (NotFoundError, CorruptError):
                 kept.add(claim.nuid)
         return kept

@@ -190,8 +190,9 @@ class UploadService:
                 return await self.resume(upload)
         if digest is not None:
             with suppress(NotFoundError):
-                info = await self._store.stat_now(digest)
-                return Result(digest=info.digest, size=info.size, created=False)
+                info = await self._store.stat(digest, sure=True)
+                if not info.damaged:
+                    return Result(digest=info.digest, size=info.size, created=False)
         record = UploadRecord(
             owner=self._owner,
             nuids=(self._new_id(),),
@@ -393,7 +394,7 @@ class UploadService:
         if owned.broken or owned.record.state not in LIVE:
             raise ConflictError(_RESUME)
         digest = owned.parts.digest
-        stored = await self._publish(owned, Claim(nuid=owned.nuid, digest=digest))
+        stored = await self._publish(owned, digest)
         result = Result(digest=digest, size=owned.parts.size, created=stored.created)
         # A former owner that woke up may have made the blob: then it is its chunks that stay.
         keep = {owned.nuid, stored.info.generation}
@@ -406,15 +407,24 @@ class UploadService:
         self._uploads.pop(owned.id, None)
         return result
 
-    async def _publish(self, owned: _Upload, claim: Claim) -> Stored:
+    async def _publish(self, owned: _Upload, digest: Digest) -> Stored:
         """Make the parts the blob. What surely did not become one is claimed no longer."""
-        others = tuple(c for c in owned.record.claims if c != claim)
+        mine: set[Claim] = set()
 
-        async def confirm() -> None:
-            """Claim it, which shows that the upload is still ours, before each attempt."""
-            owned.claims.add(claim)
+        async def claim(nuid: str) -> None:
+            """Name and claim the parts, which shows that the upload is still ours."""
+            one = Claim(nuid=nuid, digest=digest)
+            mine.add(one)
+            owned.claims.add(one)
+            *former, present = owned.record.nuids
+            is_named = nuid in owned.record.nuids
             try:
-                await self._change(owned, state="committing", claims=(*others, claim))
+                await self._change(
+                    owned,
+                    state="committing",
+                    claims=tuple(dict.fromkeys((*owned.record.claims, one))),
+                    nuids=owned.record.nuids if is_named else (*former, nuid, present),
+                )
             except ConflictError as error:
                 raise _LostError(_TAKEN_OVER) from error
 
@@ -424,14 +434,13 @@ class UploadService:
             op_id=owned.record.op_id or owned.id,
         )
         try:
-            return await owned.staged.commit(
-                Digest(claim.digest), owned.parts.size, attributes, confirm=confirm
-            )
+            return await owned.staged.commit(digest, owned.parts.size, attributes, claim=claim)
         except (OutcomeUnknownError, _LostError):
             raise
         except HoldfastError as error:
-            owned.claims.discard(claim)
-            await self._change(owned, state="open", claims=others)
+            owned.claims -= mine
+            claims = tuple(c for c in owned.record.claims if c not in mine)
+            await self._change(owned, state="open", claims=claims)
             if isinstance(error, ConflictError | CorruptError):  # what is in the way stays there
                 await self._end(owned, "failed")
             raise
@@ -442,6 +451,7 @@ class UploadService:
         *,
         state: State,
         claims: tuple[Claim, ...] | None = None,
+        nuids: tuple[str, ...] | None = None,
         result: Result | None = None,
     ) -> None:
         """Compare-and-set on the record. Raises ConflictError when it is another's by now."""
@@ -449,6 +459,7 @@ class UploadService:
             owned.record,
             state=state,
             claims=owned.record.claims if claims is None else claims,
+            nuids=owned.record.nuids if nuids is None else nuids,
             result=result,
             beat=owned.record.beat + 1,
         )
@@ -567,8 +578,10 @@ class UploadService:
         The owner may be alive, and only paused: what it wrote goes once the upload has ended.
         """
         try:
-            info = await self._store.stat_now(Digest(claim.digest))
+            info = await self._store.stat(Digest(claim.digest), sure=True)
         except NotFoundError:
+            return None
+        if info.damaged:
             return None
         created = info.generation in record.nuids
         result = Result(digest=info.digest, size=info.size, created=created)

@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.op_id import is_repeat
-from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
+from holdfast.errors import CorruptError, NotFoundError, QuotaExceededError, UnavailableError
 from holdfast.stores.disk_blobs import READ_BYTES, BlobFiles
 from holdfast.stores.disk_files import FailStop, Files, check_disk_store, confirm_disk_store
 from holdfast.stores.disk_format import BlobHeader
@@ -22,13 +22,20 @@ from holdfast.stores.disk_staging import StagingFiles
 from holdfast.stores.pieces import part_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Iterator, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Buffer,
+        Callable,
+        Iterator,
+        Sequence,
+    )
     from datetime import datetime, timedelta
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.disk_blobs import Identity
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Confirm, Stored
+    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Stored
 
 
 class DiskBlobStore:
@@ -71,13 +78,10 @@ class DiskBlobStore:
             return self._read_whole(info)
         return self._read_range(info, start, stop)
 
-    async def stat(self, digest: Digest) -> BlobInfo:
-        """See `BlobStore.stat`."""
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+        """See `BlobStore.stat`. A file of the wrong form or length is never answered with."""
+        del sure
         return await asyncio.to_thread(self._blobs.stat, digest)
-
-    async def stat_now(self, digest: Digest) -> BlobInfo:
-        """See `BlobStore.stat_now`."""
-        return await self.stat(digest)
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`. A file of the wrong length counts as missing."""
@@ -97,6 +101,11 @@ class DiskBlobStore:
     async def now(self) -> datetime:
         """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
         return await asyncio.to_thread(self._blobs.now)
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`. It is read again, and moved aside unless it is intact."""
+        with suppress(NotFoundError, CorruptError):
+            await asyncio.to_thread(self._blobs.verify, info)
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -184,13 +193,13 @@ class _DiskStagedBlob:
         size: int,
         attributes: Attributes,
         *,
-        confirm: Confirm | None = None,
+        claim: Claiming | None = None,
     ) -> Stored:
         header = _header(digest, size, self._part_size, self._name, attributes)
         # The parts are copied into the blob's file: who discards them later spoils nothing, and
-        # who did so before makes this end without a blob. Once confirmed is enough.
-        if confirm is not None and not await asyncio.to_thread(self._blobs.has, digest):
-            await confirm()
+        # who did so before makes this end without a blob. One claim is enough.
+        if claim is not None and not await asyncio.to_thread(self._blobs.has, digest):
+            await claim(self._name)
         return await asyncio.to_thread(self._commit, header)
 
     async def discard(self) -> None:

@@ -45,7 +45,7 @@ from holdfast.stores.disk_format import (
     decode_blob_header,
     encode_blob_header,
 )
-from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject, Stored
+from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject, Stored, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterable, Iterator
@@ -209,16 +209,21 @@ class BlobFiles:
         after = _decode_cursor(cursor)
         entries: list[BlobInfo | ForeignObject] = []
         confirm_disk_store(self._root)
+        cursors: list[str] = []
         with translated():
             last = after
             for name in self._names(prefix, after):
                 if len(entries) == limit:
-                    return BlobListing(entries=entries, cursor=_encode_cursor(last))
+                    last_cursor = _encode_cursor(last)
+                    return BlobListing(entries=entries, after=cursors, cursor=last_cursor)
                 last = name
                 entry = self._entry(name)
+                if isinstance(entry, UnreadableObject) and prefix:
+                    continue
                 if entry is not None:
                     entries.append(entry)
-        return BlobListing(entries=entries, cursor=None)
+                    cursors.append(_encode_cursor(name))
+        return BlobListing(entries=entries, after=cursors, cursor=None)
 
     def _path(self, digest: str) -> Path:
         parse_digest(digest)  # an unchecked digest has been a path before
@@ -372,8 +377,10 @@ class BlobFiles:
             try:
                 with self._open(path) as blob:
                     return blob.header.info
-            except (NotFoundError, CorruptError):
+            except NotFoundError:
                 return None  # deleted, or moved aside, since the directory was read
+            except CorruptError as error:  # moved aside just now: whoever lists is told once
+                return UnreadableObject(name=name[1], size=0, detail=error.detail)
         try:
             size = path.lstat().st_size
         except FileNotFoundError:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         BlobInfo,
         BlobListing,
         BlobStore,
-        Confirm,
+        Claiming,
         DirectDelivery,
         StagedBlob,
         Stored,
@@ -82,13 +82,9 @@ class ForwardingBlobStore:
         """See `BlobStore.read`."""
         return self._iterate("read", lambda: self._inner.read(info, start, stop))
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See `BlobStore.stat`."""
-        return await self._call("stat", Repeat.ALWAYS, lambda: self._inner.stat(digest))
-
-    async def stat_now(self, digest: Digest) -> BlobInfo:
-        """See `BlobStore.stat_now`."""
-        return await self._call("stat_now", Repeat.ALWAYS, lambda: self._inner.stat_now(digest))
+        return await self._call("stat", Repeat.ALWAYS, lambda: self._inner.stat(digest, sure=sure))
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`."""
@@ -111,6 +107,10 @@ class ForwardingBlobStore:
     async def now(self) -> datetime:
         """See `BlobStore.now`."""
         return await self._call("now", Repeat.ALWAYS, self._inner.now)
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`."""
+        await self._call("report_damage", Repeat.ALWAYS, lambda: self._inner.report_damage(info))
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`."""
@@ -165,13 +165,13 @@ class ForwardingStagedBlob:
         size: int,
         attributes: Attributes,
         *,
-        confirm: Confirm | None = None,
+        claim: Claiming | None = None,
     ) -> Stored:
         """See `StagedBlob.commit`."""
         return await self._call(
             "commit",
             Repeat.ALWAYS,
-            lambda: self._inner.commit(digest, size, attributes, confirm=confirm),
+            lambda: self._inner.commit(digest, size, attributes, claim=claim),
         )
 
     async def discard(self) -> None:

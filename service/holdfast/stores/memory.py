@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Change, Confirm
+    from holdfast.stores.ports import Attributes, Change, Claiming
 
 
 @dataclass(slots=True)
@@ -47,6 +47,11 @@ class _Blob:
     info: BlobInfo
     data: bytes
     op_id: str | None
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it can be read back, as far as anybody knows."""
+        return not self.info.damaged and digest_of(self.data) == self.info.digest
 
 
 class _Reachable:
@@ -103,20 +108,18 @@ class MemoryBlobStore(_Reachable):
             yield data[first:last]
             await self._reach()
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See `BlobStore.stat`."""
         await self._reach()
-        return self._find(digest).info
-
-    async def stat_now(self, digest: Digest) -> BlobInfo:
-        """See `BlobStore.stat_now`. Nothing is ever seen later than it is done."""
-        await self._reach()
-        return self._find(digest).info
+        blob = self._find(digest)
+        if sure and not blob.is_intact:
+            return replace(blob.info, damaged=True)
+        return blob.info
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `BlobStore.missing`."""
         await self._reach()
-        return [digest for digest in dict.fromkeys(digests) if digest not in self._blobs]
+        return [digest for digest in dict.fromkeys(digests) if not self._has(digest)]
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See `BlobStore.delete`."""
@@ -143,7 +146,15 @@ class MemoryBlobStore(_Reachable):
         """See `BlobStore.touch`. Nothing is to be marked: no collector lists what is in memory."""
         del unless_seen_since
         await self._reach()
-        return digest in self._blobs
+        blob = self._blobs.get(digest)
+        return blob is not None and blob.is_intact
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`."""
+        await self._reach()
+        blob = self._blobs.get(info.digest)
+        if blob is not None and blob.info.generation == info.generation:
+            blob.info = replace(blob.info, damaged=True)
 
     async def now(self) -> datetime:
         """See `BlobStore.now`. Nothing was ever seen here, so it is always the same time."""
@@ -164,6 +175,7 @@ class MemoryBlobStore(_Reachable):
         page = found[:limit]
         return BlobListing(
             entries=[self._blobs[digest].info for digest in page],
+            after=page,
             cursor=page[-1] if len(found) > limit else None,
         )
 
@@ -199,16 +211,16 @@ class MemoryBlobStore(_Reachable):
         size: int,
         attributes: Attributes,
         part_size: int,
-        confirm: Confirm | None,
+        claim: Claiming | None,
     ) -> Stored:
         await self._reach()
-        while confirm is not None and digest not in self._blobs:
+        while claim is not None and not self._has_intact(digest):
             seen = self._changes[digest]
-            await confirm()
+            await claim(staging)
             await self._reach()
             if self._changes[digest] == seen:
                 break
-        data = b"" if digest in self._blobs else self._joined(staging, digest, size)
+        data = b"" if self._has_intact(digest) else self._joined(staging, digest, size)
         stored = self._store(digest, data, attributes, part_size=part_size, generation=staging)
         self._staged.pop(staging, None)
         return stored
@@ -231,7 +243,7 @@ class MemoryBlobStore(_Reachable):
         part_size: int | None,
         generation: str,
     ) -> Stored:
-        if (blob := self._blobs.get(digest)) is not None:
+        if (blob := self._blobs.get(digest)) is not None and blob.is_intact:
             own = blob.info.generation == generation
             again = is_repeat(blob.op_id, attributes.op_id)
             return Stored(info=blob.info, created=own or again)
@@ -250,6 +262,14 @@ class MemoryBlobStore(_Reachable):
         self._blobs[digest] = _Blob(info, data, attributes.op_id)
         self._changes[digest] += 1
         return Stored(info=info, created=True)
+
+    def _has_intact(self, digest: Digest) -> bool:
+        blob = self._blobs.get(digest)
+        return blob is not None and blob.is_intact
+
+    def _has(self, digest: Digest) -> bool:
+        blob = self._blobs.get(digest)
+        return blob is not None and not blob.info.damaged
 
     def _find(self, digest: Digest) -> _Blob:
         blob = self._blobs.get(digest)
@@ -284,10 +304,10 @@ class _MemoryStagedBlob:
         size: int,
         attributes: Attributes,
         *,
-        confirm: Confirm | None = None,
+        claim: Claiming | None = None,
     ) -> Stored:
         return await self._store._commit(
-            self._staging, digest, size, attributes, self._part_size, confirm
+            self._staging, digest, size, attributes, self._part_size, claim
         )
 
     async def discard(self) -> None:

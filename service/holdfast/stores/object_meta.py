@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.domain.chunk_index import ChunkIndex, decode_index, encode_index
+from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, is_digest, to_object_digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_TYPE_CHARS
 from holdfast.domain.op_id import join_op_id, split_op_id
 from holdfast.errors import CorruptError
-from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject
+from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
@@ -34,12 +34,17 @@ HF_TYPE: Final = "hf-type"
 HF_OP: Final = "hf-op"
 _MAX_SIZE: Final = 2**63 - 1
 HF_OP_REQUEST: Final = "hf-op-request"
+HF_DAMAGED: Final = "hf-damaged"
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 class _Options(msgspec.Struct, frozen=True, omit_defaults=True):
     max_chunk_size: int | None = None
     link: Any = None
+
+
+class NewerFormatError(CorruptError):
+    """A record that a later version wrote. Unlike one that is damaged it is never replaced."""
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +73,11 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         metadata = self.metadata or {}
         op_id = metadata.get(HF_OP)
         return None if op_id is None else join_op_id(op_id, metadata.get(HF_OP_REQUEST, ""))
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it was reported that the chunks cannot be read back."""
+        return HF_DAMAGED in (self.metadata or {})
 
 
 def meta_subject(bucket: str, name: str) -> str:
@@ -106,7 +116,7 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
         HF_TYPE: info.type,
     }
     if info.index is not None:
-        metadata[HF_INDEX] = encode_index(info.index)
+        metadata[HF_INDEX] = info.index.text
     metadata |= _op_fields(attributes.op_id)
     return ObjectMeta(
         name=info.digest,
@@ -119,6 +129,12 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
         metadata=metadata,
         options=_Options(max_chunk_size=info.part_size),
     )
+
+
+def mark_damaged(meta: ObjectMeta) -> bytes:
+    """The record ``meta`` with a note that the chunks cannot be read back."""
+    metadata = {**(meta.metadata or {}), HF_DAMAGED: "true"}
+    return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
 
 
 def tombstone(bucket: str, digest: Digest, nuid: str, now: datetime, op_id: str | None) -> bytes:
@@ -156,7 +172,7 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
     metadata = meta.metadata or {}
     if metadata.get(HF_FORMAT) != FORMAT:
         msg = "the blob's record has a format this version does not know"
-        raise CorruptError(msg)
+        raise NewerFormatError(msg)
     if not is_digest(meta.name) or meta.digest != to_object_digest(Digest(meta.name)):
         msg = "the blob's record names another digest than its address"
         raise CorruptError(msg)
@@ -194,28 +210,52 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         pinned=metadata.get(HF_PINNED) == "true",
         generation=meta.nuid,
         index=_index(metadata, meta.chunks),
+        damaged=meta.is_damaged,
     )
 
 
-def to_entry(meta: ObjectMeta) -> BlobInfo | ForeignObject:
-    """A row of a listing: damaged and unknown records are foreign, so that they are seen."""
-    if meta.is_ours:
-        try:
+def read_record(data: Buffer, digest: Digest) -> ObjectMeta:
+    """The record in ``data``, found where ``digest`` has its own. Raises CorruptError.
+
+    It belongs there, and what is ours makes sense; an object of another program may be anything.
+    """
+    meta = decode_meta(data)
+    check_address(meta, digest)
+    if meta.is_ours and not meta.deleted:
+        to_info(meta)
+    return meta
+
+
+def to_entry(data: Buffer, subject: str) -> BlobInfo | ForeignObject | None:
+    """The row of a listing for the record in ``data`` on ``subject``; None for what is gone.
+
+    Damaged and unknown records have one too, so that they are seen.
+    """
+    name = name_at(subject)
+    try:
+        meta = decode_meta(data)
+        if meta.deleted:
+            return None
+        if meta.is_ours:
+            check_address(meta, Digest(name))
             return to_info(meta)
-        except CorruptError:
-            pass
+    except CorruptError as error:
+        return UnreadableObject(name=name, size=0, detail=error.detail)
     return ForeignObject(name=meta.name, size=min(max(meta.size, 0), _MAX_SIZE))
+
+
+def name_at(subject: str) -> str:
+    """The name of the object whose record lies on ``subject``; the token where that is none."""
+    token = subject.rpartition(".")[2]
+    try:
+        return base64.urlsafe_b64decode(token).decode()
+    except ValueError:
+        return token
 
 
 def _index(metadata: dict[str, str], chunks: int) -> ChunkIndex | None:
     text = metadata.get(HF_INDEX)
-    if text is None or chunks == 0:
-        return None
-    index = decode_index(text)
-    if len(index.sequences) != -(-chunks // index.stride):
-        msg = "the blob's chunk index has another length than the blob"
-        raise CorruptError(msg)
-    return index
+    return ChunkIndex.written(text) if text is not None and chunks else None
 
 
 def _write_time(at: datetime) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast.domain.chunk_index import build_index
 from holdfast.domain.digest import Digest
-from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import ConflictError, CorruptError, OutcomeUnknownError, UnavailableError
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.object_meta import chunk_subject
 from holdfast.stores.ports import Attributes, BlobInfo, Stored
@@ -16,10 +18,17 @@ from holdfast.transport.jetstream_messages import MSG_ID, RefusedError, StoredMe
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
-    from holdfast.stores.ports import Confirm
+    from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
 _MAX_PART_DIGITS: Final = 12
+
+
+class PartsGoneError(ConflictError):
+    """The chunks are not as they were written: removed by somebody else, or stored twice."""
+
+    def __init__(self) -> None:
+        super().__init__("the parts were removed before they became a blob: send them again")
 
 
 class ObjectBucket(Protocol):
@@ -35,9 +44,15 @@ class ObjectBucket(Protocol):
         """See BlobStore."""
 
     async def publish_record(
-        self, info: BlobInfo, attributes: Attributes, confirm: Confirm | None = None
+        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None = None
     ) -> Stored:
-        """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+        """Make the chunks of ``info.generation`` the blob, by compare-and-set.
+
+        Raises PartsGoneError where they are not there, and then the blob is not made of them.
+        """
+
+    async def require_chunks(self, info: BlobInfo) -> None:
+        """Raises PartsGoneError unless there are as many chunks as there should be."""
 
     async def discard_staged(self, staging: str) -> None:
         """See BlobStore."""
@@ -53,6 +68,7 @@ class StagedObject:
         self._nuid = nuid
         self._part_size = part_size
         self._sequences: list[int] = []
+        self._doubtful = False
         self._copied: list[str] = []
         self._committed = False
 
@@ -68,6 +84,7 @@ class StagedObject:
         except RefusedError as refused:
             raise refused.translate() from refused
         self._sequences[part] = ack.seq
+        self._doubtful |= ack.again and not ack.duplicate
 
     async def commit(
         self,
@@ -75,10 +92,25 @@ class StagedObject:
         size: int,
         attributes: Attributes,
         *,
-        confirm: Confirm | None = None,
+        claim: Claiming | None = None,
     ) -> Stored:
         """See StagedBlob."""
-        await self._restore_order()
+        if not all(a < b for a, b in pairwise(self._sequences)):
+            await self._write_again(claim)  # one was lost and sent again, behind its successors
+        try:
+            stored = await self._publish(digest, size, attributes, claim)
+        except PartsGoneError:
+            await self._write_again(claim)
+            stored = await self._publish(digest, size, attributes, claim)
+        for nuid in self._copied:
+            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+                await self._store.discard_staged(nuid)
+        self._committed = stored.info.generation == self._nuid
+        return stored
+
+    async def _publish(
+        self, digest: Digest, size: int, attributes: Attributes, claim: Claiming | None
+    ) -> Stored:
         info = BlobInfo(
             digest=digest,
             size=size,
@@ -90,28 +122,28 @@ class StagedObject:
             generation=self._nuid,
             index=build_index(self._sequences) if self._sequences else None,
         )
-        stored = await self._store.publish_record(info, attributes, confirm)
-        for nuid in self._copied:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await self._store.discard_staged(nuid)
-        self._committed = stored.info.generation == self._nuid
-        return stored
+        if self._doubtful:
+            await self._store.require_chunks(info)
+            self._doubtful = False
+        return await self._store.publish_record(info, attributes, claim)
 
-    async def _restore_order(self) -> None:
-        """A chunk that was lost and sent again lies behind its successors: copy all, in order."""
-        if all(a < b for a, b in zip(self._sequences, self._sequences[1:], strict=False)):
-            return
-        copy = self._store.stage(self._store.fresh_id(), self._part_size)
+    async def _write_again(self, claim: Claiming | None) -> None:
+        """Copy all chunks, in order and each once. Raises PartsGoneError."""
+        fresh = self._store.fresh_id()
+        if claim is not None:
+            await claim(fresh)  # from here on others know whose the chunks under it are
+        copy = self._store.stage(fresh, self._part_size)
         subject = chunk_subject(self._store.bucket, self._nuid)
         for part, sequence in enumerate(self._sequences):
-            message = await self._js.next_message(self._store.stream, subject, sequence)
+            look = partial(self._js.next_message, self._store.stream, subject, sequence)
+            message = await self._js.surely(self._store.stream, look)
             if message is None or part_of(message) != part:
-                msg = "a part that was stored cannot be read back"
-                raise CorruptError(msg)
+                raise PartsGoneError
             await copy.write(part, message.data)
         # What was acknowledged stays where a new owner looks for it until the blob is there.
         self._copied.append(self._nuid)
         self._nuid, self._sequences = copy._nuid, copy._sequences
+        self._doubtful = copy._doubtful
 
     async def discard(self) -> None:
         """See StagedBlob."""

@@ -8,41 +8,41 @@ be right: a crash in between leaves chunks that no record names, for the collect
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+import structlog
 
-from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
     CorruptError,
     HoldfastError,
-    InvalidError,
     NotFoundError,
     OutcomeUnknownError,
     UnavailableError,
 )
 from holdfast.stores.bucket_check import check_bucket
 from holdfast.stores.conflicts import UNKNOWN, Conflicts
-from holdfast.stores.object_ghosts import ghosts
+from holdfast.stores.object_chunks import ObjectChunks, damaged
+from holdfast.stores.object_listing import ObjectListing
 from holdfast.stores.object_meta import (
+    NewerFormatError,
     ObjectMeta,
     check_address,
     chunk_subject,
     decode_meta,
+    mark_damaged,
     meta_subject,
-    to_entry,
+    read_record,
     to_info,
     to_meta,
     tombstone,
 )
-from holdfast.stores.object_staging import StagedObject, part_of
+from holdfast.stores.object_staging import PartsGoneError, StagedObject, part_of
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
@@ -63,25 +63,41 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
-    from holdfast.stores.ports import Confirm
+    from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
 _COMMIT_ATTEMPTS: Final = 8
-_SCAN_PER_PAGE: Final = 8192
-_LAG_SECONDS: Final = 0.05
-_LAG_LOOKS: Final = 40
+_RECORDS_AT_ONCE: Final = 64
+"""So many are decoded before others have their turn."""
+
+_RECORD_HEADROOM_BYTES: Final = 512
+"""What the headers of a record take, at the most."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The record subject as the leader has it. ``sequence`` 0: nothing was ever there."""
+    """The record subject as the leader has it. ``sequence`` 0: nothing was ever there.
+
+    ``fault`` tells why what lies there cannot be read; then there is no ``meta``.
+    """
 
     sequence: int
-    meta: ObjectMeta | None
+    meta: ObjectMeta | None = None
+    fault: CorruptError | None = None
 
     @property
     def live(self) -> ObjectMeta | None:
+        """A readable record of something that is there, ours or not. Raises CorruptError."""
+        if self.fault is not None:
+            raise self.fault
         return self.meta if self.meta is not None and not self.meta.deleted else None
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether nothing is there."""
+        return self.fault is None and self.live is None
 
 
 class ObjectBlobStore:
@@ -101,13 +117,14 @@ class ObjectBlobStore:
         self._js = jetstream
         self._new_id = new_id
         self._clock = clock
+        self._chunks = ObjectChunks(jetstream, bucket, self._why_missing)
+        self._listing = ObjectListing(jetstream, bucket)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
-        entry = await self._entry(digest)
-        if entry.live is not None:
-            await self._js.check_leader(self.stream)
-            return _existing(entry.live, attributes)
+        existing = await self._existing(await self._believed_entry(digest), attributes)
+        if existing is not None:
+            return existing
         view = memoryview(data).cast("B")
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
@@ -116,10 +133,17 @@ class ObjectBlobStore:
             return await staged.commit(digest, len(view), attributes)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
+        except PartsGoneError as error:
+            await self._discard(staged)
+            msg = "what was stored was removed before it became a blob"
+            raise UnavailableError(msg) from error
         except HoldfastError:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await staged.discard()
+            await self._discard(staged)
             raise
+
+    async def _discard(self, staged: StagedObject) -> None:
+        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+            await staged.discard()
 
     async def _write_only_part(self, staged: StagedObject, view: memoryview) -> None:
         """A chunk without a record is no blob: whether it was stored or not, nothing was put."""
@@ -134,7 +158,7 @@ class ObjectBlobStore:
         if info.chunks == 1:
             data = bytes(await self._only_chunk(info))
             if len(data) != info.size or digest_of(data) != info.digest:
-                raise _corrupt(info)
+                raise damaged(info)
             return data
         return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
 
@@ -149,152 +173,72 @@ class ObjectBlobStore:
             raise await self._why_missing(info)
         return message.data
 
-    async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+    def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See BlobStore."""
-        if start >= stop:
-            if info.size == 0 and info.digest != digest_of(b""):
-                raise _corrupt(info)
-            return
-        whole = hashlib.sha256() if (start, stop) == (0, info.size) else None
-        part = start // info.part_size
-        last = (stop - 1) // info.part_size
-        async for data in self._chunks(info, part, last):
-            offset = part * info.part_size
-            view = memoryview(data)
-            if len(view) != min(info.part_size, info.size - offset):
-                raise _corrupt(info)
-            if whole is not None:
-                whole.update(view)
-                if part == last and whole.hexdigest() != info.digest:
-                    raise _corrupt(info)
-            yield view[max(start - offset, 0) : stop - offset]
-            part += 1
+        return self._chunks.read(info, start, stop)
 
-    async def _chunks(self, info: BlobInfo, first: int, last: int) -> AsyncGenerator[Buffer]:
-        """Chunks ``first`` to ``last``, window by window, each checked to be the one expected."""
-        per_window = max(WINDOW_BYTES // info.part_size, 1)
-        wanted = first
-        found, position = await self.locate(info, first)
-        while wanted <= last:
-            query = {
-                "batch": min(per_window, last - found + 1),
-                "seq": position,
-                "next_by_subj": chunk_subject(self.bucket, info.generation),
-            }
-            messages, _ = await self._js.direct_batch(self.stream, query)
-            if not messages:
-                messages = [await self._leader_chunk(info, position)]
-            for message in messages:
-                if part_of(message) != found:
-                    raise _corrupt(info)
-                if found == wanted:
-                    yield message.data
-                    wanted += 1
-                found += 1
-                position = message.sequence + 1
+    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
+        """See DirectDelivery."""
+        return await self._chunks.locate(info, part)
 
-    async def _leader_chunk(self, info: BlobInfo, position: int) -> StoredMessage:
-        subject = chunk_subject(self.bucket, info.generation)
-        message = await self._js.surely(
-            self.stream, lambda: self._js.next_message(self.stream, subject, position)
-        )
-        if message is None:
-            raise await self._why_missing(info)
-        return message
+    async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
+        """See DirectDelivery."""
+        self._chunks.deliver(info, position, chunks, subject)
 
     async def _why_missing(self, info: BlobInfo) -> HoldfastError:
         """Chunks are gone: because the blob is, or they were lost?"""
         entry = await self._entry(info.digest)
         if entry.live is None or entry.live.nuid != info.generation:
             return NotFoundError("no such blob")
-        return _corrupt(info)
+        return damaged(info)
 
-    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
-        """See DirectDelivery."""
-        if info.index is None:
-            return 0, 1
-        first, position = info.index.locate(part)
-        if part - first >= max(WINDOW_BYTES // info.part_size, 1):
-            return await self._bisect(info, info.index, part)
-        return first, position
-
-    async def _bisect(self, info: BlobInfo, index: ChunkIndex, part: int) -> tuple[int, int]:
-        """Find ``part`` between two index entries. An upload that was alone hits at once."""
-        first, low = index.locate(part)
-        _, high = index.bounds(part)
-        guess = low + (part - first)
-        subject = chunk_subject(self.bucket, info.generation)
-        while True:
-            message = await self._js.next_message(self.stream, subject, guess)
-            if message is None and high is None:
-                high = guess
-            elif message is None:
-                raise await self._why_missing(info)
-            elif (found := part_of(message)) == part:
-                return part, message.sequence
-            elif found < part:
-                low = message.sequence + 1
-                guess = low + (part - found - 1)
-            else:
-                high = guess
-            if high is not None and not low <= guess < high:
-                guess = (low + high) // 2
-            if high is not None and low >= high:
-                raise _corrupt(info)
-
-    async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
-        """See DirectDelivery."""
-        query = {
-            "batch": chunks,
-            "seq": position,
-            "next_by_subj": chunk_subject(self.bucket, info.generation),
-        }
-        self._js.request_batch(self.stream, query, subject)
-
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
+        if sure:
+            info = await self._surely_stat(digest)
+            is_whole = info.damaged or await self._chunks.are_all_there(info)
+            return info if is_whole else replace(info, damaged=True)
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
-        meta = decode_meta(message.data) if message is not None and message.data else None
-        if meta is None or meta.deleted:
-            present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
-            meta = present.live if present is not None else None
+        if message is not None and message.data:
+            meta = decode_meta(message.data)
+            if meta.is_ours and not meta.deleted:
+                check_address(meta, digest)
+                return to_info(meta)
+        return await self._surely_stat(digest)
+
+    async def _surely_stat(self, digest: Digest) -> BlobInfo:
+        meta = (await self._believed_entry(digest)).live
         if meta is None or not meta.is_ours:
             msg = "no such blob"
             raise NotFoundError(msg)
-        check_address(meta, digest)
         return to_info(meta)
 
-    async def stat_now(self, digest: Digest) -> BlobInfo:
-        """See BlobStore. The leader says, and is believed."""
-        entry = await self._js.believed(self.stream, lambda: self._entry(digest))
-        if entry.live is None or not entry.live.is_ours:
-            msg = "no such blob"
-            raise NotFoundError(msg)
-        return to_info(entry.live)
+    async def _believed_entry(self, digest: Digest) -> _Entry:
+        """For what is acknowledged or removed on its word."""
+        return await self._js.believed(self.stream, lambda: self._entry(digest))
 
-    async def _live_entry(self, digest: Digest) -> _Entry | None:
+    async def _occupied(self, digest: Digest) -> _Entry | None:
         entry = await self._entry(digest)
-        return None if entry.live is None else entry
+        return None if entry.is_vacant else entry
 
     async def _entry(self, digest: Digest) -> _Entry:
-        subject = meta_subject(self.bucket, digest)
-        message = await self._js.last_message(self.stream, subject)
+        message = await self._js.last_message(self.stream, meta_subject(self.bucket, digest))
         if message is None:
-            return _Entry(0, None)
+            return _Entry(0)
         if not message.data:  # a marker that the time of an older release's tombstone was up
-            return _Entry(message.sequence, None)
-        meta = decode_meta(message.data)
-        check_address(meta, digest)
-        return _Entry(message.sequence, meta)
+            return _Entry(message.sequence)
+        try:
+            return _Entry(message.sequence, read_record(message.data, digest))
+        except CorruptError as fault:
+            return _Entry(message.sequence, fault=fault)
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See BlobStore."""
         wanted = {meta_subject(self.bucket, digest): digest for digest in digests}
-        if not wanted:
-            return []
-        query = {"multi_last": list(wanted), "batch": len(wanted)}
-        messages, _ = await self._js.direct_batch(self.stream, query)
-        for message in messages:
+        messages = await self._js.direct_lasts(self.stream, list(wanted))
+        for number, message in enumerate(messages, 1):
+            if number % _RECORDS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             subject = message.headers.get(SUBJECT, "")
             if subject in wanted and _is_blob(message, wanted[subject]):
                 del wanted[subject]
@@ -315,32 +259,43 @@ class ObjectBlobStore:
 
     async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
         """Once; None when another write was met."""
-        present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
+        present = await self._js.surely(self.stream, lambda: self._occupied(digest))
         entry = present or await self._entry(digest)
-        meta = entry.live
-        if meta is None or not meta.is_ours:
+        if entry.is_vacant:
             gone = entry.meta
-            if gone is None or not (gone.deleted and gone.is_ours):
+            if gone is None or not gone.is_ours:
                 return False
             await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
             return gone.nuid == conflicts.tried or is_repeat(gone.op_id, op_id)
-        is_repeat(meta.op_id, op_id)  # not under the id of the put
-        chunk_subject(self.bucket, meta.nuid)  # corrupt? then before anything is changed
-        # It has no TTL: it covers the record, which nats-server may bring back when it is killed.
-        record = tombstone(self.bucket, digest, meta.nuid, self._clock(), op_id)
-        headers = {
-            ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-            MSG_ID: self._new_id(),
-        }
+        if entry.meta is not None and not entry.meta.is_ours:
+            return False
+        # What an unreadable record says of its chunks may be another's: they are left alone.
+        nuid = entry.meta.nuid if entry.meta is not None else None
+        if entry.meta is not None:
+            is_repeat(entry.meta.op_id, op_id)  # not under the id of the put
+        grave = nuid or self._new_id()
         try:
-            await self._js.publish(meta_subject(self.bucket, digest), record, headers)
+            await self._bury(digest, entry.sequence, grave, op_id)
         except RefusedError as refused:
-            conflicts.note(refused, tried=meta.nuid)
+            conflicts.note(refused, tried=grave)
             await conflicts.wait()
             return None
-        await self._remove_deleted(meta.nuid)
+        if nuid is not None:
+            await self._remove_deleted(nuid)
         return True
+
+    async def _bury(self, digest: Digest, sequence: int, nuid: str, op_id: str | None) -> None:
+        """Write a tombstone for ``nuid`` over the record at ``sequence``. Raises RefusedError.
+
+        It has no TTL: it covers the record, which nats-server may bring back when it is killed.
+        """
+        record = tombstone(self.bucket, digest, nuid, self._clock(), op_id)
+        headers = {
+            ROLLUP: "sub",
+            EXPECTED_SUBJECT_SEQUENCE: str(sequence),
+            MSG_ID: self._new_id(),
+        }
+        await self._js.publish(meta_subject(self.bucket, digest), record, headers)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
@@ -349,11 +304,9 @@ class ObjectBlobStore:
         conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             message = await self._js.last_message(self.stream, subject)
-            meta = decode_meta(message.data) if message is not None and message.data else None
-            if message is None or meta is None or meta.deleted or not meta.is_ours:
+            if message is None or not await self._is_whole(bytes(message.data), digest):
                 await self._js.check_leader(self.stream)
                 return False
-            check_address(meta, digest)
             if message.stored_at is not None and message.stored_at >= unless_seen_since:
                 await self._js.check_leader(self.stream)
                 return True
@@ -379,53 +332,45 @@ class ObjectBlobStore:
         """See BlobStore. It is the leader's clock, which stamps every message."""
         return await self._js.leaders_time(self.stream)
 
-    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
-        """See BlobStore. In the order in which records were written."""
-        position = _parse_cursor(cursor)
-        rows: list[tuple[StoredMessage, Any]] = []
-        scanned = looks = 0
-        while len(rows) < limit and scanned < _SCAN_PER_PAGE:
-            query = {
-                "batch": limit if not prefix else 1000,
-                "seq": position,
-                "next_by_subj": f"$O.{self.bucket}.M.>",
+    async def _is_whole(self, record: bytes, digest: Digest) -> bool:
+        """Whether ``record`` is a blob's, whose chunks are there as far as that is cheap to see."""
+        try:
+            meta = read_record(record, digest) if record else None
+        except NewerFormatError:
+            raise
+        except CorruptError:
+            return False  # a put replaces it
+        if meta is None or meta.deleted or not meta.is_ours or meta.is_damaged:
+            return False
+        return await self._chunks.are_all_there(to_info(meta))
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See BlobStore."""
+        conflicts = Conflicts()
+        for _ in range(_COMMIT_ATTEMPTS):
+            entry = await self._entry(info.digest)
+            meta = entry.meta
+            if meta is None or meta.deleted or meta.is_damaged or meta.nuid != info.generation:
+                return
+            headers = {
+                ROLLUP: "sub",
+                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+                MSG_ID: self._new_id(),
             }
-            messages, pending = await self._js.direct_batch(self.stream, query)
-            for message in messages:
-                position = message.sequence + 1
-                scanned += 1
-                entry = _listed(message, self.bucket, prefix)
-                if entry is not None:
-                    rows.append((message, entry))
-                    if len(rows) == limit:
-                        break
+            try:
+                await self._js.publish(
+                    meta_subject(self.bucket, info.digest), mark_damaged(meta), headers
+                )
+            except RefusedError as refused:
+                conflicts.note(refused)
+                await conflicts.wait()
             else:
-                if not pending and await self._is_end(position):
-                    return BlobListing(entries=await self._newest(rows), cursor=None)
-                if not messages:
-                    looks += 1
-                    await self._wait_for_replica(looks)
-        return BlobListing(entries=await self._newest(rows), cursor=str(position))
+                return
+        raise conflicts.failure()
 
-    async def _newest(self, rows: Sequence[tuple[StoredMessage, Any]]) -> list[Any]:
-        """What of a page is a record still, and not one that came back beneath a later one."""
-        gone = await ghosts(self._js, self.stream, [message for message, _ in rows])
-        return [entry for message, entry in rows if message.sequence not in gone]
-
-    async def _is_end(self, position: int) -> bool:
-        """Whether no record lies at ``position`` or behind. The leader says: a replica may lag."""
-        records = f"$O.{self.bucket}.M.>"
-        following = await self._js.surely(
-            self.stream, lambda: self._js.next_message(self.stream, records, position)
-        )
-        return following is None
-
-    async def _wait_for_replica(self, looks: int) -> None:
-        """Before the ``looks``-th further look. Raises UnavailableError when it lags for long."""
-        if looks > _LAG_LOOKS:
-            msg = "the replica that was asked lacks the newest blobs"
-            raise UnavailableError(msg)
-        await asyncio.sleep(_LAG_SECONDS)
+    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """See BlobStore. In the order of writing, or with a prefix in that of the digests."""
+        return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
 
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""
@@ -477,6 +422,7 @@ class ObjectBlobStore:
 
     async def aclose(self) -> None:
         """See BlobStore. The connection is the caller's."""
+        await self._listing.aclose()
 
     # --- for StagedObject ---
 
@@ -485,13 +431,17 @@ class ObjectBlobStore:
         return self._new_id()
 
     async def publish_record(
-        self, info: BlobInfo, attributes: Attributes, confirm: Confirm | None = None
+        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None = None
     ) -> Stored:
-        """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+        """Make the chunks of ``info.generation`` the blob, by compare-and-set.
+
+        Raises PartsGoneError where they are not there, and then the blob is not made of them.
+        """
         conflicts = Conflicts()
+        info, record = self._fitted(info, attributes)
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
-                stored = await self._publish_record(info, attributes, conflicts, confirm)
+                stored = await self._publish_record(info, record, attributes, conflicts, claim)
             if stored is not None:
                 return stored
         raise conflicts.failure()
@@ -499,76 +449,136 @@ class ObjectBlobStore:
     async def _publish_record(
         self,
         info: BlobInfo,
+        record: bytes,
         attributes: Attributes,
         conflicts: Conflicts,
-        confirm: Confirm | None,
+        claim: Claiming | None,
     ) -> Stored | None:
-        """Once; None when another write was met and there is no blob yet."""
-        entry = await self._entry(info.digest)
-        if entry.live is not None:
-            return await self._yield_to(entry.live, info, attributes, lost=conflicts.certain)
-        if entry.meta is not None:
-            is_repeat(entry.meta.op_id, attributes.op_id)  # not under the id of the deletion
-        if confirm is not None:
-            await confirm()  # before it is published over just what was seen, never after
+        """Once; None when another write was met and there is no blob yet.
+
+        Where anything was written before, others may have made the blob, deleted it and removed
+        our chunks meanwhile. They are counted before we publish, so that nothing is replaced by
+        a record without chunks, and after it, for until then we may have been paused.
+        """
+        entry = await self._believed_entry(info.digest)
+        stored = await self._found(entry, info, attributes, conflicts)
+        if stored is not None:
+            return stored
+        if entry.sequence or info.chunks > 1:  # or they were doubled, or dropped by the stream
+            await self.require_chunks(info)
+        if claim is not None:
+            await claim(info.generation)  # before it is published over what was seen, never after
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
             MSG_ID: f"{info.generation}.meta",
         }
-        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
         try:
             await self._js.publish(meta_subject(self.bucket, info.digest), record, headers)
         except RefusedError as refused:
             conflicts.note(refused)
-            winner = await self._winner(info.digest, certain=conflicts.certain)
-            if winner is not None:
-                lost = conflicts.certain and refused.certainly_lost
-                return await self._yield_to(winner, info, attributes, lost=lost)
             await conflicts.wait()
             return None
         except OutcomeUnknownError:
-            winner = await self._winner(info.digest, certain=False)
-            if winner is None or winner.nuid != info.generation:
+            if not await self._is_ours_now(info):
                 raise
+        if entry.sequence:
+            await self._confirm(info, is_live=True)
+        if not entry.is_vacant:
+            await self._healed(entry, info)
         return Stored(info=info, created=True)
 
-    async def _winner(self, digest: Digest, *, certain: bool) -> ObjectMeta | None:
-        """The blob's record now. Not reached, ours may still be it, unless ``certain``."""
+    async def _found(
+        self, entry: _Entry, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
+    ) -> Stored | None:
+        """The answer where the blob is there, or was there as ours; None where it is to be made."""
+        if entry.meta is not None and entry.meta.nuid == info.generation:
+            # Ours was the blob. If it was deleted since, that is not for us to undo.
+            return await self._confirm(info, is_live=not entry.meta.deleted)
+        existing = await self._existing(entry, attributes)
+        if existing is not None and conflicts.certain:  # ours surely never became the blob's
+            await self._remove_deleted(info.generation)
+        return existing
+
+    def _fitted(self, info: BlobInfo, attributes: Attributes) -> tuple[BlobInfo, bytes]:
+        """The record of ``info``, with as fine an index as one message carries."""
+        room = self._js.connection.max_payload - _RECORD_HEADROOM_BYTES
+        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
+        while len(record) > room and info.index is not None:
+            is_last = len(info.index.sequences) <= 1
+            info = replace(info, index=None if is_last else info.index.coarser())
+            record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
+        return info, record
+
+    async def _is_ours_now(self, info: BlobInfo) -> bool:
+        """Whether our record is there, although nobody said so. Raises OutcomeUnknownError."""
         try:
-            return (await self._entry(digest)).live
+            entry = await self._entry(info.digest)
         except UnavailableError as error:
-            if certain:
-                raise
             raise OutcomeUnknownError(UNKNOWN) from error
+        return entry.meta is not None and entry.meta.nuid == info.generation
 
-    async def _yield_to(
-        self, winner: ObjectMeta, info: BlobInfo, attributes: Attributes, *, lost: bool
-    ) -> Stored:
-        """The blob exists. Ours go if our record surely never became the blob's (``lost``)."""
-        if winner.nuid == info.generation:
-            return Stored(info=info, created=True)
-        await self._js.check_leader(self.stream)
-        stored = _existing(winner, attributes)  # or it is no blob: then nothing is changed
-        if lost:
-            with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
-                await self._remove_chunks(info.generation)
-        return stored
+    async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
+        """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError."""
+        try:
+            if not is_live or await self._chunks.are_all_there(info):
+                return Stored(info=info, created=True)
+            await self._withdraw(info)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            raise OutcomeUnknownError(UNKNOWN) from error
+        raise PartsGoneError
 
+    async def _withdraw(self, info: BlobInfo) -> None:
+        """Take our record back, unless somebody was quicker to replace it."""
+        conflicts = Conflicts()
+        for _ in range(_COMMIT_ATTEMPTS):
+            entry = await self._entry(info.digest)
+            if entry.meta is None or entry.meta.deleted or entry.meta.nuid != info.generation:
+                return
+            try:
+                # Under a name of its own: a tombstone of ours would say that we had the blob.
+                await self._bury(info.digest, entry.sequence, self._new_id(), None)
+            except RefusedError as refused:
+                conflicts.note(refused)
+                await conflicts.wait()
+            else:
+                log.warning("blob_record_withdrawn", digest=info.digest)
+                return
+        raise conflicts.failure()
 
-def _listed(message: StoredMessage, bucket: str, prefix: str) -> Any:
-    """The row for one record; None for what a listing leaves out."""
-    if not message.data:
-        return None
-    try:
-        meta = decode_meta(message.data)
-    except CorruptError:
-        return None
-    if meta.deleted or (prefix and not (meta.is_ours and meta.name.startswith(prefix))):
-        return None
-    if meta.is_ours and message.subject != meta_subject(bucket, meta.name):
-        return None  # it says that it is another blob, whose own record is listed
-    return to_entry(meta)
+    async def require_chunks(self, info: BlobInfo) -> None:
+        """Raises PartsGoneError unless there are as many chunks as there should be."""
+        if not await self._chunks.are_all_there(info):
+            raise PartsGoneError
+
+    async def _healed(self, entry: _Entry, info: BlobInfo) -> None:
+        """A damaged blob was replaced. Its chunks go, unless its record said nothing of use."""
+        log.warning("blob_healed", digest=info.digest)
+        if entry.meta is not None:
+            await self._remove_deleted(entry.meta.nuid)
+
+    async def _existing(self, entry: _Entry, attributes: Attributes) -> Stored | None:
+        """The answer of a put that finds the blob there: its own, if it carries the same op id.
+
+        None where there is none, or one to be replaced because it cannot be read back. Raises
+        ConflictError (a foreign object), CorruptError (a later version's).
+        """
+        if isinstance(entry.fault, NewerFormatError):
+            raise entry.fault
+        if entry.fault is not None or entry.live is None:
+            if entry.meta is not None:
+                is_repeat(entry.meta.op_id, attributes.op_id)  # not under the id of the deletion
+            return None
+        meta = entry.live
+        if not meta.is_ours:
+            await self._js.check_leader(self.stream)
+            msg = "another program has stored an object under this digest's name"
+            raise ConflictError(msg)
+        info = to_info(meta)
+        if info.damaged or not await self._chunks.are_all_there(info):
+            return None
+        repeated = is_repeat(meta.op_id, attributes.op_id)
+        return Stored(info=info, created=repeated)
 
 
 def _is_blob(message: StoredMessage, digest: Digest) -> bool:
@@ -576,29 +586,7 @@ def _is_blob(message: StoredMessage, digest: Digest) -> bool:
     if not message.data:
         return False
     try:
-        meta = decode_meta(message.data)
+        meta = read_record(message.data, digest)
     except CorruptError:
         return False
-    return meta.is_ours and not meta.deleted and meta.name == digest
-
-
-def _existing(meta: ObjectMeta, attributes: Attributes) -> Stored:
-    """The answer of a put that found the blob there: its own, if it carries the same op id."""
-    if not meta.is_ours:
-        msg = "another program has stored an object under this digest's name"
-        raise ConflictError(msg)
-    repeated = is_repeat(meta.op_id, attributes.op_id)
-    return Stored(info=to_info(meta), created=repeated)
-
-
-def _parse_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 1
-    if not cursor.isdecimal() or not cursor.isascii() or int(cursor) < 1 or len(cursor) > 18:
-        msg = "not a cursor of this listing"
-        raise InvalidError(msg)
-    return int(cursor)
-
-
-def _corrupt(info: BlobInfo) -> CorruptError:
-    return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")
+    return meta.is_ours and not meta.deleted and not meta.is_damaged

@@ -25,7 +25,8 @@ class BlobInfo:
 
     ``generation`` names this one stored copy: a blob that was deleted and put again has another.
     ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
-    the store needs that.
+    the store needs that. ``damaged``: it was found that it cannot be read back, and the next put
+    of the bytes replaces it.
     """
 
     digest: Digest
@@ -37,6 +38,7 @@ class BlobInfo:
     pinned: bool
     generation: str
     index: ChunkIndex | None = None
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,16 @@ class ForeignObject:
 
     name: str
     size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableObject(ForeignObject):
+    """Something that lies where a blob's record does and cannot be read as one.
+
+    ``name`` is the address that it lies at. A put of the blob or a delete mends it.
+    """
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +84,17 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobListing:
-    """A page. ``cursor`` is None when the listing has reached the end."""
+    """A page. ``cursor`` is None when the listing has reached the end.
+
+    ``after`` has a cursor for each entry, with which a listing goes on behind that one.
+    """
 
     entries: Sequence[BlobInfo | ForeignObject]
+    after: Sequence[str]
     cursor: str | None
 
 
-Confirm = Callable[[], Awaitable[None]]
+Claiming = Callable[[str], Awaitable[None]]
 
 
 class StagedBlob(Protocol):
@@ -97,18 +113,21 @@ class StagedBlob(Protocol):
         size: int,
         attributes: Attributes,
         *,
-        confirm: Confirm | None = None,
+        claim: Claiming | None = None,
     ) -> Stored:
         """Make the parts the blob ``digest`` of ``size`` bytes, all at once.
 
         The caller has computed both over the bytes it wrote. All parts have been written. When
         the blob exists, the parts are removed and the existing blob is the answer. May be
-        repeated after OutcomeUnknownError.
+        repeated after OutcomeUnknownError. Raises ConflictError when the parts were removed,
+        CorruptError.
 
-        ``confirm`` is awaited before each attempt to make the blob, after the store has looked and
-        seen none; what it raises ends the commit. Whoever finds (`stat_now`), after a confirmation,
-        the blob made of other parts may discard these, however long this commit is held up: the
-        attempt counts on what was seen before it was confirmed, and fails.
+        ``claim`` is awaited with the identifier of the parts before each attempt to make the blob,
+        after the store has looked and seen none; where they have to be written once more, also
+        with the fresh one that they get, before the first is written. What it raises ends the
+        commit. Whoever finds (`stat` with ``sure``), after a claim, the blob made of other parts
+        may discard these, however long this commit is held up: the attempt counts on what was seen
+        before the claim, and fails.
         """
 
     async def discard(self) -> None:
@@ -127,7 +146,9 @@ class BlobStore(Protocol):
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
         Of racing puts of one blob exactly one creates it and nothing is left of the others.
-        ``data`` is at most ``max_inline_bytes`` long.
+        ``data`` is at most ``max_inline_bytes`` long. A put heals, also by a staged commit: a
+        blob that cannot be read back, as far as that is cheap to see or was reported, is stored
+        anew. Raises ConflictError where a foreign object is in the way.
         """
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -144,27 +165,26 @@ class BlobStore(Protocol):
         Raises NotFoundError when this generation is gone, CorruptError.
         """
 
-    async def stat(self, digest: Digest) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """What is recorded, or was a while ago; bytes that are read are right in any case.
 
+        With ``sure`` it is what is recorded at this moment, and ``damaged`` is also set where the
+        store sees that bytes are gone. What is acknowledged or removed is decided by this one.
         Raises NotFoundError of what is surely not there, CorruptError.
-        """
-
-    async def stat_now(self, digest: Digest) -> BlobInfo:
-        """What is recorded at this moment: for whatever is acknowledged or removed on that word.
-
-        Raises NotFoundError, CorruptError.
         """
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.
 
-        May say missing of a blob that was put a moment ago elsewhere; the reverse only of one
-        that was deleted a moment ago.
+        One that was reported as damaged, or whose record is unreadable, is missing. May say
+        missing of a blob that was put a moment ago elsewhere; the reverse only of one that was
+        deleted a moment ago.
         """
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """Forget a blob; whether it was there. Deleting what is not there succeeds.
+
+        A record that cannot be read is removed as well.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
         remembers it (memory and disk: until restarted; object store: until it is put again).
@@ -175,7 +195,14 @@ class BlobStore(Protocol):
 
         That is a time by the store's clock, as `now` tells it: the caller's is never compared.
         A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
-        collector that listed it before a touch can no longer remove it. False: it is surely gone.
+        collector that listed it before a touch can no longer remove it. False: it is surely gone,
+        or must be put again because it cannot be read back.
+        """
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """Remember, for all who use the store, that this copy cannot be read back.
+
+        A copy that is gone by now, or that a store finds intact, is left as it is.
         """
 
     async def now(self) -> datetime:
@@ -185,8 +212,8 @@ class BlobStore(Protocol):
         """Up to ``limit`` blobs whose digest starts with ``prefix``, after ``cursor``.
 
         In the store's own order, which is stable: a blob that stays is listed at least once,
-        exactly once if it does not change meanwhile. Foreign objects are listed where ``prefix``
-        is empty. A page may be short or empty and still have a cursor.
+        exactly once if it does not change meanwhile. Foreign and unreadable objects are listed
+        where ``prefix`` is empty. A page may be short or empty and still have a cursor.
         Raises InvalidError for a cursor that this store did not make.
         """
 

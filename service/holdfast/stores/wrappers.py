@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Attributes,
         BlobInfo,
         BlobStore,
-        Confirm,
+        Claiming,
         StagedBlob,
         Stored,
     )
@@ -111,10 +111,10 @@ class _LimitedStagedBlob(ForwardingStagedBlob):
         size: int,
         attributes: Attributes,
         *,
-        confirm: Confirm | None = None,
+        claim: Claiming | None = None,
     ) -> Stored:
         _check_size(size, self._max_blob_bytes)
-        return await super().commit(digest, size, attributes, confirm=confirm)
+        return await super().commit(digest, size, attributes, claim=claim)
 
 
 def _check_size(size: int, max_blob_bytes: int) -> None:

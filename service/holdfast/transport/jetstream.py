@@ -18,6 +18,7 @@ import math
 import random
 import time
 from datetime import datetime
+from itertools import batched
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
@@ -46,13 +47,16 @@ from holdfast.transport.jetstream_messages import (
     Ack,
     ApiError,
     ApiRefusedError,
+    CountAnswer,
     DeniedError,
     ErrorAnswer,
     GetAnswer,
     NotNowError,
     PeersAnswer,
     RefusedError,
+    StateAnswer,
     StoredMessage,
+    StreamState,
     Subjects,
     SubjectsAnswer,
     read_failure,
@@ -76,6 +80,11 @@ BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
 
 _BELIEVED_TRIES: Final = 5
+_MESSAGES_AT_ONCE: Final = 128
+"""Of a batch that has arrived: then others have their turn."""
+
+_SUBJECTS_AT_ONCE: Final = 128
+_QUOTES_BYTES: Final = 3
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _TURNS: Final = 12
@@ -158,7 +167,7 @@ class JetStream:
                 continue
             if ack.error is None:
                 self.connection.liveness.answered()
-                return ack
+                return msgspec.structs.replace(ack, again=True) if maybe_applied else ack
             if ack.error.err_code in TURNED_AWAY:
                 if not tries.again():
                     break
@@ -255,10 +264,36 @@ class JetStream:
         """
         if self._is_believed(stream):
             return
+        await self._believe(stream, b"", PeersAnswer)
+
+    async def count(self, stream: str, subject: str, *, again: bool = False) -> int:
+        """How many messages ``subject`` has, by a leader that can be believed.
+
+        ``again``: it is asked for the second time, once the leader was checked (`surely`). Raises
+        UnavailableError.
+        """
+        if again:
+            await self._believe(stream, b"", PeersAnswer)
+        query = msgspec.json.encode({"subjects_filter": subject})
+        answer = await self._believe(stream, query, CountAnswer)
+        return (answer.state.subjects or {}).get(subject, 0)
+
+    async def state(self, stream: str) -> StreamState:
+        """How much the stream holds, by a leader that can be believed. Raises UnavailableError."""
+        answer = await self._believe(stream, b"", StateAnswer)
+        return StreamState(
+            messages=answer.state.messages,
+            last_sequence=answer.state.last_seq,
+            num_subjects=answer.state.num_subjects,
+            created=answer.created,
+        )
+
+    async def _believe[T: PeersAnswer](self, stream: str, query: bytes, form: type[T]) -> T:
+        """The answer of ``STREAM.INFO``, of a leader that has its majority."""
         through = self.connection.wire
         asked_at = time.monotonic()
-        message = await self._ask(f"STREAM.INFO.{stream}", b"")
-        answer = msgspec.json.decode(message.data, type=PeersAnswer)
+        message = await self._ask(f"STREAM.INFO.{stream}", query)
+        answer = msgspec.json.decode(message.data, type=form)
         if answer.error is not None:
             raise read_failure(answer.error)
         if not answer.has_majority(HEARD_SECONDS):
@@ -267,6 +302,7 @@ class JetStream:
             raise UnavailableError(msg)
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
+        return answer
 
     def _is_believed(self, stream: str) -> bool:
         until, of = self._believed.get(stream, (-math.inf, None))
@@ -290,6 +326,25 @@ class JetStream:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
         message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
         return stored_or_none(message)
+
+    async def direct_lasts(self, stream: str, subjects: Sequence[str]) -> list[StoredMessage]:
+        """The last message on each of ``subjects`` where some replica has one, in no order.
+
+        A server answers a request once it has found all, which where they lie far apart on a disk
+        takes it longer than anybody waits: many are asked for in several requests.
+        """
+        longest = max(map(len, subjects), default=1) + _QUOTES_BYTES
+        at_once = min(_SUBJECTS_AT_ONCE, max(self.connection.max_payload // 2 // longest, 1))
+        several = [
+            {"multi_last": list(some), "batch": len(some)} for some in batched(subjects, at_once)
+        ]
+        answers = await asyncio.gather(*(self.direct_batch(stream, query) for query in several))
+        return [message for messages, _ in answers for message in messages]
+
+    async def direct_next(self, stream: str, subject: str, sequence: int) -> StoredMessage | None:
+        """The first on ``subject`` at or after ``sequence`` that some replica has."""
+        query = msgspec.json.encode({"seq": sequence, "next_by_subj": subject})
+        return stored_or_none(await self._ask(f"DIRECT.GET.{stream}", query))
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
         """Have the messages of a batched Direct Get sent to ``reply``; nothing is awaited.
@@ -320,12 +375,17 @@ class JetStream:
         try:
             self.request_batch(stream, query, mailbox.subject)
             while True:
-                async with asyncio.timeout(seconds_left(idle_seconds)):
-                    message = await arrived.get()
+                if arrived.empty():
+                    async with asyncio.timeout(seconds_left(idle_seconds)):
+                        message = await arrived.get()
+                else:
+                    message = arrived.get_nowait()
                 raise_for_status(message, subject)
                 stored = stored_or_status(message)
                 if isinstance(stored, StoredMessage):
                     messages.append(stored)
+                    if len(messages) % _MESSAGES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 elif stored == END_OF_BATCH:
                     return messages, int(message.headers.get(PENDING, "0"))
                 elif stored == "404":

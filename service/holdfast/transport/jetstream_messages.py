@@ -120,11 +120,15 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """JetStream has the message, under ``seq``. ``duplicate``: it had it already."""
+    """JetStream has the message, under ``seq``. ``duplicate``: it had it already.
+
+    ``again``, which no server sends: an earlier attempt may have been stored, too.
+    """
 
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
+    again: bool = False
     error: ApiError | None = None
 
 
@@ -175,6 +179,35 @@ class PeersAnswer(msgspec.Struct, frozen=True):
         # 0 is one that the leader has never heard of.
         heard = sum(0 < peer.active <= seconds * 1e9 for peer in peers)
         return heard + 1 > (len(peers) + 1) / 2
+
+
+class _Amount(msgspec.Struct, frozen=True):
+    messages: int = 0
+    last_seq: int = 0
+    num_subjects: int = 0
+
+
+class StateAnswer(PeersAnswer, frozen=True):
+    """The answer of ``STREAM.INFO`` as far as it tells how much there is."""
+
+    state: _Amount = _Amount()
+    created: str = ""
+
+
+class CountAnswer(PeersAnswer, frozen=True):
+    """The answer of ``STREAM.INFO`` for one subject, with what it tells of the leader."""
+
+    state: _State = _State()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """How much a stream holds; ``created`` tells it from another of its name."""
+
+    messages: int
+    last_sequence: int
+    num_subjects: int
+    created: str
 
 
 @dataclass(frozen=True, slots=True)

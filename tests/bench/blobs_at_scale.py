@@ -1,0 +1,303 @@
+"""What list, verify, has, put and get take among a million blobs, beside a bucket that has few.
+
+    python -m tests.bench.blobs_at_scale [--blobs 1000000] [--directory DIR]
+
+Not a test: it takes minutes, and wants some 2 GB of memory and 1 GB of disk. It starts a
+nats-server of its own on ``DIR`` (a temporary one by default), loads it by pipelined publishes
+without syncing, starts it again as it is run in production, and prints a table. Each blob has 100
+bytes. It asserts one thing: that nothing keeps the event loop for more than ``LONGEST_BLOCK_MS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import random
+import statistics
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from nats.nuid import NUID
+
+from holdfast.domain.chunk_index import build_index
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.errors import UnavailableError
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.repository.blobs import BLOBS, BlobRepository
+from holdfast.runtime.embedded import EmbeddedServer
+from holdfast.stores.location import BucketLocation
+from holdfast.stores.object_meta import chunk_subject, meta_subject, to_meta
+from holdfast.stores.object_store import ObjectBlobStore
+from holdfast.stores.ports import Attributes, BlobInfo
+from holdfast.stores.provisioning import ensure_stream, object_stream
+from holdfast.transport.connection import connect
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from holdfast.transport.message import Message
+
+FEW: Final = 1_000
+BUCKET: Final = "scale"
+BLOB_BYTES: Final = 100
+IN_FLIGHT: Final = 4_000
+ROUNDS: Final = 30
+PAGE: Final = 1_000
+LONGEST_BLOCK_MS: Final = 50.0
+NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
+ATTRIBUTES: Final = Attributes(type="application/octet-stream", created_at=NOW)
+_nuid = NUID()
+
+
+def new_id() -> str:
+    """A fresh one."""
+    return _nuid.next().decode()
+
+
+def content(number: int) -> bytes:
+    """The bytes of a blob, the same every time."""
+    return (b"%d " % number).ljust(BLOB_BYTES, b"x")
+
+
+def messages(count: int) -> Iterator[tuple[str, bytes, dict[str, str]]]:
+    """What a bucket of ``count`` blobs holds, in order."""
+    for number in range(count):
+        data, nuid = content(number), new_id()
+        yield chunk_subject(BUCKET, nuid), data, {BLOB_PART: "0"}
+        info = BlobInfo(
+            digest=digest_of(data),
+            size=len(data),
+            chunks=1,
+            part_size=len(data),
+            type=ATTRIBUTES.type,
+            created_at=NOW,
+            pinned=True,
+            generation=nuid,
+            index=build_index([2 * number + 1]),
+        )
+        record = msgspec.json.encode(to_meta(BUCKET, info, ATTRIBUTES))
+        yield meta_subject(BUCKET, info.digest), record, {"Nats-Rollup": "sub"}
+
+
+async def fill(js: JetStream, inbox: Inbox, count: int) -> None:
+    """Make the bucket, and publish what is in it with a bounded number unacknowledged."""
+    await ensure_stream(js, object_stream(BUCKET, BucketLocation(bucket=BUCKET)))
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    def acknowledged(message: Message) -> None:
+        if b'"error"' in bytes(message.data):
+            raise SystemExit(bytes(message.data).decode())
+        slots.release()
+
+    mailbox = inbox.open(acknowledged)
+    for subject, data, headers in messages(count):
+        await slots.acquire()
+        await js.connection.wait_sendable()
+        js.connection.send(subject, data, reply=mailbox.subject, headers=headers)
+    for _ in range(IN_FLIGHT):
+        await slots.acquire()
+    mailbox.close()
+
+
+class Watchdog:
+    """How long the event loop did not come round, at the longest; less than a tick is not seen."""
+
+    tick_seconds = 0.001
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            before, cpu = time.perf_counter(), time.thread_time()
+            await asyncio.sleep(self.tick_seconds)
+            # Only what this thread did counts: on a busy machine others take their turns, too.
+            passed = min(time.perf_counter() - before, time.thread_time() - cpu)
+            self.longest_ms = max(self.longest_ms, passed * 1000)
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Watchdog]:
+    """With a watchdog."""
+    watchdog = Watchdog()
+    task = asyncio.create_task(watchdog.run())
+    try:
+        yield watchdog
+    finally:
+        task.cancel()
+
+
+async def row(what: str, work: Callable[[], Awaitable[object]], rounds: int = ROUNDS) -> None:
+    """Do it ``rounds`` times, and print one line of the table."""
+    found = []
+    async with watched() as watchdog:
+        for _ in range(rounds):
+            started = time.perf_counter()
+            await work()
+            found.append((time.perf_counter() - started) * 1000)
+    ordered = sorted(found)
+    p95 = ordered[int(len(ordered) * 0.95)]
+    blocked = watchdog.longest_ms
+    figures = f"{statistics.median(ordered):9.2f} | {p95:9.2f} | {ordered[0]:9.2f} | {blocked:7.1f}"
+    print(f"| {what:<42} | {figures} |", flush=True)
+    if blocked > LONGEST_BLOCK_MS:
+        msg = f"{what} kept the event loop for {blocked:.0f} ms"
+        raise SystemExit(msg)
+
+
+class Scale:
+    """What is measured, on a bucket of ``blobs``."""
+
+    def __init__(self, store: ObjectBlobStore, blobs: int) -> None:
+        self.store = store
+        self.blobs = blobs
+        self.repository = BlobRepository({BLOBS: store}, max_inline_bytes=960 * 1024)
+        self.rng = random.Random(2)  # noqa: S311  (test data, not secrets)
+        self.fresh = itertools.count()
+
+    def some(self) -> bytes:
+        """The bytes of one that is there."""
+        return content(self.rng.randrange(self.blobs))
+
+    async def measure(self) -> None:
+        """Print a row for each thing that is done."""
+        near = [digest_of(content(number)) for number in range(min(1024, self.blobs))]
+        anywhere = [digest_of(self.some()) for _ in range(1024)]
+        absent = [digest_of(b"absent %d" % number) for number in range(1024)]
+        await row("has of 1,024, next to each other", partial(self.has, near, 0))
+        await row("has of 1,024, anywhere", partial(self.has, anywhere, 0))
+        await row("has of 1,024, absent", partial(self.has, absent, 1024))
+        await row("get", self.get, 10 * ROUNDS)
+        await row("put", self.put, 10 * ROUNDS)
+        await row("put of what is there", self.put_again, 10 * ROUNDS)
+        places = (("first", 0), ("middle", self.blobs), ("last", 2 * (self.blobs - PAGE)))
+        for name, position in places:
+            listing = partial(self.page, "", str(position + 1))
+            await row(f"list: a page of {PAGE:,}, {name}", listing)
+        await row("list by 12 digits, for the first time", self.one_match, 1)
+        await row("list by 12 digits: one match", self.one_match)
+        await row("list by 2 digits: a page", partial(self.page, "ab", None))
+        await self.verify()
+
+    async def has(self, digests: list[Digest], missing: int) -> None:
+        """Which are missing."""
+        assert len(await self.store.missing(digests)) == missing
+
+    async def get(self) -> None:
+        """A small blob, as a worker reads it."""
+        data = self.some()
+        assert await self.store.get(await self.store.stat(digest_of(data))) == data
+
+    async def put(self) -> None:
+        """A new blob."""
+        data = b"new %d" % next(self.fresh)
+        assert (await self.store.put(digest_of(data), data, ATTRIBUTES)).created
+
+    async def put_again(self) -> None:
+        """A blob that is there."""
+        data = self.some()
+        assert not (await self.store.put(digest_of(data), data, ATTRIBUTES)).created
+
+    async def page(self, prefix: str, cursor: str | None) -> None:
+        """A page of a listing."""
+        await self.store.list_blobs(prefix=prefix, cursor=cursor, limit=PAGE)
+
+    async def one_match(self) -> None:
+        """All pages by the first digits of a blob."""
+        found, cursor = 0, None
+        prefix = digest_of(self.some())[:12]
+        while True:
+            page = await self.store.list_blobs(prefix=prefix, cursor=cursor, limit=PAGE)
+            found += len(page.entries)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert found == 1
+
+    async def verify(self) -> None:
+        """One pass over all."""
+        started = time.perf_counter()
+        cursor, checked = None, 0
+        async with watched() as watchdog:
+            while True:
+                report = await self.repository.verify_page(
+                    cursor=cursor, limit=PAGE, has_time=lambda: True
+                )
+                assert not report.damaged
+                checked, cursor = checked + report.checked, report.cursor
+                if cursor is None:
+                    break
+        each = (time.perf_counter() - started) * 1000 / checked
+        print(f"verify, one pass over {checked:,}: {each:.2f} ms per blob; ", end="")
+        print(f"the loop was kept for {watchdog.longest_ms:.1f} ms at the most", flush=True)
+        if watchdog.longest_ms > LONGEST_BLOCK_MS:
+            raise SystemExit("verify kept the event loop")
+
+
+async def run(directory: Path, count: int) -> None:
+    """Load, start again, measure."""
+    for blobs in sorted({min(FEW, count), count}):
+        place = directory / str(blobs)
+        place.mkdir()
+        started = time.perf_counter()
+        with EmbeddedServer.start(place, sync_interval="2m") as server:
+            await with_js(server, partial(fill, count=blobs))
+        loaded = time.perf_counter() - started
+        with EmbeddedServer.start(place) as server:
+            print(f"\n{blobs:,} blobs of {BLOB_BYTES} bytes, loaded in {loaded:.0f} s; ms\n")
+            print(f"| {'':<42} |       p50 |       p95 |       min | blocked |")
+            print(f"| {'-' * 42} | --------: | --------: | --------: | ------: |")
+            await with_js(server, partial(report, blobs=blobs))
+
+
+async def report(js: JetStream, inbox: Inbox, blobs: int) -> None:
+    """Wait until the server has recovered, then measure."""
+    del inbox
+    store = ObjectBlobStore(js, BUCKET, new_id=new_id, clock=lambda: NOW)
+    while True:
+        try:
+            await store.missing([digest_of(content(0))])
+            break
+        except UnavailableError:
+            await asyncio.sleep(0.5)
+    await Scale(store, blobs).measure()
+    await store.aclose()
+
+
+async def with_js(
+    server: EmbeddedServer, work: Callable[[JetStream, Inbox], Awaitable[None]]
+) -> None:
+    """Do ``work`` over a connection of its own."""
+    connection = await connect(NatsOptions(servers=(server.url,)))
+    try:
+        inbox = Inbox(connection)
+        await work(JetStream(connection, inbox, patience_seconds=20), inbox)
+    finally:
+        await connection.close()
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--blobs", type=int, default=1_000_000)
+    parser.add_argument("--directory", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        asyncio.run(run(Path(directory), arguments.blobs))
+
+
+if __name__ == "__main__":
+    main()
