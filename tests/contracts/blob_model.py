@@ -34,7 +34,7 @@ from tests.contracts.blob_store import (
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError
-from holdfast.stores.ports import BlobInfo
+from holdfast.stores.ports import BlobInfo, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -143,10 +143,13 @@ class BlobStoreModel(RuleBasedStateMachine):
         if digest not in self.model:
             with pytest.raises(NotFoundError):
                 self.run(self.store.stat(digest))
+            with pytest.raises(NotFoundError):
+                self.run(self.store.fetch(digest, len(data)))
             return
         info = self.run(self.store.stat(digest))
         assert info == self.model[digest][1]
         assert self.run(self.store.get(info)) == data
+        assert self.run(self.store.fetch(digest, len(data))) == Fetched(info=info, data=data)
 
     @rule(data=st.sampled_from(CONTENTS), bounds=st.tuples(st.integers(0), st.integers(0)))
     def read_range(self, data: bytes, bounds: tuple[int, int]) -> None:

@@ -406,6 +406,7 @@ async def test_operations_bytes_seconds_and_errors_are_counted() -> None:
     info = await put(store, data)
     await put(store, data)
     await store.get(info)
+    await store.fetch(info.digest, info.size)
     await read(store, info, 0, 100)
     staging = fresh_staging()
     await store.stage(staging, PART_BYTES).write(0, bytes(50))
@@ -418,12 +419,13 @@ async def test_operations_bytes_seconds_and_errors_are_counted() -> None:
 
     assert value("operations_total", operation="put") == 2
     assert value("operations_total", operation="get") == 1
+    assert value("operations_total", operation="fetch") == 1
     assert value("operations_total", operation="read") == 1
     assert value("operations_total", operation="stat") == 1
     assert value("errors_total", operation="stat", code="not_found") == 1
     assert value("errors_total", operation="put", code="internal") is None
     assert value("bytes_total", direction="written") == len(data) + 50
-    assert value("bytes_total", direction="read") == len(data) + 100 + 50
+    assert value("bytes_total", direction="read") == 2 * len(data) + 100 + 50
     assert value("seconds_count", operation="put") == 2
     assert value("seconds_sum", operation="put") == 2
     assert value("seconds_sum", operation="read") == 2

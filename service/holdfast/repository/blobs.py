@@ -117,7 +117,14 @@ class BlobRepository:
         CorruptError, InvalidError.
         """
         store = self._store(space)
-        info = await store.stat(digest)
+        if cursor is None and not (offset or direct):
+            at_most = self._max_inline_bytes
+            fetched = await store.fetch(digest, at_most if length is None else min(length, at_most))
+            info = fetched.info
+            if fetched.data is not None:
+                return Inline(info=info, span=Span(0, info.size), data=fetched.data)
+        else:
+            info = await store.stat(digest)
         if cursor is not None:
             span = decode_cursor(cursor, info.size).span
         else:

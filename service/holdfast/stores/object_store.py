@@ -42,7 +42,8 @@ from holdfast.stores.object_meta import (
     tombstone,
 )
 from holdfast.stores.object_staging import StagedObject, part_of
-from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
+from holdfast.stores.places import Place, Places
+from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -101,6 +102,7 @@ class ObjectBlobStore:
         self._js = jetstream
         self._new_id = new_id
         self._clock = clock
+        self._places = Places()
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
@@ -128,6 +130,34 @@ class ObjectBlobStore:
         except OutcomeUnknownError as error:
             msg = "the store did not say whether it has the data, and nothing refers to it"
             raise UnavailableError(msg) from error
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See BlobStore. One request where the place of the only chunk is remembered."""
+        place = self._places.find(digest)
+        if place is not None and place.info.size <= at_most:
+            data = await self._read_place(place)
+            if data is not None:
+                return Fetched(info=place.info, data=data)
+        info = await self.stat(digest)
+        return Fetched(info=info, data=await self.get(info) if info.size <= at_most else None)
+
+    async def _read_place(self, place: Place) -> Buffer | None:
+        """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
+        info = place.info
+        message = await self._js.direct_at(self.stream, self._place_query(place))
+        if message is not None and message.subject == chunk_subject(self.bucket, info.generation):
+            data = message.data
+            if len(data) == info.size and digest_of(data) == info.digest:
+                return data
+        self._places.forget(info.digest)
+        return None
+
+    def _place_query(self, place: Place) -> dict[str, Any]:
+        """What is at the place, or nothing: never another subject's message."""
+        return {
+            "seq": place.sequence,
+            "next_by_subj": chunk_subject(self.bucket, place.info.generation),
+        }
 
     async def get(self, info: BlobInfo) -> bytes:
         """See BlobStore."""
@@ -253,16 +283,27 @@ class ObjectBlobStore:
 
     async def stat(self, digest: Digest) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
+        known_at = self._places.now()
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
         meta = decode_meta(message.data) if message is not None and message.data else None
+        sequence = message.sequence if message is not None else 0
         if meta is None or meta.deleted:
             present = await self._js.surely(self.stream, lambda: self._live_entry(digest))
             meta = present.live if present is not None else None
+            sequence = present.sequence if present is not None else 0
         if meta is None or not meta.is_ours:
             msg = "no such blob"
             raise NotFoundError(msg)
         check_address(meta, digest)
-        return to_info(meta)
+        info = to_info(meta)
+        self._remember(info, sequence, known_at)
+        return info
+
+    def _remember(self, info: BlobInfo, sequence: int, known_at: float) -> None:
+        """``sequence`` is the record's: in a batch the chunk comes right before it."""
+        if info.chunks == 1:
+            at = info.index.sequences[0] if info.index is not None else sequence - 1
+            self._places.remember(info, at, known_at=known_at)
 
     async def _live_entry(self, digest: Digest) -> _Entry | None:
         entry = await self._entry(digest)
@@ -295,12 +336,15 @@ class ObjectBlobStore:
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See BlobStore."""
         conflicts = Conflicts()
-        for _ in range(_COMMIT_ATTEMPTS):
-            with conflicts.telling():
-                deleted = await self._delete(digest, op_id, conflicts)
-            if deleted is not None:
-                return deleted
-        raise conflicts.failure()
+        try:
+            for _ in range(_COMMIT_ATTEMPTS):
+                with conflicts.telling():
+                    deleted = await self._delete(digest, op_id, conflicts)
+                if deleted is not None:
+                    return deleted
+            raise conflicts.failure()
+        finally:
+            self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
     async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
         """Once; None when another write was met."""
@@ -437,9 +481,15 @@ class ObjectBlobStore:
         await self._remove_chunks(staging)
 
     async def _remove_deleted(self, nuid: str) -> None:
-        """Free the space of a blob that is gone already, which is what the caller is told."""
-        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+        """Remove the bytes of a blob that is deleted, which others may remember the place of.
+
+        Raises OutcomeUnknownError: the blob is gone, but may be read for some seconds yet.
+        """
+        try:
             await self._remove_chunks(nuid)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            msg = "the blob is deleted, but its bytes may be there yet: delete it again"
+            raise OutcomeUnknownError(msg) from error
 
     async def _remove_chunks(self, nuid: str) -> None:
         await self._js.purge(self.stream, chunk_subject(self.bucket, nuid))
@@ -463,11 +513,14 @@ class ObjectBlobStore:
 
     async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+        known_at = self._places.now()
         conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
                 stored = await self._publish_record(info, attributes, conflicts)
             if stored is not None:
+                if stored.created:
+                    self._remember(info, 0, known_at)
                 return stored
         raise conflicts.failure()
 

@@ -55,6 +55,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A blob's record, and its bytes unless they are more than was asked for."""
+
+    info: BlobInfo
+    data: Buffer | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
     """What the putter says of a blob. Of two putters the first one's attributes stay.
 
@@ -116,6 +124,14 @@ class BlobStore(Protocol):
         """All bytes, checked against the digest. For blobs that fit in memory.
 
         Raises NotFoundError when this generation is gone, CorruptError.
+        """
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """What `stat` and then `get` give; only the former where there are over ``at_most`` bytes.
+
+        A blob that was deleted elsewhere may be found for some seconds more, if its bytes could
+        not be removed: what is decided by that it is there asks `stat`.
+        Raises NotFoundError, CorruptError.
         """
 
     def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobStore, StagedBlob, Stored
+    from holdfast.stores.ports import Attributes, BlobInfo, BlobStore, Fetched, StagedBlob, Stored
 
 T = TypeVar("T")
 
@@ -284,6 +284,13 @@ class MeasuredBlobStore(ForwardingBlobStore):
         data = await super().get(info)
         self._read.inc(len(data))
         return data
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See `BlobStore.fetch`."""
+        fetched = await super().fetch(digest, at_most)
+        if fetched.data is not None:
+            self._read.inc(fetched.info.size)
+        return fetched
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:
         """See `BlobStore.stage`. Bytes are counted part by part."""

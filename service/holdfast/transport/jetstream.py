@@ -211,6 +211,10 @@ class JetStream:
         """The first message on ``subject`` at or after ``sequence``, from the leader."""
         return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
 
+    async def message_at(self, stream: str, sequence: int) -> StoredMessage | None:
+        """The message with that ``sequence``, from the leader; None when it is gone."""
+        return await self._get(stream, {"seq": sequence})
+
     async def _get(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
         message = await self._ask(f"STREAM.MSG.GET.{stream}", msgspec.json.encode(query))
         answer = msgspec.json.decode(message.data, type=GetAnswer)
@@ -269,6 +273,11 @@ class JetStream:
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
         message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
+        return stored_or_none(message)
+
+    async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
+        """The one message that some replica has for ``query``. None is not proof of absence."""
+        message = await self._ask(f"DIRECT.GET.{stream}", msgspec.json.encode(query))
         return stored_or_none(message)
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
