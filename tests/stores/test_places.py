@@ -111,12 +111,11 @@ def test_there_are_so_many_and_the_oldest_goes_first(
 
 def test_puts_look_first_once_blobs_are_found_often_and_no_more_when_they_are_not() -> None:
     lately = LatelyStored()
-    assert not lately.often
+    looks = []
 
-    lately.note(found=True)
-    assert not lately.often
-    lately.note(found=True)
-    assert lately.often
-    for _ in range(8):
-        lately.note(found=False)
-    assert not lately.often
+    for found in (True, True, *[False] * 8):
+        lately.note(found=found)
+        looks.append(lately.often)
+
+    assert looks[:3] == [False, True, True]
+    assert not looks[-1]

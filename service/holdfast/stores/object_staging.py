@@ -36,6 +36,11 @@ class ObjectBucket(Protocol):
     async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
 
+    async def publish_record_at(
+        self, info: BlobInfo, attributes: Attributes, expected: int | None
+    ) -> Stored:
+        """The same; the record is read first only if that at ``expected`` is not the last one."""
+
     async def discard_staged(self, staging: str) -> None:
         """See BlobStore."""
 
@@ -66,8 +71,10 @@ class StagedObject:
             raise refused.translate() from refused
         self._sequences[part] = ack.seq
 
-    async def commit(self, digest: Digest, size: int, attributes: Attributes) -> Stored:
-        """See StagedBlob."""
+    async def commit(
+        self, digest: Digest, size: int, attributes: Attributes, *, expected: int | None = None
+    ) -> Stored:
+        """See StagedBlob. With ``expected`` no record but that one is believed to be there."""
         await self._restore_order()
         info = BlobInfo(
             digest=digest,
@@ -80,7 +87,10 @@ class StagedObject:
             generation=self._nuid,
             index=build_index(self._sequences) if self._sequences else None,
         )
-        stored = await self._store.publish_record(info, attributes)
+        if expected is None:
+            stored = await self._store.publish_record(info, attributes)
+        else:
+            stored = await self._store.publish_record_at(info, attributes, expected)
         for nuid in self._copied:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
                 await self._store.discard_staged(nuid)

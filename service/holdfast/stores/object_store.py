@@ -42,8 +42,9 @@ from holdfast.stores.object_meta import (
     tombstone,
 )
 from holdfast.stores.object_staging import StagedObject, part_of
-from holdfast.stores.places import Place, Places
+from holdfast.stores.places import LatelyStored, Place, Places
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
+from holdfast.stores.put_groups import Alone, PutGroups
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -103,19 +104,47 @@ class ObjectBlobStore:
         self._new_id = new_id
         self._clock = clock
         self._places = Places()
+        self._lately = LatelyStored()
+        self._groups = PutGroups(jetstream, bucket, self._places, new_id=new_id)
+
+    def group_puts(self) -> None:
+        """Store small puts in batches from now on, when many are under way: writes are synced."""
+        self._groups.is_on = True
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
+        known_at = self._places.now()
+        with self._groups.counted():
+            stored = await self._put(digest, memoryview(data).cast("B"), attributes)
+        self._lately.note(found=not stored.created)
+        if not stored.created:
+            self._remember(stored.info, 0, known_at)
+        return stored
+
+    async def _put(self, digest: Digest, view: memoryview, attributes: Attributes) -> Stored:
+        looks = self._lately.often or self._places.find(digest) is not None
+        if not looks:
+            grouped = await self._groups.put(digest, view, attributes)
+            if isinstance(grouped, Stored):
+                return grouped
+            looks = grouped is Alone.LOOK
+        if not looks:
+            return await self._put_alone(digest, view, attributes, 0)
         entry = await self._entry(digest)
         if entry.live is not None:
             await self._js.check_leader(self.stream)
             return _existing(entry.live, attributes)
-        view = memoryview(data).cast("B")
+        return await self._put_alone(digest, view, attributes, entry.sequence)
+
+    async def _put_alone(
+        self, digest: Digest, view: memoryview, attributes: Attributes, expected: int
+    ) -> Stored:
+        """A chunk and then the record, if the last one's sequence is ``expected`` still."""
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
             if view:
                 await self._write_only_part(staged, view)
-            return await staged.commit(digest, len(view), attributes)
+            return await staged.commit(digest, len(view), attributes, expected=expected)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
         except HoldfastError:
@@ -300,9 +329,12 @@ class ObjectBlobStore:
         return info
 
     def _remember(self, info: BlobInfo, sequence: int, known_at: float) -> None:
-        """``sequence`` is the record's: in a batch the chunk comes right before it."""
+        """Where the only chunk is: ``sequence`` is the record's, which in a batch comes next.
+
+        A place before the chunk does as well, if the server has to search a little.
+        """
         if info.chunks == 1:
-            at = info.index.sequences[0] if info.index is not None else sequence - 1
+            at = info.index.sequences[0] if info.index is not None else max(sequence - 1, 1)
             self._places.remember(info, at, known_at=known_at)
 
     async def _live_entry(self, digest: Digest) -> _Entry | None:
@@ -513,11 +545,18 @@ class ObjectBlobStore:
 
     async def publish_record(self, info: BlobInfo, attributes: Attributes) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set."""
+        return await self.publish_record_at(info, attributes, None)
+
+    async def publish_record_at(
+        self, info: BlobInfo, attributes: Attributes, expected: int | None
+    ) -> Stored:
+        """The same; the record is read first only if that at ``expected`` is not the last one."""
         known_at = self._places.now()
         conflicts = Conflicts()
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
-                stored = await self._publish_record(info, attributes, conflicts)
+                stored = await self._publish_record(info, attributes, conflicts, expected)
+            expected = None
             if stored is not None:
                 if stored.created:
                     self._remember(info, 0, known_at)
@@ -525,15 +564,17 @@ class ObjectBlobStore:
         raise conflicts.failure()
 
     async def _publish_record(
-        self, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
+        self, info: BlobInfo, attributes: Attributes, conflicts: Conflicts, expected: int | None
     ) -> Stored | None:
         """Once; None when another write was met and there is no blob yet."""
-        entry = await self._entry(info.digest)
-        if entry.live is not None:
-            return await self._yield_to(entry.live, info, attributes, lost=conflicts.certain)
+        if expected is None:
+            entry = await self._entry(info.digest)
+            if entry.live is not None:
+                return await self._yield_to(entry.live, info, attributes, lost=conflicts.certain)
+            expected = entry.sequence
         headers = {
             ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+            EXPECTED_SUBJECT_SEQUENCE: str(expected),
             MSG_ID: f"{info.generation}.meta",
         }
         record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
