@@ -272,6 +272,16 @@ class TestGroups:
         assert all(created(outcomes))
         assert batches.sizes == []
 
+    async def test_large_puts_do_not_make_few_small_ones_many(
+        self, bucket: Bucket, batches: Batches
+    ) -> None:
+        large = [some_bytes(MOST_BYTES_EACH + 1 + n, seed=n) for n in range(MANY)]
+
+        outcomes = await put_all(grouping(bucket), [*large, *BLOBS[: LEAST_PUTS - 1]])
+
+        assert all(created(outcomes))
+        assert batches.sizes == []
+
     async def test_nothing_is_grouped_where_writes_are_not_synced(
         self, bucket: Bucket, batches: Batches
     ) -> None:

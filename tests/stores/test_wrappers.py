@@ -386,6 +386,9 @@ async def test_what_the_store_can_send_by_itself_is_reached_through_the_wrappers
         async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
             return part, 1
 
+        def deliver_bare(self, digest: Digest, at_most: int) -> None:
+            """Know no place."""
+
         async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
             """Deliver nothing."""
 

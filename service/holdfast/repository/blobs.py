@@ -50,6 +50,13 @@ class Window:
     pieces: AsyncGenerator[Buffer] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A read that the store answers: ``deliver`` has it send the blob to a subject, and no more."""
+
+    deliver: Callable[[str], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class Verification:
     """What reading blobs back has shown. ``cursor`` is None at the end."""
@@ -109,17 +116,29 @@ class BlobRepository:
         cursor: str | None = None,
         proxy: bool = False,
         direct: bool = False,
+        bare: bool = False,
         space: str = BLOBS,
-    ) -> Inline | Window:
+    ) -> Inline | Window | Bare:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
-        ``direct`` asks for a window that the store sends, whatever fits. Raises NotFoundError,
+        ``direct`` asks for a window that the store sends, whatever fits; ``bare`` lets it send a
+        small blob in one message, of which nothing is known but its digest. Raises NotFoundError,
         CorruptError, InvalidError.
         """
         store = self._store(space)
-        if cursor is None and not (offset or direct):
-            at_most = self._max_inline_bytes
-            fetched = await store.fetch(digest, at_most if length is None else min(length, at_most))
+        is_head = cursor is None and not offset
+        at_most = self._max_inline_bytes if length is None else min(length, self._max_inline_bytes)
+        delivery = store.direct_delivery() if bare and is_head and not proxy else None
+        if delivery is not None:
+            deliver = delivery.deliver_bare(digest, at_most)
+            if deliver is not None:
+                return Bare(deliver)
+            info = await store.stat(digest)
+            deliver = delivery.deliver_bare(digest, at_most)
+            if deliver is not None:
+                return Bare(deliver)
+        elif is_head and not direct:
+            fetched = await store.fetch(digest, at_most)
             info = fetched.info
             if fetched.data is not None:
                 return Inline(info=info, span=Span(0, info.size), data=fetched.data)

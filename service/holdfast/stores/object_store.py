@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
+        Awaitable,
         Buffer,
         Callable,
         Sequence,
@@ -113,9 +114,10 @@ class ObjectBlobStore:
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
+        view = memoryview(data).cast("B")
         known_at = self._places.now()
-        with self._groups.counted():
-            stored = await self._put(digest, memoryview(data).cast("B"), attributes)
+        with self._groups.counted(len(view)):
+            stored = await self._put(digest, view, attributes)
         self._lately.note(found=not stored.created)
         if not stored.created:
             self._remember(stored.info, 0, known_at)
@@ -309,6 +311,18 @@ class ObjectBlobStore:
             "next_by_subj": chunk_subject(self.bucket, info.generation),
         }
         self._js.request_batch(self.stream, query, subject)
+
+    def deliver_bare(self, digest: Digest, at_most: int) -> Callable[[str], Awaitable[None]] | None:
+        """See DirectDelivery."""
+        place = self._places.find(digest)
+        if place is None or place.info.size > at_most:
+            return None
+        query = self._place_query(place)
+
+        async def deliver(subject: str) -> None:
+            self._js.request_batch(self.stream, query, subject)
+
+        return deliver
 
     async def stat(self, digest: Digest) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""

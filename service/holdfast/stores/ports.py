@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Buffer,
+        Callable,
+        Sequence,
+    )
     from datetime import datetime, timedelta
 
     from holdfast.domain.chunk_index import ChunkIndex
@@ -204,6 +211,14 @@ class DirectDelivery(Protocol):
         """``(first, position)``: from ``position`` on, chunks from ``first`` on (<= part) follow.
 
         Raises NotFoundError when this generation is gone.
+        """
+
+    def deliver_bare(self, digest: Digest, at_most: int) -> Callable[[str], Awaitable[None]] | None:
+        """How to have a whole blob sent to a subject, in one message that carries nothing else.
+
+        None unless the store knows where the blob's only chunk is (after `BlobStore.stat` it does,
+        for a moment) and it has ``at_most`` bytes. Nothing tells whether it arrives: the receiver
+        compares its digest.
         """
 
     async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:

@@ -118,13 +118,14 @@ class PutGroups:
         self._is_scheduled = False
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """A put is under way, alone or not."""
-        self._under_way += 1
+    def counted(self, size: int) -> Iterator[None]:
+        """A put of ``size`` bytes is under way, alone or not. Only small ones are waited for."""
+        counts = size <= MOST_BYTES_EACH
+        self._under_way += counts
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._under_way -= counts
 
     async def put(self, digest: Digest, data: memoryview, attributes: Attributes) -> Stored | Alone:
         """The blob, stored together with others, unless it is to go alone.

@@ -281,7 +281,7 @@ class JetStream:
         return stored_or_none(message)
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
-        """Have the messages of a batched Direct Get sent to ``reply``; nothing is awaited.
+        """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
 
         Raises UnavailableError when the request cannot be sent.
         """
