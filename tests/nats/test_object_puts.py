@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from tests.contracts.blob_store import ATTRIBUTES, put, read, some_bytes
 from tests.nats.buckets import Bucket
-from tests.nats.tools import FlakyJetStream, Times
+from tests.nats.tools import FlakyJetStream, Times, connected, kill, until
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
@@ -28,15 +28,19 @@ from holdfast.errors import (
 )
 from holdfast.stores import put_groups as put_groups_module
 from holdfast.stores.object_meta import meta_subject
+from holdfast.stores.ports import BlobInfo
 from holdfast.stores.put_groups import LEAST_PUTS, MOST_BYTES, MOST_BYTES_EACH, MOST_PUTS
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport.deadline import deadline
+from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
+    from tests.conftest import StartServer
+
     from holdfast.stores.object_store import ObjectBlobStore
-    from holdfast.stores.ports import Attributes, BlobInfo, Stored
+    from holdfast.stores.ports import Attributes, Stored
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import Ack, BatchMessage, StoredMessage
 
@@ -536,3 +540,44 @@ async def test_of_a_tombstone_whose_time_was_up_the_marker_is_no_blob(bucket: Bu
 
     assert all(created(await put_all(store)))
     assert await all_readable(bucket)
+
+
+@pytest.mark.fault("P05")
+async def test_a_server_that_is_killed_amid_groups_loses_nothing_acknowledged_and_keeps_no_half(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 1.0)
+    server = start_server()
+    directory, port = server.log_file.parent, server.port
+    async with connected(NatsOptions(servers=(server.url,))) as connection:
+        bucket = await Bucket.create(connection)
+        workers = [grouping(bucket), grouping(bucket)]
+        outcomes: dict[Digest, list[Stored | HoldfastError]] = {}
+        stopped = asyncio.Event()
+
+        async def put_until_stopped(lane: int) -> None:
+            """Each blob is put by both workers at once: they meet all the time."""
+            while not stopped.is_set():
+                data = b"%d of %d" % (len(outcomes), lane)
+                both = asyncio.gather(*(put_one(worker, data) for worker in workers))
+                outcomes[digest_of(data)] = []
+                outcomes[digest_of(data)] = await both
+
+        lanes = [asyncio.create_task(put_until_stopped(lane)) for lane in range(24)]
+        for killed in (1, 2):
+            await until(lambda killed=killed: len(outcomes) > 100 * killed)  # type: ignore[misc]  # this turn's
+            kill(server)
+            server = start_server(directory=directory, port=port)
+            await connection.wait_connected(10)
+        stopped.set()
+        await asyncio.gather(*lanes)
+
+        for digest, both in outcomes.items():
+            acknowledged = [one for one in both if not isinstance(one, HoldfastError)]
+            assert sum(one.created for one in acknowledged) <= 1
+            if acknowledged:
+                assert await bucket.store.stat(digest) == acknowledged[0].info
+        page = await bucket.store.list_blobs(prefix="", cursor=None, limit=10_000)
+        there = [entry for entry in page.entries if isinstance(entry, BlobInfo)]
+        found = await asyncio.gather(*(bucket.store.get(info) for info in there))
+        assert [digest_of(data) for data in found] == [info.digest for info in there]
