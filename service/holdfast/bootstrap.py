@@ -138,6 +138,12 @@ class Stores:
         if self.deployment is not None:
             await check_deployment(self.records, self.deployment)
 
+    def group_puts(self) -> None:
+        """See `ObjectBlobStore.group_puts`, where they are such stores."""
+        for store in (self.blobs, self.packs):
+            if isinstance(store, ObjectBlobStore):
+                store.group_puts()
+
     async def aclose(self) -> None:
         """Release what they hold."""
         for store in (self.blobs, self.packs, self.records, self.snapshots):
@@ -329,6 +335,8 @@ async def _serve(
     watch = _watch(config, JetStream(connection, inbox, domain=domain), stores.streams, layout)
     servers = await watch.servers()
     check_servers(servers, layout, require_sync=config.require_sync)
+    if servers.durability == "synced":
+        stores.group_puts()
 
     async def check() -> None:
         await stores.check()

@@ -35,7 +35,7 @@ from tests.contracts.blob_store import (
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import CorruptError, NotFoundError
-from holdfast.stores.ports import BlobInfo
+from holdfast.stores.ports import BlobInfo, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -154,6 +154,8 @@ class BlobStoreModel(RuleBasedStateMachine):
         if digest not in self.model:
             with pytest.raises(NotFoundError):
                 self.run(self.store.stat(digest))
+            with pytest.raises(NotFoundError):
+                self.run(self.store.fetch(digest, len(data)))
             return
         if digest in self.lost:
             with pytest.raises((NotFoundError, CorruptError)):
@@ -162,6 +164,7 @@ class BlobStoreModel(RuleBasedStateMachine):
         info = self.run(self.store.stat(digest))
         assert info == self.model[digest][1]
         assert self.run(self.store.get(info)) == data
+        assert self.run(self.store.fetch(digest, len(data))) == Fetched(info=info, data=data)
 
     @rule(data=st.sampled_from(CONTENTS), bounds=st.tuples(st.integers(0), st.integers(0)))
     def read_range(self, data: bytes, bounds: tuple[int, int]) -> None:

@@ -27,7 +27,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores.ports import Attributes, BlobInfo, UnreadableObject
+from holdfast.stores.ports import Attributes, BlobInfo, Fetched, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -190,6 +190,20 @@ class BlobStoreContract(ABC):
     async def test_what_was_never_put_is_not_found(self, store: BlobStore) -> None:
         with pytest.raises(NotFoundError):
             await store.stat(digest_of(b"never put"))
+
+    @pytest.mark.parametrize("size", [0, 1, 3000])
+    async def test_what_is_fetched_is_the_record_and_the_bytes_up_to_a_size(
+        self, store: BlobStore, size: int
+    ) -> None:
+        data = some_bytes(size)
+        info = await put(store, data)
+
+        assert await store.fetch(info.digest, size) == Fetched(info=info, data=data)
+        if size:
+            assert await store.fetch(info.digest, size - 1) == Fetched(info=info, data=None)
+        await store.delete(info.digest)
+        with pytest.raises(NotFoundError):
+            await store.fetch(info.digest, size)
 
     async def test_a_copy_that_was_deleted_and_put_again_is_another_one(
         self, store: BlobStore

@@ -14,7 +14,9 @@ from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, code_of, deployed
 
 from holdfast.client import connect, connect_sync
+from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes, part_bytes
+from holdfast.stores.object_meta import meta_subject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
     from tests.conftest import StartServer
+
+    from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
 
@@ -55,6 +59,34 @@ def test_blobs_may_be_kept_on_disk_and_outlive_the_worker(nats_url: str, tmp_pat
 
         with connect_sync(servers=deployment.url, prefix=deployment.prefix) as holdfast:
             assert {blob.size for blob in holdfast.list()} == set(SIZES)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_many_small_puts_are_stored_together_where_writes_are_known_to_be_synced(
+    nats_server: EmbeddedServer, *, is_known: bool
+) -> None:
+    settings = {"monitor_url": nats_server.monitor_url} if is_known else {}
+    blobs = [some_bytes(500, seed=number) for number in range(64)]
+
+    async def put_all(deployment: Deployment) -> set[bool]:
+        """Whether records have an index: those of a group have none, since all come at once."""
+        client = Client()
+        await client.connect(deployment.url)
+        ask = Asker(deployment, client)
+        answers = await asyncio.gather(*(ask("blob.put", data) for data in blobs))
+        assert {code_of(one) for one in answers} == {"ok"}
+        bucket, found = deployment.bucket, set()
+        for data in blobs:
+            subject = meta_subject(bucket, digest_of(data))
+            message = await client.jetstream().get_last_msg(f"OBJ_{bucket}", subject)
+            found.add(b"hf-index" in (message.data or b""))
+        await client.close()
+        return found
+
+    with deployed(nats_server.url, "one", **settings) as deployment:
+        found = asyncio.run(put_all(deployment))
+
+    assert (False in found) == is_known
 
 
 @pytest.mark.fault("N19")

@@ -207,6 +207,17 @@ async def test_get_of_more_answers_a_head_and_a_window(service: Service, offset:
     assert "Blob-Cursor" not in reply.headers
 
 
+async def test_get_of_bare_bytes_is_answered_as_ever_where_the_store_cannot_send(
+    service: Service,
+) -> None:
+    digest = await service.put(DATA)
+
+    reply = await service.ask("blob.get", {"digest": digest, "bare": True})
+
+    assert not reply.answer.is_sent
+    assert (reply.body, reply.headers["Blob-Size"]) == (DATA, str(len(DATA)))
+
+
 async def test_get_that_asks_the_store_to_send_is_a_window_even_of_little(service: Service) -> None:
     digest = await service.put(DATA)
     request = {"digest": digest, "offset": 3, "direct": True}

@@ -33,7 +33,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.repository.blobs import BLOBS, BlobRepository, Inline, Window
+from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Inline, Window
 from holdfast.stores import object_chunks as object_chunks_module
 from holdfast.stores import object_store as object_store_module
 from holdfast.stores.object_meta import chunk_subject, meta_subject
@@ -401,10 +401,11 @@ class TestStaleReplicas:
             await bucket.store.stat(info.digest, sure=True)
 
 
-async def whole(found: Inline | Window) -> bytes:
+async def whole(found: Inline | Window | Bare) -> bytes:
     """All bytes of an answer that is not delivered by the store."""
     if isinstance(found, Inline):
         return bytes(found.data)
+    assert isinstance(found, Window)
     assert found.pieces is not None
     return b"".join([bytes(piece) async for piece in found.pieces])
 

@@ -418,6 +418,9 @@ async def test_what_the_store_can_send_by_itself_is_reached_through_the_wrappers
         async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
             return part, 1
 
+        def deliver_bare(self, digest: Digest, at_most: int) -> None:
+            """Know no place."""
+
         async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
             """Deliver nothing."""
 
@@ -438,6 +441,7 @@ async def test_operations_bytes_seconds_and_errors_are_counted() -> None:
     info = await put(store, data)
     await put(store, data)
     await store.get(info)
+    await store.fetch(info.digest, info.size)
     await read(store, info, 0, 100)
     staging = fresh_staging()
     await store.stage(staging, PART_BYTES).write(0, bytes(50))
@@ -450,12 +454,13 @@ async def test_operations_bytes_seconds_and_errors_are_counted() -> None:
 
     assert value("operations_total", operation="put") == 2
     assert value("operations_total", operation="get") == 1
+    assert value("operations_total", operation="fetch") == 1
     assert value("operations_total", operation="read") == 1
     assert value("operations_total", operation="stat") == 1
     assert value("errors_total", operation="stat", code="not_found") == 1
     assert value("errors_total", operation="put", code="internal") is None
     assert value("bytes_total", direction="written") == len(data) + 50
-    assert value("bytes_total", direction="read") == len(data) + 100 + 50
+    assert value("bytes_total", direction="read") == 2 * len(data) + 100 + 50
     assert value("seconds_count", operation="put") == 2
     assert value("seconds_sum", operation="put") == 2
     assert value("seconds_sum", operation="read") == 2

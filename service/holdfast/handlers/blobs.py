@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import InvalidError, TooLargeError
-from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint
+from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Sent
 from holdfast.protocol.blobs import (
     ABORT_UPLOAD,
     DELETE_BLOB,
@@ -45,7 +45,7 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
-from holdfast.repository.blobs import Inline
+from holdfast.repository.blobs import Bare, Inline
 from holdfast.repository.uploads import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
@@ -96,7 +96,7 @@ class BlobHandlers:
         )
         return BlobStored(digest=stored.info.digest, size=size, created=stored.created)
 
-    async def get(self, request: GetBlob, call: Call) -> BytesReply[BlobHead]:
+    async def get(self, request: GetBlob, call: Call) -> BytesReply[BlobHead] | Sent:
         """``blob.get``."""
         del call
         found = await self._blobs.read(
@@ -106,8 +106,11 @@ class BlobHandlers:
             cursor=request.cursor,
             proxy=request.proxy,
             direct=request.direct,
+            bare=request.bare,
             space=request.space,
         )
+        if isinstance(found, Bare):
+            return Sent(found.deliver)
         if isinstance(found, Inline):
             head = BlobHead(
                 digest=found.info.digest,

@@ -38,6 +38,13 @@ class Forward:
     node: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The answer does not come from here: ``deliver`` has it sent to the reply subject."""
+
+    deliver: Callable[[str], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BytesReply(Generic[ReplyT]):
     """A reply whose fields travel as headers of the message that carries ``data``.
@@ -59,7 +66,7 @@ class Endpoint(Generic[RequestT, ReplyT]):
     """
 
     operation: Operation[RequestT, ReplyT]
-    handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT] | Forward]]
+    handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT] | Sent | Forward]]
     local: bool = False
 
 

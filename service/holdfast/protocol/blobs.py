@@ -49,7 +49,9 @@ class GetBlob(Request, frozen=True, kw_only=True):
 
     A body that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues
     after a window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the
-    store send even what would fit into the worker's answer, where it can.
+    store send even what would fit into the worker's answer, where it can. With ``bare`` the store
+    may send a whole small blob alone, in one message without a head: whoever asks compares its
+    digest, and asks again without ``bare`` if it gets anything else, or nothing.
     """
 
     digest: WireDigest
@@ -58,6 +60,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     cursor: WireCursor | None = None
     proxy: bool = False
     direct: bool = False
+    bare: bool = False
     space: Space = "blobs"
 
 

@@ -67,6 +67,13 @@ class Window:
     pieces: AsyncGenerator[Buffer] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A read that the store answers: ``deliver`` has it send the blob to a subject, and no more."""
+
+    deliver: Callable[[str], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class Verification:
     """What reading blobs back has shown. ``cursor`` is None at the end."""
@@ -126,16 +133,30 @@ class BlobRepository:
         cursor: str | None = None,
         proxy: bool = False,
         direct: bool = False,
+        bare: bool = False,
         space: str = BLOBS,
-    ) -> Inline | Window:
+    ) -> Inline | Window | Bare:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
-        ``direct`` asks for a window that the store sends, whatever fits. Raises NotFoundError,
+        ``direct`` asks for a window that the store sends, whatever fits; ``bare`` lets it send a
+        small blob in one message, of which nothing is known but its digest. Raises NotFoundError,
         CorruptError, InvalidError.
         """
         store = self._store(space)
-        # Who asks for a proxied window did not get what the store was to send: no stale copy then.
-        info = await store.stat(digest, sure=proxy)
+        is_head = cursor is None and not offset and not proxy
+        at_most = self._max_inline_bytes if length is None else min(length, self._max_inline_bytes)
+        if bare and is_head:
+            found = await _bare(store, digest, at_most)
+            if found is not None:
+                return found
+        if is_head and not direct:
+            fetched = await store.fetch(digest, at_most)
+            info = fetched.info
+            if fetched.data is not None:
+                return Inline(info=info, span=Span(0, info.size), data=fetched.data)
+        else:
+            # Who asks for a proxied window did not get what the store was to send: no stale copy.
+            info = await store.stat(digest, sure=proxy)
         read = partial(
             self._read,
             store,
@@ -310,6 +331,18 @@ def _groups(
             few.append(row)
     if few:
         yield few
+
+
+async def _bare(store: BlobStore, digest: Digest, at_most: int) -> Bare | None:
+    """Have the store send the blob by itself, once it knows where that is, if it can."""
+    delivery = store.direct_delivery()
+    if delivery is None:
+        return None
+    deliver = delivery.deliver_bare(digest, at_most)
+    if deliver is None:
+        await store.stat(digest)
+        deliver = delivery.deliver_bare(digest, at_most)
+    return None if deliver is None else Bare(deliver)
 
 
 async def _read_inline(store: BlobStore, info: BlobInfo, span: Span) -> Buffer:

@@ -24,7 +24,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.handlers.endpoint import BytesReply, Call, Forward
+from holdfast.handlers.endpoint import BytesReply, Call, Forward, Sent
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
@@ -52,7 +52,8 @@ log = structlog.get_logger(__name__)
 class Answer:
     """What goes back: one message, and for a window what follows it. ``error`` names a failure.
 
-    With ``node`` it does not go back: it is the request, for a worker of that node to answer.
+    With ``node`` it does not go back: it is the request, for a worker of that node to answer. If it
+    ``is_sent`` there is no message from here, only what ``deliver`` has sent.
     """
 
     headers: Mapping[str, str]
@@ -61,6 +62,7 @@ class Answer:
     deliver: Callable[[str], Awaitable[None]] | None = None
     pieces: AsyncGenerator[Buffer] | None = field(default=None)
     node: str | None = None
+    is_sent: bool = False
 
 
 class Dispatcher:
@@ -150,7 +152,9 @@ def out_of_time(endpoint: AnyEndpoint) -> HoldfastError:
     return UnavailableError("the request did not end in time")
 
 
-def _answered(reply: Reply | BytesReply[Any], encoding: codec.Encoding) -> Answer:
+def _answered(reply: Reply | BytesReply[Any] | Sent, encoding: codec.Encoding) -> Answer:
+    if isinstance(reply, Sent):
+        return Answer({}, b"", deliver=reply.deliver, is_sent=True)
     if isinstance(reply, BytesReply):
         return Answer(
             codec.encode_headers(reply.head),

@@ -213,7 +213,8 @@ class Worker:
         self._connection.send(subject, body, reply=reply, headers=request.headers)
 
     async def _send(self, reply: str, answer: Answer) -> None:
-        self._connection.send(reply, memoryview(answer.body), headers=answer.headers)
+        if not answer.is_sent:
+            self._connection.send(reply, memoryview(answer.body), headers=answer.headers)
         if answer.deliver is not None:
             await answer.deliver(reply)
         if answer.pieces is not None:

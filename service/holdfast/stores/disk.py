@@ -20,6 +20,7 @@ from holdfast.stores.disk_files import FailStop, Files, check_disk_store, confir
 from holdfast.stores.disk_format import BlobHeader
 from holdfast.stores.disk_staging import StagingFiles
 from holdfast.stores.pieces import part_ranges
+from holdfast.stores.ports import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -71,6 +72,11 @@ class DiskBlobStore:
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
         return b"".join([piece async for piece in self._read_whole(info)])
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See `BlobStore.fetch`."""
+        info = await self.stat(digest)
+        return Fetched(info=info, data=await self.get(info) if info.size <= at_most else None)
 
     def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See `BlobStore.read`. A part of a blob is read after the whole has been checked."""

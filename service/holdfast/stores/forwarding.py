@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         BlobStore,
         Claiming,
         DirectDelivery,
+        Fetched,
         StagedBlob,
         Stored,
     )
@@ -77,6 +78,10 @@ class ForwardingBlobStore:
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
         return await self._call("get", Repeat.ALWAYS, lambda: self._inner.get(info))
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See `BlobStore.fetch`."""
+        return await self._call("fetch", Repeat.ALWAYS, lambda: self._inner.fetch(digest, at_most))
 
     def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See `BlobStore.read`."""

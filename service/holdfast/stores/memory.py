@@ -24,7 +24,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Put, Record, Stored
+from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Fetched, Put, Record, Stored
 from holdfast.stores.record_keys import (
     check_batch,
     check_many,
@@ -99,6 +99,11 @@ class MemoryBlobStore(_Reachable):
         """See `BlobStore.get`."""
         await self._reach()
         return self._checked(info)
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See `BlobStore.fetch`."""
+        info = await self.stat(digest)
+        return Fetched(info=info, data=await self.get(info) if info.size <= at_most else None)
 
     async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See `BlobStore.read`."""

@@ -44,11 +44,17 @@ class ObjectBucket(Protocol):
         """See BlobStore."""
 
     async def publish_record(
-        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None = None
+        self,
+        info: BlobInfo,
+        attributes: Attributes,
+        claim: Claiming | None = None,
+        *,
+        expected: int | None = None,
     ) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set.
 
-        Raises PartsGoneError where they are not there, and then the blob is not made of them.
+        With ``expected`` the record is read first only if that one is not the last. Raises
+        PartsGoneError where they are not there, and then the blob is not made of them.
         """
 
     async def require_chunks(self, info: BlobInfo) -> None:
@@ -93,15 +99,16 @@ class StagedObject:
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        expected: int | None = None,
     ) -> Stored:
-        """See StagedBlob."""
+        """See StagedBlob. With ``expected`` no record but that one is believed to be there."""
         if not all(a < b for a, b in pairwise(self._sequences)):
             await self._write_again(claim)  # one was lost and sent again, behind its successors
         try:
-            stored = await self._publish(digest, size, attributes, claim)
+            stored = await self._publish(digest, size, attributes, claim, expected)
         except PartsGoneError:
             await self._write_again(claim)
-            stored = await self._publish(digest, size, attributes, claim)
+            stored = await self._publish(digest, size, attributes, claim, None)
         for nuid in self._copied:
             with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
                 await self._store.discard_staged(nuid)
@@ -109,7 +116,12 @@ class StagedObject:
         return stored
 
     async def _publish(
-        self, digest: Digest, size: int, attributes: Attributes, claim: Claiming | None
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        claim: Claiming | None,
+        expected: int | None,
     ) -> Stored:
         info = BlobInfo(
             digest=digest,
@@ -125,7 +137,7 @@ class StagedObject:
         if self._doubtful:
             await self._store.require_chunks(info)
             self._doubtful = False
-        return await self._store.publish_record(info, attributes, claim)
+        return await self._store.publish_record(info, attributes, claim, expected=expected)
 
     async def _write_again(self, claim: Claiming | None) -> None:
         """Copy all chunks, in order and each once. Raises PartsGoneError."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -43,7 +43,9 @@ from holdfast.stores.object_meta import (
     tombstone,
 )
 from holdfast.stores.object_staging import PartsGoneError, StagedObject, part_of
-from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Stored
+from holdfast.stores.places import LatelyStored, Place, Places
+from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
+from holdfast.stores.put_groups import Alone, PutGroups
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterator,
+        Awaitable,
         Buffer,
         Callable,
         Sequence,
@@ -119,18 +122,50 @@ class ObjectBlobStore:
         self._clock = clock
         self._chunks = ObjectChunks(jetstream, bucket, self._why_missing)
         self._listing = ObjectListing(jetstream, bucket)
+        self._places = Places()
+        self._lately = LatelyStored()
+        self._groups = PutGroups(jetstream, bucket, self._places, new_id=new_id)
+
+    def group_puts(self) -> None:
+        """Store small puts in batches from now on, when many are under way: writes are synced."""
+        self._groups.is_on = True
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
-        existing = await self._existing(await self._believed_entry(digest), attributes)
+        view = memoryview(data).cast("B")
+        known_at = self._places.now()
+        with self._groups.counted(len(view)):
+            stored = await self._put(digest, view, attributes)
+        self._lately.note(found=not stored.created)
+        if not stored.created:
+            self._remember(stored.info, 0, known_at)
+        return stored
+
+    async def _put(self, digest: Digest, view: memoryview, attributes: Attributes) -> Stored:
+        looks = self._lately.often or self._places.find(digest) is not None
+        if not looks:
+            grouped = await self._groups.put(digest, view, attributes)
+            if isinstance(grouped, Stored):
+                return grouped
+            looks = grouped is Alone.LOOK
+        if not looks:
+            return await self._put_alone(digest, view, attributes, 0)
+        entry = await self._believed_entry(digest)
+        existing = await self._existing(entry, attributes)
         if existing is not None:
             return existing
-        view = memoryview(data).cast("B")
+        expected = entry.sequence if entry.is_vacant else None
+        return await self._put_alone(digest, view, attributes, expected)
+
+    async def _put_alone(
+        self, digest: Digest, view: memoryview, attributes: Attributes, expected: int | None
+    ) -> Stored:
+        """A chunk and then the record, if the last one's sequence is ``expected`` still."""
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
             if view:
                 await self._write_only_part(staged, view)
-            return await staged.commit(digest, len(view), attributes)
+            return await staged.commit(digest, len(view), attributes, expected=expected)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
         except PartsGoneError as error:
@@ -152,6 +187,43 @@ class ObjectBlobStore:
         except OutcomeUnknownError as error:
             msg = "the store did not say whether it has the data, and nothing refers to it"
             raise UnavailableError(msg) from error
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See BlobStore. One request where the place of the only chunk is remembered."""
+        place = self._places.find(digest)
+        if place is not None and place.info.size <= at_most:
+            data = await self._read_place(place)
+            if data is not None:
+                return Fetched(info=place.info, data=data)
+        info = await self.stat(digest)
+        if info.size > at_most:
+            return Fetched(info=info, data=None)
+        try:
+            return Fetched(info=info, data=await self.get(info))
+        except NotFoundError:
+            # A blob that was deleted and put again: a stale record names the former copy.
+            latest = await self.stat(digest, sure=True)
+            if latest.generation == info.generation:
+                raise
+            return Fetched(info=latest, data=await self.get(latest))
+
+    async def _read_place(self, place: Place) -> Buffer | None:
+        """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
+        info = place.info
+        message = await self._js.direct_at(self.stream, self._place_query(place))
+        if message is not None and message.subject == chunk_subject(self.bucket, info.generation):
+            data = message.data
+            if len(data) == info.size and digest_of(data) == info.digest:
+                return data
+        self._places.forget(info.digest)
+        return None
+
+    def _place_query(self, place: Place) -> dict[str, Any]:
+        """What is at the place, or nothing: never another subject's message."""
+        return {
+            "seq": place.sequence,
+            "next_by_subj": chunk_subject(self.bucket, place.info.generation),
+        }
 
     async def get(self, info: BlobInfo) -> bytes:
         """See BlobStore."""
@@ -192,26 +264,56 @@ class ObjectBlobStore:
             return NotFoundError("no such blob")
         return damaged(info)
 
+    def deliver_bare(self, digest: Digest, at_most: int) -> Callable[[str], Awaitable[None]] | None:
+        """See DirectDelivery."""
+        place = self._places.find(digest)
+        if place is None or place.info.size > at_most:
+            return None
+        query = self._place_query(place)
+
+        async def deliver(subject: str) -> None:
+            self._js.request_batch(self.stream, query, subject)
+
+        return deliver
+
     async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
         if sure:
             info = await self._surely_stat(digest)
             is_whole = info.damaged or await self._chunks.are_all_there(info)
             return info if is_whole else replace(info, damaged=True)
+        known_at = self._places.now()
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
         if message is not None and message.data:
             meta = decode_meta(message.data)
             if meta.is_ours and not meta.deleted:
                 check_address(meta, digest)
-                return to_info(meta)
+                info = to_info(meta)
+                self._remember(info, message.sequence, known_at)
+                return info
         return await self._surely_stat(digest)
 
     async def _surely_stat(self, digest: Digest) -> BlobInfo:
-        meta = (await self._believed_entry(digest)).live
+        known_at = self._places.now()
+        entry = await self._believed_entry(digest)
+        meta = entry.live
         if meta is None or not meta.is_ours:
             msg = "no such blob"
             raise NotFoundError(msg)
-        return to_info(meta)
+        info = to_info(meta)
+        self._remember(info, entry.sequence, known_at)
+        return info
+
+    def _remember(self, info: BlobInfo, sequence: int, known_at: float) -> None:
+        """Where the only chunk is: ``sequence`` is the record's, which in a batch comes next.
+
+        A place before the chunk does as well, if the server has to search a little.
+        """
+        if info.chunks == 1 and not info.damaged:
+            at = max(sequence - 1, 1)
+            with suppress(CorruptError):  # the index, which is no more than a hint
+                at = info.index.locate(0)[1] if info.index is not None else at
+            self._places.remember(info, at, known_at=known_at)
 
     async def _believed_entry(self, digest: Digest) -> _Entry:
         """For what is acknowledged or removed on its word."""
@@ -250,12 +352,15 @@ class ObjectBlobStore:
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See BlobStore."""
         conflicts = Conflicts()
-        for _ in range(_COMMIT_ATTEMPTS):
-            with conflicts.telling():
-                deleted = await self._delete(digest, op_id, conflicts)
-            if deleted is not None:
-                return deleted
-        raise conflicts.failure()
+        try:
+            for _ in range(_COMMIT_ATTEMPTS):
+                with conflicts.telling():
+                    deleted = await self._delete(digest, op_id, conflicts)
+                if deleted is not None:
+                    return deleted
+            raise conflicts.failure()
+        finally:
+            self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
     async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
         """Once; None when another write was met."""
@@ -405,9 +510,15 @@ class ObjectBlobStore:
         await self._remove_chunks(staging)
 
     async def _remove_deleted(self, nuid: str) -> None:
-        """Free the space of a blob that is gone already, which is what the caller is told."""
-        with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
+        """Remove the bytes of a blob that is deleted, which others may remember the place of.
+
+        Raises OutcomeUnknownError: the blob is gone, but may be read for some seconds yet.
+        """
+        try:
             await self._remove_chunks(nuid)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            msg = "the blob is deleted, but its bytes may be there yet: delete it again"
+            raise OutcomeUnknownError(msg) from error
 
     async def _remove_chunks(self, nuid: str) -> None:
         await self._js.purge(self.stream, chunk_subject(self.bucket, nuid))
@@ -431,18 +542,31 @@ class ObjectBlobStore:
         return self._new_id()
 
     async def publish_record(
-        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None = None
+        self,
+        info: BlobInfo,
+        attributes: Attributes,
+        claim: Claiming | None = None,
+        *,
+        expected: int | None = None,
     ) -> Stored:
         """Make the chunks of ``info.generation`` the blob, by compare-and-set.
 
-        Raises PartsGoneError where they are not there, and then the blob is not made of them.
+        With ``expected`` the record is read first only if that one is not the last. Raises
+        PartsGoneError where they are not there, and then the blob is not made of them.
         """
+        known_at = self._places.now()
         conflicts = Conflicts()
         info, record = self._fitted(info, attributes)
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
-                stored = await self._publish_record(info, record, attributes, conflicts, claim)
+                seen = None if expected is None else _Entry(expected)
+                stored = await self._publish_record(
+                    info, record, attributes, conflicts, claim, seen
+                )
+            expected = None
             if stored is not None:
+                if stored.created:
+                    self._remember(info, 0, known_at)
                 return stored
         raise conflicts.failure()
 
@@ -453,6 +577,7 @@ class ObjectBlobStore:
         attributes: Attributes,
         conflicts: Conflicts,
         claim: Claiming | None,
+        seen: _Entry | None,
     ) -> Stored | None:
         """Once; None when another write was met and there is no blob yet.
 
@@ -460,7 +585,7 @@ class ObjectBlobStore:
         our chunks meanwhile. They are counted before we publish, so that nothing is replaced by
         a record without chunks, and after it, for until then we may have been paused.
         """
-        entry = await self._believed_entry(info.digest)
+        entry = seen or await self._believed_entry(info.digest)
         stored = await self._found(entry, info, attributes, conflicts)
         if stored is not None:
             return stored

@@ -84,7 +84,8 @@ class Walk:
 
     async def _skip(self) -> tuple[Sequence[StoredMessage], bool]:
         """The next record, and whether it is the last."""
-        message = await self._js.direct_next(self._stream, f"{self._prefix}>", self.position)
+        query = {"seq": self.position, "next_by_subj": f"{self._prefix}>"}
+        message = await self._js.direct_at(self._stream, query)
         return ([message], False) if message is not None else ((), True)
 
     async def _is_end(self) -> bool:

@@ -68,6 +68,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A blob's record, and its bytes unless they are more than was asked for."""
+
+    info: BlobInfo
+    data: Buffer | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
     """What the putter says of a blob. Of two putters the first one's attributes stay.
 
@@ -155,6 +163,14 @@ class BlobStore(Protocol):
         """All bytes, checked against the digest. For blobs that fit in memory.
 
         Raises NotFoundError when this generation is gone, CorruptError.
+        """
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """What `stat` and then `get` give; only the former where there are over ``at_most`` bytes.
+
+        A blob that was deleted elsewhere may be found for some seconds more, if its bytes could
+        not be removed: what is decided by that it is there asks `stat`.
+        Raises NotFoundError, CorruptError.
         """
 
     def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
@@ -246,6 +262,14 @@ class DirectDelivery(Protocol):
         """``(first, position)``: from ``position`` on, chunks from ``first`` on (<= part) follow.
 
         Raises NotFoundError when this generation is gone.
+        """
+
+    def deliver_bare(self, digest: Digest, at_most: int) -> Callable[[str], Awaitable[None]] | None:
+        """How to have a whole blob sent to a subject, in one message that carries nothing else.
+
+        None unless the store knows where the blob's only chunk is (after `BlobStore.stat` it does,
+        for a moment) and it has ``at_most`` bytes. Nothing tells whether it arrives: the receiver
+        compares its digest.
         """
 
     async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         BlobInfo,
         BlobStore,
         Claiming,
+        Fetched,
         StagedBlob,
         Stored,
     )
@@ -299,6 +300,13 @@ class MeasuredBlobStore(ForwardingBlobStore):
         data = await super().get(info)
         self._read.inc(len(data))
         return data
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See `BlobStore.fetch`."""
+        fetched = await super().fetch(digest, at_most)
+        if fetched.data is not None:
+            self._read.inc(fetched.info.size)
+        return fetched
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:
         """See `BlobStore.stage`. Bytes are counted part by part."""

@@ -223,6 +223,10 @@ class JetStream:
         """The first message on ``subject`` at or after ``sequence``, from the leader."""
         return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
 
+    async def message_at(self, stream: str, sequence: int) -> StoredMessage | None:
+        """The message with that ``sequence``, from the leader; None when it is gone."""
+        return await self._get(stream, {"seq": sequence})
+
     async def _get(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
         message = await self._ask(f"STREAM.MSG.GET.{stream}", msgspec.json.encode(query))
         answer = msgspec.json.decode(message.data, type=GetAnswer)
@@ -341,13 +345,13 @@ class JetStream:
         answers = await asyncio.gather(*(self.direct_batch(stream, query) for query in several))
         return [message for messages, _ in answers for message in messages]
 
-    async def direct_next(self, stream: str, subject: str, sequence: int) -> StoredMessage | None:
-        """The first on ``subject`` at or after ``sequence`` that some replica has."""
-        query = msgspec.json.encode({"seq": sequence, "next_by_subj": subject})
-        return stored_or_none(await self._ask(f"DIRECT.GET.{stream}", query))
+    async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
+        """The one message that some replica has for ``query``. None is not proof of absence."""
+        message = await self._ask(f"DIRECT.GET.{stream}", msgspec.json.encode(query))
+        return stored_or_none(message)
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
-        """Have the messages of a batched Direct Get sent to ``reply``; nothing is awaited.
+        """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
 
         Raises UnavailableError when the request cannot be sent.
         """

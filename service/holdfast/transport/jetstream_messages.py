@@ -5,6 +5,7 @@ Nothing here sends anything. Error codes are those of nats-server's ``errors.jso
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime  # at run time too: msgspec decodes by the annotations
 from typing import TYPE_CHECKING, Final
@@ -42,6 +43,7 @@ STREAM_NOT_FOUND: Final = 10059
 NO_MESSAGE: Final = 10037
 DUPLICATE_IN_BATCH: Final = 10201
 UNKNOWN_OUTCOME: Final = 10158
+BATCHES_DISABLED: Final = 10174
 _BATCH_INCOMPLETE: Final = 10176
 _TOO_MANY_BATCHES: Final = 10210
 _TOO_MANY_REQUESTS: Final = 10167
@@ -53,6 +55,7 @@ soon."""
 NOT_NOW: Final = frozenset({10007, 10008, 10009, 10118})
 """No leader, no quorum or not enough of the cluster up at the moment: nothing was applied."""
 
+_TOLD_SEQUENCE: Final = re.compile(r"wrong last sequence: (\d{1,20})", re.ASCII)
 _FULL: Final = frozenset({10047, 10051, 10077, 10122, 10023, 10054})
 
 
@@ -87,6 +90,13 @@ class RefusedError(Exception):
     def certainly_lost(self) -> bool:
         """Whether another message was surely stored instead of this one."""
         return self.certain and self.error.err_code == WRONG_LAST_SEQUENCE
+
+    @property
+    def last_sequence(self) -> int | None:
+        """Of the subject whose condition did not hold (in a batch: of the first such), if told."""
+        told = _TOLD_SEQUENCE.fullmatch(self.error.description)
+        is_wrong = self.error.err_code == WRONG_LAST_SEQUENCE
+        return int(told[1]) if told is not None and is_wrong else None
 
     def translate(self) -> HoldfastError:
         """The failure to report when no condition was expected to fail."""

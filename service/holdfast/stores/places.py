@@ -1,0 +1,101 @@
+"""Where the one chunk of a small blob lies, remembered for a moment.
+
+With it a read costs one request instead of two. It is a hint: whoever reads at a remembered place
+compares the subject and the digest of what is there, and asks for the record if anything is odd.
+So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone,
+and where that cannot be removed for as long as the place is remembered. Nothing else is decided by
+it: whether a blob is there already, the leader says.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import BlobInfo
+
+REMEMBERED_SECONDS: Final = 4.0
+"""From the moment when the record was asked for, however often the place is used meanwhile."""
+
+MAX_REMEMBERED: Final = 16_384
+"""Places of one store: some 16 MiB."""
+
+_LATELY: Final = 8
+_LOOK_FROM: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The chunk of ``info`` lies at ``sequence``, unless the record's index is out of date."""
+
+    info: BlobInfo
+    sequence: int
+
+
+class Places:
+    """The places that a store remembers, oldest first out."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """``monotonic`` gives seconds that only rise."""
+        self._monotonic = monotonic
+        self._places: OrderedDict[Digest, tuple[float, Place | None]] = OrderedDict()
+
+    def now(self) -> float:
+        """To be taken before a record is asked for that will be remembered."""
+        return self._monotonic()
+
+    def remember(self, info: BlobInfo, sequence: int, *, known_at: float) -> None:
+        """The blob was there at ``known_at`` or later, its only chunk at ``sequence``.
+
+        Passed over where the blob has been forgotten since then.
+        """
+        if info.chunks != 1:
+            return
+        at, place = self._places.get(info.digest, (-math.inf, None))
+        if known_at <= at and (known_at < at or place is None):
+            return
+        self._keep(info.digest, known_at, Place(info, sequence))
+
+    def find(self, digest: Digest) -> Place | None:
+        """Where the blob's chunk is, if that is known of late."""
+        known_at, place = self._places.get(digest, (0.0, None))
+        if place is None or self._monotonic() - known_at >= REMEMBERED_SECONDS:
+            return None
+        return place
+
+    def forget(self, digest: Digest) -> None:
+        """The blob is gone, or elsewhere. What was asked before now is not remembered any more."""
+        self._keep(digest, self._monotonic(), None)
+
+    def _keep(self, digest: Digest, known_at: float, place: Place | None) -> None:
+        self._places[digest] = known_at, place
+        self._places.move_to_end(digest)
+        if len(self._places) > MAX_REMEMBERED:
+            self._places.popitem(last=False)
+
+
+class LatelyStored:
+    """How often puts find their blob there. It pays to look first where one of five does.
+
+    A put that looks in vain costs a read more; one that does not look, of a blob that is there, a
+    chunk that is written and removed again.
+    """
+
+    def __init__(self) -> None:
+        self._share = 0.0
+
+    def note(self, *, found: bool) -> None:
+        """How one more put has ended."""
+        self._share += (found - self._share) / _LATELY
+
+    @property
+    def often(self) -> bool:
+        """Whether to look first."""
+        return self._share >= _LOOK_FROM
