@@ -82,6 +82,10 @@ _MESSAGES_AT_ONCE: Final = 128
 """Of a batch that has arrived: then others have their turn."""
 
 _SUBJECTS_AT_ONCE: Final = 128
+_LASTS_AT_ONCE: Final = 8
+"""Answers that may be on their way together, of 128 records of 12 KiB at the most: a server gives
+up a client that is 64 MiB behind."""
+
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _BATCH_TURNS: Final = 12
@@ -108,6 +112,7 @@ class JetStream:
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
         self._patience_seconds = patience_seconds
+        self._lasts = asyncio.Semaphore(_LASTS_AT_ONCE)
         self._believed: dict[str, tuple[float, object]] = {}
 
     async def publish(
@@ -313,12 +318,14 @@ class JetStream:
         A server answers a request once it has found all, which where they lie far apart on a disk
         takes it longer than anybody waits: many are asked for in several requests.
         """
-        several = [
-            {"multi_last": list(some), "batch": len(some)}
-            for some in batched(subjects, _SUBJECTS_AT_ONCE)
-        ]
-        answers = await asyncio.gather(*(self.direct_batch(stream, query) for query in several))
-        return [message for messages, _ in answers for message in messages]
+
+        async def read(some: tuple[str, ...]) -> list[StoredMessage]:
+            async with self._lasts:
+                query = {"multi_last": list(some), "batch": len(some)}
+                return (await self.direct_batch(stream, query))[0]
+
+        answers = await asyncio.gather(*map(read, batched(subjects, _SUBJECTS_AT_ONCE)))
+        return [message for messages in answers for message in messages]
 
     async def direct_next(self, stream: str, subject: str, sequence: int) -> StoredMessage | None:
         """The first on ``subject`` at or after ``sequence`` that some replica has."""
