@@ -64,7 +64,11 @@ class Stagings:
         kept = set()
         for claim in claims:
             try:
-                kept.add((await self._store.stat(Digest(claim.digest), sure=True)).generation)
+                found = await self._store.stat(Digest(claim.digest), sure=True)
             except (NotFoundError, CorruptError):
+                kept.add(claim.nuid)
+                continue
+            kept.add(found.generation)
+            if found.damaged:  # the claimant may be about to replace it
                 kept.add(claim.nuid)
         return kept

@@ -65,7 +65,7 @@ class ObjectListing:
 
     async def page(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See ``BlobStore.list_blobs``."""
-        match = _CURSOR.fullmatch(cursor or "1")
+        match = _CURSOR.fullmatch("1" if cursor is None else cursor)
         if match is None or (match[1] is None and not prefix):
             msg = "not a cursor of this listing"
             raise InvalidError(msg)

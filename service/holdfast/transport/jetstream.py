@@ -85,6 +85,10 @@ _MESSAGES_AT_ONCE: Final = 128
 
 _SUBJECTS_AT_ONCE: Final = 128
 _QUOTES_BYTES: Final = 3
+_LASTS_AT_ONCE: Final = 8
+"""Answers that may be on their way together, of 128 records of 12 KiB at the most: a server gives
+up a client that is 64 MiB behind."""
+
 _WRITE_TRIES: Final = 3
 _READ_TRIES: Final = 1
 _TURNS: Final = 12
@@ -112,6 +116,7 @@ class JetStream:
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
         self._patience_seconds = patience_seconds
+        self._lasts = asyncio.Semaphore(_LASTS_AT_ONCE)
         self._believed: dict[str, tuple[float, object]] = {}
 
     async def publish(
@@ -339,11 +344,14 @@ class JetStream:
         """
         longest = max(map(len, subjects), default=1) + _QUOTES_BYTES
         at_once = min(_SUBJECTS_AT_ONCE, max(self.connection.max_payload // 2 // longest, 1))
-        several = [
-            {"multi_last": list(some), "batch": len(some)} for some in batched(subjects, at_once)
-        ]
-        answers = await asyncio.gather(*(self.direct_batch(stream, query) for query in several))
-        return [message for messages, _ in answers for message in messages]
+
+        async def read(some: tuple[str, ...]) -> list[StoredMessage]:
+            async with self._lasts:
+                query = {"multi_last": list(some), "batch": len(some)}
+                return (await self.direct_batch(stream, query))[0]
+
+        answers = await asyncio.gather(*map(read, batched(subjects, at_once)))
+        return [message for messages in answers for message in messages]
 
     async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
         """The one message that some replica has for ``query``. None is not proof of absence."""
