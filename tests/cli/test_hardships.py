@@ -105,7 +105,10 @@ def test_every_command_is_tried() -> None:
 @pytest.mark.slow
 def test_no_command_minds_standard_streams_that_are_closed_or_full(holdfast: Holdfast) -> None:
     asked = [
-        ([*name.split(), *ARGUMENTS[name], *connection_of(name, holdfast)], hardship)
+        (
+            [*name.split(), *ARGUMENTS[name], *patience(name), *connection_of(name, holdfast)],
+            hardship,
+        )
         for name in COMMANDS
         for hardship in ([*CLOSED, "full"] if Path("/dev/full").exists() else CLOSED)
     ]
@@ -127,6 +130,11 @@ def test_no_command_minds_standard_streams_that_are_closed_or_full(holdfast: Hol
             assert said.count("\n") == 1, told
 
 
+def patience(name: str) -> list[str]:
+    """Little of it: who asks for a node that is not there would wait for it."""
+    return ["--timeout=2"] if "--timeout" in options_of(COMMANDS[name]) else []
+
+
 def connection_of(name: str, holdfast: Holdfast) -> tuple[str, ...]:
     return () if name in UNCONNECTED else holdfast.connection
 
@@ -136,11 +144,10 @@ def test_an_odd_value_of_an_option_is_taken_or_refused(
     name: str, option: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    has_patience = "--timeout" in options_of(COMMANDS[name]) and option != "--timeout"
-    patience = ["--timeout=2"] if has_patience else []
+    more = patience(name) if option != "--timeout" else []
 
     for value in ODD:
-        words = [*name.split(), *ARGUMENTS[name], f"{option}={value}", *patience]
+        words = [*name.split(), *ARGUMENTS[name], f"{option}={value}", *more]
         ran = holdfast.unconnected(*words, *connection_of(name, holdfast))
 
         assert ran.status in {*exit_codes.EXIT_CODES.values(), exit_codes.OK}, value

@@ -498,6 +498,8 @@ async def test_open_says_when_the_blob_is_there_already(service: Service) -> Non
         ({"Blob_Keep": "true"}, b"bytes", "invalid"),
         ({"Blob_Keep": "true", "Blob_Part": "0"}, b"", "invalid"),
         ({"Blob_Keep": "false"}, b"", "invalid"),
+        ({"Blob_Keep": "True"}, b"", "invalid"),
+        ({"Blob_Keep": "true"}, b"", "ok"),
     ],
     ids=repr,
 )

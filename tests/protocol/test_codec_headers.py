@@ -39,6 +39,7 @@ def test_headers_that_are_not_ours_are_passed_over() -> None:
 def test_a_field_that_is_not_there_is_no_header() -> None:
     assert encode_headers(PutPart(final=2)) == {"Blob-Final": "2"}
     assert encode_headers(PutPart(keep=True)) == {"Blob-Keep": "true"}
+    assert decode_request_headers({"Blob-Keep": "true"}, PutPart) == PutPart(keep=True)
     assert encode_headers(PutBlob(digest=None)) == {}
 
 

@@ -172,12 +172,13 @@ def one_line(text: str, max_chars: int = 300) -> str:
 
 
 def _refuse_loose_numbers(message: Request, fields: Mapping[str, str]) -> None:
-    """A number has one spelling: not ``1.0``, `` 1``, ``1_0`` or ``null``."""
+    """A value has one spelling: not ``1.0``, `` 1``, ``1_0`` or ``null``, and not ``True``."""
     for name, header in _header_names(type(message)):
         text = fields.get(header)
         value = getattr(message, name)
-        if text is not None and not isinstance(value, str) and text != str(value):
-            msg = f"{header} is not a plain decimal number"
+        if text is not None and not isinstance(value, str) and text != _as_text(value):
+            wanted = "true or false" if isinstance(value, bool) else "a plain decimal number"
+            msg = f"{header} is not {wanted}"
             raise InvalidError(msg)
 
 
