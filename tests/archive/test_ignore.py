@@ -89,7 +89,7 @@ TREE = ["a", "b.txt", "sub/a", "sub/b.txt", "foo/keep", "foo/x", "foo/d/y", "x/f
 
 
 @pytest.mark.skipif(GIT is None, reason="git is not installed")
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PATTERNS, min_size=1, max_size=4), FILES)
 @example(["*", "!*/", "!*.txt"], TREE)
 @example(["foo/**", "!foo/keep"], TREE)

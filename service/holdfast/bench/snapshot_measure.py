@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from holdfast.archive.file_systems import RACY_NS
 from holdfast.bench.backup_tools import make_tool
 from holdfast.bench.figures import HOLDFAST
 from holdfast.bench.processes import ProcessError
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
     type Do = Callable[[BackupTool], Awaitable[Taken | None]]
 
-SETTLE_SECONDS: Final = 2.5
-"""A snapshot does not trust what changed within two seconds of it; so changes are older here."""
+SETTLE_SECONDS: Final = RACY_NS / 1e9 + 0.5
+"""A snapshot does not trust what changed so shortly before it; so changes are older here."""
 
 APP: Final = "tree"
 _RESTORED: Final = "restored"

@@ -85,7 +85,8 @@ async def restore_here(
         delete=wanted.delete,
         dry_run=wanted.dry_run,
         owners=parse_owners(wanted.owner),
-        privileges=chosen_privileges(by_client=not record.node, asked=wanted.privileged),
+        # Who restores here has chosen what, and with whose rights: as with tar.
+        privileges=chosen_privileges(by_client=False, asked=wanted.privileged),
         limits=limits_of(wanted.max_expansion),
     )
     transport = PackTransport(requester)

@@ -160,7 +160,8 @@ class Snapshots:
         ``keep``, ``current`` or ``UID:GID``. A whole restore leaves out, and removes, a
         ``.chowned`` at the top. What a client made (``create_from``) loses set-ID bits,
         capabilities, ``security.*`` and ``trusted.*``, with a warning each, unless it is to be
-        ``privileged``. ``max_expansion`` raises the limit on what is written for what is stored.
+        ``privileged`` (or restored by ``restore_to``). ``max_expansion`` raises the limit on what
+        is written for what is stored.
 
         Raises InvalidError, NotFoundError, ConflictError (a directory that is there, a snapshot
         that is not ``ok``), CorruptError, and whatever else the restore failed of.
