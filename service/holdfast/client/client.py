@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from holdfast.client.download import Download
+from holdfast.client.download import Download, read_bytes
 from holdfast.client.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots import Snapshots
@@ -199,9 +199,8 @@ class Client:
         A whole blob is checked against its digest; a range against its length only.
         Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
         """
-        stream = self.stream(digest, offset=offset, length=length, progress=progress)
-        async with aclosing(_generator(stream)) as incoming:
-            return b"".join([piece async for piece in incoming])
+        request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
+        return await read_bytes(self._requester, request, progress)
 
     async def stream(
         self,
@@ -218,7 +217,7 @@ class Client:
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
         download = Download(self._requester, request)
-        async with aclosing(_generator(download.stream(progress))) as incoming:
+        async with aclosing(download.stream(progress)) as incoming:
             async for piece in incoming:
                 yield piece
 
