@@ -19,7 +19,13 @@ import msgspec
 import structlog
 
 from holdfast.domain.names import token
-from holdfast.errors import ForbiddenError, HoldfastError, RateLimitedError, UnavailableError
+from holdfast.errors import (
+    ForbiddenError,
+    HoldfastError,
+    InternalError,
+    RateLimitedError,
+    UnavailableError,
+)
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import PUT_PART
 from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
@@ -178,7 +184,7 @@ class Worker:
         task = asyncio.eager_task_factory(loop, answering)
         if not task.done():
             running[task] = (endpoint, message)
-            task.add_done_callback(lambda done: running.pop(done, None))
+            task.add_done_callback(running.__delitem__)
 
     async def _answer(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool) -> None:
         started_ns = time.perf_counter_ns()
@@ -195,6 +201,10 @@ class Worker:
             # The head of a window may be out already: a failure after it ends the window.
             error = failure
             self._send_failure(message, failure)
+        except Exception:
+            log.exception("answer_failed", subject=endpoint.operation.subject)
+            error = InternalError()
+            self._send_failure(message, error)
         elapsed_ns = time.perf_counter_ns() - started_ns
         self._stats[endpoint.operation].count(elapsed_ns, error.code if error else None)
         if error is not None:

@@ -197,6 +197,8 @@ class Connection(Client):
 
     async def wait_connected(self, timeout_seconds: float) -> None:
         """Wait for a reconnect under way. Raises UnavailableError after ``timeout_seconds``."""
+        if self.is_connected:
+            return
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not self.is_connected:

@@ -17,7 +17,7 @@ import base64
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -142,9 +142,10 @@ class JetStream:
 
     async def _write(self, send: Callable[[], Awaitable[Ack]], tries: _Tries) -> Ack:
         maybe_applied = False
-        async for _ in tries:
+        while tries.is_first() or await tries.wait():
             try:
-                await self.connection.wait_connected(tries.attempt_seconds())
+                if not self.connection.is_connected:
+                    await self.connection.wait_connected(tries.attempt_seconds())
                 ack = await send()
             except DeniedError as error:
                 raise _known(error, maybe_applied=maybe_applied) from error
@@ -379,9 +380,9 @@ class JetStream:
         """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
         failure: HoldfastError = UnavailableError(_NO_TIME)
         tries = _Tries(_READ_TRIES, self._patience_seconds)
-        async for _ in tries:
+        while tries.is_first() or await tries.wait():
             try:
-                if self._patience_seconds:
+                if self._patience_seconds and not self.connection.is_connected:
                     await self.connection.wait_connected(tries.attempt_seconds())
                 return await ask()
             except ApiRefusedError:
@@ -416,8 +417,11 @@ class JetStream:
 class _Tries:
     """When to try again: ``at_least`` times, and for ``patience_seconds``; never past the deadline.
 
-    There are growing, jittered waits in between. Used once, with ``async for``.
+    There are growing, jittered waits in between. Used once: ``while tries.is_first() or await
+    tries.wait()``. The first attempt, which hardly ever fails, costs next to nothing.
     """
+
+    __slots__ = ("_at_least", "_made", "_uncounted", "_until")
 
     def __init__(self, at_least: int, patience_seconds: float) -> None:
         self._at_least = at_least
@@ -434,23 +438,27 @@ class _Tries:
         """How long one attempt may take."""
         return max(min(ATTEMPT_SECONDS, seconds_left(math.inf)), 0.0)
 
-    def __aiter__(self) -> Self:
-        return self
+    def is_first(self) -> bool:
+        """Whether this is the first attempt; then it is made, if there is any time."""
+        if self._made or seconds_left(math.inf) <= 0:
+            return False
+        self._made = 1
+        return True
 
-    async def __anext__(self) -> int:
-        if self._made:
-            counted = self._made - self._uncounted
-            if counted >= self._at_least and time.monotonic() >= self._until:
-                raise StopAsyncIteration
-            wait_seconds = min(_RETRY_SECONDS * 2 ** min(self._made, 6), _LONGEST_RETRY_SECONDS)
-            wait_seconds *= 0.5 + random.random()  # noqa: S311  (jitter)
-            if wait_seconds >= seconds_left(math.inf):
-                raise StopAsyncIteration
-            await asyncio.sleep(wait_seconds)
-        elif seconds_left(math.inf) <= 0:
-            raise StopAsyncIteration
+    async def wait(self) -> bool:
+        """Wait for the next attempt; False when there is to be none."""
+        if not self._made:
+            return False
+        counted = self._made - self._uncounted
+        if counted >= self._at_least and time.monotonic() >= self._until:
+            return False
+        wait_seconds = min(_RETRY_SECONDS * 2 ** min(self._made, 6), _LONGEST_RETRY_SECONDS)
+        wait_seconds *= 0.5 + random.random()  # noqa: S311  (jitter)
+        if wait_seconds >= seconds_left(math.inf):
+            return False
+        await asyncio.sleep(wait_seconds)
         self._made += 1
-        return self._made
+        return True
 
 
 _NOBODY: Final = "the store is not available: no JetStream, no such bucket or no leader"
@@ -460,7 +468,8 @@ _ERROR_HEAD_BYTES: Final = 256
 
 def _is_not_now(answer: bytes | memoryview) -> bool:
     """Whether JetStream says that it cannot at the moment. Only what looks so is decoded."""
-    if b'"error"' not in bytes(memoryview(answer)[:_ERROR_HEAD_BYTES]):
+    head = answer if isinstance(answer, bytes) else bytes(answer[:_ERROR_HEAD_BYTES])
+    if head.find(b'"error"', 0, _ERROR_HEAD_BYTES) < 0:
         return False
     error = msgspec.json.decode(answer, type=ErrorAnswer).error
     return error is not None and error.err_code in NOT_NOW
