@@ -378,7 +378,7 @@ class JetStream:
 
     async def _read[T](self, ask: Callable[[], Awaitable[T]]) -> T:
         """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
-        failure: HoldfastError = UnavailableError(_NO_TIME)
+        failure: HoldfastError | None = None
         tries = _Tries(_READ_TRIES, self._patience_seconds)
         while tries.is_first() or await tries.wait():
             try:
@@ -389,7 +389,7 @@ class JetStream:
                 raise
             except UnavailableError as error:
                 failure = error
-        raise failure
+        raise failure or UnavailableError(_NO_TIME)
 
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
