@@ -288,7 +288,7 @@ class JetStream:
         Raises UnavailableError when the batch does not end within ``idle_seconds`` of its last
         message: a short batch never looks like a whole one.
         """
-        return await self._read(lambda: self._direct_batch(stream, query, idle_seconds))
+        return await self._read(self._direct_batch, stream, query, idle_seconds)
 
     async def _direct_batch(
         self, stream: str, query: Mapping[str, Any], idle_seconds: float
@@ -367,16 +367,11 @@ class JetStream:
 
     async def _ask(self, verb: str, body: bytes) -> Message:
         """A read: a time-out is only unavailability."""
-        return await self._read(lambda: self._ask_once(verb, body))
+        return await self._read(self._request, f"{self._api}.{verb}", body, None)
 
-    async def _ask_once(self, verb: str, body: bytes) -> Message:
-        try:
-            return await self._request(f"{self._api}.{verb}", body, None)
-        except TimeoutError as error:
-            msg = "the store did not answer in time"
-            raise UnavailableError(msg) from error
-
-    async def _read[T](self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _read[T, **P](
+        self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
         failure: HoldfastError | None = None
         tries = _Tries(_READ_TRIES, self._patience_seconds)
@@ -384,11 +379,14 @@ class JetStream:
             try:
                 if self._patience_seconds and not self.connection.is_connected:
                     await self.connection.wait_connected(tries.attempt_seconds())
-                return await ask()
+                return await ask(*args, **kwargs)
             except ApiRefusedError:
                 raise
             except UnavailableError as error:
                 failure = error
+            except TimeoutError as error:
+                failure = UnavailableError("the store did not answer in time")
+                failure.__cause__ = error
         raise failure or UnavailableError(_NO_TIME)
 
     async def _request(
