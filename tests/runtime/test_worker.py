@@ -442,28 +442,48 @@ async def broken_delivery(subject: str) -> None:
     raise KeyError(SECRET)
 
 
-def window(**rest: Any) -> BytesReply[BlobHead]:
-    """A head, and what follows it."""
-    head = BlobHead(digest=DIGEST, size=9, offset=0, length=9, type="a/b", parts=2)
-    return BytesReply(head=head, **rest)
+HEAD = BlobHead(digest=DIGEST, size=9, offset=0, length=9, type="a/b", parts=2)
+
+
+async def forwarding() -> Forward:
+    """The request goes on, and its header cannot."""
+    return Forward("far")
+
+
+async def relaying() -> BytesReply[BlobHead]:
+    """A head, and pieces that end in a failure."""
+    return BytesReply(head=HEAD, pieces=broken_pieces())
+
+
+async def delivering() -> BytesReply[BlobHead]:
+    """A head, and a delivery that fails."""
+    return BytesReply(head=HEAD, deliver=broken_delivery)
+
+
+async def waiting_in_vain() -> None:
+    """Somebody has cancelled what several wait for."""
+    shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    shared.cancel()
+    await shared
 
 
 @pytest.mark.nats
 @pytest.mark.parametrize(
     "reply",
     [
-        lambda: Forward("far"),
-        lambda: window(pieces=broken_pieces()),
-        lambda: window(deliver=broken_delivery),
+        forwarding,
+        relaying,
+        delivering,
+        waiting_in_vain,
     ],
-    ids=["forward", "relay", "delivery"],
+    ids=["forward", "relay", "delivery", "what it waits for is cancelled"],
 )
-async def test_whatever_fails_after_a_request_was_handled_it_is_answered(
-    nats_url: str, reply: Callable[[], Any]
+async def test_whatever_fails_a_request_is_answered(
+    nats_url: str, reply: Callable[[], Awaitable[Any]]
 ) -> None:
     async def stat(request: StatBlob, call: Call) -> Any:
         del request, call
-        return reply()
+        return await reply()
 
     prefix = f"w{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:

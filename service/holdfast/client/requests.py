@@ -39,7 +39,7 @@ FIRST_ATTEMPT_SECONDS: Final = 2.0
 """The first attempt is short, since almost all end within milliseconds, and one that went to a
 worker that is stopped or cut off never does; each further one is twice as long, up to the above."""
 
-BYTES_ATTEMPT_SECONDS: Final = 20.0
+BYTES_ATTEMPT_SECONDS: Final = 10.0
 """The longest attempt to get bytes: many answers may share a slow line."""
 
 _FIRST_WAIT_SECONDS: Final = 0.05

@@ -188,11 +188,12 @@ class Worker:
 
     async def _answer(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool) -> None:
         started_ns = time.perf_counter_ns()
-        answer = await self._dispatcher.answer(
-            endpoint, message.subject, message.headers, message.data, forwarded=forwarded
-        )
-        error = answer.error
+        error: HoldfastError | None
         try:
+            answer = await self._dispatcher.answer(
+                endpoint, message.subject, message.headers, message.data, forwarded=forwarded
+            )
+            error = answer.error
             if answer.node is not None:
                 self._forward(endpoint, answer.node, message.reply, answer)
             else:
@@ -201,7 +202,9 @@ class Worker:
             # The head of a window may be out already: a failure after it ends the window.
             error = failure
             self._send_failure(message, failure)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as bug:
+            if isinstance(bug, asyncio.CancelledError) and _is_being_cancelled():
+                raise  # whoever did it answers
             log.exception("answer_failed", subject=endpoint.operation.subject)
             error = InternalError()
             self._send_failure(message, error)
@@ -263,6 +266,12 @@ class Worker:
     def _tell(self, tell: Callable[[], dict[str, Any]], message: Message) -> None:
         if self._may_reply_to(message):
             self._connection.send(message.reply, msgspec.json.encode(tell()))
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task is, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def part_subject(prefix: str, worker_id: str, upload: str) -> str:
