@@ -88,6 +88,11 @@ class TimeLimit:
         self._timers.start(self, self._at, self._expire)
 
     def _expire(self) -> None:
+        # However late the loop is: who gave up inside a moment before is to be heard first.
+        at = asyncio.get_running_loop().time() + _SWEEP_SECONDS
+        self._timers.start(self, at, self._end)
+
+    def _end(self) -> None:
         self._is_over = True
         self._task.cancel()
 
