@@ -69,9 +69,9 @@ from holdfast.stores.provisioning import bucket_names, ensure_stream, object_str
 from holdfast.stores.readiness import NotReadyError, wait_ready
 from holdfast.stores.replication import wait_for_leader
 from holdfast.stores.wrappers import (
-    LimitedBlobStore,
-    MeasuredBlobStore,
-    RetryingBlobStore,
+    GuardedBlobStore,
+    Limits,
+    Retries,
     StoreMetrics,
 )
 from holdfast.transport.connection import Connection, connect
@@ -500,17 +500,18 @@ def _publish(connection: Connection, subject: str, data: bytes) -> None:
 
 
 def _wrapped(store: BlobStore, metrics: StoreMetrics) -> BlobStore:
-    """``store`` with what is common to all: limits inside, then retries, counted as one."""
-    limited = LimitedBlobStore(
-        store, max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=STORE_CONCURRENCY
+    """``store`` with what is common to all."""
+    return GuardedBlobStore(
+        store,
+        limits=Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=STORE_CONCURRENCY),
+        retries=Retries(
+            attempts=STORE_ATTEMPTS,
+            timeout_seconds=STORE_RETRY_SECONDS,
+            first_wait_seconds=STORE_FIRST_WAIT_SECONDS,
+        ),
+        metrics=metrics,
+        monotonic=time.monotonic,
     )
-    retrying = RetryingBlobStore(
-        limited,
-        attempts=STORE_ATTEMPTS,
-        timeout_seconds=STORE_RETRY_SECONDS,
-        first_wait_seconds=STORE_FIRST_WAIT_SECONDS,
-    )
-    return MeasuredBlobStore(retrying, metrics, time.monotonic)
 
 
 def _identity(config: Config, worker_id: str, durability: Durability, max_payload: int) -> Identity:

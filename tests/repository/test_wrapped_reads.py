@@ -15,9 +15,9 @@ from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, put_staged, some_
 from holdfast.domain.limits import MAX_BLOB_BYTES
 from holdfast.stores.memory import MemoryBlobStore
 from holdfast.stores.wrappers import (
-    LimitedBlobStore,
-    MeasuredBlobStore,
-    RetryingBlobStore,
+    GuardedBlobStore,
+    Limits,
+    Retries,
     StoreMetrics,
 )
 
@@ -39,9 +39,13 @@ def quick_collections() -> Iterator[None]:
 
 def wrapped(store: BlobStore) -> BlobStore:
     """``store`` as a worker uses it."""
-    limited = LimitedBlobStore(store, max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=4)
-    retrying = RetryingBlobStore(limited, attempts=3, timeout_seconds=5, first_wait_seconds=0.01)
-    return MeasuredBlobStore(retrying, StoreMetrics.register(CollectorRegistry()), time.monotonic)
+    return GuardedBlobStore(
+        store,
+        limits=Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=4),
+        retries=Retries(attempts=3, timeout_seconds=5, first_wait_seconds=0.01),
+        metrics=StoreMetrics.register(CollectorRegistry()),
+        monotonic=time.monotonic,
+    )
 
 
 async def test_a_slow_read_is_not_ended_by_what_is_collected_meanwhile() -> None:

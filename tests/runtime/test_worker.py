@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from nats.aio.client import Client
 
 from holdfast.domain.op_id import split_op_id
 from holdfast.errors import NotFoundError
-from holdfast.handlers.endpoint import Call, Endpoint, Forward
-from holdfast.protocol.blobs import STAT_BLOB, BlobStat, StatBlob
+from holdfast.handlers.endpoint import BytesReply, Call, Endpoint, Forward
+from holdfast.protocol.blobs import STAT_BLOB, BlobHead, BlobStat, StatBlob
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
 from holdfast.runtime.worker import (
@@ -26,19 +27,22 @@ from holdfast.runtime.worker import (
     reply_pattern,
 )
 from holdfast.transport.connection import connect
+from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from nats.aio.msg import Msg
 
     from holdfast.transport.connection import Connection
+    from holdfast.transport.message import Message
 
 DIGEST = "ab" * 32
 BODY = json.dumps({"digest": DIGEST}).encode()
 STAT = BlobStat(digest=DIGEST, size=1, chunks=1, type="a/b", created_at="then", pinned=True)
 LIMIT = 4
+SECRET = "hunter2"
 
 
 class Gate:
@@ -425,6 +429,84 @@ async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_a
     assert {op for name, _, op in seen if name == "far"} == {str(n) for n in range(20)}
     assert {forwarded for name, forwarded, _ in seen if name == "near"} <= {False}
     assert {name for name, forwarded, _ in seen if forwarded} <= {"far"}
+
+
+async def broken_pieces() -> AsyncGenerator[bytes]:
+    """A window whose second message cannot be had."""
+    yield b"first"
+    raise ValueError(SECRET)
+
+
+async def broken_delivery(subject: str) -> None:
+    """A store that fails as nobody expects."""
+    del subject
+    raise KeyError(SECRET)
+
+
+HEAD = BlobHead(digest=DIGEST, size=9, offset=0, length=9, type="a/b", parts=2)
+
+
+async def forwarding() -> Forward:
+    """The request goes on, and its header cannot."""
+    return Forward("far")
+
+
+async def relaying() -> BytesReply[BlobHead]:
+    """A head, and pieces that end in a failure."""
+    return BytesReply(head=HEAD, pieces=broken_pieces())
+
+
+async def delivering() -> BytesReply[BlobHead]:
+    """A head, and a delivery that fails."""
+    return BytesReply(head=HEAD, deliver=broken_delivery)
+
+
+async def waiting_in_vain() -> None:
+    """Somebody has cancelled what several wait for."""
+    shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    shared.cancel()
+    await shared
+
+
+@pytest.mark.nats
+@pytest.mark.parametrize(
+    "reply",
+    [
+        forwarding,
+        relaying,
+        delivering,
+        waiting_in_vain,
+    ],
+    ids=["forward", "relay", "delivery", "what it waits for is cancelled"],
+)
+async def test_whatever_fails_a_request_is_answered(
+    nats_url: str, reply: Callable[[], Awaitable[Any]]
+) -> None:
+    async def stat(request: StatBlob, call: Call) -> Any:
+        del request, call
+        return await reply()
+
+    prefix = f"w{secrets.token_hex(4)}"
+    async with AsyncExitStack() as stack:
+        connection = await connect(NatsOptions(servers=(nats_url,)))
+        stack.push_async_callback(connection.close)
+        worker = make_worker(connection, Gate(), prefix, handle=stat)
+        worker.start()
+        answers: asyncio.Queue[Message] = asyncio.Queue()
+        mailbox = Inbox(connection).open(answers.put_nowait)
+        # A header line with a line feed inside, which no client of ours would send.
+        block = b"NATS/1.0\r\ntraceparent: a\nb\r\n\r\n"
+        line = f"HPUB {prefix}.blob.stat {mailbox.subject} {len(block)} {len(block) + len(BODY)}"
+        connection._queue_bytes(line.encode(), b"\r\n", block, BODY, b"\r\n")
+
+        async with asyncio.timeout(10):
+            while "Nats-Service-Error-Code" not in (last := await answers.get()).headers:
+                pass
+        await worker.drain(5)
+
+    assert json.loads(bytes(last.data))["code"] == "internal"
+    assert SECRET not in bytes(last.data).decode()
+    assert answers.empty(), "nothing comes after it"
 
 
 @pytest.mark.parametrize("reply", ["_INBOX.a", "_INBOX.a.b.c", "_R_.x", "_INBOX.aB-_=$,+/!?~"])

@@ -1,4 +1,4 @@
-"""The wrappers keep the contract of the store they wrap, and add what they say and no more."""
+"""The wrapper keeps the contract of the store it wraps, and adds what it says and no more."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from holdfast.errors import (
 )
 from holdfast.stores.memory import MemoryBlobStore
 from holdfast.stores.wrappers import (
-    LimitedBlobStore,
-    MeasuredBlobStore,
-    RetryingBlobStore,
+    GuardedBlobStore,
+    Limits,
+    Retries,
     StoreMetrics,
 )
 
@@ -54,26 +54,27 @@ if TYPE_CHECKING:
 ATTRIBUTES_WITH_OP = type(ATTRIBUTES)(type="", created_at=ATTRIBUTES.created_at, op_id="op")
 
 
-def limited(inner: BlobStore, *, max_bytes: int = 1_000_000, at_once: int = 4) -> LimitedBlobStore:
-    return LimitedBlobStore(inner, max_blob_bytes=max_bytes, max_concurrent=at_once)
-
-
-def retrying(inner: BlobStore, attempts: int = 3) -> RetryingBlobStore:
-    return RetryingBlobStore(inner, attempts=attempts, timeout_seconds=30, first_wait_seconds=0)
-
-
-def measured(inner: BlobStore, registry: CollectorRegistry | None = None) -> MeasuredBlobStore:
-    metrics = StoreMetrics.register(registry or CollectorRegistry())
+def guarded(
+    inner: BlobStore,
+    *,
+    max_bytes: int = 1_000_000,
+    at_once: int = 4,
+    attempts: int = 3,
+    registry: CollectorRegistry | None = None,
+) -> GuardedBlobStore:
+    """``inner``, wrapped."""
     ticks = iter(range(1_000_000))
-    return MeasuredBlobStore(inner, metrics, lambda: float(next(ticks)))
-
-
-def all_three(inner: BlobStore) -> BlobStore:
-    return measured(retrying(limited(inner)))
+    return GuardedBlobStore(
+        inner,
+        limits=Limits(max_blob_bytes=max_bytes, max_concurrent=at_once),
+        retries=Retries(attempts=attempts, timeout_seconds=30, first_wait_seconds=0),
+        metrics=StoreMetrics.register(registry or CollectorRegistry()),
+        monotonic=lambda: float(next(ticks)),
+    )
 
 
 class TestWrappedBlobStore(BlobStoreContract):
-    """All three at once, around the memory store."""
+    """Around the memory store."""
 
     @pytest.fixture
     def memory(self) -> MemoryBlobStore:
@@ -81,13 +82,13 @@ class TestWrappedBlobStore(BlobStoreContract):
 
     @pytest.fixture
     def store(self, memory: MemoryBlobStore) -> BlobStore:
-        return all_three(memory)
+        return guarded(memory)
 
     @pytest.fixture
     def unreachable_store(self) -> BlobStore:
         memory = MemoryBlobStore()
         memory.reachable = False
-        return all_three(memory)
+        return guarded(memory)
 
     @pytest.fixture(autouse=True)
     def _memory_for_the_hooks(self, memory: MemoryBlobStore) -> None:
@@ -107,7 +108,7 @@ class TestWrappedBlobStore(BlobStoreContract):
 
 async def test_a_blob_of_exactly_the_limit_is_stored_and_one_byte_more_is_too_large() -> None:
     memory = MemoryBlobStore()
-    store = limited(memory, max_bytes=3000)
+    store = guarded(memory, max_bytes=3000)
 
     await put(store, some_bytes(3000))
     with pytest.raises(TooLargeError):
@@ -118,7 +119,7 @@ async def test_a_blob_of_exactly_the_limit_is_stored_and_one_byte_more_is_too_la
 
 async def test_parts_up_to_exactly_the_limit_are_stored_and_one_byte_more_is_too_large() -> None:
     memory = MemoryBlobStore()
-    store = limited(memory, max_bytes=2 * PART_BYTES + 10)
+    store = guarded(memory, max_bytes=2 * PART_BYTES + 10)
 
     assert (await put_staged(store, some_bytes(2 * PART_BYTES + 10))).created
     with pytest.raises(TooLargeError):
@@ -157,7 +158,7 @@ async def run_until_nothing_moves() -> None:
 
 async def test_exactly_as_many_operations_run_at_once_as_allowed_and_the_rest_wait() -> None:
     busy = BusyStore()
-    store = limited(busy, at_once=3)
+    store = guarded(busy, at_once=3)
     working = [asyncio.create_task(put(store, b"%d" % n)) for n in range(10)]
     staged = store.stage(fresh_staging(), PART_BYTES)
     working_too = asyncio.create_task(staged.write(0, b"part"))
@@ -171,7 +172,7 @@ async def test_exactly_as_many_operations_run_at_once_as_allowed_and_the_rest_wa
 
 
 async def test_a_reader_that_pauses_holds_no_slot() -> None:
-    store = limited(MemoryBlobStore(), at_once=1)
+    store = guarded(MemoryBlobStore(), at_once=1)
     info = (await put_staged(store, some_bytes(3 * PART_BYTES))).info
     reading = store.read(info, 0, info.size)
 
@@ -185,7 +186,7 @@ async def test_a_reader_that_pauses_holds_no_slot() -> None:
 
 async def test_an_operation_that_fails_or_is_cancelled_gives_its_slot_back() -> None:
     busy = BusyStore()
-    store = limited(busy, at_once=1)
+    store = guarded(busy, at_once=1)
     cancelled = asyncio.create_task(put(store, b"cancelled"))
     await run_until_nothing_moves()
     cancelled.cancel()
@@ -276,9 +277,9 @@ async def test_what_could_not_be_reached_is_tried_again_up_to_the_limit() -> Non
     enough = FlakyStore(2, UnavailableError())
     too_few = FlakyStore(3, UnavailableError())
 
-    assert (await retrying(enough, attempts=3).put(digest_of(b"x"), b"x", ATTRIBUTES)).created
+    assert (await guarded(enough, attempts=3).put(digest_of(b"x"), b"x", ATTRIBUTES)).created
     with pytest.raises(UnavailableError):
-        await retrying(too_few, attempts=3).put(digest_of(b"x"), b"x", ATTRIBUTES)
+        await guarded(too_few, attempts=3).put(digest_of(b"x"), b"x", ATTRIBUTES)
 
     assert (enough.calls, too_few.calls) == (3, 3)
 
@@ -288,7 +289,7 @@ async def test_other_failures_are_not_tried_again(error: Exception) -> None:
     flaky = FlakyStore(1, error)
 
     with pytest.raises(type(error)):
-        await retrying(flaky).stat(digest_of(b"x"))
+        await guarded(flaky).stat(digest_of(b"x"))
 
     assert flaky.calls == 1
 
@@ -299,7 +300,7 @@ async def test_a_touch_of_unknown_outcome_is_repeated() -> None:
     info = await put(flaky, b"x")
     flaky.failures = 1
 
-    assert await retrying(flaky).touch(info.digest, unless_seen_since=FAR_AHEAD)
+    assert await guarded(flaky).touch(info.digest, unless_seen_since=FAR_AHEAD)
 
     assert flaky.failures == 0
 
@@ -309,9 +310,9 @@ async def test_a_put_of_unknown_outcome_is_repeated_if_the_repeat_gives_the_same
     known = FlakyStore(1, OutcomeUnknownError(), applied=True)
     anonymous = FlakyStore(1, OutcomeUnknownError(), applied=True)
 
-    stored = await retrying(known).put(digest_of(b"x"), b"x", ATTRIBUTES_WITH_OP)
+    stored = await guarded(known).put(digest_of(b"x"), b"x", ATTRIBUTES_WITH_OP)
     with pytest.raises(OutcomeUnknownError):
-        await retrying(anonymous).put(digest_of(b"x"), b"x", ATTRIBUTES)
+        await guarded(anonymous).put(digest_of(b"x"), b"x", ATTRIBUTES)
 
     assert stored.created
     assert (known.calls, anonymous.calls) == (2, 1)
@@ -325,9 +326,9 @@ async def test_a_delete_of_unknown_outcome_is_repeated_only_under_an_operation_i
         await put(flaky, b"x")
         flaky.failures, flaky.calls = 1, 0
 
-    assert await retrying(known).delete(digest_of(b"x"), op_id="op") is True
+    assert await guarded(known).delete(digest_of(b"x"), op_id="op") is True
     with pytest.raises(OutcomeUnknownError):
-        await retrying(anonymous).delete(digest_of(b"x"))
+        await guarded(anonymous).delete(digest_of(b"x"))
 
     assert (known.calls, anonymous.calls) == (2, 1)
 
@@ -347,13 +348,13 @@ async def test_what_was_unknown_stays_so_when_the_store_is_full_by_then() -> Non
     flaky = FullAfterwards(1, OutcomeUnknownError(), applied=True)
 
     with pytest.raises(OutcomeUnknownError):
-        await retrying(flaky).put(digest_of(b"x"), b"x", ATTRIBUTES_WITH_OP)
+        await guarded(flaky).put(digest_of(b"x"), b"x", ATTRIBUTES_WITH_OP)
 
 
 @pytest.mark.fault("P05")
 async def test_a_commit_of_unknown_outcome_is_repeated_and_says_created() -> None:
     flaky = FlakyStore(0, OutcomeUnknownError(), applied=True)
-    staged = retrying(flaky).stage(fresh_staging(), PART_BYTES)
+    staged = guarded(flaky).stage(fresh_staging(), PART_BYTES)
     await staged.write(0, b"part")
     flaky.failures = 1
 
@@ -367,7 +368,7 @@ async def test_a_part_is_never_written_again_behind_its_successors() -> None:
     flaky = FlakyStore(1, UnavailableError())
 
     with pytest.raises(UnavailableError):
-        await retrying(flaky).stage(fresh_staging(), PART_BYTES).write(0, b"part")
+        await guarded(flaky).stage(fresh_staging(), PART_BYTES).write(0, b"part")
 
     assert flaky.calls == 1
 
@@ -376,7 +377,7 @@ async def test_a_check_tells_how_the_store_is_now() -> None:
     flaky = FlakyStore(1, UnavailableError())
 
     with pytest.raises(UnavailableError):
-        await retrying(flaky).check()
+        await guarded(flaky).check()
 
     assert flaky.calls == 1
 
@@ -388,25 +389,24 @@ async def test_a_read_is_tried_again_until_its_first_piece_and_not_after_it() ->
     infos = [(await put_staged(flaky, data)).info for flaky in (before, after)]
     before.failures = after.failures = 2
 
-    assert await read(retrying(before), infos[0], 0, len(data)) == data
+    assert await read(guarded(before), infos[0], 0, len(data)) == data
     with pytest.raises(UnavailableError):
-        await read(retrying(after), infos[1], 0, len(data))
+        await read(guarded(after), infos[1], 0, len(data))
 
     assert before.closed == 3
     assert after.closed == 1
 
 
 async def test_a_read_that_is_stopped_early_closes_the_store_s_own() -> None:
-    for wrap in (limited, retrying, measured):
-        flaky = FlakyStore(0, UnavailableError())
-        info = (await put_staged(flaky, some_bytes(3 * PART_BYTES))).info
-        reading = wrap(flaky).read(info, 0, info.size)
+    flaky = FlakyStore(0, UnavailableError())
+    info = (await put_staged(flaky, some_bytes(3 * PART_BYTES))).info
+    reading = guarded(flaky).read(info, 0, info.size)
 
-        await anext(reading)
-        assert flaky.closed == 0
-        await reading.aclose()
+    await anext(reading)
+    assert flaky.closed == 0
+    await reading.aclose()
 
-        assert flaky.closed == 1
+    assert flaky.closed == 1
 
 
 async def test_what_the_store_can_send_by_itself_is_reached_through_the_wrappers() -> None:
@@ -426,8 +426,43 @@ async def test_what_the_store_can_send_by_itself_is_reached_through_the_wrappers
 
     delivery: DirectDelivery = Delivery()
 
-    assert all_three(Delivering()).direct_delivery() is delivery
-    assert all_three(MemoryBlobStore()).direct_delivery() is None
+    assert guarded(Delivering()).direct_delivery() is delivery
+    assert guarded(MemoryBlobStore()).direct_delivery() is None
+
+
+class CrowdedStore(FlakyStore):
+    """Tells when one attempt has failed."""
+
+    def __init__(self, failures: int, error: Exception) -> None:
+        super().__init__(failures, error)
+        self.failed = asyncio.Event()
+
+    def fail(self, *, applied: bool) -> None:
+        try:
+            super().fail(applied=applied)
+        except Exception:
+            self.failed.set()
+            raise
+
+
+async def test_what_waits_for_its_next_attempt_holds_no_slot() -> None:
+    crowded = CrowdedStore(0, UnavailableError())
+    await put(crowded, b"x")
+    crowded.failures = 1
+    store = GuardedBlobStore(
+        crowded,
+        limits=Limits(max_blob_bytes=10, max_concurrent=1),
+        retries=Retries(attempts=2, timeout_seconds=3600, first_wait_seconds=3600),
+        metrics=StoreMetrics.register(CollectorRegistry()),
+        monotonic=lambda: 0.0,
+    )
+    waiting = asyncio.create_task(store.stat(digest_of(b"x")))
+    await crowded.failed.wait()
+
+    async with asyncio.timeout(10):
+        assert (await store.stat(digest_of(b"x"))).size == 1
+
+    waiting.cancel()
 
 
 # Metrics
@@ -435,7 +470,7 @@ async def test_what_the_store_can_send_by_itself_is_reached_through_the_wrappers
 
 async def test_operations_bytes_seconds_and_errors_are_counted() -> None:
     registry = CollectorRegistry()
-    store = measured(MemoryBlobStore(), registry)
+    store = guarded(MemoryBlobStore(), registry=registry)
     data = some_bytes(3 * PART_BYTES)
 
     info = await put(store, data)
@@ -468,7 +503,7 @@ async def test_operations_bytes_seconds_and_errors_are_counted() -> None:
 
 async def test_a_bug_in_a_store_is_counted_as_internal() -> None:
     registry = CollectorRegistry()
-    store = measured(FlakyStore(1, ValueError()), registry)
+    store = guarded(FlakyStore(1, ValueError()), registry=registry)
 
     with pytest.raises(ValueError, match=r"^$"):
         await store.stat(digest_of(b"x"))

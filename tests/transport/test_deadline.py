@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 
 import pytest
 
-from holdfast.transport.deadline import deadline, outliving_task, seconds_left
+from holdfast.errors import UnavailableError
+from holdfast.transport.deadline import TimeLimit, Timers, deadline, outliving_task, seconds_left
 
 
 async def test_without_one_there_is_as_much_time_as_is_asked_for() -> None:
@@ -55,3 +57,107 @@ async def test_two_tasks_have_each_their_own() -> None:
 
     assert short <= 1
     assert long == pytest.approx(100, abs=1)
+
+
+# Many waits, one timer
+
+
+async def test_each_of_many_timers_is_called_in_its_time_but_for_those_that_are_stopped() -> None:
+    timers = Timers()
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    called: dict[int, float] = {}
+    ended = asyncio.Event()
+
+    def expire(number: int) -> None:
+        called[number] = loop.time()
+        if number == 9:
+            ended.set()
+
+    for number in (5, 9, 1, 7, 3):
+        timers.start(number, now + number / 100, partial(expire, number))
+    timers.start(4, now + 0.04, partial(expire, 4))
+    timers.stop(4)
+    timers.stop(4)
+    await ended.wait()
+
+    assert list(called) == [1, 3, 5, 7, 9]
+    assert all(at >= now + number / 100 for number, at in called.items())
+
+
+async def test_a_timer_may_start_others_and_stop_them() -> None:
+    timers = Timers()
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    called: list[str] = []
+
+    def again() -> None:
+        timers.stop("neighbour")
+        timers.start("again", loop.time(), ended.set)
+
+    timers.start("first", loop.time() + 0.01, again)
+    timers.start("neighbour", loop.time(), partial(called.append, "neighbour"))
+    timers._due["neighbour"] = timers._due["first"][0], timers._due["neighbour"][1]
+    timers.start("behind", loop.time() + 0.01, partial(called.append, "behind"))
+
+    await asyncio.wait_for(ended.wait(), 10)
+
+    assert called == ["behind"]
+
+
+async def limited(timers: Timers, seconds: float, entered: asyncio.Event) -> None:
+    """Wait for ever, but for a limit."""
+    with TimeLimit(timers, asyncio.get_running_loop().time() + seconds):
+        entered.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_time_limit_ends_what_is_done_inside_with_a_time_out() -> None:
+    timers = Timers()
+
+    with pytest.raises(TimeoutError):
+        await limited(timers, 0.01, asyncio.Event())
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert timers._due == {}
+
+
+async def test_who_is_cancelled_within_a_time_limit_is_cancelled_not_timed_out() -> None:
+    timers = Timers()
+    entered = asyncio.Event()
+    task = asyncio.create_task(limited(timers, 60, entered))
+    await entered.wait()
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert timers._due == {}
+
+
+async def test_who_is_cancelled_in_the_moment_when_the_time_is_up_is_cancelled() -> None:
+    timers = Timers()
+    entered = asyncio.Event()
+    task = asyncio.create_task(limited(timers, 60, entered))
+    await entered.wait()
+    for _ in range(2):
+        ((_, expire),) = timers._due.values()
+        expire()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_who_gives_up_inside_a_time_limit_is_heard_however_late_the_loop_is() -> None:
+    """A loop that was blocked finds that all are over at the same time."""
+    timers = Timers()
+    loop = asyncio.get_running_loop()
+    at = loop.time()
+    answer: asyncio.Future[None] = loop.create_future()
+    timers.start("inside", at, lambda: answer.set_exception(UnavailableError()))
+
+    with pytest.raises(UnavailableError), TimeLimit(timers, at):
+        await answer

@@ -6,7 +6,9 @@ went wrong (``exit_codes``). ``-`` is standard input or output.
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +28,7 @@ from holdfast.cli.output import (
     say_error,
 )
 from holdfast.cli.settings import ClientFlags
+from holdfast.client.many import in_order, weight_of
 from holdfast.domain.digest import Digest, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import InvalidError
@@ -34,6 +37,7 @@ from holdfast.protocol.blobs import DEFAULT_TYPE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from holdfast.client.sources import Source
     from holdfast.protocol.blobs import BlobEntry, BlobStored
 
 app = App(name="blob", help_format="plaintext")
@@ -64,18 +68,34 @@ async def put(
     status = exit_codes.OK
     async with await connect(flags) as connection:
         with progress_bar("put", _total_size(files)) as advance:
-            for name in files:
-                source = standard_input() if name == STANDARD else Path(name)
-                try:
-                    stored = await connection.put(
-                        source, type=type, digest=expected, progress=as_total(advance)
-                    )
-                except OSError as error:
-                    say_error("failed", f"{name}: {error.strerror or error}")
-                    status = exit_codes.FAILURE
-                    continue
-                _print_stored(name, stored, json=json)
+            one_reader = asyncio.Lock()
+
+            async def put_one(name: str) -> BlobStored | OSError:
+                async with one_reader if name == STANDARD else nullcontext():
+                    try:
+                        return await connection.put(
+                            _source_of(name),
+                            type=type,
+                            digest=expected,
+                            progress=as_total(advance),
+                        )
+                    except OSError as error:
+                        return error
+
+            puts = in_order(files, put_one, lambda name: weight_of(_source_of(name)))
+            async with aclosing(puts) as results:
+                for name in files:
+                    stored = await anext(results)
+                    if isinstance(stored, OSError):
+                        say_error("failed", f"{name}: {stored.strerror or stored}")
+                        status = exit_codes.FAILURE
+                    else:
+                        _print_stored(name, stored, json=json)
     return status
+
+
+def _source_of(name: str) -> Source:
+    return standard_input() if name == STANDARD else Path(name)
 
 
 def _print_stored(name: str, stored: BlobStored, *, json: bool) -> None:

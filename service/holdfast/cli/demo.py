@@ -6,12 +6,12 @@ worker of a pool answers it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import stat
 import time
 from collections import Counter
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from holdfast.cli.output import as_total, human_bytes, progress_bar, say
+from holdfast.client.many import in_order, weight_of
+from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
 from holdfast.runtime.logs import escape_control
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
 SKIPPED_DIRECTORIES: Final = frozenset({".git", ".venv", ".holdfast"})
-AT_ONCE: Final = 8
+_SMALL_BYTES: Final = MIB
 _NAMED_AT_MOST: Final = 5
 
 
@@ -135,11 +137,21 @@ async def read_back(client: Client, demo: Demo) -> None:
 
 
 async def _is_same(client: Client, digest: str, path: Path, advance: Callable[[int], None]) -> bool:
-    same = True
     with path.open("rb") as file:
+        if _size_of(path) <= _SMALL_BYTES:
+            data = await client.get(digest, progress=as_total(advance))
+            return file.read() == data
+        same = True
         async for piece in client.stream(digest, progress=as_total(advance)):
             same = same and file.read(len(piece)) == piece
         return same and not file.read(1)
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _digest_of_file(path: Path) -> str | None:
@@ -151,20 +163,10 @@ def _digest_of_file(path: Path) -> str | None:
 
 
 async def _for_each(paths: list[Path], act: Callable[[Path], Awaitable[None]]) -> None:
-    """Run ``act`` on all paths, ``AT_ONCE`` at a time. The first failure ends it."""
-    remaining = iter(paths)
-
-    async def run() -> None:
-        for path in remaining:
-            await act(path)
-
-    runners = [asyncio.create_task(run()) for _ in range(AT_ONCE)]
-    try:
-        await asyncio.gather(*runners)
-    finally:
-        for runner in runners:
-            runner.cancel()
-        await asyncio.gather(*runners, return_exceptions=True)
+    """Run ``act`` on all paths, many at a time. The first failure ends it."""
+    async with aclosing(in_order(paths, act, weight_of)) as ended:
+        async for _ in ended:
+            pass
 
 
 def report(demo: Demo) -> None:

@@ -15,11 +15,12 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from holdfast.client.download import Download
+from holdfast.client.download import Download, read_bytes
+from holdfast.client.many import in_order, weight_of
 from holdfast.client.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots import Snapshots
-from holdfast.client.sources import blocks, pieces, size_of
+from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
 from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_DIGESTS_PER_HAS, max_inline_bytes
@@ -52,7 +53,14 @@ from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_status
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Iterable,
+        Sequence,
+    )
     from types import TracebackType
 
     from holdfast.client.sources import Source
@@ -153,28 +161,53 @@ class Client:
         UnavailableError (surely not stored), OutcomeUnknownError.
         """
         expected = parse_digest(digest) if digest is not None else None
-        size = size_of(source)
-        if size is not None and size > MAX_BLOB_BYTES:
-            msg = f"a blob has at most {MAX_BLOB_BYTES} bytes"
-            raise TooLargeError(msg)
-        # Only of what cannot change the size is announced, for the worker takes it at its word.
-        sure = size if isinstance(source, bytes | bytearray | memoryview) else None
-        async with aclosing(_generator(blocks(source))) as incoming:
-            head, is_all = await _take(incoming, max_inline_bytes(self._connection.max_payload))
-            if is_all:
-                data = head[0] if len(head) == 1 else memoryview(b"".join(head))
-                try:
-                    stored = await self._put_inline(data, type, expected)
-                except TooLargeError:
-                    head = [data]  # the worker's server takes less than ours
-                    size = sure = len(data)
-                else:
-                    if progress is not None:
-                        progress(len(data), len(data))
-                    return stored
-            request = OpenUpload(size=sure, digest=expected, type=type)
-            upload = Upload(self._requester, progress=progress, total=size)
-            return await self._put_in_parts(upload, request, _chain(head, incoming))
+        most = max_inline_bytes(self._connection.max_payload)
+        whole = await whole_if_small(source, most)
+        if whole is None:
+            size = size_of(source)
+            if size is not None and size > MAX_BLOB_BYTES:
+                msg = f"a blob has at most {MAX_BLOB_BYTES} bytes"
+                raise TooLargeError(msg)
+            # Only of what cannot change the size is announced: the worker takes it at its word.
+            sure = size if isinstance(source, bytes | bytearray | memoryview) else None
+            async with aclosing(_generator(blocks(source))) as incoming:
+                head, is_all = await _take(incoming, most)
+                if not is_all:
+                    request = OpenUpload(size=sure, digest=expected, type=type)
+                    upload = Upload(self._requester, progress=progress, total=size)
+                    return await self._put_in_parts(upload, request, _chain(head, incoming))
+            whole = head[0] if len(head) == 1 else memoryview(b"".join(head))
+        try:
+            stored = await self._put_inline(whole, type, expected)
+        except TooLargeError:  # the worker's server takes less than ours
+            request = OpenUpload(size=len(whole), digest=expected, type=type)
+            upload = Upload(self._requester, progress=progress, total=len(whole))
+            return await self._put_in_parts(upload, request, blocks(whole))
+        if progress is not None:
+            progress(len(whole), len(whole))
+        return stored
+
+    async def put_many(
+        self,
+        sources: Iterable[Source] | AsyncIterable[Source],
+        *,
+        type: str = DEFAULT_TYPE,  # noqa: A002  (the wire's word)
+    ) -> AsyncGenerator[BlobStored]:
+        """Store each of ``sources``, as ``put`` does; the results in their order, as they come.
+
+        Up to 64 are under way at a time, as far as they hold no more than 32 MiB together, and a
+        source is taken when there is room for it: what makes them up may read from disk, but must
+        not block the event loop for long.
+
+        When one cannot be stored, the results of those before it come, and then what ``put`` would
+        have raised. No more are taken, and those behind it that were under way are given up: they
+        may be stored or not. To put all of them again does no harm, for what is stored is not
+        stored twice. Whoever stops early gives up the others likewise.
+        """
+        puts = in_order(sources, lambda source: self.put(source, type=type), weight_of)
+        async with aclosing(puts) as results:
+            async for stored in results:
+                yield stored
 
     async def _put_in_parts(
         self, upload: Upload, request: OpenUpload, incoming: AsyncIterator[memoryview]
@@ -208,9 +241,8 @@ class Client:
         A whole blob is checked against its digest; a range against its length only.
         Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
         """
-        stream = self.stream(digest, offset=offset, length=length, progress=progress)
-        async with aclosing(_generator(stream)) as incoming:
-            return b"".join([piece async for piece in incoming])
+        request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
+        return await read_bytes(self._requester, request, progress)
 
     async def stream(
         self,
@@ -227,7 +259,7 @@ class Client:
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
         download = Download(self._requester, request)
-        async with aclosing(_generator(download.stream(progress))) as incoming:
+        async with aclosing(download.stream(progress)) as incoming:
             async for piece in incoming:
                 yield piece
 

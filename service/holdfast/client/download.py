@@ -1,7 +1,7 @@
 """Reading a blob: its windows, and its digest where all of it is read.
 
-The chunks of a window come straight from the server. After a window that came oddly a worker reads
-and relays (``proxy``).
+What fits into one answer is had by one request. The chunks of a window come straight from the
+server; after one that came oddly a worker reads and relays (``proxy``).
 """
 
 from __future__ import annotations
@@ -10,44 +10,94 @@ import hashlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from holdfast.client.windows import Patience, WindowReader
+import msgspec
+
+from holdfast.client.windows import Patience, Window, WindowReader
+from holdfast.domain.digest import digest_of
+from holdfast.domain.limits import max_inline_bytes
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, BlobHead, GetBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from holdfast.client.requests import Requester
 
 PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
 
 
+type Progress = Callable[[int, int | None], None]
+
+
+async def read_bytes(
+    requester: Requester, request: GetBlob, progress: Progress | None = None
+) -> bytes:
+    """What ``request`` asks for, in one piece. Raises as ``Download.stream``.
+
+    One answer holds all of most blobs. It tells of the others how much more there is, which is then
+    read by windows.
+    """
+    most = max_inline_bytes(requester.connection.max_payload)
+    begun: Window[BlobHead] | None = None
+    if request.length is None or request.length <= most:
+        asked = request
+        if request.length is None:
+            asked = msgspec.structs.replace(request, length=most)
+        head, data = await requester.ask_for_bytes(GET_BLOB, asked, most)
+        if len(data) == head.length:
+            if head.length == _wanted(request, head):
+                if head.length == head.size and digest_of(data) != request.digest:
+                    raise _other_bytes(request)
+                if progress is not None:
+                    progress(head.length, head.length)
+                return bytes(data)
+            begun = Window(head, [memoryview(data)])
+    download = Download(requester, request, begun=begun)
+    async with aclosing(download.stream(progress)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
 class Download:
     """One read. ``head`` tells of the blob once the first window has come."""
 
     def __init__(
-        self, requester: Requester, request: GetBlob, patience: Patience = PATIENCE
+        self,
+        requester: Requester,
+        request: GetBlob,
+        patience: Patience = PATIENCE,
+        *,
+        begun: Window[BlobHead] | None = None,
     ) -> None:
-        """``request`` says which bytes of which blob."""
+        """``request`` says which bytes of which blob; ``begun`` are the first of them."""
         self._request = request
-        self._reader = WindowReader(requester, GET_BLOB, request, patience, again={"proxy": True})
+        self._begun = begun
+        self._reader = WindowReader(
+            requester,
+            GET_BLOB,
+            request if begun is None else _rest(request, begun.head),
+            patience,
+            again={"proxy": True},
+            single_bytes=max_inline_bytes(requester.connection.max_payload),
+        )
         self._sha256 = hashlib.sha256()
         self.head: BlobHead | None = None
 
-    async def stream(
-        self, progress: Callable[[int, int | None], None] | None = None
-    ) -> AsyncIterator[memoryview]:
+    async def stream(self, progress: Progress | None = None) -> AsyncGenerator[memoryview]:
         """The bytes, in order. Of a whole blob the last piece comes only once the digest is right.
 
         Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
         """
-        done, total = 0, 0
+        start, done, total = 0, 0, 0
         held: memoryview | None = None
-        async with aclosing(self._reader.windows()) as windows:
+        async with aclosing(self._windows()) as windows:
             async for window in windows:
                 if self.head is None:
                     self.head = window.head
-                    total = self._wanted(window.head)
+                    start = min(self._request.offset, window.head.size)
+                    total = _wanted(self._request, window.head)
+                if window.head.offset != start + done:
+                    msg = f"bytes from {window.head.offset} came, not those from {start + done}"
+                    raise CorruptError(msg)
                 for piece in window.pieces:
                     self._sha256.update(piece)
                     if held is not None:
@@ -63,15 +113,31 @@ class Download:
         if held is not None:
             yield held
 
-    def _wanted(self, head: BlobHead) -> int:
-        start = min(self._request.offset, head.size)
-        if self._request.length is None:
-            return head.size - start
-        return min(self._request.length, head.size - start)
+    async def _windows(self) -> AsyncGenerator[Window[BlobHead]]:
+        if self._begun is not None:
+            yield self._begun
+        async with aclosing(self._reader.windows()) as windows:
+            async for window in windows:
+                yield window
 
     def _check_digest(self, done: int) -> None:
         if self.head is None or done != self.head.size:
             return
         if self._sha256.hexdigest() != self._request.digest:
-            msg = f"the bytes that came are not those of blob {self._request.digest}"
-            raise CorruptError(msg)
+            raise _other_bytes(self._request)
+
+
+def _wanted(request: GetBlob, head: BlobHead) -> int:
+    """How many bytes ``request`` asks for, of a blob that is known now."""
+    left = head.size - min(request.offset, head.size)
+    return left if request.length is None else min(request.length, left)
+
+
+def _rest(request: GetBlob, head: BlobHead) -> GetBlob:
+    """What is left after the answer with ``head``."""
+    length = None if request.length is None else request.length - head.length
+    return msgspec.structs.replace(request, offset=head.offset + head.length, length=length)
+
+
+def _other_bytes(request: GetBlob) -> CorruptError:
+    return CorruptError(f"the bytes that came are not those of blob {request.digest}")

@@ -9,12 +9,15 @@ it had none.
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 import random
 import time
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
+from holdfast.domain.limits import MIB
 from holdfast.errors import (
     HoldfastError,
     InvalidError,
@@ -38,6 +41,9 @@ FIRST_ATTEMPT_SECONDS: Final = 2.0
 """The first attempt is short, since almost all end within milliseconds, and one that went to a
 worker that is stopped or cut off never does; each further one is twice as long, up to the above."""
 
+BYTES_ATTEMPT_SECONDS: Final = 10.0
+"""The longest attempt to get bytes: many answers may share a slow line."""
+
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _MARGIN: Final = 0.25
@@ -46,8 +52,23 @@ _MOST_MARGIN_SECONDS: Final = 0.5
 CLOSED: Final = "the client is closed"
 FORKED: Final = "this client belongs to the process that was forked: connect anew in this one"
 
-WINDOWS_AT_ONCE: Final = 8
-"""Windows of at most 4 MiB under way on one connection, over all its downloads: 32 MiB."""
+BYTES_AT_ONCE: Final = 48 * MIB
+"""What may be on its way to one connection, over all its reads: a server gives one up at 64 MiB."""
+
+
+class Way(enum.IntEnum):
+    """How the bytes of a read get here.
+
+    Where another account imports the service, nothing arrives that the store sends itself, and
+    perhaps no second message at all.
+    """
+
+    DIRECT = 0
+    """The store sends chunks, where it can."""
+    RELAYED = 1
+    """The worker sends them."""
+    SINGLE = 2
+    """Ranges that fit into one answer each."""
 
 
 class Requester:
@@ -61,7 +82,9 @@ class Requester:
         self.inbox = inbox
         self._prefix = f"{prefix}." if prefix else ""
         self.timeout_seconds = timeout_seconds
-        self.window_slots = asyncio.Semaphore(WINDOWS_AT_ONCE)
+        self.budget = ByteBudget(BYTES_AT_ONCE)
+        self.way = Way.DIRECT
+        self._proven: set[Way] = set()
         self._process = os.getpid()
         self._loop = asyncio.get_running_loop()
 
@@ -89,6 +112,15 @@ class Requester:
     def full_subject(self, subject: str) -> str:
         """``subject`` as it is in this deployment."""
         return f"{self._prefix}{subject}"
+
+    def arrived(self, way: Way) -> None:
+        """What was asked for in this way came."""
+        self._proven.add(way)
+
+    def nothing_followed(self, way: Way) -> None:
+        """A head came and nothing after it. If nothing ever did, it is not asked for so again."""
+        if way not in self._proven:
+            self.way = max(self.way, Way(min(way + 1, Way.SINGLE)))
 
     async def ask(
         self,
@@ -120,11 +152,34 @@ class Requester:
             body,
             headers,
             timeout_seconds=timeout_seconds or self.timeout_seconds,
-            attempt_seconds=attempt_seconds,
+            patience_seconds=attempt_seconds or FIRST_ATTEMPT_SECONDS,
+            longest_seconds=attempt_seconds or ATTEMPT_SECONDS,
         )
         reply = codec.decode_reply(message.data, operation.reply)
         check_echo(request, reply)
         return reply
+
+    async def ask_for_bytes(
+        self, operation: Operation[RequestT, ReplyT], request: RequestT, most_bytes: int
+    ) -> tuple[ReplyT, bytes | memoryview]:
+        """The head and the bytes of an answer of one message, which holds up to ``most_bytes``.
+
+        Raises as ``ask``.
+        """
+        self.check_usable()
+        taken = await self.budget.take(most_bytes)
+        try:
+            message = await self._repeat(
+                operation,
+                codec.encode(request),
+                {},
+                timeout_seconds=self.timeout_seconds,
+                patience_seconds=ATTEMPT_SECONDS,
+                longest_seconds=BYTES_ATTEMPT_SECONDS,
+            )
+        finally:
+            self.budget.give_back(taken)
+        return codec.decode_reply_headers(message.headers, operation.reply), message.data
 
     async def _repeat(
         self,
@@ -133,13 +188,13 @@ class Requester:
         headers: dict[str, str],
         *,
         timeout_seconds: float,
-        attempt_seconds: float | None,
+        patience_seconds: float,
+        longest_seconds: float,
     ) -> Message:
+        """The answer. One attempt takes ``patience_seconds``, each further one twice as long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         wait_seconds = _FIRST_WAIT_SECONDS
-        longest_seconds = attempt_seconds or ATTEMPT_SECONDS
-        patience_seconds = attempt_seconds or FIRST_ATTEMPT_SECONDS
         maybe_applied = False
         while True:
             try:

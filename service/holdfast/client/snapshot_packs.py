@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.client.windows import Patience, WindowReader
 from holdfast.domain.digest import digest_of
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
 
@@ -52,7 +52,12 @@ class PackTransport:
         """The pack, checked. Raises NotFoundError, CorruptError, UnavailableError."""
         request = GetBlob(digest=digest, direct=True, space="packs")
         reader = WindowReader(
-            self._requester, GET_BLOB, request, _PATIENCE, again={"proxy": True, "direct": False}
+            self._requester,
+            GET_BLOB,
+            request,
+            _PATIENCE,
+            again={"proxy": True, "direct": False},
+            single_bytes=max_inline_bytes(self._requester.connection.max_payload),
         )
         pieces: list[memoryview] = []
         async with aclosing(reader.windows()) as windows:

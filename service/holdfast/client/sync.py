@@ -5,7 +5,8 @@ A thread of its own runs the event loop, so it also works where a loop is alread
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Self
+import asyncio
+from typing import IO, TYPE_CHECKING, Final, Self, cast
 
 from holdfast.client.client import DEFAULT_TIMEOUT_SECONDS, Client, connect
 from holdfast.client.loop_thread import LoopThread
@@ -14,7 +15,7 @@ from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from holdfast.client.client import Progress, WorkerInfo
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from holdfast.protocol.blobs import BlobEntry, BlobStat, BlobStored, VerifyReport
     from holdfast.protocol.status import StoreStatus
     from holdfast.transport.options import NatsOptions
+
+
+_END: Final = object()
 
 
 class SyncClient:
@@ -65,6 +69,15 @@ class SyncClient:
         return self._thread.run(
             self._client.put(source, type=type, digest=digest, progress=progress)
         )
+
+    def put_many(
+        self,
+        sources: Iterable[Source],
+        *,
+        type: str = DEFAULT_TYPE,  # noqa: A002  (the wire's word)
+    ) -> Iterator[BlobStored]:
+        """See ``Client.put_many``. ``sources`` are taken in other threads, one after the other."""
+        return self._thread.iterate(self._client.put_many(_in_threads(sources), type=type))
 
     def get(
         self,
@@ -132,6 +145,13 @@ class SyncClient:
     def workers(self) -> Sequence[WorkerInfo]:
         """See ``Client.workers``."""
         return self._thread.run(self._client.workers())
+
+
+async def _in_threads[T](items: Iterable[T]) -> AsyncIterator[T]:
+    """``items``, which may block, and may even use the client that they are for."""
+    iterator = iter(items)
+    while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+        yield cast("T", item)
 
 
 def connect_sync(

@@ -2,20 +2,26 @@
 
 What a window holds may come straight from the server or from a worker, with no flow control inside
 it; so only a few are asked for ahead, and a connection has a limit over all its readers. Whatever
-is odd about one (a gap, a short end, silence) means asking for it again; only a worker's own answer
-means that the thing is not there. What the bytes are is for ``download`` and ``snapshot_content``.
+is odd about one (another beginning, a gap, a short end, silence) means asking for it again; only a
+worker's own answer means that the thing is not there. After an odd one a worker relays the rest of
+the read, and where nothing but heads arrives it is had range by range (``Way``). What the bytes are
+is for ``download`` and ``snapshot_content``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
+from holdfast.client.requests import Way
+from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import HoldfastError, InternalError, RateLimitedError, UnavailableError
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
@@ -24,7 +30,7 @@ from holdfast.protocol.snapshots import ContentHead
 from holdfast.transport.inbox import raise_for_status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
     from holdfast.client.requests import Requester
     from holdfast.protocol.operation import Operation
@@ -59,6 +65,14 @@ class OddWindowError(Exception):
     """A window did not come as its head said."""
 
 
+class NothingFollowedError(OddWindowError):
+    """Only the head of a window came."""
+
+
+class _OnlyHeadsError(Exception):
+    """No window will come."""
+
+
 class WindowReader(Generic[HeadT]):
     """One read, from its first request to the window without a cursor. Used once."""
 
@@ -71,10 +85,12 @@ class WindowReader(Generic[HeadT]):
         *,
         again: Mapping[str, bool] | None = None,
         windows_ahead: int = WINDOWS_AHEAD,
+        single_bytes: int = 0,
     ) -> None:
         """``request`` has an offset, a length and a cursor; ``again`` is set in it after oddity.
 
-        ``windows_ahead`` are asked for at once.
+        ``windows_ahead`` are asked for at once. ``single_bytes`` is what one answer may hold, where
+        the bytes may also be had range by range: they must be the same whenever they are asked for.
         """
         self._requester = requester
         self._subject = requester.subject(operation)
@@ -83,6 +99,10 @@ class WindowReader(Generic[HeadT]):
         self._patience = patience
         self._again = dict(again or {})
         self._windows_ahead = windows_ahead
+        self._single_bytes = single_bytes
+        self._way = min(requester.way, Way.SINGLE if single_bytes else Way.RELAYED)
+        if not again:  # it is relayed as it is
+            self._way = max(self._way, Way.RELAYED)
         self._heads: deque[HeadT] = deque()
         self._news = asyncio.Event()
 
@@ -92,6 +112,22 @@ class WindowReader(Generic[HeadT]):
         Raises what the worker answered; as ``Requester.check_usable``; UnavailableError.
         """
         self._requester.check_usable()
+        at: int = self._request.offset
+        if self._way is not Way.SINGLE:
+            try:
+                async with aclosing(self._windows()) as windows:
+                    async for window in windows:
+                        at = window.head.offset + window.head.length
+                        yield window
+            except _OnlyHeadsError:
+                pass
+            else:
+                return
+        async with aclosing(self._ranges(at)) as ranges:
+            async for window in ranges:
+                yield window
+
+    async def _windows(self) -> AsyncGenerator[Window[HeadT]]:
         ahead = deque([self._begin(self._request)])
         try:
             while ahead:
@@ -104,10 +140,33 @@ class WindowReader(Generic[HeadT]):
                 self._look_ahead(ahead)
                 yield window
         finally:
-            for task in ahead:
-                task.cancel()
-            if ahead:
-                await asyncio.wait(ahead)
+            await _end(ahead)
+
+    async def _ranges(self, at: int) -> AsyncGenerator[Window[HeadT]]:
+        """What is left from ``at`` on, each range in one answer. The first one tells the size."""
+        length, step = self._request.length, self._single_bytes
+        stop = None if length is None else self._request.offset + length
+        first = await self._window(self._range(at, stop))
+        yield first
+        stop = first.head.size if stop is None else min(stop, first.head.size)
+        starts = iter(range(at + first.head.length, stop, step))
+        ahead: deque[asyncio.Task[Window[HeadT]]] = deque()
+        try:
+            while True:
+                for start in itertools.islice(starts, self._windows_ahead - len(ahead)):
+                    ahead.append(self._begin(self._range(start, stop)))
+                if not ahead:
+                    return
+                window = await ahead.popleft()
+                yield window
+        finally:
+            await _end(ahead)
+
+    def _range(self, start: int, stop: int | None) -> Any:
+        length = self._single_bytes
+        if stop is not None:
+            length = max(min(length, stop - start), 0)
+        return msgspec.structs.replace(self._request, offset=start, length=length, cursor=None)
 
     def _look_ahead(self, ahead: deque[asyncio.Task[Window[HeadT]]]) -> None:
         """Begin the window after each head that has come, as far as they are let ahead."""
@@ -144,17 +203,37 @@ class WindowReader(Generic[HeadT]):
             if failure is not None:
                 await asyncio.sleep(wait_seconds)
                 wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)
-            odd = isinstance(failure, OddWindowError)
-            asked = msgspec.structs.replace(request, **self._again) if odd else request
+            way = self._way
+            asked = (
+                request if way is Way.DIRECT else msgspec.structs.replace(request, **self._again)
+            )
+            taken = await self._requester.budget.take(_most_bytes(request))
             try:
-                async with self._requester.window_slots:
-                    return await self._receive(asked, tell)
-            except (OddWindowError, UnavailableError, RateLimitedError) as error:
+                window = await self._receive(asked, tell)
+            except OddWindowError as error:
                 failure = error
+                self._note_oddity(error, way)
+            except (UnavailableError, RateLimitedError) as error:
+                failure = error
+            else:
+                if window.head.parts is not None:
+                    self._requester.arrived(way)
+                return window
+            finally:
+                self._requester.budget.give_back(taken)
         if isinstance(failure, HoldfastError):
             raise failure
         msg = f"the bytes could not be read whole: {failure}"
         raise UnavailableError(msg) from failure
+
+    def _note_oddity(self, error: OddWindowError, way: Way) -> None:
+        """The rest of this read is relayed, or had range by range if not even that arrives."""
+        self._way = max(self._way, Way.RELAYED)
+        if isinstance(error, NothingFollowedError):
+            self._requester.nothing_followed(way)
+            if self._single_bytes and way is Way.RELAYED:
+                self._way = Way.SINGLE
+                raise _OnlyHeadsError from error
 
     async def _receive(self, request: Any, tell: Callable[[HeadT], None]) -> Window[HeadT]:
         """Ask once and take what comes: the rest of a window may overtake its head."""
@@ -166,10 +245,11 @@ class WindowReader(Generic[HeadT]):
         asked_at = time.monotonic()
         mailbox = requester.inbox.open(arrived.put_nowait, subject)
         head: HeadT | None = None
+        chunks: list[Message] = []
+        ended = False
         try:
             requester.connection.send(subject, codec.encode(request), reply=mailbox.subject)
-            chunks: list[Message] = []
-            while head is None or len(chunks) < (head.parts or 0):
+            while head is None or (len(chunks) < (head.parts or 0) and not ended):
                 seconds = patience.head_seconds if head is None else patience.silence_seconds
                 async with asyncio.timeout(seconds):
                     message = await arrived.get()
@@ -181,10 +261,13 @@ class WindowReader(Generic[HeadT]):
                 elif names.BLOB_PART in message.headers:
                     chunks.append(message)
                 else:
-                    _note_status(message, subject)
+                    ended = _is_end(message, subject) or ended
         except TimeoutError as error:
             if head is None:
                 liveness.unanswered(asked_at)
+            elif not chunks:
+                msg = "nothing came after the head"
+                raise NothingFollowedError(msg) from error
             msg = "nothing came for a while"
             raise OddWindowError(msg) from error
         except UnavailableError:
@@ -203,20 +286,36 @@ class WindowReader(Generic[HeadT]):
         return head
 
 
-def _note_status(message: Message, subject: str) -> None:
-    """The server itself says something: the end of a batch, or why there is none."""
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _most_bytes(request: Any) -> int:
+    """What the answer may hold."""
+    return WINDOW_BYTES if request.length is None else min(request.length, WINDOW_BYTES)
+
+
+def _is_end(message: Message, subject: str) -> bool:
+    """The server itself says something: that it has sent all it has, or why there is nothing."""
     raise_for_status(message, subject)
     status = message.headers.get(names.STATUS)
     if status is not None and status != "204":
         msg = f"the server answered {status}"
         raise OddWindowError(msg)
+    return status is not None
 
 
 def _cut(head: BlobHead | ContentHead, chunks: list[Message]) -> list[memoryview]:
     """The window's bytes. Raises OddWindowError unless they are exactly those announced."""
-    numbers = [int(chunk.headers[names.BLOB_PART]) for chunk in chunks]
-    if numbers != list(range(numbers[0], numbers[0] + len(numbers)) if numbers else []):
-        msg = "parts came out of order"
+    numbers = [chunk.headers[names.BLOB_PART] for chunk in chunks]
+    first = head.first if isinstance(head, BlobHead) else 0
+    if first is None and numbers and numbers[0].isdecimal():
+        first = int(numbers[0])  # an older worker does not say
+    if numbers != [str(number) for number in range(first or 0, (first or 0) + len(numbers))]:
+        msg = f"parts came that are not those from {first} on, in order"
         raise OddWindowError(msg)
     skip, left = head.skip or 0, head.length
     pieces: list[memoryview] = []

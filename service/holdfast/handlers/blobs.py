@@ -128,6 +128,7 @@ class BlobHandlers:
             type=found.info.type,
             parts=found.parts,
             skip=found.skip,
+            first=found.first,
             cursor=found.cursor,
         )
         return BytesReply(head=head, deliver=found.deliver, pieces=found.pieces)

@@ -67,9 +67,10 @@ class GetBlob(Request, frozen=True, kw_only=True):
 class BlobHead(Reply, frozen=True, kw_only=True):
     """Headers of a ``blob.get`` answer: the bytes in one message, or the head of a window.
 
-    A head has an empty body and ``parts``: that many messages follow on the same reply subject.
-    Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for what comes
-    after; the last window has none.
+    A head has an empty body and ``parts``: that many messages follow on the same reply subject,
+    numbered by ``Blob-Part`` from ``first`` on. With other numbers they are other bytes: ask again
+    with ``proxy``. Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for
+    what comes after; the last window has none.
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
@@ -79,6 +80,7 @@ class BlobHead(Reply, frozen=True, kw_only=True):
     type: str = field(name=headers.BLOB_TYPE)
     parts: ToldCount | None = field(default=None, name=headers.BLOB_PARTS)
     skip: ToldSize | None = field(default=None, name=headers.BLOB_SKIP)
+    first: ToldCount | None = field(default=None, name=headers.BLOB_FIRST)
     cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
 
 

@@ -55,6 +55,7 @@ class Inline:
 class Window:
     """A read answered with a window: ``parts`` pieces follow, of which ``skip`` bytes go first.
 
+    They are numbered from ``first`` on: as chunks of the blob where the store sends them.
     ``deliver`` has the store send them to a subject; where it is None, ``pieces`` are to be sent.
     """
 
@@ -62,6 +63,7 @@ class Window:
     span: Span
     parts: int
     skip: int
+    first: int
     cursor: str | None
     deliver: Callable[[str], Awaitable[None]] | None
     pieces: AsyncGenerator[Buffer] | None
@@ -206,6 +208,7 @@ class BlobRepository:
                 span=window,
                 parts=_pieces(window, info.part_size),
                 skip=0,
+                first=0,
                 cursor=cursor,
                 deliver=None,
                 pieces=store.read(info, window.start, window.stop),
@@ -221,6 +224,7 @@ class BlobRepository:
             span=window,
             parts=parts,
             skip=window.start - first * info.part_size,
+            first=first,
             cursor=cursor,
             deliver=deliver,
             pieces=None,

@@ -29,7 +29,7 @@ from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
 from holdfast.protocol.operation import Body
-from holdfast.transport.deadline import deadline
+from holdfast.transport.deadline import TimeLimit, Timers, deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable, Mapping
@@ -79,6 +79,7 @@ class Dispatcher:
         self._clock = clock
         self._monotonic = monotonic
         self._timeout_seconds = timeout_seconds
+        self._timers = Timers()
 
     async def answer(
         self,
@@ -99,7 +100,8 @@ class Dispatcher:
             left = call.seconds_left()
             # Who waits below gives up a moment before, and can still say what is known.
             with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
-                async with asyncio.timeout(left):
+                at = asyncio.get_running_loop().time() + left
+                with TimeLimit(self._timers, at):
                     reply = await endpoint.handle(request, call)
             if isinstance(reply, Forward):
                 return _forwarded(reply, headers, body, call)

@@ -19,7 +19,13 @@ import msgspec
 import structlog
 
 from holdfast.domain.names import token
-from holdfast.errors import ForbiddenError, HoldfastError, RateLimitedError, UnavailableError
+from holdfast.errors import (
+    ForbiddenError,
+    HoldfastError,
+    InternalError,
+    RateLimitedError,
+    UnavailableError,
+)
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import PUT_PART
 from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
@@ -178,15 +184,16 @@ class Worker:
         task = asyncio.eager_task_factory(loop, answering)
         if not task.done():
             running[task] = (endpoint, message)
-            task.add_done_callback(lambda done: running.pop(done, None))
+            task.add_done_callback(running.__delitem__)
 
     async def _answer(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool) -> None:
         started_ns = time.perf_counter_ns()
-        answer = await self._dispatcher.answer(
-            endpoint, message.subject, message.headers, message.data, forwarded=forwarded
-        )
-        error = answer.error
+        error: HoldfastError | None
         try:
+            answer = await self._dispatcher.answer(
+                endpoint, message.subject, message.headers, message.data, forwarded=forwarded
+            )
+            error = answer.error
             if answer.node is not None:
                 self._forward(endpoint, answer.node, message.reply, answer)
             else:
@@ -195,6 +202,12 @@ class Worker:
             # The head of a window may be out already: a failure after it ends the window.
             error = failure
             self._send_failure(message, failure)
+        except (Exception, asyncio.CancelledError) as bug:
+            if isinstance(bug, asyncio.CancelledError) and _is_being_cancelled():
+                raise  # whoever did it answers
+            log.exception("answer_failed", subject=endpoint.operation.subject)
+            error = InternalError()
+            self._send_failure(message, error)
         elapsed_ns = time.perf_counter_ns() - started_ns
         self._stats[endpoint.operation].count(elapsed_ns, error.code if error else None)
         if error is not None:
@@ -254,6 +267,12 @@ class Worker:
     def _tell(self, tell: Callable[[], dict[str, Any]], message: Message) -> None:
         if self._may_reply_to(message):
             self._connection.send(message.reply, msgspec.json.encode(tell()))
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task is, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def part_subject(prefix: str, worker_id: str, upload: str) -> str:

@@ -1,8 +1,7 @@
-"""Limits, retries and metrics for any blob store: wrappers with its interface, not its options.
+"""Limits, retries and metrics for any blob store: a wrapper with its interface, not its options.
 
-They are stacked by the composition root. Measuring outside of retrying counts what a caller saw;
-inside, what the store did. A limit on concurrency belongs inside of retrying, so that an operation
-that waits for its next attempt holds no slot.
+One wrapper for all three: a small read takes hardly longer than what several of them would add.
+What is counted is what a caller saw. An operation that waits for its next attempt holds no slot.
 """
 
 from __future__ import annotations
@@ -49,188 +48,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LONGEST_WAIT_SECONDS: Final = 0.5
-
-
-class LimitedBlobStore(ForwardingBlobStore):
-    """Refuses blobs over ``max_blob_bytes``, and does ``max_concurrent`` operations at once.
-
-    Further operations wait. A read holds a slot only while it fetches a piece: a caller that
-    pauses between two pieces keeps nobody waiting, and may call the store meanwhile.
-    """
-
-    def __init__(self, inner: BlobStore, *, max_blob_bytes: int, max_concurrent: int) -> None:
-        super().__init__(inner)
-        self._max_blob_bytes = max_blob_bytes
-        self._slots = asyncio.Semaphore(max_concurrent)
-
-    async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
-        """See `BlobStore.put`. Raises TooLargeError."""
-        with memoryview(data) as view:
-            _check_size(view.nbytes, self._max_blob_bytes)
-        return await super().put(digest, data, attributes)
-
-    def stage(self, staging: str, part_size: int) -> StagedBlob:
-        """See `BlobStore.stage`. A part that ends beyond the limit raises TooLargeError."""
-        inner = self._inner.stage(staging, part_size)
-        return _LimitedStagedBlob(self, inner, part_size, self._max_blob_bytes)
-
-    async def _call(
-        self, operation: str, repeat: Repeat, function: Callable[[], Awaitable[T]]
-    ) -> T:
-        async with self._slots:
-            return await function()
-
-    async def _iterate(
-        self, operation: str, function: Callable[[], AsyncIterator[Buffer]]
-    ) -> AsyncGenerator[Buffer]:
-        async with closing(function()) as pieces:
-            while True:
-                async with self._slots:
-                    try:
-                        piece = await anext(pieces)
-                    except StopAsyncIteration:
-                        return
-                yield piece
-
-
-class _LimitedStagedBlob(ForwardingStagedBlob):
-    def __init__(
-        self, wrapper: LimitedBlobStore, inner: StagedBlob, part_size: int, max_blob_bytes: int
-    ) -> None:
-        super().__init__(wrapper, inner)
-        self._part_size = part_size
-        self._max_blob_bytes = max_blob_bytes
-
-    async def write(self, part: int, data: Buffer) -> None:
-        with memoryview(data) as view:
-            _check_size(part * self._part_size + view.nbytes, self._max_blob_bytes)
-        await super().write(part, data)
-
-    async def commit(
-        self,
-        digest: Digest,
-        size: int,
-        attributes: Attributes,
-        *,
-        claim: Claiming | None = None,
-    ) -> Stored:
-        _check_size(size, self._max_blob_bytes)
-        return await super().commit(digest, size, attributes, claim=claim)
-
-
-def _check_size(size: int, max_blob_bytes: int) -> None:
-    if size > max_blob_bytes:
-        msg = f"a blob is at most {max_blob_bytes} bytes here"
-        raise TooLargeError(msg)
-
-
-class RetryingBlobStore(ForwardingBlobStore):
-    """Repeats what failed because the store could not be reached, where nobody can tell.
-
-    Up to ``attempts`` (2 or more) times in all, within ``timeout_seconds``, with growing, jittered
-    waits that start near ``first_wait_seconds``, and never past the deadline of the request that
-    is served. An operation whose outcome is unknown is repeated only if the repeat gives the answer
-    of the first (`Repeat`); writing a part never is. A read is repeated until its first piece has
-    been given.
-    """
-
-    def __init__(
-        self,
-        inner: BlobStore,
-        *,
-        attempts: int,
-        timeout_seconds: float,
-        first_wait_seconds: float,
-    ) -> None:
-        super().__init__(inner)
-        self._first_wait_seconds = first_wait_seconds
-        self._attempts = attempts
-        self._timeout_seconds = timeout_seconds
-
-    def _retrying(self, failure: HoldfastError) -> stamina.AsyncRetryingCaller:
-        """What repeats after ``failure``, which it raises if there is no time for that."""
-        left = seconds_left(self._timeout_seconds + _LONGEST_WAIT_SECONDS) - _LONGEST_WAIT_SECONDS
-        if left <= 0:
-            raise failure
-        return stamina.AsyncRetryingCaller(
-            attempts=self._attempts - 1,
-            timeout=left,
-            wait_initial=self._first_wait_seconds,
-            wait_max=_LONGEST_WAIT_SECONDS,
-            wait_jitter=self._first_wait_seconds,
-        )
-
-    async def _call(
-        self, operation: str, repeat: Repeat, function: Callable[[], Awaitable[T]]
-    ) -> T:
-        if repeat is Repeat.NEVER:
-            return await function()
-        try:
-            # The first attempt is made without the machinery, which takes as long as a small read.
-            return await function()
-        except _REPEATED[repeat] as error:
-            first = error
-        retrying = self._retrying(first)
-        await asyncio.sleep(self._first_wait_seconds)
-        return await self._repeat(retrying, _REPEATED[repeat], function, first)
-
-    async def _repeat(
-        self,
-        retrying: stamina.AsyncRetryingCaller,
-        repeated: tuple[type[HoldfastError], ...],
-        function: Callable[[], Awaitable[T]],
-        first: HoldfastError,
-    ) -> T:
-        """What was unknown once stays so, even if the last attempt surely changed nothing."""
-        failures = [first]
-
-        async def attempt() -> T:
-            try:
-                return await function()
-            except repeated as error:
-                failures.append(error)
-                raise
-
-        try:
-            return await retrying(repeated, attempt)
-        except (UnavailableError, QuotaExceededError) as error:
-            unknown = [failure for failure in failures if isinstance(failure, OutcomeUnknownError)]
-            if not unknown:
-                raise
-            raise OutcomeUnknownError(unknown[-1].detail) from error
-
-    async def _iterate(
-        self, operation: str, function: Callable[[], AsyncIterator[Buffer]]
-    ) -> AsyncGenerator[Buffer]:
-        try:
-            first, pieces = await _begin(function)
-        except UnavailableError as error:
-            retrying = self._retrying(error)
-            await asyncio.sleep(self._first_wait_seconds)
-            first, pieces = await retrying(UnavailableError, _begin, function)
-        async with closing(pieces):
-            if first is not None:
-                yield first
-                async for piece in pieces:
-                    yield piece
-
-
-_REPEATED: Final = {
+_REPEATED: Final[dict[Repeat, tuple[type[HoldfastError], ...]]] = {
+    Repeat.NEVER: (),
     Repeat.IF_NOT_APPLIED: (UnavailableError,),
     Repeat.ALWAYS: (UnavailableError, OutcomeUnknownError),
 }
 
 
-async def _begin(
-    function: Callable[[], AsyncIterator[Buffer]],
-) -> tuple[Buffer | None, AsyncIterator[Buffer]]:
-    """The first piece, None if there is none, and the iterator of those that follow."""
-    pieces = function()
-    try:
-        return await anext(pieces, None), pieces
-    except BaseException:
-        async with closing(pieces):
-            raise
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Blobs over ``max_blob_bytes`` are refused; ``max_concurrent`` operations are done at once."""
+
+    max_blob_bytes: int
+    max_concurrent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """What could not be reached is tried again.
+
+    Up to ``attempts`` times in all, within ``timeout_seconds``, with growing, jittered waits that
+    start near ``first_wait_seconds``, and never past the deadline of the request that is served.
+    """
+
+    attempts: int
+    timeout_seconds: float
+    first_wait_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,23 +116,46 @@ class StoreMetrics:
         )
 
 
-class MeasuredBlobStore(ForwardingBlobStore):
-    """Counts operations, errors by code, bytes and seconds into ``metrics``.
+class GuardedBlobStore(ForwardingBlobStore):
+    """A store that is asked within limits, asked again where nobody can tell, and counted.
+
+    Further operations than may be done at once wait. A read holds a slot only while it fetches a
+    piece: a caller that pauses between two pieces keeps nobody waiting, and may call the store
+    meanwhile.
+
+    An operation whose outcome is unknown is repeated only if the repeat gives the answer of the
+    first (`Repeat`); writing a part never is. A read is repeated until its first piece has been
+    given.
 
     ``monotonic`` gives seconds that only rise.
     """
 
     def __init__(
-        self, inner: BlobStore, metrics: StoreMetrics, monotonic: Callable[[], float]
+        self,
+        inner: BlobStore,
+        *,
+        limits: Limits,
+        retries: Retries,
+        metrics: StoreMetrics,
+        monotonic: Callable[[], float],
     ) -> None:
         super().__init__(inner)
+        self._max_blob_bytes = limits.max_blob_bytes
+        self._slots = asyncio.Semaphore(limits.max_concurrent)
+        self._retries = retries
         self._metrics = metrics
         self._monotonic = monotonic
+        self._ended: dict[str, tuple[Counter, Histogram]] = {}
         self._read = metrics.transferred.labels("read")
         self._written = metrics.transferred.labels("written")
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
-        """See `BlobStore.put`. Bytes that were stored already are not counted."""
+        """See `BlobStore.put`. Bytes that were stored already are not counted.
+
+        Raises TooLargeError.
+        """
+        with memoryview(data) as view:
+            _check_size(view.nbytes, self._max_blob_bytes)
         stored = await super().put(digest, data, attributes)
         if stored.created:
             self._written.inc(stored.info.size)
@@ -309,28 +175,91 @@ class MeasuredBlobStore(ForwardingBlobStore):
         return fetched
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:
-        """See `BlobStore.stage`. Bytes are counted part by part."""
-        return _MeasuredStagedBlob(self, self._inner.stage(staging, part_size), self._written)
+        """See `BlobStore.stage`. A part that ends beyond the limit raises TooLargeError.
+
+        Bytes are counted part by part.
+        """
+        inner = self._inner.stage(staging, part_size)
+        return _GuardedStagedBlob(self, inner, part_size, self._max_blob_bytes, self._written)
+
+    # --- operations that give one result ---
 
     async def _call(
         self, operation: str, repeat: Repeat, function: Callable[[], Awaitable[T]]
     ) -> T:
         started = self._monotonic()
         try:
-            return await self._counting_errors(operation, function)
+            # The first attempt is made without the machinery, which takes as long as a small read.
+            await self._slots.acquire()
+            try:
+                return await function()
+            except _REPEATED[repeat] as error:
+                first = error
+            finally:
+                self._slots.release()
+            return await self._call_again(_REPEATED[repeat], function, first)
+        except Exception as error:
+            self._count_error(operation, error)
+            raise
         finally:
-            self._ended(operation, self._monotonic() - started)
+            self._count_end(operation, self._monotonic() - started)
+
+    async def _call_again(
+        self,
+        repeated: tuple[type[HoldfastError], ...],
+        function: Callable[[], Awaitable[T]],
+        first: HoldfastError,
+    ) -> T:
+        """What was unknown once stays so, even if the last attempt surely changed nothing."""
+        retrying = self._retrying(first)
+        failures = [first]
+
+        async def attempt() -> T:
+            try:
+                async with self._slots:
+                    return await function()
+            except repeated as error:
+                failures.append(error)
+                raise
+
+        await asyncio.sleep(self._retries.first_wait_seconds)
+        try:
+            return await retrying(repeated, attempt)
+        except (UnavailableError, QuotaExceededError) as error:
+            unknown = [failure for failure in failures if isinstance(failure, OutcomeUnknownError)]
+            if not unknown:
+                raise
+            raise OutcomeUnknownError(unknown[-1].detail) from error
+
+    def _retrying(self, failure: HoldfastError) -> stamina.AsyncRetryingCaller:
+        """What repeats after ``failure``, which it raises if there is to be no other attempt."""
+        retries = self._retries
+        left = seconds_left(retries.timeout_seconds + _LONGEST_WAIT_SECONDS) - _LONGEST_WAIT_SECONDS
+        if left <= 0 or retries.attempts <= 1:
+            raise failure
+        return stamina.AsyncRetryingCaller(
+            attempts=retries.attempts - 1,
+            timeout=left,
+            wait_initial=retries.first_wait_seconds,
+            wait_max=_LONGEST_WAIT_SECONDS,
+            wait_jitter=retries.first_wait_seconds,
+        )
+
+    # --- operations that give one piece after another ---
 
     async def _iterate(
         self, operation: str, function: Callable[[], AsyncIterator[Buffer]]
     ) -> AsyncGenerator[Buffer]:
         seconds = 0.0
         try:
-            async with closing(function()) as pieces:
+            async with closing(self._repeated(lambda: self._limited(function))) as pieces:
                 while True:
                     started = self._monotonic()
                     try:
-                        piece = await self._counting_errors(operation, lambda: anext(pieces, None))
+                        piece = await anext(pieces, None)
+                    except Exception as error:
+                        self._count_error(operation, error)
+                        raise
                     finally:
                         seconds += self._monotonic() - started
                     if piece is None:
@@ -339,29 +268,99 @@ class MeasuredBlobStore(ForwardingBlobStore):
                         self._read.inc(view.nbytes)
                     yield piece
         finally:
-            self._ended(operation, seconds)
+            self._count_end(operation, seconds)
 
-    async def _counting_errors(self, operation: str, function: Callable[[], Awaitable[T]]) -> T:
+    async def _repeated(
+        self, function: Callable[[], AsyncIterator[Buffer]]
+    ) -> AsyncGenerator[Buffer]:
         try:
-            return await function()
-        except HoldfastError as error:
-            self._metrics.errors.labels(operation, error.code).inc()
-            raise
-        except Exception:
-            self._metrics.errors.labels(operation, InternalError.code).inc()
-            raise
+            first, pieces = await _begin(function)
+        except UnavailableError as error:
+            retrying = self._retrying(error)
+            await asyncio.sleep(self._retries.first_wait_seconds)
+            first, pieces = await retrying(UnavailableError, _begin, function)
+        async with closing(pieces):
+            if first is not None:
+                yield first
+                async for piece in pieces:
+                    yield piece
 
-    def _ended(self, operation: str, seconds: float) -> None:
-        self._metrics.operations.labels(operation).inc()
-        self._metrics.seconds.labels(operation).observe(seconds)
+    async def _limited(
+        self, function: Callable[[], AsyncIterator[Buffer]]
+    ) -> AsyncGenerator[Buffer]:
+        async with closing(function()) as pieces:
+            while True:
+                async with self._slots:
+                    try:
+                        piece = await anext(pieces)
+                    except StopAsyncIteration:
+                        return
+                yield piece
+
+    # --- counting ---
+
+    def _count_error(self, operation: str, error: Exception) -> None:
+        code = error.code if isinstance(error, HoldfastError) else InternalError.code
+        self._metrics.errors.labels(operation, code).inc()
+
+    def _count_end(self, operation: str, seconds: float) -> None:
+        ended = self._ended.get(operation)
+        if ended is None:  # to look them up by their labels takes longer than to count
+            ended = (
+                self._metrics.operations.labels(operation),
+                self._metrics.seconds.labels(operation),
+            )
+            self._ended[operation] = ended
+        ended[0].inc()
+        ended[1].observe(seconds)
 
 
-class _MeasuredStagedBlob(ForwardingStagedBlob):
-    def __init__(self, wrapper: MeasuredBlobStore, inner: StagedBlob, written: Counter) -> None:
+class _GuardedStagedBlob(ForwardingStagedBlob):
+    def __init__(
+        self,
+        wrapper: GuardedBlobStore,
+        inner: StagedBlob,
+        part_size: int,
+        max_blob_bytes: int,
+        written: Counter,
+    ) -> None:
         super().__init__(wrapper, inner)
+        self._part_size = part_size
+        self._max_blob_bytes = max_blob_bytes
         self._written = written
 
     async def write(self, part: int, data: Buffer) -> None:
-        await super().write(part, data)
         with memoryview(data) as view:
-            self._written.inc(view.nbytes)
+            size = view.nbytes
+        _check_size(part * self._part_size + size, self._max_blob_bytes)
+        await super().write(part, data)
+        self._written.inc(size)
+
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        claim: Claiming | None = None,
+    ) -> Stored:
+        _check_size(size, self._max_blob_bytes)
+        return await super().commit(digest, size, attributes, claim=claim)
+
+
+def _check_size(size: int, max_blob_bytes: int) -> None:
+    if size > max_blob_bytes:
+        msg = f"a blob is at most {max_blob_bytes} bytes here"
+        raise TooLargeError(msg)
+
+
+async def _begin(
+    function: Callable[[], AsyncIterator[Buffer]],
+) -> tuple[Buffer | None, AsyncIterator[Buffer]]:
+    """The first piece, None if there is none, and the iterator of those that follow."""
+    pieces = function()
+    try:
+        return await anext(pieces, None), pieces
+    except BaseException:
+        async with closing(pieces):
+            raise

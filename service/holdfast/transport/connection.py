@@ -204,6 +204,10 @@ class Connection(Client):
 
         Raises ForbiddenError as soon as every server has refused the login since it was lost.
         """
+        if not self.is_connected:
+            await self._wait_connected(timeout_seconds)
+
+    async def _wait_connected(self, timeout_seconds: float) -> None:
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not self.is_connected and not self.is_closed:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.protocol.headers import STATUS
+from holdfast.transport.deadline import Timers
 from holdfast.transport.fresh_ids import new_id
 from holdfast.transport.message import Message
 
@@ -58,6 +60,7 @@ class Inbox:
         self.prefix = f"{inbox_prefix}.{new_id()}"
         self._tokens = itertools.count()
         self._receivers: dict[str, tuple[Route, str]] = {}
+        self._timers = Timers()
         self._is_denied = False
         connection.route(f"{self.prefix}.*", self._receive)
         connection.on_denied.append(self._on_denied)
@@ -97,19 +100,18 @@ class Inbox:
         if self._is_denied:
             msg = f"the NATS user may not subscribe to {self.prefix}: set inbox_prefix"
             raise ForbiddenError(msg)
-        reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-        def receive(message: Message) -> None:
-            if not reply.done():
-                reply.set_result(message)
-
-        mailbox = self.open(receive, subject)
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Message] = loop.create_future()
+        token = format(next(self._tokens), "x")
+        self._receivers[token] = partial(_answer, reply), subject
         try:
-            self._connection.send(subject, data, reply=mailbox.subject, headers=headers)
-            async with asyncio.timeout(timeout_seconds):
-                message = await reply
+            address = f"{self.prefix}.{token}"
+            self._connection.send(subject, data, reply=address, headers=headers)
+            self._timers.start(token, loop.time() + timeout_seconds, partial(_time_out, reply))
+            message = await reply
         finally:
-            mailbox.close()
+            self._timers.stop(token)
+            del self._receivers[token]
         raise_for_status(message, subject)
         return message
 
@@ -139,6 +141,16 @@ class Inbox:
         for token, receiver in before:
             if self._receivers.get(token) is receiver:
                 receiver[0](Message(f"{self.prefix}.{token}", "", b"", _INTERRUPTED_HEADERS))
+
+
+def _answer(reply: asyncio.Future[Message], message: Message) -> None:
+    if not reply.done():
+        reply.set_result(message)
+
+
+def _time_out(reply: asyncio.Future[Message]) -> None:
+    if not reply.done():
+        reply.set_exception(TimeoutError())
 
 
 def raise_for_status(message: Message, subject: str) -> None:

@@ -19,7 +19,7 @@ import random
 import time
 from datetime import datetime
 from itertools import batched
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -159,9 +159,10 @@ class JetStream:
 
     async def _write(self, send: Callable[[], Awaitable[Ack]], tries: _Tries) -> Ack:
         maybe_applied = False
-        async for _ in tries:
+        while tries.is_first() or await tries.wait():
             try:
-                await self.connection.wait_connected(tries.attempt_seconds())
+                if not self.connection.is_connected:
+                    await self.connection.wait_connected(tries.attempt_seconds())
                 ack = await send()
             except DeniedError as error:
                 raise _known(error, maybe_applied=maybe_applied) from error
@@ -374,7 +375,7 @@ class JetStream:
         Raises UnavailableError when the batch does not end within ``idle_seconds`` of its last
         message: a short batch never looks like a whole one.
         """
-        return await self._read(lambda: self._direct_batch(stream, query, idle_seconds))
+        return await self._read(self._direct_batch, stream, query, idle_seconds)
 
     async def _direct_batch(
         self, stream: str, query: Mapping[str, Any], idle_seconds: float
@@ -467,29 +468,27 @@ class JetStream:
 
     async def _ask(self, verb: str, body: bytes) -> Message:
         """A read: a time-out is only unavailability."""
-        return await self._read(lambda: self._ask_once(verb, body))
+        return await self._read(self._request, f"{self._api}.{verb}", body, None)
 
-    async def _ask_once(self, verb: str, body: bytes) -> Message:
-        try:
-            return await self._request(f"{self._api}.{verb}", body, None)
-        except TimeoutError as error:
-            msg = "the store did not answer in time"
-            raise UnavailableError(msg) from error
-
-    async def _read[T](self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _read[T, **P](
+        self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
-        failure: HoldfastError = UnavailableError(_NO_TIME)
+        failure: HoldfastError | None = None
         tries = _Tries(_READ_TRIES, self._patience_seconds)
-        async for _ in tries:
+        while tries.is_first() or await tries.wait():
             try:
-                if self._patience_seconds:
+                if self._patience_seconds and not self.connection.is_connected:
                     await self.connection.wait_connected(tries.attempt_seconds())
-                return await ask()
+                return await ask(*args, **kwargs)
             except ApiRefusedError:
                 raise
             except UnavailableError as error:
                 failure = error
-        raise failure
+            except TimeoutError as error:
+                failure = UnavailableError("the store did not answer in time")
+                failure.__cause__ = error
+        raise failure or UnavailableError(_NO_TIME)
 
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
@@ -517,8 +516,11 @@ class JetStream:
 class _Tries:
     """When to try again: ``at_least`` times, and for ``patience_seconds``; never past the deadline.
 
-    There are growing, jittered waits in between. Used once, with ``async for``.
+    There are growing, jittered waits in between. Used once: ``while tries.is_first() or await
+    tries.wait()``. The first attempt, which hardly ever fails, costs next to nothing.
     """
+
+    __slots__ = ("_at_least", "_made", "_uncounted", "_until")
 
     def __init__(self, at_least: int, patience_seconds: float) -> None:
         self._at_least = at_least
@@ -535,23 +537,27 @@ class _Tries:
         """How long one attempt may take."""
         return max(min(ATTEMPT_SECONDS, seconds_left(math.inf)), 0.0)
 
-    def __aiter__(self) -> Self:
-        return self
+    def is_first(self) -> bool:
+        """Whether this is the first attempt; then it is made, if there is any time."""
+        if self._made or seconds_left(math.inf) <= 0:
+            return False
+        self._made = 1
+        return True
 
-    async def __anext__(self) -> int:
-        if self._made:
-            counted = self._made - self._uncounted
-            if counted >= self._at_least and time.monotonic() >= self._until:
-                raise StopAsyncIteration
-            wait_seconds = min(_RETRY_SECONDS * 2 ** min(self._made, 6), _LONGEST_RETRY_SECONDS)
-            wait_seconds *= 0.5 + random.random()  # noqa: S311  (jitter)
-            if wait_seconds >= seconds_left(math.inf):
-                raise StopAsyncIteration
-            await asyncio.sleep(wait_seconds)
-        elif seconds_left(math.inf) <= 0:
-            raise StopAsyncIteration
+    async def wait(self) -> bool:
+        """Wait for the next attempt; False when there is to be none."""
+        if not self._made:
+            return False
+        counted = self._made - self._uncounted
+        if counted >= self._at_least and time.monotonic() >= self._until:
+            return False
+        wait_seconds = min(_RETRY_SECONDS * 2 ** min(self._made, 6), _LONGEST_RETRY_SECONDS)
+        wait_seconds *= 0.5 + random.random()  # noqa: S311  (jitter)
+        if wait_seconds >= seconds_left(math.inf):
+            return False
+        await asyncio.sleep(wait_seconds)
         self._made += 1
-        return self._made
+        return True
 
 
 _NOBODY: Final = "the store is not available: no JetStream, no such bucket or no leader"
@@ -561,7 +567,8 @@ _ERROR_HEAD_BYTES: Final = 256
 
 def _is_not_now(answer: bytes | memoryview) -> bool:
     """Whether JetStream says that it cannot at the moment. Only what looks so is decoded."""
-    if b'"error"' not in bytes(memoryview(answer)[:_ERROR_HEAD_BYTES]):
+    head = answer if isinstance(answer, bytes) else bytes(answer[:_ERROR_HEAD_BYTES])
+    if head.find(b'"error"', 0, _ERROR_HEAD_BYTES) < 0:
         return False
     error = msgspec.json.decode(answer, type=ErrorAnswer).error
     return error is not None and error.err_code in NOT_NOW

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from holdfast.protocol import headers as names
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 _VERSION: Final = b"NATS/1.0"
 _NAME_RE: Final = re.compile(r"[!-9;-~]+", re.ASCII)  # ADR-4: visible, and no colon
+_SPACE: Final = " \t\n\r\v\f"
 _NO_HEADERS: Final[dict[str, str]] = {}
 
 
@@ -42,18 +44,23 @@ class Message:
 
 def parse_headers(block: bytes) -> dict[str, str]:
     """A NATS header block (ADR-4) as a mapping. Lines that are no header are skipped."""
-    lines = block.split(b"\r\n")
+    lines = block.decode("utf-8", "replace").split("\r\n")
     headers: dict[str, str] = {}
-    status = lines[0][len(_VERSION) :].strip()
+    status = lines[0][len(_VERSION) :].strip(_SPACE)
     if status:
-        code, _, description = status.partition(b" ")
-        headers[names.STATUS] = code.decode("latin-1")
-        headers[names.DESCRIPTION] = description.decode("utf-8", "replace")
+        code, _, description = status.partition(" ")
+        headers[names.STATUS] = code
+        headers[names.DESCRIPTION] = description
     for line in lines[1:]:
-        name, colon, value = line.partition(b":")
+        name, colon, value = line.partition(":")
         if colon:
-            headers[name.decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
+            headers[name] = value.strip(_SPACE)
     return headers
+
+
+@lru_cache(maxsize=256)
+def _is_name(name: str) -> bool:
+    return _NAME_RE.fullmatch(name) is not None
 
 
 def format_headers(headers: Mapping[str, str]) -> bytes:
@@ -63,7 +70,7 @@ def format_headers(headers: Mapping[str, str]) -> bytes:
     """
     lines = [_VERSION]
     for name, value in headers.items():
-        if "\r" in value or "\n" in value or _NAME_RE.fullmatch(name) is None:
+        if "\r" in value or "\n" in value or not _is_name(name):
             msg = f"header {name!r} cannot be sent"
             raise ValueError(msg)
         lines.append(f"{name}: {value}".encode())
