@@ -93,7 +93,7 @@ async def test_use_after_close_is_an_error_at_once(name: str, silent: Silent) ->
             await CALLS[name](client)
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - {"workers"})
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"workers"}))
 async def test_what_is_under_way_at_close_ends_with_it(name: str, silent: Silent) -> None:
     client = await silent.connect()
     under_way = asyncio.ensure_future(CALLS[name](client))
