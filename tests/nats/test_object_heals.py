@@ -35,6 +35,7 @@ from holdfast.errors import (
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Inline, Window
 from holdfast.stores import object_chunks as object_chunks_module
+from holdfast.stores import object_staging as object_staging_module
 from holdfast.stores import object_store as object_store_module
 from holdfast.stores.object_meta import chunk_subject, meta_subject
 from holdfast.stores.object_store import ObjectBlobStore
@@ -286,6 +287,23 @@ class TestPartsThatMove:
 
         assert told == [stored.info.generation] * 2  # before it is written, and before it counts
         assert await bucket.store.get(stored.info) == data
+
+    async def test_it_is_told_again_while_they_are_written(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(object_staging_module, "_PARTS_PER_CLAIM", 2)
+        data = some_bytes(5 * PART_BYTES)
+        bucket.js.lose_request = Times(1, lambda _, headers: headers.get(BLOB_PART) == "1")
+        staged = bucket.store.stage(fresh_staging(), PART_BYTES)
+        await write_parts(staged, data)
+        written: list[int] = []
+
+        async def claim(nuid: str) -> None:
+            written.append((await bucket.chunk_counts()).get(nuid, 0))
+
+        await staged.commit(digest_of(data), len(data), ATTRIBUTES, claim=claim)
+
+        assert written == [0, 2, 4, 5]
 
     async def test_where_it_cannot_be_told_nothing_is_written(self, bucket: Bucket) -> None:
         data = some_bytes(4 * PART_BYTES)

@@ -306,6 +306,17 @@ class TestGroups:
         assert max(batches.sizes) <= 10
         assert await all_readable(bucket, [*BLOBS, large, b""])
 
+    async def test_what_a_group_asks_and_sends_fits_into_messages(
+        self, bucket: Bucket, batches: Batches, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bucket.js.connection, "_max_payload", 1536)
+
+        blobs = [some_bytes(300, seed=number) for number in range(MOST_PUTS)]
+
+        assert all(created(await put_all(grouping(bucket), blobs)))
+        assert max(batches.sizes) >= MANY
+        assert await all_readable(bucket, blobs)
+
     async def test_the_same_blob_twice_among_many_is_created_once(
         self, bucket: Bucket, batches: Batches
     ) -> None:

@@ -240,7 +240,12 @@ class Pool:
         self._workers = itertools.count(1)
 
     def worker(
-        self, name: str, *, doom: Doom | Pause | None = None, limits: UploadLimits | None = None
+        self,
+        name: str,
+        *,
+        doom: Doom | Pause | None = None,
+        limits: UploadLimits | None = None,
+        blobs: BlobStore | None = None,
     ) -> UploadService:
         """A worker that has just started: it knows nothing but the stores.
 
@@ -252,7 +257,7 @@ class Pool:
             self._ids.append(f"{number:04d}{len(self._ids) + 1:018d}")
             return self._ids[-1]
 
-        blobs: BlobStore = self.blobs
+        blobs = blobs or self.blobs
         records: RecordStore = self.records
         if doom is not None:
             blobs, records = DoomedBlobStore(blobs, doom), DoomedRecordStore(records, doom)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from tests.contracts.blob_store import some_bytes
 from tests.repository.pool import PART_BYTES, Pool, finish, open_upload, parts_of, send
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.uploads import UploadLimits
+from holdfast.repository.uploads import SWEEPS_PER_LEASE, UploadLimits
+from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import Attributes, Claiming, StagedBlob, Stored
 
 LEASE = 300.0
 LIMITS = UploadLimits(lease_seconds=LEASE)
@@ -159,3 +168,52 @@ async def test_two_sweepers_end_an_upload_once(pool: Pool) -> None:
         pool.time.advance(LEASE / 2)
 
     assert sum([await sweeper.sweep() for sweeper in sweepers]) == 1
+
+
+class SlowCommits(ForwardingBlobStore):
+    """Parts are written once more before they become a blob, which takes longer than a lease."""
+
+    def __init__(self, pool: Pool, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(pool.blobs)
+        self._pool = pool
+        self._meanwhile = meanwhile
+
+    def stage(self, staging: str, part_size: int) -> StagedBlob:
+        """See `BlobStore.stage`."""
+        return _SlowStaged(self, staging, self._inner.stage(staging, part_size))
+
+    async def wait(self) -> None:
+        """A quarter of a lease."""
+        self._pool.time.advance(UploadLimits().lease_seconds / SWEEPS_PER_LEASE)
+        await self._meanwhile()
+
+
+class _SlowStaged(ForwardingStagedBlob):
+    def __init__(self, store: SlowCommits, staging: str, inner: StagedBlob) -> None:
+        super().__init__(store, inner)
+        self._store = store
+        self._staging = staging
+
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        claim: Claiming | None = None,
+    ) -> Stored:
+        assert claim is not None
+        for _ in range(3 * SWEEPS_PER_LEASE):
+            await claim(self._staging)
+            await self._store.wait()
+        return await self._inner.commit(digest, size, attributes, claim=claim)
+
+
+async def test_an_upload_is_not_given_up_while_it_is_committed(pool: Pool) -> None:
+    other = pool.worker("b")
+    worker = pool.worker("a", blobs=SlowCommits(pool, other.sweep))
+    upload = (await open_upload(worker)).upload
+    await send(worker, upload, DATA)
+
+    assert (await finish(worker, upload, DATA)).created
+    assert await pool.stored() == {digest_of(DATA): DATA}

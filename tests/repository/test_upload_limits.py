@@ -13,6 +13,7 @@ from tests.repository.pool import (
     TYPE,
     Pause,
     Pool,
+    carry_on,
     finish,
     open_upload,
     parts_of,
@@ -21,7 +22,12 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, RateLimitedError, UnavailableError
-from holdfast.repository.uploads import Opened, UploadLimits
+from holdfast.repository.uploads import (
+    CONFIRM_SECONDS,
+    SWEEPS_PER_LEASE,
+    Opened,
+    UploadLimits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -102,6 +108,28 @@ async def test_a_worker_without_room_may_go_on_with_an_upload_of_its_own(pool: P
     assert state.next_part == 1
     await send(worker, upload, DATA, start=1)
     assert (await finish(worker, upload, DATA)).created
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on elsewhere", "client gone"])
+async def test_an_upload_that_could_not_be_written_gives_its_place_back(
+    pool: Pool, goes_on: bool
+) -> None:
+    worker, other = pool.worker("a", limits=UploadLimits(max_uploads=1)), pool.worker("b")
+    upload = (await open_upload(worker)).upload
+    pool.blobs.reachable = False
+    with pytest.raises(UnavailableError):
+        await worker.part(upload, 0, parts_of(DATA)[0])
+    pool.blobs.reachable = True
+
+    if goes_on:
+        await carry_on(pool, other, upload, DATA)
+    for _ in range(SWEEPS_PER_LEASE + 1):
+        pool.time.advance(max(CONFIRM_SECONDS, UploadLimits().lease_seconds / SWEEPS_PER_LEASE))
+        await other.sweep()
+        await worker.renew()
+
+    assert worker.active == 0
+    assert await pool.leftovers() == {}
 
 
 class LateFailure(Pause):

@@ -10,23 +10,36 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.contracts.blob_store import some_bytes
-from tests.repository.pool import PART_BYTES, TYPE, Pause, Pool, open_upload, put_anew
+from tests.repository.pool import (
+    PART_BYTES,
+    TYPE,
+    Pause,
+    Pool,
+    finish,
+    open_upload,
+    put_anew,
+    send,
+)
 
 from holdfast.domain.digest import digest_of
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.upload_record import UPLOADS
 from holdfast.repository.uploads import CONFIRM_SECONDS, ENDED_TTL, SWEEPS_PER_LEASE
+from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
+    from holdfast.domain.digest import Digest
     from holdfast.repository.uploads import UploadService
+    from holdfast.stores.ports import BlobStore, Claiming, StagedBlob, Stored
 
 DATA: Final = some_bytes(2 * PART_BYTES + 7)
 DIGEST: Final = digest_of(DATA)
@@ -225,3 +238,58 @@ async def test_nothing_is_removed_on_the_word_of_a_lagging_replica(ending: str) 
 
         await check(pool, deleted=ending == "abort")
     assert call < MOST_CALLS - 1
+
+
+class LostCommits(ForwardingBlobStore):
+    """Of the first commit nothing is heard: it waits to ``land``. The second surely fails."""
+
+    def __init__(self, inner: BlobStore) -> None:
+        super().__init__(inner)
+        self.land: Callable[[], Awaitable[Stored]] | None = None
+
+    def stage(self, staging: str, part_size: int) -> StagedBlob:
+        """See `BlobStore.stage`."""
+        return _LostStaged(self, staging, self._inner.stage(staging, part_size))
+
+
+class _LostStaged(ForwardingStagedBlob):
+    def __init__(self, store: LostCommits, staging: str, inner: StagedBlob) -> None:
+        super().__init__(store, inner)
+        self._store = store
+        self._staging = staging
+
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        claim: Claiming | None = None,
+    ) -> Stored:
+        assert claim is not None
+        await claim(self._staging)
+        if self._store.land is not None:
+            raise UnavailableError
+        self._store.land = partial(self._inner.commit, digest, size, attributes)
+        raise OutcomeUnknownError
+
+
+@pytest.mark.parametrize("ending", ["abort", "sweep"])
+async def test_what_may_have_become_a_blob_stays_although_a_later_try_surely_failed(
+    pool: Pool, ending: str
+) -> None:
+    store = LostCommits(pool.blobs)
+    worker = pool.worker("a", blobs=store)
+    upload = (await open_upload(worker)).upload
+    await send(worker, upload, DATA)
+    with pytest.raises(OutcomeUnknownError):
+        await finish(worker, upload, DATA)
+    with pytest.raises(UnavailableError):
+        await finish(worker, upload, DATA)
+
+    assert store.land is not None
+    await store.land()
+    await put_again(pool)
+    await give_up(pool, pool.worker("b") if ending == "sweep" else worker, ending)
+
+    await check(pool)

@@ -9,6 +9,7 @@ import pytest
 from tests.contracts.blob_store import some_bytes
 from tests.repository.pool import (
     PART_BYTES,
+    Pause,
     Pool,
     carry_on,
     finish,
@@ -24,6 +25,8 @@ from holdfast.repository.upload_record import Result
 from holdfast.repository.uploads import CONFIRM_SECONDS, Opened, UploadLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from holdfast.repository.uploads import UploadService
 
 DATA = some_bytes(4 * PART_BYTES + 7)
@@ -143,6 +146,75 @@ async def test_a_client_that_asks_again_during_the_takeover_hears_of_every_part(
     assert isinstance(again, Opened)
     assert again.next_part == 4
     assert await taking == again
+
+
+class Held(Pause):
+    """The store holds back what it is asked from a moment on, and then fails or does it."""
+
+    def __init__(self, *, fails: bool) -> None:
+        super().__init__(0)
+        self.armed = False
+        self.go = asyncio.Event()
+        self._fails = fails
+
+    async def run[T](self, function: Callable[[], Awaitable[T]]) -> T:
+        """Do one call to a store, late if that is said."""
+        if self.armed:
+            self.armed = False
+            self.reached.set()
+            await self.go.wait()
+            if self._fails:
+                raise UnavailableError
+        return await function()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_owner_counts_no_part_that_is_not_stored_yet(pool: Pool, fails: bool) -> None:
+    """A client keeps nothing of what the answer to its resume says is there."""
+    held = Held(fails=fails)
+    owner = pool.worker("a", doom=held)
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+    held.armed = True
+    part = asyncio.create_task(owner.part(upload, 2, parts_of(DATA)[2]))
+    await held.reached.wait()
+    part.cancel()  # its client has waited for long enough
+
+    resuming = asyncio.create_task(resume(pool, owner, upload))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not resuming.done()
+    held.go.set()
+    state = await resuming
+
+    assert isinstance(state, Opened)
+    assert state.next_part == (2 if fails else 3)
+    await send(owner, upload, DATA, start=state.next_part)
+    await finish(owner, upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+async def test_a_commit_that_lacks_a_part_makes_the_client_resume(pool: Pool) -> None:
+    held = Held(fails=True)
+    owner = pool.worker("a", doom=held)
+    upload = (await open_upload(owner)).upload
+    await send_first(owner, upload, 2)
+    held.armed = True
+    part = asyncio.create_task(owner.part(upload, 2, parts_of(DATA)[2]))
+    await held.reached.wait()
+    part.cancel()
+    held.go.set()
+    await send(owner, upload, DATA, start=3)
+
+    with pytest.raises(UnavailableError):
+        await finish(owner, upload, DATA)
+    state = await resume(pool, owner, upload)
+
+    assert isinstance(state, Opened)
+    assert state.next_part == 2
+    await carry_on(pool, owner, upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
 
 
 async def test_a_former_owner_that_is_asked_to_resume_does_not_answer_from_memory(

@@ -293,6 +293,15 @@ class UploadService:
         if owned.writes.get(part) is write:
             del owned.writes[part]
 
+    async def _wait_all_written(self, owned: _Upload) -> None:
+        """Every part that was taken is stored. Raises what the store raised, also unheard."""
+        try:
+            await asyncio.gather(*owned.writes.values())
+        except HoldfastError:
+            owned.broken = True
+            raise
+        owned.writes.clear()
+
     async def _confirm(self, owned: _Upload) -> None:
         """Look whether this worker still owns the upload, if it has not looked for a while."""
         if self._monotonic() - owned.confirmed_at >= CONFIRM_SECONDS:
@@ -388,9 +397,7 @@ class UploadService:
         return record.result
 
     async def _commit(self, owned: _Upload) -> Result:
-        if owned.writes:
-            await asyncio.gather(*owned.writes.values())
-            owned.writes.clear()
+        await self._wait_all_written(owned)
         if owned.broken or owned.record.state not in LIVE:
             raise ConflictError(_RESUME)
         digest = owned.parts.digest
@@ -414,7 +421,8 @@ class UploadService:
         async def claim(nuid: str) -> None:
             """Name and claim the parts, which shows that the upload is still ours."""
             one = Claim(nuid=nuid, digest=digest)
-            mine.add(one)
+            if one not in owned.claims:  # else an attempt before this may yet be applied
+                mine.add(one)
             owned.claims.add(one)
             *former, present = owned.record.nuids
             is_named = nuid in owned.record.nuids
@@ -511,13 +519,15 @@ class UploadService:
         """Have every part that was acknowledged, before saying as the owner which is wanted next.
 
         A resume that reached a worker late made it the owner while the client went on sending to
-        the former one, which acknowledged parts for as long as it had not looked. Returns the
+        the former one, which acknowledged parts for as long as it had not looked. Nor does a part
+        count that is on its way to the store: the client forgets what is not wanted. Returns the
         commit, where one has been begun meanwhile.
         """
         async with owned.turn:
             if owned.commit is not None:
                 return owned.commit
             await self._look(owned)
+            await self._wait_all_written(owned)
             if len(owned.record.nuids) > 1:
                 owned.broken = True  # until all of it is written
                 await self._copy_parts(owned)
@@ -653,15 +663,15 @@ class UploadService:
         """Renew the records of uploads that progressed, and look after those that did not.
 
         To be called every few seconds: after a pause of the process it finds out at once which
-        uploads others have taken over.
+        uploads others have taken over. So it does of those that wait to be resumed, by anybody.
         """
         for owned in list(self._uploads.values()):
-            if owned.turn.locked() or owned.commit is not None or owned.broken:
+            if owned.turn.locked() or owned.commit is not None:
                 continue
             async with owned.turn:
                 with suppress(HoldfastError):
                     await self._confirm(owned)
-                    if self._needs_beat(owned):
+                    if self._needs_beat(owned) and not owned.broken:
                         await self._change(owned, state=owned.record.state)
 
     def _needs_beat(self, owned: _Upload) -> bool:

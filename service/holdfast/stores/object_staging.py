@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 _MAX_PART_DIGITS: Final = 12
+_PARTS_PER_CLAIM: Final = 64
+"""A copy of terabytes takes hours: whoever waits for it is told every 32 MiB that it goes on."""
 
 
 class PartsGoneError(ConflictError):
@@ -142,11 +144,11 @@ class StagedObject:
     async def _write_again(self, claim: Claiming | None) -> None:
         """Copy all chunks, in order and each once. Raises PartsGoneError."""
         fresh = self._store.fresh_id()
-        if claim is not None:
-            await claim(fresh)  # from here on others know whose the chunks under it are
         copy = self._store.stage(fresh, self._part_size)
         subject = chunk_subject(self._store.bucket, self._nuid)
         for part, sequence in enumerate(self._sequences):
+            if claim is not None and part % _PARTS_PER_CLAIM == 0:
+                await claim(fresh)  # from here on others know whose the chunks under it are
             look = partial(self._js.next_message, self._store.stream, subject, sequence)
             message = await self._js.surely(self._store.stream, look)
             if message is None or part_of(message) != part:

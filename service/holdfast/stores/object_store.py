@@ -520,6 +520,11 @@ class ObjectBlobStore:
             msg = "the blob is deleted, but its bytes may be there yet: delete it again"
             raise OutcomeUnknownError(msg) from error
 
+    async def _remove_unneeded(self, nuid: str) -> None:
+        """Remove chunks that no record names. What cannot be removed now is the collector's."""
+        with suppress(UnavailableError, OutcomeUnknownError):
+            await self._remove_chunks(nuid)
+
     async def _remove_chunks(self, nuid: str) -> None:
         await self._js.purge(self.stream, chunk_subject(self.bucket, nuid))
 
@@ -622,7 +627,7 @@ class ObjectBlobStore:
             return await self._confirm(info, is_live=not entry.meta.deleted)
         existing = await self._existing(entry, attributes)
         if existing is not None and conflicts.certain:  # ours surely never became the blob's
-            await self._remove_deleted(info.generation)
+            await self._remove_unneeded(info.generation)
         return existing
 
     def _fitted(self, info: BlobInfo, attributes: Attributes) -> tuple[BlobInfo, bytes]:
@@ -680,7 +685,7 @@ class ObjectBlobStore:
         """A damaged blob was replaced. Its chunks go, unless its record said nothing of use."""
         log.warning("blob_healed", digest=info.digest)
         if entry.meta is not None:
-            await self._remove_deleted(entry.meta.nuid)
+            await self._remove_unneeded(entry.meta.nuid)
 
     async def _existing(self, entry: _Entry, attributes: Attributes) -> Stored | None:
         """The answer of a put that finds the blob there: its own, if it carries the same op id.

@@ -132,10 +132,10 @@ class StagedBlob(Protocol):
 
         ``claim`` is awaited with the identifier of the parts before each attempt to make the blob,
         after the store has looked and seen none; where they have to be written once more, also
-        with the fresh one that they get, before the first is written. What it raises ends the
-        commit. Whoever finds (`stat` with ``sure``), after a claim, the blob made of other parts
-        may discard these, however long this commit is held up: the attempt counts on what was seen
-        before the claim, and fails.
+        with the fresh one that they get, before the first is written and now and then until all
+        are. What it raises ends the commit. Whoever finds (`stat` with ``sure``), after a claim,
+        the blob made of other parts may discard these, however long this commit is held up: the
+        attempt counts on what was seen before the claim, and fails.
         """
 
     async def discard(self) -> None:

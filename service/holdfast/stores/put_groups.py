@@ -281,9 +281,7 @@ class PutGroups:
     async def _new_ones(self, group: Sequence[_Member]) -> list[_Member]:
         """Those whose blob is not there, as some replica has it; the others go alone."""
         members = {meta_subject(self._bucket, one.info.digest): one for one in group}
-        query = {"multi_last": list(members), "batch": len(members)}
-        found, _ = await self._js.direct_batch(self._stream, query)
-        for message in found:
+        for message in await self._js.direct_lasts(self._stream, list(members)):
             member = members.get(message.headers.get(SUBJECT, ""))
             if member is None:
                 continue
