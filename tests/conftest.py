@@ -6,12 +6,18 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from hypothesis import settings
 
 from holdfast.runtime.embedded import SERVER_VARIABLE, EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+# Nothing is timed: a machine that does other things as well makes no test fail.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 class StartServer(Protocol):

@@ -97,21 +97,33 @@ COMMON = set(options_of(COMMANDS["blob stat"])) - {"--json"}
 PAIRS = [(name, o) for name, app in COMMANDS.items() for o in options_of(app) if o not in COMMON]
 PAIRS += [("blob stat", option) for option in sorted(COMMON)]
 
+SHORT = {"blob put", "snapshot ls"}
+"""What is tried each time; the others, which are many, at length."""
+
+
+def length_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    return () if name in SHORT else (pytest.mark.long,)
+
+
+EACH = [pytest.param(name, marks=length_of(name), id=name) for name in COMMANDS]
+EACH_PAIR = [
+    pytest.param(name, option, marks=length_of(name), id=f"{name} {option}")
+    for name, option in PAIRS
+]
+
 
 def test_every_command_is_tried() -> None:
     assert COMMANDS.keys() <= ARGUMENTS.keys()
 
 
 @pytest.mark.slow
-def test_no_command_minds_standard_streams_that_are_closed_or_full(holdfast: Holdfast) -> None:
-    asked = [
-        (
-            [*name.split(), *ARGUMENTS[name], *patience(name), *connection_of(name, holdfast)],
-            hardship,
-        )
-        for name in COMMANDS
-        for hardship in ([*CLOSED, "full"] if Path("/dev/full").exists() else CLOSED)
-    ]
+@pytest.mark.parametrize("name", EACH)
+def test_no_command_minds_standard_streams_that_are_closed_or_full(
+    name: str, holdfast: Holdfast
+) -> None:
+    words = [*name.split(), *ARGUMENTS[name], *patience(name), *connection_of(name, holdfast)]
+    hardships = [*CLOSED, "full"] if Path("/dev/full").exists() else CLOSED
+    asked = [(words, hardship) for hardship in hardships]
 
     ran = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("hardships.py"))],
@@ -124,7 +136,6 @@ def test_no_command_minds_standard_streams_that_are_closed_or_full(holdfast: Hol
         told = f"{arguments} with {hardship}: {status}, {said}"
         assert "Traceback" not in said, told
         assert status in {*exit_codes.EXIT_CODES.values(), exit_codes.OK}, told
-        name = next(name for name in ARGUMENTS if " ".join(arguments).startswith(name))
         if hardship in {"stdout", "full"} and name in WRITERS:
             assert status == exit_codes.FAILURE, told
             assert said.count("\n") == 1, told
@@ -139,7 +150,7 @@ def connection_of(name: str, holdfast: Holdfast) -> tuple[str, ...]:
     return () if name in UNCONNECTED else holdfast.connection
 
 
-@pytest.mark.parametrize(("name", "option"), PAIRS, ids=str)
+@pytest.mark.parametrize(("name", "option"), EACH_PAIR)
 def test_an_odd_value_of_an_option_is_taken_or_refused(
     name: str, option: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +165,7 @@ def test_an_odd_value_of_an_option_is_taken_or_refused(
         assert ran.status == exit_codes.OK or ran.err or ran.out, value
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EACH)
 def test_an_argument_that_is_not_utf8_is_taken_or_refused(
     name: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +187,7 @@ def test_a_file_whose_name_is_not_utf8_is_put(holdfast: Holdfast, tmp_path: Path
     assert ran.out.endswith(b"\\xff\n")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EACH)
 def test_no_command_needs_a_home_directory(
     name: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,22 @@ def created(holdfast: Holdfast, *arguments: str) -> str:
     return key
 
 
+@pytest.mark.parametrize("mode", ["new", "replace", "merge"])
+def test_an_empty_name_is_not_the_directory_one_is_in(
+    mode: str, holdfast: Holdfast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created(holdfast, f"{make_tree(tmp_path / 'unset')}/")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/kept").touch()
+    monkeypatch.chdir(tmp_path / "here")
+
+    restored = holdfast("snapshot", "restore", "unset", "--to", "", "--mode", mode)
+    exported = holdfast("snapshot", "export", "unset", "-o", "")
+
+    assert (restored.status, exported.status) == (exit_codes.USAGE, exit_codes.USAGE)
+    assert os.listdir(tmp_path / "here") == ["kept"]
+
+
 def test_a_directory_is_archived_and_restored(holdfast: Holdfast, tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "shop")
 

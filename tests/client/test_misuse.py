@@ -28,6 +28,12 @@ LONG_SECONDS = 3600.0
 LIMIT_SECONDS = 20.0
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e30, 0.0, -1.0], ids=str)
+def test_an_impossible_time_to_wait_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidError, match="seconds"):
+        connect_sync(servers="nats://127.0.0.1:1", timeout_seconds=seconds)
+
+
 class Silent:
     """A pool that takes every request and never answers."""
 

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from tests.domain.trees import directory, entries_at, file, hard_link, symlink, 
 from holdfast.domain.entries import Entry, Kind, stored_bytes
 from holdfast.domain.frames import END_OF_ARCHIVE
 from holdfast.domain.sparse import padding, sparse_map
-from holdfast.domain.tar_header import member_header
+from holdfast.domain.tar_header import former_header, member_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,6 +173,17 @@ def test_extended_attributes_are_in_the_header() -> None:
         key: value.encode("utf-8", "surrogateescape") for key, value in member.pax_headers.items()
     }
     assert found == {"SCHILY.xattr.user.plain": b"\0\n\xff=", "SCHILY.xattr.user.a%3Db%25c": b""}
+
+
+def test_the_former_header_lacks_only_the_text_of_access_lists() -> None:
+    plain = file(b"name", 7)
+    value = b"".join([b"\x02\0\0\0", *(bytes([tag, 0, 6, 0]) + b"\xff" * 4 for tag in (1, 4, 32))])
+    listed = msgspec.structs.replace(plain, xattrs=((b"system.posix_acl_access", value),))
+
+    assert former_header(plain) == member_header(plain)
+    assert b"SCHILY.acl.access" in member_header(listed)
+    assert b"SCHILY.acl.access" not in former_header(listed)
+    assert b"SCHILY.xattr.system.posix_acl_access" in former_header(listed)
 
 
 def test_a_record_counts_its_own_length() -> None:

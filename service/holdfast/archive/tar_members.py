@@ -156,17 +156,6 @@ class _Extended:
     headers: int = 0
 
 
-def member_at(
-    tar: TarFile, position: int, defaults: dict[bytes, bytes]
-) -> tuple[Member, int] | None:
-    """The member whose headers begin at ``position``, and where the next one's begin.
-
-    None at the end of the archive. ``defaults`` gets what a global header says of all that follow.
-    Raises as ``TarFile.members``.
-    """
-    return _next_member(tar, position, defaults)
-
-
 def _next_member(
     tar: TarFile, position: int, defaults: dict[bytes, bytes]
 ) -> tuple[Member, int] | None:

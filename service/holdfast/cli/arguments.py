@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
+from holdfast.errors import InvalidError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import BinaryIO
@@ -43,7 +45,12 @@ Json = Annotated[bool, Parameter(help="JSON, an object per line.", negative="")]
 
 
 def output_of(name: str) -> BinaryIO | Path:
-    """Where bytes go: standard output for ``-``, a file of that name otherwise."""
+    """Where bytes go: standard output for ``-``, a file of that name otherwise.
+
+    Raises InvalidError for an empty name, which would be this directory.
+    """
+    if not name:
+        raise InvalidError("the name of the file to write is empty")
     return sys.stdout.buffer if name == STANDARD else Path(name)
 
 

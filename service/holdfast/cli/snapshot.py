@@ -158,7 +158,7 @@ async def restore(
     /,
     *,
     app: Annotated[str | None, Parameter(help="Another app to restore into.")] = None,
-    to: Annotated[Path | None, Parameter(help="Directory of this machine, instead.")] = None,
+    to: Annotated[str | None, Parameter(help="Directory of this machine, instead.")] = None,
     mode: Annotated[
         Literal["new", "replace", "merge"],
         Parameter(
@@ -237,7 +237,7 @@ async def restore(
     say_more(record)
     if no_wait and record.restore is not None:
         print_line(record.restore)
-    where = str(to) if to is not None else f"app {record.app}"
+    where = to if to is not None else f"app {record.app}"
     say_restored(record, where, time.monotonic() - began)
 
 

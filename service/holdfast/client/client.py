@@ -24,7 +24,7 @@ from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
 from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_DIGESTS_PER_HAS, max_inline_bytes
-from holdfast.errors import CorruptError, TooLargeError
+from holdfast.errors import CorruptError, InvalidError, TooLargeError
 from holdfast.protocol.blobs import (
     DEFAULT_TYPE,
     DELETE_BLOB,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 type Progress = Callable[[int, int | None], None]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
+MAX_TIMEOUT_SECONDS: Final = 86_400
 _LIST_PAGE: Final = 1000
 _VERIFY_PAGE: Final = 1000
 _VERIFY_SECONDS: Final = 120.0
@@ -392,9 +393,12 @@ async def connect(
 
     ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). ``renew``
     gives ``options`` anew, for each time that the connection is made again: without them the
-    environment and its NATS context are read again. Raises InvalidError, ForbiddenError,
-    UnavailableError.
+    environment and its NATS context are read again. ``timeout_seconds`` is how long an answer is
+    waited for, up to a day. Raises InvalidError, ForbiddenError, UnavailableError.
     """
+    if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:  # nor is it "not a number"
+        msg = f"an answer is waited for for more than 0 and up to {MAX_TIMEOUT_SECONDS} seconds"
+        raise InvalidError(msg)
     urls = (servers,) if isinstance(servers, str) else servers
 
     def now() -> NatsOptions:

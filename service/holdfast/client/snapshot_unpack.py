@@ -110,8 +110,12 @@ async def restore_here(
 def target_path(target: str | os.PathLike[str]) -> Path:
     """``target`` with a name of its own, which ``.`` and ``..`` have not. Raises InvalidError.
 
-    A symlink as its last name is left as it is: it is not followed.
+    A symlink as its last name is left as it is: it is not followed. An empty name, which is what a
+    variable that nobody has set gives, does not stand for this directory.
     """
+    if target == "":
+        msg = "the name of the directory to restore to is empty"
+        raise InvalidError(msg)
     path = Path(target)
     if path.name in ("", ".."):
         path = path.resolve()

@@ -59,7 +59,14 @@ def member_header(entry: Entry) -> bytes:
         return _block(
             name, entry.mode, entry.uid, entry.gid, b"%011o\0" % entry.size, seconds, tail
         )
-    return _with_records(entry, name, seconds)
+    return _with_records(entry, name, seconds, _acls(entry))
+
+
+def former_header(entry: Entry) -> bytes:
+    """``member_header`` as release 0.1 wrote it: without the text of access control lists."""
+    if not _acls(entry):
+        return member_header(entry)
+    return _with_records(entry, _tar_name(entry), entry.mtime_ns // _SECOND_NS, [])
 
 
 def _tar_name(entry: Entry) -> bytes:
@@ -100,8 +107,10 @@ def _tail(letter: bytes, target: bytes = b"", prefix: bytes = b"") -> tuple[byte
     return rest, sum(map(_sum, (letter, target_field, _AFTER_LINK, prefix)))
 
 
-def _with_records(entry: Entry, name: bytes, seconds: int) -> bytes:
-    """The header of a member for which one plain block may not be enough."""
+def _with_records(
+    entry: Entry, name: bytes, seconds: int, more: list[tuple[bytes, bytes]]
+) -> bytes:
+    """The header of a member for which one plain block may not be enough, with ``more`` records."""
     records: list[tuple[bytes, bytes]] = []
     prefix, short = _place_name(entry, name, records)
     if len(entry.target) > _NAME_BYTES or not entry.target.isascii():
@@ -114,7 +123,7 @@ def _with_records(entry: Entry, name: bytes, seconds: int) -> bytes:
     else:
         size = _sparse_size(stored_bytes(entry))
     records += [(b"SCHILY.xattr." + _keyword(key), value) for key, value in entry.xattrs]
-    records += _acls(entry)
+    records += more
     target = entry.target.translate(_ASCII)[:_NAME_BYTES]
     block = _block(
         short, entry.mode, uid, gid, size, mtime, _tail(_TYPES[entry.kind], target, prefix)
