@@ -6,7 +6,8 @@ Not a test: it takes minutes, and wants some 2 GB of memory and 1 GB of disk. It
 nats-server of its own on ``DIR`` (a temporary one by default), loads it by pipelined publishes
 without syncing, starts it again as it is run in production, and prints a table, row by row. What
 was loaded into ``DIR`` is used again the next time. Each blob has 100 bytes. It asserts one thing:
-that nothing keeps the event loop for more than ``LONGEST_BLOCK_MS``.
+that nothing keeps the event loop for more than ``LONGEST_BLOCK_MS``. Columns: milliseconds of a
+request, of the processor's time for it in the worker and in the server, and of the longest block.
 """
 
 from __future__ import annotations
@@ -153,8 +154,9 @@ async def watched(what: str, blocked: list[str]) -> AsyncIterator[Watchdog]:
 class Scale:
     """What is measured, on a bucket of ``blobs``."""
 
-    def __init__(self, store: ObjectBlobStore, blobs: int) -> None:
+    def __init__(self, store: ObjectBlobStore, server: EmbeddedServer, blobs: int) -> None:
         self.store = store
+        self.server = server
         self.blobs = blobs
         self.repository = BlobRepository({BLOBS: store}, max_inline_bytes=960 * 1024)
         self.rng = random.Random(2)  # noqa: S311  (test data, not secrets)
@@ -191,6 +193,7 @@ class Scale:
     ) -> None:
         """Do it ``rounds`` times, and print one line of the table."""
         found = []
+        before = time.process_time(), self.server_seconds()
         async with watched(what, self.blocked) as watchdog:
             for _ in range(rounds):
                 started = time.perf_counter()
@@ -199,7 +202,15 @@ class Scale:
         ordered = sorted(found)
         p95 = ordered[int(len(ordered) * 0.95)]
         figures = f"{statistics.median(ordered):9.2f} | {p95:9.2f} | {ordered[0]:9.2f}"
-        print(f"| {what:<42} | {figures} | {watchdog.longest_ms:7.1f} |", flush=True)
+        worker = (time.process_time() - before[0]) * 1000 / rounds
+        server = (self.server_seconds() - before[1]) * 1000 / rounds
+        cpu = f"{worker:6.2f} | {server:6.2f}"
+        print(f"| {what:<38} | {figures} | {cpu} | {watchdog.longest_ms:7.1f} |", flush=True)
+
+    def server_seconds(self) -> float:
+        """The processor time that the server has taken so far."""
+        counts = Path(f"/proc/{self.server.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(counts[11]) + int(counts[12])) / os.sysconf("SC_CLK_TCK")
 
     async def has(self, digests: list[Digest], missing: int) -> None:
         """Which are missing."""
@@ -238,7 +249,7 @@ class Scale:
 
     async def verify(self) -> None:
         """One pass over all."""
-        started = time.perf_counter()
+        started, before = time.perf_counter(), (time.process_time(), self.server_seconds())
         cursor, checked = None, 0
         async with watched("verify", self.blocked) as watchdog:
             while True:
@@ -249,9 +260,13 @@ class Scale:
                 checked, cursor = checked + report.checked, report.cursor
                 if cursor is None:
                     break
-        each = (time.perf_counter() - started) * 1000 / checked
-        print(f"verify, one pass over {checked:,}: {each:.2f} ms per blob; ", end="")
-        print(f"the loop was kept for {watchdog.longest_ms:.1f} ms at the most", flush=True)
+        seconds = time.perf_counter() - started
+        worker = time.process_time() - before[0]
+        server = self.server_seconds() - before[1]
+        each = f"{seconds * 1000 / checked:.2f} ms per blob ({worker * 1000 / checked:.2f} of the"
+        print(f"\nverify, one pass over {checked:,}: {each}", end="")
+        print(f" worker's, {server * 1000 / checked:.2f} of the server's processor time); the loop")
+        print(f"was kept for {watchdog.longest_ms:.1f} ms at the most", flush=True)
 
 
 async def run(directory: Path, count: int) -> list[str]:
@@ -272,13 +287,15 @@ async def run(directory: Path, count: int) -> list[str]:
                 f"\n{blobs:,} blobs of {BLOB_BYTES} bytes, loaded in {loaded.read_text()};", end=""
             )
             print(f" ms; load average {load}\n")
-            print(f"| {'':<42} |       p50 |       p95 |       min | blocked |")
-            print(f"| {'-' * 42} | --------: | --------: | --------: | ------: |", flush=True)
-            await with_js(server, partial(report, blobs=blobs, blocked=blocked))
+            print(f"| {'':<38} |       p50 |       p95 |       min | worker | server | blocked |")
+            print(f"| {'-' * 38} | {'--------: | ' * 3}{'-----: | ' * 2}------: |", flush=True)
+            await with_js(server, partial(report, server=server, blobs=blobs, blocked=blocked))
     return blocked
 
 
-async def report(js: JetStream, inbox: Inbox, blobs: int, blocked: list[str]) -> None:
+async def report(
+    js: JetStream, inbox: Inbox, server: EmbeddedServer, blobs: int, blocked: list[str]
+) -> None:
     """Wait until the server has recovered, then measure."""
     del inbox
     store = ObjectBlobStore(js, BUCKET, new_id=new_id, clock=lambda: NOW)
@@ -288,7 +305,7 @@ async def report(js: JetStream, inbox: Inbox, blobs: int, blocked: list[str]) ->
             break
         except UnavailableError:
             await asyncio.sleep(0.5)
-    scale = Scale(store, blobs)
+    scale = Scale(store, server, blobs)
     await scale.measure()
     blocked += scale.blocked
     await store.aclose()

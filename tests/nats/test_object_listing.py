@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from tests.contracts.blob_store import FAR_AHEAD, PART_BYTES, put, put_staged, some_bytes
-from tests.nats.buckets import Bucket
+from tests.nats.buckets import NOW, Bucket
 
 from holdfast.errors import InvalidError
 from holdfast.stores import object_listing as object_listing_module
 from holdfast.stores import object_walk as object_walk_module
 from holdfast.stores.location import BucketLocation
+from holdfast.stores.object_meta import meta_subject, tombstone
 from holdfast.stores.ports import BlobInfo, BlobStore
 from holdfast.stores.provisioning import ensure_stream, object_stream
 
@@ -77,6 +78,28 @@ async def test_small_and_large_blobs_are_listed_alike(
     for limit in (1, 4, 100):
         found = await listed([bucket.store], "", limit)
         assert sorted(found) == sorted(there)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+@pytest.mark.parametrize("batch", [1, 2, 512])
+async def test_a_record_that_lies_beneath_a_later_one_is_on_no_page(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, limit: int, batch: int
+) -> None:
+    monkeypatch.setattr(object_walk_module, "_BATCH", batch)
+    infos = [await put(bucket.store, b"%d" % number) for number in range(4)]
+    for deleted in infos[:2]:
+        # As if the record had come back: a roll-up would have removed it.
+        record = tombstone(bucket.name, deleted.digest, deleted.generation, NOW, None)
+        await bucket.js.publish(meta_subject(bucket.name, deleted.digest), record, {})
+        infos.append(await put(bucket.store, b"after %s" % deleted.digest.encode()))
+    again = meta_subject(bucket.name, infos[2].digest)
+    message = await bucket.js.last_message(bucket.stream, again)
+    assert message is not None
+    await bucket.js.publish(again, message.data, {})
+
+    found = await listed([bucket.store], "", limit)
+
+    assert sorted(found) == sorted(info.digest for info in infos[2:])
 
 
 @pytest.mark.usefixtures("indexed")

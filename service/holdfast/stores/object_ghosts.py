@@ -14,18 +14,23 @@ from holdfast.transport.jetstream_messages import SUBJECT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from holdfast.stores.object_walk import Walk
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
 
-async def ghosts(js: JetStream, stream: str, records: Sequence[StoredMessage]) -> set[int]:
-    """The sequences of those of ``records`` that are not the last on their subjects.
+async def ghosts(
+    js: JetStream, stream: str, records: Sequence[StoredMessage], walk: Walk
+) -> set[int]:
+    """The sequences of those of ``records``, which ``walk`` met, that have a later one above them.
 
     Any replica's word will do, for one that lags can only know of fewer. Raises UnavailableError.
     """
-    messages = await js.direct_lasts(stream, [subject_of(record) for record in records])
-    last = {subject_of(message): message.sequence for message in messages}
-    return {one.sequence for one in records if last.get(subject_of(one), 0) > one.sequence}
+    # What lies up to where the walk is, it has met; so the server is asked for what lies behind.
+    subjects = [subject_of(record) for record in records]
+    messages = await js.direct_lasts(stream, subjects, since=walk.position)
+    last = walk.last | {subject_of(message): message.sequence for message in messages}
+    return {one.sequence for one in records if last[subject_of(one)] > one.sequence}
 
 
 def subject_of(message: StoredMessage) -> str:

@@ -93,14 +93,17 @@ class ObjectListing:
                 if entry is not None:
                     rows.append((record, entry))
                     if len(rows) == limit:
-                        return await self._newest(rows, str(record.sequence + 1))
-        return await self._newest(rows, None if walk.is_at_end else str(walk.position))
+                        return await self._newest(rows, walk, str(record.sequence + 1))
+        return await self._newest(rows, walk, None if walk.is_at_end else str(walk.position))
 
     async def _newest(
-        self, rows: Sequence[tuple[StoredMessage, BlobInfo | ForeignObject]], cursor: str | None
+        self,
+        rows: Sequence[tuple[StoredMessage, BlobInfo | ForeignObject]],
+        walk: Walk,
+        cursor: str | None,
     ) -> BlobListing:
         """What of ``rows`` is a record still, and not one that came back beneath a later one."""
-        gone = await ghosts(self._js, self._stream, [record for record, _ in rows])
+        gone = await ghosts(self._js, self._stream, [record for record, _ in rows], walk)
         left = [(record, entry) for record, entry in rows if record.sequence not in gone]
         return BlobListing(
             entries=[entry for _, entry in left],

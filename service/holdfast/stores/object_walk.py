@@ -39,6 +39,8 @@ class Walk:
         self.scanned = 0
         self.is_at_end = False
         """Whether a believed leader has no record at ``position`` or behind."""
+        self.last: dict[str, int] = {}
+        """The sequence of the last record that was met, by its subject."""
         self._js = jetstream
         self._stream = f"OBJ_{bucket}"
         self._prefix = f"$O.{bucket}.M."
@@ -53,6 +55,7 @@ class Walk:
         skipping = self._is_among_large
         messages, is_last = await (self._skip() if skipping else self._read(wanted))
         records = [message for message in messages if self._is_record(message)]
+        self.last |= {record.headers[SUBJECT]: record.sequence for record in records}
         if messages:
             self.scanned += len(messages)
             self.position = messages[-1].sequence + 1
