@@ -168,12 +168,20 @@ class Scale:
         """The bytes of one that is there."""
         return content(self.rng.randrange(self.blobs))
 
+    async def make_a_hole(self) -> None:
+        """Delete a blob: in a stream that lacks no message a server counts without looking."""
+        data = b"hole %s" % self.name
+        await self.store.put(digest_of(data), data, ATTRIBUTES)
+        assert await self.store.delete(digest_of(data))
+
     async def measure(self) -> None:
         """Print a row for each thing that is done."""
+        await self.make_a_hole()
         near = [digest_of(content(number)) for number in range(min(1024, self.blobs))]
         anywhere = [digest_of(self.some()) for _ in range(1024)]
         absent = [digest_of(b"absent %d" % number) for number in range(1024)]
         await self.row("has of 1,024, next to each other", partial(self.has, near, 0))
+        await self.row("has of 1,024, anywhere, the first time", partial(self.has, anywhere, 0), 1)
         await self.row("has of 1,024, anywhere", partial(self.has, anywhere, 0))
         await self.row("has of 1,024, absent", partial(self.has, absent, 1024))
         await self.row("get", self.get, 10 * ROUNDS)

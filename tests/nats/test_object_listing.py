@@ -63,8 +63,8 @@ async def test_small_and_large_blobs_are_listed_alike(
 ) -> None:
     rng = random.Random(seed)  # noqa: S311  (test data)
     monkeypatch.setattr(object_walk_module, "_BATCH", rng.choice((1, 3, 512)))
-    monkeypatch.setattr(object_walk_module, "_BATCH_BYTES", rng.choice((1, 3000, 2**20)))
-    monkeypatch.setattr(object_walk_module, "_LARGE_BYTES", 2 * PART_BYTES)
+    monkeypatch.setattr(object_walk_module, "_FIRST_BATCH", rng.choice((1, 2, 32)))
+    monkeypatch.setattr(object_walk_module, "_SPARSE", rng.choice((1, 3, 8)))
     there: set[str] = set()
     for number in range(30):
         size = rng.choice((0, 10, 10, PART_BYTES, 3 * PART_BYTES, 9 * PART_BYTES))

@@ -30,6 +30,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
+from holdfast.protocol.headers import STATUS
 from holdfast.transport.deadline import seconds_left
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_messages import (
@@ -38,6 +39,7 @@ from holdfast.transport.jetstream_messages import (
     BATCH_SEQUENCE,
     END_OF_BATCH,
     NO_MESSAGE,
+    NO_SUCH_MESSAGE,
     NOT_NOW,
     PENDING,
     SEQUENCE,
@@ -293,6 +295,7 @@ class JetStream:
         answer = await self._believe(stream, b"", StateAnswer)
         return StreamState(
             messages=answer.state.messages,
+            first_sequence=answer.state.first_seq,
             last_sequence=answer.state.last_seq,
             num_subjects=answer.state.num_subjects,
             created=answer.created,
@@ -362,6 +365,56 @@ class JetStream:
         message = await self._ask(f"DIRECT.GET.{stream}", msgspec.json.encode(query))
         return stored_or_none(message)
 
+    async def direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        """For each of ``queries`` the one message that some replica has, if any, in no order.
+
+        As `direct_at`, all at once and for less. Each may go to another replica.
+        """
+        return await self._read(self._direct_each, stream, queries)
+
+    async def _direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        loop = asyncio.get_running_loop()
+        answers: list[Message] = []
+        all_are_there: asyncio.Future[None] = loop.create_future()
+        subject = f"{self._api}.DIRECT.GET.{stream}"
+
+        def receive(answer: Message) -> None:
+            answers.append(answer)
+            is_over = STATUS in answer.headers and answer.headers[STATUS] != NO_SUCH_MESSAGE
+            if (len(answers) == len(queries) or is_over) and not all_are_there.done():
+                all_are_there.set_result(None)
+
+        mailbox = self._inbox.open(receive, subject)
+        asked_at = time.monotonic()
+        try:
+            for query in queries:
+                self.request_batch(stream, query, mailbox.subject)
+            async with asyncio.timeout(seconds_left(ATTEMPT_SECONDS)):
+                await all_are_there
+            raise_for_status(answers[-1], subject)
+        except TimeoutError:
+            self.connection.liveness.unanswered(asked_at)
+            raise
+        except NoRespondersError as error:
+            self.connection.liveness.nobody(asked_at)
+            raise NoRespondersError(_NOBODY) from error
+        except ForbiddenError as error:
+            raise _denied(error) from error
+        finally:
+            mailbox.close()
+        found: list[StoredMessage] = []
+        for number, answer in enumerate(answers, 1):
+            stored = stored_or_none(answer)
+            if stored is not None:
+                found.append(stored)
+            if number % _MESSAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
+
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
         """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
 
@@ -404,7 +457,7 @@ class JetStream:
                         await asyncio.sleep(0)
                 elif stored == END_OF_BATCH:
                     return messages, int(message.headers.get(PENDING, "0"))
-                elif stored == "404":
+                elif stored == NO_SUCH_MESSAGE:
                     return messages, 0
                 else:
                     msg = f"the store refused a batched read ({stored})"
