@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import itertools
 import os
 import random
@@ -339,6 +340,8 @@ def main() -> None:
     parser.add_argument("--blobs", type=int, default=1_000_000)
     parser.add_argument("--directory", type=Path)
     arguments = parser.parse_args()
+    gc.collect()
+    gc.freeze()  # as a worker does
     with ExitStack() as stack:
         directory = arguments.directory
         if directory is None:

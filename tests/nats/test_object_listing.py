@@ -80,6 +80,30 @@ async def test_small_and_large_blobs_are_listed_alike(
         assert sorted(found) == sorted(there)
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_some_of_the_replicas_that_are_asked_lack_is_listed_all_the_same(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)  # noqa: S311  (test data)
+    monkeypatch.setattr(object_walk_module, "_LAG_SECONDS", 0.0)
+    infos = [await put(bucket.store, b"%d" % number) for number in range(60)]
+    each, at = bucket.js.direct_each, bucket.js.direct_at
+
+    async def direct_each(stream: str, queries: Sequence[Mapping[str, Any]]) -> list[StoredMessage]:
+        share = rng.choice((0.0, 0.0, 0.1, 0.9))
+        return [one for one in await each(stream, queries) if rng.random() >= share]
+
+    async def direct_at(stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
+        return None if rng.random() < 0.2 else await at(stream, query)
+
+    monkeypatch.setattr(bucket.js, "direct_each", direct_each)
+    monkeypatch.setattr(bucket.js, "direct_at", direct_at)
+
+    for limit in (1, 7, 1000):
+        found = await listed([bucket.store], "", limit)
+        assert sorted(found) == sorted(info.digest for info in infos)
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 @pytest.mark.parametrize("batch", [1, 2, 512])
 async def test_a_record_that_lies_beneath_a_later_one_is_on_no_page(
