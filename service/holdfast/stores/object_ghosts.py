@@ -12,24 +12,29 @@ from typing import TYPE_CHECKING
 from holdfast.transport.jetstream_messages import SUBJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from holdfast.stores.object_walk import Walk
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
 
 async def ghosts(
-    js: JetStream, stream: str, records: Sequence[StoredMessage], walk: Walk
+    js: JetStream,
+    stream: str,
+    records: Sequence[StoredMessage],
+    *,
+    met: Mapping[str, int],
+    position: int,
 ) -> set[int]:
-    """The sequences of those of ``records``, which ``walk`` met, that have a later one above them.
+    """The sequences of those of ``records`` that have a later one above them.
 
-    Any replica's word will do, for one that lags can only know of fewer. Raises UnavailableError.
+    ``met`` has the last record on each subject before ``position``: only for what lies behind the
+    server is asked. Any replica's word will do, for one that lags can only know of fewer. Raises
+    UnavailableError.
     """
-    # What lies up to where the walk is, it has met; so the server is asked for what lies behind.
     subjects = [subject_of(record) for record in records]
-    messages = await js.direct_lasts(stream, subjects, since=walk.position)
-    last = walk.last | {subject_of(message): message.sequence for message in messages}
+    messages = await js.direct_lasts(stream, subjects, since=position)
+    last = {**met, **{subject_of(message): message.sequence for message in messages}}
     return {one.sequence for one in records if last[subject_of(one)] > one.sequence}
 
 

@@ -37,8 +37,6 @@ class Walk:
         self.scanned = 0
         self.is_at_end = False
         """Whether a believed leader has no record at ``position`` or behind."""
-        self.last: dict[str, int] = {}
-        """The sequence of the last record that was met, by its subject."""
         self._js = jetstream
         self._stream = f"OBJ_{bucket}"
         self._prefix = f"$O.{bucket}.M."
@@ -56,9 +54,7 @@ class Walk:
             state = await self._js.state(self._stream)
             self._first, self._last = state.first_sequence, state.last_sequence
         width = min(self._width, 2 * wanted, self._last + 1 - self.position, _BATCH)
-        records = await (self._ask_each(width) if width > 1 else self._ask_next())
-        self.last |= {record.headers[SUBJECT]: record.sequence for record in records}
-        return records
+        return await (self._ask_each(width) if width > 1 else self._ask_next())
 
     async def _ask_each(self, width: int) -> list[StoredMessage]:
         """The records in the next ``width`` places, and the one behind."""
