@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from tests.contracts.blob_store import FAR_AHEAD, PART_BYTES, put, put_staged, some_bytes
-from tests.nats.buckets import Bucket
+from tests.nats.buckets import NOW, Bucket
 
 from holdfast.errors import InvalidError
 from holdfast.stores import object_listing as object_listing_module
 from holdfast.stores import object_walk as object_walk_module
 from holdfast.stores.location import BucketLocation
+from holdfast.stores.object_meta import meta_subject, tombstone
 from holdfast.stores.ports import BlobInfo, BlobStore
 from holdfast.stores.provisioning import ensure_stream, object_stream
 
@@ -62,8 +63,8 @@ async def test_small_and_large_blobs_are_listed_alike(
 ) -> None:
     rng = random.Random(seed)  # noqa: S311  (test data)
     monkeypatch.setattr(object_walk_module, "_BATCH", rng.choice((1, 3, 512)))
-    monkeypatch.setattr(object_walk_module, "_BATCH_BYTES", rng.choice((1, 3000, 2**20)))
-    monkeypatch.setattr(object_walk_module, "_LARGE_BYTES", 2 * PART_BYTES)
+    monkeypatch.setattr(object_walk_module, "_FIRST_BATCH", rng.choice((1, 2, 32)))
+    monkeypatch.setattr(object_walk_module, "_SPARSE", rng.choice((1, 3, 8)))
     there: set[str] = set()
     for number in range(30):
         size = rng.choice((0, 10, 10, PART_BYTES, 3 * PART_BYTES, 9 * PART_BYTES))
@@ -77,6 +78,52 @@ async def test_small_and_large_blobs_are_listed_alike(
     for limit in (1, 4, 100):
         found = await listed([bucket.store], "", limit)
         assert sorted(found) == sorted(there)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_some_of_the_replicas_that_are_asked_lack_is_listed_all_the_same(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)  # noqa: S311  (test data)
+    monkeypatch.setattr(object_walk_module, "_LAG_SECONDS", 0.0)
+    infos = [await put(bucket.store, b"%d" % number) for number in range(60)]
+    each, at = bucket.js.direct_each, bucket.js.direct_at
+
+    async def direct_each(stream: str, queries: Sequence[Mapping[str, Any]]) -> list[StoredMessage]:
+        share = rng.choice((0.0, 0.0, 0.1, 0.9))
+        return [one for one in await each(stream, queries) if rng.random() >= share]
+
+    async def direct_at(stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
+        return None if rng.random() < 0.2 else await at(stream, query)
+
+    monkeypatch.setattr(bucket.js, "direct_each", direct_each)
+    monkeypatch.setattr(bucket.js, "direct_at", direct_at)
+
+    for limit in (1, 7, 1000):
+        found = await listed([bucket.store], "", limit)
+        assert sorted(found) == sorted(info.digest for info in infos)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+@pytest.mark.parametrize("batch", [1, 2, 512])
+async def test_a_record_that_lies_beneath_a_later_one_is_on_no_page(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, limit: int, batch: int
+) -> None:
+    monkeypatch.setattr(object_walk_module, "_BATCH", batch)
+    infos = [await put(bucket.store, b"%d" % number) for number in range(4)]
+    for deleted in infos[:2]:
+        # As if the record had come back: a roll-up would have removed it.
+        record = tombstone(bucket.name, deleted.digest, deleted.generation, NOW, None)
+        await bucket.js.publish(meta_subject(bucket.name, deleted.digest), record, {})
+        infos.append(await put(bucket.store, b"after %s" % deleted.digest.encode()))
+    again = meta_subject(bucket.name, infos[2].digest)
+    message = await bucket.js.last_message(bucket.stream, again)
+    assert message is not None
+    await bucket.js.publish(again, message.data, {})
+
+    found = await listed([bucket.store], "", limit)
+
+    assert sorted(found) == sorted(info.digest for info in infos[2:])
 
 
 @pytest.mark.usefixtures("indexed")

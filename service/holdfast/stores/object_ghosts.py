@@ -12,20 +12,30 @@ from typing import TYPE_CHECKING
 from holdfast.transport.jetstream_messages import SUBJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
 
-async def ghosts(js: JetStream, stream: str, records: Sequence[StoredMessage]) -> set[int]:
-    """The sequences of those of ``records`` that are not the last on their subjects.
+async def ghosts(
+    js: JetStream,
+    stream: str,
+    records: Sequence[StoredMessage],
+    *,
+    met: Mapping[str, int],
+    position: int,
+) -> set[int]:
+    """The sequences of those of ``records`` that have a later one above them.
 
-    Any replica's word will do, for one that lags can only know of fewer. Raises UnavailableError.
+    ``met`` has the last record on each subject before ``position``: only for what lies behind the
+    server is asked. Any replica's word will do, for one that lags can only know of fewer. Raises
+    UnavailableError.
     """
-    messages = await js.direct_lasts(stream, [subject_of(record) for record in records])
-    last = {subject_of(message): message.sequence for message in messages}
-    return {one.sequence for one in records if last.get(subject_of(one), 0) > one.sequence}
+    subjects = [subject_of(record) for record in records]
+    messages = await js.direct_lasts(stream, subjects, since=position)
+    last = {**met, **{subject_of(message): message.sequence for message in messages}}
+    return {one.sequence for one in records if last[subject_of(one)] > one.sequence}
 
 
 def subject_of(message: StoredMessage) -> str:

@@ -84,8 +84,11 @@ class ObjectListing:
     async def _scanned_page(self, prefix: str, position: int, limit: int) -> BlobListing:
         walk = Walk(self._js, self._bucket, position)
         rows: list[tuple[StoredMessage, BlobInfo | ForeignObject]] = []
-        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+        met: dict[str, int] = {}
+        cursor: str | None = None
+        while cursor is None and walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
             records = await walk.step(limit - len(rows)) if not prefix else await walk.step()
+            met |= {subject_of(record): record.sequence for record in records}
             for number, record in enumerate(records, 1):
                 if number % _ROWS_AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -93,14 +96,13 @@ class ObjectListing:
                 if entry is not None:
                     rows.append((record, entry))
                     if len(rows) == limit:
-                        return await self._newest(rows, str(record.sequence + 1))
-        return await self._newest(rows, None if walk.is_at_end else str(walk.position))
-
-    async def _newest(
-        self, rows: Sequence[tuple[StoredMessage, BlobInfo | ForeignObject]], cursor: str | None
-    ) -> BlobListing:
-        """What of ``rows`` is a record still, and not one that came back beneath a later one."""
-        gone = await ghosts(self._js, self._stream, [record for record, _ in rows])
+                        cursor = str(record.sequence + 1)
+                        break
+        if cursor is None and not walk.is_at_end:
+            cursor = str(walk.position)
+        # What lies beneath a later record came back when a server was killed.
+        records = [record for record, _ in rows]
+        gone = await ghosts(self._js, self._stream, records, met=met, position=walk.position)
         left = [(record, entry) for record, entry in rows if record.sequence not in gone]
         return BlobListing(
             entries=[entry for _, entry in left],

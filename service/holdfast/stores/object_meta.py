@@ -167,8 +167,8 @@ def check_address(meta: ObjectMeta, digest: Digest) -> None:
         raise CorruptError(msg)
 
 
-def to_info(meta: ObjectMeta) -> BlobInfo:
-    """What ``meta``, which is ours and not deleted, records. Raises CorruptError."""
+def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
+    """Size of parts, time and type of ``meta``, ours and not deleted. Raises CorruptError."""
     metadata = meta.metadata or {}
     if metadata.get(HF_FORMAT) != FORMAT:
         msg = "the blob's record has a format this version does not know"
@@ -200,6 +200,13 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
     ):
         msg = "the blob's record contradicts itself about sizes"
         raise CorruptError(msg)
+    return part_size, created_at, media_type
+
+
+def to_info(meta: ObjectMeta) -> BlobInfo:
+    """What ``meta``, which is ours and not deleted, records. Raises CorruptError."""
+    part_size, created_at, media_type = _checked(meta)
+    metadata = meta.metadata or {}
     return BlobInfo(
         digest=Digest(meta.name),
         size=meta.size,
@@ -222,7 +229,7 @@ def read_record(data: Buffer, digest: Digest) -> ObjectMeta:
     meta = decode_meta(data)
     check_address(meta, digest)
     if meta.is_ours and not meta.deleted:
-        to_info(meta)
+        _checked(meta)
     return meta
 
 

@@ -1,19 +1,18 @@
 """Going over the records of a JetStream Object Store bucket, among the chunks that lie between.
 
-A server that is asked for the next records only looks at all its subjects to say how many there
-are, for each batch anew. So small blobs are read past together with their chunks; only where
-chunks are large the next record is asked for, one at a time. A whole pass thereby costs as much as
-the bucket is large, and a page as much as a page.
+A server that is asked for a batch looks at all its subjects to say how many more there are, for
+each batch anew, unless nothing was ever removed. So no batch is asked for but many single messages
+at once: for every other sequence the next record at or after it, and where one lies there, for the
+sequence after it, too. Where records lie close together that finds all of them; where many chunks
+lie between, they are asked for one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.domain.limits import KIB
 from holdfast.errors import UnavailableError
-from holdfast.stores.object_meta import to_entry
 from holdfast.transport.jetstream_messages import SUBJECT
 
 if TYPE_CHECKING:
@@ -22,10 +21,12 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
-_BATCH: Final = 512
-_BATCH_BYTES: Final = 512 * KIB
-_LARGE_BYTES: Final = 64 * KIB
-"""From this size on a blob's chunks are passed over by asking for the next record."""
+_BATCH: Final = 1024
+"""Places that are asked about at once, for half as many records of 12 KiB at the most."""
+
+_FIRST_BATCH: Final = 32
+_SPARSE: Final = 8
+"""Records are close together where there is one in so many messages."""
 
 _LAG_SECONDS: Final = 0.05
 _LAG_LOOKS: Final = 40
@@ -42,51 +43,75 @@ class Walk:
         self._js = jetstream
         self._stream = f"OBJ_{bucket}"
         self._prefix = f"$O.{bucket}.M."
-        self._is_among_large = False
+        self._width = _FIRST_BATCH
+        self._first = 0
+        self._last = 0
         self._looks = 0
 
-    async def step(self, wanted: int = _BATCH) -> list[StoredMessage]:
+    async def step(self, wanted: int = _BATCH // 2) -> list[StoredMessage]:
         """The next records, in order, about ``wanted`` at the most; perhaps none.
 
         Raises UnavailableError, also when the replica that is asked lags for long.
         """
-        skipping = self._is_among_large
-        messages, is_last = await (self._skip() if skipping else self._read(wanted))
-        records = [message for message in messages if self._is_record(message)]
-        if messages:
-            self.scanned += len(messages)
-            self.position = messages[-1].sequence + 1
-            self._is_among_large = (
-                _is_large(records[-1])
-                if skipping
-                else sum(len(message.data) for message in messages)
-                >= _LARGE_BYTES * max(len(records), 1)
-            )
-        if is_last:
-            self.is_at_end = await self._is_end()
-            if not messages and not self.is_at_end:
-                await self._wait_for_replica()
+        if self.position > self._last:
+            state = await self._js.state(self._stream)
+            self._first, self._last = state.first_sequence, state.last_sequence
+        width = min(self._width, 2 * wanted, self._last + 1 - self.position, _BATCH)
+        return await (self._ask_each(width) if width > 1 else self._ask_next())
+
+    async def _ask_each(self, width: int) -> list[StoredMessage]:
+        """The records in the next ``width`` places, and perhaps one behind."""
+        start = max(self.position, self._first)
+        # To find the next after what is no more than the first one, a server looks at all subjects.
+        is_first = start == self._first
+        places = range(start + is_first, start + width, 2)
+        queries = [self._next_after(place) for place in places]
+        found = await self._records([*queries, {"seq": start}] if is_first else queries)
+        # A small blob is a chunk and a record. Where a record is at once, another may be next.
+        doubled = [self._next_after(place + 1) for place in places if found and place in found]
+        more = await self._records(doubled) if doubled else {}
+        if found is None or more is None:
+            self._width = 1
+            return []
+        found |= more
+        records = [found[sequence] for sequence in sorted(found)]
+        end = records[-1].sequence + 1
+        self._width = min(2 * self._width, _BATCH) if len(records) * _SPARSE >= end - start else 1
+        self._go_to(end)
         return records
+
+    async def _records(self, queries: Sequence[dict[str, Any]]) -> dict[int, StoredMessage] | None:
+        """By their sequences; None if there is none for one of ``queries``.
+
+        A replica may lag, and another have answered for what lies behind.
+        """
+        messages = await self._js.direct_each(self._stream, queries)
+        if len(messages) < len(queries):
+            return None
+        return {message.sequence: message for message in messages if self._is_record(message)}
+
+    def _next_after(self, place: int) -> dict[str, Any]:
+        return {"seq": place, "next_by_subj": f"{self._prefix}>"}
+
+    async def _ask_next(self) -> list[StoredMessage]:
+        """The next record alone."""
+        record = await self._js.direct_at(self._stream, self._next_after(self.position))
+        if record is None:
+            self.is_at_end = await self._is_end()
+            if not self.is_at_end:
+                await self._wait_for_replica()
+            return []
+        is_close = record.sequence - self.position < _SPARSE
+        self._go_to(record.sequence + 1)
+        self._width = _FIRST_BATCH if is_close else 1
+        return [record]
+
+    def _go_to(self, position: int) -> None:
+        self.scanned += position - self.position
+        self.position = position
 
     def _is_record(self, message: StoredMessage) -> bool:
         return message.headers.get(SUBJECT, "").startswith(self._prefix)
-
-    async def _read(self, wanted: int) -> tuple[Sequence[StoredMessage], bool]:
-        """Whatever lies here, of a size to be read past, and whether it is the last."""
-        query = {
-            "batch": min(_BATCH, wanted * 2),
-            "max_bytes": _BATCH_BYTES,
-            "seq": self.position,
-            "next_by_subj": ">",
-        }
-        messages, pending = await self._js.direct_batch(self._stream, query)
-        return messages, not pending
-
-    async def _skip(self) -> tuple[Sequence[StoredMessage], bool]:
-        """The next record, and whether it is the last."""
-        query = {"seq": self.position, "next_by_subj": f"{self._prefix}>"}
-        message = await self._js.direct_at(self._stream, query)
-        return ([message], False) if message is not None else ((), True)
 
     async def _is_end(self) -> bool:
         """The leader says: a replica may lag."""
@@ -102,8 +127,3 @@ class Walk:
             msg = "the replica that was asked lacks the newest blobs"
             raise UnavailableError(msg)
         await asyncio.sleep(_LAG_SECONDS)
-
-
-def _is_large(record: StoredMessage) -> bool:
-    entry = to_entry(record.data, record.subject) if record.data else None
-    return entry is not None and entry.size >= _LARGE_BYTES

@@ -17,6 +17,7 @@ import base64
 import math
 import random
 import time
+from contextlib import aclosing
 from datetime import datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ from holdfast.transport.jetstream_messages import (
     BATCH_SEQUENCE,
     END_OF_BATCH,
     NO_MESSAGE,
+    NO_SUCH_MESSAGE,
     NOT_NOW,
     PENDING,
     SEQUENCE,
@@ -66,7 +68,7 @@ from holdfast.transport.jetstream_messages import (
 from holdfast.transport.message import Message, parse_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
@@ -80,9 +82,10 @@ BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
 
 _BELIEVED_TRIES: Final = 5
-_MESSAGES_AT_ONCE: Final = 128
+_MESSAGES_AT_ONCE: Final = 32
 """Of a batch that has arrived: then others have their turn."""
 
+_NO_STATUS: Final = b"NATS/1.0\r\n"
 _SUBJECTS_AT_ONCE: Final = 128
 _QUOTES_BYTES: Final = 3
 _LASTS_AT_ONCE: Final = 8
@@ -293,6 +296,7 @@ class JetStream:
         answer = await self._believe(stream, b"", StateAnswer)
         return StreamState(
             messages=answer.state.messages,
+            first_sequence=answer.state.first_seq,
             last_sequence=answer.state.last_seq,
             num_subjects=answer.state.num_subjects,
             created=answer.created,
@@ -337,9 +341,12 @@ class JetStream:
         message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
         return stored_or_none(message)
 
-    async def direct_lasts(self, stream: str, subjects: Sequence[str]) -> list[StoredMessage]:
+    async def direct_lasts(
+        self, stream: str, subjects: Sequence[str], *, since: int = 0
+    ) -> list[StoredMessage]:
         """The last message on each of ``subjects`` where some replica has one, in no order.
 
+        Those whose sequences are less than ``since`` are left out, and cost next to nothing.
         A server answers a request once it has found all, which where they lie far apart on a disk
         takes it longer than anybody waits: many are asked for in several requests.
         """
@@ -348,7 +355,7 @@ class JetStream:
 
         async def read(some: tuple[str, ...]) -> list[StoredMessage]:
             async with self._lasts:
-                query = {"multi_last": list(some), "batch": len(some)}
+                query = {"multi_last": list(some), "batch": len(some), "seq": since}
                 return (await self.direct_batch(stream, query))[0]
 
         answers = await asyncio.gather(*map(read, batched(subjects, at_once)))
@@ -358,6 +365,30 @@ class JetStream:
         """The one message that some replica has for ``query``. None is not proof of absence."""
         message = await self._ask(f"DIRECT.GET.{stream}", msgspec.json.encode(query))
         return stored_or_none(message)
+
+    async def direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        """For each of ``queries`` the one message that some replica has, if any, in no order.
+
+        As `direct_at`, all at once and for less. Each may go to another replica.
+        """
+        return await self._read(self._direct_each, stream, queries)
+
+    async def _direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        found: list[StoredMessage] = []
+        answered = 0
+        async with aclosing(self._answers(stream, queries, ATTEMPT_SECONDS)) as answers:
+            async for answer in answers:
+                stored = stored_or_none(answer)
+                if stored is not None:
+                    found.append(stored)
+                answered += 1
+                if answered == len(queries):
+                    break
+        return found
 
     def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
         """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
@@ -381,31 +412,42 @@ class JetStream:
         self, stream: str, query: Mapping[str, Any], idle_seconds: float
     ) -> tuple[list[StoredMessage], int]:
         messages: list[StoredMessage] = []
-        arrived: asyncio.Queue[Message] = asyncio.Queue()
-        subject = f"{self._api}.DIRECT.GET.{stream}"
-        mailbox = self._inbox.open(arrived.put_nowait, subject)
-        asked_at = time.monotonic()
-        try:
-            self.request_batch(stream, query, mailbox.subject)
-            while True:
-                if arrived.empty():
-                    async with asyncio.timeout(seconds_left(idle_seconds)):
-                        message = await arrived.get()
-                else:
-                    message = arrived.get_nowait()
-                raise_for_status(message, subject)
-                stored = stored_or_status(message)
+        pending = 0
+        async with aclosing(self._answers(stream, [query], idle_seconds)) as answers:
+            async for answer in answers:
+                stored = stored_or_status(answer)
                 if isinstance(stored, StoredMessage):
                     messages.append(stored)
-                    if len(messages) % _MESSAGES_AT_ONCE == 0:
-                        await asyncio.sleep(0)
                 elif stored == END_OF_BATCH:
-                    return messages, int(message.headers.get(PENDING, "0"))
-                elif stored == "404":
-                    return messages, 0
+                    pending = int(answer.headers.get(PENDING, "0"))
+                    break
+                elif stored == NO_SUCH_MESSAGE:
+                    break
                 else:
                     msg = f"the store refused a batched read ({stored})"
                     raise ApiRefusedError(msg)
+        return messages, pending
+
+    async def _answers(
+        self, stream: str, queries: Sequence[Mapping[str, Any]], idle_seconds: float
+    ) -> AsyncGenerator[Message]:
+        """Whatever comes for Direct Gets, for ever.
+
+        Raises UnavailableError, also when nothing has come for ``idle_seconds``.
+        """
+        subject = f"{self._api}.DIRECT.GET.{stream}"
+        arrivals = _Arrivals(len(queries))
+        mailbox = self._inbox.open(arrivals.receive, subject)
+        asked_at = time.monotonic()
+        try:
+            for query in queries:
+                self.request_batch(stream, query, mailbox.subject)
+            while True:
+                for number, message in enumerate(await arrivals.take(idle_seconds), 1):
+                    raise_for_status(message, subject)
+                    yield message
+                    if number % _MESSAGES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
         except TimeoutError as error:
             self.connection.liveness.unanswered(asked_at)
             msg = "the store did not finish a batched read"
@@ -511,6 +553,44 @@ class JetStream:
             self.connection.liveness.nobody(asked_at)
             raise NotNowError(_NOBODY)
         return message
+
+
+class _Arrivals:
+    """What has come to a mailbox. To wake a task for each would cost more than the message."""
+
+    def __init__(self, last: int) -> None:
+        """When ``last`` have come there may be no more."""
+        self._last = last
+        self._count = 0
+        self._messages: list[Message] = []
+        self._arrived_at = time.monotonic()
+        self._wake = asyncio.Event()
+
+    def receive(self, message: Message) -> None:
+        """Keep it, and wake who waits if that is worth while, or if it may be the last."""
+        self._messages.append(message)
+        self._count += 1
+        self._arrived_at = time.monotonic()
+        if (
+            self._count == self._last
+            or len(self._messages) >= _MESSAGES_AT_ONCE
+            or not message.raw_headers.startswith(_NO_STATUS)
+        ):
+            self._wake.set()
+
+    async def take(self, idle_seconds: float) -> list[Message]:
+        """All that have come; TimeoutError if none has for ``idle_seconds``."""
+        patience = max(self._arrived_at + idle_seconds - time.monotonic(), 0.0)
+        try:
+            if not self._wake.is_set():
+                async with asyncio.timeout(seconds_left(patience)):
+                    await self._wake.wait()
+        except TimeoutError:
+            if not self._messages:
+                raise
+        messages, self._messages = self._messages, []
+        self._wake.clear()
+        return messages
 
 
 class _Tries:

@@ -33,6 +33,7 @@ SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
 PENDING: Final = "Nats-Num-Pending"
 END_OF_BATCH: Final = "204"
+NO_SUCH_MESSAGE: Final = "404"
 BATCH_ID: Final = "Nats-Batch-Id"
 BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
 BATCH_COMMIT: Final = "Nats-Batch-Commit"
@@ -193,6 +194,7 @@ class PeersAnswer(msgspec.Struct, frozen=True):
 
 class _Amount(msgspec.Struct, frozen=True):
     messages: int = 0
+    first_seq: int = 0
     last_seq: int = 0
     num_subjects: int = 0
 
@@ -215,6 +217,7 @@ class StreamState:
     """How much a stream holds; ``created`` tells it from another of its name."""
 
     messages: int
+    first_sequence: int
     last_sequence: int
     num_subjects: int
     created: str
@@ -260,7 +263,7 @@ def stored_or_none(message: Message) -> StoredMessage | None:
     stored = stored_or_status(message)
     if isinstance(stored, StoredMessage):
         return stored
-    if stored == "404":
+    if stored == NO_SUCH_MESSAGE:
         return None
     msg = f"the store refused a read ({stored})"
     raise UnavailableError(msg)
