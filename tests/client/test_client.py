@@ -517,10 +517,12 @@ async def test_answers_of_strangers_neither_hide_the_pool_nor_keep_its_viewer(
 
     await ask.client.subscribe("$SRV.STATS.holdfast", cb=chatter)
     await ask.client.flush()
-    async with asyncio.timeout(10):
-        workers = await holdfast.workers()
+    async with asyncio.timeout(30):
+        while True:  # on a busy machine an asking may be over before the first of them talks
+            workers = await holdfast.workers()
+            if talking:
+                break
 
-    assert talking
     for task in talking:
         task.cancel()
     await asyncio.wait(talking)

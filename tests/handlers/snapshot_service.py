@@ -134,11 +134,11 @@ class PackSpace(MemoryBlobStore):
         if self.gate is not None:
             gate, self.gate = self.gate, None
             await gate.pass_through()
-        try:
-            return await super().get(info)
-        except CorruptError:
-            self.lost.add(info.digest)  # it is remembered
-            raise
+        return await super().get(info)
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`."""
+        self.lost.add(info.digest)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""

@@ -268,8 +268,9 @@ class Restores:
             return 0
         removed = 0
         for restore in await asyncio.to_thread(list_stagings, root):
-            if not self._jobs.has_restore(restore) and await self._is_over(restore):
-                await asyncio.to_thread(remove_staging, root, restore)
+            if self._jobs.has_restore(restore) or not await self._is_over(restore):
+                continue
+            if await asyncio.to_thread(remove_staging, root, restore):
                 log.info("staging_removed", restore=restore)
                 removed += 1
         return removed
