@@ -226,7 +226,8 @@ async def test_parts_that_were_written_again_are_named_by_the_uploads_record(poo
     assert generation not in before.nuids
     assert generation in record.nuids
     assert record.nuids[-1] == before.nuids[-1]
-    assert [claim.nuid for claim in record.claims] == [generation]
+    # The first parts were found to be doubled before they were claimed: they are no blob's.
+    assert {claim.nuid for claim in record.claims} == {generation}
     other = pool.worker("b")
     assert await other.uploads.resume(upload) == Result(
         digest=DIGEST, size=len(CONTENT), created=True
