@@ -10,9 +10,17 @@ import msgspec
 import pytest
 from tests.contracts.blob_store import some_bytes
 
+from holdfast.client import bare
+from holdfast.client import connect as connect_client
 from holdfast.client.bare import whole_blob
 from holdfast.domain.digest import digest_of
-from holdfast.errors import ForbiddenError, HoldfastError, InvalidError, NotFoundError
+from holdfast.errors import (
+    ForbiddenError,
+    HoldfastError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 from holdfast.protocol import codec
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
@@ -25,10 +33,17 @@ if TYPE_CHECKING:
     from tests.deployment import Deployment
 
     from holdfast.client import Client
+    from holdfast.transport.connection import Connection
 
 DATA = some_bytes(3000)
 DIGEST = digest_of(DATA)
-HEAD = {"Blob-Digest": DIGEST, "Blob-Size": "3000", "Blob-Offset": "0", "Blob-Length": "3000"}
+HEAD = {
+    "Blob-Digest": DIGEST,
+    "Blob-Size": "3000",
+    "Blob-Offset": "0",
+    "Blob-Length": "3000",
+    "Blob-Type": "text/plain",
+}
 STORED = {"Nats-Stream": "OBJ_blobs", "Nats-Sequence": "7", "Blob-Part": "0"}
 
 
@@ -152,3 +167,126 @@ class TestLive:
                 await self.ask(deployment, digest=DIGEST)
             await connection.close()
         assert arrived == []
+
+
+async def tried(client: Client) -> bool:
+    """Whether a bare read has arrived, once that is known."""
+    trying = client._requester.bare._trying
+    assert trying is not None
+    await trying
+    return client._requester.bare.is_on
+
+
+@pytest.mark.nats
+class TestClient:
+    """A client that gets small blobs."""
+
+    async def test_once_one_has_arrived_bare_all_are_read_so(
+        self, holdfast: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        blobs = [some_bytes(100 + number, seed=number) for number in range(8)]
+        for data in blobs:
+            await holdfast.put(data)
+        assert await holdfast.get(digest_of(blobs[0])) == blobs[0]
+        assert await tried(holdfast)
+
+        monkeypatch.delattr(type(holdfast._requester), "ask_for_bytes")
+        told: list[tuple[int, int | None]] = []
+
+        for data in blobs:
+            assert await holdfast.get(digest_of(data), progress=lambda *of: told.append(of)) == data
+        assert told == [(len(data), len(data)) for data in blobs]
+
+    async def test_whatever_is_no_small_blob_is_read_as_ever(self, holdfast: Client) -> None:
+        large = some_bytes(5 * 2**20 + 1)
+        for data in (DATA, b"", large):
+            await holdfast.put(data)
+        await holdfast.get(DIGEST)
+        assert await tried(holdfast)
+
+        assert await holdfast.get(digest_of(large)) == large
+        assert await holdfast.get(digest_of(b"")) == b""
+        assert await holdfast.get(DIGEST, offset=5) == DATA[5:]
+        assert await holdfast.get(DIGEST, length=5) == DATA[:5]
+        await holdfast.delete(DIGEST)
+        with pytest.raises(NotFoundError):
+            await holdfast.get(DIGEST)
+        await holdfast.put(DATA)
+        assert await holdfast.get(DIGEST) == DATA
+
+    async def test_an_empty_blob_tells_nothing_of_the_way(self, holdfast: Client) -> None:
+        await holdfast.put(b"")
+        await holdfast.get(digest_of(b""))
+
+        assert not await tried(holdfast)
+
+
+class Answerer:
+    """Stands for a worker that answers ``blob.get``, the bare ones in its own manner."""
+
+    def __init__(self, connection: Connection, prefix: str, bare_answer: Message | None) -> None:
+        self.asked: list[bool] = []
+        self._connection = connection
+        self._bare_answer = bare_answer
+        connection.route(f"{prefix}.blob.get", self._receive)
+
+    def _receive(self, message: Message) -> None:
+        is_bare = b'"bare":true' in bytes(message.data)
+        self.asked.append(is_bare)
+        told = self._bare_answer if is_bare else answer(DATA, HEAD)
+        if told is not None:
+            self._connection.send(message.reply, told.data, headers=told.headers)
+
+
+@pytest.mark.nats
+class TestNotBare:
+    """A client whose bare reads come to nothing."""
+
+    @pytest.mark.parametrize(
+        ("odd", "is_on"),
+        [
+            (failure(InvalidError("unknown field")), False),
+            (failure(UnavailableError("no leader")), True),
+            (answer(DATA[:-1], STORED), True),
+            (None, False),
+        ],
+        ids=["old worker", "store away", "another message", "silence"],
+    )
+    async def test_is_answered_all_the_same(
+        self, nats_url: str, monkeypatch: pytest.MonkeyPatch, odd: Message | None, is_on: bool
+    ) -> None:
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05)
+        connection = await connect(NatsOptions(servers=(nats_url,)))
+        try:
+            worker = Answerer(connection, "odd", odd)
+            await connection.flush()
+            async with await connect_client(servers=nats_url, prefix="odd") as client:
+                client._requester.bare.is_on = True
+
+                assert await client.get(DIGEST) == DATA
+                assert worker.asked == [True, False]
+                assert client._requester.bare.is_on is is_on
+        finally:
+            await connection.close()
+
+    @pytest.mark.parametrize(
+        "odd",
+        [failure(InvalidError("unknown field")), answer(DATA, HEAD), None],
+        ids=["old worker", "the worker sends it", "silence"],
+    )
+    async def test_is_tried_once_and_nobody_waits_for_it(
+        self, nats_url: str, monkeypatch: pytest.MonkeyPatch, odd: Message | None
+    ) -> None:
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05)
+        connection = await connect(NatsOptions(servers=(nats_url,)))
+        try:
+            worker = Answerer(connection, "vain", odd)
+            await connection.flush()
+            async with await connect_client(servers=nats_url, prefix="vain") as client:
+                for _ in range(4):
+                    assert await client.get(DIGEST) == DATA
+                assert not await tried(client)
+                assert await client.get(DIGEST) == DATA
+                assert sum(worker.asked) == 1
+        finally:
+            await connection.close()

@@ -15,6 +15,7 @@ from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, deployed
 
 from holdfast.client import Client, connect
+from holdfast.client.bare import BareReads
 from holdfast.client.requests import BYTES_AT_ONCE, Way
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import PART_BYTES, max_inline_bytes
@@ -210,3 +211,22 @@ async def test_a_reader_in_another_account_gets_everything_and_waits_in_vain_onc
 
         assert streamed == data
         assert client._requester.way is way
+
+
+@pytest.mark.slow
+async def test_a_reader_in_another_account_does_not_wait_for_bare_blobs(
+    imported: tuple[Deployment, Way], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment, _ = imported
+    monkeypatch.delattr(BareReads, "ask")
+    options = NatsOptions(servers=(deployment.url,), user="a", password="a")
+    async with await connect(options, prefix=deployment.prefix) as client:
+        for data in (some_bytes(100, seed=1), b"", some_bytes(100, seed=2)):
+            digest = (await client.put(data)).digest
+            for _ in range(3):
+                assert await client.get(digest) == data
+        trying = client._requester.bare._trying
+        assert trying is not None
+        await trying
+        assert not client._requester.bare.is_on
+        assert await client.get(digest) == data

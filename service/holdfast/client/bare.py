@@ -1,25 +1,113 @@
-"""The answer to ``blob.get`` with ``bare``: a small blob that the store sends by itself.
+"""Reading small blobs ``bare``: a worker has the store send them, and does no more.
 
-It has no head, and nothing says that it is the one asked for but its digest. Whatever else comes,
-the same is asked again without ``bare``.
+What comes has no head, and nothing says that it is the blob asked for but its digest. Whatever else
+comes, or if nothing does, it is asked for again without ``bare``.
+
+Where another account imports the service, nothing that the store sends arrives, and nothing tells.
+So the first small blob of a connection that has come is asked for once more, bare, while nobody
+waits for it: only where that arrives, reads are made so from then on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
-from holdfast.errors import InvalidError
+import msgspec
+
+from holdfast.domain.limits import KIB
+from holdfast.errors import (
+    HoldfastError,
+    InvalidError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    UnavailableError,
+)
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
+from holdfast.protocol.blobs import GET_BLOB, BlobHead, GetBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
-
+    from holdfast.client.requests import Requester
     from holdfast.transport.message import Message
 
+SILENCE_SECONDS: Final = 2.0
+"""How long an answer is waited for: a worker that has none says so, the store may not."""
 
-def whole_blob(message: Message, digest: str) -> Buffer | None:
+MOST_TRIED_BYTES: Final = 64 * KIB
+"""Of a blob that is asked for once more only to see whether it arrives."""
+
+
+class BareReads:
+    """What is known of bare reads on one connection, and how they are made."""
+
+    def __init__(self, requester: Requester) -> None:
+        """Made by ``requester``."""
+        self._requester = requester
+        self.is_on = False
+        self._trying: asyncio.Task[None] | None = None
+
+    def try_once(self, digest: str, size: int) -> None:
+        """See whether the blob, which has just come otherwise, arrives; nothing is awaited."""
+        if self._trying is None and size <= MOST_TRIED_BYTES:
+            self._trying = asyncio.create_task(self._try(GetBlob(digest=digest)))
+
+    async def _try(self, request: GetBlob) -> None:
+        try:
+            message = await self._request(request)
+        except (HoldfastError, TimeoutError):
+            return
+        is_stored = names.BLOB_SIZE not in message.headers  # else a worker has sent it
+        self.is_on = is_stored and whole_blob(message, request.digest) is not None
+
+    async def ask(
+        self, request: GetBlob, most_bytes: int
+    ) -> tuple[BlobHead | None, bytes | memoryview] | None:
+        """The whole blob, or the head and the bytes of an answer that holds up to ``most_bytes``.
+
+        None: ask again without ``bare``. Raises what the worker answered, if that is of no use.
+        """
+        requester = self._requester
+        requester.check_usable()
+        taken = await requester.budget.take(most_bytes)
+        asked_at = time.monotonic()
+        liveness = requester.connection.liveness
+        try:
+            message = await self._request(request)
+        except TimeoutError:
+            liveness.unanswered(asked_at)
+            # It does not arrive any more: it is not waited for again before it is seen to.
+            self.is_on, self._trying = False, None
+        except (UnavailableError, OutcomeUnknownError):
+            liveness.nobody(asked_at)
+        except InvalidError:  # of a worker of before there was ``bare``
+            self.is_on = False
+        except RateLimitedError:
+            pass
+        else:
+            if names.BLOB_SIZE in message.headers:
+                return codec.decode_reply_headers(message.headers, BlobHead), message.data
+            data = whole_blob(message, request.digest)
+            return None if data is None else (None, data)
+        finally:
+            requester.budget.give_back(taken)
+        return None
+
+    async def _request(self, request: GetBlob) -> Message:
+        """Raises as ``Inbox.request``, and what the worker answered."""
+        requester = self._requester
+        message = await requester.inbox.request(
+            requester.subject(GET_BLOB),
+            codec.encode(msgspec.structs.replace(request, bare=True)),
+            timeout_seconds=min(SILENCE_SECONDS, requester.timeout_seconds),
+        )
+        codec.raise_error(message.headers, message.data)
+        return message
+
+
+def whole_blob(message: Message, digest: str) -> bytes | memoryview | None:
     """The bytes of the blob, whoever sent them; None: ask again without ``bare``.
 
     Raises what a worker answered, but InvalidError: one of before there was ``bare`` refuses it.

@@ -43,18 +43,28 @@ async def read_bytes(
         asked = request
         if request.length is None:
             asked = msgspec.structs.replace(request, length=most)
-        head, data = await requester.ask_for_bytes(GET_BLOB, asked, most)
+        is_whole = request.length is None and not request.offset
+        came = await requester.bare.ask(asked, most) if is_whole and requester.bare.is_on else None
+        head, data = came or await requester.ask_for_bytes(GET_BLOB, asked, most)
+        if head is None:
+            return _whole(data, progress)
         if len(data) == head.length:
             if head.length == _wanted(request, head):
                 if head.length == head.size and digest_of(data) != request.digest:
                     raise _other_bytes(request)
-                if progress is not None:
-                    progress(head.length, head.length)
-                return bytes(data)
+                if is_whole:
+                    requester.bare.try_once(request.digest, head.size)
+                return _whole(data, progress)
             begun = Window(head, [memoryview(data)])
     download = Download(requester, request, begun=begun)
     async with aclosing(download.stream(progress)) as pieces:
         return b"".join([piece async for piece in pieces])
+
+
+def _whole(data: bytes | memoryview, progress: Progress | None) -> bytes:
+    if progress is not None:
+        progress(len(data), len(data))
+    return bytes(data)
 
 
 class Download:

@@ -15,6 +15,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.bare import BareReads
 from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
 from holdfast.domain.limits import MIB
@@ -83,6 +84,7 @@ class Requester:
         self._prefix = f"{prefix}." if prefix else ""
         self.timeout_seconds = timeout_seconds
         self.budget = ByteBudget(BYTES_AT_ONCE)
+        self.bare = BareReads(self)
         self.way = Way.DIRECT
         self._proven: set[Way] = set()
         self._process = os.getpid()

@@ -147,16 +147,21 @@ class BlobRepository:
         store = self._store(space)
         is_head = cursor is None and not offset and not proxy
         at_most = self._max_inline_bytes if length is None else min(length, self._max_inline_bytes)
-        if bare and is_head:
-            found = await _bare(store, digest, at_most)
-            if found is not None:
-                return found
-        if is_head and not direct:
+        info: BlobInfo | None = None
+        delivery = store.direct_delivery() if bare and is_head else None
+        if delivery is not None:
+            deliver = delivery.deliver_bare(digest, at_most)
+            if deliver is None:
+                info = await store.stat(digest)
+                deliver = delivery.deliver_bare(digest, at_most)
+            if deliver is not None:
+                return Bare(deliver)
+        elif is_head and not direct:
             fetched = await store.fetch(digest, at_most)
             info = fetched.info
             if fetched.data is not None:
                 return Inline(info=info, span=Span(0, info.size), data=fetched.data)
-        else:
+        if info is None:
             # Who asks for a proxied window did not get what the store was to send: no stale copy.
             info = await store.stat(digest, sure=proxy)
         read = partial(
@@ -335,18 +340,6 @@ def _groups(
             few.append(row)
     if few:
         yield few
-
-
-async def _bare(store: BlobStore, digest: Digest, at_most: int) -> Bare | None:
-    """Have the store send the blob by itself, once it knows where that is, if it can."""
-    delivery = store.direct_delivery()
-    if delivery is None:
-        return None
-    deliver = delivery.deliver_bare(digest, at_most)
-    if deliver is None:
-        await store.stat(digest)
-        deliver = delivery.deliver_bare(digest, at_most)
-    return None if deliver is None else Bare(deliver)
 
 
 async def _read_inline(store: BlobStore, info: BlobInfo, span: Span) -> Buffer:
