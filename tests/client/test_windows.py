@@ -222,11 +222,12 @@ async def test_a_reader_in_another_account_does_not_wait_for_bare_blobs(
     options = NatsOptions(servers=(deployment.url,), user="a", password="a")
     async with await connect(options, prefix=deployment.prefix) as client:
         for data in (some_bytes(100, seed=1), b"", some_bytes(100, seed=2)):
-            digest = (await client.put(data)).digest
+            stored = await client.put(data)
             for _ in range(3):
-                assert await client.get(digest) == data
+                assert await client.get(stored.digest) == data
         trying = client._requester.bare._trying
         assert trying is not None
         await trying
         assert not client._requester.bare.is_on
-        assert await client.get(digest) == data
+        stored = await client.put(b"the last")
+        assert await client.get(stored.digest) == b"the last"
