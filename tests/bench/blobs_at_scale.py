@@ -119,7 +119,7 @@ class Watchdog:
     whatever else the machine runs; the kernel counts that for each thread.
     """
 
-    tick_seconds = 0.001
+    tick_seconds = 0.005
 
     def __init__(self) -> None:
         self.longest_ms = 0.0
