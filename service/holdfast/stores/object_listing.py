@@ -21,7 +21,7 @@ from holdfast.stores.object_ghosts import ghosts, subject_of
 from holdfast.stores.object_meta import meta_subject, name_at, to_entry
 from holdfast.stores.object_walk import Walk
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject
-from holdfast.transport.deadline import outliving_task
+from holdfast.transport.deadline import outliving_task, seconds_left
 from holdfast.transport.jetstream_messages import SUBJECT
 
 if TYPE_CHECKING:
@@ -113,14 +113,10 @@ class ObjectListing:
     # --- by the first digits ---
 
     async def _indexed_page(self, prefix: str, position: str, limit: int) -> BlobListing:
-        if self._catching_up is None or self._catching_up.done():
-            self._catching_up = outliving_task(self._catch_up())
-            self._catching_up.add_done_callback(_look_at)
-        # Whoever waits for one that had begun before sees it end after he asked, too.
-        done, _ = await asyncio.wait([self._catching_up], timeout=_CATCH_UP_SECONDS)
-        if not done:
+        knows = await self._is_caught_up()
+        if knows is None:
             return BlobListing(entries=[], after=[], cursor=f"d{position}")
-        if not self._catching_up.result():
+        if not knows:
             return await self._scanned_page(prefix, 1, limit)
         entries: list[BlobInfo | ForeignObject] = []
         for _ in range(_ROUNDS):
@@ -133,6 +129,23 @@ class ObjectListing:
             if len(entries) == limit:
                 break
         return BlobListing(entries=entries, after=_after(entries), cursor=f"d{position}")
+
+    async def _is_caught_up(self) -> bool | None:
+        """Whether the index has all that was there when this was asked; None: not in time."""
+        now = asyncio.get_running_loop().time
+        until = now() + seconds_left(2 * _CATCH_UP_SECONDS) / 2
+        running = self._catching_up
+        if running is not None and not running.done():
+            # It may have met the end before that was written which the asker expects to see.
+            await asyncio.wait([running], timeout=max(until - now(), 0))
+            if not running.done():
+                return None
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = outliving_task(self._catch_up())
+            self._catching_up.add_done_callback(_look_at)
+        catching_up = self._catching_up
+        await asyncio.wait([catching_up], timeout=max(until - now(), 0))
+        return catching_up.result() if catching_up.done() else None
 
     async def _catch_up(self) -> bool:
         """Read on to the end; False when there is too much for an index."""
