@@ -159,7 +159,7 @@ async def test_small_gets_are_under_way_together_however_large_a_window_may_be(
     await answering.close()
     assert count > 48
     assert found == [data] * count
-    assert len(waiting) == count
+    assert sum(b'"bare"' not in bytes(message.data) for message in waiting) == count
 
 
 # --- readers in another account ---
@@ -225,9 +225,8 @@ async def test_a_reader_in_another_account_does_not_wait_for_bare_blobs(
             stored = await client.put(data)
             for _ in range(3):
                 assert await client.get(stored.digest) == data
-        trying = client._requester.bare._trying
-        assert trying is not None
-        await trying
-        assert not client._requester.bare.is_on
-        stored = await client.put(b"the last")
-        assert await client.get(stored.digest) == b"the last"
+            trying = client._requester.bare._trying
+            assert trying is not None
+            await trying
+            assert not client._requester.bare.is_on
+            assert await client.get(stored.digest) == data

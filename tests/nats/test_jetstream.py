@@ -288,12 +288,10 @@ class TestBatches:
         refused = 0
 
         class Counting(JetStream):
-            async def _send_batch(
-                self, messages: Sequence[BatchMessage], batch: str
-            ) -> bytes | memoryview:
+            async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> Message:
                 nonlocal refused
                 answer = await super()._send_batch(messages, batch)
-                refused += b"10210" in bytes(answer)
+                refused += b"10210" in bytes(answer.data)
                 if refused == 2:  # somebody else's batch comes to its end
                     end = {"Nats-Batch-Id": "open7", "Nats-Batch-Sequence": "2"}
                     self.connection.send(

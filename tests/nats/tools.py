@@ -92,7 +92,7 @@ class FlakyJetStream(JetStream):
             raise TimeoutError
         return answer
 
-    async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> bytes | memoryview:
+    async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> Message:
         first = messages[0]
         if self.lose_request(first.subject, first.headers):
             raise TimeoutError

@@ -503,6 +503,7 @@ async def test_whatever_fails_a_request_is_answered(
             while "Nats-Service-Error-Code" not in (last := await answers.get()).headers:
                 pass
         await worker.drain(5)
+        await connection.flush()
         assert answers.empty(), "nothing comes after it"
 
     assert json.loads(bytes(last.data))["code"] == "internal"

@@ -16,15 +16,12 @@ from holdfast.bench.figures import HOLDFAST, find_large, find_small, speed_ratio
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from holdfast.bench.figures import Action, Report, Sync
 
 LARGE_BYTES: Final = 256 * MIB
 SMALL_BYTES: Final = 4 * 1024
 HAS_BLOBS: Final = 100_000
 HAS_MILLISECONDS: Final = 60.0
-GET_RATIO_TO_BARE: Final = 4.0
 WORKER_STREAMS: Final = 8
 WORKER_STREAM_BYTES: Final = 1024 * MIB
 WORKER_MEMORY_BYTES: Final = 256 * MIB
@@ -32,7 +29,10 @@ CLIENT_STREAM_BYTES: Final = 4096 * MIB
 CLIENT_MEMORY_BYTES: Final = 128 * MIB
 
 SMALL_GET: Final = "get"
-BARE_GET: Final = "bare request like a get"
+SMALL_PUT: Final = "put"
+BARE: Final = "bare request like a {what}"
+SYNCED_PUTS_PER_SECOND: Final = 1200.0
+"""Many synced puts a second are enough, whatever a bare request takes."""
 
 _Outcome = Literal["met", "missed", "not judged", "not measured"]
 
@@ -58,20 +58,43 @@ class _Ratio(Struct, frozen=True):
 
 
 _RATIOS: Final = (
-    _Ratio("default", "get", NATSRPY, 1.1),
+    _Ratio("default", "get", NATSRPY, 1.2),
     _Ratio("default", "get", NATSRPY_128K, 1.1, "aim"),
     _Ratio("default", "get", NATS_PY, 4.0),
-    _Ratio("default", "put", NATS_PY, 1.3),
+    _Ratio("default", "put", NATS_PY, 1.1),
+    _Ratio("default", "put", NATS_PY, 1.3, "aim"),
     _Ratio("default", "put", NATSRPY_128K, 1.0, "aim"),
-    _Ratio("always", "put", NATS_PY, 1.0),
+    _Ratio("always", "put", NATS_PY, 2.0),
 )
+
+
+class _Small(Struct, frozen=True):
+    """A small request beside a bare one that carries as much, alone or with others in flight."""
+
+    sync: Sync
+    what: Action
+    measure: Literal["p50", "rate"]
+    bound: float
+    kind: Literal["promise", "aim"] = "promise"
+    is_enough: float | None = None
+
+
+_SMALL: Final = (
+    _Small("default", SMALL_GET, "p50", 2.0),
+    _Small("default", SMALL_GET, "rate", 0.3),
+    _Small("default", SMALL_GET, "rate", 0.5, "aim"),
+    _Small("default", SMALL_PUT, "p50", 2.5),
+    _Small("default", SMALL_PUT, "rate", 0.25),
+    _Small("always", SMALL_PUT, "rate", 0.1, is_enough=SYNCED_PUTS_PER_SECOND),
+)
+"""How a server syncs makes no difference to a get."""
 
 
 def judge(report: Report) -> list[Verdict]:
     """A verdict on every promise, in a fixed order, measured or not."""
     return [
         *(_judge_ratio(report, ratio) for ratio in _RATIOS),
-        *_judge_small(report),
+        *(_judge_small(report, small) for small in _SMALL),
         _judge_has(report),
         _judge_memory(report, "worker", WORKER_STREAMS, WORKER_STREAM_BYTES, WORKER_MEMORY_BYTES),
         _judge_memory(report, "client", 1, CLIENT_STREAM_BYTES, CLIENT_MEMORY_BYTES),
@@ -98,26 +121,30 @@ def _judge_ratio(report: Report, ratio: _Ratio) -> Verdict:
     )
 
 
-def _judge_small(report: Report) -> Iterator[Verdict]:
-    for sync in ("default", "always"):
-        ours = find_small(report.small, sync, SMALL_GET)
-        bare = find_small(report.small, sync, BARE_GET)
-        measured = None if ours is None or bare is None else ours.p50_seconds / bare.p50_seconds
-        if measured is None and sync == "always":
-            continue  # a get does not depend on it: one verdict is enough
-        yield Verdict(
-            what=f"p50 of a get, 4 KiB, {sync} sync / a bare request",
-            kind="promise",
-            comparison="at most",
-            bound=GET_RATIO_TO_BARE,
-            unit="x",
-            measured=measured,
-            outcome=_outcome(
-                measured,
-                meets=measured is not None and measured <= GET_RATIO_TO_BARE,
-                comparable=ours is not None and ours.size == SMALL_BYTES,
-            ),
-        )
+def _judge_small(report: Report, small: _Small) -> Verdict:
+    ours = find_small(report.small, small.sync, small.what)
+    bare = find_small(report.small, small.sync, BARE.format(what=small.what))
+    is_p50 = small.measure == "p50"
+    measured, is_met = None, False
+    if ours is not None and bare is not None:
+        if is_p50:
+            measured = ours.p50_seconds / bare.p50_seconds
+            is_met = measured <= small.bound
+        else:
+            measured = ours.per_second / bare.per_second
+            is_met = measured >= small.bound
+            is_met = is_met or (small.is_enough is not None and ours.per_second >= small.is_enough)
+    return Verdict(
+        what=f"{small.measure} of a {small.what}, 4 KiB, {small.sync} sync / a bare request",
+        kind=small.kind,
+        comparison="at most" if is_p50 else "at least",
+        bound=small.bound,
+        unit="x",
+        measured=measured,
+        outcome=_outcome(
+            measured, meets=is_met, comparable=ours is not None and ours.size == SMALL_BYTES
+        ),
+    )
 
 
 def _judge_has(report: Report) -> Verdict:

@@ -27,10 +27,12 @@ from holdfast.errors import (
 )
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
-from holdfast.protocol.blobs import GET_BLOB, BlobHead, GetBlob
+from holdfast.protocol.blobs import BlobHead, GetBlob
 
 if TYPE_CHECKING:
-    from holdfast.client.requests import Requester
+    from holdfast.client.budget import ByteBudget
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
 
 SILENCE_SECONDS: Final = 2.0
@@ -43,9 +45,21 @@ MOST_TRIED_BYTES: Final = 64 * KIB
 class BareReads:
     """What is known of bare reads on one connection, and how they are made."""
 
-    def __init__(self, requester: Requester) -> None:
-        """Made by ``requester``."""
-        self._requester = requester
+    def __init__(
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        budget: ByteBudget,
+        *,
+        subject: str,
+        timeout_seconds: float,
+    ) -> None:
+        """``subject`` is that of ``blob.get``; ``timeout_seconds`` the deadline of a request."""
+        self._liveness = connection.liveness
+        self._inbox = inbox
+        self._budget = budget
+        self._subject = subject
+        self._timeout_seconds = timeout_seconds
         self.is_on = False
         self._trying: asyncio.Task[None] | None = None
 
@@ -69,19 +83,16 @@ class BareReads:
 
         None: ask again without ``bare``. Raises what the worker answered, if that is of no use.
         """
-        requester = self._requester
-        requester.check_usable()
-        taken = await requester.budget.take(most_bytes)
+        taken = await self._budget.take(most_bytes)
         asked_at = time.monotonic()
-        liveness = requester.connection.liveness
         try:
             message = await self._request(request)
         except TimeoutError:
-            liveness.unanswered(asked_at)
+            self._liveness.unanswered(asked_at)
             # It does not arrive any more: it is not waited for again before it is seen to.
             self.is_on, self._trying = False, None
         except (UnavailableError, OutcomeUnknownError):
-            liveness.nobody(asked_at)
+            self._liveness.nobody(asked_at)
         except InvalidError:  # of a worker of before there was ``bare``
             self.is_on = False
         except RateLimitedError:
@@ -92,16 +103,15 @@ class BareReads:
             data = whole_blob(message, request.digest)
             return None if data is None else (None, data)
         finally:
-            requester.budget.give_back(taken)
+            self._budget.give_back(taken)
         return None
 
     async def _request(self, request: GetBlob) -> Message:
         """Raises as ``Inbox.request``, and what the worker answered."""
-        requester = self._requester
-        message = await requester.inbox.request(
-            requester.subject(GET_BLOB),
+        message = await self._inbox.request(
+            self._subject,
             codec.encode(msgspec.structs.replace(request, bare=True)),
-            timeout_seconds=min(SILENCE_SECONDS, requester.timeout_seconds),
+            timeout_seconds=min(SILENCE_SECONDS, self._timeout_seconds),
         )
         codec.raise_error(message.headers, message.data)
         return message

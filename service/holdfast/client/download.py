@@ -43,6 +43,7 @@ async def read_bytes(
         asked = request
         if request.length is None:
             asked = msgspec.structs.replace(request, length=most)
+        requester.check_usable()
         is_whole = request.length is None and not request.offset
         came = await requester.bare.ask(asked, most) if is_whole and requester.bare.is_on else None
         head, data = came or await requester.ask_for_bytes(GET_BLOB, asked, most)

@@ -28,6 +28,7 @@ from holdfast.errors import (
 )
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
+from holdfast.protocol.blobs import GET_BLOB
 from holdfast.protocol.operation import Body
 from holdfast.transport.fresh_ids import new_id
 
@@ -84,7 +85,13 @@ class Requester:
         self._prefix = f"{prefix}." if prefix else ""
         self.timeout_seconds = timeout_seconds
         self.budget = ByteBudget(BYTES_AT_ONCE)
-        self.bare = BareReads(self)
+        self.bare = BareReads(
+            connection,
+            inbox,
+            self.budget,
+            subject=self.subject(GET_BLOB),
+            timeout_seconds=timeout_seconds,
+        )
         self.way = Way.DIRECT
         self._proven: set[Way] = set()
         self._process = os.getpid()

@@ -91,8 +91,9 @@ class ChunkIndex:
         """``(entry part, sequence)`` of the last entry at or before ``part``."""
         if part == 0 and self._entries is None and (head := _HEAD.match(self.text)) is not None:
             return 0, int(head[1])
+        entries = self._decoded
         entry = self._entry_at(part)
-        return entry * self.stride, self.sequences[entry]
+        return entry * entries.stride, entries.sequences[entry]
 
     def bounds(self, part: int) -> tuple[int, int | None]:
         """Sequences between which ``part`` lies: first possible, and first impossible or None."""
@@ -101,10 +102,11 @@ class ChunkIndex:
         return self.sequences[entry], after
 
     def _entry_at(self, part: int) -> int:
-        if not self.sequences:
+        stride, sequences = self._decoded
+        if not sequences:
             msg = "the blob's chunk index has no entries"
             raise CorruptError(msg)
-        return min(part // self.stride, len(self.sequences) - 1)
+        return min(part // stride, len(sequences) - 1)
 
     def coarser(self) -> ChunkIndex:
         """With every other entry."""

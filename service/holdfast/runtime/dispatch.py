@@ -96,8 +96,8 @@ class Dispatcher:
             encoding = _encoding(endpoint, headers)
             request = _decode(endpoint, headers, body, encoding)
             op_id = _op_id(headers, endpoint, request)
-            call = self._call(subject, headers, body, op_id, forwarded=forwarded)
-            left = call.seconds_left()
+            left = self._seconds(headers)
+            call = self._call(subject, left, body, op_id, forwarded=forwarded)
             # Who waits below gives up a moment before, and can still say what is known.
             with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
                 at = asyncio.get_running_loop().time() + left
@@ -119,13 +119,12 @@ class Dispatcher:
     def _call(
         self,
         subject: str,
-        headers: Mapping[str, str],
+        seconds: float,
         body: Buffer,
         op_id: str | None,
         *,
         forwarded: bool,
     ) -> Call:
-        seconds = self._seconds(headers)
         deadline = self._monotonic() + seconds
         return Call(
             now=self._clock(),

@@ -112,12 +112,13 @@ class Worker:
         """Subscribe: from here on requests are answered."""
         self.is_serving = True
         for endpoint in self._endpoints:
-            receive = partial(self._receive, endpoint)
+            stats = self._stats[endpoint.operation]
+            receive = partial(self._receive, endpoint, stats)
             queue = QUEUE_GROUP if endpoint.operation.queue else ""
             self._sids.append(self._connection.route(self._subject(endpoint), receive, queue=queue))
             if endpoint.local and self._node is not None:
                 subject = node_subject(self._prefix, self._node, endpoint.operation.subject)
-                receive = partial(self._receive, endpoint, forwarded=True)
+                receive = partial(self._receive, endpoint, stats, forwarded=True)
                 self._sids.append(self._connection.route(subject, receive, queue=QUEUE_GROUP))
         verbs = {
             "PING": self._discovery.ping,
@@ -168,25 +169,34 @@ class Worker:
 
     # --- requests ---
 
-    def _receive(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool = False) -> None:
+    def _receive(
+        self,
+        endpoint: AnyEndpoint,
+        stats: EndpointStats,
+        message: Message,
+        *,
+        forwarded: bool = False,
+    ) -> None:
         if not self._may_reply_to(message):
-            self._stats[endpoint.operation].refused_replies += 1
+            stats.refused_replies += 1
             return
         # Parts have windows of their own: counted apart, neither starves the other.
         running = self._parts if endpoint.operation is PUT_PART else self._running
         if len(running) >= self._max_concurrent:
-            self._stats[endpoint.operation].count(0, RateLimitedError.code)
+            stats.count(0, RateLimitedError.code)
             self._send_failure(message, RateLimitedError("this worker is at its limit of requests"))
             return
         loop = asyncio.get_running_loop()
         # Started at once, up to its first wait: parts begin in the order they came.
-        answering = self._answer(endpoint, message, forwarded=forwarded)
+        answering = self._answer(endpoint, stats, message, forwarded=forwarded)
         task = asyncio.eager_task_factory(loop, answering)
         if not task.done():
             running[task] = (endpoint, message)
             task.add_done_callback(running.__delitem__)
 
-    async def _answer(self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool) -> None:
+    async def _answer(
+        self, endpoint: AnyEndpoint, stats: EndpointStats, message: Message, *, forwarded: bool
+    ) -> None:
         started_ns = time.perf_counter_ns()
         error: HoldfastError | None
         try:
@@ -209,7 +219,7 @@ class Worker:
             error = InternalError()
             self._send_failure(message, error)
         elapsed_ns = time.perf_counter_ns() - started_ns
-        self._stats[endpoint.operation].count(elapsed_ns, error.code if error else None)
+        stats.count(elapsed_ns, error.code if error else None)
         if error is not None:
             log.info(
                 "request_refused",
@@ -297,5 +307,5 @@ def reply_pattern(inbox_prefixes: tuple[str, ...]) -> re.Pattern[str]:
     Tokens are of printable ASCII: what else the server lets through came here as it was not sent.
     """
     heads = "|".join(re.escape(prefix) for prefix in inbox_prefixes)
-    word = r"(?:(?![.*>])[!-~])+"
+    word = r"[!-)+\-,/-=?-~]+"  # of these all but . * and >
     return re.compile(rf"(?=.{{1,{MAX_REPLY_CHARS}}}$)(?:{heads}){word}(?:\.{word})*")

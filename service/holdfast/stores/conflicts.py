@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import (
@@ -21,7 +20,8 @@ from holdfast.transport.deadline import seconds_left
 from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from holdfast.transport.jetstream_messages import RefusedError
 
@@ -59,15 +59,9 @@ class Conflicts:
         if self._in_flight or not self.certain:
             await asyncio.sleep(wait_seconds)
 
-    @contextmanager
-    def telling(self) -> Iterator[None]:
+    def telling(self) -> AbstractContextManager[None]:
         """What may have been applied once stays unknown, whatever fails afterwards."""
-        try:
-            yield
-        except (UnavailableError, QuotaExceededError) as error:
-            if self.certain:
-                raise
-            raise OutcomeUnknownError(UNKNOWN) from error
+        return _Telling(self)
 
     def failure(self) -> HoldfastError:
         """What to report in the end."""
@@ -76,3 +70,23 @@ class Conflicts:
         if self._in_flight:
             return UnavailableError("another write is under way and does not end")
         return ConflictError("other writers kept changing the blob")
+
+
+class _Telling:
+    __slots__ = ("_conflicts",)
+
+    def __init__(self, conflicts: Conflicts) -> None:
+        self._conflicts = conflicts
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        is_known = isinstance(error, UnavailableError | QuotaExceededError)
+        if is_known and not self._conflicts.certain:
+            raise OutcomeUnknownError(UNKNOWN) from error

@@ -108,9 +108,10 @@ def decode_meta(data: Buffer) -> ObjectMeta:
 
 def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
     """The record of ``info``."""
+    created_at = _write_time(info.created_at)
     metadata = {
         HF_FORMAT: FORMAT,
-        HF_CREATED: _write_time(info.created_at),
+        HF_CREATED: created_at,
         HF_PINNED: "true" if info.pinned else "false",
         HF_PART_SIZE: str(info.part_size),
         HF_TYPE: info.type,
@@ -123,7 +124,7 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
         bucket=bucket,
         nuid=info.generation,
         size=info.size,
-        mtime=_write_time(info.created_at),
+        mtime=created_at,
         chunks=info.chunks,
         digest=to_object_digest(info.digest),
         metadata=metadata,

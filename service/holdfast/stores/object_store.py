@@ -134,8 +134,11 @@ class ObjectBlobStore:
         """See BlobStore."""
         view = memoryview(data).cast("B")
         known_at = self._places.now()
-        with self._groups.counted(len(view)):
+        counts = self._groups.begin(len(view))
+        try:
             stored = await self._put(digest, view, attributes)
+        finally:
+            self._groups.end(counts)
         self._lately.note(found=not stored.created)
         if not stored.created:
             self._remember(stored.info, 0, known_at)
@@ -590,10 +593,12 @@ class ObjectBlobStore:
         our chunks meanwhile. They are counted before we publish, so that nothing is replaced by
         a record without chunks, and after it, for until then we may have been paused.
         """
-        entry = seen or await self._believed_entry(info.digest)
-        stored = await self._found(entry, info, attributes, conflicts)
-        if stored is not None:
-            return stored
+        entry = seen
+        if entry is None:
+            entry = await self._believed_entry(info.digest)
+            stored = await self._found(entry, info, attributes, conflicts)
+            if stored is not None:
+                return stored
         if entry.sequence or info.chunks > 1:  # or they were doubled, or dropped by the stream
             await self.require_chunks(info)
         if claim is not None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -42,7 +41,7 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.places import Places
@@ -118,15 +117,18 @@ class PutGroups:
         self._batches: set[asyncio.Task[None]] = set()
         self._is_scheduled = False
 
-    @contextmanager
-    def counted(self, size: int) -> Iterator[None]:
-        """A put of ``size`` bytes is under way, alone or not. Only small ones are waited for."""
+    def begin(self, size: int) -> int:
+        """A put of ``size`` bytes is under way, alone or not, until ``end`` is told what this gave.
+
+        Only small ones are waited for.
+        """
         counts = size <= MOST_BYTES_EACH
         self._under_way += counts
-        try:
-            yield
-        finally:
-            self._under_way -= counts
+        return counts
+
+    def end(self, counts: int) -> None:
+        """It is not any more."""
+        self._under_way -= counts
 
     async def put(self, digest: Digest, data: memoryview, attributes: Attributes) -> Stored | Alone:
         """The blob, stored together with others, unless it is to go alone.

@@ -135,12 +135,9 @@ class JetStream:
         It is sent ``attempts`` times at least, if nothing definite is said. Raises RefusedError,
         UnavailableError (surely not applied), OutcomeUnknownError.
         """
-
-        async def send() -> Ack:
-            message = await self._request(subject, data, headers)
-            return msgspec.json.decode(message.data, type=Ack)
-
-        return await self._write(send, _Tries(attempts, self._patience_seconds))
+        return await self._write(
+            lambda: self._request(subject, data, headers), _Tries(attempts, self._patience_seconds)
+        )
 
     async def publish_batch(
         self,
@@ -154,19 +151,17 @@ class JetStream:
         They get consecutive sequences. ``new_id`` gives fresh identifiers, up to 64 characters.
         Headers make a repeat harmless, as in `publish`, and what is raised is the same.
         """
+        return await self._write(
+            lambda: self._send_batch(messages, new_id()), _Tries(attempts, self._patience_seconds)
+        )
 
-        async def send() -> Ack:
-            return msgspec.json.decode(await self._send_batch(messages, new_id()), type=Ack)
-
-        return await self._write(send, _Tries(attempts, self._patience_seconds))
-
-    async def _write(self, send: Callable[[], Awaitable[Ack]], tries: _Tries) -> Ack:
+    async def _write(self, send: Callable[[], Awaitable[Message]], tries: _Tries) -> Ack:
         maybe_applied = False
         while tries.is_first() or await tries.wait():
             try:
                 if not self.connection.is_connected:
                     await self.connection.wait_connected(tries.attempt_seconds())
-                ack = await send()
+                ack = msgspec.json.decode((await send()).data, type=Ack)
             except DeniedError as error:
                 raise _known(error, maybe_applied=maybe_applied) from error
             except UnavailableError:
@@ -187,7 +182,7 @@ class JetStream:
         failure = UnavailableError("the store cannot be reached, or has too much to do")
         raise _known(failure, maybe_applied=maybe_applied)
 
-    async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> bytes | memoryview:
+    async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> Message:
         """The answer to the commit, or to the first message if that was refused.
 
         Only these two are answered, the first by nothing if it is well. Raises as `_request`.
@@ -222,7 +217,7 @@ class JetStream:
         if _is_not_now(answer.data):
             self.connection.liveness.nobody(asked_at)
             raise NotNowError(_NOBODY)
-        return answer.data
+        return answer
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject``, from the stream's leader; None when there is none."""

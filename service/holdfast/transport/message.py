@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _VERSION: Final = b"NATS/1.0"
+_BEGIN: Final = "NATS/1.0\r\n"
 _NAME_RE: Final = re.compile(r"[!-9;-~]+", re.ASCII)  # ADR-4: visible, and no colon
 _SPACE: Final = " \t\n\r\v\f"
 _NO_HEADERS: Final[dict[str, str]] = {}
@@ -68,11 +69,10 @@ def format_headers(headers: Mapping[str, str]) -> bytes:
 
     Raises ValueError for a name or value that would break out of its line.
     """
-    lines = [_VERSION]
+    block = _BEGIN
     for name, value in headers.items():
         if "\r" in value or "\n" in value or not _is_name(name):
             msg = f"header {name!r} cannot be sent"
             raise ValueError(msg)
-        lines.append(f"{name}: {value}".encode())
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+        block += f"{name}: {value}\r\n"
+    return f"{block}\r\n".encode()
