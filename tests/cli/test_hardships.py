@@ -121,6 +121,7 @@ def test_every_command_is_tried() -> None:
 def test_no_command_minds_standard_streams_that_are_closed_or_full(
     name: str, holdfast: Holdfast
 ) -> None:
+    holdfast("blob", "put", "/etc/hostname")  # so that there is something to list
     words = [*name.split(), *ARGUMENTS[name], *patience(name), *connection_of(name, holdfast)]
     hardships = [*CLOSED, "full"] if Path("/dev/full").exists() else CLOSED
     asked = [(words, hardship) for hardship in hardships]
