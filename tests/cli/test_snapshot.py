@@ -331,8 +331,9 @@ def test_nothing_is_deleted_unless_whoever_is_asked_says_yes(
     def answered(text: str, *more: str) -> int:
         stdin = io.TextIOWrapper(io.BytesIO(text.encode()))
         monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
-        monkeypatch.setattr(sys, "stdin", stdin)
-        return holdfast("snapshot", *delete, *more).status
+        with monkeypatch.context() as asked:
+            asked.setattr(sys, "stdin", stdin)
+            return holdfast("snapshot", *delete, *more).status
 
     assert answered("") == exit_codes.FAILURE
     assert answered("no\n") == exit_codes.FAILURE

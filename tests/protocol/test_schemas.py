@@ -141,9 +141,13 @@ def with_bytes(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: as_bytes(item) if name == "path_bytes" else with_bytes(item)
+        name: _BYTES[name](item) if name in _BYTES else with_bytes(item)
         for name, item in value.items()
     }
+
+
+def each_as_bytes(texts: Any) -> Any:
+    return [as_bytes(text) for text in texts] if isinstance(texts, list) else texts
 
 
 def as_bytes(text: Any) -> Any:
@@ -151,6 +155,9 @@ def as_bytes(text: Any) -> Any:
         return base64.b64decode(text, validate=True) if isinstance(text, str) else text
     except ValueError:
         return text
+
+
+_BYTES = {"path_bytes": as_bytes, "exclude_bytes": each_as_bytes}
 
 
 @pytest.mark.fault("I05")

@@ -172,6 +172,8 @@ def _header_schema(kind: type[Request | Reply], schema: Schema) -> Schema:
 def _header_value(field: Schema) -> Schema:
     """``field`` as text. What would be null is a header that is not there."""
     value, *_ = field.get("anyOf", [field])
+    if value.get("type") == "boolean":
+        return {"enum": ["true", "false"], "default": str(bool(field.get("default"))).lower()}
     if value.get("type") != "integer":
         return {**value, **({"default": field["default"]} if field.get("default") else {})}
     bound = value.get("maximum")
