@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.transport.jetstream_messages import SUBJECT
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,12 +30,7 @@ async def ghosts(
     server is asked. Any replica's word will do, for one that lags can only know of fewer. Raises
     UnavailableError.
     """
-    subjects = [subject_of(record) for record in records]
+    subjects = [record.subject for record in records]
     messages = await js.direct_lasts(stream, subjects, since=position)
-    last = {**met, **{subject_of(message): message.sequence for message in messages}}
-    return {one.sequence for one in records if last[subject_of(one)] > one.sequence}
-
-
-def subject_of(message: StoredMessage) -> str:
-    """Where it is stored, whichever way it was read."""
-    return message.headers.get(SUBJECT, message.subject)
+    last = {**met, **{message.subject: message.sequence for message in messages}}
+    return {one.sequence for one in records if last[one.subject] > one.sequence}

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.domain.digest_index import DigestIndex
 from holdfast.errors import InvalidError
-from holdfast.stores.object_ghosts import ghosts, subject_of
+from holdfast.stores.object_ghosts import ghosts
 from holdfast.stores.object_meta import meta_subject, name_at, to_entry
 from holdfast.stores.object_walk import Walk
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject
 from holdfast.transport.deadline import outliving_task, seconds_left
-from holdfast.transport.jetstream_messages import SUBJECT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +87,7 @@ class ObjectListing:
         cursor: str | None = None
         while cursor is None and walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
             records = await walk.step(limit - len(rows)) if not prefix else await walk.step()
-            met |= {subject_of(record): record.sequence for record in records}
+            met |= {record.subject: record.sequence for record in records}
             for number, record in enumerate(records, 1):
                 if number % _ROWS_AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -158,7 +157,7 @@ class ObjectListing:
         walk = Walk(self._js, self._bucket, self._indexed_to)
         while not walk.is_at_end:
             for record in await walk.step():
-                name = name_at(record.headers.get(SUBJECT, ""))
+                name = name_at(record.subject)
                 if is_digest(name):
                     self._index.note(Digest(name), record.sequence)
             self._indexed_to = walk.position  # not before: a step may fail when it has gone on
@@ -172,7 +171,7 @@ class ObjectListing:
         subjects = {meta_subject(self._bucket, digest): least for digest, least in digests}
         messages = await self._js.direct_lasts(self._stream, list(subjects))
         records: dict[str, StoredMessage | None] = {
-            message.headers.get(SUBJECT, ""): message for message in messages
+            message.subject: message for message in messages
         }
         entries: list[BlobInfo | ForeignObject] = []
         for number, (subject, least) in enumerate(subjects.items(), 1):
@@ -205,7 +204,7 @@ def _after(entries: Sequence[BlobInfo | ForeignObject]) -> list[str]:
 
 def _row(record: StoredMessage, prefix: str) -> BlobInfo | ForeignObject | None:
     """The row for one record; None for what a listing leaves out."""
-    subject = subject_of(record)
+    subject = record.subject
     if not record.data or (prefix and not name_at(subject).startswith(prefix)):
         return None
     entry = to_entry(record.data, subject)
