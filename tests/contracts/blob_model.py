@@ -7,7 +7,7 @@ hypothesis makes up the sequence and shortens one that fails. A store joins in b
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 from tests.contracts.blob_store import (
     ATTRIBUTES,
     FAR_AHEAD,

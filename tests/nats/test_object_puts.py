@@ -7,12 +7,12 @@ stays unknown, and losers leave nothing behind.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import nats
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from tests.contracts.blob_store import ATTRIBUTES, put, read, some_bytes
 from tests.nats.buckets import Bucket
 from tests.nats.tools import FlakyJetStream, Times, connected, kill, until

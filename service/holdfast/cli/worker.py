@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Final
+
+import uvloop
 
 from holdfast.bootstrap import run_worker
 from holdfast.cli.exit_codes import exit_code_of
 from holdfast.cli.settings import WorkerFlags
 from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import configure_logging
+
+_ALLOCATIONS_PER_COLLECTION: Final = 20_000
+"""Ten times Python's own: a request leaves hardly any cycles behind."""
 
 
 def worker(*, flags: WorkerFlags | None = None) -> int:
@@ -26,7 +32,11 @@ def worker(*, flags: WorkerFlags | None = None) -> int:
     # time, keeps the event loop for 10 to 40 ms.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     try:
-        return asyncio.run(run_worker(config, renew=lambda: given.load().config.nats))
+        return asyncio.run(
+            run_worker(config, renew=lambda: given.load().config.nats),
+            loop_factory=uvloop.new_event_loop,
+        )
     except HoldfastError as error:  # it has been logged
         return exit_code_of(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
+import msgspec
+
 from holdfast.protocol.operation import Operation, ReplyT, RequestT
 
 if TYPE_CHECKING:
@@ -12,23 +14,31 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What comes with a request beside its message.
 
     ``op_id`` is bound to what is asked (`holdfast.domain.op_id`). ``data`` is the payload of an
-    operation whose body is bytes, ``target`` the last token of the subject. ``has_time`` says
-    whether half of the caller's time is left, ``seconds_left`` how much of it. ``forwarded``:
-    another worker passed the request on, so it is to be answered here.
+    operation whose body is bytes, ``target`` the last token of the subject. The caller waits for
+    ``seconds``, until ``until`` by the clock ``monotonic``. ``forwarded``: another worker passed
+    the request on, so it is to be answered here.
     """
 
     now: datetime
     op_id: str | None
     data: Buffer
     target: str
-    has_time: Callable[[], bool]
-    seconds_left: Callable[[], float]
+    seconds: float
+    until: float
+    monotonic: Callable[[], float]
     forwarded: bool = False
+
+    def has_time(self) -> bool:
+        """Whether half of the caller's time is left."""
+        return self.seconds_left() > self.seconds / 2
+
+    def seconds_left(self) -> float:
+        """How much of the caller's time is left."""
+        return self.until - self.monotonic()
 
 
 @dataclass(frozen=True, slots=True)

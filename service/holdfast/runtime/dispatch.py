@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -48,8 +47,7 @@ _FORWARDED_HEADERS: Final = (names.CONTENT_TYPE, names.OP_ID, names.TRACEPARENT)
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What goes back: one message, and for a window what follows it. ``error`` names a failure.
 
     With ``node`` it does not go back: it is the request, for a worker of that node to answer. If it
@@ -60,7 +58,7 @@ class Answer:
     body: Buffer
     error: HoldfastError | None = None
     deliver: Callable[[str], Awaitable[None]] | None = None
-    pieces: AsyncGenerator[Buffer] | None = field(default=None)
+    pieces: AsyncGenerator[Buffer] | None = None
     node: str | None = None
     is_sent: bool = False
 
@@ -125,14 +123,14 @@ class Dispatcher:
         *,
         forwarded: bool,
     ) -> Call:
-        deadline = self._monotonic() + seconds
         return Call(
             now=self._clock(),
             op_id=op_id,
             data=body,
             target=subject.rpartition(".")[2],
-            has_time=lambda: self._monotonic() < deadline - seconds / 2,
-            seconds_left=lambda: deadline - self._monotonic(),
+            seconds=seconds,
+            until=self._monotonic() + seconds,
+            monotonic=self._monotonic,
             forwarded=forwarded,
         )
 

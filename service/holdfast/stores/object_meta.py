@@ -267,4 +267,6 @@ def _index(metadata: dict[str, str], chunks: int) -> ChunkIndex | None:
 
 
 def _write_time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"

@@ -76,7 +76,7 @@ class StagedObject:
         self._nuid = nuid
         self._part_size = part_size
         self._sequences: list[int] = []
-        self._doubtful = False
+        self.is_doubtful = False
         self._copied: list[str] = []
         self._committed = False
 
@@ -84,15 +84,14 @@ class StagedObject:
         """See StagedBlob."""
         while len(self._sequences) <= part:
             self._sequences.append(0)
-        view = memoryview(data)
         headers = {MSG_ID: f"{self._nuid}.{part}", BLOB_PART: str(part)}
         subject = chunk_subject(self._store.bucket, self._nuid)
         try:
-            ack = await self._js.publish(subject, view, headers)
+            ack = await self._js.publish(subject, memoryview(data), headers)
         except RefusedError as refused:
             raise refused.translate() from refused
         self._sequences[part] = ack.seq
-        self._doubtful |= ack.again and not ack.duplicate
+        self.is_doubtful |= ack.again and not ack.duplicate
 
     async def commit(
         self,
@@ -104,7 +103,7 @@ class StagedObject:
         expected: int | None = None,
     ) -> Stored:
         """See StagedBlob. With ``expected`` no record but that one is believed to be there."""
-        if not all(a < b for a, b in pairwise(self._sequences)):
+        if len(self._sequences) > 1 and not all(a < b for a, b in pairwise(self._sequences)):
             await self._write_again(claim)  # one was lost and sent again, behind its successors
         try:
             stored = await self._publish(digest, size, attributes, claim, expected)
@@ -125,7 +124,15 @@ class StagedObject:
         claim: Claiming | None,
         expected: int | None,
     ) -> Stored:
-        info = BlobInfo(
+        info = self.info(digest, size, attributes)
+        if self.is_doubtful:
+            await self._store.require_chunks(info)
+            self.is_doubtful = False
+        return await self._store.publish_record(info, attributes, claim, expected=expected)
+
+    def info(self, digest: Digest, size: int, attributes: Attributes) -> BlobInfo:
+        """The blob that the parts written so far make up."""
+        return BlobInfo(
             digest=digest,
             size=size,
             chunks=len(self._sequences),
@@ -136,10 +143,6 @@ class StagedObject:
             generation=self._nuid,
             index=build_index(self._sequences) if self._sequences else None,
         )
-        if self._doubtful:
-            await self._store.require_chunks(info)
-            self._doubtful = False
-        return await self._store.publish_record(info, attributes, claim, expected=expected)
 
     async def _write_again(self, claim: Claiming | None) -> None:
         """Copy all chunks, in order and each once. Raises PartsGoneError."""
@@ -157,7 +160,7 @@ class StagedObject:
         # What was acknowledged stays where a new owner looks for it until the blob is there.
         self._copied.append(self._nuid)
         self._nuid, self._sequences = copy._nuid, copy._sequences
-        self._doubtful = copy._doubtful
+        self.is_doubtful = copy.is_doubtful
 
     async def discard(self) -> None:
         """See StagedBlob."""

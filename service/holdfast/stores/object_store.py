@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.op_id import is_repeat
@@ -146,7 +147,7 @@ class ObjectBlobStore:
 
     async def _put(self, digest: Digest, view: memoryview, attributes: Attributes) -> Stored:
         looks = self._lately.often or self._places.find(digest) is not None
-        if not looks:
+        if not looks and self._groups.is_on:
             grouped = await self._groups.put(digest, view, attributes)
             if isinstance(grouped, Stored):
                 return grouped
@@ -168,6 +169,9 @@ class ObjectBlobStore:
         try:
             if view:
                 await self._write_only_part(staged, view)
+            if not staged.is_doubtful:  # hardly any is
+                info = staged.info(digest, len(view), attributes)
+                return await self.publish_record(info, attributes, expected=expected)
             return await staged.commit(digest, len(view), attributes, expected=expected)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
@@ -565,17 +569,17 @@ class ObjectBlobStore:
         known_at = self._places.now()
         conflicts = Conflicts()
         info, record = self._fitted(info, attributes)
+        seen = None if expected is None else _Entry(expected)
         for _ in range(_COMMIT_ATTEMPTS):
             with conflicts.telling():
-                seen = None if expected is None else _Entry(expected)
                 stored = await self._publish_record(
                     info, record, attributes, conflicts, claim, seen
                 )
-            expected = None
             if stored is not None:
                 if stored.created:
                     self._remember(info, 0, known_at)
                 return stored
+            seen = None
         raise conflicts.failure()
 
     async def _publish_record(

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +30,7 @@ _LATELY: Final = 8
 _LOOK_FROM: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The chunk of ``info`` lies at ``sequence``, unless the record's index is out of date."""
 
     info: BlobInfo

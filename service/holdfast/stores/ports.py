@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Sequence
     from datetime import datetime, timedelta
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlobInfo:
+class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a store records about a blob.
 
     ``generation`` names this one stored copy: a blob that was deleted and put again has another.
@@ -59,24 +60,21 @@ class UnreadableObject(ForeignObject):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a put: ``created`` is False when the blob was there already."""
 
     info: BlobInfo
     created: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     """A blob's record, and its bytes unless they are more than was asked for."""
 
     info: BlobInfo
     data: Buffer | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     """What the putter says of a blob. Of two putters the first one's attributes stay.
 
     ``op_id`` makes a repeat of the put that created the blob answer ``created`` again. As it comes

@@ -154,8 +154,7 @@ class GuardedBlobStore(ForwardingBlobStore):
 
         Raises TooLargeError.
         """
-        with memoryview(data) as view:
-            _check_size(view.nbytes, self._max_blob_bytes)
+        _check_size(memoryview(data).nbytes, self._max_blob_bytes)
         stored = await super().put(digest, data, attributes)
         if stored.created:
             self._written.inc(stored.info.size)
