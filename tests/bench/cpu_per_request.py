@@ -125,7 +125,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         EmbeddedServer.start(Path(directory), sync_interval=options.sync) as server,
-        deployed(server.url, "one", "two") as deployment,
+        deployed(server.url, "one", "two", monitor_url=server.monitor_url) as deployment,
     ):
         workers = [process.pid for process in deployment.workers.values()]
         processes = Processes(workers, server.pid)

@@ -191,6 +191,8 @@ async def start_pool(
         server = EmbeddedServer.start(directory / "nats", sync_interval=_SYNC_INTERVAL[sync])
         stack.callback(server.stop)
         await init_store(load_config(environ=child_environment({}, server.url)).config)
+        # By this they learn that writes are synced, as they do where `holdfast up` starts them.
+        told = {"HOLDFAST_MONITOR_URL": server.monitor_url} | dict(settings or {})
         children = []
         for number in range(workers):
             worker = await Child.start(
@@ -198,7 +200,7 @@ async def start_pool(
                 _WORKER,
                 directory=directory,
                 url=server.url,
-                settings=settings,
+                settings=told,
             )
             stack.push_async_callback(worker.stop)
             children.append(worker)
