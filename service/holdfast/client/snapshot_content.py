@@ -14,7 +14,7 @@ from holdfast.errors import CorruptError
 from holdfast.protocol.snapshots import READ_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from holdfast.client.requests import Requester
     from holdfast.protocol.snapshots import ContentHead, ReadFile
@@ -38,7 +38,7 @@ class ContentDownload:
 
     async def stream(
         self, progress: Callable[[int, int | None], None] | None = None
-    ) -> AsyncIterator[memoryview]:
+    ) -> AsyncGenerator[memoryview]:
         """The bytes, in order. ``progress`` is told (bytes done, bytes in all).
 
         Raises NotFoundError, ConflictError (the snapshot is not ``ok``), CorruptError,

@@ -19,7 +19,7 @@ from holdfast.client.snapshot_thread import in_thread
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from holdfast.archive.ports import Stop
     from holdfast.client.requests import Requester
@@ -47,7 +47,7 @@ async def export_here(
     offset: int,
     length: int | None,
     progress: OnBytes | None,
-) -> AsyncIterator[memoryview]:
+) -> AsyncGenerator[memoryview]:
     """Bytes ``offset`` to ``offset + length`` of the ``.tar.zst``, clipped, in order.
 
     ``is_ours``: a worker has made the snapshot (see ``ExportPlan``). Every pack has been checked

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from holdfast.client.client import Progress, WorkerInfo
+    from holdfast.client.client import Progress
+    from holdfast.client.discovery import WorkerInfo
     from holdfast.client.sources import Source
     from holdfast.protocol.blobs import BlobEntry, BlobStat, BlobStored, VerifyReport
     from holdfast.protocol.status import StoreStatus
