@@ -165,7 +165,8 @@ class Client:
 
         Up to 64 are under way at a time, as far as they hold no more than 32 MiB together, and a
         source is taken when there is room for it: what makes them up may read from disk, but must
-        not block the event loop for long.
+        not block the event loop for long. Without ``await`` they are taken in other threads, one
+        after the other, and may block.
 
         When one cannot be stored, the results of those before it come, and then what ``put`` would
         have raised. No more are taken, and those behind it that were under way are given up: they
