@@ -22,7 +22,7 @@ from holdfast.protocol.snapshots import (
 from holdfast.repository.snapshot_record import StoredRestore, StoredSnapshot, Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from holdfast.archive.diff import Change
     from holdfast.archive.verify import Verified
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshot_record import Planned
 
 ReplyT = TypeVar("ReplyT", bound="Reply")
+RowT = TypeVar("RowT")
+EndT = TypeVar("EndT")
 
 PAGE_OVERHEAD_BYTES: Final = 1024
 """What a page takes beside its rows."""
@@ -208,6 +210,22 @@ def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:
         if left < 0 and count:
             return list(rows[:count])
     return list(rows)
+
+
+def page_of(
+    rows: Sequence[RowT],
+    to_message: Callable[[RowT], ReplyT],
+    end_of: Callable[[RowT], EndT],
+    end: EndT | None,
+    max_bytes: int,
+) -> tuple[list[ReplyT], EndT | None]:
+    """The first of ``rows`` that fit, as ``fitting``, and where their page ends.
+
+    That is ``end`` if they are all, and that of the last one shown if not.
+    """
+    messages = [to_message(row) for row in rows]
+    shown = fitting(messages, max_bytes)
+    return shown, end if len(shown) == len(messages) else end_of(rows[len(shown) - 1])
 
 
 def wire_time(text: str) -> str:
