@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.archive import trees
 
-from holdfast.archive.chain import MAX_OPEN_LEVELS, DirectoryChain
+from holdfast.archive.chain import MAX_OPEN_LEVELS
 from holdfast.archive.ports import ArchiveWarning, Scanned
 from holdfast.archive.source import DirectorySource
 from holdfast.archive.troubles import MAX_WARNINGS, Troubles, Warnings
@@ -251,24 +251,6 @@ def test_only_the_first_warnings_are_kept_but_all_are_counted() -> None:
 
     assert len(warnings.first) == MAX_WARNINGS
     assert warnings.count == MAX_WARNINGS + 1
-
-
-def test_a_chain_keeps_a_bounded_number_of_directories_open(tmp_path: Path) -> None:
-    levels = 3 * MAX_OPEN_LEVELS
-    trees.write(tmp_path, "/".join(["a"] * levels + ["file"]))
-    before = len(os.listdir("/proc/self/fd"))
-    chain = DirectoryChain(tmp_path)
-
-    fd = chain.at(b"/".join([b"a"] * levels))
-    opened = len(os.listdir("/proc/self/fd")) - before
-    names = os.listdir(fd)
-    upper = os.listdir(chain.at(b"/".join([b"a"] * (levels - 5))))
-    chain.close()
-
-    assert names == ["file"]
-    assert upper == ["a"]
-    assert opened <= MAX_OPEN_LEVELS + 2
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_restores_have_under_way_is_no_ones_data(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.directories import open_directory, reported
+from holdfast.archive.chain import DirectoryChain
+from holdfast.archive.directories import reported
 from holdfast.archive.ports import Cancelled
-from holdfast.archive.restore_chain import RestoreChain
 from holdfast.archive.restore_extra import count_entries, extra_entries
 from holdfast.archive.restore_mounts import Mounts
 from holdfast.archive.restore_options import MAX_PLANNED, Planned, PlannedChange, Restored
@@ -31,10 +31,6 @@ _TYPE_BITS: Final = {
 }
 
 
-def _open_only(parent: int, name: bytes, _path: bytes) -> int:
-    return open_directory(name, parent)
-
-
 class Planner:
     """Compares a snapshot with the tree at ``root_fd`` (None: there is none)."""
 
@@ -52,8 +48,8 @@ class Planner:
         self._selection = selection
         self._options = options
         self._stop = stop
-        self._chain = None if root_fd is None else RestoreChain(root_fd, _open_only)
-        self._firsts = None if root_fd is None else RestoreChain(root_fd, _open_only)
+        self._chain = None if root_fd is None else DirectoryChain(root_fd)
+        self._firsts = None if root_fd is None else DirectoryChain(root_fd)
         self._lines: list[Planned] = []
         self._count = 0
         self._entries = self._files = self._bytes = self._removed = 0
@@ -129,7 +125,7 @@ class Planner:
         if len(self._lines) < MAX_PLANNED:
             self._lines.append(line)
 
-    def _look(self, path: bytes, chain: RestoreChain | None) -> os.stat_result | None:
+    def _look(self, path: bytes, chain: DirectoryChain | None) -> os.stat_result | None:
         """What is at ``path`` now."""
         if chain is None or self._root_fd is None:
             return None
