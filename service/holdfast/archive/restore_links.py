@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.archive.restore_files import FileWriter
-    from holdfast.archive.restore_metadata import Metadata, Warnings
+    from holdfast.archive.restore_metadata import Metadata
     from holdfast.archive.restore_place import Place
     from holdfast.archive.select import Selection
     from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.warnings import Warnings
     from holdfast.domain.manifest import Page
 
 MAX_KEPT_COPIES: Final = 65_536

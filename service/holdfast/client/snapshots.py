@@ -19,11 +19,11 @@ from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
 from holdfast.client.snapshot_content import ContentDownload
 from holdfast.client.snapshot_paths import (
+    asked_path,
+    asked_time,
     pattern_bytes,
     wire_excludes,
-    wire_path,
     wire_patterns,
-    wire_time,
 )
 from holdfast.client.snapshot_wait import (
     may_be_repeated,
@@ -65,14 +65,13 @@ if TYPE_CHECKING:
     from holdfast.client.snapshot_paths import AnyPath
     from holdfast.client.snapshot_wait import OnProgress
     from holdfast.client.sources import SupportsRead
+    from holdfast.domain.terms import RestoreMode, SnapshotState
     from holdfast.protocol.operation import Operation
     from holdfast.protocol.snapshots import (
         FileEntry,
-        Mode,
         SnapshotChange,
         SnapshotPage,
         SnapshotVerified,
-        State,
     )
 
     OnBytes = Callable[[int, int | None], None]
@@ -143,7 +142,7 @@ class Snapshots:
         app: str | None = None,
         node: str | None = None,
         paths: Iterable[str] = (),
-        mode: Mode = "new",
+        mode: RestoreMode = "new",
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
@@ -233,7 +232,7 @@ class Snapshots:
         target: str | os.PathLike[str],
         *,
         paths: Iterable[AnyPath] = (),
-        mode: Mode = "new",
+        mode: RestoreMode = "new",
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
@@ -268,7 +267,7 @@ class Snapshots:
         app: str | None = None,
         apps: Iterable[str] | None = None,
         labels: Mapping[str, str] | None = None,
-        state: State | None = None,
+        state: SnapshotState | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         on_damaged: Callable[[str], object] | None = None,
@@ -282,8 +281,8 @@ class Snapshots:
             apps=None if apps is None else [*apps],
             labels=dict(labels or {}),
             state=state,
-            since=wire_time(since),
-            until=wire_time(until),
+            since=asked_time(since),
+            until=asked_time(until),
             limit=_LIST_PAGE,
         )
 
@@ -315,7 +314,7 @@ class Snapshots:
 
     def files(self, key: str, path: AnyPath = "") -> AsyncGenerator[FileEntry]:
         """What a snapshot holds at and below ``path``, in path order. Raises NotFoundError."""
-        text, raw = wire_path(path)
+        text, raw = asked_path(path)
         request = ListFiles(key=key, path=text, path_bytes=raw, limit=_FILES_PAGE)
         return rows(self._requester, LIST_FILES, request, lambda page: page.entries)
 
@@ -345,7 +344,7 @@ class Snapshots:
         progress: OnBytes | None = None,
     ) -> AsyncGenerator[memoryview]:
         """As ``read``, piece by piece, in bounded memory."""
-        text, raw = wire_path(path)
+        text, raw = asked_path(path)
         request = ReadFile(key=key, path=text, path_bytes=raw, offset=offset, length=length)
         return self._content(request, progress)
 

@@ -45,13 +45,13 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
+from holdfast.protocol.times import wire_time
 from holdfast.repository.blobs import Bare, Inline
 from holdfast.repository.uploads import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from holdfast.repository.blobs import BlobRepository
     from holdfast.repository.upload_record import Result
@@ -146,7 +146,7 @@ class BlobHandlers:
             size=info.size,
             chunks=info.chunks,
             type=info.type,
-            created_at=_time(info.created_at),
+            created_at=wire_time(info.created_at),
             pinned=info.pinned,
         )
 
@@ -264,10 +264,6 @@ def _entry(entry: BlobInfo | ForeignObject) -> BlobEntry:
         digest=entry.digest,
         size=entry.size,
         type=entry.type,
-        created_at=_time(entry.created_at),
+        created_at=wire_time(entry.created_at),
         pinned=entry.pinned,
     )
-
-
-def _time(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -11,17 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.owners import chosen_privileges
+from holdfast.archive.paths import parse_path
 from holdfast.archive.walk import WalkOptions
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey, id_floor
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
-from holdfast.handlers.paths import requested_path
 from holdfast.handlers.snapshot_replies import (
     change_reply,
     entry_reply,
     page_of,
-    parse_time,
     restore_reply,
     snapshot_replies,
     snapshot_reply,
@@ -64,6 +63,7 @@ from holdfast.protocol.snapshots import (
     SnapshotVerified,
     VerifySnapshot,
 )
+from holdfast.protocol.times import parse_time
 from holdfast.repository.restores import RestoreRequest
 from holdfast.repository.snapshot_content import MAX_WAIT_SECONDS
 from holdfast.repository.snapshot_cursors import cursor_after_entry
@@ -240,7 +240,7 @@ class SnapshotHandlers:
 
     async def files(self, request: ListFiles, call: Call) -> FilePage:
         """``snapshot.files``."""
-        under = requested_path(request.path, request.path_bytes)
+        under = _path(request)
         _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
         found, more = await self._reads.files(
             root, under, request.cursor, request.limit, call.has_time
@@ -269,7 +269,7 @@ class SnapshotHandlers:
 
     async def read(self, request: ReadFile, call: Call) -> BytesReply[ContentHead]:
         """``snapshot.read``."""
-        path = requested_path(request.path, request.path_bytes)
+        path = _path(request)
         _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
         return _content(
             await self._reads.read(
@@ -336,6 +336,10 @@ def _content(content: Content) -> BytesReply[ContentHead]:
 
 def _wait(seconds: float, call: Call) -> float:
     return max(min(seconds, call.seconds_left() - WAIT_MARGIN_SECONDS), 0.0)
+
+
+def _path(request: ListFiles | ReadFile) -> bytes:
+    return parse_path(request.path if request.path_bytes is None else request.path_bytes)
 
 
 def _floor(text: str | None, name: str) -> str | None:
