@@ -65,10 +65,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from holdfast.client.discovery import WorkerInfo
-    from holdfast.client.sources import Source
+    from holdfast.client.sources import OnBytes, Source
     from holdfast.transport.connection import Connection
-
-type Progress = Callable[[int, int | None], None]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 MAX_TIMEOUT_SECONDS: Final = 86_400
@@ -115,7 +113,7 @@ class Client:
         *,
         type: str = DEFAULT_TYPE,  # noqa: A002  (the wire's word)
         digest: str | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> BlobStored:
         """Store bytes, the file at a path, what a file object gives, or an async iterator's bytes.
 
@@ -202,7 +200,7 @@ class Client:
         *,
         offset: int = 0,
         length: int | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> bytes:
         """The bytes of a blob, or a range of them; past its end there are none.
 
@@ -218,7 +216,7 @@ class Client:
         *,
         offset: int = 0,
         length: int | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> AsyncGenerator[memoryview]:
         """As ``get``, piece by piece, in bounded memory.
 
@@ -238,7 +236,7 @@ class Client:
         *,
         offset: int = 0,
         length: int | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> int:
         """Write a blob, or a range, to a path or file object; how many bytes.
 

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from holdfast.archive.ports import Stop
     from holdfast.client.requests import Requester
+    from holdfast.client.sources import OnBytes
     from holdfast.domain.digest import Digest
-
-    OnBytes = Callable[[int, int | None], None]
 
 CACHE_BYTES: Final = 24 * MIB
 """Packs that are on their way."""

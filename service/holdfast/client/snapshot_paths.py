@@ -13,12 +13,12 @@ from holdfast.protocol.times import wire_time
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.protocol.entries import WirePath
+    from holdfast.protocol.entries import ToldPath
 
 type AnyPath = str | bytes | os.PathLike[str]
 
 
-def asked_path(path: AnyPath) -> WirePath:
+def asked_path(path: AnyPath) -> ToldPath:
     """``path``: bytes, or text in which ``os.fsdecode`` may have hidden bytes."""
     return wire_path(path if isinstance(path, bytes) else os.fsencode(path))
 

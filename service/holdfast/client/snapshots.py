@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.client.snapshot_paths import AnyPath
     from holdfast.client.snapshot_wait import OnProgress
-    from holdfast.client.sources import SupportsRead
+    from holdfast.client.sources import OnBytes, SupportsRead
     from holdfast.domain.terms import RestoreMode, SnapshotState
     from holdfast.protocol.operation import Operation
     from holdfast.protocol.snapshots import (
@@ -73,8 +73,6 @@ if TYPE_CHECKING:
         SnapshotPage,
         SnapshotVerified,
     )
-
-    OnBytes = Callable[[int, int | None], None]
 
 _LIST_PAGE: Final = 100
 _FILES_PAGE: Final = 1000

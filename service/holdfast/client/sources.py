@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 READ_BYTES: Final = 1024 * 1024
 
@@ -34,6 +34,10 @@ class SupportsRead(Protocol):
 type Source = (
     bytes | bytearray | memoryview | str | os.PathLike[str] | SupportsRead | AsyncIterable[bytes]
 )
+
+
+type OnBytes = Callable[[int, int | None], None]
+"""Told (bytes done, bytes in all; None where that is not known)."""
 
 
 def size_of(source: Source) -> int | None:

@@ -22,17 +22,17 @@ KIND_NAMES: Final[dict[Kind, EntryKind]] = {
 }
 
 
-class WirePath(NamedTuple):
+class ToldPath(NamedTuple):
     """A path as text, and as bytes where it is not UTF-8."""
 
     path: str
     path_bytes: bytes | None
 
 
-def wire_path(path: bytes) -> WirePath:
+def wire_path(path: bytes) -> ToldPath:
     """``path``, with U+FFFD in the text for what is not UTF-8."""
     text = path.decode(errors="replace")
-    return WirePath(text, None if text.encode() == path else path)
+    return ToldPath(text, None if text.encode() == path else path)
 
 
 def warning_message(warning: EntryWarning) -> SnapshotWarning:
