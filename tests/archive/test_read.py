@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.archive import trees
 
-from holdfast.archive.ports import ArchiveWarning, Described, Scanned
+from holdfast.archive.ports import Described, Scanned
 from holdfast.archive.source import DirectorySource
+from holdfast.domain.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ class Tree:
     """A source, what it found, and what it warned of."""
 
     def __init__(self, root: Path) -> None:
-        self.warnings: list[ArchiveWarning] = []
+        self.warnings: list[EntryWarning] = []
         self.source = DirectorySource(root)
         self.entries = {entry.path: entry for entry in self.source.scan(self.warnings.append)}
 

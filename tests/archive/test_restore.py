@@ -34,12 +34,12 @@ from holdfast.archive.restore_options import (
     MAX_PLANNED,
     Restored,
     RestoreLimits,
-    RestoreMode,
     RestoreOptions,
 )
 from holdfast.archive.snapshot import SnapshotReader
 from holdfast.archive.source import DirectorySource
 from holdfast.archive.staging import remove_staging
+from holdfast.domain.terms import RestoreMode
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, TooLargeError
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from tests.archive.trees import noise, write
 
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import RestoreMode, RestoreOptions
+from holdfast.archive.restore_options import RestoreOptions
 from holdfast.archive.snapshot import SnapshotReader
 from holdfast.archive.staging import list_stagings, remove_staging
+from holdfast.domain.terms import RestoreMode
 
 if TYPE_CHECKING:
     from holdfast.archive.ports import Progress

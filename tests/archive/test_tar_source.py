@@ -30,20 +30,21 @@ from tests.archive.tars import (
 from holdfast.archive.create import create_archive
 from holdfast.archive.export import ExportPlan
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.ports import ArchiveWarning, Cancelled, Progress, Scanned
+from holdfast.archive.ports import Cancelled, Progress, Scanned
 from holdfast.archive.snapshot import SnapshotReader
 from holdfast.archive.source import DirectorySource
 from holdfast.archive.tar_source import TarLimits, TarSource
 from holdfast.domain.entries import Kind, order_key
 from holdfast.domain.limits import MIB
+from holdfast.domain.terms import EntryWarning
 from holdfast.errors import InvalidError, TooLargeError, UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def scan(tmp_path: Path, *members: Member) -> tuple[list[Scanned], list[ArchiveWarning]]:
-    warnings: list[ArchiveWarning] = []
+def scan(tmp_path: Path, *members: Member) -> tuple[list[Scanned], list[EntryWarning]]:
+    warnings: list[EntryWarning] = []
     source = TarSource(io.BytesIO(tar_of(members)), tmp_path)
     try:
         return list(source.scan(warnings.append)), warnings

@@ -21,9 +21,9 @@ from holdfast.archive.directories import open_directory
 from holdfast.archive.file_systems import MAX_RACY_NS, RACY_NS, racy_ns, tells_of_changes
 from holdfast.archive.ignore import Excludes
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.ports import ArchiveWarning
 from holdfast.archive.source import DirectorySource
 from holdfast.archive.walk import WalkOptions
+from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def test_a_pattern_that_matches_nothing_in_the_whole_walk_is_told(tmp_path: Path
     _, archived = create(tmp_path, "*.log", "# no pattern", "!b", "build", "buidl/", b"\xff*")
 
     assert archived.warnings == (
-        ArchiveWarning(kind="pattern", path=b"", detail="the pattern 'buidl/' matched nothing"),
-        ArchiveWarning(kind="pattern", path=b"", detail="the pattern '\ufffd*' matched nothing"),
+        EntryWarning(kind="pattern", path=b"", detail="the pattern 'buidl/' matched nothing"),
+        EntryWarning(kind="pattern", path=b"", detail="the pattern '\ufffd*' matched nothing"),
     )
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.archive import trees
 
-from holdfast.archive.chain import MAX_OPEN_LEVELS, DirectoryChain
-from holdfast.archive.ports import ArchiveWarning, Scanned
+from holdfast.archive.chain import MAX_OPEN_LEVELS
+from holdfast.archive.ports import Scanned
 from holdfast.archive.source import DirectorySource
-from holdfast.archive.troubles import MAX_WARNINGS, Troubles, Warnings
+from holdfast.archive.troubles import Troubles
 from holdfast.archive.walk import WalkOptions
+from holdfast.archive.warnings import Warnings
 from holdfast.domain.entries import Kind, order_key
+from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ForbiddenError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from holdfast.archive.troubles import Unreadable
 
 
-def walk(root: Path, **options: object) -> tuple[list[Scanned], list[ArchiveWarning]]:
-    warnings: list[ArchiveWarning] = []
+def walk(root: Path, **options: object) -> tuple[list[Scanned], list[EntryWarning]]:
+    warnings: list[EntryWarning] = []
     source = DirectorySource(root, WalkOptions(**options))  # type: ignore[arg-type]
     try:
         return list(source.scan(warnings.append)), warnings
@@ -188,7 +190,7 @@ def test_siblings_below_more_levels_than_stay_open_are_all_walked(tmp_path: Path
 def test_what_vanishes_during_the_walk_is_warned_of(tmp_path: Path) -> None:
     for name in ("a", "b", "c/d"):
         trees.write(tmp_path, name)
-    warnings: list[ArchiveWarning] = []
+    warnings: list[EntryWarning] = []
     source = DirectorySource(tmp_path)
     entries = source.scan(warnings.append)
     assert next(entries).path == b""
@@ -208,7 +210,7 @@ def test_a_directory_swapped_for_a_symlink_does_not_lead_out(tmp_path: Path) -> 
     root, outside = tmp_path / "root", tmp_path / "outside"
     trees.write(root, "a/inside")
     trees.write(outside, "secret")
-    warnings: list[ArchiveWarning] = []
+    warnings: list[EntryWarning] = []
     source = DirectorySource(root)
     entries = source.scan(warnings.append)
     assert [next(entries).path, next(entries).path] == [b"", b"a"]
@@ -243,34 +245,6 @@ def test_what_has_vanished_never_fails_an_archive(unreadable: Unreadable) -> Non
     assert [(w.kind, w.path) for w in warnings.first] == [("vanished", b"gone")]
 
 
-def test_only_the_first_warnings_are_kept_but_all_are_counted() -> None:
-    warnings = Warnings()
-
-    for number in range(MAX_WARNINGS + 1):
-        warnings(ArchiveWarning(kind="skipped", path=b"%d" % number))
-
-    assert len(warnings.first) == MAX_WARNINGS
-    assert warnings.count == MAX_WARNINGS + 1
-
-
-def test_a_chain_keeps_a_bounded_number_of_directories_open(tmp_path: Path) -> None:
-    levels = 3 * MAX_OPEN_LEVELS
-    trees.write(tmp_path, "/".join(["a"] * levels + ["file"]))
-    before = len(os.listdir("/proc/self/fd"))
-    chain = DirectoryChain(tmp_path)
-
-    fd = chain.at(b"/".join([b"a"] * levels))
-    opened = len(os.listdir("/proc/self/fd")) - before
-    names = os.listdir(fd)
-    upper = os.listdir(chain.at(b"/".join([b"a"] * (levels - 5))))
-    chain.close()
-
-    assert names == ["file"]
-    assert upper == ["a"]
-    assert opened <= MAX_OPEN_LEVELS + 2
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 def test_what_restores_have_under_way_is_no_ones_data(tmp_path: Path) -> None:
     leftover = ".holdfast-01890a5d-ac96-774b-bcce-b302099a8057"
     others = [".holdfast-", f"{leftover}x", leftover.replace("-7", "-4"), ".holdfasu"]
@@ -286,7 +260,7 @@ def test_what_restores_have_under_way_is_no_ones_data(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_listed_is_warned_of_once(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
-    warnings: list[ArchiveWarning] = []
+    warnings: list[EntryWarning] = []
     source = DirectorySource(tmp_path, WalkOptions(unreadable="skip"))
     found = []
 

@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.client.snapshot_paths import (
+    asked_path,
+    asked_time,
     pattern_bytes,
     wire_excludes,
-    wire_path,
     wire_patterns,
-    wire_time,
 )
 from holdfast.errors import InvalidError
 
 
 @given(st.binary(max_size=50))
 def test_bytes_of_any_path_can_be_had_back(raw: bytes) -> None:
-    text, exact = wire_path(raw)
+    text, exact = asked_path(raw)
 
     assert (exact if exact is not None else text.encode()) == raw
     assert (exact is None) == _is_utf8(raw)
-    assert wire_path(os.fsdecode(raw)) == (text, exact)
+    assert asked_path(os.fsdecode(raw)) == (text, exact)
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -38,7 +38,7 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def test_a_path_object_is_a_path() -> None:
-    assert wire_path(Path("a/b")) == ("a/b", None)
+    assert asked_path(Path("a/b")) == ("a/b", None)
 
 
 def test_one_pattern_is_not_taken_for_a_list_of_letters() -> None:
@@ -69,17 +69,17 @@ def test_patterns_are_bytes_as_names_of_files_are_in_any_locale(
 def test_times_are_sent_in_utc() -> None:
     at = datetime(2026, 11, 30, 12, tzinfo=timezone(timedelta(hours=2)))
 
-    assert wire_time(at) == "2026-11-30T10:00:00.000000Z"
-    assert wire_time("2026-11-30T10:00:00Z") == "2026-11-30T10:00:00Z"
-    assert wire_time(None) is None
+    assert asked_time(at) == "2026-11-30T10:00:00.000000Z"
+    assert asked_time("2026-11-30T10:00:00Z") == "2026-11-30T10:00:00Z"
+    assert asked_time(None) is None
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(InvalidError):
-        wire_time(datetime(2026, 11, 30, tzinfo=UTC).replace(tzinfo=None))
+        asked_time(datetime(2026, 11, 30, tzinfo=UTC).replace(tzinfo=None))
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
 def test_a_time_that_is_none_in_utc_is_refused(text: str) -> None:
     with pytest.raises(InvalidError, match="between the years"):
-        wire_time(datetime.fromisoformat(text))
+        asked_time(datetime.fromisoformat(text))

@@ -556,3 +556,10 @@ async def test_a_body_of_another_type_is_invalid(service: Service) -> None:
     reply = await service.ask("blob.stat", b"<digest/>", Content_Type="application/xml")
 
     assert reply.code == "invalid"
+
+
+def test_parts_alone_have_a_lane_of_their_own(service: Service) -> None:
+    lanes = {subject: endpoint.lane for subject, endpoint in service.endpoints.items()}
+
+    assert lanes.pop("blob.part") == "parts"
+    assert set(lanes.values()) == {"requests"}

@@ -9,10 +9,11 @@ from tests.repository.pool import START, Time
 from tests.repository.snapshot_records_tools import LossyRecordStore, key_at, pending
 
 from holdfast.domain.names import SnapshotKey, id_floor
+from holdfast.domain.terms import SnapshotState
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.repository.lapses import CLIENT_STOPPED, WORKER_STOPPED, Lapses
 from holdfast.repository.snapshot_listing import SnapshotListing, SnapshotsPage, Wanted
-from holdfast.repository.snapshot_record import State, StoredSnapshot
+from holdfast.repository.snapshot_record import StoredSnapshot
 from holdfast.repository.snapshot_records import Held, SnapshotRecords
 from holdfast.stores.memory import MemoryRecordStore
 
@@ -40,7 +41,9 @@ class Shelf:
             is_active=lambda record: record.id in self.active,
         )
 
-    async def add(self, app: str, minute: int, state: State = "ok", **labels: str) -> SnapshotKey:
+    async def add(
+        self, app: str, minute: int, state: SnapshotState = "ok", **labels: str
+    ) -> SnapshotKey:
         """A snapshot made in ``minute``."""
         held = await self.records.begin(pending(app, minute, labels=labels))
         if state != "pending":
@@ -277,8 +280,10 @@ async def test_all_conditions_hold_at_once(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 @pytest.mark.parametrize("state", [None, "ok"])
-async def test_pages_hold_everything_once(shelf: Shelf, limit: int, state: State | None) -> None:
-    states: list[State] = ["ok", "failure", "pending"]
+async def test_pages_hold_everything_once(
+    shelf: Shelf, limit: int, state: SnapshotState | None
+) -> None:
+    states: list[SnapshotState] = ["ok", "failure", "pending"]
     added = [await shelf.add(f"app{n % 3}", n // 2, states[n % 2]) for n in range(20)]
 
     seen: list[SnapshotKey] = []

@@ -15,8 +15,16 @@ from nats.aio.client import Client
 
 from holdfast.domain.op_id import split_op_id
 from holdfast.errors import NotFoundError
-from holdfast.handlers.endpoint import BytesReply, Call, Endpoint, Forward
-from holdfast.protocol.blobs import STAT_BLOB, BlobHead, BlobStat, StatBlob
+from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
+from holdfast.protocol.blobs import (
+    PUT_PART,
+    STAT_BLOB,
+    BlobHead,
+    BlobStat,
+    PartStored,
+    PutPart,
+    StatBlob,
+)
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
 from holdfast.runtime.worker import (
@@ -92,8 +100,9 @@ def make_worker(
     *,
     node: str | None = None,
     handle: Callable[[StatBlob, Call], Awaitable[BlobStat | Forward]] | None = None,
+    more: tuple[AnyEndpoint, ...] = (),
 ) -> Worker:
-    """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``."""
+    """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``, and ``more``."""
     dispatcher = Dispatcher(
         clock=lambda: datetime(2026, 3, 1, tzinfo=UTC),
         monotonic=asyncio.get_running_loop().time,
@@ -103,7 +112,7 @@ def make_worker(
     return Worker(
         connection,
         dispatcher,
-        (Endpoint(STAT_BLOB, handle or gate.stat, local=handle is not None),),
+        (Endpoint(STAT_BLOB, handle or gate.stat, local=handle is not None), *more),
         identity,
         prefix=prefix,
         max_concurrent=LIMIT,
@@ -161,6 +170,38 @@ async def test_requests_beyond_the_limit_are_refused_at_once(pair: Pair) -> None
     pair.gate.open.set()
     assert [code_of(message) for message in await asyncio.gather(*first)] == ["ok"] * LIMIT
     assert code_of(await pair.ask()) == "ok"
+
+
+@pytest.mark.nats
+async def test_a_lane_at_its_limit_does_not_hold_up_the_other(nats_url: str) -> None:
+    prefix, gate = f"w{secrets.token_hex(4)}", Gate()
+
+    async def part(request: PutPart, _: Call) -> PartStored:
+        return PartStored(part=request.part)
+
+    async with AsyncExitStack() as stack:
+        connection = await connect(NatsOptions(servers=(nats_url,)))
+        stack.push_async_callback(connection.close)
+        worker = make_worker(
+            connection, gate, prefix, more=(Endpoint(PUT_PART, part, lane="parts"),)
+        )
+        worker.start()
+        stack.push_async_callback(worker.drain, 5)
+        await connection.flush()
+        client = Client()
+        await client.connect(nats_url)
+        stack.push_async_callback(client.close)
+        pair = Pair(worker, gate, client, f"{prefix}.blob.stat")
+        asking = pair.ask_many(LIMIT)
+        await gate.wait_entered(LIMIT)
+
+        subject = part_subject(prefix, worker.id, "u" * 22)
+        stored = await client.request(subject, b"x", timeout=5, headers={"Blob-Part": "3"})
+
+        assert json.loads(stored.data) == {"part": 3}
+        assert worker.in_flight == LIMIT
+        gate.open.set()
+        await asyncio.gather(*asking)
 
 
 @pytest.mark.nats

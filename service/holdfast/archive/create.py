@@ -19,18 +19,13 @@ from holdfast.archive.links import Links
 from holdfast.archive.manifest_writer import ManifestWriter, NewPage
 from holdfast.archive.members import Member, PageMembers
 from holdfast.archive.parent import Parent
-from holdfast.archive.ports import (
-    ArchiveWarning,
-    Cancelled,
-    Progress,
-    ignore_progress,
-    never_stop,
-)
+from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_stop
 from holdfast.archive.shelf import KnownFrames, Shelf
-from holdfast.archive.troubles import Warnings
+from holdfast.archive.warnings import Warnings
 from holdfast.domain.entries import MAX_TIME_NS
 from holdfast.domain.fingerprint import NEVER_EQUAL
 from holdfast.domain.manifest import StatPage
+from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ConflictError, ForbiddenError, InvalidError
 
 if TYPE_CHECKING:
@@ -66,7 +61,7 @@ class Archived:
     added_bytes: int
     pages: int
     reused_pages: int
-    warnings: tuple[ArchiveWarning, ...]
+    warnings: tuple[EntryWarning, ...]
     warning_count: int
 
 
@@ -236,7 +231,7 @@ class _Archiver:
         for scanned in page:
             if abs(scanned.mtime_ns) >= MAX_TIME_NS:
                 detail = "its time is outside of 1677 to 2262, and the nearest in these is kept"
-                self._warnings(ArchiveWarning(kind="attribute", path=scanned.path, detail=detail))
+                self._warnings(EntryWarning(kind="attribute", path=scanned.path, detail=detail))
 
     def _check_stop(self) -> None:
         if self._stop():

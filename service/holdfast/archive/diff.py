@@ -8,7 +8,6 @@ a frame with others are the bytes themselves looked at.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.ports import Stop, never_stop
@@ -20,23 +19,15 @@ if TYPE_CHECKING:
 
     from holdfast.archive.snapshot import SnapshotReader
     from holdfast.domain.manifest import Page
-
-
-class ChangeKind(Enum):
-    """How an entry changed, as the wire spells it.
-
-    MODIFIED: another kind, content or link target. METADATA: only mode, owner, time, attributes.
-    """
-
-    ADDED = "added"
-    REMOVED = "removed"
-    MODIFIED = "modified"
-    METADATA = "metadata"
+    from holdfast.domain.terms import ChangeKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One path that is not the same in both. ``before`` is None if added, ``after`` if removed."""
+    """One path that is not the same in both. ``before`` is None if added, ``after`` if removed.
+
+    ``metadata``: only mode, owner, time or attributes.
+    """
 
     path: bytes
     change: ChangeKind
@@ -73,10 +64,10 @@ def diff(
             return None
         if right_key is None or (left_key is not None and left_key < right_key):
             entry = left.take()
-            yield Change(path=entry.path, change=ChangeKind.REMOVED, before=entry)
+            yield Change(path=entry.path, change="removed", before=entry)
         elif left_key is None or right_key < left_key:
             entry = right.take()
-            yield Change(path=entry.path, change=ChangeKind.ADDED, after=entry)
+            yield Change(path=entry.path, change="added", after=entry)
         else:
             yield from _compared(left, right)
             entry = left.take()
@@ -153,9 +144,9 @@ def _compared(left: _Cursor, right: _Cursor) -> Iterator[Change]:
     if any(getattr(before, name) != getattr(after, name) for name in _CONTENT) or not (
         before.kind != Kind.FILE or _same_content(left, right)
     ):
-        change = ChangeKind.MODIFIED
+        change: ChangeKind = "modified"
     elif any(getattr(before, name) != getattr(after, name) for name in _METADATA):
-        change = ChangeKind.METADATA
+        change = "metadata"
     else:
         return
     yield Change(path=before.path, change=change, before=before, after=after)

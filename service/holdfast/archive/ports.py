@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from holdfast.domain.entries import Kind
+from holdfast.domain.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -47,27 +48,7 @@ class PackStore(Protocol):
         """Return when everything that was put is durable, or raise why it is not."""
 
 
-WarningKind = Literal[
-    "changed", "vanished", "unreadable", "skipped", "attribute", "link", "pattern"
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveWarning:
-    """Something that is not in the archive, or not as it was. ``path`` is relative to the root.
-
-    ``changed`` while it was read; ``vanished`` before it was read; ``unreadable`` and left out;
-    ``skipped`` because an archive has no such thing (sockets, devices, pipes) or an option says so;
-    ``attribute``: one of its attributes is left out, or not as it was; ``link``: what was a hard
-    link is not one; ``pattern``: one of the patterns matched nothing (``path`` is the root's).
-    """
-
-    kind: WarningKind
-    path: bytes
-    detail: str = ""
-
-
-Warn = Callable[[ArchiveWarning], None]
+Warn = Callable[[EntryWarning], None]
 
 
 class Scanned(msgspec.Struct, frozen=True, gc=False, array_like=True):

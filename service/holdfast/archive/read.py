@@ -15,12 +15,13 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.chain import open_quietly
-from holdfast.archive.ports import ArchiveWarning, Described, FileReader, Scanned, Warn
+from holdfast.archive.ports import Described, FileReader, Scanned, Warn
 from holdfast.archive.troubles import changed, unreadable
 from holdfast.archive.walk import clamped
 from holdfast.domain.entries import MAX_XATTRS, MAX_XATTRS_BYTES, Kind
 from holdfast.domain.limits import KIB, MIB
 from holdfast.domain.sparse import MAX_SEGMENTS, to_blocks
+from holdfast.domain.terms import EntryWarning
 
 if TYPE_CHECKING:
     from holdfast.archive.chain import DirectoryChain
@@ -313,7 +314,7 @@ def _is_unchanged(status: os.stat_result, scanned: Scanned) -> bool:
     )
 
 
-def _vanished(scanned: Scanned) -> ArchiveWarning:
-    return ArchiveWarning(
+def _vanished(scanned: Scanned) -> EntryWarning:
+    return EntryWarning(
         kind="vanished", path=scanned.path, detail="another file was there when it was to be read"
     )

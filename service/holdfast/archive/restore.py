@@ -26,7 +26,7 @@ from holdfast.archive.directories import (
 )
 from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_stop
 from holdfast.archive.restore_extra import remove_extra
-from holdfast.archive.restore_metadata import Metadata, Warnings, current_umask
+from holdfast.archive.restore_metadata import Metadata, current_umask
 from holdfast.archive.restore_mounts import Mounts
 from holdfast.archive.restore_options import Restored, check_options
 from holdfast.archive.restore_place import LivePlace, StagingPlace
@@ -34,6 +34,7 @@ from holdfast.archive.restore_plan import Planner
 from holdfast.archive.restore_tree import Target, TreeRestore
 from holdfast.archive.select import Selection
 from holdfast.archive.staging import make_staging, staging_name
+from holdfast.archive.warnings import Warnings
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -313,6 +314,6 @@ class _Restore:
             files=files,
             bytes=size_bytes,
             removed=removed,
-            warnings=self._warnings.kept,
+            warnings=self._warnings.first,
             warning_count=self._warnings.count,
         )

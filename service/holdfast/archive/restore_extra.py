@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.directories import names_in, remove_entry
-from holdfast.archive.restore_chain import RestoreChain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def extra_entries(
             place.open_up_name(parent, name, path)
             return mounts.enter(parent, name, path)
 
-    chain = RestoreChain(root_fd, enter)
+    chain = DirectoryChain(root_fd, enter)
     pending = [b""]
     try:
         while pending:
@@ -80,7 +80,7 @@ def count_entries(dir_fd: int, name: bytes, mounts: Mounts) -> int:
         root_fd = mounts.enter(dir_fd, name, name)
     except OSError:
         return count
-    chain = RestoreChain(root_fd, mounts.enter)
+    chain = DirectoryChain(root_fd, mounts.enter)
     try:
         pending = [b""]
         while pending:

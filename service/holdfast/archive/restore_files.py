@@ -11,10 +11,10 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.directories import failure_of
 from holdfast.archive.paths import path_text
 from holdfast.archive.ports import Cancelled
-from holdfast.archive.restore_chain import RestoreChain
 from holdfast.archive.restore_frames import PageFrames, needed_packs
 from holdfast.domain.entries import Kind
 from holdfast.errors import CorruptError
@@ -56,7 +56,7 @@ class FileWriter:
         self._metadata = metadata
         self._ahead = ahead
         self._stop = stop
-        self._chain = RestoreChain(root_fd, place.enter)
+        self._chain = DirectoryChain(root_fd, place.enter)
         self.entries = 0
         self.files = 0
         self.bytes = 0

@@ -11,29 +11,26 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.directories import failure_of, open_directory
+from holdfast.archive.chain import DirectoryChain
+from holdfast.archive.directories import failure_of
 from holdfast.archive.paths import path_text
-from holdfast.archive.restore_chain import RestoreChain
 from holdfast.domain.entries import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.archive.restore_files import FileWriter
-    from holdfast.archive.restore_metadata import Metadata, Warnings
+    from holdfast.archive.restore_metadata import Metadata
     from holdfast.archive.restore_place import Place
     from holdfast.archive.select import Selection
     from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.warnings import Warnings
     from holdfast.domain.manifest import Page
 
 MAX_KEPT_COPIES: Final = 65_536
 """Files restored under the name of a hard link, remembered so that their other names join them."""
 
 _UNLINKABLE: Final = frozenset({errno.EMLINK, errno.EPERM, errno.ENOTSUP})
-
-
-def _open_only(parent: int, name: bytes, _path: bytes) -> int:
-    return open_directory(name, parent)
 
 
 class LinkMaker:
@@ -59,8 +56,8 @@ class LinkMaker:
         self._writer = writer
         self._warnings = warnings
         self._check_copy = check_copy
-        self._chain = RestoreChain(root_fd, place.enter)
-        self._sources = RestoreChain(root_fd, _open_only)
+        self._chain = DirectoryChain(root_fd, place.enter)
+        self._sources = DirectoryChain(root_fd)
         self._copies: dict[bytes, bytes] = {}
 
     def make(self, page_no: int, page: Page, index: int) -> None:
@@ -127,7 +124,7 @@ class Finisher:
         self._snapshot = snapshot
         self._place = place
         self._metadata = metadata
-        self._chain = RestoreChain(root_fd, place.enter, self._leave)
+        self._chain = DirectoryChain(root_fd, place.enter, self._leave)
         self._selected: list[tuple[bytes, int, int]] = []
 
     def page(self, page_no: int, page: Page, indices: Sequence[int]) -> None:

@@ -11,23 +11,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.owners import Owner, owner_of
 from holdfast.archive.paths import path_text
 from holdfast.archive.restore_options import (
-    MAX_WARNINGS,
     SPECIAL_BITS,
-    RestoreWarning,
-    RestoreWarningKind,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from holdfast.archive.owners import Owners, Privileges
+    from holdfast.archive.warnings import Warnings
     from holdfast.domain.manifest import Page
 
 MAX_KNOWN_LOOKS: Final = 4096
@@ -48,35 +45,6 @@ _UNSETTABLE: Final = frozenset(
 
 
 type _Xattrs = Iterable[tuple[bytes, bytes]]
-
-
-class Warnings:
-    """Collects warnings of several threads: the first of them, and how many there were."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: list[RestoreWarning] = []
-        self._owner_told = False
-        self.count = 0
-
-    def add(self, kind: RestoreWarningKind, path: bytes, detail: str = "") -> None:
-        """One more."""
-        with self._lock:
-            self.count += 1
-            if len(self._kept) < MAX_WARNINGS:
-                self._kept.append(RestoreWarning(kind=kind, path=path, detail=detail))
-
-    def add_owner(self, path: bytes, detail: str) -> None:
-        """Owners are not restored: told once, for it is then so of all."""
-        with self._lock:
-            first, self._owner_told = not self._owner_told, True
-        if first:
-            self.add("owner", path, f"owners are not restored: {detail}")
-
-    @property
-    def kept(self) -> tuple[RestoreWarning, ...]:
-        """The first ``MAX_WARNINGS``."""
-        return tuple(self._kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +145,7 @@ class Metadata:
     def _new_look(self, mode: int, uid: int, gid: int, path: bytes) -> Look:
         owner = owner_of(self._owners, (uid, gid), self._user)
         if owner.withheld:
-            self._warnings.add_owner(path, "only root can give files away")
+            self._owners_not_restored(path, "only root can give files away")
         keeps = owner.keeps(self._privileges)
         ids = None if owner.ids == self._created else owner.ids
         if self._created is None:
@@ -188,7 +156,7 @@ class Metadata:
     def _owner(self, uid: int, gid: int, path: bytes) -> Owner:
         owner = owner_of(self._owners, (uid, gid), self._user)
         if owner.withheld:
-            self._warnings.add_owner(path, "only root can give files away")
+            self._owners_not_restored(path, "only root can give files away")
         return owner
 
     @property
@@ -212,7 +180,10 @@ class Metadata:
         if error.errno not in _UNGIVEABLE:
             raise error
         self._may_give = False
-        self._warnings.add_owner(path, error.strerror or "")
+        self._owners_not_restored(path, error.strerror or "")
+
+    def _owners_not_restored(self, path: bytes, why: str) -> None:
+        self._warnings.add_once("owner", path, f"owners are not restored: {why}")
 
     def _set_attributes(
         self, where: int | bytes, xattrs: _Xattrs, path: bytes, *, keeps: bool

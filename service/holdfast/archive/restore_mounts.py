@@ -39,7 +39,7 @@ class Mounts:
     def enter(self, parent: int, name: bytes, _path: bytes) -> int:
         """Open a directory of the tree's own mount. Raises NotADirectoryError at others, OSError.
 
-        For walks of a ``RestoreChain``: also what has been mounted meanwhile is not entered.
+        For walks of a ``DirectoryChain``: also what has been mounted meanwhile is not entered.
         """
         fd = open_directory(name, parent)
         if mount_of(fd) != self._mount:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.owners import KEEP_OWNERS, Owners, Privileges
 from holdfast.domain.limits import GIB, MAX_BLOB_BYTES
@@ -13,21 +13,17 @@ from holdfast.errors import InvalidError, TooLargeError
 if TYPE_CHECKING:
     from collections.abc import Sized
 
-    from holdfast.domain.entries import Kind
     from holdfast.domain.manifest import Page
+    from holdfast.domain.terms import EntryChange, EntryWarning, RestoreMode
 
-RestoreMode = Literal["new", "replace", "merge"]
-RestoreWarningKind = Literal["owner", "mode", "attribute", "link", "leftover"]
-PlannedChange = Literal["added", "modified", "metadata", "removed"]
 
 DEFAULT_THREADS: Final = 2
 """Threads that write. More of them wait for each other in Python and in the file system."""
 
 SPECIAL_BITS: Final = stat.S_ISUID | stat.S_ISGID
 
-MAX_WARNINGS: Final = 100
 MAX_PLANNED: Final = 1000
-"""Lines that are kept of warnings, and of what a dry run would do. More are only counted."""
+"""Lines that are kept of what a dry run would do. More are only counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,31 +112,6 @@ def check_options(mode: RestoreMode, paths: Sized, *, delete: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreWarning:
-    """Something that is not as it was recorded. Of a kind that recurs, only the first is told.
-
-    ``owner`` could not be given away; ``mode``: set-user-ID and set-group-ID bits were left out;
-    ``attribute`` could not be set, or was left out; ``link``: a hard link became a file of its
-    own; ``leftover``: the old tree could not be removed and still lies in the staging directory.
-    """
-
-    kind: RestoreWarningKind
-    path: bytes
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """A line of what a dry run would do. ``modified``: content or kind; sizes are of files."""
-
-    path: bytes
-    change: PlannedChange
-    kind: Kind | None = None
-    size_before: int | None = None
-    size_after: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """What was restored, or in a dry run would be.
 
@@ -154,7 +125,7 @@ class Restored:
     files: int
     bytes: int
     removed: int = 0
-    warnings: tuple[RestoreWarning, ...] = ()
+    warnings: tuple[EntryWarning, ...] = ()
     warning_count: int = 0
-    plan: tuple[Planned, ...] = ()
+    plan: tuple[EntryChange, ...] = ()
     plan_count: int = 0

@@ -13,9 +13,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.directories import names_in, open_directory, remove_entry
 from holdfast.archive.paths import path_text
-from holdfast.archive.restore_chain import RestoreChain
 from holdfast.domain.entries import Kind, order_key
 from holdfast.errors import CorruptError
 
@@ -172,7 +172,7 @@ class LivePlace:
 
     def close_all(self, root_fd: int) -> None:
         """The same for all that are still open, those inside of others first."""
-        chain = RestoreChain(root_fd, _open_only)
+        chain = DirectoryChain(root_fd)
         try:
             for path in sorted(self._opened, key=order_key, reverse=True):
                 with suppress(OSError):  # it has been removed, or is somebody else's now
@@ -257,10 +257,6 @@ def check_is_directory(snapshot: SnapshotReader, path: bytes) -> int:
     if found is None or snapshot.page(found[0]).kinds[found[1]] != Kind.DIRECTORY:
         raise _no_directory(path)
     return sum(snapshot.root.entry_counts[: found[0]]) + found[1]
-
-
-def _open_only(parent: int, name: bytes, _path: bytes) -> int:
-    return open_directory(name, parent)
 
 
 def _began_ms(name: bytes) -> int | None:

@@ -6,14 +6,15 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.directories import open_directory, reported
+from holdfast.archive.chain import DirectoryChain
+from holdfast.archive.directories import reported
 from holdfast.archive.ports import Cancelled
-from holdfast.archive.restore_chain import RestoreChain
 from holdfast.archive.restore_extra import count_entries, extra_entries
 from holdfast.archive.restore_mounts import Mounts
-from holdfast.archive.restore_options import MAX_PLANNED, Planned, PlannedChange, Restored
+from holdfast.archive.restore_options import MAX_PLANNED, Restored
 from holdfast.archive.select import Selection
 from holdfast.domain.entries import Kind, order_key
+from holdfast.domain.terms import ChangeKind, EntryChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,10 +30,6 @@ _TYPE_BITS: Final = {
     Kind.DIRECTORY: stat.S_IFDIR,
     Kind.SYMLINK: stat.S_IFLNK,
 }
-
-
-def _open_only(parent: int, name: bytes, _path: bytes) -> int:
-    return open_directory(name, parent)
 
 
 class Planner:
@@ -52,9 +49,9 @@ class Planner:
         self._selection = selection
         self._options = options
         self._stop = stop
-        self._chain = None if root_fd is None else RestoreChain(root_fd, _open_only)
-        self._firsts = None if root_fd is None else RestoreChain(root_fd, _open_only)
-        self._lines: list[Planned] = []
+        self._chain = None if root_fd is None else DirectoryChain(root_fd)
+        self._firsts = None if root_fd is None else DirectoryChain(root_fd)
+        self._lines: list[EntryChange] = []
         self._count = 0
         self._entries = self._files = self._bytes = self._removed = 0
 
@@ -93,7 +90,7 @@ class Planner:
             if change is not None:
                 is_file = kind is Kind.FILE
                 self._line(
-                    Planned(
+                    EntryChange(
                         path=path,
                         change=change,
                         kind=kind,
@@ -122,14 +119,14 @@ class Planner:
     def _gone(self, dir_fd: int, name: bytes, path: bytes, mounts: Mounts) -> None:
         self._removed += count_entries(dir_fd, name, mounts)
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        self._line(Planned(path=path, change="removed", size_before=_file_size(status)))
+        self._line(EntryChange(path=path, change="removed", size_before=_file_size(status)))
 
-    def _line(self, line: Planned) -> None:
+    def _line(self, line: EntryChange) -> None:
         self._count += 1
         if len(self._lines) < MAX_PLANNED:
             self._lines.append(line)
 
-    def _look(self, path: bytes, chain: RestoreChain | None) -> os.stat_result | None:
+    def _look(self, path: bytes, chain: DirectoryChain | None) -> os.stat_result | None:
         """What is at ``path`` now."""
         if chain is None or self._root_fd is None:
             return None
@@ -143,7 +140,7 @@ class Planner:
 
     def _change(
         self, found: os.stat_result, number: int, page: Page, index: int
-    ) -> PlannedChange | None:
+    ) -> ChangeKind | None:
         kind = Kind(page.kinds[index])
         if stat.S_IFMT(found.st_mode) != _TYPE_BITS[kind]:
             return "modified"
@@ -181,7 +178,7 @@ def _has_content(found: os.stat_result, page: Page, index: int) -> bool:
     return (found.st_size, found.st_mtime_ns) == (page.sizes[index], page.mtimes_ns[index])
 
 
-def _metadata_change(found: os.stat_result, page: Page, index: int) -> PlannedChange | None:
+def _metadata_change(found: os.stat_result, page: Page, index: int) -> ChangeKind | None:
     kind = Kind(page.kinds[index])
     looks = (found.st_uid, found.st_gid, found.st_mtime_ns)
     recorded = (page.uids[index], page.gids[index], page.mtimes_ns[index])

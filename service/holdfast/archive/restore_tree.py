@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from holdfast.archive.ports import OnProgress, Stop
-    from holdfast.archive.restore_metadata import Metadata, Warnings
+    from holdfast.archive.restore_metadata import Metadata
     from holdfast.archive.restore_options import RestoreLimits
     from holdfast.archive.restore_place import Place
     from holdfast.archive.select import Selection
     from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.warnings import Warnings
     from holdfast.domain.manifest import Page
 
 ANNOUNCED_AHEAD: Final = 4

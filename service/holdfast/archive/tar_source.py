@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.decompress import ByteStream, CountedStream, decompressed
 from holdfast.archive.ports import (
-    ArchiveWarning,
     Cancelled,
     Described,
     FileReader,
@@ -34,6 +33,7 @@ from holdfast.archive.tar_members import DIRECTORY, FILE, SPECIAL, SYMLINK, Memb
 from holdfast.archive.walk import separate_symlink
 from holdfast.domain.entries import Kind
 from holdfast.domain.limits import GIB, MIB, TIB
+from holdfast.domain.terms import EntryWarning
 from holdfast.errors import TooLargeError, UnavailableError
 
 if TYPE_CHECKING:
@@ -99,14 +99,14 @@ class TarSource:
         """See ``ports.Source``."""
         for path, member, link in self._index.entries():
             if member.type == SPECIAL:
-                warn(ArchiveWarning(kind="skipped", path=path, detail="a device or a pipe"))
+                warn(EntryWarning(kind="skipped", path=path, detail="a device or a pipe"))
                 continue
             if link and member.type == SYMLINK:
                 warn(separate_symlink(path, link))
                 link = b""  # noqa: PLW2901 - an archive has no links to symlinks
             if not link:
                 for name in member.lost:
-                    warn(ArchiveWarning(kind="attribute", path=path, detail=f"{name} is left out"))
+                    warn(EntryWarning(kind="attribute", path=path, detail=f"{name} is left out"))
             yield _scanned(path, member, link)
 
     def is_current(self) -> bool:

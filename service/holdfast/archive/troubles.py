@@ -6,11 +6,9 @@ import errno
 import os
 from typing import Final, Literal
 
-from holdfast.archive.ports import ArchiveWarning, Warn
+from holdfast.archive.ports import Warn
+from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ForbiddenError, InvalidError
-
-MAX_WARNINGS: Final = 100
-"""Kept in full; more are only counted."""
 
 _MAX_SHOWN_BYTES: Final = 512
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
@@ -20,33 +18,9 @@ _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
 Unreadable = Literal["fail", "skip"]
 
 
-class Warnings:
-    """The first warnings, and the number of all."""
-
-    def __init__(self) -> None:
-        self._first: list[ArchiveWarning] = []
-        self._count = 0
-
-    def __call__(self, warning: ArchiveWarning) -> None:
-        """Take one."""
-        self._count += 1
-        if len(self._first) < MAX_WARNINGS:
-            self._first.append(warning)
-
-    @property
-    def first(self) -> tuple[ArchiveWarning, ...]:
-        """At most MAX_WARNINGS of them, as they came."""
-        return tuple(self._first)
-
-    @property
-    def count(self) -> int:
-        """How many there were."""
-        return self._count
-
-
-def changed(path: bytes) -> ArchiveWarning:
+def changed(path: bytes) -> EntryWarning:
     """The warning of a file whose bytes may be partly old and partly new."""
-    return ArchiveWarning(kind="changed", path=path, detail="while it was being read")
+    return EntryWarning(kind="changed", path=path, detail="while it was being read")
 
 
 class Troubles:
@@ -58,7 +32,7 @@ class Troubles:
     def failed(self, path: bytes, error: OSError, warn: Warn) -> None:
         """Warn of ``path``, or raise ForbiddenError or InvalidError naming it."""
         if error.errno in _GONE:
-            warn(ArchiveWarning(kind="vanished", path=path))
+            warn(EntryWarning(kind="vanished", path=path))
             return
         if self._skips:
             self._skip(path, os.strerror(error.errno or 0), warn)
@@ -74,7 +48,7 @@ class Troubles:
             raise InvalidError(msg)
 
     def _skip(self, path: bytes, reason: str, warn: Warn) -> None:
-        warn(ArchiveWarning(kind="unreadable", path=path, detail=reason))
+        warn(EntryWarning(kind="unreadable", path=path, detail=reason))
 
 
 def unreadable(path: bytes, error: OSError) -> ForbiddenError | InvalidError:

@@ -21,10 +21,11 @@ from holdfast.archive.directories import mount_points
 from holdfast.archive.file_systems import tells_of_changes
 from holdfast.archive.ignore import CACHE_TAG, is_cache
 from holdfast.archive.paths import path_text
-from holdfast.archive.ports import ArchiveWarning, Scanned, Warn
+from holdfast.archive.ports import Scanned, Warn
 from holdfast.archive.staging import STAGING_PREFIX
 from holdfast.archive.troubles import Troubles, Unreadable
 from holdfast.domain.entries import MAX_PATH_BYTES, MAX_TIME_NS, Kind
+from holdfast.domain.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -118,7 +119,7 @@ class Walk:
         if self._excludes is not None:
             for pattern in self._excludes.unmatched():
                 detail = f"the pattern {pattern} matched nothing"
-                self._warn(ArchiveWarning(kind="pattern", path=b"", detail=detail))
+                self._warn(EntryWarning(kind="pattern", path=b"", detail=detail))
 
     def _until_directory(
         self, directory: bytes, device: int, fd: int, names: Iterator[bytes]
@@ -263,10 +264,10 @@ def _is_directory(item: os.DirEntry[str]) -> bool:
         return False
 
 
-def separate_symlink(path: bytes, first: bytes) -> ArchiveWarning:
+def separate_symlink(path: bytes, first: bytes) -> EntryWarning:
     """The warning of a hard link to a symlink, which an archive has twice."""
     detail = f"it is a symlink of its own, and no longer a hard link to {path_text(first)}"
-    return ArchiveWarning(kind="link", path=path, detail=detail)
+    return EntryWarning(kind="link", path=path, detail=detail)
 
 
 def clamped(time_ns: int) -> int:
@@ -276,8 +277,8 @@ def clamped(time_ns: int) -> int:
     return MAX_TIME_NS if time_ns > 0 else -MAX_TIME_NS
 
 
-def _skipped(path: bytes, detail: str) -> ArchiveWarning:
-    return ArchiveWarning(kind="skipped", path=path, detail=detail)
+def _skipped(path: bytes, detail: str) -> EntryWarning:
+    return EntryWarning(kind="skipped", path=path, detail=detail)
 
 
 def _never_settled(scanned: Scanned) -> Scanned:

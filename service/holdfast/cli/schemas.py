@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.protocol.asyncapi import asyncapi_document
 from holdfast.protocol.schemas import schema_documents, to_json
-from holdfast.protocol.yaml_text import to_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_HEADER: Final = "# Generated from the messages by `make schemas`: change them, not this.\n"
 _OUR_ID: Final = '"$id": "urn:holdfast:wire:'
 
 
 def generated_files() -> dict[str, str]:
     """File name to text, for everything in ``schemas/``."""
     files = {name: to_json(document) for name, document in schema_documents().items()}
-    files["asyncapi.yaml"] = _HEADER + to_yaml(asyncapi_document())
+    files["asyncapi.json"] = to_json(asyncapi_document())
     return files
 
 

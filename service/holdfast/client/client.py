@@ -7,16 +7,17 @@ async with await holdfast.connect() as hf:
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from contextlib import aclosing, suppress
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import Download, read_bytes
 from holdfast.client.many import in_order, weight_of
+from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots import Snapshots
@@ -49,7 +50,7 @@ from holdfast.protocol.blobs import (
 from holdfast.protocol.status import GET_STATUS, GetStatus, StoreStatus
 from holdfast.transport import connection as transport
 from holdfast.transport.contexts import options_from_environment
-from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_status
+from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -63,11 +64,9 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
-    from holdfast.client.sources import Source
+    from holdfast.client.discovery import WorkerInfo
+    from holdfast.client.sources import OnBytes, Source
     from holdfast.transport.connection import Connection
-    from holdfast.transport.message import Message
-
-type Progress = Callable[[int, int | None], None]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 MAX_TIMEOUT_SECONDS: Final = 86_400
@@ -78,40 +77,6 @@ _VERIFY_BYTES_PER_SECOND: Final = 50 * 1000 * 1000
 """How slowly a worker may read one blob back, at the worst."""
 
 _DIGEST_JSON_BYTES: Final = 67
-_DISCOVERY_SUBJECT: Final = "$SRV.STATS.holdfast"
-_DISCOVERY_SECONDS: Final = 0.5
-_DISCOVERY_WAITS: Final = 4
-_UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
-class EndpointInfo(msgspec.Struct, frozen=True):
-    """What a worker says of one endpoint (ADR-32)."""
-
-    name: str
-    subject: str
-    num_requests: int = 0
-    num_errors: int = 0
-
-
-class WorkerInfo(msgspec.Struct, frozen=True):
-    """What a worker says of itself (ADR-32 STATS)."""
-
-    name: str
-    id: str
-    version: str
-    started: str = ""
-    metadata: dict[str, str] = msgspec.field(default_factory=dict)
-    endpoints: list[EndpointInfo] = msgspec.field(default_factory=list)
-
-    @property
-    def requests(self) -> int:
-        """How many requests it has answered."""
-        return sum(endpoint.num_requests for endpoint in self.endpoints)
-
-    @property
-    def errors(self) -> int:
-        """How many of them with an error."""
-        return sum(endpoint.num_errors for endpoint in self.endpoints)
 
 
 class Client:
@@ -148,7 +113,7 @@ class Client:
         *,
         type: str = DEFAULT_TYPE,  # noqa: A002  (the wire's word)
         digest: str | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> BlobStored:
         """Store bytes, the file at a path, what a file object gives, or an async iterator's bytes.
 
@@ -171,7 +136,7 @@ class Client:
                 raise TooLargeError(msg)
             # Only of what cannot change the size is announced: the worker takes it at its word.
             sure = size if isinstance(source, bytes | bytearray | memoryview) else None
-            async with aclosing(_generator(blocks(source))) as incoming:
+            async with aclosing(blocks(source)) as incoming:
                 head, is_all = await _take(incoming, most)
                 if not is_all:
                     request = OpenUpload(size=sure, digest=expected, type=type)
@@ -198,7 +163,8 @@ class Client:
 
         Up to 64 are under way at a time, as far as they hold no more than 32 MiB together, and a
         source is taken when there is room for it: what makes them up may read from disk, but must
-        not block the event loop for long.
+        not block the event loop for long. Without ``await`` they are taken in other threads, one
+        after the other, and may block.
 
         When one cannot be stored, the results of those before it come, and then what ``put`` would
         have raised. No more are taken, and those behind it that were under way are given up: they
@@ -216,8 +182,7 @@ class Client:
         present = await upload.open(request)
         if present is not None:
             return present
-        parts = pieces(incoming, upload.part_size)
-        async with aclosing(_generator(parts)) as sized:
+        async with aclosing(pieces(incoming, upload.part_size)) as sized:
             return await upload.send(sized)
 
     async def _put_inline(self, data: memoryview, type_: str, expected: str | None) -> BlobStored:
@@ -235,7 +200,7 @@ class Client:
         *,
         offset: int = 0,
         length: int | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> bytes:
         """The bytes of a blob, or a range of them; past its end there are none.
 
@@ -251,8 +216,8 @@ class Client:
         *,
         offset: int = 0,
         length: int | None = None,
-        progress: Progress | None = None,
-    ) -> AsyncIterator[memoryview]:
+        progress: OnBytes | None = None,
+    ) -> AsyncGenerator[memoryview]:
         """As ``get``, piece by piece, in bounded memory.
 
         The last piece of a whole blob comes only once all bytes are found right; whoever stops
@@ -271,7 +236,7 @@ class Client:
         *,
         offset: int = 0,
         length: int | None = None,
-        progress: Progress | None = None,
+        progress: OnBytes | None = None,
     ) -> int:
         """Write a blob, or a range, to a path or file object; how many bytes.
 
@@ -280,7 +245,7 @@ class Client:
         and OSError.
         """
         stream = self.stream(digest, offset=offset, length=length, progress=progress)
-        async with aclosing(_generator(stream)) as incoming:
+        async with aclosing(stream) as incoming:
             return await write_to(target, incoming)
 
     async def has(self, digests: Iterable[str]) -> list[str]:
@@ -297,46 +262,28 @@ class Client:
         """What is recorded about a blob. Raises NotFoundError."""
         return await self._requester.ask(STAT_BLOB, StatBlob(digest=parse_digest(digest)))
 
-    async def list(self, prefix: str = "") -> AsyncIterator[BlobEntry]:
+    def list(self, prefix: str = "") -> AsyncGenerator[BlobEntry]:
         """Every blob whose digest starts with ``prefix``, and foreign objects if it is empty."""
-        cursor = None
-        while True:
-            request = ListBlobs(prefix=prefix, cursor=cursor, limit=_LIST_PAGE)
-            page = await self._requester.ask(LIST_BLOBS, request)
-            for entry in page.blobs:
-                yield entry
-            cursor = page.cursor
-            if cursor is None:
-                return
+        request = ListBlobs(prefix=prefix, limit=_LIST_PAGE)
+        return rows(self._requester, LIST_BLOBS, request, lambda page: page.blobs)
 
     async def delete(self, digest: str) -> bool:
         """Forget a blob; False when it was not there."""
         request = DeleteBlob(digest=parse_digest(digest))
         return (await self._requester.ask(DELETE_BLOB, request)).deleted
 
-    async def verify(self, digest: str | None = None) -> AsyncIterator[VerifyReport]:
+    async def verify(self, digest: str | None = None) -> AsyncGenerator[VerifyReport]:
         """Have workers read back one blob, or all, page by page. Raises NotFoundError for one."""
-        cursor = None
         seconds = _VERIFY_SECONDS
+        request = VerifyBlobs(limit=_VERIFY_PAGE)
         if digest is not None:
+            request = VerifyBlobs(digest=parse_digest(digest), limit=_VERIFY_PAGE)
             with suppress(CorruptError):  # its record: that is what the report will say
                 seconds += (await self.stat(digest)).size / _VERIFY_BYTES_PER_SECOND
-        while True:
-            request = VerifyBlobs(
-                digest=parse_digest(digest) if digest is not None else None,
-                cursor=cursor,
-                limit=_VERIFY_PAGE,
-            )
-            report = await self._requester.ask(
-                VERIFY_BLOBS,
-                request,
-                timeout_seconds=seconds,
-                attempt_seconds=seconds,
-            )
-            yield report
-            cursor = report.cursor
-            if cursor is None:
-                return
+        reports = pages(self._requester, VERIFY_BLOBS, request, seconds=seconds)
+        async with aclosing(reports) as incoming:
+            async for report in incoming:
+                yield report
 
     async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
         """How the store is: its servers and buckets, and what is not as it is asked to be.
@@ -350,35 +297,13 @@ class Client:
             attempt_seconds=ATTEMPT_SECONDS,  # a bucket without a leader is waited for a while
         )
 
-    async def workers(self, wait_seconds: float = _DISCOVERY_SECONDS) -> Sequence[WorkerInfo]:
+    async def workers(self, wait_seconds: float = DISCOVERY_SECONDS) -> Sequence[WorkerInfo]:
         """The pool of this deployment: the workers that answer.
 
         It ends when none has answered for ``wait_seconds``, or after four times as long. Answers
         that are none of a worker's are passed over: anybody may answer.
         """
-        deadline = asyncio.get_running_loop().time() + _DISCOVERY_WAITS * wait_seconds
-        self._requester.check_usable()
-        arrived: asyncio.Queue[Message] = asyncio.Queue()
-        mailbox = self._requester.inbox.open(arrived.put_nowait, _DISCOVERY_SUBJECT)
-        found: list[WorkerInfo] = []
-        try:
-            self._connection.send(_DISCOVERY_SUBJECT, reply=mailbox.subject)
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    async with asyncio.timeout(wait_seconds):
-                        message = await arrived.get()
-                    raise_for_status(message, _DISCOVERY_SUBJECT)
-                    worker = _worker_of(message)
-                    if worker is not None and self._is_of_pool(worker):
-                        found.append(worker)
-        except (TimeoutError, NoRespondersError):
-            pass
-        finally:
-            mailbox.close()
-        return sorted(found, key=lambda worker: (worker.metadata.get("node", ""), worker.id))
-
-    def _is_of_pool(self, worker: WorkerInfo) -> bool:
-        return any(e.subject == self._requester.subject(PUT_BLOB) for e in worker.endpoints)
+        return await find_workers(self._requester, wait_seconds)
 
 
 async def connect(
@@ -435,15 +360,3 @@ async def _chain(
         yield head.pop(0)
     async for block in rest:
         yield block
-
-
-def _worker_of(message: Message) -> WorkerInfo | None:
-    try:
-        return msgspec.json.decode(message.data, type=WorkerInfo)
-    except _UNDECODABLE:
-        return None
-
-
-def _generator(iterator: AsyncIterator[memoryview]) -> Any:
-    """``iterator``, known to be a generator, so that it can be closed in time."""
-    return iterator

@@ -19,18 +19,16 @@ from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, BlobHead, GetBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from holdfast.client.requests import Requester
+    from holdfast.client.sources import OnBytes
 
 PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
 
 
-type Progress = Callable[[int, int | None], None]
-
-
 async def read_bytes(
-    requester: Requester, request: GetBlob, progress: Progress | None = None
+    requester: Requester, request: GetBlob, progress: OnBytes | None = None
 ) -> bytes:
     """What ``request`` asks for, in one piece. Raises as ``Download.stream``.
 
@@ -62,7 +60,7 @@ async def read_bytes(
         return b"".join([piece async for piece in pieces])
 
 
-def _whole(data: bytes | memoryview, progress: Progress | None) -> bytes:
+def _whole(data: bytes | memoryview, progress: OnBytes | None) -> bytes:
     if progress is not None:
         progress(len(data), len(data))
     return bytes(data)
@@ -93,7 +91,7 @@ class Download:
         self._sha256 = hashlib.sha256()
         self.head: BlobHead | None = None
 
-    async def stream(self, progress: Progress | None = None) -> AsyncGenerator[memoryview]:
+    async def stream(self, progress: OnBytes | None = None) -> AsyncGenerator[memoryview]:
         """The bytes, in order. Of a whole blob the last piece comes only once the digest is right.
 
         Raises NotFoundError, CorruptError, InvalidError, UnavailableError.

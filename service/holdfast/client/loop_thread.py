@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.client.requests import CLOSED, FORKED
 from holdfast.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Coroutine, Generator
     from concurrent.futures import Future
     from typing import Any
 
@@ -62,15 +61,14 @@ class LoopThread:
                 raise UnavailableError(CLOSED)
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
-        """What ``iterator`` gives. Whoever stops early has it closed."""
+    def iterate(self, generator: AsyncGenerator[T]) -> Generator[T]:
+        """What ``generator`` gives. Whoever stops early has it closed."""
 
         async def following() -> T:
-            return await anext(iterator)
+            return await anext(generator)
 
         async def close() -> None:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()
+            await generator.aclose()
 
         try:
             while True:

@@ -23,7 +23,6 @@ from holdfast.archive.tar_source import TarSource
 from holdfast.archive.walk import WalkOptions
 from holdfast.client.snapshot_lease import PendingSnapshot
 from holdfast.client.snapshot_packs import PackTransport
-from holdfast.client.snapshot_paths import wire_path
 from holdfast.client.snapshot_thread import ProgressRelay, in_thread
 from holdfast.client.snapshot_wait import raise_failure
 from holdfast.domain.digest import Digest
@@ -36,13 +35,14 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.protocol.snapshots import CommitSnapshot, SnapshotWarning
+from holdfast.protocol.entries import warning_message
+from holdfast.protocol.snapshots import CommitSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdfast.archive.create import Archived
-    from holdfast.archive.ports import ArchiveWarning, Source, Stop
+    from holdfast.archive.ports import Source, Stop
     from holdfast.client.requests import Requester
     from holdfast.client.snapshot_wait import OnProgress
     from holdfast.client.sources import SupportsRead
@@ -57,7 +57,6 @@ CACHE_BYTES: Final = 32 * MIB
 ROUNDS: Final = 3
 """How often all is read anew because what it was built upon had gone."""
 
-_WARNINGS_SENT: Final = 100
 _PIPE_STOP_SECONDS: Final = 0.5
 
 
@@ -225,11 +224,6 @@ def _commit(key: str, archived: Archived, added: int) -> CommitSnapshot:
         key=key,
         digest=archived.root,
         added=added,
-        warnings=[_warning(warning) for warning in archived.warnings[:_WARNINGS_SENT]],
+        warnings=[warning_message(warning) for warning in archived.warnings],
         warning_count=archived.warning_count,
     )
-
-
-def _warning(warning: ArchiveWarning) -> SnapshotWarning:
-    path, raw = wire_path(warning.path)
-    return SnapshotWarning(kind=warning.kind, path=path, path_bytes=raw, detail=warning.detail)

@@ -14,9 +14,10 @@ from holdfast.errors import CorruptError
 from holdfast.protocol.snapshots import READ_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator
 
     from holdfast.client.requests import Requester
+    from holdfast.client.sources import OnBytes
     from holdfast.protocol.snapshots import ContentHead, ReadFile
 
 _PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
@@ -36,9 +37,7 @@ class ContentDownload:
             requester, READ_FILE, request, _PATIENCE, windows_ahead=_WINDOWS_AHEAD
         )
 
-    async def stream(
-        self, progress: Callable[[int, int | None], None] | None = None
-    ) -> AsyncIterator[memoryview]:
+    async def stream(self, progress: OnBytes | None = None) -> AsyncGenerator[memoryview]:
         """The bytes, in order. ``progress`` is told (bytes done, bytes in all).
 
         Raises NotFoundError, ConflictError (the snapshot is not ``ok``), CorruptError,

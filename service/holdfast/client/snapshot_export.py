@@ -19,13 +19,12 @@ from holdfast.client.snapshot_thread import in_thread
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from holdfast.archive.ports import Stop
     from holdfast.client.requests import Requester
+    from holdfast.client.sources import OnBytes
     from holdfast.domain.digest import Digest
-
-    OnBytes = Callable[[int, int | None], None]
 
 CACHE_BYTES: Final = 24 * MIB
 """Packs that are on their way."""
@@ -47,7 +46,7 @@ async def export_here(
     offset: int,
     length: int | None,
     progress: OnBytes | None,
-) -> AsyncIterator[memoryview]:
+) -> AsyncGenerator[memoryview]:
     """Bytes ``offset`` to ``offset + length`` of the ``.tar.zst``, clipped, in order.
 
     ``is_ours``: a worker has made the snapshot (see ``ExportPlan``). Every pack has been checked

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.errors import InvalidError
+from holdfast.protocol.entries import wire_path
+from holdfast.protocol.times import wire_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from holdfast.protocol.entries import ToldPath
+
 type AnyPath = str | bytes | os.PathLike[str]
 
 
-class WirePaths(NamedTuple):
-    """A path as text, and as bytes where it is not UTF-8."""
-
-    path: str
-    path_bytes: bytes | None
-
-
-def wire_path(path: AnyPath) -> WirePaths:
+def asked_path(path: AnyPath) -> ToldPath:
     """``path``: bytes, or text in which ``os.fsdecode`` may have hidden bytes."""
-    raw = path if isinstance(path, bytes) else os.fsencode(path)
-    text = raw.decode(errors="replace")
-    return WirePaths(text, None if text.encode() == raw else raw)
+    return wire_path(path if isinstance(path, bytes) else os.fsencode(path))
 
 
 class WireExcludes(NamedTuple):
@@ -66,7 +61,7 @@ def _encoded(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
-def wire_time(at: datetime | str | None) -> str | None:
+def asked_time(at: datetime | str | None) -> str | None:
     """A time as RFC 3339 in UTC. Raises InvalidError for one without a time zone."""
     if not isinstance(at, datetime):
         return at
@@ -74,8 +69,7 @@ def wire_time(at: datetime | str | None) -> str | None:
         msg = "a time needs a time zone"
         raise InvalidError(msg)
     try:
-        utc = at.astimezone(UTC)
+        return wire_time(at)
     except OverflowError:
         msg = "a time is between the years 1 and 9999 in UTC"
         raise InvalidError(msg) from None
-    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -23,23 +23,23 @@ from holdfast.archive.restore import restore_tree
 from holdfast.archive.restore_options import RestoreOptions, limits_of
 from holdfast.archive.snapshot import ReaderLimits, SnapshotReader
 from holdfast.client.snapshot_packs import PackTransport
-from holdfast.client.snapshot_paths import wire_path
+from holdfast.client.snapshot_paths import asked_path
 from holdfast.client.snapshot_thread import ProgressRelay, in_thread
 from holdfast.client.snapshot_wait import readable_root
-from holdfast.domain.entries import Kind
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
-from holdfast.protocol.snapshots import SnapshotChange, SnapshotWarning
+from holdfast.protocol.entries import change_message, warning_message
 
 if TYPE_CHECKING:
     import os
 
     from holdfast.archive.ports import Stop
-    from holdfast.archive.restore_options import Planned, Restored, RestoreWarning
+    from holdfast.archive.restore_options import Restored
     from holdfast.client.requests import Requester
     from holdfast.client.snapshot_paths import AnyPath
     from holdfast.client.snapshot_wait import OnProgress
-    from holdfast.protocol.snapshots import EntryKind, Mode, SnapshotRecord
+    from holdfast.domain.terms import RestoreMode
+    from holdfast.protocol.snapshots import SnapshotRecord
 
 CACHE_BYTES: Final = 24 * MIB
 """Packs that were read ahead."""
@@ -47,12 +47,6 @@ CACHE_BYTES: Final = 24 * MIB
 LIMITS: Final = ReaderLimits(
     pack_cache_bytes=8 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=8 * MIB
 )
-_KINDS: Final[dict[Kind, EntryKind]] = {
-    Kind.FILE: "file",
-    Kind.DIRECTORY: "directory",
-    Kind.SYMLINK: "symlink",
-    Kind.HARDLINK: "hardlink",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +54,7 @@ class RestoreHere:
     """See ``Snapshots.restore_to``."""
 
     paths: tuple[AnyPath, ...]
-    mode: Mode
+    mode: RestoreMode
     delete: bool
     dry_run: bool
     owner: str
@@ -132,7 +126,7 @@ def _new_staging_id() -> str:
 
 
 def _path(path: AnyPath) -> str | bytes:
-    text, raw = wire_path(path)
+    text, raw = asked_path(path)
     return text if raw is None else raw
 
 
@@ -146,25 +140,8 @@ def _record(record: SnapshotRecord, restored: Restored, wanted: RestoreHere) -> 
         removed=restored.removed,
         mode=wanted.mode,
         dry_run=wanted.dry_run,
-        plan=[_change(planned) for planned in restored.plan],
+        plan=[change_message(planned) for planned in restored.plan],
         plan_count=restored.plan_count,
-        warnings=[_warning(warning) for warning in restored.warnings],
+        warnings=[warning_message(warning) for warning in restored.warnings],
         warning_count=restored.warning_count,
     )
-
-
-def _change(planned: Planned) -> SnapshotChange:
-    path, raw = wire_path(planned.path)
-    return SnapshotChange(
-        path=path,
-        path_bytes=raw,
-        change=planned.change,
-        kind=None if planned.kind is None else _KINDS[planned.kind],
-        size_before=planned.size_before,
-        size_after=planned.size_after,
-    )
-
-
-def _warning(warning: RestoreWarning) -> SnapshotWarning:
-    path, raw = wire_path(warning.path)
-    return SnapshotWarning(kind=warning.kind, path=path, path_bytes=raw, detail=warning.detail)

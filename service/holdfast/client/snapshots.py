@@ -13,18 +13,17 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from holdfast.archive.restore_options import check_options
+from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
 from holdfast.client.snapshot_content import ContentDownload
 from holdfast.client.snapshot_paths import (
+    asked_path,
+    asked_time,
     pattern_bytes,
     wire_excludes,
-    wire_path,
     wire_patterns,
-    wire_time,
 )
 from holdfast.client.snapshot_wait import (
     may_be_repeated,
@@ -58,24 +57,22 @@ from holdfast.protocol.snapshots import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from datetime import datetime
 
     from holdfast.client.partial_file import SupportsWrite
     from holdfast.client.requests import Requester
     from holdfast.client.snapshot_paths import AnyPath
     from holdfast.client.snapshot_wait import OnProgress
-    from holdfast.client.sources import SupportsRead
+    from holdfast.client.sources import OnBytes, SupportsRead
+    from holdfast.domain.terms import RestoreMode, SnapshotState
     from holdfast.protocol.operation import Operation
     from holdfast.protocol.snapshots import (
         FileEntry,
-        Mode,
         SnapshotChange,
+        SnapshotPage,
         SnapshotVerified,
-        State,
     )
-
-    OnBytes = Callable[[int, int | None], None]
 
 _LIST_PAGE: Final = 100
 _FILES_PAGE: Final = 1000
@@ -143,7 +140,7 @@ class Snapshots:
         app: str | None = None,
         node: str | None = None,
         paths: Iterable[str] = (),
-        mode: Mode = "new",
+        mode: RestoreMode = "new",
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
@@ -233,7 +230,7 @@ class Snapshots:
         target: str | os.PathLike[str],
         *,
         paths: Iterable[AnyPath] = (),
-        mode: Mode = "new",
+        mode: RestoreMode = "new",
         delete: bool = False,
         dry_run: bool = False,
         owner: str = "keep",
@@ -262,17 +259,17 @@ class Snapshots:
         record = await self.get(key)
         return await restore_here(self._requester, record, target, wanted, on_progress)
 
-    async def list(
+    def list(
         self,
         *,
         app: str | None = None,
         apps: Iterable[str] | None = None,
         labels: Mapping[str, str] | None = None,
-        state: State | None = None,
+        state: SnapshotState | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         on_damaged: Callable[[str], object] | None = None,
-    ) -> AsyncIterator[SnapshotRecord]:
+    ) -> AsyncGenerator[SnapshotRecord]:
         """Snapshots that meet all conditions, newest first. Times are RFC 3339 as text.
 
         ``on_damaged`` is told the keys of those whose records cannot be shown.
@@ -282,24 +279,26 @@ class Snapshots:
             apps=None if apps is None else [*apps],
             labels=dict(labels or {}),
             state=state,
-            since=wire_time(since),
-            until=wire_time(until),
+            since=asked_time(since),
+            until=asked_time(until),
             limit=_LIST_PAGE,
         )
-        async for page in self._pages(LIST_SNAPSHOTS, request):
+
+        def records(page: SnapshotPage) -> Iterable[SnapshotRecord]:
             if on_damaged is not None:
                 for key in page.damaged:
                     on_damaged(key)
-            for record in page.snapshots:
-                yield record
+            return page.snapshots
+
+        return rows(self._requester, LIST_SNAPSHOTS, request, records)
 
     async def newest(self, app: str) -> SnapshotRecord:
         """The newest snapshot of ``app`` that is ``ok``. Raises NotFoundError."""
         request = ListSnapshots(app=app, state="ok", limit=1)
-        async for page in self._pages(LIST_SNAPSHOTS, request):
-            newest: SnapshotRecord | None = next(iter(page.snapshots), None)
-            if newest is not None:
-                return newest
+        newest = rows(self._requester, LIST_SNAPSHOTS, request, lambda page: page.snapshots)
+        async with aclosing(newest) as records:
+            async for record in records:
+                return record
         msg = f"app {app} has no snapshot that is ok"
         raise NotFoundError(msg)
 
@@ -311,20 +310,16 @@ class Snapshots:
         """The record of a restore, whose id its record's ``restore`` was. Raises NotFoundError."""
         return await self._requester.ask(GET_SNAPSHOT, GetSnapshot(restore=restore))
 
-    async def files(self, key: str, path: AnyPath = "") -> AsyncIterator[FileEntry]:
+    def files(self, key: str, path: AnyPath = "") -> AsyncGenerator[FileEntry]:
         """What a snapshot holds at and below ``path``, in path order. Raises NotFoundError."""
-        text, raw = wire_path(path)
+        text, raw = asked_path(path)
         request = ListFiles(key=key, path=text, path_bytes=raw, limit=_FILES_PAGE)
-        async for page in self._pages(LIST_FILES, request):
-            for entry in page.entries:
-                yield entry
+        return rows(self._requester, LIST_FILES, request, lambda page: page.entries)
 
-    async def diff(self, a: str, b: str) -> AsyncIterator[SnapshotChange]:
+    def diff(self, a: str, b: str) -> AsyncGenerator[SnapshotChange]:
         """What changed from snapshot ``a`` to ``b``, in path order. Raises NotFoundError."""
         request = DiffSnapshots(a=a, b=b, limit=_FILES_PAGE)
-        async for page in self._pages(DIFF_SNAPSHOTS, request):
-            for change in page.changes:
-                yield change
+        return rows(self._requester, DIFF_SNAPSHOTS, request, lambda page: page.changes)
 
     async def read(
         self, key: str, path: AnyPath, *, offset: int = 0, length: int | None = None
@@ -334,7 +329,7 @@ class Snapshots:
         Raises NotFoundError, CorruptError.
         """
         stream = self.stream(key, path, offset=offset, length=length)
-        async with aclosing(_generator(stream)) as incoming:
+        async with aclosing(stream) as incoming:
             return b"".join([piece async for piece in incoming])
 
     def stream(
@@ -345,9 +340,9 @@ class Snapshots:
         offset: int = 0,
         length: int | None = None,
         progress: OnBytes | None = None,
-    ) -> AsyncIterator[memoryview]:
+    ) -> AsyncGenerator[memoryview]:
         """As ``read``, piece by piece, in bounded memory."""
-        text, raw = wire_path(path)
+        text, raw = asked_path(path)
         request = ReadFile(key=key, path=text, path_bytes=raw, offset=offset, length=length)
         return self._content(request, progress)
 
@@ -366,7 +361,7 @@ class Snapshots:
         A path appears only when all bytes are there. Raises as ``read``, and OSError.
         """
         stream = self.stream(key, path, offset=offset, length=length, progress=progress)
-        async with aclosing(_generator(stream)) as incoming:
+        async with aclosing(stream) as incoming:
             return await write_to(target, incoming)
 
     async def export(
@@ -376,7 +371,7 @@ class Snapshots:
         offset: int = 0,
         length: int | None = None,
         progress: OnBytes | None = None,
-    ) -> AsyncIterator[memoryview]:
+    ) -> AsyncGenerator[memoryview]:
         """A snapshot as a plain ``.tar.zst``, or a range of its bytes, which never change.
 
         It is put together here, of packs that the store sends straight to this connection.
@@ -393,7 +388,7 @@ class Snapshots:
             length=length,
             progress=progress,
         )
-        async with aclosing(_generator(stream)) as incoming:
+        async with aclosing(stream) as incoming:
             async for piece in incoming:
                 yield piece
 
@@ -421,23 +416,13 @@ class Snapshots:
                 is_ours=bool(record.node),
             )
 
-    async def verify(self, key: str) -> AsyncIterator[SnapshotVerified]:
+    def verify(self, key: str) -> AsyncGenerator[SnapshotVerified]:
         """Have workers read back all that a snapshot needs, a part at a time.
 
         Damage is in what comes, it is not raised. Raises NotFoundError.
         """
         request = VerifySnapshot(key=key)
-        while True:
-            report = await self._requester.ask(
-                VERIFY_SNAPSHOT,
-                request,
-                timeout_seconds=_VERIFY_SECONDS,
-                attempt_seconds=_VERIFY_SECONDS,
-            )
-            yield report
-            if report.cursor is None:
-                return
-            request = msgspec.structs.replace(request, cursor=report.cursor)
+        return pages(self._requester, VERIFY_SNAPSHOT, request, seconds=_VERIFY_SECONDS)
 
     async def delete(self, key: str) -> bool:
         """Forget a snapshot; False when it was not there. What others share with it stays."""
@@ -488,20 +473,11 @@ class Snapshots:
 
     async def _content(
         self, request: ReadFile, progress: OnBytes | None
-    ) -> AsyncIterator[memoryview]:
+    ) -> AsyncGenerator[memoryview]:
         download = ContentDownload(self._requester, request)
-        async with aclosing(_generator(download.stream(progress))) as incoming:
+        async with aclosing(download.stream(progress)) as incoming:
             async for piece in incoming:
                 yield piece
-
-    async def _pages(self, operation: Operation[Any, Any], request: Any) -> AsyncIterator[Any]:
-        """Every page, asked for when the one before has been used."""
-        while True:
-            page = await self._requester.ask(operation, request)
-            yield page
-            if page.cursor is None:
-                return
-            request = msgspec.structs.replace(request, cursor=page.cursor)
 
 
 def _first_wait(on_progress: OnProgress | None, *, wait: bool) -> float:
@@ -509,8 +485,3 @@ def _first_wait(on_progress: OnProgress | None, *, wait: bool) -> float:
     if not wait:
         return 0.0
     return _WAIT_SECONDS if on_progress is None else _WAIT_WITH_PROGRESS_SECONDS
-
-
-def _generator(iterator: AsyncIterator[memoryview]) -> Any:
-    """``iterator``, known to be a generator, so that it can be closed in time."""
-    return iterator

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 READ_BYTES: Final = 1024 * 1024
 
@@ -34,6 +34,10 @@ class SupportsRead(Protocol):
 type Source = (
     bytes | bytearray | memoryview | str | os.PathLike[str] | SupportsRead | AsyncIterable[bytes]
 )
+
+
+type OnBytes = Callable[[int, int | None], None]
+"""Told (bytes done, bytes in all; None where that is not known)."""
 
 
 def size_of(source: Source) -> int | None:
@@ -62,7 +66,7 @@ async def whole_if_small(source: Source, most_bytes: int) -> memoryview | None:
     return None
 
 
-async def blocks(source: Source) -> AsyncIterator[memoryview]:
+async def blocks(source: Source) -> AsyncGenerator[memoryview]:
     """``source`` in blocks of any size; of a path or file object, about 1 MiB each.
 
     Of a file at a path come the bytes that it has when it is opened, or fewer if it shrinks.
@@ -88,7 +92,7 @@ async def blocks(source: Source) -> AsyncIterator[memoryview]:
                 yield piece
 
 
-async def pieces(source: AsyncIterator[memoryview], size: int) -> AsyncIterator[memoryview]:
+async def pieces(source: AsyncIterator[memoryview], size: int) -> AsyncGenerator[memoryview]:
     """The same bytes, in pieces of exactly ``size`` but for the last. Copies only at seams."""
     seam = bytearray()
     async for block in source:
@@ -108,7 +112,7 @@ async def pieces(source: AsyncIterator[memoryview], size: int) -> AsyncIterator[
         yield memoryview(seam)
 
 
-async def _read_ahead(file: SupportsRead, *, ours: bool) -> AsyncGenerator[memoryview, None]:
+async def _read_ahead(file: SupportsRead, *, ours: bool) -> AsyncGenerator[memoryview]:
     """Read the next block while this one is being used. ``ours`` is a file that we will close."""
     reader = _ThreadReader(file)
     ahead = reader.read()

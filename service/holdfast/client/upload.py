@@ -43,9 +43,10 @@ from holdfast.protocol.blobs import (
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from holdfast.client.requests import Requester
+    from holdfast.client.sources import OnBytes
     from holdfast.transport.inbox import Mailbox
     from holdfast.transport.message import Message
 
@@ -73,7 +74,7 @@ class Upload:
         self,
         requester: Requester,
         *,
-        progress: Callable[[int, int | None], None] | None,
+        progress: OnBytes | None,
         total: int | None,
     ) -> None:
         """``progress`` is told (bytes acknowledged, ``total``: what is expected in all)."""

@@ -45,13 +45,13 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
+from holdfast.protocol.times import wire_time
 from holdfast.repository.blobs import Bare, Inline
 from holdfast.repository.uploads import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from holdfast.repository.blobs import BlobRepository
     from holdfast.repository.upload_record import Result
@@ -96,9 +96,8 @@ class BlobHandlers:
         )
         return BlobStored(digest=stored.info.digest, size=size, created=stored.created)
 
-    async def get(self, request: GetBlob, call: Call) -> BytesReply[BlobHead] | Sent:
+    async def get(self, request: GetBlob, _: Call) -> BytesReply[BlobHead] | Sent:
         """``blob.get``."""
-        del call
         found = await self._blobs.read(
             Digest(request.digest),
             offset=request.offset,
@@ -133,29 +132,26 @@ class BlobHandlers:
         )
         return BytesReply(head=head, deliver=found.deliver, pieces=found.pieces)
 
-    async def has(self, request: HasBlobs, call: Call) -> MissingBlobs:
+    async def has(self, request: HasBlobs, _: Call) -> MissingBlobs:
         """``blob.has``."""
-        del call
         digests = [Digest(digest) for digest in request.digests]
         missing = await self._blobs.missing(digests, space=request.space)
         return MissingBlobs(missing=list(missing))
 
-    async def stat(self, request: StatBlob, call: Call) -> BlobStat:
+    async def stat(self, request: StatBlob, _: Call) -> BlobStat:
         """``blob.stat``."""
-        del call
         info = await self._blobs.stat(Digest(request.digest), space=request.space)
         return BlobStat(
             digest=info.digest,
             size=info.size,
             chunks=info.chunks,
             type=info.type,
-            created_at=_time(info.created_at),
+            created_at=wire_time(info.created_at),
             pinned=info.pinned,
         )
 
-    async def list_blobs(self, request: ListBlobs, call: Call) -> BlobPage:
+    async def list_blobs(self, request: ListBlobs, _: Call) -> BlobPage:
         """``blob.list``."""
-        del call
         fitting = max(1, self._blobs.max_inline_bytes // _ENTRY_BYTES)
         listing = await self._blobs.list_blobs(
             prefix=request.prefix, cursor=request.cursor, limit=min(request.limit, fitting)
@@ -197,14 +193,12 @@ class BlobHandlers:
         result = await self._uploads.final(call.target, request.final, digest)
         return PartStored(part=part, digest=result.digest, size=result.size, created=result.created)
 
-    async def resume(self, request: ResumeUpload, call: Call) -> UploadState:
+    async def resume(self, request: ResumeUpload, _: Call) -> UploadState:
         """``blob.resume``."""
-        del call
         return self._upload_state(await self._uploads.resume(request.upload))
 
-    async def abort(self, request: AbortUpload, call: Call) -> UploadAborted:
+    async def abort(self, request: AbortUpload, _: Call) -> UploadAborted:
         """``blob.abort``."""
-        del call
         return UploadAborted(aborted=await self._uploads.abort(request.upload))
 
     async def verify(self, request: VerifyBlobs, call: Call) -> VerifyReport:
@@ -244,7 +238,7 @@ class BlobHandlers:
             Endpoint(LIST_BLOBS, self.list_blobs),
             Endpoint(DELETE_BLOB, self.delete),
             Endpoint(OPEN_UPLOAD, self.open),
-            Endpoint(PUT_PART, self.part),
+            Endpoint(PUT_PART, self.part, lane="parts"),
             Endpoint(RESUME_UPLOAD, self.resume),
             Endpoint(ABORT_UPLOAD, self.abort),
             Endpoint(VERIFY_BLOBS, self.verify),
@@ -270,10 +264,6 @@ def _entry(entry: BlobInfo | ForeignObject) -> BlobEntry:
         digest=entry.digest,
         size=entry.size,
         type=entry.type,
-        created_at=_time(entry.created_at),
+        created_at=wire_time(entry.created_at),
         pinned=entry.pinned,
     )
-
-
-def _time(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 
@@ -72,12 +72,14 @@ class BytesReply(Generic[ReplyT]):
 class Endpoint(Generic[RequestT, ReplyT]):
     """The type checker refuses a handler whose types differ from its operation.
 
-    ``local`` says that the answer depends on the node, so that requests may be forwarded.
+    ``local`` says that the answer depends on the node, so that requests may be forwarded. Each
+    ``lane`` has a limit of its own on what is under way, so that neither starves the other.
     """
 
     operation: Operation[RequestT, ReplyT]
     handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT] | Sent | Forward]]
     local: bool = False
+    lane: Literal["requests", "parts"] = "requests"
 
 
 AnyEndpoint = Endpoint[Any, Any]

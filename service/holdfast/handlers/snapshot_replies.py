@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from holdfast.domain.entries import Entry, Kind
+from holdfast.domain.terms import EntryChange, EntryWarning
 from holdfast.errors import CorruptError
-from holdfast.handlers.paths import wire_path
+from holdfast.protocol.entries import KIND_NAMES, change_message, warning_message, wire_path
 from holdfast.protocol.snapshots import (
     DamagedPack,
-    EntryKind,
     FileEntry,
     SnapshotChange,
     SnapshotRecord,
     SnapshotVerified,
     SnapshotWarning,
 )
-from holdfast.repository.snapshot_record import StoredRestore, StoredSnapshot, Warned
+from holdfast.protocol.times import as_utc, nanosecond_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from holdfast.archive.diff import Change
     from holdfast.archive.verify import Verified
     from holdfast.domain.digest import Digest
+    from holdfast.domain.entries import Entry
     from holdfast.domain.names import SnapshotKey
     from holdfast.protocol.message import Reply
-    from holdfast.repository.snapshot_record import Planned
+    from holdfast.repository.snapshot_record import StoredRestore, StoredSnapshot
 
 ReplyT = TypeVar("ReplyT", bound="Reply")
+RowT = TypeVar("RowT")
+EndT = TypeVar("EndT")
 
 PAGE_OVERHEAD_BYTES: Final = 1024
 """What a page takes beside its rows."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_KINDS: Final[dict[Kind, EntryKind]] = {
-    Kind.FILE: "file",
-    Kind.DIRECTORY: "directory",
-    Kind.SYMLINK: "symlink",
-    Kind.HARDLINK: "hardlink",
-}
-_NS: Final = 1_000_000_000
-_FIRST_NS: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * _NS
-_LAST_NS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * _NS
 
 
 def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> SnapshotRecord:
@@ -60,7 +50,7 @@ def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> Sn
             key=str(record.key),
             app=record.app,
             state=record.state,
-            created_at=wire_time(record.created_at),
+            created_at=as_utc(record.created_at),
             node=record.node,
             labels=record.labels,
             finished_at=_optional_time(record.finished_at),
@@ -72,7 +62,7 @@ def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> Sn
             digest=record.digest if record.state == "ok" else None,
             parent=record.parent,
             parent_digest=record.parent_digest,
-            warnings=_warnings(record.warnings),
+            warnings=[warning_message(warning) for warning in record.warnings],
             warning_count=record.warning_count,
             code=record.code,
             reason=record.reason,
@@ -114,14 +104,14 @@ def restore_reply(record: StoredRestore) -> SnapshotRecord:
             key=record.snapshot,
             app=record.app,
             state=record.state,
-            created_at=wire_time(record.created_at),
+            created_at=as_utc(record.created_at),
             node=record.node,
             finished_at=_optional_time(record.finished_at),
             entries=totals.entries,
             files=totals.files,
             size=totals.size,
             digest=record.digest,
-            warnings=_warnings(record.warnings),
+            warnings=[warning_message(warning) for warning in record.warnings],
             warning_count=record.warning_count,
             code=record.code,
             reason=record.reason,
@@ -129,7 +119,7 @@ def restore_reply(record: StoredRestore) -> SnapshotRecord:
             mode=record.mode,
             removed=totals.removed,
             dry_run=record.dry_run,
-            plan=[_planned(line) for line in record.plan],
+            plan=[change_message(line) for line in record.plan],
             plan_count=record.plan_count,
         )
     )
@@ -142,7 +132,7 @@ def entry_reply(entry: Entry) -> FileEntry:
     return FileEntry(
         path=path,
         path_bytes=path_bytes,
-        kind=_KINDS[entry.kind],
+        kind=KIND_NAMES[entry.kind],
         mode=entry.mode,
         uid=entry.uid,
         gid=entry.gid,
@@ -156,15 +146,15 @@ def entry_reply(entry: Entry) -> FileEntry:
 
 def change_reply(change: Change) -> SnapshotChange:
     """One difference between two snapshots."""
-    path, path_bytes = wire_path(change.path)
     last = change.after or change.before
-    return SnapshotChange(
-        path=path,
-        path_bytes=path_bytes,
-        change=change.change.value,
-        kind=_KINDS[last.kind] if last is not None else None,
-        size_before=change.before.size if change.before is not None else None,
-        size_after=change.after.size if change.after is not None else None,
+    return change_message(
+        EntryChange(
+            path=change.path,
+            change=change.change,
+            kind=last.kind if last is not None else None,
+            size_before=change.before.size if change.before is not None else None,
+            size_after=change.after.size if change.after is not None else None,
+        )
     )
 
 
@@ -192,12 +182,12 @@ def verified_reply(
     )
 
 
-def stored_warning(warning: SnapshotWarning) -> Warned:
+def stored_warning(warning: SnapshotWarning) -> EntryWarning:
     """A warning that a client sends along."""
     path = warning.path.encode(errors="replace")
     if warning.path_bytes is not None:
         path = warning.path_bytes
-    return Warned(kind=warning.kind[:32], path=path[:4096], detail=warning.detail[:512])
+    return EntryWarning(kind=warning.kind[:32], path=path[:4096], detail=warning.detail[:512])
 
 
 def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:
@@ -210,50 +200,21 @@ def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:
     return list(rows)
 
 
-def wire_time(text: str) -> str:
-    """A time as it is stored, as the wire has it."""
-    return text.replace("+00:00", "Z")
+def page_of(
+    rows: Sequence[RowT],
+    to_message: Callable[[RowT], ReplyT],
+    end_of: Callable[[RowT], EndT],
+    end: EndT | None,
+    max_bytes: int,
+) -> tuple[list[ReplyT], EndT | None]:
+    """The first of ``rows`` that fit, as ``fitting``, and where their page ends.
 
-
-def nanosecond_time(mtime_ns: int) -> str:
-    """RFC 3339 with nanoseconds; years before 1 or after 9999 become the nearest there is."""
-    seconds, nanoseconds = divmod(max(min(mtime_ns, _LAST_NS), _FIRST_NS), _NS)
-    at = _EPOCH + timedelta(seconds=seconds)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z".rjust(30, "0")
-
-
-def parse_time(text: str) -> datetime | None:
-    """A time of a request; None where it is none."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    That is ``end`` if they are all, and that of the last one shown if not.
+    """
+    messages = [to_message(row) for row in rows]
+    shown = fitting(messages, max_bytes)
+    return shown, end if len(shown) == len(messages) else end_of(rows[len(shown) - 1])
 
 
 def _optional_time(text: str | None) -> str | None:
-    return wire_time(text) if text is not None else None
-
-
-def _warnings(warnings: Sequence[Warned]) -> list[SnapshotWarning]:
-    shown = []
-    for warning in warnings:
-        path, path_bytes = wire_path(warning.path)
-        shown.append(
-            SnapshotWarning(
-                kind=warning.kind, path=path, path_bytes=path_bytes, detail=warning.detail
-            )
-        )
-    return shown
-
-
-def _planned(line: Planned) -> SnapshotChange:
-    path, path_bytes = wire_path(line.path)
-    return SnapshotChange(
-        path=path,
-        path_bytes=path_bytes,
-        change=line.change,
-        kind=_KINDS[Kind(line.kind)] if line.kind is not None else None,
-        size_before=line.size_before,
-        size_after=line.size_after,
-    )
+    return as_utc(text) if text is not None else None

@@ -7,20 +7,20 @@ node, and otherwise forwarded to the one that can.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.owners import chosen_privileges
+from holdfast.archive.paths import parse_path
 from holdfast.archive.walk import WalkOptions
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey, id_floor
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
-from holdfast.handlers.paths import requested_path
 from holdfast.handlers.snapshot_replies import (
     change_reply,
     entry_reply,
-    fitting,
-    parse_time,
+    page_of,
     restore_reply,
     snapshot_replies,
     snapshot_reply,
@@ -63,6 +63,7 @@ from holdfast.protocol.snapshots import (
     SnapshotVerified,
     VerifySnapshot,
 )
+from holdfast.protocol.times import parse_time
 from holdfast.repository.restores import RestoreRequest
 from holdfast.repository.snapshot_content import MAX_WAIT_SECONDS
 from holdfast.repository.snapshot_cursors import cursor_after_entry
@@ -162,9 +163,8 @@ class SnapshotHandlers:
 
     # --- records ---
 
-    async def list_snapshots(self, request: ListSnapshots, call: Call) -> SnapshotPage:
+    async def list_snapshots(self, request: ListSnapshots, _: Call) -> SnapshotPage:
         """``snapshot.list``."""
-        del call
         apps = request.apps
         if request.app is not None:
             apps = [request.app] if apps is None or request.app in apps else []
@@ -178,16 +178,18 @@ class SnapshotHandlers:
         page = await self._listing.page(wanted, cursor=request.cursor, limit=request.limit)
         replies, unshown = snapshot_replies(page.snapshots)
         damaged = sorted((*page.damaged, *unshown), key=cursor_after, reverse=True)
-        shown = fitting(replies, self._reads.max_inline_bytes - len(damaged) * MAX_KEY_BYTES)
-        cursor = page.cursor
-        if len(shown) < len(replies):
-            cursor = cursor_after(SnapshotKey.parse(shown[-1].key))
-            damaged = [key for key in damaged if cursor_after(key) > cursor]
+        shown, cursor = page_of(
+            replies,
+            lambda reply: reply,
+            lambda reply: cursor_after(SnapshotKey.parse(reply.key)),
+            page.cursor,
+            self._reads.max_inline_bytes - len(damaged) * MAX_KEY_BYTES,
+        )
+        damaged = [key for key in damaged if cursor is None or cursor_after(key) >= cursor]
         return SnapshotPage(snapshots=shown, cursor=cursor, damaged=list(map(str, damaged)))
 
-    async def get(self, request: GetSnapshot, call: Call) -> SnapshotRecord:
+    async def get(self, request: GetSnapshot, _: Call) -> SnapshotRecord:
         """``snapshot.get``."""
-        del call
         if request.restore is not None and request.key is None:
             return restore_reply(await self._snapshots.get_restore(request.restore))
         if request.key is not None and request.restore is None:
@@ -238,16 +240,17 @@ class SnapshotHandlers:
 
     async def files(self, request: ListFiles, call: Call) -> FilePage:
         """``snapshot.files``."""
-        under = requested_path(request.path, request.path_bytes)
+        under = _path(request)
         _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
         found, more = await self._reads.files(
             root, under, request.cursor, request.limit, call.has_time
         )
-        entries = [entry_reply(located.entry) for located in found]
-        shown = fitting(entries, self._reads.max_inline_bytes)
-        more = more or len(shown) < len(entries)
-        cursor = cursor_after_entry(root, found[len(shown) - 1]) if more else None
-        return FilePage(entries=shown, cursor=cursor)
+        after = partial(cursor_after_entry, root)
+        end = after(found[-1]) if more else None
+        entries, cursor = page_of(
+            found, lambda at: entry_reply(at.entry), after, end, self._reads.max_inline_bytes
+        )
+        return FilePage(entries=entries, cursor=cursor)
 
     async def diff(self, request: DiffSnapshots, call: Call) -> DiffPage:
         """``snapshot.diff``."""
@@ -256,18 +259,17 @@ class SnapshotHandlers:
         found, reached = await self._reads.changes(
             a, b, request.cursor, request.limit, call.has_time
         )
-        changes = [change_reply(change) for change in found]
-        shown = fitting(changes, self._reads.max_inline_bytes)
-        if len(shown) < len(changes):
-            reached = found[len(shown) - 1].path
+        changes, reached = page_of(
+            found, change_reply, lambda last: last.path, reached, self._reads.max_inline_bytes
+        )
         if reached is None:
-            return DiffPage(changes=shown)
+            return DiffPage(changes=changes)
         cursor = await self._reads.cursor_after_change(a, b, reached)
-        return DiffPage(changes=shown, cursor=cursor)
+        return DiffPage(changes=changes, cursor=cursor)
 
     async def read(self, request: ReadFile, call: Call) -> BytesReply[ContentHead]:
         """``snapshot.read``."""
-        path = requested_path(request.path, request.path_bytes)
+        path = _path(request)
         _, root = await self._snapshots.get_readable(SnapshotKey.parse(request.key))
         return _content(
             await self._reads.read(
@@ -334,6 +336,10 @@ def _content(content: Content) -> BytesReply[ContentHead]:
 
 def _wait(seconds: float, call: Call) -> float:
     return max(min(seconds, call.seconds_left() - WAIT_MARGIN_SECONDS), 0.0)
+
+
+def _path(request: ListFiles | ReadFile) -> bytes:
+    return parse_path(request.path if request.path_bytes is None else request.path_bytes)
 
 
 def _floor(text: str | None, name: str) -> str | None:

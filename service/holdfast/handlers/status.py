@@ -27,9 +27,8 @@ class StatusHandlers:
         """``read`` looks at the store."""
         self._read = read
 
-    async def status(self, request: GetStatus, call: Call) -> StoreStatus:
+    async def status(self, _request: GetStatus, _call: Call) -> StoreStatus:
         """``blob.status``."""
-        del request, call
         return store_status(await self._read())
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:

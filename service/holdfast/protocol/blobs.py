@@ -261,7 +261,7 @@ PUT_BLOB: Final = Operation(
     "blob.put", PutBlob, BlobStored, "Store bytes.", request_body=Body.BYTES, mutates=True
 )
 GET_BLOB: Final = Operation(
-    "blob.get", GetBlob, BlobHead, "Read a blob or a range of it.", reply_body=Body.BYTES
+    "blob.get", GetBlob, BlobHead, "Read a blob or a range of it.", reply_body=Body.BYTES, bare=True
 )
 HAS_BLOBS: Final = Operation("blob.has", HasBlobs, MissingBlobs, "Which digests are missing.")
 STAT_BLOB: Final = Operation("blob.stat", StatBlob, BlobStat, "What is recorded about a blob.")

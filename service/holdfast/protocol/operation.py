@@ -29,7 +29,8 @@ class Operation(Generic[RequestT, ReplyT]):
     """One verb of the wire.
 
     ``subject`` is without the deployment's prefix. ``mutates`` says whether a lost answer leaves
-    the outcome unknown. ``queue`` is False for subjects that one worker alone answers.
+    the outcome unknown. ``queue`` is False for subjects that one worker alone answers. Where it may
+    be ``bare``, a body that is a digest and nothing else stands for the request for that.
     """
 
     subject: str
@@ -40,6 +41,7 @@ class Operation(Generic[RequestT, ReplyT]):
     reply_body: Body = Body.MESSAGE
     mutates: bool = False
     queue: bool = True
+    bare: bool = False
 
     @property
     def name(self) -> str:

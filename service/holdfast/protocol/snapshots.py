@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, field
 
 from holdfast.domain.limits import MAX_LABELS
+from holdfast.domain.terms import ChangeKind, RestoreMode, SnapshotState
 from holdfast.protocol import headers
 from holdfast.protocol.message import (
     Reply,
@@ -90,10 +91,7 @@ WirePatternBytes = Annotated[
 ]
 WireWait = Annotated[float, Meta(ge=0, le=600, description="Seconds.")]
 
-State = Literal["pending", "ok", "failure"]
-Mode = Literal["new", "replace", "merge"]
 EntryKind = Literal["file", "directory", "symlink", "hardlink"]
-ChangeKind = Literal["added", "removed", "modified", "metadata"]
 
 MAX_APPS_PER_LIST: Final = 256
 MAX_PATTERNS: Final = 1024
@@ -146,7 +144,7 @@ class SnapshotRecord(Reply, frozen=True, kw_only=True):
 
     key: WireKey
     app: WireApp
-    state: State
+    state: SnapshotState
     created_at: WireTime
     node: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -164,7 +162,7 @@ class SnapshotRecord(Reply, frozen=True, kw_only=True):
     code: str | None = None
     reason: str | None = None
     restore: WireRestore | None = None
-    mode: Mode | None = None
+    mode: RestoreMode | None = None
     removed: ToldCount = 0
     dry_run: bool = False
     plan: list[SnapshotChange] = field(default_factory=list)
@@ -189,7 +187,7 @@ class RestoreSnapshot(Request, frozen=True, kw_only=True):
     app: WireApp | None = None
     node: WireNode | None = None
     paths: Annotated[list[WirePattern], Meta(max_length=MAX_PATTERNS)] = field(default_factory=list)
-    mode: Mode = "new"
+    mode: RestoreMode = "new"
     delete: bool = False
     dry_run: bool = False
     owner: Annotated[str, Meta(pattern=r"^(keep|current|[0-9]{1,10}:[0-9]{1,10})$(?!\n)")] = "keep"
@@ -208,7 +206,7 @@ class ListSnapshots(Request, frozen=True, kw_only=True):
     app: WireApp | None = None
     apps: Annotated[list[WireApp], Meta(max_length=MAX_APPS_PER_LIST)] | None = None
     labels: WireLabels = field(default_factory=dict)
-    state: State | None = None
+    state: SnapshotState | None = None
     since: WireTime | None = None
     until: WireTime | None = None
     cursor: WireCursor | None = None
@@ -422,7 +420,7 @@ class SnapshotProgress(Reply, frozen=True, kw_only=True):
     """
 
     key: WireKey
-    state: State
+    state: SnapshotState
     phase: str
     entries: ToldCount = 0
     bytes: ToldSize = 0

@@ -17,7 +17,7 @@ from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
 from holdfast.repository.announcements import totals_of
 from holdfast.repository.jobs import is_orphan
-from holdfast.repository.snapshot_record import StoredSnapshot, Warned, first_warnings
+from holdfast.repository.snapshot_record import StoredSnapshot, first_warnings
 from holdfast.repository.snapshots import Placed
 
 if TYPE_CHECKING:
@@ -128,13 +128,10 @@ class Archives:
                 log.warning("parent_damaged", snapshot=str(job.record.key), parent=parent)
                 parent = None
                 continue
-            warnings = tuple(
-                Warned(kind=w.kind, path=w.path, detail=w.detail) for w in archived.warnings
-            )
             await self._jobs.rewrite(
                 job,
                 digest=archived.root,
-                warnings=first_warnings(warnings),
+                warnings=first_warnings(archived.warnings),
                 warning_count=archived.warning_count,
             )
             root, needed = await self._packs.root(archived.root)

@@ -24,10 +24,8 @@ from holdfast.repository.op_ids import claim_op
 from holdfast.repository.snapshot_record import (
     RESTORE_TTL,
     Lease,
-    Planned,
     StoredRestore,
     Totals,
-    Warned,
     first_plans,
     first_warnings,
 )
@@ -38,15 +36,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.archive.owners import Privileges
-    from holdfast.archive.restore_options import Planned as PlannedLine
     from holdfast.archive.restore_options import Restored
     from holdfast.domain.digest import Digest
     from holdfast.domain.names import SnapshotKey
+    from holdfast.domain.terms import RestoreMode
     from holdfast.repository.apps import Apps
     from holdfast.repository.job import Job
     from holdfast.repository.jobs import Jobs
     from holdfast.repository.packs import Packs
-    from holdfast.repository.snapshot_record import Mode
     from holdfast.repository.snapshot_records import Held, SnapshotRecords
     from holdfast.repository.snapshots import Owner
     from holdfast.stores.ports import RecordStore
@@ -75,7 +72,7 @@ class RestoreRequest:
     snapshot: SnapshotKey
     root: Digest
     app: str
-    mode: Mode
+    mode: RestoreMode
     paths: tuple[str, ...] = ()
     delete: bool = False
     dry_run: bool = False
@@ -242,9 +239,6 @@ class Restores:
             raise ConflictError(msg) from error
 
     def _finished(self, record: StoredRestore, restored: Restored) -> StoredRestore:
-        warnings = tuple(
-            Warned(kind=w.kind, path=w.path, detail=w.detail) for w in restored.warnings
-        )
         return msgspec.structs.replace(
             record,
             state="ok",
@@ -255,9 +249,9 @@ class Restores:
                 size=restored.bytes,
                 removed=restored.removed,
             ),
-            plan=first_plans(tuple(_planned(line) for line in restored.plan)),
+            plan=first_plans(restored.plan),
             plan_count=restored.plan_count,
-            warnings=first_warnings(warnings),
+            warnings=first_warnings(restored.warnings),
             warning_count=restored.warning_count,
         )
 
@@ -283,13 +277,3 @@ class Restores:
             with suppress(InvalidError):
                 return self._clock() - created_at_of(check_id(restore)) > RESTORE_TTL
             return False
-
-
-def _planned(line: PlannedLine) -> Planned:
-    return Planned(
-        change=line.change,
-        path=line.path,
-        kind=line.kind,
-        size_before=line.size_before,
-        size_after=line.size_after,
-    )

@@ -27,7 +27,8 @@ from holdfast.stores.ports import MAX_GET_MANY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from holdfast.repository.snapshot_record import State, StoredSnapshot
+    from holdfast.domain.terms import SnapshotState
+    from holdfast.repository.snapshot_record import StoredSnapshot
     from holdfast.repository.snapshot_records import SnapshotRecords
 
 MAX_READ_PER_PAGE: Final = 2000
@@ -43,7 +44,7 @@ class Wanted:
 
     apps: Sequence[str] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    state: State | None = None
+    state: SnapshotState | None = None
     since: str | None = None
     until: str | None = None
 

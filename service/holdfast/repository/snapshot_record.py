@@ -8,11 +8,12 @@ label is written and removed in one batch with its record, so listing keys is en
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from holdfast.domain.names import SnapshotKey, token
+from holdfast.domain.terms import EntryChange, EntryWarning, RestoreMode, SnapshotState
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:
@@ -32,27 +33,6 @@ RESTORE_TTL: Final = timedelta(days=7)
 """How long the end of a restore may be asked for."""
 
 _OVERHEAD_BYTES: Final = 64
-
-State = Literal["pending", "ok", "failure"]
-Mode = Literal["new", "replace", "merge"]
-
-
-class Warned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is not in a snapshot, or not as it was."""
-
-    kind: str
-    path: bytes
-    detail: str = ""
-
-
-class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of what a dry run of a restore would do."""
-
-    change: Literal["added", "removed", "modified", "metadata"]
-    path: bytes
-    kind: int | None = None
-    size_before: int | None = None
-    size_after: int | None = None
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,7 +62,7 @@ class StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     app: str
     id: str
-    state: State
+    state: SnapshotState
     lease: Lease
     created_at: str
     node: str = ""
@@ -92,7 +72,7 @@ class StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     digest: str | None = None
     parent: str | None = None
     parent_digest: str | None = None
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[EntryWarning, ...] = ()
     warning_count: int = 0
     code: str | None = None
     reason: str | None = None
@@ -110,8 +90,8 @@ class StoredRestore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     id: str
     snapshot: str
     app: str
-    mode: Mode
-    state: State
+    mode: RestoreMode
+    state: SnapshotState
     lease: Lease
     created_at: str
     node: str = ""
@@ -119,9 +99,9 @@ class StoredRestore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     dry_run: bool = False
     finished_at: str | None = None
     totals: Totals = Totals()
-    plan: tuple[Planned, ...] = ()
+    plan: tuple[EntryChange, ...] = ()
     plan_count: int = 0
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[EntryWarning, ...] = ()
     warning_count: int = 0
     code: str | None = None
     reason: str | None = None
@@ -197,12 +177,12 @@ def decode(value: bytes, kind: type[StoredT]) -> StoredT:
         raise CorruptError(msg) from error
 
 
-def first_warnings(warnings: tuple[Warned, ...]) -> tuple[Warned, ...]:
+def first_warnings(warnings: tuple[EntryWarning, ...]) -> tuple[EntryWarning, ...]:
     """As many of ``warnings`` as a record keeps."""
     return tuple(_fitting(warnings, MAX_WARNING_BYTES, lambda w: len(w.path) + len(w.detail)))
 
 
-def first_plans(plan: tuple[Planned, ...]) -> tuple[Planned, ...]:
+def first_plans(plan: tuple[EntryChange, ...]) -> tuple[EntryChange, ...]:
     """As many lines of a dry run as a record keeps."""
     return tuple(_fitting(plan, MAX_PLAN_BYTES, lambda line: len(line.path)))
 

@@ -37,7 +37,6 @@ from holdfast.repository.op_ids import claim_op, note_removed, was_removed
 from holdfast.repository.snapshot_record import (
     Lease,
     StoredSnapshot,
-    Warned,
     first_warnings,
 )
 from holdfast.stores.ports import MAX_GET_MANY
@@ -45,6 +44,7 @@ from holdfast.stores.ports import MAX_GET_MANY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from holdfast.domain.terms import EntryWarning
     from holdfast.repository.manifests import Manifests
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_listing import SnapshotListing
@@ -307,7 +307,7 @@ class Snapshots:
         digest: Digest,
         *,
         added: int,
-        warnings: tuple[Warned, ...],
+        warnings: tuple[EntryWarning, ...],
         warning_count: int,
     ) -> Commit:
         """Make the root ``digest`` the content of a pending snapshot. May be repeated.

@@ -26,7 +26,6 @@ from holdfast.errors import (
 from holdfast.handlers.endpoint import BytesReply, Call, Forward, Sent
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
-from holdfast.protocol.blobs import GET_BLOB, GetBlob
 from holdfast.protocol.operation import Body
 from holdfast.transport.deadline import TimeLimit, Timers, deadline
 
@@ -192,10 +191,10 @@ def _decode(
     operation = endpoint.operation
     if operation.request_body is Body.BYTES:
         return codec.decode_request_headers(headers, operation.request)
-    if operation is GET_BLOB and memoryview(body).nbytes == 64:
+    if operation.bare and memoryview(body).nbytes == 64:
         digest = bytes(body).decode("latin-1")
         if is_digest(digest):
-            return msgspec.convert({"digest": digest}, GetBlob)
+            return operation.request(digest=digest)
     return codec.decode_request(body, operation.request, encoding)
 
 

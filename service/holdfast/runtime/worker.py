@@ -181,7 +181,7 @@ class Worker:
             stats.refused_replies += 1
             return
         # Parts have windows of their own: counted apart, neither starves the other.
-        running = self._parts if endpoint.operation is PUT_PART else self._running
+        running = self._parts if endpoint.lane == "parts" else self._running
         if len(running) >= self._max_concurrent:
             stats.count(0, RateLimitedError.code)
             self._send_failure(message, RateLimitedError("this worker is at its limit of requests"))

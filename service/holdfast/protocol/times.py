@@ -1,0 +1,37 @@
+"""Times on the wire: RFC 3339 in UTC, ending in ``Z``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NS: Final = 1_000_000_000
+_FIRST_NS: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * _NS
+_LAST_NS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * _NS
+
+
+def wire_time(at: datetime) -> str:
+    """``at``, to the microsecond. Raises OverflowError where it is in no year from 1 to 9999."""
+    return as_utc(at.astimezone(UTC).isoformat(timespec="microseconds"))
+
+
+def as_utc(text: str) -> str:
+    """A time in UTC as ``datetime`` writes it and records have it, as the wire has it."""
+    return text.replace("+00:00", "Z")
+
+
+def nanosecond_time(mtime_ns: int) -> str:
+    """A time of a file; years before 1 or after 9999 become the nearest there is."""
+    seconds, nanoseconds = divmod(max(min(mtime_ns, _LAST_NS), _FIRST_NS), _NS)
+    at = _EPOCH + timedelta(seconds=seconds)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z".rjust(30, "0")
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time of a request, which is in UTC unless it says otherwise; None where it is none."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
