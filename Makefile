@@ -12,6 +12,8 @@ ARGS ?=
 # Test processes side by side: most tests wait for servers more than they compute. A file's tests
 # stay together, for they share a server.
 JOBS ?= 4
+# How many examples property tests try: quick or thorough, see tests/examples.py.
+PROFILE := quick
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
 # faults `make faults` makes, when and which; how often `make owners` troubles each owner.
 TREE ?= /usr/share
@@ -76,10 +78,10 @@ run: setup
 	@$(BIN)/holdfast up --demo $(FILES)
 
 # Everything but what only repeats at length: `make test-long`, and most examples of the property
-# tests, which PROFILE=thorough tries all. With COVERAGE=1, as `make check` runs it, what the long
+# tests, all of which PROFILE=thorough tries. With COVERAGE=1, as `make check` runs it, what the long
 # tests covered counts too, and the floor that pyproject.toml sets holds.
 test: setup tests/js/node_modules
-	$(PYTEST) -m 'not long' $(if $(PROFILE),--hypothesis-profile=$(PROFILE)) \
+	$(PYTEST) -m 'not long' --hypothesis-profile=$(PROFILE) \
 	  $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)
 
 # Kills, faults, thousands of hostile requests, more clusters of three, every variant of what takes
