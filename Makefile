@@ -12,6 +12,8 @@ ARGS ?=
 # Test processes side by side: most tests wait for servers more than they compute. A file's tests
 # stay together, for they share a server.
 JOBS ?= 4
+# How many examples property tests try: quick or thorough, see tests/examples.py.
+PROFILE := quick
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
 # faults `make faults` makes, when and which; how often `make owners` troubles each owner.
 TREE ?= /usr/share
@@ -26,6 +28,10 @@ KINDS ?=
 # pyenv may be there without the version behind it.
 PYTHONS := python3.13 python3.12 python3 python3.14 /usr/bin/python3
 SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
+
+# Whatever the machine prefers: the tests start hundreds of processes, and each would compile every
+# module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
@@ -71,13 +77,15 @@ $(INSTALLED): requirements-build.lock requirements.lock pyproject.toml
 run: setup
 	@$(BIN)/holdfast up --demo $(FILES)
 
-# Everything but what only repeats at length (`make test-long`). With COVERAGE=1, as `make check`
-# runs it, what the long tests covered counts too, and the floor that pyproject.toml sets holds.
+# Everything but what only repeats at length: `make test-long`, and most examples of the property
+# tests, all of which PROFILE=thorough tries. With COVERAGE=1, as `make check` runs it, what the long
+# tests covered counts too, and the floor that pyproject.toml sets holds.
 test: setup tests/js/node_modules
-	$(PYTEST) -m 'not long' $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)
+	$(PYTEST) -m 'not long' --hypothesis-profile=$(PROFILE) \
+	  $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)
 
-# Kills, faults, thousands of hostile requests, more clusters of three: minutes, and most of them
-# keep the machine busy.
+# Kills, faults, thousands of hostile requests, more clusters of three, every variant of what takes
+# seconds: minutes, and most of them keep the machine busy.
 test-long: JOBS = 2
 test-long: setup tests/js/node_modules
 	$(PYTEST) -m long $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(ARGS)
@@ -99,7 +107,7 @@ e2e: setup
 
 check: lint types schemas-check
 	@$(MAKE) --no-print-directory test-long COVERAGE=1
-	@$(MAKE) --no-print-directory test COVERAGE=1
+	@$(MAKE) --no-print-directory test COVERAGE=1 PROFILE=thorough
 
 fmt: setup
 	$(BIN)/ruff check --fix

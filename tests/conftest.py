@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from hypothesis import settings
+from tests.examples import QUICK
 
 from holdfast.runtime.embedded import SERVER_VARIABLE, EmbeddedServer
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Nothing is timed: a machine that does other things as well makes no test fail.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.load_profile(QUICK)  # and pytest's --hypothesis-profile=thorough the other one
 
 
 class StartServer(Protocol):
@@ -82,9 +81,9 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hides the NATS and holdfast settings of whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith(("NATS_", "HOLDFAST_")) and name != SERVER_VARIABLE:
             monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "no-config"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")

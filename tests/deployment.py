@@ -36,9 +36,9 @@ class Deployment:
     ``url`` may be several, separated by commas, as in ``NATS_URL``.
     """
 
-    def __init__(self, url: str, *, store: str = "nats://blobs") -> None:
+    def __init__(self, url: str, *, prefix: str = "", store: str = "nats://blobs") -> None:
         self.url = url
-        self.prefix = f"d{secrets.token_hex(4)}"
+        self.prefix = prefix or f"d{secrets.token_hex(4)}"
         self.store = store
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive import trees
 from tests.archive.archiving import (
@@ -20,6 +20,7 @@ from tests.archive.archiving import (
     started_just_after,
     tar,
 )
+from tests.examples import examples
 
 from holdfast.archive import members
 from holdfast.archive.content import cut, cut_blocks
@@ -393,7 +394,7 @@ def test_a_failing_read_fails_the_archive(tmp_path: Path, store: MemoryPackStore
         archive(tmp_path, store, source=Failing(tmp_path))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     data=st.builds(trees.noise, st.integers(600_000, 5_000_000), st.integers(0, 3)),
     block=st.integers(200_000, 3_000_000),

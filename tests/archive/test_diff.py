@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive.tars import (
     LONG_AGO,
@@ -22,6 +22,7 @@ from tests.archive.tars import (
     symlink,
 )
 from tests.archive.test_snapshot import sparse_tar
+from tests.examples import examples
 
 from holdfast.archive.diff import Change, diff
 from holdfast.archive.snapshot import SnapshotReader
@@ -150,7 +151,7 @@ def expected_changes(
     return sorted(found, key=lambda change: order_key(change[0]))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(before=TREES, after=TREES)
 def test_what_is_told_is_what_differs(
     before: dict[str, tuple[bytes, int]], after: dict[str, tuple[bytes, int]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive.tars import (
     CountingStore,
@@ -22,6 +22,7 @@ from tests.archive.tars import (
     snapshot_of,
     symlink,
 )
+from tests.examples import examples
 from tests.programs import needs_zstd
 
 from holdfast.archive.export import ExportPlan
@@ -94,7 +95,7 @@ def test_python_reads_it(exported: Path) -> None:
     assert names == set(FILES)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_any_range_is_that_slice_of_the_whole(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, plan().size))
@@ -114,7 +115,7 @@ def test_windows_one_after_the_other_are_the_whole(window: int) -> None:
     assert {len(piece) for piece in pieces[:-1]} == {window}
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_any_range_of_the_end_is_too(data: st.DataObject) -> None:
     first = plan().size - 8 * (large().root.frames + 1) - 60

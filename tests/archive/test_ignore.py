@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from holdfast.archive.ignore import Excludes
 from holdfast.archive.patterns import MAX_COMPONENTS, MAX_PATTERN_CHARS
@@ -89,7 +90,7 @@ TREE = ["a", "b.txt", "sub/a", "sub/b.txt", "foo/keep", "foo/x", "foo/d/y", "x/f
 
 
 @pytest.mark.skipif(GIT is None, reason="git is not installed")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(examples(150), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(PATTERNS, min_size=1, max_size=4), FILES)
 @example(["*", "!*/", "!*.txt"], TREE)
 @example(["foo/**", "!foo/keep"], TREE)

@@ -7,10 +7,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive import trees
 from tests.archive.archiving import Spy, archive, content, entries, tar
+from tests.examples import examples
 
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.domain.digest import Digest
@@ -54,7 +55,7 @@ def edit(root: Path, what: str, name: str, other: str, number: int) -> None:
         path.rename(second)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(rounds=st.lists(EDITS, min_size=1, max_size=3))
 def test_an_archive_on_a_parent_equals_one_made_afresh(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[list[tuple[str, str, str, int]]]

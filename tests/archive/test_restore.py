@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive.compare import differences, look_at
 from tests.archive.tars import (
@@ -24,6 +24,7 @@ from tests.archive.tars import (
     symlink,
 )
 from tests.archive.trees import nasty, noise, write
+from tests.examples import examples
 
 from holdfast.archive.create import create_archive
 from holdfast.archive.memory import MemoryPackStore
@@ -607,7 +608,7 @@ FILES = st.dictionaries(
 
 
 @given(wanted=FILES, there=FILES, mode=st.sampled_from(["replace", "merge"]))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_whatever_was_there_a_restore_with_deletion_makes_it_the_snapshot(
     tmp_path_factory: pytest.TempPathFactory,
     wanted: dict[str, int],

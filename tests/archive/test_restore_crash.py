@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.archive.compare import differences, look_at
@@ -77,9 +77,31 @@ def killed(target: Path, mode: RestoreMode, phase: str = "", packs: int = 1000) 
     ).returncode
 
 
+STEPS: Final = ("restore", "pack 2", "pack 3", "finish", "exchange", "remove")
+SHORT: Final = {
+    ("new", "restore"),
+    ("replace", "pack 2"),
+    ("new", "finish"),
+    ("replace", "exchange"),
+    ("replace", "remove"),
+}
+"""Each kind of step once; the others at length."""
+
+
 @pytest.mark.fault("S03")
-@pytest.mark.parametrize("mode", ["new", "replace"])
-@pytest.mark.parametrize("step", ["restore", "pack 2", "pack 3", "finish", "exchange", "remove"])
+@pytest.mark.parametrize(
+    ("mode", "step"),
+    [
+        pytest.param(
+            mode,
+            step,
+            marks=() if (mode, step) in SHORT else pytest.mark.long,
+            id=f"{step}-{mode}",
+        )
+        for step in STEPS
+        for mode in ("new", "replace")
+    ],
+)
 def test_a_killed_restore_leaves_the_old_tree_or_the_new_one(
     tmp_path: Path, mode: RestoreMode, step: str
 ) -> None:

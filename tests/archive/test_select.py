@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from holdfast.archive.select import MAX_SELECT_PATTERNS, Selection
 from holdfast.errors import InvalidError, NotFoundError, TooLargeError
@@ -139,7 +140,7 @@ def test_a_pattern_made_to_take_for_ever_does_not() -> None:
     names=st.lists(st.binary(min_size=1, max_size=6), min_size=1, max_size=4),
     data=st.data(),
 )
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_every_path_is_selected_by_itself_and_by_each_of_its_parents(
     names: list[bytes], data: st.DataObject
 ) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive.tars import (
     CountingStore,
@@ -21,6 +21,7 @@ from tests.archive.tars import (
     symlink,
     tar_of,
 )
+from tests.examples import examples
 
 from holdfast.archive.snapshot import HOLE_PIECE_BYTES, ReaderLimits, SnapshotReader
 from holdfast.domain.digest import Digest, digest_of
@@ -82,7 +83,7 @@ def test_every_file_reads_as_it_was_archived() -> None:
     assert found == FILES
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     path=st.sampled_from(["m/chunked", "m/text", "d07/own7", "d00/s0/f0000", "d02/s2/f0002"]),
     start=st.integers(0, 3_100_000),
@@ -92,7 +93,7 @@ def test_any_range_of_a_file_is_that_slice_of_it(path: str, start: int, length: 
     assert read(large(), path, start, start + length) == FILES[path][start : start + length]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(start=st.integers(0, SPARSE_SIZE), length=st.integers(0, SPARSE_SIZE))
 def test_holes_of_a_sparse_file_read_as_zeros(start: int, length: int) -> None:
     whole = bytearray(SPARSE_SIZE)
@@ -151,7 +152,7 @@ def test_entries_under_a_directory_are_it_and_what_is_below() -> None:
     assert under(b"missing") == []
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     under=st.sampled_from([b"", b"d05", b"d36/s1", b"m", b"d00/s0/f0000", b"nothing"]),
     data=st.data(),

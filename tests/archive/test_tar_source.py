@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.archive.tars import (
     LONG_AGO,
@@ -26,6 +26,7 @@ from tests.archive.tars import (
     symlink,
     tar_of,
 )
+from tests.examples import examples
 
 from holdfast.archive.create import create_archive
 from holdfast.archive.export import ExportPlan
@@ -161,7 +162,7 @@ def test_extended_attributes_may_hold_any_bytes() -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.text("a%=3D25", min_size=1, max_size=6), unique=True, max_size=4))
 @example(["%3D", "=", "%", "%25", "%253D"])
 def test_attribute_names_survive_an_export(names: list[str]) -> None:
@@ -190,7 +191,7 @@ def test_access_control_lists_as_text_are_warned_of(tmp_path: Path) -> None:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(offset=st.integers(0, 70_000), length=st.integers(0, 70_000), size=st.integers(0, 60_000))
 def test_a_reader_gives_any_range_and_zeros_behind_the_end(
     offset: int, length: int, size: int

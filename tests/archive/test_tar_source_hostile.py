@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive.tars import Member, directory, file, hardlink, symlink, tar_of
+from tests.examples import examples
 
 from holdfast.archive.tar_members import MAX_EXTENDED_BYTES, MAX_EXTENDED_HEADERS
 from holdfast.archive.tar_source import TarLimits, TarSource
@@ -387,7 +388,7 @@ def test_compressed_input_that_is_cut_off_or_goes_on_is_refused(packing: str) ->
 
 @pytest.mark.fault("T05")
 @pytest.mark.parametrize("packing", PACKED)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_compressed_input_with_other_bytes_is_refused_or_harmless(
     packing: str, data: st.DataObject
@@ -502,7 +503,7 @@ def test_what_is_no_tar_is_refused(junk: bytes) -> None:
         take(junk)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data())
 def test_headers_with_other_bytes_are_refused_or_harmless(data: st.DataObject) -> None:
     tar = bytearray(

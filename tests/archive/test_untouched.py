@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive import trees
 from tests.archive.archiving import LATER_NS, archive, content, entries
 from tests.archive.test_restore_system import NOBODY, as_nobody, mounted
+from tests.examples import examples
 
 from holdfast.archive import file_systems, read
 from holdfast.archive.directories import open_directory
@@ -72,7 +73,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
 
 
 def test_what_is_excluded_is_not_touched(watched: set[bytes]) -> None:
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(
         files=st.lists(_PATHS, max_size=8),
         patterns=_PATTERNS,

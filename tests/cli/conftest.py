@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import array
 import fcntl
-import os
 import signal
-import subprocess
-import sys
 import termios
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from tests.deployment import Deployment
 
 from holdfast.cli import main
 
@@ -62,27 +60,10 @@ def apps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def worker_connection(nats_server: EmbeddedServer, apps: Path) -> Iterator[tuple[str, ...]]:
     """The flags that reach a worker which serves for as long as the module's tests run."""
-    connection = ("--server", nats_server.url, "--prefix", PREFIX)
-    command = (sys.executable, "-m", "holdfast")
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("NATS_", "HOLDFAST_"))
-    } | {"XDG_CONFIG_HOME": "/nonexistent"}
-    subprocess.run([*command, "admin", "init", *connection], env=environment, check=True)
-    worker = subprocess.Popen(
-        [*command, "worker", "--node", "one", "--apps", str(apps), *connection], env=environment
-    )
-    try:
-        wait_until(lambda: status_of([*command, "status", *connection], environment) == 0)
-        yield connection
-    finally:
-        worker.terminate()
-        assert worker.wait(30) == 0
-
-
-def status_of(command: list[str], environment: dict[str, str]) -> int:
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+    with Deployment(nats_server.url, prefix=PREFIX) as deployment:
+        deployment.start("one", apps=str(apps))
+        yield ("--server", deployment.url, "--prefix", deployment.prefix)
+        assert deployment.stop("one") == 0
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 30) -> None:

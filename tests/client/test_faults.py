@@ -171,7 +171,12 @@ async def lossy_client(
 
 @pytest.mark.fault("P15")
 @pytest.mark.parametrize(
-    ("drop", "swap"), [(0.1, 0.0), (0.0, 0.2), (0.1, 0.1)], ids=["drop", "swap", "both"]
+    ("drop", "swap"),
+    [
+        pytest.param(0.1, 0.0, id="drop", marks=pytest.mark.long),
+        pytest.param(0.0, 0.2, id="swap", marks=pytest.mark.long),
+        pytest.param(0.1, 0.1, id="both"),
+    ],
 )
 async def test_chunks_that_are_lost_or_swapped_are_asked_for_again(
     deployment: Deployment, drop: float, swap: float

@@ -35,6 +35,7 @@ async def digests(pool: Pool) -> dict[str, int]:
         return {(await client.put(some_bytes(n, seed=n))).digest: n for n in SIZES}
 
 
+@pytest.mark.long  # on one server it is tried each time
 async def test_a_javascript_service_puts_gets_and_lists_by_plain_requests(pool: Pool) -> None:
     digest = hashlib.sha256(b"put from JavaScript").hexdigest()
 
@@ -51,6 +52,7 @@ async def test_a_javascript_service_puts_gets_and_lists_by_plain_requests(pool: 
     assert sorted(seen["services"]) == sorted(pool.workers)
 
 
+@pytest.mark.long
 async def test_the_object_store_of_javascript_reads_the_bucket(
     pool: Pool, digests: dict[str, int]
 ) -> None:

@@ -186,6 +186,7 @@ async def test_what_owners_acknowledge_on_one_server_stays(nats_server: Embedded
         deployment.__exit__(None, None, None)
 
 
+@pytest.mark.long
 async def test_what_owners_acknowledge_on_three_servers_stays(tmp_path: Path) -> None:
     with Cluster(tmp_path / "cluster") as cluster:
         await cluster.wait_formed()

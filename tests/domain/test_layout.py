@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import accumulate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from holdfast.domain.layout import (
     CHUNKED_BYTES,
@@ -55,7 +56,7 @@ def contents(tree: list[Member]) -> list[tuple[Member, ...]]:
     return [tuple(tree[p.start : p.stop]) for p in planned(tree) if isinstance(p, Run)]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(members)
 def test_a_plan_holds_every_byte_once(tree: list[Member]) -> None:
     plan = planned(tree)
@@ -69,7 +70,7 @@ def test_a_plan_holds_every_byte_once(tree: list[Member]) -> None:
         assert run.raw_size <= MAX_RUN_BYTES or len(inside) == 1
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(members)
 def test_large_files_have_frames_of_their_own(tree: list[Member]) -> None:
     plan = planned(tree)
@@ -84,7 +85,7 @@ def test_large_files_have_frames_of_their_own(tree: list[Member]) -> None:
         assert part.chunked == (tree[index][2] >= CHUNKED_BYTES)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.data(), st.integers(min_value=300, max_value=600))
 def test_a_new_member_changes_only_the_runs_near_it(data: st.DataObject, count: int) -> None:
     tree = [(b"file-%04d" % n, 512, n * 7919 % 2048) for n in range(count)]
@@ -110,7 +111,7 @@ def page_cuts(paths: list[bytes]) -> list[bytes]:
     return cuts
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(st.integers(min_value=0, max_value=19_999))
 def test_a_new_member_changes_only_the_pages_near_it(at: int) -> None:
     paths = [b"dir/file-%05d" % n for n in range(20_000)]

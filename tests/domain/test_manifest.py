@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.domain.trees import (
     directory,
@@ -17,6 +17,7 @@ from tests.domain.trees import (
     symlink,
     trees,
 )
+from tests.examples import examples
 
 from holdfast.domain import manifest
 from holdfast.domain.entries import Entry, Kind, order_key, stored_bytes
@@ -61,7 +62,7 @@ def plain(entries: Sequence[Entry]) -> list[Entry]:
     return [msgspec.structs.replace(entry, frame=0, offset=0) for entry in entries]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(trees())
 def test_a_page_reads_back_as_it_was_written(entries: list[Entry]) -> None:
     page = page_with(entries)
@@ -73,7 +74,7 @@ def test_a_page_reads_back_as_it_was_written(entries: list[Entry]) -> None:
     assert [read.frame(number) for number in range(read.frame_count)] == frames_of(entries)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(trees())
 def test_the_frames_of_a_page_can_be_read_alone(entries: list[Entry]) -> None:
     page = page_with(entries)
@@ -88,7 +89,7 @@ def test_what_is_no_page_has_no_frames(raw: bytes) -> None:
         decode_frames(raw)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(trees())
 def test_a_page_tells_where_the_data_begins(entries: list[Entry]) -> None:
     page = page_with(entries)
@@ -108,7 +109,7 @@ def test_a_page_tells_where_the_data_begins(entries: list[Entry]) -> None:
     assert position == page.raw_size == sum(f.raw_size for f in frames_of(entries))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(trees(), st.data())
 def test_stat_data_reads_back(entries: list[Entry], data: st.DataObject) -> None:
     page = page_with(entries)
@@ -161,7 +162,7 @@ def test_a_page_that_was_cut_off_is_corrupt() -> None:
 
 
 @pytest.mark.fault("T07")
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_a_changed_byte_gives_a_sound_page_or_an_error(data: st.DataObject) -> None:
     raw = bytearray(encode_page(page_with(RICH)))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.domain.trees import directory, file, page_with, trees
+from tests.examples import examples
 
 from holdfast.domain import root as root_module
 from holdfast.domain.digest import Digest, digest_of
@@ -133,7 +134,7 @@ def test_the_page_of_a_path_is_found(path: bytes, number: int) -> None:
     assert ROOT.page_of_path(path) == number
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(trees(), st.integers(min_value=1, max_value=5))
 def test_each_path_is_on_the_page_that_is_found(entries: list[Entry], length: int) -> None:
     pages = [page_with(entries[at : at + length]) for at in range(0, len(entries), length)]
@@ -304,7 +305,7 @@ def test_a_root_that_was_cut_off_is_corrupt() -> None:
 
 
 @pytest.mark.fault("T07")
-@settings(max_examples=200)
+@examples(200)
 @given(st.data())
 def test_a_changed_byte_gives_a_sound_root_or_an_error(data: st.DataObject) -> None:
     raw = bytearray(zstandard.decompress(split_root(ROOT)[0][1].removeprefix(ROOT_MAGIC)))

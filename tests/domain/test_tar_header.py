@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.domain.trees import directory, entries_at, file, hard_link, symlink, trees
+from tests.examples import examples
 
 from holdfast.domain.entries import Entry, Kind, stored_bytes
 from holdfast.domain.frames import END_OF_ARCHIVE
@@ -75,7 +76,7 @@ def check(member: tarfile.TarInfo, entry: Entry) -> None:
     )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(trees())
 def test_a_tree_reads_back_from_its_tar(entries: list[Entry]) -> None:
     members = listed(tar_of(entries))
@@ -85,7 +86,7 @@ def test_a_tree_reads_back_from_its_tar(entries: list[Entry]) -> None:
         check(member, entry)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     paths.flatmap(
         lambda path: st.sampled_from(list(Kind)).flatmap(
@@ -149,7 +150,7 @@ def listed_headers(header: bytes) -> tarfile.TarInfo:
         return member
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(entries_at(b"dir/sparse", Kind.FILE, []))
 @example(Entry(path=b"s", kind=Kind.FILE, mode=0, uid=0, gid=0, size=9000, segments=()))
 def test_the_content_of_a_file_reads_back(entry: Entry) -> None:

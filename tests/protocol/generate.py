@@ -30,6 +30,11 @@ WIRE_PATTERNS: Final = {
 
 def messages(kind: type[StructT]) -> st.SearchStrategy[StructT]:
     """Valid messages of type ``kind``; optional fields come and go."""
+    return _of_kind(kind)
+
+
+@functools.cache  # a strategy is worked out once, and drawn from hundreds of times
+def _of_kind(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     info = mi.type_info(kind)
     assert isinstance(info, mi.StructType)
     return _struct(info)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.protocol.cases import EVERY_MESSAGE, kind_of
 from tests.protocol.generate import messages
@@ -44,7 +44,6 @@ def decode_headers(headers: dict[str, str], kind: Any) -> Any:
 
 
 @pytest.mark.parametrize(("operation", "side"), EVERY_MESSAGE)
-@settings(deadline=None)  # a loaded machine makes no message wrong
 @given(data=st.data())
 def test_a_message_comes_back_as_it_was_sent(
     operation: Any, side: str, data: st.DataObject

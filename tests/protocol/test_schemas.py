@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from tests.protocol.cases import (
@@ -81,7 +81,6 @@ def test_every_schema_has_a_title_and_a_description(name: str) -> None:
 
 
 @pytest.mark.parametrize(("operation", "side"), EVERY_MESSAGE)
-@settings(deadline=None)  # a loaded machine makes no message wrong
 @given(data=st.data())
 def test_every_message_fits_its_schema(operation: Any, side: str, data: st.DataObject) -> None:
     kind, body = kind_of(operation, side)
@@ -98,7 +97,6 @@ def test_every_kept_message_fits_its_schema(operation: Any, side: str) -> None:
 @pytest.mark.fault("I02")
 @pytest.mark.fault("I05")
 @pytest.mark.parametrize("operation", REQUESTS_IN_BODIES)
-@settings(deadline=None)  # a loaded machine makes no message wrong
 @given(data=st.data())
 def test_codec_and_schema_refuse_the_same_bodies(operation: Any, data: st.DataObject) -> None:
     # Given a good request with one field set to anything, added or taken away,
@@ -162,7 +160,6 @@ _BYTES = {"path_bytes": as_bytes, "exclude_bytes": each_as_bytes}
 
 @pytest.mark.fault("I05")
 @pytest.mark.parametrize("operation", REQUESTS_IN_HEADERS)
-@settings(deadline=None)  # a loaded machine makes no message wrong
 @given(data=st.data())
 def test_headers_that_the_schema_refuses_are_refused(operation: Any, data: st.DataObject) -> None:
     # The schema bounds a number by its digits only, so the codec may refuse more.

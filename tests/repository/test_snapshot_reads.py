@@ -332,6 +332,7 @@ async def waited(reads: SnapshotReads, root: Digest) -> bytes:
     return await taken(await window(reads, root, 30))
 
 
+@pytest.mark.usefixtures("quick_collections")
 async def test_a_window_that_nobody_takes_gives_its_place_back() -> None:
     packs = Packs()
     root = noise(packs)

@@ -22,19 +22,11 @@ from holdfast.stores.wrappers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from holdfast.stores.ports import BlobStore
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 DATA = some_bytes(20 * PART_BYTES)
-
-
-@pytest.fixture(autouse=True)
-def quick_collections() -> Iterator[None]:
-    """What was there before a test is garbage of nobody's: each collection passes over it."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def wrapped(store: BlobStore) -> BlobStore:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -10,15 +9,20 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats
 import pytest
+from structlog.testing import capture_logs
 from tests.nats.clusters import Cluster
 from tests.runtime.test_forwarding import peers
 
+from holdfast import bootstrap
+from holdfast.bootstrap import init_store, run_worker
 from holdfast.cli import exit_codes
+from holdfast.cli.exit_codes import exit_code_of
+from holdfast.errors import HoldfastError
+from holdfast.runtime.config import load_config
 from holdfast.runtime.embedded import find_nats_server
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartServer
 
+    from holdfast.runtime.config import Config
     from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
@@ -69,6 +74,21 @@ def refusal(url: str, **settings: str) -> Refusal:
     return Refusal(ended.returncode, refused[0]["code"], refused[0]["detail"])
 
 
+async def refusal_here(url: str, **settings: str) -> Refusal:
+    """The same of a worker in this process, which has everything loaded already."""
+    with capture_logs() as events, pytest.raises(HoldfastError) as raised:
+        await run_worker(config_of(url, **settings))
+    refused = [event for event in events if event["event"] == "worker_not_started"]
+    assert len(refused) == 1, events
+    return Refusal(exit_code_of(raised.value), refused[0]["code"], refused[0]["detail"])
+
+
+def config_of(url: str, **settings: str) -> Config:
+    """What the settings of a process come to."""
+    environ = {f"HOLDFAST_{name.upper()}": value for name, value in settings.items()}
+    return load_config(environ=environ | {"NATS_URL": url}).config
+
+
 async def streams(url: str) -> dict[str, Any]:
     """The settings and contents of every stream, by name."""
     client = await nats.connect(url)
@@ -86,7 +106,7 @@ async def check_refused(url: str, sentence: str, **settings: str) -> None:
     """The sentence, the status of its code, and every stream as it was before."""
     before = await streams(url)
 
-    found = refusal(url, **settings)
+    found = await refusal_here(url, **settings)
 
     assert sentence in found.detail
     assert (found.status, found.code) == (exit_codes.UNAVAILABLE, "unavailable")
@@ -98,7 +118,7 @@ async def test_a_server_without_synced_writes_is_refused_where_they_are_required
     start_server: StartServer,
 ) -> None:
     server = start_server(sync_interval="2m")
-    assert run("admin", "init", "--server", server.url).returncode == 0
+    await init_store(config_of(server.url))
 
     await check_refused(
         server.url,
@@ -123,8 +143,7 @@ async def test_a_server_without_synced_writes_is_refused_where_they_are_required
 async def test_a_store_that_is_not_what_its_url_says_is_refused(
     nats_server: EmbeddedServer, store: str, sentence: str
 ) -> None:
-    at = ("--server", nats_server.url, "--prefix", "refused")
-    assert run("admin", "init", *at).returncode == 0
+    await init_store(config_of(nats_server.url, prefix="refused"))
 
     await check_refused(nats_server.url, sentence, store=store, prefix="refused")
 
@@ -132,16 +151,14 @@ async def test_a_store_that_is_not_what_its_url_says_is_refused(
 async def test_a_second_directory_of_one_node_is_refused(
     nats_server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    at = ("--server", nats_server.url, "--prefix", "twins")
-    assert run("admin", "init", *at).returncode == 0
+    await init_store(config_of(nats_server.url, prefix="twins"))
     roots = [tmp_path / name for name in ("one", "two")]
     for root in roots:
         root.mkdir()
 
     async with peers(nats_server.url, "twins", "twin", roots[0]) as one:
         await one.check_node()
-        settings = {"prefix": "twins", "node": "twin", "apps": str(roots[1])}
-        found = await asyncio.to_thread(partial(refusal, nats_server.url, **settings))
+        found = await refusal_here(nats_server.url, prefix="twins", node="twin", apps=str(roots[1]))
 
     assert (found.status, found.code) == (exit_codes.UNAVAILABLE, "unavailable")
     assert found.detail.startswith(
@@ -171,8 +188,12 @@ def url_without_jetstream(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.fault("N18")
-def test_a_server_without_jetstream_is_refused(url_without_jetstream: str) -> None:
-    refused = refusal(url_without_jetstream)
+async def test_a_server_without_jetstream_is_refused(
+    url_without_jetstream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "PATIENCE_SECONDS", 0.5)  # nobody is there to wait for
+
+    refused = await refusal_here(url_without_jetstream)
 
     assert "give it a jetstream block in its configuration" in refused.detail
     assert (refused.status, refused.code) == (exit_codes.UNAVAILABLE, "unavailable")

@@ -248,7 +248,15 @@ async def test_cut_off_after_any_step_the_store_holds_the_old_or_the_new(
 
 @pytest.mark.fault("D01", "D06")
 @each_operation
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EMFILE], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(errno.EIO, marks=pytest.mark.long),
+        errno.ENOSPC,
+        pytest.param(errno.EMFILE, marks=pytest.mark.long),
+    ],
+    ids=errno.errorcode.get,
+)
 async def test_a_step_that_fails_is_reported_as_what_it_left_behind(
     tmp_path: Path, operation: Operation, error: int
 ) -> None:

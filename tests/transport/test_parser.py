@@ -9,8 +9,9 @@ from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from holdfast.transport.parser import (
     MAX_CONTROL_LINE_BYTES,
@@ -127,7 +128,7 @@ BIG = Delivery(2, "b", headers=b"NATS/1.0\r\n\r\n", payload=payload(3 * MIB, 3))
 
 
 @given(events=streams, sizes=st.lists(st.integers(1, 200 * KIB), min_size=1, max_size=8))
-@settings(max_examples=120, deadline=None)
+@examples(120)
 def test_any_slicing_of_a_stream_gives_the_same_messages(
     events: list[Event], sizes: list[int]
 ) -> None:
@@ -139,7 +140,7 @@ def test_any_slicing_of_a_stream_gives_the_same_messages(
 
 
 @given(events=streams, cuts=st.lists(st.floats(0, 1), max_size=6))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_feeding_bytes_gives_the_same_as_receiving_in_place(
     events: list[Event], cuts: list[float]
 ) -> None:
@@ -189,7 +190,7 @@ def test_messages_larger_than_the_buffer_arrive_whole_between_small_ones(size: i
     kept=st.lists(st.booleans(), min_size=20, max_size=40),
     sizes=st.lists(st.sampled_from((10, 5 * KIB, 20 * KIB, 60 * KIB, 70 * KIB)), min_size=1),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_message_keeps_its_bytes_for_as_long_as_somebody_has_it(
     kept: list[bool], sizes: list[int]
 ) -> None:
@@ -307,7 +308,7 @@ VALID = encode([Delivery(1, "a", "r", b"NATS/1.0\r\nA: b\r\n\r\n", b"payload"), 
     size=st.integers(1, 64),
 )
 @example(stream=b"MSG a 1 4294967296\r\n", size=3)
-@settings(max_examples=600, deadline=None)
+@examples(600)
 def test_garbage_is_refused_as_such_or_taken_and_never_breaks_the_parser(
     stream: bytes, size: int
 ) -> None:
