@@ -20,6 +20,7 @@ from holdfast.client.many import in_order, weight_of
 from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
+from holdfast.client.small_files import SmallFiles
 from holdfast.client.snapshots import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
 from holdfast.client.upload import Upload
@@ -86,6 +87,7 @@ class Client:
         """Made by ``connect``."""
         self._connection = connection
         self._requester = requester
+        self._files = SmallFiles()
         self.snapshots = Snapshots(requester)
 
     async def __aenter__(self) -> Self:
@@ -128,7 +130,7 @@ class Client:
         """
         expected = parse_digest(digest) if digest is not None else None
         most = max_inline_bytes(self._connection.max_payload)
-        whole = await whole_if_small(source, most)
+        whole = await whole_if_small(source, most, self._files)
         if whole is None:
             size = size_of(source)
             if size is not None and size > MAX_BLOB_BYTES:

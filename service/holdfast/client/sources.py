@@ -21,6 +21,8 @@ from typing import IO, TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
+    from holdfast.client.small_files import SmallFiles
+
 READ_BYTES: Final = 1024 * 1024
 
 
@@ -50,7 +52,7 @@ def size_of(source: Source) -> int | None:
     return None
 
 
-async def whole_if_small(source: Source, most_bytes: int) -> memoryview | None:
+async def whole_if_small(source: Source, most_bytes: int, files: SmallFiles) -> memoryview | None:
     """All of ``source``, if it is no more than ``most_bytes`` in memory or in a file.
 
     None where it is more, or where it cannot be told before it is read. Raises OSError.
@@ -59,7 +61,7 @@ async def whole_if_small(source: Source, most_bytes: int) -> memoryview | None:
     if size is None or size > most_bytes:
         return None
     if isinstance(source, str | os.PathLike):
-        data = await asyncio.to_thread(_read_up_to, source, most_bytes + 1)
+        data = await files.read(source, most_bytes + 1)
         return memoryview(data) if len(data) <= most_bytes else None  # it has grown
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).cast("B")
@@ -206,11 +208,6 @@ def _read(file: SupportsRead) -> bytes:
         msg = "the source is set to non-blocking and has no bytes yet"
         raise BlockingIOError(msg)
     return block
-
-
-def _read_up_to(path: str | os.PathLike[str], most_bytes: int) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(most_bytes)
 
 
 def _open(path: str | os.PathLike[str]) -> IO[bytes]:
