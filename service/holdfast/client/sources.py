@@ -15,7 +15,6 @@ import stat
 import threading
 from collections.abc import AsyncIterable
 from contextlib import aclosing
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -47,8 +46,11 @@ def size_of(source: Source) -> int | None:
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).nbytes
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        return path.stat().st_size if path.is_file() else None
+        try:
+            found = os.stat(source)
+        except (OSError, ValueError):  # whoever opens it will say so
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
     return None
 
 
