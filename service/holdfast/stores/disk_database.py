@@ -70,8 +70,8 @@ LOCKED: Final = (
     "the records on disk are being changed by a process that does not finish; it may be stopped"
 )
 SPOILT: Final = (
-    "the database of records is damaged; stop the workers, then restore it, or recover with "
-    "`sqlite3` what it still has"
+    "the database of records is damaged; stop the workers and bring back a copy, or what "
+    "`.recover` of `sqlite3` finds"
 )
 _NOT_FOUND: Final = (
     "no store of records was found at the configured path; mount it, or create it once"
