@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import aclosing, closing, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -31,7 +31,7 @@ from holdfast.stores.disk_records import PAGE_RECORDS, SWEPT_AT_ONCE, DiskRecord
 from holdfast.stores.ports import Delete, Put
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from holdfast.stores.ports import Change
 
@@ -158,6 +158,61 @@ async def test_a_record_is_found_while_it_is_rewritten_all_the_time(
             last = value
 
     await asyncio.gather(rewrite(), read(), read())
+
+
+class Midway(timedelta):
+    """A time to live that does something when it is looked at, in the midst of a batch."""
+
+    happens: Callable[[], None]
+
+    def __floordiv__(self, _other: Any) -> Any:
+        self.happens()
+        return 10**9
+
+
+def midway(happens: Callable[[], None]) -> list[Change]:
+    """A batch in the midst of which something ``happens``: two of its changes were made."""
+    ttl = Midway(seconds=1000)
+    ttl.happens = happens
+    return [
+        Put(key="a", value=b"new", expected=None),
+        Delete(key="b"),
+        Put(key="c", value=b"new", expected=0, ttl=ttl),
+    ]
+
+
+async def test_readers_between_see_nothing_of_a_batch_that_is_not_committed(
+    root: Path, store: DiskRecordStore
+) -> None:
+    await store.batch([Put(key=key, value=b"old", expected=0) for key in "ab"])
+    seen: list[list[str]] = []
+
+    async def look() -> None:
+        async with record_store(root) as other:
+            found = [record.value for record in await other.get_many(["a", "b", "c"])]
+            assert found == [b"old", b"old"]
+            seen.append(await other.list_keys(""))
+
+    await store.batch(midway(lambda: asyncio.run(look())))
+
+    assert seen == [["a", "b"]]
+    assert [record.key for record in await store.get_many(["a", "b", "c"])] == ["a", "c"]
+
+
+async def test_a_batch_that_fails_in_its_midst_has_done_nothing_and_holds_nobody_up(
+    store: DiskRecordStore,
+) -> None:
+    await store.batch([Put(key=key, value=b"old", expected=0) for key in "ab"])
+
+    def fail() -> None:
+        msg = "midway"
+        raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError, match="midway"):
+        await store.batch(midway(fail))
+
+    assert [record.value for record in await store.get_many(["a", "b", "c"])] == [b"old"] * 2
+    await store.put("d", b"", expected=0)
 
 
 # Revisions
