@@ -59,6 +59,7 @@ from holdfast.stores.deployment import (
     KEY as DEPLOYMENT_KEY,
 )
 from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_database import create_record_store
 from holdfast.stores.disk_files import create_disk_store
 from holdfast.stores.disk_records import DiskRecordStore
 from holdfast.stores.key_value import KeyValueRecordStore
@@ -182,8 +183,8 @@ def _disk_stores(location: DiskLocation) -> Stores:
     stores = (
         DiskBlobStore(blobs_root, new_id=new_id, clock=utc_now),
         DiskBlobStore(packs_root, new_id=new_id, clock=utc_now),
-        DiskRecordStore(records_root, new_id=new_id, clock=utc_now),
-        DiskRecordStore(snapshots_root, new_id=new_id, clock=utc_now),
+        DiskRecordStore(records_root, clock=utc_now),
+        DiskRecordStore(snapshots_root, clock=utc_now),
     )
 
     async def sweep() -> None:
@@ -212,7 +213,10 @@ async def init_store(
     """
     location = parse_location(config.store)
     if isinstance(location, DiskLocation):
-        for root in _disk_roots(location):
+        *of_blobs, records, snapshots = _disk_roots(location)
+        for root in (records, snapshots):
+            await asyncio.to_thread(create_record_store, root)
+        for root in of_blobs:
             await asyncio.to_thread(create_disk_store, root)
         return [f"{location.root} is a disk store"]
     if not isinstance(location, BucketLocation):

@@ -28,6 +28,7 @@ from holdfast.runtime.snapshots import (
     Sources,
 )
 from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_database import create_record_store
 from holdfast.stores.disk_files import create_disk_store
 from holdfast.stores.disk_records import DiskRecordStore
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
@@ -214,19 +215,25 @@ class Shared:
         now = START + self.skew + timedelta(milliseconds=next(self.ids))
         return id_floor(now)
 
+    async def aclose(self) -> None:
+        """Release what the stores hold open. May be repeated, and they be used again."""
+        for store in (self.stores.packs, self.stores.records, self.stores.ops):
+            await store.aclose()
+
 
 class DiskShared(Shared):
     """The same on disk."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
-        for name in ("packs", "records", "ops"):
-            create_disk_store(root / name)
+        create_disk_store(root / "packs")
+        for name in ("records", "ops"):
+            create_record_store(root / name)
         ids = (f"{number:022d}" for number in itertools.count(1))
         new_id, clock = ids.__next__, self.time.clock
         packs = DiskBlobStore(root / "packs", new_id=new_id, clock=clock)
-        records = DiskRecordStore(root / "records", new_id=new_id, clock=clock)
-        ops = DiskRecordStore(root / "ops", new_id=new_id, clock=clock)
+        records = DiskRecordStore(root / "records", clock=clock)
+        ops = DiskRecordStore(root / "ops", clock=clock)
         self.stores = SnapshotStores(packs=packs, records=records, ops=ops)
 
 
@@ -339,6 +346,7 @@ class Site:
     async def aclose(self) -> None:
         """Stop it."""
         await self.service.aclose()
+        await self.shared.aclose()
         self.apps.close()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from tests.handlers.snapshot_service import DiskShared, Site
+from tests.stores.disk_tools import damage_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,8 +25,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 def damage(store: Path, key: str) -> None:
     """Alter the record of a snapshot."""
     app, _, snapshot = key.partition(":")
-    [path] = (store / "records" / "records" / f"s.{app}.{snapshot}").iterdir()
-    path.write_bytes(path.read_bytes()[:-1])
+    damage_record(store / "records", f"s.{app}.{snapshot}")
 
 
 @pytest.mark.fault("D02")

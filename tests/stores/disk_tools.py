@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import aclosing, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk_database import DATABASE, create_record_store
 from holdfast.stores.disk_files import create_disk_store
 from holdfast.stores.disk_format import MAX_HEADER_BYTES, decode_blob_header
 from holdfast.stores.disk_records import DiskRecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
@@ -52,12 +55,25 @@ def blob_store(
     return DiskBlobStore(root, new_id=new_id, clock=FakeClock(now), files=files)
 
 
-def record_store(
+@asynccontextmanager
+async def record_store(
     root: Path, *, files: Files | None = None, clock: FakeClock | None = None
-) -> DiskRecordStore:
+) -> AsyncGenerator[DiskRecordStore]:
     """A store in ``root``, which is made one if it is none."""
-    create_disk_store(root)
-    return DiskRecordStore(root, new_id=new_id, clock=clock or FakeClock(), files=files)
+    create_record_store(root)
+    async with aclosing(DiskRecordStore(root, clock=clock or FakeClock(), files=files)) as store:
+        yield store
+
+
+def in_database(root: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """What comes of a statement that is carried out behind the store's back."""
+    with closing(sqlite3.connect(root / DATABASE)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def damage_record(root: Path, key: str) -> None:
+    """Alter the value of a record, and not its checksum."""
+    in_database(root, "UPDATE records SET value = CAST(x'00' || value AS BLOB) WHERE key = ?", key)
 
 
 def blob_path(root: Path, digest: Digest) -> Path:

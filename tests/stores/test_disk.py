@@ -30,7 +30,7 @@ from holdfast.stores.disk import DiskBlobStore
 from holdfast.stores.disk_records import DiskRecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobStore
@@ -77,12 +77,13 @@ class TestDiskRecordStore(RecordStoreContract):
         return FakeClock()
 
     @pytest.fixture
-    def store(self, tmp_path: Path, clock: FakeClock) -> DiskRecordStore:
-        return record_store(tmp_path / "store", clock=clock)
+    async def store(self, tmp_path: Path, clock: FakeClock) -> AsyncGenerator[DiskRecordStore]:
+        async with record_store(tmp_path / "store", clock=clock) as store:
+            yield store
 
     @pytest.fixture
     def unreachable_store(self, tmp_path: Path, clock: FakeClock) -> DiskRecordStore:
-        return DiskRecordStore(tmp_path / "not-mounted", new_id=new_id, clock=clock)
+        return DiskRecordStore(tmp_path / "not-mounted", clock=clock)
 
     @pytest.fixture
     def pass_time(self, clock: FakeClock) -> Callable[[timedelta], Awaitable[None]]:

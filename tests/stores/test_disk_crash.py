@@ -1,4 +1,4 @@
-"""Whatever step a crash follows, the disk stores hold the old or the new, whole and verified.
+"""Whatever step a crash follows, the disk blob store holds the old or the new, whole and verified.
 
 Each test runs one operation again and again, cut off one step later each time, and looks at what
 four kinds of loss leave behind. Then the same with a step that fails while the process lives on.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, some_bytes, staged_bytes
 from tests.stores.crash_files import CrashFiles, Loss, PowerCut
-from tests.stores.disk_tools import FakeClock, blob_store, leftover_files, record_store
+from tests.stores.disk_tools import FakeClock, blob_store, leftover_files
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import (
@@ -26,25 +26,15 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores import disk_record_files
 from holdfast.stores.disk import DiskBlobStore
-from holdfast.stores.disk_records import DiskRecordStore
-from holdfast.stores.ports import Delete, Put
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 OLD, NEW = some_bytes(2000, seed=1), some_bytes(2500, seed=2)
 STAGING = "s" * 22
-KEY, OTHER_KEY, LONG_KEY = "u.1", "u.2", "u." + "x" * 300
 
 NOT_APPLIED = (UnavailableError, QuotaExceededError)
-
-
-@pytest.fixture(autouse=True)
-def nobody_waits_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer whose batch was cut off does not come back."""
-    monkeypatch.setattr(disk_record_files, "PATIENCE_STEPS", 0)
 
 
 @dataclass(frozen=True)
@@ -66,13 +56,6 @@ async def blob_or_none(store: DiskBlobStore, data: bytes) -> bytes | None:
         return None
 
 
-async def record_or_none(store: DiskRecordStore, key: str) -> bytes | None:
-    try:
-        return (await store.get(key)).value
-    except NotFoundError:
-        return None
-
-
 async def prepare_old_blob(root: Path) -> None:
     await blob_store(root).put(digest_of(OLD), OLD, ATTRIBUTES)
 
@@ -86,13 +69,6 @@ async def prepare_parts(root: Path) -> None:
     staged = blob_store(root).stage(STAGING, PART_BYTES)
     for part in range(3):
         await staged.write(part, NEW[part * PART_BYTES : (part + 1) * PART_BYTES])
-
-
-async def prepare_old_record(root: Path) -> None:
-    store = record_store(root)
-    revision = await store.put(KEY, b"older", expected=0)
-    await store.put(KEY, b"old", expected=revision)
-    await store.put(OTHER_KEY, b"other", expected=0)
 
 
 async def put_blob(root: Path, files: CrashFiles) -> None:
@@ -112,32 +88,6 @@ async def commit_parts(root: Path, files: CrashFiles) -> None:
 
 async def delete_blob(root: Path, files: CrashFiles) -> None:
     await blob_store(root, files=files).delete(digest_of(OLD))
-
-
-async def create_record(root: Path, files: CrashFiles) -> None:
-    await record_store(root, files=files).put(KEY, b"new", expected=0)
-
-
-async def change_record(root: Path, files: CrashFiles) -> None:
-    store = record_store(root, files=files)
-    await store.put(KEY, b"new", expected=(await store.get(KEY)).revision)
-
-
-async def delete_record(root: Path, files: CrashFiles) -> None:
-    store = record_store(root, files=files)
-    await store.delete(KEY, expected=(await store.get(KEY)).revision)
-
-
-async def change_several_records(root: Path, files: CrashFiles) -> None:
-    """Change one, remove one and create one."""
-    store = record_store(root, files=files)
-    await store.batch(
-        [
-            Put(key=KEY, value=b"new", expected=(await store.get(KEY)).revision),
-            Delete(key=OTHER_KEY, expected=(await store.get(OTHER_KEY)).revision),
-            Put(key=LONG_KEY, value=b"created", expected=0),
-        ]
-    )
 
 
 async def new_blob_is_there(root: Path) -> bool:
@@ -170,46 +120,12 @@ async def part_is_there(root: Path) -> bool:
     return bool(parts)
 
 
-async def all_changed_or_none(root: Path) -> bool:
-    store = record_store(root)
-    found = {record.key: record.value async for record in store.list_records("")}
-    old = {KEY: b"old", OTHER_KEY: b"other"}
-    new = {KEY: b"new", LONG_KEY: b"created"}
-    assert found in (old, new)
-    several = await store.get_many([KEY, OTHER_KEY, LONG_KEY])
-    assert {record.key for record in several} == found.keys()
-    return found == new
-
-
-async def record_was_created(root: Path) -> bool:
-    value = await record_or_none(record_store(root), KEY)
-    assert value in {None, b"new"}
-    return value == b"new"
-
-
-async def record_is_new(root: Path) -> bool:
-    value = await record_or_none(record_store(root), KEY)
-    assert value in {b"old", b"new"}
-    assert await record_or_none(record_store(root), OTHER_KEY) == b"other"
-    return value == b"new"
-
-
-async def record_is_gone(root: Path) -> bool:
-    value = await record_or_none(record_store(root), KEY)
-    assert value in {b"old", None}
-    return value is None
-
-
 OPERATIONS = (
     Operation("first-put", prepare_nothing, put_blob, new_blob_is_there, 8),
     Operation("put", prepare_old_blob, put_blob, new_blob_is_there_beside_the_old, 8),
     Operation("write-part", prepare_nothing, write_first_part, part_is_there, 8),
     Operation("commit", prepare_parts, commit_parts, parts_are_all_there_or_all_used, 12),
     Operation("delete", prepare_old_blob, delete_blob, old_blob_is_gone, 2),
-    Operation("create-record", prepare_nothing, create_record, record_was_created, 8),
-    Operation("change-record", prepare_old_record, change_record, record_is_new, 8),
-    Operation("delete-record", prepare_old_record, delete_record, record_is_gone, 8),
-    Operation("batch", prepare_old_record, change_several_records, all_changed_or_none, 40),
 )
 
 each_operation = pytest.mark.parametrize(
@@ -315,21 +231,10 @@ async def test_what_is_acknowledged_after_a_failed_sync_is_really_there(tmp_path
 async def assert_still_usable(root: Path, operation: Operation) -> None:
     """Work goes on, and a day later the sweep leaves nothing of the crash."""
     blobs, clock = blob_store(root), FakeClock()
-    records = record_store(root, clock=clock)
     if operation.name in {"put", "first-put", "commit"}:
         stored = await blobs.put(digest_of(NEW), NEW, ATTRIBUTES)
         assert await blobs.get(stored.info) == NEW
-    value = await record_or_none(records, KEY)
-    if value is None:
-        await records.put(KEY, b"next", expected=0)
-    else:
-        await records.put(KEY, b"next", expected=(await records.get(KEY)).revision)
-    assert await record_or_none(records, KEY) == b"next"
 
     clock.pass_time(timedelta(days=1))
     await blobs.sweep(clock.now, timedelta(hours=1))
-    await records.sweep(clock.now, timedelta(hours=1))
     assert leftover_files(root) == []
-    assert not (root / "batches").exists() or list((root / "batches").iterdir()) == []
-    assert len(list((root / "records" / KEY).iterdir())) == 1
-    assert await record_or_none(records, KEY) == b"next"

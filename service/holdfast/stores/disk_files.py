@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 MARKER: Final = "holdfast-store"
 """A root without this file is a volume that is not mounted, or not ours: never "empty"."""
 
-DIRECTORIES: Final = ("blobs", "records", "staging", "tmp", "quarantine")
+DIRECTORIES: Final = ("blobs", "staging", "tmp", "quarantine")
 
+_REWRITTEN_BYTES: Final = 1024 * 1024
 _FORMAT: Final = b"holdfast disk store 1\n"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_EVEN_OPENED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOENT})
@@ -84,6 +85,20 @@ class Files:
     def rmdir(self, path: Path) -> None:
         """Remove an empty directory."""
         path.rmdir()
+
+    def rewrite(self, path: Path) -> None:
+        """Write what a file holds once more, and sync it, for a sync that failed has lost it.
+
+        The caller sees to it that nobody else writes.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            offset = 0
+            while piece := os.pread(descriptor, _REWRITTEN_BYTES, offset):
+                offset += os.pwrite(descriptor, piece, offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in ``path`` durable, as they are now."""
@@ -146,6 +161,10 @@ class FailStop(Files):
     def rmdir(self, path: Path) -> None:
         self.refuse_after_failure()
         self._files.rmdir(path)
+
+    def rewrite(self, path: Path) -> None:
+        self.refuse_after_failure()
+        self._files.rewrite(path)
 
     def sync_directory(self, path: Path) -> None:
         self.refuse_after_failure()

@@ -1,10 +1,10 @@
-"""The stored form of disk blobs and records: one line of text about the bytes, then the bytes.
+"""The stored form of disk blobs: one line of text about the bytes, then the bytes.
 
 ``holdfast-blob 1 <crc32 of the JSON> <JSON>`` and a newline precede a blob's bytes, so a file is
 complete or invalid but never without its metadata, and ``tail -n +2 FILE | sha256sum`` prints its
-name. A record's line begins ``holdfast-record 1`` and carries the crc32 of JSON and value.
+name.
 
-Both forms are for ever: a reader of a later version must still take them.
+The form is for ever: a reader of a later version must still take it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ MAX_HEADER_BYTES: Final = 4096
 """Longer than any header: type and operation id are bounded by the protocol."""
 
 _BLOB: Final = b"holdfast-blob 1 "
-_RECORD: Final = b"holdfast-record 1 "
 _CRC_CHARS: Final = 8
 
 
@@ -55,16 +54,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class RecordHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a record's file says of its value. A deleted record is kept to keep its revision."""
-
-    key: str
-    expires_at: datetime | None = None
-    deleted: bool = False
-
-
 _decode_blob_header: Final = msgspec.json.Decoder(BlobHeader).decode
-_decode_record_header: Final = msgspec.json.Decoder(RecordHeader).decode
 
 
 def encode_blob_header(header: BlobHeader) -> bytes:
@@ -89,25 +79,4 @@ def decode_blob_header(start: bytes) -> tuple[BlobHeader, int]:
         return _decode_blob_header(fields), end + 1
     except msgspec.MsgspecError as error:
         msg = "the blob's stored header is not understood"
-        raise CorruptError(msg) from error
-
-
-def encode_record(header: RecordHeader, value: bytes) -> bytes:
-    """The whole file of a record."""
-    rest = msgspec.json.encode(header) + b"\n" + value
-    return _RECORD + b"%08x " % zlib.crc32(rest) + rest
-
-
-def decode_record(content: bytes) -> tuple[RecordHeader, bytes]:
-    """Header and value of a record's file. Raises CorruptError."""
-    head = len(_RECORD) + _CRC_CHARS + 1
-    rest = content[head:]
-    if content[:head] != _RECORD + b"%08x " % zlib.crc32(rest):
-        msg = "the stored record does not match its checksum"
-        raise CorruptError(msg)
-    fields, _, value = rest.partition(b"\n")
-    try:
-        return _decode_record_header(fields), value
-    except msgspec.MsgspecError as error:
-        msg = "the stored record is not understood"
         raise CorruptError(msg) from error

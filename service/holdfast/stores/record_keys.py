@@ -19,9 +19,14 @@ MAX_KEY_CHARS: Final = 1024
 _KEY: Final = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=-]+)*", re.ASCII)
 
 
+def is_record_key(text: str) -> bool:
+    """Whether it is tokens of ``[A-Za-z0-9_=-]`` joined by dots."""
+    return len(text) <= MAX_KEY_CHARS and _KEY.fullmatch(text) is not None
+
+
 def check_record_key(key: str) -> None:
     """Raises InvalidError unless ``key`` is tokens of ``[A-Za-z0-9_=-]`` joined by dots."""
-    if len(key) > MAX_KEY_CHARS or _KEY.fullmatch(key) is None:
+    if not is_record_key(key):
         msg = "a record key is tokens of A-Z a-z 0-9 _ = - joined by dots, at most 1,024"
         raise InvalidError(msg)
 
