@@ -6,7 +6,7 @@ Nothing here sends anything. Error codes are those of nats-server's ``errors.jso
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime  # at run time too: msgspec decodes by the annotations
 from typing import TYPE_CHECKING, Final
 
@@ -231,14 +231,13 @@ class Subjects:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(msgspec.Struct, frozen=True):
     """A message as the stream has it; ``stored_at`` by the leader's clock, where it tells."""
 
     subject: str
     sequence: int
     data: bytes | memoryview
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     stored_at: datetime | None = None
 
 
