@@ -15,9 +15,13 @@ from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
-from holdfast.repository.announcements import totals_of
 from holdfast.repository.jobs import is_orphan
-from holdfast.repository.snapshot_record import StoredSnapshot, Warned, first_warnings
+from holdfast.repository.snapshot_record import (
+    StoredSnapshot,
+    Warned,
+    first_warnings,
+    totals_of,
+)
 from holdfast.repository.snapshots import Placed
 
 if TYPE_CHECKING:
@@ -93,7 +97,7 @@ class Archives:
             )
             if not repeated:
                 return self._jobs.start(held, work)
-            if not is_orphan(held.record, self._owner.id, self._jobs):
+            if not is_orphan(held, self._owner.id, self._jobs):
                 return held.record
             try:
                 return await self._jobs.adopt(held, work)

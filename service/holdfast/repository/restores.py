@@ -20,16 +20,18 @@ from holdfast.domain.limits import MIB
 from holdfast.domain.names import check_id, created_at_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.jobs import is_orphan
-from holdfast.repository.op_ids import claim_op
+from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshot_record import (
+    RESTORE,
     RESTORE_TTL,
-    Lease,
+    SNAPSHOT,
     Planned,
     StoredRestore,
     Totals,
     Warned,
     first_plans,
     first_warnings,
+    snapshot_name,
 )
 
 if TYPE_CHECKING:
@@ -45,11 +47,11 @@ if TYPE_CHECKING:
     from holdfast.repository.apps import Apps
     from holdfast.repository.job import Job
     from holdfast.repository.jobs import Jobs
+    from holdfast.repository.ledger.ledger import Ledger
+    from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_record import Mode
-    from holdfast.repository.snapshot_records import Held, SnapshotRecords
     from holdfast.repository.snapshots import Owner
-    from holdfast.stores.ports import RecordStore
 
     Work = Callable[[Job[StoredRestore]], Awaitable[StoredRestore]]
 
@@ -89,8 +91,8 @@ class Restores:
 
     def __init__(
         self,
-        records: SnapshotRecords,
-        ops: RecordStore,
+        ledger: Ledger,
+        ops: Ops,
         jobs: Jobs,
         packs: Packs,
         apps: Apps,
@@ -100,7 +102,7 @@ class Restores:
         clock: Callable[[], datetime],
     ) -> None:
         """``owner`` is this worker; ``new_id`` gives UUIDs of version 7."""
-        self._records = records
+        self._ledger = ledger
         self._ops = ops
         self._jobs = jobs
         self._packs = packs
@@ -135,7 +137,7 @@ class Restores:
         """The job that was begun, or what is known of one that was begun before."""
         restore, repeated = self._new_id(), False
         if op_id is not None:
-            restore, repeated = await claim_op(self._ops, op_id, restore)
+            restore, repeated = await self._ops.claim(op_id, restore)
         if repeated:
             with suppress(NotFoundError):  # whoever began it did not get so far
                 return await self._repeat(restore, work)
@@ -153,7 +155,7 @@ class Restores:
             dry_run=request.dry_run,
         )
         try:
-            held: Held[StoredRestore] = await self._records.begin(record)
+            held = await self._ledger.begin(RESTORE, restore, record)
         except ConflictError:
             if op_id is None:
                 raise
@@ -162,13 +164,13 @@ class Restores:
 
     async def _repeat(self, restore: str, work: Work) -> StoredRestore | Job[StoredRestore]:
         """The answer to a repeat. Raises NotFoundError."""
-        held = await self._records.get_restore(restore)
-        if not is_orphan(held.record, self._owner.id, self._jobs):
+        held = await self._ledger.get(RESTORE, restore)
+        if not is_orphan(held, self._owner.id, self._jobs):
             return held.record
         try:
             return await self._jobs.adopt(held, work)
         except ConflictError:  # it went on meanwhile
-            return (await self._records.get_restore(restore)).record
+            return (await self._ledger.get(RESTORE, restore)).record
 
     def _check_target(self, request: RestoreRequest) -> None:
         """Say at once what would fail anyway."""
@@ -236,7 +238,7 @@ class Restores:
     async def _check_snapshot(self, request: RestoreRequest) -> None:
         """Raises ConflictError when packs are missing because the snapshot was removed."""
         try:
-            await self._records.get(request.snapshot)
+            await self._ledger.get(SNAPSHOT, snapshot_name(request.snapshot))
         except NotFoundError as error:
             msg = f"the snapshot {request.snapshot} was removed while it was being restored"
             raise ConflictError(msg) from error
@@ -268,7 +270,7 @@ class Restores:
             return 0
         removed = 0
         for restore in await asyncio.to_thread(list_stagings, root):
-            if self._jobs.has_restore(restore) or not await self._is_over(restore):
+            if self._jobs.has(RESTORE.key(restore)) or not await self._is_over(restore):
                 continue
             if await asyncio.to_thread(remove_staging, root, restore):
                 log.info("staging_removed", restore=restore)
@@ -278,7 +280,7 @@ class Restores:
     async def _is_over(self, restore: str) -> bool:
         """Whether nobody works on ``restore``. One without a record may be a client's own."""
         try:
-            return (await self._records.get_restore(restore)).record.state != "pending"
+            return not (await self._ledger.get(RESTORE, restore)).is_live
         except NotFoundError:
             with suppress(InvalidError):
                 return self._clock() - created_at_of(check_id(restore)) > RESTORE_TTL

@@ -33,8 +33,8 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
-from holdfast.repository.observations import Observations
-from holdfast.repository.op_ids import claim_op
+from holdfast.repository.ledger.observations import Observations
+from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.read_threads import look_at
 from holdfast.repository.stagings import Stagings
 from holdfast.repository.upload_record import (
@@ -140,6 +140,7 @@ class UploadService:
         """``owner`` names this worker; ``new_id`` gives fresh ids of 22 of A-Z a-z 0-9."""
         self._store = store
         self._records = records
+        self._ops = Ops(records)
         self._owner = owner
         self._part_size = part_size
         self._new_id = new_id
@@ -184,7 +185,7 @@ class UploadService:
             raise TooLargeError(msg)
         upload, repeated = self._new_id(), False
         if op_id is not None:
-            upload, repeated = await claim_op(self._records, op_id, upload)
+            upload, repeated = await self._ops.claim(op_id, upload)
         if repeated:
             with suppress(NotFoundError):
                 return await self.resume(upload)
