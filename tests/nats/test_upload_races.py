@@ -24,8 +24,8 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.repository.upload_record import Result, decode_upload, upload_key
-from holdfast.repository.uploads import Opened, UploadLimits, UploadService
+from holdfast.repository.uploads.record import Result, decode_upload, upload_key
+from holdfast.repository.uploads.uploads import Opened, UploadLimits, UploadService
 from holdfast.stores.key_value import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.object_meta import chunk_subject, meta_subject

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.upload_record import Result
-from holdfast.repository.uploads import Opened, UploadLimits, UploadService
+from holdfast.repository.uploads.record import Result
+from holdfast.repository.uploads.uploads import Opened, UploadLimits, UploadService
 from holdfast.stores.forwarding import ForwardingBlobStore, Repeat
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import BlobInfo

@@ -22,7 +22,7 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, RateLimitedError, UnavailableError
-from holdfast.repository.uploads import (
+from holdfast.repository.uploads.uploads import (
     CONFIRM_SECONDS,
     SWEEPS_PER_LEASE,
     Opened,

@@ -28,8 +28,8 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.upload_record import UPLOADS
-from holdfast.repository.uploads import CONFIRM_SECONDS, ENDED_TTL, SWEEPS_PER_LEASE
+from holdfast.repository.uploads.record import UPLOADS
+from holdfast.repository.uploads.uploads import CONFIRM_SECONDS, ENDED_TTL, SWEEPS_PER_LEASE
 from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 from holdfast.stores.ports import Attributes
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.uploads import UploadService
     from holdfast.stores.ports import BlobStore, Claiming, StagedBlob, Stored
 
 DATA: Final = some_bytes(2 * PART_BYTES + 7)

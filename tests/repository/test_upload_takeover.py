@@ -21,13 +21,13 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, NotFoundError, UnavailableError
-from holdfast.repository.upload_record import Result
-from holdfast.repository.uploads import CONFIRM_SECONDS, Opened, UploadLimits
+from holdfast.repository.uploads.record import Result
+from holdfast.repository.uploads.uploads import CONFIRM_SECONDS, Opened, UploadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.uploads import UploadService
 
 DATA = some_bytes(4 * PART_BYTES + 7)
 PARTS = len(parts_of(DATA))

@@ -46,7 +46,7 @@ from holdfast.protocol.blobs import (
     VerifyReport,
 )
 from holdfast.repository.blobs import Bare, Inline
-from holdfast.repository.uploads import Opened
+from holdfast.repository.uploads.uploads import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.repository.blobs import BlobRepository
-    from holdfast.repository.upload_record import Result
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.record import Result
+    from holdfast.repository.uploads.uploads import UploadService
 
 
 _ENTRY_BYTES: Final = 700

@@ -4,7 +4,7 @@ Every step that decides something is one compare-and-set on the upload's record.
 parts under a nuid of its own; a worker that takes over copies what is stored to a fresh nuid and
 goes on. A former owner that wakes up finds another nuid in the record and removes what it wrote:
 it alone ever writes there, so nothing of the blob can be hit. What may have become a blob is
-claimed in the record first, and is removed only as `holdfast.repository.stagings` says.
+claimed in the record first, and is removed only as `holdfast.repository.uploads.stagings` says.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from holdfast.errors import (
 from holdfast.repository.ledger.observations import Observations
 from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.read_threads import look_at
-from holdfast.repository.stagings import Stagings
-from holdfast.repository.upload_record import (
+from holdfast.repository.uploads.record import (
     LIVE,
     UPLOADS,
     Claim,
@@ -47,6 +46,7 @@ from holdfast.repository.upload_record import (
     decode_upload,
     upload_key,
 )
+from holdfast.repository.uploads.stagings import Stagings
 from holdfast.stores.ports import Attributes
 from holdfast.transport.deadline import outliving_task
 
