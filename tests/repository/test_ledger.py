@@ -356,6 +356,37 @@ async def test_when_time_is_over_no_more_is_said_than_is_known(is_unheard: bool)
         await Ledger(store).update(held, partial(do, "1"))
 
 
+class FailingStore(DoomedRecordStore):
+    """So many writes surely fail before one is made."""
+
+    def __init__(self, inner: RecordStore, failures: int) -> None:
+        super().__init__(inner, Doom(0, applied=False))
+        self.failures = failures
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        if self.failures:
+            self.failures -= 1
+            raise UnavailableError("away")
+        return await super().put(key, value, expected=expected, ttl=ttl)
+
+
+async def test_who_has_worked_for_long_outlasts_a_store_that_is_away_and_others_are_told_at_once(
+    records: MemoryRecordStore,
+) -> None:
+    store = FailingStore(records, failures=2)
+    carried = Carried(Ledger(store), await begun(records), lambda _task: None, is_patient=True)
+
+    await carried.renew(partial(do, "1"))
+    store.failures = 1
+    with pytest.raises(UnavailableError):
+        await Ledger(store).update(carried.held, partial(do, "2"))
+
+    assert (await Ledger(records).get(TASK, "x")).record.done == ("1",)
+
+
 @pytest.mark.fault("P05")
 @pytest.mark.parametrize("arrives", ARRIVALS)
 async def test_an_op_id_that_was_claimed_unheard_is_new_to_its_first_request(arrives: str) -> None:

@@ -26,7 +26,7 @@ from holdfast.errors import (
     TooLargeError,
 )
 from holdfast.repository.uploads.record import Result
-from holdfast.repository.uploads.uploads import UploadLimits
+from holdfast.repository.uploads.table import UploadLimits
 
 DATA = some_bytes(3 * PART_BYTES + 100)
 UNKNOWN = "x" * 22

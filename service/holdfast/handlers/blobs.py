@@ -46,7 +46,7 @@ from holdfast.protocol.blobs import (
     VerifyReport,
 )
 from holdfast.repository.blobs import Bare, Inline
-from holdfast.repository.uploads.uploads import Opened
+from holdfast.repository.uploads.owned import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:

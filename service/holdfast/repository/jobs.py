@@ -146,7 +146,7 @@ class Jobs:
         if present is not None:
             return present
         check_ours = partial(_check_owner, held.record.lease.owner)
-        job = Job(Carried(self._ledger, held, check_ours))
+        job = Job(Carried(self._ledger, held, check_ours, is_patient=True))
         self._jobs[held.key] = job
         if self._draining:
             job.stop()

@@ -41,9 +41,18 @@ class Carried(Generic[RecordT]):
     """
 
     def __init__(
-        self, ledger: Ledger, held: Held[RecordT], check_ours: Callable[[RecordT], None]
+        self,
+        ledger: Ledger,
+        held: Held[RecordT],
+        check_ours: Callable[[RecordT], None],
+        *,
+        is_patient: bool = False,
     ) -> None:
-        """``check_ours`` raises ConflictError of a record that is another's by now."""
+        """``check_ours`` raises ConflictError of a record that is another's by now.
+
+        ``is_patient`` as in `Ledger.update`: for who has worked for long, and has no deadline.
+        """
+        self._is_patient = is_patient
         self._ledger = ledger
         self._check_ours = check_ours
         self.held = held
@@ -65,7 +74,7 @@ class Carried(Generic[RecordT]):
             changed = change(record)
             return kind.renewed(changed) if kind.is_live(changed) else changed
 
-        self.held = await self._ledger.update(self.held, renewed)
+        self.held = await self._ledger.update(self.held, renewed, is_patient=self._is_patient)
 
     async def look(self) -> None:
         """See how the record is. Raises ConflictError when it has ended or is another's."""

@@ -196,13 +196,18 @@ class Ledger:
         )
 
     async def update(
-        self, held: Held[RecordT], change: Callable[[RecordT], RecordT]
+        self,
+        held: Held[RecordT],
+        change: Callable[[RecordT], RecordT],
+        *,
+        is_patient: bool = False,
     ) -> Held[RecordT]:
         """The record as ``change`` makes it. Unchanged is what it returns as it got it.
 
         ``change`` is a pure function, may be asked several times, and raises what refuses. One that
-        has ended is changed no more: what makes it so ends it. Raises ConflictError when it has
-        ended, was removed or kept changing, UnavailableError, OutcomeUnknownError.
+        has ended is changed no more: what makes it so ends it. ``is_patient``: a write that surely
+        was not made is sent again, too. Raises ConflictError when the record has ended, was removed
+        or kept changing, UnavailableError, OutcomeUnknownError.
         """
         for _ in range(MAX_OVERTAKEN):
             held.check_live()
@@ -211,9 +216,8 @@ class Ledger:
                 return held
             wanted = Held(held.kind, held.name, record, held.revision)
             try:
-                return await self._settle(
-                    wanted, [] if wanted.is_live else _unmark(held.kind, held.name)
-                )
+                others = [] if wanted.is_live else _unmark(held.kind, held.name)
+                return await self._settle(wanted, others, is_patient=is_patient)
             except ConflictError:
                 held = await self.reread(held)
         raise ConflictError(_overtaken(held))
@@ -262,7 +266,9 @@ class Ledger:
         delete = Delete(key=kind.key(name), for_good=True)
         await self._records.batch([delete, *_unmark(kind, name)])
 
-    async def _settle(self, wanted: Held[RecordT], others: Sequence[Change]) -> Held[RecordT]:
+    async def _settle(
+        self, wanted: Held[RecordT], others: Sequence[Change], *, is_patient: bool = False
+    ) -> Held[RecordT]:
         """Write ``wanted`` over its revision, and ``others`` with it, until the outcome is known.
 
         Raises ConflictError: it was not written, or something was written over it since.
@@ -282,6 +288,8 @@ class Ledger:
                 return found
             except (OutcomeUnknownError, UnavailableError) as error:
                 is_known = is_known and not isinstance(error, OutcomeUnknownError)
+                if is_known and not is_patient:
+                    raise
                 if not await backoff.wait():
                     if is_known:
                         raise

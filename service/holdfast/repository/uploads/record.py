@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final, Literal
 
 import msgspec
 
-from holdfast.errors import CorruptError
+from holdfast.repository.ledger.ledger import Kind
 
-UPLOADS: Final = "u"
+ENDED_TTL: Final = timedelta(hours=1)
+"""How long the end of an upload may be asked for again."""
 
 State = Literal["open", "copying", "committing", "committed", "aborted", "failed"]
 LIVE: Final = frozenset({"open", "copying", "committing"})
@@ -46,15 +48,49 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     result: Result | None = None
 
 
-def upload_key(upload: str) -> str:
-    """The key of an upload's record."""
-    return f"{UPLOADS}.{upload}"
+UPLOAD: Final = Kind(
+    noun="upload",
+    form=UploadRecord,
+    prefix="u",
+    is_live=lambda record: record.state in LIVE,
+    renewed=lambda record: msgspec.structs.replace(record, beat=record.beat + 1),
+    ttl=lambda record: None if record.state in LIVE else ENDED_TTL,
+)
 
 
-def decode_upload(value: bytes) -> UploadRecord:
-    """Raises CorruptError."""
-    try:
-        return msgspec.json.decode(value, type=UploadRecord)
-    except msgspec.MsgspecError as error:
-        msg = "the upload's record is unreadable"
-        raise CorruptError(msg) from error
+def at(state: State, record: UploadRecord) -> UploadRecord:
+    """``record`` in another state."""
+    return msgspec.structs.replace(record, state=state)
+
+
+def claimed(claim: Claim, record: UploadRecord) -> UploadRecord:
+    """``record`` once its owner has made a claim, before it makes the blob."""
+    *former, present = record.nuids
+    return msgspec.structs.replace(
+        record,
+        state="committing",
+        claims=tuple(dict.fromkeys((*record.claims, claim))),
+        nuids=record.nuids if claim.nuid in record.nuids else (*former, claim.nuid, present),
+    )
+
+
+def without_claims(claims: set[Claim], record: UploadRecord) -> UploadRecord:
+    """``record`` once it is sure that nothing came of ``claims``."""
+    left = tuple(claim for claim in record.claims if claim not in claims)
+    return msgspec.structs.replace(record, state="open", claims=left)
+
+
+def committed(result: Result, record: UploadRecord) -> UploadRecord:
+    """``record`` when the blob has been made."""
+    return msgspec.structs.replace(record, state="committed", result=result)
+
+
+def taken_over(owner: str, nuid: str, record: UploadRecord) -> UploadRecord:
+    """``record`` when ``owner`` goes on with it, and writes to ``nuid``."""
+    return msgspec.structs.replace(
+        record,
+        owner=owner,
+        nuids=(*record.nuids, nuid),
+        state="copying",
+        beat=record.beat + 1,
+    )
