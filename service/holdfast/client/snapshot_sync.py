@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.snapshots import (
         FileEntry,
         Mode,
+        RestoreRecord,
         SnapshotChange,
         SnapshotRecord,
         SnapshotVerified,
@@ -81,7 +82,7 @@ class SyncSnapshots:
         owner: str = "keep",
         wait: bool = True,
         on_progress: OnProgress | None = None,
-    ) -> SnapshotRecord:
+    ) -> RestoreRecord:
         """See ``Snapshots.restore``."""
         return self._thread.run(
             self._snapshots.restore(
@@ -137,7 +138,7 @@ class SyncSnapshots:
         dry_run: bool = False,
         owner: str = "keep",
         on_progress: OnProgress | None = None,
-    ) -> SnapshotRecord:
+    ) -> RestoreRecord:
         """See ``Snapshots.restore_to``."""
         return self._thread.run(
             self._snapshots.restore_to(
@@ -193,7 +194,7 @@ class SyncSnapshots:
     def get_restore(
         self,
         restore: str,
-    ) -> SnapshotRecord:
+    ) -> RestoreRecord:
         """See ``Snapshots.get_restore``."""
         return self._thread.run(self._snapshots.get_restore(restore))
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import msgspec
-
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.owners import chosen_privileges, parse_owners
 from holdfast.archive.restore import restore_tree
@@ -28,8 +26,9 @@ from holdfast.client.snapshot_thread import ProgressRelay, in_thread
 from holdfast.client.snapshot_wait import readable_root
 from holdfast.domain.entries import Kind
 from holdfast.domain.limits import MIB
+from holdfast.domain.names import created_at_of
 from holdfast.errors import InvalidError
-from holdfast.protocol.snapshots import SnapshotChange, SnapshotWarning
+from holdfast.protocol.snapshots import RestoreRecord, SnapshotChange, SnapshotWarning
 
 if TYPE_CHECKING:
     import os
@@ -74,7 +73,7 @@ async def restore_here(
     target: str | os.PathLike[str],
     wanted: RestoreHere,
     on_progress: OnProgress | None,
-) -> SnapshotRecord:
+) -> RestoreRecord:
     """See ``Snapshots.restore_to``."""
     root = readable_root(record)
     path = target_path(target)
@@ -104,7 +103,8 @@ async def restore_here(
         return restore_tree(reader, path, options=options, progress=relay, stop=stop)
 
     with closing(store):
-        return _record(record, await in_thread(work, on_stop=store.close), wanted)
+        restored = await in_thread(work, on_stop=store.close)
+    return _record(record, restored, options)
 
 
 def target_path(target: str | os.PathLike[str]) -> Path:
@@ -136,16 +136,21 @@ def _path(path: AnyPath) -> str | bytes:
     return text if raw is None else raw
 
 
-def _record(record: SnapshotRecord, restored: Restored, wanted: RestoreHere) -> SnapshotRecord:
+def _record(record: SnapshotRecord, restored: Restored, options: RestoreOptions) -> RestoreRecord:
     """What a worker would answer."""
-    return msgspec.structs.replace(
-        record,
+    return RestoreRecord(
+        restore=options.staging_id,
+        key=record.key,
+        app=record.app,
+        mode=options.mode,
+        state="ok",
+        created_at=created_at_of(options.staging_id).isoformat().replace("+00:00", "Z"),
         entries=restored.entries,
         files=restored.files,
         size=restored.bytes,
         removed=restored.removed,
-        mode=wanted.mode,
-        dry_run=wanted.dry_run,
+        digest=record.digest,
+        dry_run=options.dry_run,
         plan=[_change(planned) for planned in restored.plan],
         plan_count=restored.plan_count,
         warnings=[_warning(warning) for warning in restored.warnings],

@@ -131,6 +131,10 @@ class Restores:
             return begun
         return await self._jobs.wait(begun, wait_seconds)
 
+    async def get(self, restore: str) -> StoredRestore:
+        """The record of a restore. Raises NotFoundError."""
+        return (await self._ledger.get(RESTORE, restore)).record
+
     async def _begin(
         self, request: RestoreRequest, op_id: str | None, work: Work
     ) -> StoredRestore | Job[StoredRestore]:
@@ -170,7 +174,7 @@ class Restores:
         try:
             return await self._jobs.adopt(held, work)
         except ConflictError:  # it went on meanwhile
-            return (await self._ledger.get(RESTORE, restore)).record
+            return await self.get(restore)
 
     def _check_target(self, request: RestoreRequest) -> None:
         """Say at once what would fail anyway."""

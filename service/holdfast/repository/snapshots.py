@@ -34,7 +34,6 @@ from holdfast.repository.ledger.lease import Carried, Lease
 from holdfast.repository.manifests import MAX_MISSING, UnreadableError
 from holdfast.repository.needed import Needed
 from holdfast.repository.snapshot_record import (
-    RESTORE,
     SNAPSHOT,
     StoredSnapshot,
     Warned,
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from holdfast.repository.manifests import Manifests
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_listing import SnapshotListing
-    from holdfast.repository.snapshot_record import StoredRestore, Totals
+    from holdfast.repository.snapshot_record import Totals
 
 TOUCHES_PER_BEAT: Final = 1024
 """Packs that are kept from the collector between two signs of life. It takes a few seconds."""
@@ -362,10 +361,6 @@ class Snapshots:
 
     async def _held(self, key: SnapshotKey) -> Held[StoredSnapshot]:
         return await self._ledger.get(SNAPSHOT, snapshot_name(key))
-
-    async def get_restore(self, restore: str) -> StoredRestore:
-        """Raises NotFoundError."""
-        return (await self._ledger.get(RESTORE, restore)).record
 
     async def get_readable(self, key: SnapshotKey) -> tuple[StoredSnapshot, Digest]:
         """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""
