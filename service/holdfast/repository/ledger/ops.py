@@ -23,13 +23,13 @@ OP_TTL: Final = timedelta(hours=24)
 
 
 class OpRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which upload, snapshot or restore a repeated request has begun before.
+    """``stands_for`` is the id of what a repeated request has begun before, or what it has done.
 
     ``removed``: it was there, and is not to be made again. ``request`` is a digest of what was
-    asked; older records have none.
+    asked; a claim of no request in particular has none.
     """
 
-    upload: str
+    stands_for: str
     removed: bool = False
     request: str = ""
 
@@ -51,10 +51,10 @@ class Ops:
         """
         text, request = split_op_id(op_id)
         try:
-            await self._ledger.begin(OP, _name(op_id), OpRecord(upload=fresh, request=request))
+            await self._ledger.begin(OP, _name(op_id), OpRecord(stands_for=fresh, request=request))
         except ConflictError:
             record = (await self._ledger.get(OP, _name(op_id))).record
-            return record.upload, is_repeat(join_op_id(text, record.request), op_id)
+            return record.stands_for, is_repeat(join_op_id(text, record.request), op_id)
         return fresh, False
 
     async def note_removed(self, op_id: str, made: str) -> None:
@@ -64,7 +64,7 @@ class Ops:
         """
 
         def removed(record: OpRecord) -> OpRecord:
-            if record.upload != made or record.removed:
+            if record.stands_for != made or record.removed:
                 return record
             return msgspec.structs.replace(record, removed=True)
 
