@@ -7,6 +7,7 @@ from itertools import accumulate
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.domain.plans import Own, Run, plan_page
 
 from holdfast.domain.layout import (
     CHUNKED_BYTES,
@@ -16,14 +17,11 @@ from holdfast.domain.layout import (
     MIN_RUN_BYTES,
     OWN_FRAME_BYTES,
     TYPICAL_RUN_BYTES,
-    Own,
-    Run,
     cuts_page,
     cuts_run,
     has_own_frame,
     member_size,
     page_weight,
-    plan_page,
     run_member_size,
 )
 
