@@ -126,14 +126,35 @@ class Jobs:
         if not task.cancelled():
             task.exception()  # told to who asked, who may be gone
 
-    async def adopt(
-        self, held: Held[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> Job[StoredT]:
-        """Begin ``work`` for a record of this worker that is pending without a job.
+    async def do(
+        self,
+        begin: Callable[[], Awaitable[tuple[Held[StoredT], bool]]],
+        work: Callable[[Job[StoredT]], Awaitable[StoredT]],
+        *,
+        owner: str,
+        wait_seconds: float,
+    ) -> StoredT:
+        """Do ``work``; the record at its end, or after ``wait_seconds`` as it is then.
 
-        Raises ConflictError when the record was changed meanwhile.
+        ``begin`` gives the pending record, and whether it is there from an earlier request: that
+        is taken up where the answer to its beginning was lost, and only told otherwise. ``owner``
+        is this worker. Raises as `begin` and `wait`.
         """
-        return self.start(await self._ledger.take(held, renewed), work)
+
+        async def begin_or_take_up() -> Held[StoredT] | Job[StoredT]:
+            held, is_repeated = await begin()
+            if not is_repeated:
+                return self.start(held, work)
+            is_ours = held.is_live and held.record.lease.owner == owner
+            if not is_ours or self.has(held.key):
+                return held
+            try:
+                return self.start(await self._ledger.take(held, renewed), work)
+            except ConflictError:  # it went on meanwhile
+                return await self._ledger.reread(held)
+
+        begun = await self.begin(begin_or_take_up())
+        return await self.wait(begun, wait_seconds) if isinstance(begun, Job) else begun.record
 
     def start(
         self, held: Held[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
@@ -371,11 +392,3 @@ def _check_owner(owner: str, record: Stored) -> None:
     if record.lease.owner != owner:
         msg = "the record is another worker's"
         raise ConflictError(msg)
-
-
-def is_orphan(held: Held[StoredT], owner: str, jobs: Jobs) -> bool:
-    """Whether ``held`` is pending for the worker ``owner``, ours, and has no job.
-
-    So it is when the answer to its beginning was lost.
-    """
-    return held.is_live and held.record.lease.owner == owner and not jobs.has(held.key)

@@ -19,7 +19,6 @@ from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
 from holdfast.domain.names import check_id, created_at_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
-from holdfast.repository.jobs import is_orphan
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshot_record import (
     RESTORE,
@@ -35,7 +34,7 @@ from holdfast.repository.snapshot_record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -47,13 +46,12 @@ if TYPE_CHECKING:
     from holdfast.repository.apps import Apps
     from holdfast.repository.job import Job
     from holdfast.repository.jobs import Jobs
-    from holdfast.repository.ledger.ledger import Ledger
+    from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_record import Mode
     from holdfast.repository.snapshots import Owner
 
-    Work = Callable[[Job[StoredRestore]], Awaitable[StoredRestore]]
 
 OWNER_MARKERS: Final = (".chowned",)
 """Files by which apps remember that they own their tree: not so of one that has been restored."""
@@ -126,25 +124,25 @@ class Restores:
         async def work(job: Job[StoredRestore]) -> StoredRestore:
             return await self._restore(job, request, target)
 
-        begun = await self._jobs.begin(self._begin(request, op_id, work))
-        if isinstance(begun, StoredRestore):
-            return begun
-        return await self._jobs.wait(begun, wait_seconds)
+        async def begin() -> tuple[Held[StoredRestore], bool]:
+            return await self._begin(request, op_id)
+
+        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
 
     async def get(self, restore: str) -> StoredRestore:
         """The record of a restore. Raises NotFoundError."""
         return (await self._ledger.get(RESTORE, restore)).record
 
     async def _begin(
-        self, request: RestoreRequest, op_id: str | None, work: Work
-    ) -> StoredRestore | Job[StoredRestore]:
-        """The job that was begun, or what is known of one that was begun before."""
+        self, request: RestoreRequest, op_id: str | None
+    ) -> tuple[Held[StoredRestore], bool]:
+        """A pending record, and whether it is there from an earlier request with ``op_id``."""
         restore, repeated = self._new_id(), False
         if op_id is not None:
             restore, repeated = await self._ops.claim(op_id, restore)
         if repeated:
             with suppress(NotFoundError):  # whoever began it did not get so far
-                return await self._repeat(restore, work)
+                return await self._ledger.get(RESTORE, restore), True
         await asyncio.to_thread(self._check_target, request)
         record = StoredRestore(
             id=restore,
@@ -159,22 +157,11 @@ class Restores:
             dry_run=request.dry_run,
         )
         try:
-            held = await self._ledger.begin(RESTORE, restore, record)
+            return await self._ledger.begin(RESTORE, restore, record), False
         except ConflictError:
             if op_id is None:
                 raise
-            return await self._repeat(restore, work)
-        return self._jobs.start(held, work)
-
-    async def _repeat(self, restore: str, work: Work) -> StoredRestore | Job[StoredRestore]:
-        """The answer to a repeat. Raises NotFoundError."""
-        held = await self._ledger.get(RESTORE, restore)
-        if not is_orphan(held, self._owner.id, self._jobs):
-            return held.record
-        try:
-            return await self._jobs.adopt(held, work)
-        except ConflictError:  # it went on meanwhile
-            return await self.get(restore)
+            return await self._ledger.get(RESTORE, restore), True
 
     def _check_target(self, request: RestoreRequest) -> None:
         """Say at once what would fail anyway."""

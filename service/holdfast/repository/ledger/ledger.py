@@ -10,6 +10,7 @@ so it must bear to meet a record that it was applied to before. That nothing is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import batched
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
@@ -71,6 +72,10 @@ class Kind(Generic[RecordT]):
         """Where a record lies."""
         return f"{self.prefix}.{name}"
 
+    def name_at(self, key: str) -> str:
+        """The name of the record that lies at ``key``."""
+        return key.removeprefix(f"{self.prefix}.")
+
     def live_key(self, name: str) -> str:
         """The key that says that a record is live."""
         return f"{self.live_prefix}.{name}"
@@ -82,7 +87,7 @@ class Kind(Generic[RecordT]):
         except msgspec.MsgspecError as error:
             msg = "the record is unreadable"
             raise CorruptError(msg) from error
-        name = found.key.removeprefix(f"{self.prefix}.")
+        name = self.name_at(found.key)
         if self.name is not None and self.name(record) != name:
             msg = "the record is another's"
             raise CorruptError(msg)
@@ -146,36 +151,35 @@ class Ledger:
         As in `RecordStore.get_many` one may be as it was a moment ago.
         """
         found, unreadable = {}, []
-        for start in range(0, len(names), MAX_GET_MANY):
-            keys = [kind.key(name) for name in names[start : start + MAX_GET_MANY]]
-            for record in await self._records.get_many(keys):
+        for some in batched(names, MAX_GET_MANY):
+            for record in await self._records.get_many([kind.key(name) for name in some]):
                 try:
                     held = kind.read(record)
                     found[held.name] = held
                 except CorruptError:  # one bad record must not hide the others
-                    unreadable.append(record.key.removeprefix(f"{kind.prefix}."))
+                    unreadable.append(kind.name_at(record.key))
         return found, unreadable
 
     async def live(self, kind: Kind[RecordT]) -> AsyncIterator[Held[RecordT]]:
-        """Every live record that can be read."""
-        if kind.live_prefix:
-            names = [".".join(tail) for tail in await self.tails(kind.live_prefix)]
-            found, unreadable = await self.get_many(kind, names)
-            for held in found.values():
-                if held.is_live:
-                    yield held
-        else:
-            unreadable = []
+        """Every live record that can be read; one that cannot hides no other."""
+        async for record in self._perhaps_live(kind):
+            try:
+                held = kind.read(record)
+            except CorruptError:
+                log.warning("record_unreadable", key=record.key)
+                continue
+            if held.is_live:
+                yield held
+
+    async def _perhaps_live(self, kind: Kind[RecordT]) -> AsyncIterator[Record]:
+        if not kind.live_prefix:
             async for record in self._records.list_records(kind.prefix):
-                try:
-                    held = kind.read(record)
-                except CorruptError:
-                    unreadable.append(record.key)
-                    continue
-                if held.is_live:
-                    yield held
-        for name in unreadable:
-            log.warning("record_unreadable", kind=kind.noun, name=name)
+                yield record
+            return
+        keys = [kind.key(".".join(tail)) for tail in await self.tails(kind.live_prefix)]
+        for some in batched(keys, MAX_GET_MANY):
+            for record in await self._records.get_many(some):
+                yield record
 
     async def tails(self, prefix: str) -> list[list[str]]:
         """The tokens after ``prefix`` of every key that starts with it."""

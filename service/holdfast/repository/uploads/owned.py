@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.uploads.stagings import Stagings
+    from holdfast.repository.uploads.table import UploadLimits
     from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
@@ -86,8 +87,7 @@ class OwnedUpload:
         stagings: Stagings,
         *,
         window: int,
-        max_blob_bytes: int,
-        lease_seconds: float,
+        limits: UploadLimits,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
         leave: Callable[[OwnedUpload], None],
@@ -105,10 +105,10 @@ class OwnedUpload:
         self._store = store
         self._stagings = stagings
         self._staged = store.stage(self._nuid, held.record.part_size)
-        self._parts = PartSequence(held.record.part_size, max_blob_bytes)
+        self._parts = PartSequence(held.record.part_size, limits.max_blob_bytes)
         self._claims: set[Claim] = set()
         """What may have become a blob, as this worker knows it, whatever becomes of the record."""
-        self._renew_seconds = lease_seconds / RENEWALS_PER_LEASE
+        self._renew_seconds = limits.lease_seconds / RENEWALS_PER_LEASE
         self._clock = clock
         self._monotonic = monotonic
         self._leave = leave
