@@ -27,7 +27,7 @@ from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.repository.apps import Apps
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
-from holdfast.repository.uploads.table import UploadLimits
+from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher

@@ -24,9 +24,8 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.repository.uploads.owned import Opened
+from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import UPLOAD, Result
-from holdfast.repository.uploads.table import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.key_value import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation

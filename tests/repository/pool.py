@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.uploads.owned import Opened
+from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
-from holdfast.repository.uploads.table import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.forwarding import ForwardingBlobStore, Repeat
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore

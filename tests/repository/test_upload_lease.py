@@ -11,7 +11,7 @@ from tests.repository.pool import PART_BYTES, Pool, finish, open_upload, parts_o
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
-from holdfast.repository.uploads.table import UploadLimits
+from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from tests.repository.pool import (
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, RateLimitedError, UnavailableError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
-from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened
-from holdfast.repository.uploads.table import UploadLimits
+from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened, UploadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

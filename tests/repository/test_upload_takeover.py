@@ -21,9 +21,8 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, NotFoundError, UnavailableError
-from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened
+from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
-from holdfast.repository.uploads.table import UploadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

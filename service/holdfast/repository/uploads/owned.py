@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES
 from holdfast.domain.parts import PartSequence
 from holdfast.errors import (
     ConflictError,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.uploads.stagings import Stagings
-    from holdfast.repository.uploads.table import UploadLimits
     from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
@@ -64,6 +64,16 @@ TAKEN_OVER: Final = "another worker has taken the upload over: ask blob.resume"
 ENDED: Final = "the upload has ended"
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadLimits:
+    """``max_uploads`` owned at once; ``memory_bytes`` for the windows of all of them."""
+
+    max_uploads: int = 32
+    memory_bytes: int = UPLOAD_MEMORY_BYTES
+    max_blob_bytes: int = MAX_BLOB_BYTES
+    lease_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

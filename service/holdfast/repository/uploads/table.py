@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES, UPLOAD_WINDOW_BYTES
+from holdfast.domain.limits import UPLOAD_WINDOW_BYTES
 from holdfast.errors import RateLimitedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.repository.uploads.owned import OwnedUpload
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadLimits:
-    """``max_uploads`` owned at once; ``memory_bytes`` for the windows of all of them."""
-
-    max_uploads: int = 32
-    memory_bytes: int = UPLOAD_MEMORY_BYTES
-    max_blob_bytes: int = MAX_BLOB_BYTES
-    lease_seconds: float = 300.0
+    from holdfast.repository.uploads.owned import OwnedUpload, UploadLimits
 
 
 class UploadTable:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.repository.ledger.ledger import Held
-    from holdfast.repository.uploads.table import UploadLimits
+    from holdfast.repository.uploads.owned import UploadLimits
     from holdfast.stores.ports import BlobStore, RecordStore
 
 SETTLE_SECONDS: Final = 1.0
