@@ -247,6 +247,7 @@ class Pool:
         doom: Doom | Pause | None = None,
         limits: UploadLimits | None = None,
         blobs: BlobStore | None = None,
+        records: RecordStore | None = None,
     ) -> UploadService:
         """A worker that has just started: it knows nothing but the stores.
 
@@ -259,7 +260,7 @@ class Pool:
             return self._ids[-1]
 
         blobs = blobs or self.blobs
-        records: RecordStore = self.records
+        records = records or self.records
         if doom is not None:
             blobs, records = DoomedBlobStore(blobs, doom), DoomedRecordStore(records, doom)
         return UploadService(
