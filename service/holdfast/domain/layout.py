@@ -60,11 +60,6 @@ def member_size(header_size: int, data_size: int) -> int:
     return header_size + data_size + padding(data_size)
 
 
-def run_member_size(header_size: int, data_size: int) -> int:
-    """The tar bytes that a member adds to its run."""
-    return header_size if has_own_frame(data_size) else member_size(header_size, data_size)
-
-
 def cuts_run(path: bytes, member_bytes: int, run_bytes: int) -> bool:
     """Whether a new run begins before a member that adds ``member_bytes`` to ``run_bytes``.
 
@@ -85,12 +80,13 @@ def plan_run(members: Iterable[tuple[bytes, int, int]]) -> tuple[int, int]:
     """
     count = run_bytes = 0
     for path, header_size, data_size in members:
-        added = run_member_size(header_size, data_size)
+        is_own = data_size >= OWN_FRAME_BYTES
+        added = header_size if is_own else header_size + data_size + padding(data_size)
         if cuts_run(path, added, run_bytes):
             break
         run_bytes += added
         count += 1
-        if has_own_frame(data_size):
+        if is_own:
             break
     return count, run_bytes
 
