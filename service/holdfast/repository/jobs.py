@@ -25,7 +25,7 @@ from holdfast.errors import (
     RateLimitedError,
 )
 from holdfast.repository.job import STALL_SECONDS, Job, Stillness
-from holdfast.repository.ledger.lease import Carried
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.snapshot_record import failed, is_pending, renewed
 from holdfast.transport.deadline import outliving_task
 
@@ -43,8 +43,6 @@ PROGRESS_SECONDS: Final = 0.25
 
 MAX_WAITING: Final = 256
 """Jobs of one worker, waiting ones included."""
-
-RENEWALS_PER_LEASE: Final = 3
 
 STOP_SECONDS: Final = 5.0
 """For a job that was told to stop, to say how it ended."""

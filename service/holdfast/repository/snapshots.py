@@ -30,7 +30,7 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
 )
-from holdfast.repository.ledger.lease import Carried, Lease
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
 from holdfast.repository.manifests import MAX_MISSING, UnreadableError
 from holdfast.repository.needed import Needed
 from holdfast.repository.snapshot_record import (
@@ -58,9 +58,6 @@ TOUCHES_PER_BEAT: Final = 1024
 
 CLOCKS_DIFFER: Final = timedelta(seconds=2)
 """Clocks that are less apart are not told of: requests take time, too."""
-
-BEATS_PER_LEASE: Final = 3
-"""While a client's manifest is looked through."""
 
 _TURN_DIGITS: Final = 8
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -323,7 +320,7 @@ class Snapshots:
 
         try:
             sound = await self._manifests.look_through(
-                digest, every_seconds=held.record.lease.seconds / BEATS_PER_LEASE, beat=beat
+                digest, every_seconds=held.record.lease.seconds / RENEWALS_PER_LEASE, beat=beat
             )
         except UnreadableError as error:
             return Commit(held.record, error.digests)

@@ -6,7 +6,7 @@ clock nobody compares: it holds the record until it finds that another has chang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
+
+RENEWALS_PER_LEASE: Final = 4
+"""How often who carries a record on renews it: one that is late or lost ends no lease."""
 
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 

@@ -28,7 +28,7 @@ from holdfast.errors import (
     NotFoundError,
     OutcomeUnknownError,
 )
-from holdfast.repository.ledger.lease import Carried
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.read_threads import look_at
 from holdfast.repository.uploads.record import (
     UPLOAD,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 CONFIRM_SECONDS: Final = 15.0
 """How long an owner believes that it is one. A process that was stopped looks before it writes."""
 
-RENEWALS_PER_LEASE: Final = 4
 COPY_BEAT_SECONDS: Final = 2.0
 _COPY_WINDOW: Final = 16
 
