@@ -26,6 +26,7 @@ from holdfast.errors import (
 )
 from holdfast.protocol.snapshots import (
     FileEntry,
+    RestoreRecord,
     SnapshotChange,
     SnapshotProgress,
     SnapshotRecord,
@@ -44,6 +45,7 @@ __all__ = [
     "OutcomeUnknownError",
     "QuotaExceededError",
     "RateLimitedError",
+    "RestoreRecord",
     "SnapshotChange",
     "SnapshotProgress",
     "SnapshotRecord",

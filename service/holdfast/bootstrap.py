@@ -27,7 +27,9 @@ from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.repository.apps import Apps
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
-from holdfast.repository.uploads import UploadLimits, UploadService
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.uploads.owned import UploadLimits
+from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.forwarding import LOOK_SECONDS, Peers
@@ -355,7 +357,9 @@ async def _serve(
         ConnectionMetrics.register(registry, connection, parts.worker)
         chores = (
             Chore("renew_uploads", RENEW_SECONDS, parts.uploads.renew),
-            Chore("sweep_uploads", config.upload_lease_seconds / 4, parts.uploads.sweep),
+            Chore(
+                "sweep_uploads", config.upload_lease_seconds / SWEEPS_PER_LEASE, parts.uploads.sweep
+            ),
             Chore("look_for_peers", LOOK_SECONDS, parts.peers.look, first_seconds=0),
             *parts.snapshots.chores(),
             *stores.chores,

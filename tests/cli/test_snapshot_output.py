@@ -21,6 +21,7 @@ from holdfast.cli.snapshot_output import (
 )
 from holdfast.protocol.snapshots import (
     FileEntry,
+    RestoreRecord,
     SnapshotChange,
     SnapshotProgress,
     SnapshotRecord,
@@ -41,6 +42,15 @@ RECORD = SnapshotRecord(
     size=3 * 2**20,
     archive_size=1000,
     added=100,
+)
+
+RESTORED = RestoreRecord(
+    restore=KEY.partition(":")[2],
+    key=KEY,
+    app="b",
+    mode="new",
+    state="ok",
+    created_at="2026-11-30T12:00:00.123456Z",
 )
 
 
@@ -149,9 +159,7 @@ def test_the_summary_tells_how_much_was_known_already(capsys: pytest.CaptureFixt
 
 def test_only_the_first_warnings_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     warnings = [SnapshotWarning(kind="skipped", path=str(n)) for n in range(100)]
-    record = SnapshotRecord(
-        key=KEY, app="b", state="ok", created_at="", warnings=warnings, warning_count=250
-    )
+    record = msgspec.structs.replace(RESTORED, warnings=warnings, warning_count=250)
 
     say_restored(record, "app b", 0.1)
 
@@ -164,9 +172,7 @@ def test_only_the_first_warnings_are_told_one_by_one(capsys: pytest.CaptureFixtu
 
 def test_a_plan_that_is_cut_says_how_much_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     plan = [SnapshotChange(path=str(n), change="removed") for n in range(3)]
-    record = SnapshotRecord(
-        key=KEY, app="b", state="ok", created_at="", plan=plan, plan_count=10, dry_run=True
-    )
+    record = msgspec.structs.replace(RESTORED, plan=plan, plan_count=10, dry_run=True)
 
     say_more(record)
     say_more(msgspec.structs.replace(record, plan_count=3))
@@ -178,7 +184,7 @@ def test_what_is_not_done_yet_is_not_summed_up(capsys: pytest.CaptureFixture[str
     pending = SnapshotRecord(key=KEY, app="blog", state="pending", created_at="")
 
     say_created(pending, 0.1)
-    say_restored(pending, "app blog", 0.1)
+    say_restored(msgspec.structs.replace(RESTORED, state="pending"), "app blog", 0.1)
 
     assert capsys.readouterr().err.count("it goes on") == 2
 

@@ -11,6 +11,7 @@ from holdfast.protocol.message import Reply, Request
 from holdfast.protocol.snapshots import (
     CommitSnapshot,
     CreateSnapshot,
+    RestoreRecord,
     RestoreSnapshot,
     SnapshotRecord,
 )
@@ -25,6 +26,12 @@ def record(**fields: object) -> SnapshotRecord:
     return SnapshotRecord(**(known | fields))  # type: ignore[arg-type]  # fields of the record
 
 
+def restored(**fields: object) -> RestoreRecord:
+    known = {"key": KEY, "app": "blog", "state": "ok", "created_at": "2026-01-01T00:00:00Z"}
+    made = {"restore": KEY.partition(":")[2], "mode": "new"}
+    return RestoreRecord(**(known | made | fields))  # type: ignore[arg-type]  # as above
+
+
 @pytest.mark.parametrize(
     ("request_", "reply"),
     [
@@ -34,9 +41,9 @@ def record(**fields: object) -> SnapshotRecord:
         (ResumeUpload(upload="u" * 22), UploadState(upload="v" * 22)),
         (CreateSnapshot(app="wiki"), record()),
         (CreateSnapshot(app="blog", labels={"why": "upgrade"}), record()),
-        (RestoreSnapshot(key=OTHER_KEY), record(restore="r", mode="new")),
-        (RestoreSnapshot(key=KEY, app="copy"), record(restore="r", mode="new")),
-        (RestoreSnapshot(key=KEY, mode="merge"), record(restore="r", mode="new")),
+        (RestoreSnapshot(key=OTHER_KEY), restored()),
+        (RestoreSnapshot(key=KEY, app="copy"), restored()),
+        (RestoreSnapshot(key=KEY, mode="merge"), restored()),
         (CommitSnapshot(key=KEY, digest=A), record(digest=B)),
     ],
 )
@@ -51,7 +58,7 @@ def test_an_answer_that_tells_of_something_else_is_refused(request_: Request, re
         (PutBlob(), BlobStored(digest=B, size=1, created=True)),
         (OpenUpload(digest=A, size=2), UploadState(upload="u" * 22, next_part=0)),
         (CreateSnapshot(app="blog", node="n"), record(node="n")),
-        (RestoreSnapshot(key=KEY), record(restore="r", mode="new", app="blog")),
+        (RestoreSnapshot(key=KEY), restored()),
         (CommitSnapshot(key=KEY, digest=A), record(state="pending", digest=B)),
     ],
 )

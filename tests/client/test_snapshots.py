@@ -108,7 +108,7 @@ async def test_an_app_is_archived_and_restored_as_another(holdfast: Client, apps
     assert (restored.state, restored.app, restored.key) == ("ok", "blog-copy", record.key)
     assert look(apps / "blog-copy") == look(apps / "blog")
     assert await holdfast.snapshots.get(record.key) == record
-    assert await holdfast.snapshots.get_restore(restored.restore or "") == restored
+    assert await holdfast.snapshots.get_restore(restored.restore) == restored
 
 
 async def test_progress_is_told_until_the_end(holdfast: Client, apps: Path) -> None:

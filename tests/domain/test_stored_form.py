@@ -12,13 +12,13 @@ import tarfile
 from pathlib import Path
 
 import zstandard
+from tests.domain.plans import Own, Run, plan_page
 
 from holdfast.domain.digest import Digest
 from holdfast.domain.entries import Entry, Kind, stored_bytes
 from holdfast.domain.fingerprint import fingerprint
 from holdfast.domain.frame_table import FrameRef
 from holdfast.domain.frames import END_FRAME, decompress_frame
-from holdfast.domain.layout import Own, Run, plan_page
 from holdfast.domain.manifest import (
     Page,
     StatPage,

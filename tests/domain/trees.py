@@ -6,10 +6,11 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
+from tests.domain.plans import plan_page
 
 from holdfast.domain.entries import Entry, Kind, order_key, stored_bytes
 from holdfast.domain.frame_table import FrameRef
-from holdfast.domain.layout import MAX_CHUNK_BYTES, plan_page
+from holdfast.domain.layout import MAX_CHUNK_BYTES
 from holdfast.domain.manifest import Page, page_of
 from holdfast.domain.packing import PACK_BYTES
 from holdfast.domain.sparse import to_blocks

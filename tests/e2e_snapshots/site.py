@@ -84,7 +84,7 @@ class Site:
     async def get(self, record: Record) -> Record:
         """The record as it is now."""
         if "restore" in record:
-            return await self.ask("snapshot.get", restore=record["restore"])
+            return await self.ask("snapshot.restored", restore=record["restore"])
         return await self.ask("snapshot.get", key=record["key"])
 
     async def ended(self, record: Record, seconds: float = ENDED_SECONDS) -> Record:

@@ -11,7 +11,7 @@ from tests.handlers.snapshot_service import Shared, Site
 from tests.repository.pool import PART_BYTES, parts_of
 
 from holdfast.domain.digest import digest_of
-from holdfast.repository.op_ids import claim_op
+from holdfast.repository.ledger.ops import Ops
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,10 +100,10 @@ async def test_an_id_that_was_kept_without_its_request_is_compared_as_it_is(
     service: Service,
 ) -> None:
     opened = await service.ask("blob.open", {})
-    await claim_op(service.pool.records, "of an older version", opened.json["upload"])
+    await Ops(service.pool.records).claim("of an older version", opened.json["upload"])
 
     again = await service.ask("blob.open", {}, Op_Id="of an older version".replace(" ", "-"))
-    await claim_op(service.pool.records, "older", opened.json["upload"])
+    await Ops(service.pool.records).claim("older", opened.json["upload"])
     same = await service.ask("blob.open", {"size": 3}, Op_Id="older")
 
     assert again.json["upload"] != opened.json["upload"]

@@ -15,7 +15,8 @@ from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import digest_of
 from holdfast.domain.names import SnapshotKey
 from holdfast.repository import snapshots as snapshots_module
-from holdfast.repository.snapshot_records import SnapshotRecords
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.snapshot_record import SNAPSHOT, snapshot_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -244,7 +245,7 @@ async def test_a_commit_of_many_packs_shows_that_it_goes_on(
     record = await site.ok("snapshot.commit", key=key, digest=archive.root)
 
     assert record["state"] == "ok"
-    held = await SnapshotRecords(site.shared.records).get(SnapshotKey.parse(key))
+    held = await Ledger(site.shared.records).get(SNAPSHOT, snapshot_name(SnapshotKey.parse(key)))
     assert held.record.lease.beat == 1 + len(archive.packs)
 
 
@@ -262,7 +263,7 @@ async def test_a_commit_during_which_the_client_renews_is_not_begun_anew(
     announced.go_on()
 
     assert (await committing)["state"] == "ok"
-    held = await SnapshotRecords(site.shared.records).get(SnapshotKey.parse(key))
+    held = await Ledger(site.shared.records).get(SNAPSHOT, snapshot_name(SnapshotKey.parse(key)))
     assert held.record.lease.beat == 2, "announced once, renewed once"
 
 

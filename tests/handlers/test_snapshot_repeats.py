@@ -13,9 +13,16 @@ from tests.handlers.snapshot_service import LEASE_SECONDS, Shared, Site
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey
 from holdfast.errors import ConflictError
-from holdfast.repository.op_ids import claim_op
-from holdfast.repository.snapshot_record import Lease, StoredRestore, StoredSnapshot
-from holdfast.repository.snapshot_records import SnapshotRecords
+from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ops import Ops
+from holdfast.repository.snapshot_record import (
+    RESTORE,
+    SNAPSHOT,
+    StoredRestore,
+    StoredSnapshot,
+    snapshot_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +43,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def leave_snapshot(site: Site, op_id: str, owner: str) -> SnapshotKey:
     """What is there when the answer to the beginning of a snapshot was lost."""
     key = SnapshotKey("shop", site.shared.new_uuid())
-    await claim_op(site.shared.ops, op_id, str(key))
+    await Ops(site.shared.ops).claim(op_id, str(key))
     record = StoredSnapshot(
         app="shop",
         id=key.id,
@@ -45,14 +52,14 @@ async def leave_snapshot(site: Site, op_id: str, owner: str) -> SnapshotKey:
         created_at=site.shared.time.clock().isoformat(),
         op_id=op_id,
     )
-    await SnapshotRecords(site.shared.records).begin(record)
+    await Ledger(site.shared.records).begin(SNAPSHOT, snapshot_name(key), record)
     return key
 
 
 async def leave_restore(site: Site, op_id: str, owner: str, snapshot: str, root: str) -> str:
     """What is there when the answer to the beginning of a restore was lost."""
     restore = site.shared.new_uuid()
-    await claim_op(site.shared.ops, op_id, restore)
+    await Ops(site.shared.ops).claim(op_id, restore)
     record = StoredRestore(
         id=restore,
         snapshot=snapshot,
@@ -63,7 +70,7 @@ async def leave_restore(site: Site, op_id: str, owner: str, snapshot: str, root:
         created_at=site.shared.time.clock().isoformat(),
         digest=Digest(root),
     )
-    await SnapshotRecords(site.shared.records).begin(record)
+    await Ledger(site.shared.records).begin(RESTORE, restore, record)
     return restore
 
 
@@ -153,7 +160,7 @@ async def test_a_repeat_does_not_bring_back_what_was_removed(site: Site) -> None
 
 async def test_a_repeat_of_what_did_not_even_begin_begins_it(site: Site) -> None:
     key = SnapshotKey("shop", site.shared.new_uuid())
-    await claim_op(site.shared.ops, "op-1", str(key))
+    await Ops(site.shared.ops).claim("op-1", str(key))
 
     reply = await site.ask("snapshot.create", {"app": "shop"}, op_id="op-1")
 
@@ -165,9 +172,9 @@ async def test_a_repeat_of_what_did_not_even_begin_begins_it(site: Site) -> None
 
 async def give_up(site: Site) -> None:
     """What another worker does with the one restore that is pending."""
-    records = SnapshotRecords(site.shared.records)
-    [held] = await records.pending_restores()
-    await records.end(held, msgspec.structs.replace(held.record, state="failure"))
+    ledger = Ledger(site.shared.records)
+    [held] = [held async for held in ledger.live(RESTORE)]
+    await ledger.take(held, lambda record: msgspec.structs.replace(record, state="failure"))
 
 
 @pytest.mark.fault("S03")
@@ -176,14 +183,14 @@ async def test_a_sweep_leaves_alone_what_a_job_of_this_worker_is_at_work_in(
 ) -> None:
     created = await site.create()
     restore = await leave_restore(site, "r-1", "w-n1", created["key"], created["digest"])
-    records = SnapshotRecords(site.shared.records)
+    ledger = Ledger(site.shared.records)
     may_end = asyncio.Event()
 
     async def work(job: Job[StoredRestore]) -> StoredRestore:
         await may_end.wait()
         return job.record
 
-    job = site.service.jobs.start(await records.get_restore(restore), work)
+    job = site.service.jobs.start(await ledger.get(RESTORE, restore), work)
     await give_up(site)
     (tmp_path / f"apps/.holdfast-{restore}" / "half").mkdir(parents=True)
 

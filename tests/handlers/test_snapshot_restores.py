@@ -41,7 +41,7 @@ async def test_a_snapshot_is_restored_into_another_app(site: Site, tmp_path: Pat
     assert (record["state"], record["key"], record["app"]) == ("ok", key, "copy")
     assert (record["files"], record["size"]) == (2, 100_012)
     assert tree(tmp_path / "apps/copy") == tree(tmp_path / "apps/shop")
-    assert await site.ok("snapshot.get", restore=record["restore"]) == record
+    assert await site.ok("snapshot.restored", restore=record["restore"]) == record
 
 
 async def test_only_a_whole_restore_leaves_the_marker_of_owners_out(
@@ -189,7 +189,7 @@ async def test_what_a_crash_left_beside_the_apps_goes_when_its_restore_is_over(
     assert ".holdfast-not-one-of-ours-x" in left
     assert not {f".holdfast-{over}", f".holdfast-{ancient}"} & left
     await site.service.jobs.drain(10)
-    assert (await site.ok("snapshot.get", restore=pending))["state"] == "ok"
+    assert (await site.ok("snapshot.restored", restore=pending))["state"] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.repository.upload_record import Result, decode_upload, upload_key
-from holdfast.repository.uploads import Opened, UploadLimits, UploadService
+from holdfast.repository.uploads.owned import Opened, UploadLimits
+from holdfast.repository.uploads.record import UPLOAD, Result
+from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.key_value import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.object_meta import chunk_subject, meta_subject
@@ -213,7 +214,7 @@ async def test_parts_that_were_written_again_are_named_by_the_uploads_record(poo
     worker = pool.worker("a")
     upload = await worker.send_parts()
     records = KeyValueRecordStore(pool.jetstream, pool.bucket, new_id=new_id)
-    before = decode_upload((await records.get(upload_key(upload))).value)
+    before = UPLOAD.read(await records.get(UPLOAD.key(upload))).record
     twice = chunk_subject(pool.bucket, before.nuids[-1])
     await pool.jetstream.publish(twice, PARTS[0], {BLOB_PART: "0"})
     worker.store.loses_answer = True
@@ -221,7 +222,7 @@ async def test_parts_that_were_written_again_are_named_by_the_uploads_record(poo
     with pytest.raises(OutcomeUnknownError):
         await worker.uploads.final(upload, len(PARTS), DIGEST)
 
-    record = decode_upload((await records.get(upload_key(upload))).value)
+    record = UPLOAD.read(await records.get(UPLOAD.key(upload))).record
     generation = (await worker.store.stat(DIGEST)).generation
     assert generation not in before.nuids
     assert generation in record.nuids

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.upload_record import Result
-from holdfast.repository.uploads import Opened, UploadLimits, UploadService
+from holdfast.repository.uploads.owned import Opened, UploadLimits
+from holdfast.repository.uploads.record import Result
+from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.forwarding import ForwardingBlobStore, Repeat
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import BlobInfo
@@ -246,6 +247,7 @@ class Pool:
         doom: Doom | Pause | None = None,
         limits: UploadLimits | None = None,
         blobs: BlobStore | None = None,
+        records: RecordStore | None = None,
     ) -> UploadService:
         """A worker that has just started: it knows nothing but the stores.
 
@@ -258,7 +260,7 @@ class Pool:
             return self._ids[-1]
 
         blobs = blobs or self.blobs
-        records: RecordStore = self.records
+        records = records or self.records
         if doom is not None:
             blobs, records = DoomedBlobStore(blobs, doom), DoomedRecordStore(records, doom)
         return UploadService(

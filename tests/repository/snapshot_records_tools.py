@@ -10,11 +10,14 @@ from tests.repository.pool import START
 
 from holdfast.domain.names import id_floor
 from holdfast.errors import OutcomeUnknownError
-from holdfast.repository.snapshot_record import Lease, StoredSnapshot
+from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.snapshot_record import SNAPSHOT, StoredSnapshot, snapshot_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from holdfast.domain.names import SnapshotKey
+    from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.stores.ports import Change, Record, RecordStore
 
 LEASE_SECONDS: Final = 60.0
@@ -38,6 +41,21 @@ def pending(
         created_at=(START + timedelta(minutes=minute)).isoformat(),
         labels=dict(labels or {}),
     )
+
+
+async def begin(ledger: Ledger, record: StoredSnapshot) -> Held[StoredSnapshot]:
+    """Write the record of a snapshot."""
+    return await ledger.begin(SNAPSHOT, snapshot_name(record.key), record)
+
+
+async def read(ledger: Ledger, key: SnapshotKey) -> Held[StoredSnapshot]:
+    """The record of a snapshot. Raises NotFoundError."""
+    return await ledger.get(SNAPSHOT, snapshot_name(key))
+
+
+async def pending_keys(ledger: Ledger) -> list[SnapshotKey]:
+    """Which snapshots are pending."""
+    return [held.record.key async for held in ledger.live(SNAPSHOT)]
 
 
 class LossyRecordStore:

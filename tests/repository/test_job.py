@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from tests.repository.snapshot_records_tools import pending
+from tests.repository.snapshot_records_tools import begin, pending
 
 from holdfast.archive.ports import Progress
 from holdfast.repository.job import QUIET_STALL_SECONDS, Job, Stillness
+from holdfast.repository.ledger.lease import Carried
+from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.snapshot_record import StoredSnapshot
-from holdfast.repository.snapshot_records import Held
+from holdfast.stores.memory import MemoryRecordStore
 
 
 @pytest.fixture
-def job() -> Job[StoredSnapshot]:
+async def job() -> Job[StoredSnapshot]:
     """A job that has its place."""
-    job = Job(Held(pending("shop", 1), 1))
+    ledger = Ledger(MemoryRecordStore(lambda: 0.0))
+    job = Job(Carried(ledger, await begin(ledger, pending("shop", 1)), lambda _record: None))
     job.is_working = True
     return job
 

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from tests.repository.pool import Time
-from tests.repository.snapshot_records_tools import pending
+from tests.repository.snapshot_records_tools import begin, pending, pending_keys, read
 
 from holdfast.archive.ports import Cancelled, Progress
 from holdfast.errors import ConflictError, CorruptError, RateLimitedError
 from holdfast.repository import jobs as jobs_module
 from holdfast.repository.job import STALL_SECONDS, Job
 from holdfast.repository.jobs import MAX_WAITING, NO_PROGRESS, STOPPED, Jobs
-from holdfast.repository.snapshot_record import Lease, Stored, StoredSnapshot
-from holdfast.repository.snapshot_records import SnapshotRecords
+from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.snapshot_record import Stored, StoredSnapshot, renewed
 from holdfast.stores.memory import MemoryRecordStore
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Bench:
         self, executor: ThreadPoolExecutor, *, stall_seconds: float = STALL_SECONDS
     ) -> None:
         self.time = Time()
-        self.records = SnapshotRecords(MemoryRecordStore(self.time.monotonic))
+        self.records = Ledger(MemoryRecordStore(self.time.monotonic))
         self.told: list[tuple[str, str]] = []
         self.jobs = Jobs(
             self.records,
@@ -55,7 +56,7 @@ class Bench:
         """A job that does ``work``."""
         record = pending("shop", 1)
         lease = Lease(owner="w1", seconds=lease_seconds)
-        held = await self.records.begin(msgspec.structs.replace(record, lease=lease))
+        held = await begin(self.records, msgspec.structs.replace(record, lease=lease))
         return self.jobs.start(held, work)
 
 
@@ -99,14 +100,14 @@ async def test_so_many_run_and_the_others_wait_with_their_records_pending(bench:
     await settle()
 
     assert steps.begun == 2
-    assert len(await bench.records.pending_snapshots()) == 4
+    assert len(await pending_keys(bench.records)) == 4
     steps.may_end.set()
     records = [await bench.jobs.wait(job, 5) for job in jobs]
 
     assert {record.state for record in records} == {"ok"}
     assert steps.begun == 4
     assert bench.jobs.active == 0
-    assert await bench.records.pending_snapshots() == []
+    assert await pending_keys(bench.records) == []
 
 
 async def test_a_job_that_waits_is_renewed_like_one_that_runs(bench: Bench) -> None:
@@ -184,33 +185,26 @@ async def test_a_job_whose_record_is_removed_stops_and_does_not_bring_it_back(
 ) -> None:
     steps = Steps()
     job = await bench.start(steps.work, lease_seconds=0.03)
-    held = await bench.records.get(job.record.key)
-    while True:  # it is renewed all the while
-        try:
-            await bench.records.remove(held)
-            break
-        except ConflictError:
-            held = await bench.records.get(job.record.key)
+    await bench.records.remove(job.carried.held)  # which is renewed all the while
 
     with pytest.raises(ConflictError):
         await bench.jobs.wait(job, 10)
 
     assert job.should_stop()
-    assert await bench.records.keys("s") == []
+    assert await bench.records.tails("s") == []
 
 
 @pytest.mark.fault("P05")
 async def test_a_renewal_of_which_nothing_was_heard_does_not_lose_the_job(bench: Bench) -> None:
     steps = Steps()
     job = await bench.start(steps.work)
-    lease = msgspec.structs.replace(job.record.lease, beat=7)
-    await bench.records.rewrite(job.held, msgspec.structs.replace(job.record, lease=lease))
+    await bench.records.update(job.carried.held, renewed)
     steps.may_end.set()
 
     record = await bench.jobs.wait(job, 5)
 
     assert record.state == "ok"
-    assert (await bench.records.get(record.key)).record == record
+    assert (await read(bench.records, record.key)).record == record
 
 
 @pytest.mark.fault("I15")
@@ -231,7 +225,7 @@ async def test_of_jobs_begun_at_once_no_more_begin_than_may_wait(bench: Bench) -
     steps = Steps()
 
     async def beginning(number: int) -> Job[StoredSnapshot]:
-        held = await bench.records.begin(pending("shop", number))
+        held = await begin(bench.records, pending("shop", number))
         return bench.jobs.start(held, steps.work)
 
     begun = await asyncio.gather(
@@ -271,7 +265,7 @@ async def test_a_job_that_hangs_becomes_a_failure_and_another_gets_its_place(
     for record in ended:
         found = (record.state, record.code, record.reason)
         assert found == ("failure", "outcome_unknown", NO_PROGRESS)
-        assert (await bench.records.get(record.key)).record == record
+        assert (await read(bench.records, record.key)).record == record
     assert bench.jobs.active == 0
 
 
@@ -289,14 +283,14 @@ async def test_a_job_that_was_stopped_cannot_be_written_by_who_wakes_up_in_it(
     with pytest.raises(Cancelled):
         await bench.jobs.rewrite(job)
 
-    assert (await bench.records.get(job.record.key)).record.reason == STOPPED
+    assert (await read(bench.records, job.record.key)).record.reason == STOPPED
 
 
 async def test_one_record_has_one_job(bench: Bench) -> None:
     steps = Steps()
     job = await bench.start(steps.work)
 
-    assert bench.jobs.start(job.held, steps.work) is job
+    assert bench.jobs.start(job.carried.held, steps.work) is job
 
     steps.may_end.set()
     assert (await bench.jobs.wait(job, 5)).state == "ok"

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from tests.repository.pool import START, Time
-from tests.repository.snapshot_records_tools import LossyRecordStore, key_at, pending
+from tests.repository.snapshot_records_tools import (
+    LossyRecordStore,
+    begin,
+    key_at,
+    pending,
+    pending_keys,
+    read,
+)
 
 from holdfast.domain.names import SnapshotKey, id_floor
 from holdfast.domain.terms import SnapshotState
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.repository.lapses import CLIENT_STOPPED, WORKER_STOPPED, Lapses
+from holdfast.repository.ledger.lapses import Lapses
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.snapshot_lapses import CLIENT_STOPPED, WORKER_STOPPED, watched_snapshots
 from holdfast.repository.snapshot_listing import SnapshotListing, SnapshotsPage, Wanted
-from holdfast.repository.snapshot_record import StoredSnapshot
-from holdfast.repository.snapshot_records import Held, SnapshotRecords
+from holdfast.repository.snapshot_record import (
+    SNAPSHOT,
+    StoredSnapshot,
+    renewed,
+    snapshot_name,
+)
 from holdfast.stores.memory import MemoryRecordStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SWEEP_SECONDS = 15.0
 
@@ -26,7 +45,7 @@ class Shelf:
     def __init__(self) -> None:
         self.time = Time()
         self.store = MemoryRecordStore(self.time.monotonic)
-        self.records = SnapshotRecords(self.store)
+        self.records = Ledger(self.store)
         self.listing = SnapshotListing(self.records)
         self.active: set[str] = set()
         self.lapses = self.new_lapses()
@@ -35,19 +54,20 @@ class Shelf:
         """What a worker that has just started has seen: nothing."""
         return Lapses(
             self.records,
-            clock=self.time.clock,
+            watched_snapshots(
+                self.records, clock=self.time.clock, is_ours=lambda key: key in self.active
+            ),
             monotonic=self.time.monotonic,
             sweep_seconds=SWEEP_SECONDS,
-            is_active=lambda record: record.id in self.active,
         )
 
     async def add(
         self, app: str, minute: int, state: SnapshotState = "ok", **labels: str
     ) -> SnapshotKey:
         """A snapshot made in ``minute``."""
-        held = await self.records.begin(pending(app, minute, labels=labels))
+        held = await begin(self.records, pending(app, minute, labels=labels))
         if state != "pending":
-            await self.records.end(held, changed(held.record, state=state))
+            await self.records.update(held, ended(state))
         return held.record.key
 
     async def keys(self) -> list[str]:
@@ -55,10 +75,8 @@ class Shelf:
         return [record.key async for record in self.store.list_records("")]
 
 
-def changed(record: StoredSnapshot, **fields: object) -> StoredSnapshot:
-    import msgspec
-
-    return msgspec.structs.replace(record, **fields)
+def ended(state: SnapshotState) -> Callable[[StoredSnapshot], StoredSnapshot]:
+    return partial(msgspec.structs.replace, state=state)
 
 
 def found(page: SnapshotsPage) -> list[SnapshotKey]:
@@ -73,7 +91,7 @@ def shelf() -> Shelf:
 async def test_what_is_begun_is_pending_and_found_by_its_labels(shelf: Shelf) -> None:
     key = await shelf.add("shop", 1, "pending", release="1.4", stage="live")
 
-    assert [held.record.key for held in await shelf.records.pending_snapshots()] == [key]
+    assert await pending_keys(shelf.records) == [key]
     for labels in ({"release": "1.4"}, {"stage": "live"}, {"release": "1.4", "stage": "live"}):
         page = await shelf.listing.page(Wanted(labels=labels), cursor=None, limit=10)
         assert found(page) == [key]
@@ -82,36 +100,36 @@ async def test_what_is_begun_is_pending_and_found_by_its_labels(shelf: Shelf) ->
 async def test_what_has_ended_is_not_pending_and_its_end_is_not_written_twice(
     shelf: Shelf,
 ) -> None:
-    held = await shelf.records.begin(pending("shop", 1))
-    done = await shelf.records.end(held, changed(held.record, state="ok"))
+    held = await begin(shelf.records, pending("shop", 1))
+    done = await shelf.records.update(held, ended("ok"))
 
     with pytest.raises(ConflictError):
-        await shelf.records.end(held, changed(held.record, state="failure"))
+        await shelf.records.update(held, ended("failure"))
 
-    assert await shelf.records.pending_snapshots() == []
-    assert await shelf.records.get(held.record.key) == done
+    assert await pending_keys(shelf.records) == []
+    assert await read(shelf.records, held.record.key) == done
 
 
 async def test_nothing_is_left_of_what_was_removed(shelf: Shelf) -> None:
-    held = await shelf.records.begin(pending("shop", 1, labels={"a": "b", "c": "d"}))
+    held = await begin(shelf.records, pending("shop", 1, labels={"a": "b", "c": "d"}))
 
     await shelf.records.remove(held)
 
     assert await shelf.keys() == []
     with pytest.raises(NotFoundError):
-        await shelf.records.get(held.record.key)
+        await read(shelf.records, held.record.key)
 
 
 async def test_what_was_removed_is_not_brought_back_by_who_was_at_work_on_it(
     shelf: Shelf,
 ) -> None:
-    held = await shelf.records.begin(pending("shop", 1))
+    held = await begin(shelf.records, pending("shop", 1))
     await shelf.records.remove(held)
 
     with pytest.raises(ConflictError):
-        await shelf.records.rewrite(held, held.record)
+        await shelf.records.update(held, renewed)
     with pytest.raises(ConflictError):
-        await shelf.records.end(held, changed(held.record, state="ok"))
+        await shelf.records.update(held, ended("ok"))
 
     assert await shelf.keys() == []
 
@@ -120,28 +138,28 @@ async def test_what_was_removed_is_not_brought_back_by_who_was_at_work_on_it(
 @pytest.mark.parametrize("applied", [True, False])
 async def test_an_end_whose_answer_was_lost_is_written_once(shelf: Shelf, applied: bool) -> None:
     lossy = LossyRecordStore(shelf.store, applied=applied)
-    records = SnapshotRecords(lossy)
-    held = await records.begin(pending("shop", 1))
+    records = Ledger(lossy)
+    held = await begin(records, pending("shop", 1))
 
     lossy.lose_next()
-    done = await records.end(held, changed(held.record, state="ok"))
+    done = await records.update(held, ended("ok"))
 
-    assert await shelf.records.get(held.record.key) == done
-    assert await shelf.records.pending_snapshots() == []
+    assert await read(shelf.records, held.record.key) == done
+    assert await pending_keys(shelf.records) == []
 
 
 @pytest.mark.fault("P05")
 async def test_an_unknown_end_that_another_overtook_is_a_conflict(shelf: Shelf) -> None:
     lossy = LossyRecordStore(shelf.store, applied=False)
-    records = SnapshotRecords(lossy)
-    held = await records.begin(pending("shop", 1))
-    await shelf.records.end(held, changed(held.record, state="failure"))
+    records = Ledger(lossy)
+    held = await begin(records, pending("shop", 1))
+    await shelf.records.update(held, ended("failure"))
 
     lossy.lose_next()
     with pytest.raises(ConflictError):
-        await records.end(held, changed(held.record, state="ok"))
+        await records.update(held, ended("ok"))
 
-    assert (await shelf.records.get(held.record.key)).record.state == "failure"
+    assert (await read(shelf.records, held.record.key)).record.state == "failure"
 
 
 # --- leases ---
@@ -152,14 +170,14 @@ async def test_an_unknown_end_that_another_overtook_is_a_conflict(shelf: Shelf) 
 async def test_what_is_silent_for_its_lease_becomes_a_failure(
     shelf: Shelf, owner: str, reason: str
 ) -> None:
-    held = await shelf.records.begin(pending("shop", 1, owner=owner))
+    held = await begin(shelf.records, pending("shop", 1, owner=owner))
 
     for seconds in (30, 29, 1):
         assert await shelf.lapses.sweep() == 0
         shelf.time.advance(seconds)
     assert await shelf.lapses.sweep() == 1
 
-    record = (await shelf.records.get(held.record.key)).record
+    record = (await read(shelf.records, held.record.key)).record
     assert (record.state, record.reason) == ("failure", reason)
     assert record.finished_at is not None
     assert await shelf.lapses.sweep() == 0
@@ -167,23 +185,21 @@ async def test_what_is_silent_for_its_lease_becomes_a_failure(
 
 @pytest.mark.fault("P19")
 async def test_what_is_renewed_goes_on_for_as_long_as_it_takes(shelf: Shelf) -> None:
-    held: Held[StoredSnapshot] = await shelf.records.begin(pending("shop", 1))
+    held = await begin(shelf.records, pending("shop", 1))
 
-    for beat in range(10):
+    for _ in range(10):
         for seconds in (30, 29):
             await shelf.lapses.sweep()
             shelf.time.advance(seconds)
-        lease = changed(held.record).lease
-        renewed = changed(held.record, lease=type(lease)(owner="w1", seconds=60, beat=beat + 1))
-        held = await shelf.records.rewrite(held, renewed)
+        held = await shelf.records.update(held, renewed)
         assert await shelf.lapses.sweep() == 0
 
-    assert (await shelf.records.get(held.record.key)).record.state == "pending"
+    assert (await read(shelf.records, held.record.key)).record.state == "pending"
 
 
 @pytest.mark.fault("G05")
 async def test_a_worker_that_has_just_started_gives_nothing_up(shelf: Shelf) -> None:
-    await shelf.records.begin(pending("shop", 1))
+    await begin(shelf.records, pending("shop", 1))
     shelf.time.advance(100_000)
 
     newcomer = shelf.new_lapses()
@@ -193,7 +209,7 @@ async def test_a_worker_that_has_just_started_gives_nothing_up(shelf: Shelf) -> 
 
 @pytest.mark.fault("P19")
 async def test_time_in_which_nobody_could_look_ends_no_lease(shelf: Shelf) -> None:
-    held = await shelf.records.begin(pending("shop", 1))
+    held = await begin(shelf.records, pending("shop", 1))
     await shelf.lapses.sweep()
     shelf.time.advance(20)
     await shelf.lapses.sweep()
@@ -202,12 +218,12 @@ async def test_time_in_which_nobody_could_look_ends_no_lease(shelf: Shelf) -> No
     shelf.time.advance(3600)
 
     assert await shelf.lapses.sweep() == 0
-    assert (await shelf.records.get(held.record.key)).record.state == "pending"
+    assert (await read(shelf.records, held.record.key)).record.state == "pending"
 
 
 async def test_what_this_worker_is_itself_at_work_on_is_not_given_up(shelf: Shelf) -> None:
-    held = await shelf.records.begin(pending("shop", 1))
-    shelf.active.add(held.record.id)
+    held = await begin(shelf.records, pending("shop", 1))
+    shelf.active.add(held.key)
     swept = 0
 
     for _ in range(4):
@@ -228,15 +244,13 @@ async def test_a_beginning_whose_answer_was_lost_is_there_once_and_known(
     shelf: Shelf, applied: bool
 ) -> None:
     lossy = LossyRecordStore(shelf.store, applied=applied)
-    records = SnapshotRecords(lossy)
+    records = Ledger(lossy)
 
     lossy.lose_next()
-    held = await records.begin(pending("shop", 1, labels={"a": "b"}))
+    held = await begin(records, pending("shop", 1, labels={"a": "b"}))
 
-    assert await shelf.records.get(held.record.key) == held
-    assert [found.record.key for found in await shelf.records.pending_snapshots()] == [
-        held.record.key
-    ]
+    assert await read(shelf.records, held.record.key) == held
+    assert await pending_keys(shelf.records) == [held.record.key]
 
 
 # --- lists ---
@@ -335,7 +349,7 @@ async def test_one_unreadable_record_hides_no_other(shelf: Shelf) -> None:
     await shelf.store.put(store_key, b"{", expected=present.revision)
 
     assert found(await shelf.listing.page(Wanted(), cursor=None, limit=10)) == [key]
-    assert await shelf.records.pending_snapshots() == []
+    assert await pending_keys(shelf.records) == []
 
-    await shelf.records.remove_unreadable(bad)
+    await shelf.records.remove_unreadable(SNAPSHOT, snapshot_name(bad))
     assert not [name for name in await shelf.keys() if bad.id in name]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from holdfast.repository.upload_record import Result
+    from holdfast.repository.uploads.record import Result
 
 DATA = some_bytes(2 * PART_BYTES + 7)
 DIGEST = digest_of(DATA)

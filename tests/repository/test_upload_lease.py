@@ -10,7 +10,8 @@ from tests.repository.pool import PART_BYTES, Pool, finish, open_upload, parts_o
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.uploads import SWEEPS_PER_LEASE, UploadLimits
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:

@@ -22,12 +22,8 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, RateLimitedError, UnavailableError
-from holdfast.repository.uploads import (
-    CONFIRM_SECONDS,
-    SWEEPS_PER_LEASE,
-    Opened,
-    UploadLimits,
-)
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened, UploadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -28,8 +28,9 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.upload_record import UPLOADS
-from holdfast.repository.uploads import CONFIRM_SECONDS, ENDED_TTL, SWEEPS_PER_LEASE
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.uploads.owned import CONFIRM_SECONDS
+from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD
 from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 from holdfast.stores.ports import Attributes
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.uploads import UploadService
     from holdfast.stores.ports import BlobStore, Claiming, StagedBlob, Stored
 
 DATA: Final = some_bytes(2 * PART_BYTES + 7)
@@ -193,7 +194,7 @@ async def test_a_paused_owner_and_a_paused_worker_that_gives_the_upload_up_spoil
 async def give_up(pool: Pool, worker: UploadService, ending: str) -> None:
     """End the upload that another worker owns."""
     if ending == "abort":
-        async for record in pool.records.list_records(UPLOADS):
+        async for record in pool.records.list_records(UPLOAD.prefix):
             await worker.abort(record.key.partition(".")[2])
         return
     for _ in range(SWEEPS_PER_LEASE + 1):

@@ -18,16 +18,17 @@ from tests.repository.pool import (
     resume,
     send,
 )
+from tests.repository.snapshot_records_tools import LossyRecordStore
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, NotFoundError, UnavailableError
-from holdfast.repository.upload_record import Result
-from holdfast.repository.uploads import CONFIRM_SECONDS, Opened, UploadLimits
+from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened, UploadLimits
+from holdfast.repository.uploads.record import Result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.uploads import UploadService
 
 DATA = some_bytes(4 * PART_BYTES + 7)
 PARTS = len(parts_of(DATA))
@@ -53,6 +54,33 @@ async def test_another_worker_goes_on_after_the_parts_that_were_acknowledged(
     assert (state.upload, state.next_part, state.part_size) == (opened.upload, sent, PART_BYTES)
     await send(other, opened.upload, DATA, start=sent)
     result = await finish(other, opened.upload, DATA)
+
+    assert result == Result(digest=digest_of(DATA), size=len(DATA), created=True)
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("unheard", ["open", "keep", "finish"])
+async def test_an_owner_that_did_not_hear_of_its_own_change_goes_on(
+    pool: Pool, unheard: str, applied: bool
+) -> None:
+    records = LossyRecordStore(pool.records, applied=applied)
+    owner = pool.worker("a", records=records)
+
+    def lose(step: str) -> None:
+        if step == unheard:
+            records.lose_next()
+
+    lose("open")
+    upload = (await open_upload(owner)).upload
+    await send(owner, upload, DATA)
+    pool.time.advance(UploadLimits().lease_seconds / 2)
+    lose("keep")
+    await owner.keep(upload)
+    lose("finish")
+    result = await finish(owner, upload, DATA)
 
     assert result == Result(digest=digest_of(DATA), size=len(DATA), created=True)
     assert await pool.stored() == {digest_of(DATA): DATA}

@@ -25,8 +25,8 @@ from holdfast.errors import (
     RateLimitedError,
     TooLargeError,
 )
-from holdfast.repository.upload_record import Result
-from holdfast.repository.uploads import UploadLimits
+from holdfast.repository.uploads.owned import UploadLimits
+from holdfast.repository.uploads.record import Result
 
 DATA = some_bytes(3 * PART_BYTES + 100)
 UNKNOWN = "x" * 22

@@ -18,15 +18,15 @@ from tests.repository.pool import PART_BYTES, Pool, finish, parts_of, put_anew
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
-from holdfast.repository.upload_record import LIVE, decode_upload
-from holdfast.repository.uploads import Opened
+from holdfast.repository.uploads.owned import Opened
+from holdfast.repository.uploads.record import LIVE, UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from holdfast.repository.upload_record import Result
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.record import Result
+    from holdfast.repository.uploads.uploads import UploadService
 
 DATA = some_bytes(5 * PART_BYTES + 3)
 PARTS = parts_of(DATA)
@@ -181,7 +181,7 @@ class UploadModel(RuleBasedStateMachine):
     async def owns(self, worker: int) -> bool:
         """Whether the record says that the upload is this worker's."""
         records = [record async for record in self.pool.records.list_records("u")]
-        uploads = [decode_upload(record.value) for record in records]
+        uploads = [UPLOAD.read(record).record for record in records]
         return any(
             upload.nuids[-1].startswith(f"{self.numbers[worker]:04d}")
             for upload in uploads

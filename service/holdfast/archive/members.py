@@ -15,14 +15,14 @@ from holdfast.archive.frame_pool import MAX_POOL_FILE_BYTES, FileData, RawFrame
 from holdfast.archive.parent import data_frames, run_frame
 from holdfast.archive.troubles import changed
 from holdfast.domain.entries import Entry, stored_bytes
-from holdfast.domain.layout import OWN_FRAME_BYTES, cuts_run
+from holdfast.domain.layout import OWN_FRAME_BYTES, plan_run
 from holdfast.domain.manifest_columns import MAX_PAGE_SEGMENTS
-from holdfast.domain.sparse import BLOCK_BYTES, padding
+from holdfast.domain.sparse import padding
 from holdfast.domain.tar_header import member_header
 from holdfast.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from holdfast.archive.links import Links
     from holdfast.archive.ports import FileReader, Scanned, Source, Warn
@@ -150,24 +150,20 @@ class PageMembers:
 
     def _plan_run(self, start: int) -> tuple[int, int]:
         """Where the run that begins with member ``start`` ends, and how many tar bytes it has."""
-        members = self.members
-        raw_size = 0
+        count, raw_size = plan_run(self._described(start))
+        return start + count, raw_size
+
+    def _described(self, start: int) -> Iterator[tuple[bytes, int, int]]:
+        """What is planned by, of the members from ``start`` on; each is looked at when it is due.
+
+        Those that are not there any more are taken out of the page.
+        """
         index = start
-        while index < len(members):
-            member = members[index]
-            if not member.header_size and not self._describe(index):
-                continue
-            own = member.data_size >= OWN_FRAME_BYTES
-            added = member.header_size
-            if not own:
-                added += (member.data_size + BLOCK_BYTES - 1) & -BLOCK_BYTES
-            if cuts_run(member.scanned.path, added, raw_size):
-                break
-            raw_size += added
-            index += 1
-            if own:
-                break
-        return index, raw_size
+        while index < len(self.members):
+            member = self.members[index]
+            if member.header_size or self._describe(index):
+                yield member.scanned.path, member.header_size, member.data_size
+                index += 1
 
     def _describe(self, index: int) -> bool:
         """Look at a member that has changed; False if it was taken out of the page instead."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from holdfast.client import Client
-    from holdfast.protocol.snapshots import SnapshotRecord
+    from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord
 
 _TIMEOUT_SECONDS: Final = 60.0
 
@@ -73,7 +73,7 @@ async def _timed[T](call: Callable[[], Awaitable[T]]) -> tuple[dict[str, Any], T
     return taken, result
 
 
-def _checked(record: SnapshotRecord) -> dict[str, Any]:
+def _checked(record: SnapshotRecord | RestoreRecord) -> dict[str, Any]:
     if record.state != "ok":
         msg = f"{record.key} is {record.state}: {record.reason}"
         raise ValueError(msg)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from holdfast.client import Client
-    from holdfast.protocol.snapshots import DamagedPack, SnapshotRecord
+    from holdfast.protocol.snapshots import DamagedPack, RestoreRecord, SnapshotRecord
 
 app = App(name="snapshot", help_format="plaintext")
 
@@ -235,7 +235,7 @@ async def restore(
     for change in record.plan:
         print_change(change, json=False)
     say_more(record)
-    if no_wait and record.restore is not None:
+    if no_wait:
         print_line(record.restore)
     where = to if to is not None else f"app {record.app}"
     say_restored(record, where, time.monotonic() - began)
@@ -312,7 +312,7 @@ async def show(
         print_record(record)
 
 
-async def _record_of(connection: Client, text: str) -> SnapshotRecord:
+async def _record_of(connection: Client, text: str) -> SnapshotRecord | RestoreRecord:
     """A bare UUID is a restore: an app may be called so too, but then ``APP:latest`` tells."""
     try:
         SnapshotKey.parse(f"restore:{text}")

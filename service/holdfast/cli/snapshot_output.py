@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from holdfast.protocol.snapshots import (
         FileEntry,
+        RestoreRecord,
         SnapshotChange,
         SnapshotProgress,
         SnapshotRecord,
@@ -94,7 +95,7 @@ def print_row(record: SnapshotRecord) -> None:
     )
 
 
-def print_record(record: SnapshotRecord) -> None:
+def print_record(record: SnapshotRecord | RestoreRecord) -> None:
     """Every field that says something, a line each; then the warnings."""
     for key, value in msgspec.to_builtins(record).items():
         text = _as_text(value)
@@ -126,14 +127,14 @@ def say_created(record: SnapshotRecord, seconds: float) -> None:
     say_warnings(record)
 
 
-def say_more(record: SnapshotRecord) -> None:
+def say_more(record: RestoreRecord) -> None:
     """How much longer a dry run's plan is than what the record holds of it."""
     more = record.plan_count - len(record.plan)
     if more > 0:
         say(f"and {more} more")
 
 
-def say_restored(record: SnapshotRecord, where: str, seconds: float) -> None:
+def say_restored(record: RestoreRecord, where: str, seconds: float) -> None:
     """What a restore did."""
     if record.state == "pending":
         say("it goes on: `holdfast snapshot show` tells how it ends")
@@ -147,11 +148,11 @@ def say_restored(record: SnapshotRecord, where: str, seconds: float) -> None:
     say_warnings(record)
 
 
-def _files(record: SnapshotRecord) -> str:
+def _files(record: SnapshotRecord | RestoreRecord) -> str:
     return f"{record.files} file{'' if record.files == 1 else 's'}"
 
 
-def say_warnings(record: SnapshotRecord) -> None:
+def say_warnings(record: SnapshotRecord | RestoreRecord) -> None:
     """The first of the warnings, and how many there are."""
     for warning in record.warnings[:WARNINGS_SHOWN]:
         detail = f" ({warning.detail})" if warning.detail else ""

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import msgspec
-
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.owners import chosen_privileges, parse_owners
 from holdfast.archive.restore import restore_tree
@@ -27,8 +25,10 @@ from holdfast.client.snapshot_paths import asked_path
 from holdfast.client.snapshot_thread import ProgressRelay, in_thread
 from holdfast.client.snapshot_wait import readable_root
 from holdfast.domain.limits import MIB
+from holdfast.domain.names import created_at_of
 from holdfast.errors import InvalidError
 from holdfast.protocol.entries import change_message, warning_message
+from holdfast.protocol.snapshots import RestoreRecord
 
 if TYPE_CHECKING:
     import os
@@ -68,7 +68,7 @@ async def restore_here(
     target: str | os.PathLike[str],
     wanted: RestoreHere,
     on_progress: OnProgress | None,
-) -> SnapshotRecord:
+) -> RestoreRecord:
     """See ``Snapshots.restore_to``."""
     root = readable_root(record)
     path = target_path(target)
@@ -98,7 +98,8 @@ async def restore_here(
         return restore_tree(reader, path, options=options, progress=relay, stop=stop)
 
     with closing(store):
-        return _record(record, await in_thread(work, on_stop=store.close), wanted)
+        restored = await in_thread(work, on_stop=store.close)
+    return _record(record, restored, options)
 
 
 def target_path(target: str | os.PathLike[str]) -> Path:
@@ -130,16 +131,21 @@ def _path(path: AnyPath) -> str | bytes:
     return text if raw is None else raw
 
 
-def _record(record: SnapshotRecord, restored: Restored, wanted: RestoreHere) -> SnapshotRecord:
+def _record(record: SnapshotRecord, restored: Restored, options: RestoreOptions) -> RestoreRecord:
     """What a worker would answer."""
-    return msgspec.structs.replace(
-        record,
+    return RestoreRecord(
+        restore=options.staging_id,
+        key=record.key,
+        app=record.app,
+        mode=options.mode,
+        state="ok",
+        created_at=created_at_of(options.staging_id).isoformat().replace("+00:00", "Z"),
         entries=restored.entries,
         files=restored.files,
         size=restored.bytes,
         removed=restored.removed,
-        mode=wanted.mode,
-        dry_run=wanted.dry_run,
+        digest=record.digest,
+        dry_run=options.dry_run,
         plan=[change_message(planned) for planned in restored.plan],
         plan_count=restored.plan_count,
         warnings=[warning_message(warning) for warning in restored.warnings],

@@ -8,17 +8,27 @@ that there is an end.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, error_for
 from holdfast.protocol import codec
-from holdfast.protocol.snapshots import GET_SNAPSHOT, GetSnapshot, SnapshotProgress, SnapshotRecord
+from holdfast.protocol.snapshots import (
+    GET_RESTORE,
+    GET_SNAPSHOT,
+    GetRestore,
+    GetSnapshot,
+    RestoreRecord,
+    SnapshotProgress,
+    SnapshotRecord,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.client.requests import Requester
+    from holdfast.protocol.message import Request
+    from holdfast.protocol.operation import Operation
     from holdfast.transport.message import Message
 
     OnProgress = Callable[[SnapshotProgress], None]
@@ -28,8 +38,10 @@ PROGRESS_SUBJECT: Final = "snapshot.progress"
 _FIRST_POLL_SECONDS: Final = 0.1
 _MAX_POLL_SECONDS: Final = 2.0
 
+RecordT = TypeVar("RecordT", SnapshotRecord, RestoreRecord)
 
-def raise_failure(record: SnapshotRecord) -> None:
+
+def raise_failure(record: SnapshotRecord | RestoreRecord) -> None:
     """Raise what ``record`` failed of; return when it has not failed."""
     if record.state == "failure":
         raise error_for(record.code or "internal", record.reason or "it failed")
@@ -45,8 +57,8 @@ def readable_root(record: SnapshotRecord) -> Digest:
 
 
 async def wait_ended(
-    requester: Requester, record: SnapshotRecord, on_progress: OnProgress | None
-) -> SnapshotRecord:
+    requester: Requester, record: RecordT, on_progress: OnProgress | None
+) -> RecordT:
     """The record once it is not pending. A worker that dies meanwhile makes it a failure, in time.
 
     Raises NotFoundError when it was deleted, UnavailableError.
@@ -56,36 +68,42 @@ async def wait_ended(
         watch.polled(record)
         while record.state == "pending":
             await watch.wait()
-            record = await requester.ask(GET_SNAPSHOT, _request_for(record))
+            record = await requester.ask(*_request_for(record))
             watch.polled(record)
     finally:
         watch.close()
     return record
 
 
-def may_be_repeated(record: SnapshotRecord) -> bool:
+def may_be_repeated(record: SnapshotRecord | RestoreRecord) -> bool:
     """Whether it failed because its worker stopped or could not reach the store."""
     return record.state == "failure" and error_for(record.code or "", "").retryable
 
 
-def _request_for(record: SnapshotRecord) -> GetSnapshot:
-    if record.restore is not None:
-        return GetSnapshot(restore=record.restore)
-    return GetSnapshot(key=record.key)
+def _request_for(
+    record: SnapshotRecord | RestoreRecord,
+) -> tuple[Operation[Any, Any], Request]:
+    if isinstance(record, RestoreRecord):
+        return GET_RESTORE, GetRestore(restore=record.restore)
+    return GET_SNAPSHOT, GetSnapshot(key=record.key)
 
 
 class _Watch:
     """Hands progress on, and says when to look at the record."""
 
     def __init__(
-        self, requester: Requester, record: SnapshotRecord, on_progress: OnProgress | None
+        self,
+        requester: Requester,
+        record: SnapshotRecord | RestoreRecord,
+        on_progress: OnProgress | None,
     ) -> None:
         self._connection = requester.connection
         self._on_progress = on_progress
         self._poll_seconds = _FIRST_POLL_SECONDS
         self._told = False
         self._ended = asyncio.Event()
-        made = record.restore or record.key.partition(":")[2]
+        self._restore = record.restore if isinstance(record, RestoreRecord) else None
+        made = self._restore or record.key.partition(":")[2]
         subject = requester.full_subject(f"{PROGRESS_SUBJECT}.{made}")
         self._sid = self._connection.route(subject, self._receive)
 
@@ -99,7 +117,7 @@ class _Watch:
         self._ended.clear()
         self._poll_seconds = min(self._poll_seconds * 1.5, _MAX_POLL_SECONDS)
 
-    def polled(self, record: SnapshotRecord) -> None:
+    def polled(self, record: SnapshotRecord | RestoreRecord) -> None:
         """The record tells of progress too, where no message does."""
         if self._on_progress is not None and (not self._told or record.state != "pending"):
             self._on_progress(
@@ -109,8 +127,8 @@ class _Watch:
                     phase="",
                     entries=record.entries,
                     bytes=record.size,
-                    added=record.added,
-                    restore=record.restore,
+                    added=record.added if isinstance(record, SnapshotRecord) else 0,
+                    restore=self._restore,
                 )
             )
 

@@ -26,6 +26,7 @@ from holdfast.client.snapshot_paths import (
     wire_patterns,
 )
 from holdfast.client.snapshot_wait import (
+    RecordT,
     may_be_repeated,
     raise_failure,
     readable_root,
@@ -36,6 +37,7 @@ from holdfast.protocol.snapshots import (
     CREATE_SNAPSHOT,
     DELETE_SNAPSHOT,
     DIFF_SNAPSHOTS,
+    GET_RESTORE,
     GET_SNAPSHOT,
     LIST_FILES,
     LIST_SNAPSHOTS,
@@ -45,11 +47,13 @@ from holdfast.protocol.snapshots import (
     CreateSnapshot,
     DeleteSnapshot,
     DiffSnapshots,
+    GetRestore,
     GetSnapshot,
     ListFiles,
     ListSnapshots,
     PurgeSnapshots,
     ReadFile,
+    RestoreRecord,
     RestoreSnapshot,
     SnapshotRecord,
     VerifySnapshot,
@@ -148,7 +152,7 @@ class Snapshots:
         max_expansion: int | None = None,
         wait: bool = True,
         on_progress: OnProgress | None = None,
-    ) -> SnapshotRecord:
+    ) -> RestoreRecord:
         """Have a worker put a snapshot's files back, into its own app or ``app``; its record.
 
         ``new`` refuses a directory that is there, ``replace`` exchanges it as a whole, ``merge``
@@ -237,7 +241,7 @@ class Snapshots:
         privileged: bool = False,
         max_expansion: int | None = None,
         on_progress: OnProgress | None = None,
-    ) -> SnapshotRecord:
+    ) -> RestoreRecord:
         """Put a snapshot's files into a directory of this machine. See ``restore``.
 
         A ``.chowned`` is a file like any other here. ``target`` may be ``.``, but not ``/``.
@@ -306,9 +310,9 @@ class Snapshots:
         """The record of a snapshot. Raises NotFoundError."""
         return await self._requester.ask(GET_SNAPSHOT, GetSnapshot(key=key))
 
-    async def get_restore(self, restore: str) -> SnapshotRecord:
+    async def get_restore(self, restore: str) -> RestoreRecord:
         """The record of a restore, whose id its record's ``restore`` was. Raises NotFoundError."""
-        return await self._requester.ask(GET_SNAPSHOT, GetSnapshot(restore=restore))
+        return await self._requester.ask(GET_RESTORE, GetRestore(restore=restore))
 
     def files(self, key: str, path: AnyPath = "") -> AsyncGenerator[FileEntry]:
         """What a snapshot holds at and below ``path``, in path order. Raises NotFoundError."""
@@ -437,12 +441,12 @@ class Snapshots:
 
     async def _do(
         self,
-        operation: Operation[Any, SnapshotRecord],
+        operation: Operation[Any, RecordT],
         request: CreateSnapshot | RestoreSnapshot,
         on_progress: OnProgress | None,
         *,
         wait: bool,
-    ) -> SnapshotRecord:
+    ) -> RecordT:
         """The record, at its end if ``wait``. A worker that stops meanwhile is replaced."""
         record = await self._ask_and_wait(operation, request, on_progress, wait=wait)
         for _ in range(_REPEATS if wait else 0):
@@ -458,12 +462,12 @@ class Snapshots:
 
     async def _ask_and_wait(
         self,
-        operation: Operation[Any, SnapshotRecord],
+        operation: Operation[Any, RecordT],
         request: CreateSnapshot | RestoreSnapshot,
         on_progress: OnProgress | None,
         *,
         wait: bool,
-    ) -> SnapshotRecord:
+    ) -> RecordT:
         record = await self._requester.ask(
             operation, request, attempt_seconds=request.wait_seconds + ATTEMPT_SECONDS
         )

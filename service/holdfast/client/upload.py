@@ -40,6 +40,7 @@ from holdfast.protocol.blobs import (
     ResumeUpload,
     UploadState,
 )
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Upload:
         self._failure: HoldfastError | None = None
         self._stuck_since: float | None = None
         self._stuck_bytes = 0
-        self._wait_seconds = 0.0
+        self._backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
         self._turn = asyncio.Lock()
 
     async def open(self, request: OpenUpload) -> BlobStored | None:
@@ -249,12 +250,11 @@ class Upload:
         now = asyncio.get_running_loop().time()
         if self._stuck_since is None or self._acked_bytes > self._stuck_bytes:
             self._stuck_since, self._stuck_bytes = now, self._acked_bytes
-            self._wait_seconds = _FIRST_WAIT_SECONDS
+            self._backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
             return
         if now - self._stuck_since >= self._patience_seconds():
             raise failure
-        await asyncio.sleep(self._wait_seconds)
-        self._wait_seconds = min(self._wait_seconds * 2, _MAX_WAIT_SECONDS)
+        await asyncio.sleep(self._backoff.next())
 
     def _patience_seconds(self) -> float:
         """How long to go on without progress."""

@@ -27,6 +27,7 @@ from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import BlobHead
 from holdfast.protocol.snapshots import ContentHead
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import raise_for_status
 
 if TYPE_CHECKING:
@@ -195,14 +196,12 @@ class WindowReader(Generic[HeadT]):
                 self._heads.append(head)
                 self._news.set()
 
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._requester.timeout_seconds
-        wait_seconds = _FIRST_WAIT_SECONDS
-        while failure is None or loop.time() + wait_seconds < deadline:
+        patience = self._requester.timeout_seconds
+        backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=patience)
+        while True:
             self._requester.check_usable()
-            if failure is not None:
-                await asyncio.sleep(wait_seconds)
-                wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)
+            if failure is not None and not await backoff.wait():
+                break
             way = self._way
             asked = (
                 request if way is Way.DIRECT else msgspec.structs.replace(request, **self._again)

@@ -12,14 +12,13 @@ lies outside: its header ends the run, and its data with padding is a frame, or 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.limits import KIB, MIB
 from holdfast.domain.sparse import padding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
 MIN_RUN_BYTES: Final = 4 * KIB
 TYPICAL_RUN_BYTES: Final = 4 * KIB
@@ -51,30 +50,6 @@ _PAGE_SEED: Final = 0x70616765
 _HASHES: Final = 2**32
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Members ``start`` to ``stop`` (excluded) of the page lie in one frame of ``raw_size`` bytes.
-
-    Of an own-frame file, which is the last then, only the header.
-    """
-
-    start: int
-    stop: int
-    raw_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """The data of member ``index`` with padding, ``raw_size`` bytes: a frame, or several chunks.
-
-    Padding belongs to the last chunk; ``chunked`` tells whether the data is cut.
-    """
-
-    index: int
-    raw_size: int
-    chunked: bool
-
-
 def has_own_frame(data_size: int) -> bool:
     """Whether ``data_size`` bytes of file data (of a sparse file: as stored) lie outside runs."""
     return data_size >= OWN_FRAME_BYTES
@@ -83,11 +58,6 @@ def has_own_frame(data_size: int) -> bool:
 def member_size(header_size: int, data_size: int) -> int:
     """All tar bytes of a member: header, data, padding."""
     return header_size + data_size + padding(data_size)
-
-
-def run_member_size(header_size: int, data_size: int) -> int:
-    """The tar bytes that a member adds to its run."""
-    return header_size if has_own_frame(data_size) else member_size(header_size, data_size)
 
 
 def cuts_run(path: bytes, member_bytes: int, run_bytes: int) -> bool:
@@ -100,6 +70,25 @@ def cuts_run(path: bytes, member_bytes: int, run_bytes: int) -> bool:
     return (
         run_bytes >= MIN_RUN_BYTES and zlib.crc32(path) * TYPICAL_RUN_BYTES < member_bytes * _HASHES
     )
+
+
+def plan_run(members: Iterable[tuple[bytes, int, int]]) -> tuple[int, int]:
+    """How many of ``members`` are in the run that the first one begins, and its raw bytes.
+
+    Each is its path, the size of its header, and that of its data without padding, which is 0 for
+    all but files. Of the members no more are asked for than it takes to find the end.
+    """
+    count = run_bytes = 0
+    for path, header_size, data_size in members:
+        is_own = data_size >= OWN_FRAME_BYTES
+        added = header_size if is_own else header_size + data_size + padding(data_size)
+        if cuts_run(path, added, run_bytes):
+            break
+        run_bytes += added
+        count += 1
+        if is_own:
+            break
+    return count, run_bytes
 
 
 def page_weight(data_size: int) -> int:
@@ -118,30 +107,3 @@ def cuts_page(path: bytes, member_weight: int, weight: int) -> bool:
         weight >= MIN_PAGE_WEIGHT
         and zlib.crc32(path, _PAGE_SEED) * TYPICAL_PAGE_WEIGHT < member_weight * _HASHES
     )
-
-
-def plan_page(
-    paths: Sequence[bytes], header_sizes: Sequence[int], data_sizes: Sequence[int]
-) -> list[Run | Own]:
-    """How the members of one page are divided, in the order of their tar bytes.
-
-    ``data_sizes`` are without padding, and 0 for all but files.
-    """
-    plan: list[Run | Own] = []
-    start = run_bytes = 0
-    for index, (path, header_size, data_size) in enumerate(
-        zip(paths, header_sizes, data_sizes, strict=True)
-    ):
-        own = data_size >= OWN_FRAME_BYTES
-        added = header_size if own else header_size + data_size + padding(data_size)
-        if cuts_run(path, added, run_bytes):
-            plan.append(Run(start, index, run_bytes))
-            start, run_bytes = index, 0
-        run_bytes += added
-        if own:
-            plan.append(Run(start, index + 1, run_bytes))
-            plan.append(Own(index, data_size + padding(data_size), data_size >= CHUNKED_BYTES))
-            start, run_bytes = index + 1, 0
-    if run_bytes:
-        plan.append(Run(start, len(paths), run_bytes))
-    return plan

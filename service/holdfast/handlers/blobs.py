@@ -47,15 +47,15 @@ from holdfast.protocol.blobs import (
 )
 from holdfast.protocol.times import wire_time
 from holdfast.repository.blobs import Bare, Inline
-from holdfast.repository.uploads import Opened
+from holdfast.repository.uploads.owned import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.repository.blobs import BlobRepository
-    from holdfast.repository.upload_record import Result
-    from holdfast.repository.uploads import UploadService
+    from holdfast.repository.uploads.record import Result
+    from holdfast.repository.uploads.uploads import UploadService
 
 
 _ENTRY_BYTES: Final = 700

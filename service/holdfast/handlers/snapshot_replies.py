@@ -12,6 +12,7 @@ from holdfast.protocol.entries import KIND_NAMES, change_message, warning_messag
 from holdfast.protocol.snapshots import (
     DamagedPack,
     FileEntry,
+    RestoreRecord,
     SnapshotChange,
     SnapshotRecord,
     SnapshotVerified,
@@ -86,23 +87,25 @@ def snapshot_replies(
     return shown, damaged
 
 
-def _readable(reply: SnapshotRecord) -> SnapshotRecord:
+def _readable(reply: ReplyT) -> ReplyT:
     """``reply``, if whoever gets it can read it: a record is what somebody wrote."""
     try:
         written = msgspec.msgpack.encode(reply)
-        return msgspec.msgpack.decode(written, type=SnapshotRecord)
+        return msgspec.msgpack.decode(written, type=type(reply))
     except (msgspec.MsgspecError, OverflowError, UnicodeError) as error:
         msg = "the record is damaged: it cannot be shown"
         raise CorruptError(msg) from error
 
 
-def restore_reply(record: StoredRestore) -> SnapshotRecord:
+def restore_reply(record: StoredRestore) -> RestoreRecord:
     """The record of a restore. Raises CorruptError as ``snapshot_reply`` does."""
     totals = record.totals
     return _readable(
-        SnapshotRecord(
+        RestoreRecord(
+            restore=record.id,
             key=record.snapshot,
             app=record.app,
+            mode=record.mode,
             state=record.state,
             created_at=as_utc(record.created_at),
             node=record.node,
@@ -115,8 +118,6 @@ def restore_reply(record: StoredRestore) -> SnapshotRecord:
             warning_count=record.warning_count,
             code=record.code,
             reason=record.reason,
-            restore=record.id,
-            mode=record.mode,
             removed=totals.removed,
             dry_run=record.dry_run,
             plan=[change_message(line) for line in record.plan],

@@ -34,6 +34,7 @@ from holdfast.protocol.snapshots import (
     DELETE_SNAPSHOT,
     DIFF_SNAPSHOTS,
     EXPORT_SNAPSHOT,
+    GET_RESTORE,
     GET_SNAPSHOT,
     LIST_FILES,
     LIST_SNAPSHOTS,
@@ -50,11 +51,13 @@ from holdfast.protocol.snapshots import (
     DiffSnapshots,
     ExportSnapshot,
     FilePage,
+    GetRestore,
     GetSnapshot,
     ListFiles,
     ListSnapshots,
     PurgeSnapshots,
     ReadFile,
+    RestoreRecord,
     RestoreSnapshot,
     SnapshotDeleted,
     SnapshotPage,
@@ -134,7 +137,7 @@ class SnapshotHandlers:
         )
         return snapshot_reply(record)
 
-    async def restore(self, request: RestoreSnapshot, call: Call) -> SnapshotRecord | Forward:
+    async def restore(self, request: RestoreSnapshot, call: Call) -> RestoreRecord | Forward:
         """``snapshot.restore``."""
         key = SnapshotKey.parse(request.key)
         record, root = await self._snapshots.get_readable(key)
@@ -190,12 +193,11 @@ class SnapshotHandlers:
 
     async def get(self, request: GetSnapshot, _: Call) -> SnapshotRecord:
         """``snapshot.get``."""
-        if request.restore is not None and request.key is None:
-            return restore_reply(await self._snapshots.get_restore(request.restore))
-        if request.key is not None and request.restore is None:
-            return snapshot_reply(await self._snapshots.get(SnapshotKey.parse(request.key)))
-        msg = "give the key of a snapshot or the id of a restore"
-        raise InvalidError(msg)
+        return snapshot_reply(await self._snapshots.get(SnapshotKey.parse(request.key)))
+
+    async def restored(self, request: GetRestore, _: Call) -> RestoreRecord:
+        """``snapshot.restored``."""
+        return restore_reply(await self._restores.get(request.restore))
 
     async def delete(self, request: DeleteSnapshot, call: Call) -> SnapshotDeleted:
         """``snapshot.delete``."""
@@ -309,6 +311,7 @@ class SnapshotHandlers:
             Endpoint(RESTORE_SNAPSHOT, self.restore, local=True),
             Endpoint(LIST_SNAPSHOTS, self.list_snapshots),
             Endpoint(GET_SNAPSHOT, self.get),
+            Endpoint(GET_RESTORE, self.restored),
             Endpoint(LIST_FILES, self.files),
             Endpoint(DIFF_SNAPSHOTS, self.diff),
             Endpoint(READ_FILE, self.read),

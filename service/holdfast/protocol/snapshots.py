@@ -132,14 +132,12 @@ class SnapshotWarning(Reply, frozen=True, kw_only=True):
 
 
 class SnapshotRecord(Reply, frozen=True, kw_only=True):
-    """A snapshot; or a restore of one, when ``restore`` (its id) is there.
+    """A snapshot. Readable only when ``ok``.
 
-    A restore's ``key`` is the snapshot it restores, ``app`` where to. Readable only when ``ok``.
     ``size`` is bytes of file content, ``archive_size`` that of the ``.tar.zst``, ``added`` the
     bytes that this one put into the store. ``digest`` is its root's. ``warnings`` are the first
-    of ``warning_count``. A ``failure`` has a ``reason``. ``plan`` is what a dry run would do:
-    the first of ``plan_count`` lines, those that remove something in front.
-    While its client makes it, ``lease_seconds`` is how long it may be silent.
+    of ``warning_count``. A ``failure`` has a ``reason``. While its client makes it,
+    ``lease_seconds`` is how long it may be silent, and ``missing`` what it has to put yet.
     """
 
     key: WireKey
@@ -161,14 +159,39 @@ class SnapshotRecord(Reply, frozen=True, kw_only=True):
     warning_count: ToldCount = 0
     code: str | None = None
     reason: str | None = None
-    restore: WireRestore | None = None
-    mode: RestoreMode | None = None
+    missing: list[WireDigest] = field(default_factory=list)
+    lease_seconds: float | None = None
+
+
+class RestoreRecord(Reply, frozen=True, kw_only=True):
+    """The restore ``restore`` of the snapshot ``key``, whose root is ``digest``, into ``app``.
+
+    ``entries``, ``files`` and ``size``, bytes of file content, are what was restored; ``removed``
+    counts what was removed. ``warnings`` are the first of ``warning_count``. A ``failure`` has a
+    ``reason``. ``plan`` is what a dry run would do: the first of ``plan_count`` lines, those that
+    remove something in front.
+    """
+
+    restore: WireRestore
+    key: WireKey
+    app: WireApp
+    mode: RestoreMode
+    state: SnapshotState
+    created_at: WireTime
+    node: str = ""
+    finished_at: WireTime | None = None
+    entries: ToldCount = 0
+    files: ToldCount = 0
+    size: ToldSize = 0
     removed: ToldCount = 0
+    digest: WireDigest | None = None
     dry_run: bool = False
     plan: list[SnapshotChange] = field(default_factory=list)
     plan_count: ToldCount = 0
-    missing: list[WireDigest] = field(default_factory=list)
-    lease_seconds: float | None = None
+    warnings: list[SnapshotWarning] = field(default_factory=list)
+    warning_count: ToldCount = 0
+    code: str | None = None
+    reason: str | None = None
 
 
 class RestoreSnapshot(Request, frozen=True, kw_only=True):
@@ -225,10 +248,15 @@ class SnapshotPage(Reply, frozen=True, kw_only=True):
 
 
 class GetSnapshot(Request, frozen=True, kw_only=True):
-    """The record of the snapshot ``key``, or of the restore ``restore``: one of the two."""
+    """The record of a snapshot."""
 
-    key: WireKey | None = None
-    restore: WireRestore | None = None
+    key: WireKey
+
+
+class GetRestore(Request, frozen=True, kw_only=True):
+    """The record of a restore: for seven days after its end."""
+
+    restore: WireRestore
 
 
 class DeleteSnapshot(Request, frozen=True, kw_only=True):
@@ -432,13 +460,16 @@ CREATE_SNAPSHOT: Final = Operation(
     "snapshot.create", CreateSnapshot, SnapshotRecord, "Archive an app's directory.", mutates=True
 )
 RESTORE_SNAPSHOT: Final = Operation(
-    "snapshot.restore", RestoreSnapshot, SnapshotRecord, "Put files back.", mutates=True
+    "snapshot.restore", RestoreSnapshot, RestoreRecord, "Put files back.", mutates=True
+)
+GET_RESTORE: Final = Operation(
+    "snapshot.restored", GetRestore, RestoreRecord, "How far a restore is, or how it ended."
 )
 LIST_SNAPSHOTS: Final = Operation(
     "snapshot.list", ListSnapshots, SnapshotPage, "A page of snapshots, newest first."
 )
 GET_SNAPSHOT: Final = Operation(
-    "snapshot.get", GetSnapshot, SnapshotRecord, "The record of a snapshot or of a restore."
+    "snapshot.get", GetSnapshot, SnapshotRecord, "The record of a snapshot."
 )
 LIST_FILES: Final = Operation("snapshot.files", ListFiles, FilePage, "What a snapshot holds.")
 DIFF_SNAPSHOTS: Final = Operation(
@@ -481,6 +512,7 @@ COMMIT_SNAPSHOT: Final = Operation(
 SNAPSHOT_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     CREATE_SNAPSHOT,
     RESTORE_SNAPSHOT,
+    GET_RESTORE,
     LIST_SNAPSHOTS,
     GET_SNAPSHOT,
     LIST_FILES,

@@ -15,9 +15,7 @@ from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
-from holdfast.repository.announcements import totals_of
-from holdfast.repository.jobs import is_orphan
-from holdfast.repository.snapshot_record import StoredSnapshot, first_warnings
+from holdfast.repository.snapshot_record import StoredSnapshot, first_warnings, totals_of
 from holdfast.repository.snapshots import Placed
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast.repository.apps import Apps
     from holdfast.repository.job import Job
     from holdfast.repository.jobs import Jobs
+    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshots import Owner, Snapshots
 
@@ -87,23 +86,10 @@ class Archives:
         async def work(job: Job[StoredSnapshot]) -> StoredSnapshot:
             return await self._archive(job, directory, options, read_all=read_all)
 
-        async def begin() -> StoredSnapshot | Job[StoredSnapshot]:
-            held, repeated = await self._snapshots.announce(
-                app, labels, self._owner, op_id, alone=read_all
-            )
-            if not repeated:
-                return self._jobs.start(held, work)
-            if not is_orphan(held.record, self._owner.id, self._jobs):
-                return held.record
-            try:
-                return await self._jobs.adopt(held, work)
-            except ConflictError:  # it went on meanwhile
-                return await self._snapshots.get(held.record.key)
+        async def begin() -> tuple[Held[StoredSnapshot], bool]:
+            return await self._snapshots.announce(app, labels, self._owner, op_id, alone=read_all)
 
-        begun = await self._jobs.begin(begin())
-        if isinstance(begun, StoredSnapshot):
-            return begun
-        return await self._jobs.wait(begun, wait_seconds)
+        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
 
     async def _archive(
         self,

@@ -12,7 +12,7 @@ from holdfast.repository.snapshot_record import StoredT
 
 if TYPE_CHECKING:
     from holdfast.errors import ConflictError
-    from holdfast.repository.snapshot_records import Held
+    from holdfast.repository.ledger.lease import Carried
 
 STALL_SECONDS: Final = 1800.0
 """A job that shows no sign of life for so long is stopped. The largest sync of a slow disk ends."""
@@ -25,9 +25,9 @@ QUIET_PHASES: Final = frozenset({"remove"})
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[StoredT]):
-    """One piece of work. ``held`` is its record as it was last written."""
+    """One piece of work, and its record. Whoever changes that has the ``turn``."""
 
-    held: Held[StoredT]
+    carried: Carried[StoredT]
     progress: Progress = field(default_factory=lambda: Progress(phase="waiting"))
     task: asyncio.Task[None] | None = None
     lost: ConflictError | None = None
@@ -41,7 +41,7 @@ class Job(Generic[StoredT]):
     @property
     def record(self) -> StoredT:
         """Its record as it was last written."""
-        return self.held.record
+        return self.carried.record
 
     @property
     def sign_of_life(self) -> tuple[Progress, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -24,9 +25,8 @@ from holdfast.errors import (
     RateLimitedError,
 )
 from holdfast.repository.job import STALL_SECONDS, Job, Stillness
-from holdfast.repository.job_record import JobRecords
-from holdfast.repository.snapshot_record import StoredSnapshot, record_key, restore_key
-from holdfast.repository.snapshot_records import is_pending
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
+from holdfast.repository.snapshot_record import failed, is_pending, renewed
 from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:
@@ -35,18 +35,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.archive.ports import Progress
+    from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.snapshot_record import Stored, StoredT
-    from holdfast.repository.snapshot_records import Held, SnapshotRecords
 
 PROGRESS_SECONDS: Final = 0.25
 """Between two publications of one job's progress, at least."""
 
 MAX_WAITING: Final = 256
 """Jobs of one worker, waiting ones included."""
-
-RENEWALS_PER_LEASE: Final = 3
-RETRIES_PER_RENEWAL: Final = 4
-"""After a failure it is tried that much sooner: the others' leases go on counting."""
 
 STOP_SECONDS: Final = 5.0
 """For a job that was told to stop, to say how it ended."""
@@ -68,7 +64,7 @@ class Jobs:
 
     def __init__(
         self,
-        records: SnapshotRecords,
+        ledger: Ledger,
         executor: Executor,
         *,
         max_jobs: int,
@@ -81,8 +77,7 @@ class Jobs:
         A job that shows no sign of life for ``stall_seconds`` is stopped; a thread of it that
         does not even hear that stays behind.
         """
-        self._records = records
-        self._job_records = JobRecords(records)
+        self._ledger = ledger
         self._executor = executor
         self._places = asyncio.Semaphore(max_jobs)
         self._clock = clock
@@ -103,17 +98,9 @@ class Jobs:
             msg = "this worker has as many archives and restores waiting as it may"
             raise RateLimitedError(msg)
 
-    def find(self, record: StoredT) -> Job[StoredT] | None:
-        """The job of this worker that makes what ``record`` is of."""
-        return self._jobs.get(record_key(record))
-
-    def has(self, record: Stored) -> bool:
-        """Whether a job of this worker makes what ``record`` is of."""
-        return record_key(record) in self._jobs
-
-    def has_restore(self, restore: str) -> bool:
-        """Whether a job of this worker is the restore of that id."""
-        return restore_key(restore) in self._jobs
+    def has(self, key: str) -> bool:
+        """Whether a job of this worker makes what the record at ``key`` is of."""
+        return key in self._jobs
 
     async def begin(self, beginning: Coroutine[Any, Any, T]) -> T:
         """The result of what writes a record and starts its job.
@@ -137,16 +124,35 @@ class Jobs:
         if not task.cancelled():
             task.exception()  # told to who asked, who may be gone
 
-    async def adopt(
-        self, held: Held[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> Job[StoredT]:
-        """Begin ``work`` for a record of this worker that is pending without a job.
+    async def do(
+        self,
+        begin: Callable[[], Awaitable[tuple[Held[StoredT], bool]]],
+        work: Callable[[Job[StoredT]], Awaitable[StoredT]],
+        *,
+        owner: str,
+        wait_seconds: float,
+    ) -> StoredT:
+        """Do ``work``; the record at its end, or after ``wait_seconds`` as it is then.
 
-        Raises ConflictError when the record was changed meanwhile.
+        ``begin`` gives the pending record, and whether it is there from an earlier request: that
+        is taken up where the answer to its beginning was lost, and only told otherwise. ``owner``
+        is this worker. Raises as `begin` and `wait`.
         """
-        lease = msgspec.structs.replace(held.record.lease, beat=held.record.lease.beat + 1)
-        renewed = msgspec.structs.replace(held.record, lease=lease)
-        return self.start(await self._records.rewrite(held, renewed), work)
+
+        async def begin_or_take_up() -> Held[StoredT] | Job[StoredT]:
+            held, is_repeated = await begin()
+            if not is_repeated:
+                return self.start(held, work)
+            is_ours = held.is_live and held.record.lease.owner == owner
+            if not is_ours or self.has(held.key):
+                return held
+            try:
+                return self.start(await self._ledger.take(held, renewed), work)
+            except ConflictError:  # it went on meanwhile
+                return await self._ledger.reread(held)
+
+        begun = await self.begin(begin_or_take_up())
+        return await self.wait(begun, wait_seconds) if isinstance(begun, Job) else begun.record
 
     def start(
         self, held: Held[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
@@ -155,11 +161,12 @@ class Jobs:
 
         Nothing is begun while a job makes the same: it is that.
         """
-        present = self.find(held.record)
+        present: Job[StoredT] | None = self._jobs.get(held.key)
         if present is not None:
             return present
-        job = Job(held)
-        self._jobs[record_key(held.record)] = job
+        check_ours = partial(_check_owner, held.record.lease.owner)
+        job = Job(Carried(self._ledger, held, check_ours, is_patient=True))
+        self._jobs[held.key] = job
         if self._draining:
             job.stop()
         job.task = outliving_task(self._run(job, work))
@@ -167,8 +174,9 @@ class Jobs:
         return job
 
     def _forget(self, job: Job[Any]) -> None:
-        if self._jobs.get(record_key(job.record)) is job:
-            del self._jobs[record_key(job.record)]
+        key = job.carried.held.key
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
 
     async def wait(self, job: Job[StoredT], seconds: float) -> StoredT:
         """The record at the end, or after ``seconds`` as it is then.
@@ -196,13 +204,12 @@ class Jobs:
                 raise job.lost
             if job.should_stop() or not is_pending(job.record):
                 raise Cancelled
-            await self._job_records.rewrite(job, **changes)
+            await self._write(job, lambda record: _at(record, job.progress, **changes))
 
     def cancel(self, key: str) -> None:
-        """Stop this worker's jobs that make the snapshot ``key``: it was removed."""
-        for job in self._jobs.values():
-            if isinstance(job.record, StoredSnapshot) and str(job.record.key) == key:
-                job.stop()
+        """Stop this worker's job for the record at ``key``, which was removed."""
+        if key in self._jobs:
+            self._jobs[key].stop()
 
     async def drain(self, seconds: float) -> None:
         """Let jobs end for ``seconds``; what then still runs is stopped and ends as failure."""
@@ -315,7 +322,7 @@ class Jobs:
             return
         try:
             async with job.turn:
-                await self._job_records.end(job, final)
+                await self._write(job, lambda _: final)
         except ConflictError:
             return
         except HoldfastError as error:
@@ -336,16 +343,25 @@ class Jobs:
             if stillness.is_too_long(job):
                 job.stalled.set()
                 return
-            while job.lost is None:
-                try:
-                    async with job.turn:
-                        await self._job_records.rewrite(job)
-                    break
-                except ConflictError:
-                    break
-                except HoldfastError as error:
+            try:
+                async with job.turn:
+                    if job.lost is None:
+                        await self._write(job, lambda record: _at(record, job.progress))
+            except HoldfastError as error:
+                if job.lost is None:
                     log.warning("job_not_renewed", id=job.record.id, code=error.code)
-                await asyncio.sleep(interval_seconds / RETRIES_PER_RENEWAL)
+
+    async def _write(self, job: Job[StoredT], change: Callable[[StoredT], StoredT]) -> None:
+        """Change the job's record. Raises ConflictError: it is lost, and writes nothing more."""
+        try:
+            await job.carried.renew(change)
+        except ConflictError as error:
+            noun = job.carried.held.kind.noun
+            job.lost = ConflictError(f"the {noun} was removed or given up meanwhile")
+            job.lost.__cause__ = error
+            job.stop()
+            log.info("job_lost", id=job.record.id)
+            raise
 
     async def _publish(self, job: Job[StoredT]) -> None:
         told: Progress | None = None
@@ -356,18 +372,21 @@ class Jobs:
             await asyncio.sleep(PROGRESS_SECONDS)
 
     def _failure(self, job: Job[StoredT], code: str, reason: str) -> StoredT:
-        return msgspec.structs.replace(
-            job.record,
-            state="failure",
-            code=code,
-            reason=reason,
-            finished_at=self._clock().isoformat(),
-        )
+        return failed(job.record, code, reason, self._clock())
 
 
-def is_orphan(record: Stored, owner: str, jobs: Jobs) -> bool:
-    """Whether ``record`` is pending for the worker ``owner``, ours, and has no job.
+def _at(record: StoredT, progress: Progress, **changes: Any) -> StoredT:
+    """``record`` with ``changes``, at ``progress``."""
+    totals = msgspec.structs.replace(
+        record.totals,
+        entries=progress.entries,
+        size=progress.bytes,
+        added=progress.stored_bytes,
+    )
+    return msgspec.structs.replace(record, **({"totals": totals} | changes))
 
-    So it is when the answer to its beginning was lost.
-    """
-    return is_pending(record) and record.lease.owner == owner and not jobs.has(record)
+
+def _check_owner(owner: str, record: Stored) -> None:
+    if record.lease.owner != owner:
+        msg = "the record is another worker's"
+        raise ConflictError(msg)

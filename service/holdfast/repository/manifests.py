@@ -18,9 +18,9 @@ from holdfast.archive.snapshot import ReaderLimits, SnapshotReader
 from holdfast.domain.limits import MIB
 from holdfast.domain.root import CLIENTS_ROOT
 from holdfast.errors import CorruptError, NotFoundError
-from holdfast.repository.announcements import totals_of
 from holdfast.repository.needed import Needed
 from holdfast.repository.read_threads import ReadThreads, look_at
+from holdfast.repository.snapshot_record import totals_of
 from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:

@@ -19,19 +19,20 @@ from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
 from holdfast.domain.names import check_id, created_at_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
-from holdfast.repository.jobs import is_orphan
-from holdfast.repository.op_ids import claim_op
+from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshot_record import (
+    RESTORE,
     RESTORE_TTL,
-    Lease,
+    SNAPSHOT,
     StoredRestore,
     Totals,
     first_plans,
     first_warnings,
+    snapshot_name,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -43,12 +44,11 @@ if TYPE_CHECKING:
     from holdfast.repository.apps import Apps
     from holdfast.repository.job import Job
     from holdfast.repository.jobs import Jobs
+    from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.packs import Packs
-    from holdfast.repository.snapshot_records import Held, SnapshotRecords
     from holdfast.repository.snapshots import Owner
-    from holdfast.stores.ports import RecordStore
 
-    Work = Callable[[Job[StoredRestore]], Awaitable[StoredRestore]]
 
 OWNER_MARKERS: Final = (".chowned",)
 """Files by which apps remember that they own their tree: not so of one that has been restored."""
@@ -86,8 +86,8 @@ class Restores:
 
     def __init__(
         self,
-        records: SnapshotRecords,
-        ops: RecordStore,
+        ledger: Ledger,
+        ops: Ops,
         jobs: Jobs,
         packs: Packs,
         apps: Apps,
@@ -97,7 +97,7 @@ class Restores:
         clock: Callable[[], datetime],
     ) -> None:
         """``owner`` is this worker; ``new_id`` gives UUIDs of version 7."""
-        self._records = records
+        self._ledger = ledger
         self._ops = ops
         self._jobs = jobs
         self._packs = packs
@@ -121,21 +121,25 @@ class Restores:
         async def work(job: Job[StoredRestore]) -> StoredRestore:
             return await self._restore(job, request, target)
 
-        begun = await self._jobs.begin(self._begin(request, op_id, work))
-        if isinstance(begun, StoredRestore):
-            return begun
-        return await self._jobs.wait(begun, wait_seconds)
+        async def begin() -> tuple[Held[StoredRestore], bool]:
+            return await self._begin(request, op_id)
+
+        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
+
+    async def get(self, restore: str) -> StoredRestore:
+        """The record of a restore. Raises NotFoundError."""
+        return (await self._ledger.get(RESTORE, restore)).record
 
     async def _begin(
-        self, request: RestoreRequest, op_id: str | None, work: Work
-    ) -> StoredRestore | Job[StoredRestore]:
-        """The job that was begun, or what is known of one that was begun before."""
+        self, request: RestoreRequest, op_id: str | None
+    ) -> tuple[Held[StoredRestore], bool]:
+        """A pending record, and whether it is there from an earlier request with ``op_id``."""
         restore, repeated = self._new_id(), False
         if op_id is not None:
-            restore, repeated = await claim_op(self._ops, op_id, restore)
+            restore, repeated = await self._ops.claim(op_id, restore)
         if repeated:
             with suppress(NotFoundError):  # whoever began it did not get so far
-                return await self._repeat(restore, work)
+                return await self._ledger.get(RESTORE, restore), True
         await asyncio.to_thread(self._check_target, request)
         record = StoredRestore(
             id=restore,
@@ -150,22 +154,11 @@ class Restores:
             dry_run=request.dry_run,
         )
         try:
-            held: Held[StoredRestore] = await self._records.begin(record)
+            return await self._ledger.begin(RESTORE, restore, record), False
         except ConflictError:
             if op_id is None:
                 raise
-            return await self._repeat(restore, work)
-        return self._jobs.start(held, work)
-
-    async def _repeat(self, restore: str, work: Work) -> StoredRestore | Job[StoredRestore]:
-        """The answer to a repeat. Raises NotFoundError."""
-        held = await self._records.get_restore(restore)
-        if not is_orphan(held.record, self._owner.id, self._jobs):
-            return held.record
-        try:
-            return await self._jobs.adopt(held, work)
-        except ConflictError:  # it went on meanwhile
-            return (await self._records.get_restore(restore)).record
+            return await self._ledger.get(RESTORE, restore), True
 
     def _check_target(self, request: RestoreRequest) -> None:
         """Say at once what would fail anyway."""
@@ -233,7 +226,7 @@ class Restores:
     async def _check_snapshot(self, request: RestoreRequest) -> None:
         """Raises ConflictError when packs are missing because the snapshot was removed."""
         try:
-            await self._records.get(request.snapshot)
+            await self._ledger.get(SNAPSHOT, snapshot_name(request.snapshot))
         except NotFoundError as error:
             msg = f"the snapshot {request.snapshot} was removed while it was being restored"
             raise ConflictError(msg) from error
@@ -262,7 +255,7 @@ class Restores:
             return 0
         removed = 0
         for restore in await asyncio.to_thread(list_stagings, root):
-            if self._jobs.has_restore(restore) or not await self._is_over(restore):
+            if self._jobs.has(RESTORE.key(restore)) or not await self._is_over(restore):
                 continue
             if await asyncio.to_thread(remove_staging, root, restore):
                 log.info("staging_removed", restore=restore)
@@ -272,7 +265,7 @@ class Restores:
     async def _is_over(self, restore: str) -> bool:
         """Whether nobody works on ``restore``. One without a record may be a client's own."""
         try:
-            return (await self._records.get_restore(restore)).record.state != "pending"
+            return not (await self._ledger.get(RESTORE, restore)).is_live
         except NotFoundError:
             with suppress(InvalidError):
                 return self._clock() - created_at_of(check_id(restore)) > RESTORE_TTL

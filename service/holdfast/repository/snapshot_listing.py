@@ -21,15 +21,15 @@ from holdfast.domain.names import (
     untoken,
 )
 from holdfast.errors import InvalidError
-from holdfast.repository.snapshot_record import SNAPSHOTS, label_prefix
+from holdfast.repository.snapshot_record import SNAPSHOT, label_prefix, snapshot_name
 from holdfast.stores.ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from holdfast.domain.terms import SnapshotState
+    from holdfast.repository.ledger.ledger import Ledger
     from holdfast.repository.snapshot_record import StoredSnapshot
-    from holdfast.repository.snapshot_records import SnapshotRecords
 
 MAX_READ_PER_PAGE: Final = 2000
 _CURSOR: Final = re.compile(r"([0-9a-f-]{36})\.([A-Za-z0-9._-]{1,128})", re.ASCII)
@@ -61,9 +61,9 @@ class SnapshotsPage:
 class SnapshotListing:
     """Finds snapshots."""
 
-    def __init__(self, records: SnapshotRecords) -> None:
-        """``records`` has their keys."""
-        self._records = records
+    def __init__(self, ledger: Ledger) -> None:
+        """Where they are."""
+        self._ledger = ledger
 
     async def page(self, wanted: Wanted, *, cursor: str | None, limit: int) -> SnapshotsPage:
         """Up to ``limit`` snapshots after ``cursor``. Raises InvalidError."""
@@ -82,15 +82,15 @@ class SnapshotListing:
             # Keys of what was removed stay, so the fewer are found the more are read.
             batch = [SnapshotKey(app, id_) for id_, app in keys[read : read + more]]
             more = min(4 * more, MAX_GET_MANY)
-            records, unreadable = await self._records.get_many(batch)
-            found_at = {record.key: record for record in records}
-            for key in batch:
+            names = [snapshot_name(key) for key in batch]
+            found_at, unreadable = await self._ledger.get_many(SNAPSHOT, names)
+            for key, name in zip(batch, names, strict=True):
                 read += 1
-                record = found_at.get(key)
-                if key in unreadable:
+                held = found_at.get(name)
+                if name in unreadable:
                     damaged.append(key)
-                elif record is not None and _is_wanted(record, wanted):
-                    snapshots.append(record)
+                elif held is not None and _is_wanted(held.record, wanted):
+                    snapshots.append(held.record)
                 else:
                     continue
                 left -= 1
@@ -121,14 +121,14 @@ class SnapshotListing:
             found = set.intersection(*matches)
             return found if apps is None else {key for key in found if key[1] in apps}
         if apps is None:
-            return await self._under(SNAPSHOTS)
+            return await self._under(SNAPSHOT.prefix)
         matches = await asyncio.gather(
-            *(self._under(f"{SNAPSHOTS}.{token(app)}", app=app) for app in apps)
+            *(self._under(f"{SNAPSHOT.prefix}.{token(app)}", app=app) for app in apps)
         )
         return set().union(*matches)
 
     async def _under(self, prefix: str, *, app: str | None = None) -> set[tuple[str, str]]:
-        tails = await self._records.keys(prefix)
+        tails = await self._ledger.tails(prefix)
         return set(_parse_tails(tails, app))
 
 

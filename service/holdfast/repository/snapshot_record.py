@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from holdfast.domain.frames import END_FRAME
 from holdfast.domain.names import SnapshotKey, token
+from holdfast.domain.seek_table import MAX_FRAMES, seek_table_size
 from holdfast.domain.terms import EntryChange, EntryWarning, RestoreMode, SnapshotState
-from holdfast.errors import CorruptError
+from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.ledger.ledger import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
-SNAPSHOTS: Final = "s"
+    from holdfast.domain.root import Root
+
 LABELS: Final = "l"
-PENDING_SNAPSHOTS: Final = "p"
-RESTORES: Final = "r"
-PENDING_RESTORES: Final = "q"
 
 MAX_WARNING_BYTES: Final = 24 * 1024
 """What the warnings of one record may take, so that it fits a message whatever the paths."""
@@ -44,17 +46,6 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     archive_size: int = 0
     added: int = 0
     removed: int = 0
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who works on a pending record. ``beat`` rises, so that others see that somebody does.
-
-    ``owner`` is a worker's id, or empty when the client does the work.
-    """
-
-    owner: str
-    seconds: float
-    beat: int = 0
 
 
 class StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,33 +102,44 @@ Stored = StoredSnapshot | StoredRestore
 StoredT = TypeVar("StoredT", StoredSnapshot, StoredRestore)
 
 
-def record_key(record: Stored) -> str:
-    """Where ``record`` lies."""
-    if isinstance(record, StoredRestore):
-        return restore_key(record.id)
-    return snapshot_key(record.key)
+def is_pending(record: Stored) -> bool:
+    """Whether somebody works on it."""
+    return record.state == "pending"
 
 
-def marker_key(record: Stored) -> str:
-    """The key that says that ``record`` is pending."""
-    if isinstance(record, StoredRestore):
-        return f"{PENDING_RESTORES}.{record.id}"
-    return pending_key(record.key)
+def renewed(record: StoredT) -> StoredT:
+    """``record`` at the next beat of its lease."""
+    return msgspec.structs.replace(record, lease=record.lease.renewed())
 
 
-def snapshot_key(key: SnapshotKey) -> str:
-    """The key of a snapshot's record."""
-    return f"{SNAPSHOTS}.{token(key.app)}.{key.id}"
+def failed(record: StoredT, code: str, reason: str, finished_at: datetime) -> StoredT:
+    """``record`` as it is when nothing came of it."""
+    return msgspec.structs.replace(
+        record, state="failure", code=code, reason=reason, finished_at=finished_at.isoformat()
+    )
 
 
-def pending_key(key: SnapshotKey) -> str:
-    """The key that says that a snapshot is pending."""
-    return f"{PENDING_SNAPSHOTS}.{token(key.app)}.{key.id}"
+def totals_of(root: Root, *, added: int) -> Totals:
+    """What a record says of its root; ``added`` is bytes."""
+    return Totals(
+        entries=root.entries,
+        files=root.files,
+        size=root.size_bytes,
+        archive_size=archive_size(root),
+        added=added,
+    )
 
 
-def restore_key(restore: str) -> str:
-    """The key of a restore's record."""
-    return f"{RESTORES}.{restore}"
+def archive_size(root: Root) -> int:
+    """The bytes of the ``.tar.zst`` of a snapshot: its frames, the end, and the seek table."""
+    frames = root.frames + 1
+    table = seek_table_size(frames) if frames <= MAX_FRAMES else 0
+    return root.stored_bytes + len(END_FRAME) + table
+
+
+def snapshot_name(key: SnapshotKey) -> str:
+    """Under which name a snapshot's record lies."""
+    return f"{token(key.app)}.{key.id}"
 
 
 def label_prefix(name: str, value: str) -> str:
@@ -145,36 +147,32 @@ def label_prefix(name: str, value: str) -> str:
     return f"{LABELS}.{token(name)}.{token(value)}"
 
 
-def label_keys(record: Stored) -> list[str]:
-    """The keys that find ``record`` by its labels; a restore has none."""
-    if isinstance(record, StoredRestore):
-        return []
-    end = f"{token(record.app)}.{record.id}"
-    return [f"{label_prefix(name, value)}.{end}" for name, value in record.labels.items()]
+def _label_keys(record: StoredSnapshot) -> list[str]:
+    """The keys that find ``record`` by its labels."""
+    name = snapshot_name(record.key)
+    return [f"{label_prefix(label, value)}.{name}" for label, value in record.labels.items()]
 
 
-def ended_ttl(record: Stored) -> timedelta | None:
-    """After which time ``record`` goes away, once it is not pending; None: it stays."""
-    return RESTORE_TTL if isinstance(record, StoredRestore) else None
-
-
-def noun_of(record: Stored) -> str:
-    """What ``record`` is of."""
-    return "restore" if isinstance(record, StoredRestore) else "snapshot"
-
-
-def encode(record: Stored) -> bytes:
-    """``record`` as it is stored."""
-    return msgspec.json.encode(record)
-
-
-def decode(value: bytes, kind: type[StoredT]) -> StoredT:
-    """Raises CorruptError."""
-    try:
-        return msgspec.json.decode(value, type=kind)
-    except msgspec.MsgspecError as error:
-        msg = "the record is unreadable"
-        raise CorruptError(msg) from error
+SNAPSHOT: Final = Kind(
+    noun="snapshot",
+    form=StoredSnapshot,
+    prefix="s",
+    live_prefix="p",
+    name=lambda record: snapshot_name(record.key),
+    is_live=is_pending,
+    renewed=renewed,
+    finders=_label_keys,
+)
+RESTORE: Final = Kind(
+    noun="restore",
+    form=StoredRestore,
+    prefix="r",
+    live_prefix="q",
+    name=lambda record: record.id,
+    is_live=is_pending,
+    renewed=renewed,
+    ttl=lambda record: None if is_pending(record) else RESTORE_TTL,
+)
 
 
 def first_warnings(warnings: tuple[EntryWarning, ...]) -> tuple[EntryWarning, ...]:

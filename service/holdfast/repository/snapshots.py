@@ -30,14 +30,15 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
 )
-from holdfast.repository.announcements import Announcement, check_clients, renewed
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
 from holdfast.repository.manifests import MAX_MISSING, UnreadableError
 from holdfast.repository.needed import Needed
-from holdfast.repository.op_ids import claim_op, note_removed, was_removed
 from holdfast.repository.snapshot_record import (
-    Lease,
+    SNAPSHOT,
     StoredSnapshot,
     first_warnings,
+    renewed,
+    snapshot_name,
 )
 from holdfast.stores.ports import MAX_GET_MANY
 
@@ -45,12 +46,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from holdfast.domain.terms import EntryWarning
+    from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.manifests import Manifests
     from holdfast.repository.packs import Packs
     from holdfast.repository.snapshot_listing import SnapshotListing
-    from holdfast.repository.snapshot_record import StoredRestore, Totals
-    from holdfast.repository.snapshot_records import Held, SnapshotRecords
-    from holdfast.stores.ports import RecordStore
+    from holdfast.repository.snapshot_record import Totals
 
 TOUCHES_PER_BEAT: Final = 1024
 """Packs that are kept from the collector between two signs of life. It takes a few seconds."""
@@ -58,15 +59,11 @@ TOUCHES_PER_BEAT: Final = 1024
 CLOCKS_DIFFER: Final = timedelta(seconds=2)
 """Clocks that are less apart are not told of: requests take time, too."""
 
-BEATS_PER_LEASE: Final = 3
-"""While a client's manifest is looked through."""
-
 _TURN_DIGITS: Final = 8
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PARENTS_LOOKED_AT: Final = 512
 _PARENTS_AT_ONCE: Final = 8
 _PURGED_AT_ONCE: Final = 16
-_CAS_ATTEMPTS: Final = 8
 log = structlog.get_logger(__name__)
 
 
@@ -104,21 +101,21 @@ class Snapshots:
 
     def __init__(
         self,
-        records: SnapshotRecords,
+        ledger: Ledger,
         listing: SnapshotListing,
-        ops: RecordStore,
+        ops: Ops,
         packs: Packs,
         manifests: Manifests,
         *,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
-        on_removed: Callable[[SnapshotKey], None],
+        on_removed: Callable[[str], None],
     ) -> None:
-        """``new_id`` gives UUIDs of version 7; ``ops`` is where ``Op-Id`` is kept.
+        """``new_id`` gives UUIDs of version 7.
 
-        ``on_removed`` is told of snapshots that this worker removes.
+        ``on_removed`` is told of the records of snapshots that this worker removes.
         """
-        self._records = records
+        self._ledger = ledger
         self._listing = listing
         self._ops = ops
         self._packs = packs
@@ -150,13 +147,13 @@ class Snapshots:
         keys = await self._listing.of_app(app)
         key, repeated = SnapshotKey(app, self._next_id(keys)), False
         if op_id is not None:
-            text, repeated = await claim_op(self._ops, op_id, str(key))
+            text, repeated = await self._ops.claim(op_id, str(key))
             key = _key_of_op(text, app)
         if op_id is not None and repeated:
             try:
-                return await self._records.get(key), True
+                return await self._held(key), True
             except NotFoundError as error:
-                if await was_removed(self._ops, op_id):
+                if await self._ops.was_removed(op_id):
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
                 # else whoever began it did not get so far
@@ -176,11 +173,11 @@ class Snapshots:
             op_id=op_id,
         )
         try:
-            return await self._records.begin(record), False
+            return await self._ledger.begin(SNAPSHOT, snapshot_name(key), record), False
         except ConflictError:
             if op_id is None:
                 raise
-            return await self._records.get(key), True  # a repeat of this request was quicker
+            return await self._held(key), True  # a repeat of this request was quicker
 
     def _next_id(self, keys: Sequence[SnapshotKey]) -> str:
         """A fresh id, later than those of an app's snapshots (newest first), removed ones too."""
@@ -202,15 +199,15 @@ class Snapshots:
         """
         looked_at = 0
         for batch in _growing(keys, _PARENTS_AT_ONCE):
-            records, _ = await self._records.get_many(batch)
-            looked_at += len(records)
+            found, _ = await self._ledger.get_many(SNAPSHOT, [*map(snapshot_name, batch)])
+            looked_at += len(found)
             if looked_at > _PARENTS_LOOKED_AT:
                 break
-            for record in records:
-                if made_by_worker and not record.node:
+            for held in found.values():
+                if made_by_worker and not held.record.node:
                     continue
-                if await self._is_there(record):
-                    return record
+                if await self._is_there(held.record):
+                    return held.record
         return None
 
     async def _is_there(self, record: StoredSnapshot) -> bool:
@@ -262,7 +259,7 @@ class Snapshots:
         if record.parent is None or record.parent_digest is None:
             return Needed()
         try:
-            parent = (await self._records.get(SnapshotKey.parse(record.parent))).record
+            parent = await self.get(SnapshotKey.parse(record.parent))
             if parent.state != "ok" or parent.digest != record.parent_digest:
                 return Needed()
             _, needed = await self._packs.root(Digest(record.parent_digest))
@@ -292,14 +289,12 @@ class Snapshots:
 
     async def renew(self, key: SnapshotKey) -> StoredSnapshot:
         """Begin a pending snapshot's lease anew. Raises NotFoundError, ConflictError."""
-        for _ in range(_CAS_ATTEMPTS):
-            held = await self._records.get(key)
-            check_clients(held.record)
-            try:
-                return (await self._records.rewrite(held, renewed(held.record))).record
-            except ConflictError:  # another renewal, or its end: look
-                continue
-        raise ConflictError(_KEPT_CHANGING)
+
+        def by_client(record: StoredSnapshot) -> StoredSnapshot:
+            check_clients(record)
+            return renewed(record)
+
+        return (await self._ledger.update(await self._held(key), by_client)).record
 
     async def commit(
         self,
@@ -315,8 +310,8 @@ class Snapshots:
         Nothing is announced before the whole manifest was read. Raises NotFoundError,
         ConflictError, CorruptError (it is none), TooLargeError.
         """
-        held = await self._records.get(key)
-        if held.record.state == "ok" and held.record.digest == digest:
+        held = await self._held(key)
+        if _is_made_of(held.record, digest):
             return Commit(held.record)  # a repeat
         check_clients(held.record)
 
@@ -325,45 +320,44 @@ class Snapshots:
 
         try:
             sound = await self._manifests.look_through(
-                digest, every_seconds=held.record.lease.seconds / BEATS_PER_LEASE, beat=beat
+                digest, every_seconds=held.record.lease.seconds / RENEWALS_PER_LEASE, beat=beat
             )
         except UnreadableError as error:
             return Commit(held.record, error.digests)
-        totals = msgspec.structs.replace(sound.totals, added=added)
-        for _ in range(_CAS_ATTEMPTS):
-            held = await self._records.get(key)
-            if held.record.state == "ok" and held.record.digest == digest:
-                return Commit(held.record)
-            check_clients(held.record)
-            announced = msgspec.structs.replace(
-                renewed(held.record),
+
+        def announced(record: StoredSnapshot) -> StoredSnapshot:
+            check_clients(record)
+            return msgspec.structs.replace(
+                renewed(record),
                 digest=digest,
                 warnings=first_warnings(warnings),
                 warning_count=max(warning_count, len(warnings)),
             )
-            finish = partial(self.finished, digest=digest, totals=totals)
-            try:
-                held = await self._records.rewrite(held, announced)
-                announcement = Announcement(self._records, held)
-                missing = await self.secure(
-                    announced, sound.needed, placed=None, beat=announcement.beat
-                )
-                if missing:
-                    return Commit(announcement.held.record, missing[:MAX_MISSING])
-                return Commit(await announcement.end(finish))
-            except ConflictError:  # a repeat, or its end: look
-                continue
-        raise ConflictError(_KEPT_CHANGING)
+
+        totals = msgspec.structs.replace(sound.totals, added=added)
+        try:
+            held = await self._ledger.update(held, announced)
+            # Its client renews it, too; that the root is another's is a reason to stop.
+            carried = Carried(self._ledger, held, partial(_check_announced, digest))
+            missing = await self.secure(held.record, sound.needed, placed=None, beat=carried.renew)
+            if missing:
+                return Commit(carried.record, missing[:MAX_MISSING])
+            await carried.renew(partial(self.finished, digest=digest, totals=totals))
+        except ConflictError:
+            ended = await self.get(key)
+            if not _is_made_of(ended, digest):  # by a repeat that was quicker
+                raise
+            return Commit(ended)
+        return Commit(carried.record)
 
     # --- looking up, removing ---
 
     async def get(self, key: SnapshotKey) -> StoredSnapshot:
         """Raises NotFoundError."""
-        return (await self._records.get(key)).record
+        return (await self._held(key)).record
 
-    async def get_restore(self, restore: str) -> StoredRestore:
-        """Raises NotFoundError."""
-        return (await self._records.get_restore(restore)).record
+    async def _held(self, key: SnapshotKey) -> Held[StoredSnapshot]:
+        return await self._ledger.get(SNAPSHOT, snapshot_name(key))
 
     async def get_readable(self, key: SnapshotKey) -> tuple[StoredSnapshot, Digest]:
         """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""
@@ -379,28 +373,23 @@ class Snapshots:
         A repeat with the ``op_id`` that removed it answers True again.
         """
         claim = f"deleted:{key}"
-        for _ in range(_CAS_ATTEMPTS):
-            try:
-                held = await self._records.get(key)
-            except NotFoundError:
-                if op_id is None:
-                    return False
-                said, _ = await claim_op(self._ops, op_id, f"absent:{key}")
-                return said == claim
-            except CorruptError:
-                await self._records.remove_unreadable(key)
-                return True
+        try:
+            held = await self._held(key)
             if op_id is not None:
-                await claim_op(self._ops, op_id, claim)
-            try:
-                if held.record.op_id is not None:
-                    await note_removed(self._ops, held.record.op_id, str(key))
-                await self._records.remove(held)
-            except ConflictError:  # it went on meanwhile
-                continue
-            self._on_removed(key)
+                await self._ops.claim(op_id, claim)
+            if held.record.op_id is not None:
+                await self._ops.note_removed(held.record.op_id, str(key))
+            await self._ledger.remove(held)
+        except NotFoundError:
+            if op_id is None:
+                return False
+            said, _ = await self._ops.claim(op_id, f"absent:{key}")
+            return said == claim
+        except CorruptError:
+            await self._ledger.remove_unreadable(SNAPSHOT, snapshot_name(key))
             return True
-        raise ConflictError(_KEPT_CHANGING)
+        self._on_removed(held.key)
+        return True
 
     async def claim(self, op_id: str | None, what: str) -> None:
         """Keep ``op_id`` for a change that may be repeated as it is: it stands for no other.
@@ -408,7 +397,7 @@ class Snapshots:
         Raises ConflictError when it stands for another request.
         """
         if op_id is not None:
-            await claim_op(self._ops, op_id, what)
+            await self._ops.claim(op_id, what)
 
     async def purge(self, app: str) -> int:
         """Forget all snapshots of an app; how many."""
@@ -419,7 +408,24 @@ class Snapshots:
         return deleted
 
 
-_KEPT_CHANGING: Final = "the snapshot's record kept changing"
+def check_clients(record: StoredSnapshot) -> None:
+    """Raises ConflictError unless ``record`` is pending and its client's to end."""
+    if record.state != "pending":
+        msg = f"the snapshot {record.key} is {record.state}"
+        raise ConflictError(msg)
+    if record.lease.owner:
+        msg = f"the snapshot {record.key} is being made by a worker"
+        raise ConflictError(msg)
+
+
+def _check_announced(digest: Digest, record: StoredSnapshot) -> None:
+    if record.digest != digest:
+        msg = "the snapshot was announced anew meanwhile"
+        raise ConflictError(msg)
+
+
+def _is_made_of(record: StoredSnapshot, digest: Digest) -> bool:
+    return record.state == "ok" and record.digest == digest
 
 
 def _growing(keys: Sequence[SnapshotKey], first: int) -> Iterator[Sequence[SnapshotKey]]:

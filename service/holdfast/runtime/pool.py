@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.errors import UnavailableError
 from holdfast.runtime.child import dies_with_this_process
+from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,7 +96,7 @@ class WorkerPool:
         await asyncio.gather(*(self.stop(node) for node in list(self._workers)))
 
     async def _keep_running(self, worker: _Worker) -> None:
-        backoff = FIRST_BACKOFF_SECONDS
+        backoff = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
         while True:
             started = time.monotonic()
             status = await worker.wait()
@@ -103,13 +104,13 @@ class WorkerPool:
                 return
             worker.deaths += 1
             if time.monotonic() - started > STEADY_SECONDS:
-                backoff = FIRST_BACKOFF_SECONDS
+                backoff = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
+            wait_seconds = backoff.next()
             self._announce(
                 f"worker {worker.node} ended with status {status}; starting it again in"
-                f" {backoff:g} s. Its log is {worker.log_file}"
+                f" {wait_seconds:.1f} s. Its log is {worker.log_file}"
             )
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+            await asyncio.sleep(wait_seconds)
             await worker.spawn()
 
 

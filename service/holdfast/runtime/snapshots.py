@@ -18,14 +18,16 @@ from holdfast.protocol import codec
 from holdfast.protocol.snapshots import SnapshotProgress
 from holdfast.repository.archives import Archives
 from holdfast.repository.jobs import Jobs
-from holdfast.repository.lapses import Lapses
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.manifests import Manifests
 from holdfast.repository.packs import Packs
 from holdfast.repository.restores import Restores
+from holdfast.repository.snapshot_lapses import watched_snapshots
 from holdfast.repository.snapshot_listing import SnapshotListing
 from holdfast.repository.snapshot_reads import SnapshotReads
 from holdfast.repository.snapshot_record import StoredRestore
-from holdfast.repository.snapshot_records import SnapshotRecords
 from holdfast.repository.snapshots import Owner, Snapshots
 from holdfast.runtime.lifecycle import Chore
 
@@ -43,7 +45,6 @@ READ_THREADS: Final = 8
 MAX_HUNG_THREADS: Final = 32
 """Threads of jobs that were given up and do not end: in a file system that does not answer."""
 
-SWEEPS_PER_LEASE: Final = 4
 PROGRESS_SUBJECT: Final = "snapshot.progress"
 
 
@@ -108,11 +109,12 @@ class SnapshotService:
             part_size=settings.part_size,
             grace=settings.grace,
         )
-        records = SnapshotRecords(stores.records)
-        listing = SnapshotListing(records)
+        ledger = Ledger(stores.records)
+        listing = SnapshotListing(ledger)
+        ops = Ops(stores.ops)
         owner = Owner(id=settings.worker, node=settings.node, lease_seconds=settings.lease_seconds)
         self.jobs = Jobs(
-            records,
+            ledger,
             self._job_threads,
             max_jobs=settings.max_archives,
             clock=sources.clock,
@@ -126,25 +128,24 @@ class SnapshotService:
             )
 
         snapshots = Snapshots(
-            records,
+            ledger,
             listing,
-            stores.ops,
+            ops,
             packs,
             Manifests(packs, open_store, self._read_threads),
             new_id=sources.new_uuid,
             clock=sources.clock,
-            on_removed=lambda key: self.jobs.cancel(str(key)),
+            on_removed=self.jobs.cancel,
         )
         self.lapses = Lapses(
-            records,
-            clock=sources.clock,
+            ledger,
+            watched_snapshots(ledger, clock=sources.clock, is_ours=self.jobs.has),
             monotonic=sources.monotonic,
             sweep_seconds=settings.lease_seconds / SWEEPS_PER_LEASE,
-            is_active=self.jobs.has,
         )
         self.restores = Restores(
-            records,
-            stores.ops,
+            ledger,
+            ops,
             self.jobs,
             packs,
             apps,

@@ -5,7 +5,6 @@ A refusal says that this attempt was not applied. Of an earlier one that timed o
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.deadline import seconds_left
 from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
 
@@ -39,7 +39,7 @@ class Conflicts:
     def __init__(self) -> None:
         self.certain = True
         self.tried = ""
-        self._met = 0
+        self._backoff = Backoff(_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
         self._in_flight = False
 
     def note(self, refused: RefusedError, *, tried: str = "") -> None:
@@ -52,12 +52,9 @@ class Conflicts:
 
     async def wait(self) -> None:
         """Give the other writer time, if it is not done. Raises `failure` when there is none."""
-        wait_seconds = min(_WAIT_SECONDS * 2**self._met, _LONGEST_WAIT_SECONDS)
-        self._met += 1
-        if wait_seconds >= seconds_left(math.inf):
+        is_done = self.certain and not self._in_flight
+        if seconds_left(math.inf) <= 0 or not (is_done or await self._backoff.wait()):
             raise self.failure()
-        if self._in_flight or not self.certain:
-            await asyncio.sleep(wait_seconds)
 
     def telling(self) -> AbstractContextManager[None]:
         """What may have been applied once stays unknown, whatever fails afterwards."""

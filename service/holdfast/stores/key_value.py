@@ -34,7 +34,7 @@ from holdfast.stores.record_keys import (
     check_record_key,
     is_below,
 )
-from holdfast.transport.deadline import seconds_left
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -61,6 +61,7 @@ _DELETED: Final = frozenset({"DEL", "PURGE"})
 _PAGE: Final = 500
 _ATTEMPTS: Final = 6
 _RETRY_SECONDS: Final = 0.05
+_LONGEST_RETRY_SECONDS: Final = 1.6
 _LEADER_READS: Final = 32
 """Asked of the leader at the same time."""
 
@@ -122,7 +123,8 @@ class KeyValueRecordStore:
         ids = [self._new_id() for _ in changes]
         sequences = [change.expected for change in changes]
         certain, changed = True, True
-        for attempt in range(_ATTEMPTS):
+        backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        for _ in range(_ATTEMPTS):
             messages = [
                 self._message(change, sequence, message_id)
                 for change, sequence, message_id in zip(changes, sequences, ids, strict=True)
@@ -143,11 +145,9 @@ class KeyValueRecordStore:
                     certain = certain or await self._is_ruled_out(changes, present)
                     raise _lost(certain=certain) from refused
                 changed = found != sequences
-                if not changed:  # met a write in flight, or something that is gone since
-                    wait_seconds = _RETRY_SECONDS * 2**attempt
-                    if wait_seconds >= seconds_left(math.inf):
-                        break
-                    await asyncio.sleep(wait_seconds)
+                # Unchanged: met a write in flight, or something that is gone since.
+                if not changed and not await backoff.wait():
+                    break
                 sequences = found
         raise _lost(certain=certain, changed=changed)
 

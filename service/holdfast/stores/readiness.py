@@ -6,10 +6,10 @@ takes both for *unavailable*; a worker or an operator's command that starts with
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import UnavailableError
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import NoRespondersError
 from holdfast.transport.jetstream_messages import ApiRefusedError, NotNowError
 
@@ -74,18 +74,14 @@ async def wait_ready[T](
 
     ``waiting`` is told why each time the reason is another. Raises what the last attempt raised.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    wait_seconds = _FIRST_WAIT_SECONDS
+    backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, within_seconds=seconds)
     told = ""
     while True:
         try:
             return await attempt()
         except NotReadyError as error:
-            if loop.time() + wait_seconds >= deadline:
-                raise
             if error.detail != told:
                 told = error.detail
                 waiting(told)
-        await asyncio.sleep(wait_seconds)
-        wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
+            if not await backoff.wait():
+                raise

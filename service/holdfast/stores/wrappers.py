@@ -10,7 +10,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-import stamina
 from prometheus_client import Counter, Histogram
 
 from holdfast.errors import (
@@ -27,7 +26,7 @@ from holdfast.stores.forwarding import (
     Repeat,
     closing,
 )
-from holdfast.transport.deadline import seconds_left
+from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable
@@ -196,7 +195,7 @@ class GuardedBlobStore(ForwardingBlobStore):
                 first = error
             finally:
                 self._slots.release()
-            return await self._call_again(_REPEATED[repeat], function, first)
+            return await self._call_again(_REPEATED[repeat], lambda: self._in_slot(function), first)
         except Exception as error:
             self._count_error(operation, error)
             raise
@@ -207,42 +206,35 @@ class GuardedBlobStore(ForwardingBlobStore):
         self,
         repeated: tuple[type[HoldfastError], ...],
         function: Callable[[], Awaitable[T]],
-        first: HoldfastError,
+        failure: HoldfastError,
     ) -> T:
         """What was unknown once stays so, even if the last attempt surely changed nothing."""
-        retrying = self._retrying(first)
-        failures = [first]
-
-        async def attempt() -> T:
-            try:
-                async with self._slots:
-                    return await function()
-            except repeated as error:
-                failures.append(error)
-                raise
-
-        await asyncio.sleep(self._retries.first_wait_seconds)
-        try:
-            return await retrying(repeated, attempt)
-        except (UnavailableError, QuotaExceededError) as error:
-            unknown = [failure for failure in failures if isinstance(failure, OutcomeUnknownError)]
-            if not unknown:
-                raise
-            raise OutcomeUnknownError(unknown[-1].detail) from error
-
-    def _retrying(self, failure: HoldfastError) -> stamina.AsyncRetryingCaller:
-        """What repeats after ``failure``, which it raises if there is to be no other attempt."""
         retries = self._retries
-        left = seconds_left(retries.timeout_seconds + _LONGEST_WAIT_SECONDS) - _LONGEST_WAIT_SECONDS
-        if left <= 0 or retries.attempts <= 1:
-            raise failure
-        return stamina.AsyncRetryingCaller(
-            attempts=retries.attempts - 1,
-            timeout=left,
-            wait_initial=retries.first_wait_seconds,
-            wait_max=_LONGEST_WAIT_SECONDS,
-            wait_jitter=retries.first_wait_seconds,
+        backoff = Backoff(
+            retries.first_wait_seconds,
+            _LONGEST_WAIT_SECONDS,
+            within_seconds=retries.timeout_seconds,
         )
+        unknown: HoldfastError | None = None
+        for _ in range(retries.attempts - 1):
+            if isinstance(failure, OutcomeUnknownError):
+                unknown = failure
+            if not await backoff.wait():
+                break
+            try:
+                return await function()
+            except repeated as error:
+                failure = error
+            except QuotaExceededError as error:
+                failure = error
+                break
+        if unknown and isinstance(failure, UnavailableError | QuotaExceededError):
+            raise unknown from failure
+        raise failure
+
+    async def _in_slot(self, function: Callable[[], Awaitable[T]]) -> T:
+        async with self._slots:
+            return await function()
 
     # --- operations that give one piece after another ---
 
@@ -275,9 +267,9 @@ class GuardedBlobStore(ForwardingBlobStore):
         try:
             first, pieces = await _begin(function)
         except UnavailableError as error:
-            retrying = self._retrying(error)
-            await asyncio.sleep(self._retries.first_wait_seconds)
-            first, pieces = await retrying(UnavailableError, _begin, function)
+            first, pieces = await self._call_again(
+                (UnavailableError,), lambda: _begin(function), error
+            )
         async with closing(pieces):
             if first is not None:
                 yield first

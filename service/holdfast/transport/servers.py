@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdfast.transport.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from urllib.parse import ParseResult
@@ -38,7 +40,7 @@ class ServerChoice:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._tried_at: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
+        self._backoffs: dict[str, Backoff] = {}
         self._connected_at: dict[str, float] = {}
         self._left_at: dict[str, float] = {}
 
@@ -56,13 +58,12 @@ class ServerChoice:
         now = self._monotonic()
         for address, since in self._connected_at.items():
             if now - since > LONGEST_WAIT_SECONDS:
-                self._failures.pop(address, None)
+                self._backoffs.pop(address, None)
         self._connected_at.clear()
         chosen = min(servers, key=lambda server: self._rank(server.uri.netloc, now))
         address = chosen.uri.netloc
         wait_seconds = max(0.0, self._tried_at.get(address, -math.inf) + self._pause(address) - now)
         self._tried_at[address] = now + wait_seconds
-        self._failures[address] = self._failures.get(address, 0) + 1
         return chosen, wait_seconds
 
     def _rank(self, address: str, now: float) -> tuple[bool, float, float]:
@@ -70,13 +71,11 @@ class ServerChoice:
         return avoided, self._tried_at.get(address, -math.inf), random.random()  # noqa: S311
 
     def _pause(self, address: str) -> float:
-        """After the first attempt, with jitter: all clients of a dead server come back at once."""
-        failures = self._failures.get(address, 0)
-        if not failures:
-            return 0.0
-        doubled: float = FIRST_WAIT_SECONDS * 2 ** min(failures, 8)
-        pause_seconds = min(doubled, LONGEST_WAIT_SECONDS)
-        return pause_seconds * (0.5 + random.random() / 2)  # noqa: S311  (jitter)
+        """None before the first attempt."""
+        if address in self._backoffs:
+            return self._backoffs[address].next()
+        self._backoffs[address] = Backoff(2 * FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+        return 0.0
 
 
 async def other_greets(servers: Sequence[ParseResult], known: str, *, tls: bool) -> bool:

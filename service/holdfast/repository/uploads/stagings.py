@@ -18,7 +18,7 @@ from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError, Un
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from holdfast.repository.upload_record import Claim, UploadRecord
+    from holdfast.repository.uploads.record import Claim, UploadRecord
     from holdfast.stores.ports import BlobStore
 
 

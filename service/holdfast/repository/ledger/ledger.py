@@ -1,0 +1,325 @@
+"""Typed records that change by compare-and-set, and end once.
+
+A change is a pure function of the record. Where another writer was first it is asked again, of the
+record as it is then. A write whose outcome is not known is sent again as it is, until it is
+acknowledged or refused: one that was late is refused itself by then. If it was refused, and is what
+is there, it was applied. If it was refused and something else is there, the change is asked again:
+so it must bear to meet a record that it was applied to before. That nothing is there says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import batched
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.stores.ports import MAX_GET_MANY, Delete, Put
+from holdfast.transport.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import timedelta
+
+    from holdfast.stores.ports import Change, Record, RecordStore
+
+SETTLE_SECONDS: Final = 120.0
+"""How long a write is sent again, if no deadline comes before. A job's end must outlast what its
+store's servers need to come back."""
+
+FIRST_WAIT_SECONDS: Final = 0.05
+LONGEST_WAIT_SECONDS: Final = 4.0
+MAX_OVERTAKEN: Final = 8
+"""How often others may be first before a change is given up."""
+
+PRESENT: Final = b"1"
+"""The value of a key that finds a record."""
+
+RecordT = TypeVar("RecordT", bound=msgspec.Struct)
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind(Generic[RecordT]):
+    """What the ledger knows of one kind of record, each of which has a name of its own.
+
+    It lies under ``prefix`` and its name. ``finders`` are keys that are there for as long as it is.
+    With ``live_prefix`` one below that says that it is live; without, all of a kind are looked at.
+    ``name`` is what a record says of itself, if it does: one that lies elsewhere is unreadable.
+    ``renewed`` gives a live record at its next beat. With ``ttl`` it goes away by itself.
+    """
+
+    noun: str
+    form: type[RecordT]
+    prefix: str
+    live_prefix: str = ""
+    is_live: Callable[[RecordT], bool] = lambda _record: True
+    renewed: Callable[[RecordT], RecordT] = lambda record: record
+    name: Callable[[RecordT], str] | None = None
+    finders: Callable[[RecordT], Sequence[str]] = lambda _record: ()
+    ttl: Callable[[RecordT], timedelta | None] = lambda _record: None
+
+    def key(self, name: str) -> str:
+        """Where a record lies."""
+        return f"{self.prefix}.{name}"
+
+    def name_at(self, key: str) -> str:
+        """The name of the record that lies at ``key``."""
+        return key.removeprefix(f"{self.prefix}.")
+
+    def live_key(self, name: str) -> str:
+        """The key that says that a record is live."""
+        return f"{self.live_prefix}.{name}"
+
+    def read(self, found: Record) -> Held[RecordT]:
+        """Raises CorruptError."""
+        try:
+            record = msgspec.json.decode(found.value, type=self.form)
+        except msgspec.MsgspecError as error:
+            msg = "the record is unreadable"
+            raise CorruptError(msg) from error
+        name = self.name_at(found.key)
+        if self.name is not None and self.name(record) != name:
+            msg = "the record is another's"
+            raise CorruptError(msg)
+        return Held(self, name, record, found.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[RecordT]):
+    """A record as it was read or written."""
+
+    kind: Kind[RecordT]
+    name: str
+    record: RecordT
+    revision: int
+
+    @property
+    def key(self) -> str:
+        """Where it lies."""
+        return self.kind.key(self.name)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.kind.is_live(self.record)
+
+    def check_live(self) -> None:
+        """Raises ConflictError when it has ended."""
+        if not self.is_live:
+            msg = f"the {self.kind.noun} has ended"
+            raise ConflictError(msg)
+
+
+class Ledger:
+    """The records of one bucket, of whatever kinds."""
+
+    def __init__(self, records: RecordStore) -> None:
+        """The store of that bucket."""
+        self._records = records
+
+    async def get(self, kind: Kind[RecordT], name: str) -> Held[RecordT]:
+        """Raises NotFoundError, CorruptError."""
+        try:
+            return kind.read(await self._records.get(kind.key(name)))
+        except NotFoundError as error:
+            msg = f"no such {kind.noun}"
+            raise NotFoundError(msg) from error
+
+    async def reread(self, held: Held[RecordT]) -> Held[RecordT]:
+        """The record as it is now. Raises ConflictError when it was removed, CorruptError."""
+        try:
+            return await self.get(held.kind, held.name)
+        except NotFoundError as error:
+            msg = f"the {held.kind.noun} was removed"
+            raise ConflictError(msg) from error
+
+    async def get_many(
+        self, kind: Kind[RecordT], names: Sequence[str]
+    ) -> tuple[dict[str, Held[RecordT]], list[str]]:
+        """The records that are there, by their names, and the names of those that are unreadable.
+
+        As in `RecordStore.get_many` one may be as it was a moment ago.
+        """
+        found, unreadable = {}, []
+        for some in batched(names, MAX_GET_MANY):
+            for record in await self._records.get_many([kind.key(name) for name in some]):
+                try:
+                    held = kind.read(record)
+                    found[held.name] = held
+                except CorruptError:  # one bad record must not hide the others
+                    unreadable.append(kind.name_at(record.key))
+        return found, unreadable
+
+    async def live(self, kind: Kind[RecordT]) -> AsyncIterator[Held[RecordT]]:
+        """Every live record that can be read; one that cannot hides no other."""
+        async for record in self._perhaps_live(kind):
+            try:
+                held = kind.read(record)
+            except CorruptError:
+                log.warning("record_unreadable", key=record.key)
+                continue
+            if held.is_live:
+                yield held
+
+    async def _perhaps_live(self, kind: Kind[RecordT]) -> AsyncIterator[Record]:
+        if not kind.live_prefix:
+            async for record in self._records.list_records(kind.prefix):
+                yield record
+            return
+        keys = [kind.key(".".join(tail)) for tail in await self.tails(kind.live_prefix)]
+        for some in batched(keys, MAX_GET_MANY):
+            for record in await self._records.get_many(some):
+                yield record
+
+    async def tails(self, prefix: str) -> list[list[str]]:
+        """The tokens after ``prefix`` of every key that starts with it."""
+        skip = len(prefix) + 1
+        return [key[skip:].split(".") for key in await self._records.list_keys(prefix)]
+
+    async def begin(self, kind: Kind[RecordT], name: str, record: RecordT) -> Held[RecordT]:
+        """Write a new record and all that finds it, in one step.
+
+        Raises ConflictError when there is one, UnavailableError, OutcomeUnknownError.
+        """
+        held = Held(kind, name, record, 0)
+        finders = [*kind.finders(record)]
+        if kind.live_prefix and held.is_live:
+            finders.insert(0, kind.live_key(name))
+        return await self._settle(
+            held, [Put(key=key, value=PRESENT, expected=0) for key in finders]
+        )
+
+    async def update(
+        self,
+        held: Held[RecordT],
+        change: Callable[[RecordT], RecordT],
+        *,
+        is_patient: bool = False,
+    ) -> Held[RecordT]:
+        """The record as ``change`` makes it. Unchanged is what it returns as it got it.
+
+        ``change`` is a pure function, may be asked several times, and raises what refuses. One that
+        has ended is changed no more: what makes it so ends it. ``is_patient``: a write that surely
+        was not made is sent again, too. Raises ConflictError when the record has ended, was removed
+        or kept changing, UnavailableError, OutcomeUnknownError.
+        """
+        for _ in range(MAX_OVERTAKEN):
+            held.check_live()
+            record = change(held.record)
+            if record is held.record:
+                return held
+            wanted = Held(held.kind, held.name, record, held.revision)
+            try:
+                others = [] if wanted.is_live else _unmark(held.kind, held.name)
+                return await self._settle(wanted, others, is_patient=is_patient)
+            except ConflictError:
+                held = await self.reread(held)
+        raise ConflictError(_overtaken(held))
+
+    async def take(
+        self, held: Held[RecordT], change: Callable[[RecordT], RecordT]
+    ) -> Held[RecordT]:
+        """As `update`, but of the record as it is in ``held``, else ConflictError.
+
+        For whoever takes it from another, or ends it in its place, who may have carried it on.
+        """
+
+        def unless_changed(record: RecordT) -> RecordT:
+            if record != held.record:
+                msg = f"the {held.kind.noun} has changed"
+                raise ConflictError(msg)
+            return change(record)
+
+        return await self.update(held, unless_changed)
+
+    async def remove(self, held: Held[RecordT]) -> None:
+        """Remove a record, as it is by now, with all that finds it.
+
+        The record is removed for good. What finds it need not be: it is compared with the record.
+        Raises NotFoundError when another was quicker, ConflictError when it kept changing.
+        """
+        for _ in range(MAX_OVERTAKEN):
+            changes = [
+                Delete(key=held.key, expected=held.revision, for_good=True),
+                *(Delete(key=key) for key in held.kind.finders(held.record)),
+                *_unmark(held.kind, held.name),
+            ]
+            try:
+                await self._records.batch(changes)
+            except ConflictError:
+                held = await self.get(held.kind, held.name)
+            else:
+                return
+        raise ConflictError(_overtaken(held))
+
+    async def remove_unreadable(self, kind: Kind[RecordT], name: str) -> None:
+        """Remove a record that cannot be read. What found it, which nobody knows, finds nothing.
+
+        Its revision is not asked for: it may be the store that cannot read it.
+        """
+        delete = Delete(key=kind.key(name), for_good=True)
+        await self._records.batch([delete, *_unmark(kind, name)])
+
+    async def _settle(
+        self, wanted: Held[RecordT], others: Sequence[Change], *, is_patient: bool = False
+    ) -> Held[RecordT]:
+        """Write ``wanted`` over its revision, and ``others`` with it, until the outcome is known.
+
+        Raises ConflictError: it was not written, or something was written over it since.
+        """
+        backoff = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
+        is_known = True
+        while True:
+            try:
+                revision = await self._write(wanted, others)
+                return Held(wanted.kind, wanted.name, wanted.record, revision)
+            except ConflictError:
+                if is_known:
+                    raise
+                found = await self._look_for(wanted)
+                if found.record != wanted.record:
+                    raise
+                return found
+            except (OutcomeUnknownError, UnavailableError) as error:
+                is_known = is_known and not isinstance(error, OutcomeUnknownError)
+                if is_known and not is_patient:
+                    raise
+                if not await backoff.wait():
+                    if is_known:
+                        raise
+                    raise OutcomeUnknownError(error.detail) from error
+
+    async def _write(self, wanted: Held[RecordT], others: Sequence[Change]) -> int:
+        key, expected, ttl = wanted.key, wanted.revision, wanted.kind.ttl(wanted.record)
+        value = msgspec.json.encode(wanted.record)
+        if not others:
+            return await self._records.put(key, value, expected=expected, ttl=ttl)
+        put = Put(key=key, value=value, expected=expected, ttl=ttl)
+        return (await self._records.batch([put, *others]))[0]
+
+    async def _look_for(self, wanted: Held[RecordT]) -> Held[RecordT]:
+        """What lies where ``wanted``, of which nothing was heard, was written and may be gone."""
+        try:
+            return await self.get(wanted.kind, wanted.name)
+        except NotFoundError as error:
+            msg = f"the store did not say whether it has written the {wanted.kind.noun}"
+            raise OutcomeUnknownError(msg) from error
+
+
+def _overtaken(held: Held[RecordT]) -> str:
+    return f"the {held.kind.noun}'s record kept changing"
+
+
+def _unmark(kind: Kind[RecordT], name: str) -> list[Change]:
+    """What takes away the key that says that a record is live."""
+    return [Delete(key=kind.live_key(name))] if kind.live_prefix else []

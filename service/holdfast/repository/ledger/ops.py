@@ -1,0 +1,88 @@
+"""``o.<op>``: what an ``Op-Id`` stands for where the change makes up an id of its own.
+
+A repeat of the request finds the id that the first one chose, for as long as the record lives.
+Another request under the same ``Op-Id`` is a conflict (`holdfast.domain.op_id`).
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.domain.op_id import is_repeat, join_op_id, split_op_id
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.ledger.ledger import Kind, Ledger
+
+if TYPE_CHECKING:
+    from holdfast.stores.ports import RecordStore
+
+OP_TTL: Final = timedelta(hours=24)
+
+
+class OpRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``stands_for`` is the id of what a repeated request has begun before, or what it has done.
+
+    ``removed``: it was there, and is not to be made again. ``request`` is a digest of what was
+    asked; a claim of no request in particular has none.
+    """
+
+    stands_for: str
+    removed: bool = False
+    request: str = ""
+
+
+OP: Final = Kind(noun="Op-Id", form=OpRecord, prefix="o", ttl=lambda _record: OP_TTL)
+
+
+class Ops:
+    """What every ``Op-Id`` of the last day stands for."""
+
+    def __init__(self, records: RecordStore) -> None:
+        """Where they are kept."""
+        self._ledger = Ledger(records)
+
+    async def claim(self, op_id: str, fresh: str) -> tuple[str, bool]:
+        """The id that ``op_id`` stands for (``fresh`` if it is new), and whether it did before.
+
+        Raises ConflictError when it was given to another request.
+        """
+        text, request = split_op_id(op_id)
+        try:
+            await self._ledger.begin(OP, _name(op_id), OpRecord(stands_for=fresh, request=request))
+        except ConflictError:
+            record = (await self._ledger.get(OP, _name(op_id))).record
+            return record.stands_for, is_repeat(join_op_id(text, record.request), op_id)
+        return fresh, False
+
+    async def note_removed(self, op_id: str, made: str) -> None:
+        """Note that ``made``, which the request ``op_id`` made, is about to be removed.
+
+        To be called before it is, so that no repeat can bring it back. Raises ConflictError.
+        """
+
+        def removed(record: OpRecord) -> OpRecord:
+            if record.stands_for != made or record.removed:
+                return record
+            return msgspec.structs.replace(record, removed=True)
+
+        try:
+            held = await self._ledger.get(OP, _name(op_id))
+        except NotFoundError:
+            return  # so long ago that it will not be repeated
+        await self._ledger.update(held, removed)
+
+    async def was_removed(self, op_id: str) -> bool:
+        """Whether what the request ``op_id`` made has been removed."""
+        try:
+            return (await self._ledger.get(OP, _name(op_id))).record.removed
+        except NotFoundError:
+            return False
+
+
+def _name(op_id: str) -> str:
+    """Where an ``Op-Id`` is kept, whatever the request: any text as one key token."""
+    text, _ = split_op_id(op_id)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

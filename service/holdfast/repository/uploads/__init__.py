@@ -1,0 +1,1 @@
+"""Streamed puts that survive the worker that owns them."""

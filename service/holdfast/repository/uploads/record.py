@@ -1,0 +1,96 @@
+"""The record of an upload, ``u.<upload>``: what any worker needs to take it over or clean it up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from holdfast.repository.ledger.ledger import Kind
+
+ENDED_TTL: Final = timedelta(hours=1)
+"""How long the end of an upload may be asked for again."""
+
+State = Literal["open", "copying", "committing", "committed", "aborted", "failed"]
+LIVE: Final = frozenset({"open", "copying", "committing"})
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the commit was answered with."""
+
+    digest: str
+    size: int
+    created: bool
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Written before the blob's record is: from here on ``nuid`` may be the blob ``digest``."""
+
+    nuid: str
+    digest: str
+
+
+class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``nuids``: every staging the upload has used, the present one last; each had one writer."""
+
+    owner: str
+    nuids: tuple[str, ...]
+    part_size: int
+    type: str
+    created_at: str
+    state: State = "open"
+    beat: int = 0
+    size: int | None = None
+    digest: str | None = None
+    op_id: str | None = None
+    claims: tuple[Claim, ...] = ()
+    result: Result | None = None
+
+
+UPLOAD: Final = Kind(
+    noun="upload",
+    form=UploadRecord,
+    prefix="u",
+    is_live=lambda record: record.state in LIVE,
+    renewed=lambda record: msgspec.structs.replace(record, beat=record.beat + 1),
+    ttl=lambda record: None if record.state in LIVE else ENDED_TTL,
+)
+
+
+def at(state: State, record: UploadRecord) -> UploadRecord:
+    """``record`` in another state."""
+    return msgspec.structs.replace(record, state=state)
+
+
+def claimed(claim: Claim, record: UploadRecord) -> UploadRecord:
+    """``record`` once its owner has made a claim, before it makes the blob."""
+    *former, present = record.nuids
+    return msgspec.structs.replace(
+        record,
+        state="committing",
+        claims=tuple(dict.fromkeys((*record.claims, claim))),
+        nuids=record.nuids if claim.nuid in record.nuids else (*former, claim.nuid, present),
+    )
+
+
+def without_claims(claims: set[Claim], record: UploadRecord) -> UploadRecord:
+    """``record`` once it is sure that nothing came of ``claims``."""
+    left = tuple(claim for claim in record.claims if claim not in claims)
+    return msgspec.structs.replace(record, state="open", claims=left)
+
+
+def committed(result: Result, record: UploadRecord) -> UploadRecord:
+    """``record`` when the blob has been made."""
+    return msgspec.structs.replace(record, state="committed", result=result)
+
+
+def taken_over(owner: str, nuid: str, record: UploadRecord) -> UploadRecord:
+    """``record`` when ``owner`` goes on with it, and writes to ``nuid``."""
+    return msgspec.structs.replace(
+        record,
+        owner=owner,
+        nuids=(*record.nuids, nuid),
+        state="copying",
+        beat=record.beat + 1,
+    )

@@ -1,0 +1,76 @@
+"""The uploads that one worker owns, each with its share of the memory for windows."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from holdfast.domain.limits import UPLOAD_WINDOW_BYTES
+from holdfast.errors import RateLimitedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast.repository.uploads.owned import OwnedUpload, UploadLimits
+
+
+class UploadTable:
+    """What is owned, by the ids of uploads, and what is about to be."""
+
+    def __init__(self, limits: UploadLimits, *, part_size: int) -> None:
+        """``part_size`` is the least that a window has."""
+        self._limits = limits
+        self._part_size = part_size
+        self._uploads: dict[str, OwnedUpload] = {}
+        self._coming: list[int] = []
+
+    def __len__(self) -> int:
+        """How many are owned."""
+        return len(self._uploads)
+
+    def __iter__(self) -> Iterator[OwnedUpload]:
+        """Those that are owned now."""
+        return iter(list(self._uploads.values()))
+
+    def get(self, upload: str) -> OwnedUpload | None:
+        """The upload, if it is owned."""
+        return self._uploads.get(upload)
+
+    def add(self, owned: OwnedUpload) -> OwnedUpload:
+        """Own it from here on."""
+        self._uploads[owned.id] = owned
+        return owned
+
+    def drop(self, owned: OwnedUpload) -> None:
+        """Own it no more. May be repeated."""
+        if self._uploads.get(owned.id) is owned:
+            del self._uploads[owned.id]
+
+    def clear(self) -> None:
+        """Own none."""
+        self._uploads.clear()
+
+    @contextmanager
+    def place(self, former: OwnedUpload | None = None) -> Iterator[int]:
+        """The window of one more upload, which has its place from before anything is awaited.
+
+        It comes instead of ``former``. Raises RateLimitedError.
+        """
+        window = self._grant_window(former)
+        self._coming.append(window)
+        try:
+            yield window
+        finally:
+            self._coming.remove(window)
+
+    def _grant_window(self, former: OwnedUpload | None) -> int:
+        """Share the memory for windows, keeping a part for each upload that may yet come."""
+        owned = [owned.window for owned in self._uploads.values() if owned is not former]
+        taken = [*owned, *self._coming]
+        free_places = self._limits.max_uploads - len(taken)
+        free = self._limits.memory_bytes - sum(taken)
+        if free_places < 1 or free < self._part_size:
+            msg = "this worker has as many uploads as it can carry"
+            raise RateLimitedError(msg)
+        spare = free - self._part_size * max(free_places - 1, 0)
+        return max(min(UPLOAD_WINDOW_BYTES, spare // 2), self._part_size)

@@ -1,0 +1,143 @@
+"""Going on with uploads whose owner is gone, or is this worker itself.
+
+A worker that takes over writes a nuid of its own into the record, copies what is stored to it, and
+goes on. What a former owner has claimed may be the blob already: then that is the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.repository.read_threads import look_at
+from holdfast.repository.uploads.record import (
+    UPLOAD,
+    Claim,
+    Result,
+    UploadRecord,
+    committed,
+    taken_over,
+)
+from holdfast.transport.deadline import outliving_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.uploads.owned import Opened, OwnedUpload
+    from holdfast.repository.uploads.stagings import Stagings
+    from holdfast.repository.uploads.table import UploadTable
+    from holdfast.stores.ports import BlobStore
+
+TAKEOVER_SECONDS: Final = 10.0
+"""How long a worker that takes an upload over may seem to do nothing."""
+
+_BUSY: Final = "another worker is taking the upload over"
+
+
+class Takeovers:
+    """What this worker resumes; at most one resumption of each upload at a time."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        ledger: Ledger,
+        table: UploadTable,
+        stagings: Stagings,
+        *,
+        owner: str,
+        own: Callable[[Held[UploadRecord], int], OwnedUpload],
+        unchanged_seconds: Callable[[Held[UploadRecord]], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        """``own`` makes an upload this worker's, with a window of so many bytes.
+
+        ``unchanged_seconds`` says for how long a record was seen as it is.
+        """
+        self._store = store
+        self._ledger = ledger
+        self._table = table
+        self._stagings = stagings
+        self._owner = owner
+        self._own = own
+        self._unchanged_seconds = unchanged_seconds
+        self._new_id = new_id
+        self._running: dict[str, asyncio.Task[Opened | Result]] = {}
+
+    async def resume(self, upload: str) -> Opened | Result:
+        """See `UploadService.resume`."""
+        running = self._running.get(upload)
+        if running is None:
+            owned = self._table.get(upload)
+            if owned is not None and owned.commit is not None:
+                return await asyncio.shield(owned.commit)
+            running = outliving_task(self._go_on_or_take_over(upload))
+            self._running[upload] = running
+            running.add_done_callback(look_at)
+            running.add_done_callback(lambda _: self._running.pop(upload, None))
+        return await asyncio.shield(running)
+
+    async def _go_on_or_take_over(self, upload: str) -> Opened | Result:
+        owned = self._table.get(upload)
+        if owned is not None and not owned.broken:
+            with suppress(ConflictError):  # it is another's meanwhile
+                commit = await owned.catch_up()
+                if commit is None:
+                    return owned.opened
+                await asyncio.wait([commit])
+                return commit.result()
+        return await self._take_over(upload)
+
+    async def _take_over(self, upload: str) -> Opened | Result:
+        held = await self._ledger.get(UPLOAD, upload)
+        record = held.record
+        if record.result is not None:
+            if len(record.nuids) > 1:  # who committed may not have come to this
+                await self._stagings.remove_all(record.nuids, record.claims)
+            return record.result
+        if not held.is_live:
+            msg = "no such upload"
+            raise NotFoundError(msg)
+        if self._unchanged_seconds(held) < TAKEOVER_SECONDS and record.state == "copying":
+            raise UnavailableError(_BUSY)
+        for claim in record.claims:
+            result = await self._find_committed(held, claim)
+            if result is not None:
+                return result
+        former = self._table.get(upload)
+        with self._table.place(former) as window:
+            if former is not None:
+                await former.retire()
+            try:
+                held = await self._ledger.take(
+                    held, partial(taken_over, self._owner, self._new_id())
+                )
+            except ConflictError as error:
+                raise UnavailableError(_BUSY) from error
+            owned = self._own(held, window)
+        await owned.take_up()
+        return owned.opened
+
+    async def _find_committed(self, held: Held[UploadRecord], claim: Claim) -> Result | None:
+        """The result, if a former owner made the blob and could not say so.
+
+        The owner may be alive, and only paused: what it wrote goes once the upload has ended.
+        """
+        try:
+            info = await self._store.stat(Digest(claim.digest), sure=True)
+        except NotFoundError:
+            return None
+        if info.damaged:
+            return None
+        created = info.generation in held.record.nuids
+        result = Result(digest=info.digest, size=info.size, created=created)
+        with suppress(ConflictError, UnavailableError, OutcomeUnknownError):
+            await self._ledger.take(held, partial(committed, result))
+            await self._stagings.remove_former(
+                held.record, keep={info.generation}, digest=info.digest
+            )
+        return result

@@ -1,0 +1,258 @@
+"""Uploads: a streamed put that survives the worker that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import ConflictError, NotFoundError, TooLargeError
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses, Watched
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ops import Ops
+from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload
+from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at
+from holdfast.repository.uploads.stagings import Stagings
+from holdfast.repository.uploads.table import UploadTable
+from holdfast.repository.uploads.takeover import Takeovers
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Callable
+    from datetime import datetime
+
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.uploads.owned import UploadLimits
+    from holdfast.stores.ports import BlobStore, RecordStore
+
+SETTLE_SECONDS: Final = 1.0
+
+
+class UploadService:
+    """The uploads of one worker. Single event loop; the record store arbitrates between workers."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        records: RecordStore,
+        *,
+        owner: str,
+        part_size: int,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        limits: UploadLimits,
+    ) -> None:
+        """``owner`` names this worker; ``new_id`` gives fresh ids of 22 of A-Z a-z 0-9."""
+        self._store = store
+        self._ledger = Ledger(records)
+        self._ops = Ops(records)
+        self._owner = owner
+        self._part_size = part_size
+        self._new_id = new_id
+        self._clock = clock
+        self._monotonic = monotonic
+        self._limits = limits
+        self._stagings = Stagings(store)
+        self._table = UploadTable(limits, part_size=part_size)
+        watched = Watched(
+            kind=UPLOAD,
+            lease_seconds=lambda _record: limits.lease_seconds,
+            is_ours=self._goes_on,
+            give_up=partial(self._close, "failed"),
+        )
+        self._lapses = Lapses(
+            self._ledger,
+            [watched],
+            monotonic=monotonic,
+            sweep_seconds=limits.lease_seconds / SWEEPS_PER_LEASE,
+        )
+        self._takeovers = Takeovers(
+            store,
+            self._ledger,
+            self._table,
+            self._stagings,
+            owner=owner,
+            own=self._own,
+            unchanged_seconds=self._lapses.unchanged_seconds,
+            new_id=new_id,
+        )
+
+    @property
+    def active(self) -> int:
+        """How many uploads this worker owns."""
+        return len(self._table)
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long an upload may be silent."""
+        return self._limits.lease_seconds
+
+    async def open(
+        self,
+        *,
+        size: int | None,
+        digest: Digest | None,
+        type: str,  # noqa: A002  (the wire's word)
+        op_id: str | None,
+    ) -> Opened | Result:
+        """Begin an upload; or say that the announced ``digest`` is stored already.
+
+        Raises TooLargeError, RateLimitedError, ConflictError (the ``op_id`` is another request's).
+        """
+        if size is not None and size > self._limits.max_blob_bytes:
+            msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
+            raise TooLargeError(msg)
+        upload, repeated = self._new_id(), False
+        if op_id is not None:
+            upload, repeated = await self._ops.claim(op_id, upload)
+        if repeated:
+            with suppress(NotFoundError):
+                return await self.resume(upload)
+        if digest is not None:
+            with suppress(NotFoundError):
+                info = await self._store.stat(digest, sure=True)
+                if not info.damaged:
+                    return Result(digest=info.digest, size=info.size, created=False)
+        record = UploadRecord(
+            owner=self._owner,
+            nuids=(self._new_id(),),
+            part_size=self._part_size,
+            type=type,
+            created_at=self._clock().isoformat(),
+            size=size,
+            digest=digest,
+            op_id=op_id,
+        )
+        with self._table.place() as window, suppress(ConflictError):
+            held = await self._ledger.begin(UPLOAD, upload, record)
+            return self._own(held, window).opened
+        return await self.resume(upload)  # a repeat of this request was quicker
+
+    def _own(self, held: Held[UploadRecord], window: int) -> OwnedUpload:
+        return self._table.add(
+            OwnedUpload(
+                held,
+                self._store,
+                self._ledger,
+                self._stagings,
+                window=window,
+                limits=self._limits,
+                clock=self._clock,
+                monotonic=self._monotonic,
+                leave=self._table.drop,
+            )
+        )
+
+    async def part(self, upload: str, part: int, data: Buffer) -> int:
+        """Store one part; returns its number once it is durable.
+
+        Raises InvalidError, ConflictError, NotFoundError, TooLargeError, and what the store
+        raises; after a store's failure the upload must be resumed.
+        """
+        await (await self._mine(upload)).part(part, data)
+        return part
+
+    async def keep(self, upload: str) -> None:
+        """Renew the lease, for a sender that has nothing to send yet. Raises as ``part``."""
+        await (await self._mine(upload)).keep()
+
+    async def _mine(self, upload: str) -> OwnedUpload:
+        """Raises NotFoundError, ConflictError."""
+        owned = self._table.get(upload)
+        if owned is None:
+            held = await self._ledger.get(UPLOAD, upload)
+            raise ConflictError(RESUME if held.is_live else ENDED)
+        return owned
+
+    async def final(self, upload: str, parts: int, digest: Digest | None) -> Result:
+        """Make the parts a blob. May be repeated: the answer is the same.
+
+        Raises InvalidError (and the upload is gone: nothing is stored), ConflictError,
+        NotFoundError, and what the store raises; then it may be repeated.
+        """
+        owned = self._table.get(upload)
+        if owned is None:
+            return await self._finished(upload, parts, digest)
+        return await owned.final(parts, digest)
+
+    async def _finished(self, upload: str, parts: int, digest: Digest | None) -> Result:
+        """The answer to a repeat that comes when the upload has ended."""
+        held = await self._ledger.get(UPLOAD, upload)
+        result = held.record.result
+        if result is None:
+            raise ConflictError(RESUME if held.is_live else ENDED)
+        same_parts = parts == -(-result.size // held.record.part_size)
+        if not same_parts or (digest is not None and digest != result.digest):
+            raise ConflictError(ENDED)
+        return result
+
+    async def resume(self, upload: str) -> Opened | Result:
+        """Own the upload from here on; or the result, when it was committed.
+
+        Raises NotFoundError (unknown or given up), RateLimitedError, UnavailableError (another
+        worker is at it: ask again).
+        """
+        return await self._takeovers.resume(upload)
+
+    async def abort(self, upload: str) -> bool:
+        """Give an upload up and remove its parts; False when it had ended already.
+
+        Raises NotFoundError, ConflictError (it is being committed).
+        """
+        owned = self._table.get(upload)
+        if owned is not None:
+            async with owned.turn:
+                with suppress(ConflictError):  # another worker's by now
+                    if owned.commit is None:
+                        await owned.end("aborted")
+                        return True
+        held = await self._ledger.get(UPLOAD, upload)
+        if not held.is_live:
+            return False
+        is_ours = owned is not None and owned.commit is not None
+        if held.record.state == "committing" or is_ours:
+            msg = "the upload is being committed"
+            raise ConflictError(msg)
+        await self._close("aborted", held)
+        return True
+
+    async def _close(self, state: State, held: Held[UploadRecord]) -> None:
+        """End an upload that has no owner here, and remove what all its owners wrote."""
+        ended = await self._ledger.take(held, partial(at, state))
+        await self._stagings.remove_all(ended.record.nuids, ended.record.claims)
+
+    # --- in the background ---
+
+    async def renew(self) -> None:
+        """Renew the records of uploads that progressed, and look after those that did not.
+
+        To be called every few seconds: after a pause of the process it finds out at once which
+        uploads others have taken over. So it does of those that wait to be resumed, by anybody.
+        """
+        for owned in self._table:
+            await owned.renew()
+
+    async def sweep(self) -> int:
+        """Turn uploads that nobody carries on into failures and free their space; how many.
+
+        To be called ``SWEEPS_PER_LEASE`` times in each lease.
+        """
+        return await self._lapses.sweep()
+
+    def _goes_on(self, held: Held[UploadRecord]) -> bool:
+        owned = self._table.get(held.name)
+        return owned is not None and owned.goes_on
+
+    async def aclose(self) -> None:
+        """Let running writes settle, if they do so soon.
+
+        The uploads stay open: other workers resume them, and what is still written is theirs to
+        find or to remove.
+        """
+        running = [write for owned in self._table for write in owned.writes.values()]
+        commits = [owned.commit for owned in self._table if owned.commit is not None]
+        if running or commits:
+            await asyncio.wait([*running, *commits], timeout=SETTLE_SECONDS)
+        self._table.clear()
