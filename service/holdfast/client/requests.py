@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +29,7 @@ from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import GET_BLOB
 from holdfast.protocol.operation import Body
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.fresh_ids import new_id
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Requester:
         """The answer. One attempt takes ``patience_seconds``, each further one twice as long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
-        wait_seconds = _FIRST_WAIT_SECONDS
+        backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=timeout_seconds)
         maybe_applied = False
         while True:
             try:
@@ -221,13 +221,11 @@ class Requester:
                 maybe_applied = maybe_applied or isinstance(error, OutcomeUnknownError)
             else:
                 return message
-            if loop.time() + wait_seconds >= deadline or self.connection.is_closed:
+            if self.connection.is_closed or not await backoff.wait():
                 if maybe_applied and not isinstance(failure, OutcomeUnknownError):
                     msg = "no worker said whether it was done"
                     raise OutcomeUnknownError(msg) from failure
                 raise failure
-            await asyncio.sleep(wait_seconds * (0.5 + random.random() / 2))  # noqa: S311  (jitter)
-            wait_seconds = min(wait_seconds * 2, _MAX_WAIT_SECONDS)
 
     async def _request(
         self,

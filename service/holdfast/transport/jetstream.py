@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
-import random
 import time
 from contextlib import aclosing
 from datetime import datetime
@@ -31,6 +30,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
+from holdfast.transport.backoff import Backoff
 from holdfast.transport.deadline import seconds_left
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_messages import (
@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import BatchMessage
 
 ATTEMPT_SECONDS: Final = 4.0
-_RETRY_SECONDS: Final = 0.1
-_LONGEST_RETRY_SECONDS: Final = 1.0
+_FIRST_WAIT_SECONDS: Final = 0.25
+_LONGEST_WAIT_SECONDS: Final = 1.5
 HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
@@ -595,13 +595,14 @@ class _Tries:
     tries.wait()``. The first attempt, which hardly ever fails, costs next to nothing.
     """
 
-    __slots__ = ("_at_least", "_made", "_uncounted", "_until")
+    __slots__ = ("_at_least", "_backoff", "_made", "_uncounted", "_until")
 
     def __init__(self, at_least: int, patience_seconds: float) -> None:
         self._at_least = at_least
         self._until = time.monotonic() + patience_seconds
         self._made = 0
         self._uncounted = 0
+        self._backoff: Backoff | None = None
 
     def again(self) -> bool:
         """Whether another turn may be waited for; then the attempt that was made does not count."""
@@ -626,11 +627,10 @@ class _Tries:
         counted = self._made - self._uncounted
         if counted >= self._at_least and time.monotonic() >= self._until:
             return False
-        wait_seconds = min(_RETRY_SECONDS * 2 ** min(self._made, 6), _LONGEST_RETRY_SECONDS)
-        wait_seconds *= 0.5 + random.random()  # noqa: S311  (jitter)
-        if wait_seconds >= seconds_left(math.inf):
+        if self._backoff is None:
+            self._backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
+        if not await self._backoff.wait():
             return False
-        await asyncio.sleep(wait_seconds)
         self._made += 1
         return True
 
