@@ -15,11 +15,13 @@ JOBS ?= 4
 # How many examples property tests try: quick or thorough, see tests/examples.py.
 PROFILE := quick
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
-# faults `make faults` makes, when and which; how often `make owners` troubles each owner.
+# faults `make faults` makes, when and which; how often `make owners` troubles each owner,
+# and how many blobs it is to put in the meantime.
 TREE ?= /usr/share
 KILLS ?= 50
 FAULTS ?= 20
 OWNERS ?= 50
+BLOBS ?= 0
 SEED ?= 1
 # Some kinds alone, by name, with | between them.
 KINDS ?=
@@ -152,7 +154,7 @@ faults-majority: setup
 # Owners of uploads paused, cut off and killed at OWNERS moments each drawn by SEED, on one server and
 # on three.
 owners: setup
-	OWNERS=$(OWNERS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	OWNERS=$(OWNERS) BLOBS=$(BLOBS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/cluster/test_owners.py $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.

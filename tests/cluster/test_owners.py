@@ -2,12 +2,14 @@
 
 Real processes, on one server and on three; the moments are drawn by the seed. What was acknowledged
 is there and right, also what was deleted and put again, and no record lacks its chunks.
-``make owners OWNERS=100 SEED=1`` for as many moments of each worker as one likes.
+``make owners OWNERS=100 SEED=1`` for as many moments of each worker as one likes, and with
+``BLOBS=10000`` for as many more as it takes until so many puts are acknowledged, mostly small ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 from collections import Counter
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
 
 _MOMENTS: Final = int(os.environ.get("OWNERS", "3"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
+_BLOBS: Final = int(os.environ.get("BLOBS", "0"))
 NODES: Final = ("a", "b", "c")
 STEADY: Final = "c"
 """Nothing happens to it: some worker can always be asked."""
 
-WRITERS: Final = 4
-SIZES: Final = (2_000, 1_100_000, 2_500_000)
+WRITERS: Final = 16 if _BLOBS else 4
+SIZES: Final = (2_000,) * (30 if _BLOBS else 1) + (1_100_000, 2_500_000)
 SHORT_SECONDS: Final = (0.1, 3.0)
 LONG_SECONDS: Final = 17.0
 """Longer than an owner believes without looking that it is one."""
@@ -45,7 +48,7 @@ _SETTLED_SECONDS: Final = 90.0
 pytestmark = [
     pytest.mark.nats,
     pytest.mark.slow,
-    pytest.mark.timeout(300 + 20 * _MOMENTS),
+    pytest.mark.timeout(300 + 20 * _MOMENTS + _BLOBS // 4),
     pytest.mark.usefixtures("unhurried"),
 ]
 
@@ -120,15 +123,17 @@ class Load:
 class Trouble:
     """What happens to the owners."""
 
-    def __init__(self, deployment: RelayedDeployment, seed: int) -> None:
+    def __init__(self, deployment: RelayedDeployment, load: Load, seed: int) -> None:
         self.deployment = deployment
+        self.load = load
         self.seed = seed
         self.counts: Counter[str] = Counter()
 
     async def make(self, node: str) -> None:
-        """Trouble for one worker, ``OWNERS`` times."""
+        """Trouble for one worker, ``OWNERS`` times, and until ``BLOBS`` were put."""
         rng = random.Random(f"{self.seed} {node}")  # noqa: S311  (to be repeatable)
-        for _ in range(_MOMENTS):
+        moments = itertools.count()
+        while next(moments) < _MOMENTS or self.load.counts["put"] < _BLOBS:
             await asyncio.sleep(rng.uniform(*SHORT_SECONDS))
             self.deployment.revive()
             seconds = LONG_SECONDS if rng.random() < 0.2 else rng.uniform(*SHORT_SECONDS)
@@ -162,7 +167,8 @@ async def check_owners(deployment: RelayedDeployment) -> None:
     """Trouble for two of three workers while clients write, and what is there in the end."""
     deployment.spawn(*NODES)
     await deployment.wait_serving(set(NODES))
-    load, trouble = Load(_SEED), Trouble(deployment, _SEED)
+    load = Load(_SEED)
+    trouble = Trouble(deployment, load, _SEED)
     async with await connect(servers=deployment.servers, prefix=deployment.prefix) as client:
         writing = [asyncio.create_task(load.write(client, str(n))) for n in range(WRITERS)]
         await asyncio.gather(*(trouble.make(node) for node in NODES if node != STEADY))
