@@ -8,8 +8,9 @@ async with await holdfast.connect() as hf:
 
 from __future__ import annotations
 
-from holdfast.client import Client, SyncClient, connect, connect_sync
-from holdfast.client.snapshots import Snapshots
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -24,13 +25,17 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
-from holdfast.protocol.snapshots import (
-    FileEntry,
-    RestoreRecord,
-    SnapshotChange,
-    SnapshotProgress,
-    SnapshotRecord,
-)
+
+if TYPE_CHECKING:
+    from holdfast.client import Client, SyncClient, connect, connect_sync
+    from holdfast.client.snapshots import Snapshots
+    from holdfast.protocol.snapshots import (
+        FileEntry,
+        RestoreRecord,
+        SnapshotChange,
+        SnapshotProgress,
+        SnapshotRecord,
+    )
 
 __all__ = [
     "Client",
@@ -56,3 +61,34 @@ __all__ = [
     "connect",
     "connect_sync",
 ]
+
+_CLIENT: Final = "holdfast.client"
+_SNAPSHOTS: Final = "holdfast.client.snapshots"
+_MESSAGES: Final = "holdfast.protocol.snapshots"
+_HOMES: Final = {
+    "Client": _CLIENT,
+    "SyncClient": _CLIENT,
+    "connect": _CLIENT,
+    "connect_sync": _CLIENT,
+    "Snapshots": _SNAPSHOTS,
+    "FileEntry": _MESSAGES,
+    "RestoreRecord": _MESSAGES,
+    "SnapshotChange": _MESSAGES,
+    "SnapshotProgress": _MESSAGES,
+    "SnapshotRecord": _MESSAGES,
+}
+"""Loaded when they are first asked for (PEP 562): most commands, and workers, need no client."""
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

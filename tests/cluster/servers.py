@@ -125,8 +125,12 @@ class ClusterServer:
         (self.directory / "nats-server.conf").write_text(configuration, encoding="utf-8")
 
     def start(self) -> None:
-        """Start it; it is not ready yet."""
+        """Start it; it is not ready yet.
+
+        As docs/operations.md has it, what a killed one had only written is made to last before.
+        """
         assert not self.is_running, f"{self.name} runs already"
+        subprocess.run(["sync", "-f", str(self.directory)], check=True)
         command = [str(self._program), "-c", str(self.directory / "nats-server.conf")]
         with (self.directory / "output.log").open("ab") as log:
             self._process = subprocess.Popen(

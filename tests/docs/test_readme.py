@@ -29,7 +29,7 @@ DOCUMENTS: Final = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
-RUN_SECONDS: Final = 60
+RUN_SECONDS: Final = 180
 READY_SECONDS: Final = 30
 
 

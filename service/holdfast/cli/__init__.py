@@ -20,7 +20,6 @@ from holdfast.cli import exit_codes
 from holdfast.cli.arguments import note_literal
 from holdfast.cli.output import reason_of, say_error
 from holdfast.errors import HoldfastError
-from holdfast.runtime.logs import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +46,7 @@ def build_app() -> App:
     app = App(
         name="holdfast",
         help="Keeps blobs and snapshots for services that speak NATS.",
-        version=version("holdfast"),
+        version=lambda: version("holdfast"),  # it reads the package's metadata
         help_format="plaintext",
         exit_on_error=False,
         result_action="return_value",
@@ -63,16 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command ``arguments`` (``sys.argv`` by default); the exit status."""
     _open_standard_streams()
     _take_any_text()
-    configure_logging("auto", "warning")  # away from standard output; a worker says more
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and not words[0].startswith("-"):
+        _configure_logging()
     try:
-        return _run(arguments)
+        return _run(words)
     finally:
         for stream in (sys.stdout, sys.stderr):
             _flush_or_forget(stream)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    words = sys.argv[1:] if arguments is None else arguments
+def _configure_logging() -> None:
+    """Log away from standard output; a worker says more."""
+    from holdfast.runtime.logs import configure_logging  # noqa: PLC0415  (no help needs it)
+
+    configure_logging("auto", "warning")
+
+
+def _run(words: Sequence[str]) -> int:
     note_literal(words)
     try:
         # Temporary files are removed on the way out, as they are after Ctrl-C.
@@ -80,7 +87,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if words and words[0] in SERVING:
             # A shell has what it runs in the background ignore it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        status = build_app()(arguments)
+        status = build_app()(words)
         sys.stdout.flush()
     except CycloptsError:
         return exit_codes.USAGE  # the message has been written

@@ -23,7 +23,7 @@ from holdfast.cli.output import as_total, human_bytes, progress_bar, say
 from holdfast.client.many import in_order, weight_of
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
-from holdfast.runtime.logs import escape_control
+from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

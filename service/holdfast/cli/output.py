@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.runtime.logs import escape_control
+from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

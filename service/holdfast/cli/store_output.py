@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from holdfast.cli.output import human_bytes, print_line
-from holdfast.runtime.logs import escape_control
+from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import structlog
 
+from holdfast.runtime.escapes import escape_control
 from holdfast.transport.options import MASK
 
 if TYPE_CHECKING:
@@ -31,11 +32,6 @@ LogFormat = Literal["auto", "console", "json"]
 
 _SECRET_KEYS: Final = frozenset({"password", "token", "creds", "nkey", "seed", "jwt"})
 _USER_INFO_RE: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-# C0, DEL and C1, the line and paragraph separators, what reorders text (Trojan Source), and bytes
-# that are not UTF-8.
-_CONTROL_RE: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\udc80-\udcff]"
-)
 
 
 def configure_logging(log_format: LogFormat, level: str, stream: TextIO | None = None) -> None:
@@ -101,20 +97,6 @@ def _escaped(key: str, value: Any) -> Any:
     if isinstance(value, int | float | None):
         return value
     return escape_control(value if isinstance(value, str) else repr(value))
-
-
-def escape_control(text: str) -> str:
-    r"""``text`` with every control character written as Python would write it.
-
-    A byte of a file's name that is not UTF-8 becomes ``\xNN``.
-    """
-    return _CONTROL_RE.sub(_escaped_character, text)
-
-
-def _escaped_character(match: re.Match[str]) -> str:
-    character = match.group()
-    byte = ord(character) - 0xDC00  # as the interpreter passes it on
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(character)[1:-1]
 
 
 class ErrorLog:
