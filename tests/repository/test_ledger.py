@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from datetime import timedelta
 from functools import partial
@@ -28,9 +29,9 @@ from holdfast.stores.memory import MemoryRecordStore
 from holdfast.transport.deadline import deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from holdfast.stores.ports import Change, RecordStore
+    from holdfast.stores.ports import Change, Record, RecordStore
 
 LEASE_SECONDS: Final = 60.0
 
@@ -354,6 +355,52 @@ async def test_when_time_is_over_no_more_is_said_than_is_known(is_unheard: bool)
 
     with deadline(0.2), pytest.raises(OutcomeUnknownError if is_unheard else UnavailableError):
         await Ledger(store).update(held, partial(do, "1"))
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("by_another", [False, True], ids=["ours is there", "another's is there"])
+async def test_a_write_that_cannot_be_looked_for_is_unknown(by_another: bool) -> None:
+    store = UnheardRecordStore("at once")
+    held = await begun(store)
+
+    class Blind(DoomedRecordStore):
+        """Its first write is not heard of; then nothing can be read."""
+
+        is_blind = False
+
+        async def put(
+            self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        ) -> int:
+            try:
+                return await super().put(key, value, expected=expected, ttl=ttl)
+            except OutcomeUnknownError:
+                store.is_losing = False
+                if by_another:
+                    other = await Ledger(store).get(TASK, "x")
+                    await Ledger(store).update(other, partial(do, "another's"))
+                self.is_blind = True
+                raise
+
+        async def get(self, key: str) -> Record:
+            if self.is_blind:
+                raise UnavailableError("no time left")
+            return await super().get(key)
+
+    store.is_losing = True
+    with pytest.raises(OutcomeUnknownError):
+        await Ledger(Blind(store, Doom(0, applied=False))).update(held, partial(do, "1"))
+
+
+async def test_what_is_live_is_found_though_a_listing_with_values_would_fail() -> None:
+    class Unlistable(DoomedRecordStore):
+        def list_records(self, prefix: str) -> AsyncIterator[Record]:
+            raise CorruptError(f"one of {prefix} is damaged")
+
+    plain = dataclasses.replace(TASK, live_prefix="")
+    store = MemoryRecordStore(lambda: 0.0)
+    await Ledger(store).begin(plain, "x", Task(name="x"))
+    unlistable = Unlistable(store, Doom(0, applied=False))
+    assert [held.name async for held in Ledger(unlistable).live(plain)] == ["x"]
 
 
 class FailingStore(DoomedRecordStore):

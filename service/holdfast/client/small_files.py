@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     Wanted = tuple[str | os.PathLike[str], int, asyncio.Future[bytes]]
 
 _THREADS: Final = 4
-"""A file that hangs, on a file system that is gone, keeps only those up that are read with it."""
+"""A file that hangs, on a file system that is gone, keeps up those that are read with it, and its
+thread: the others have these."""
 
 _FILES_PER_THREAD: Final = 16
 

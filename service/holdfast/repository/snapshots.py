@@ -375,21 +375,28 @@ class Snapshots:
         claim = f"deleted:{key}"
         try:
             held = await self._held(key)
-            if op_id is not None:
-                await self._ops.claim(op_id, claim)
-            if held.record.op_id is not None:
-                await self._ops.note_removed(held.record.op_id, str(key))
-            await self._ledger.remove(held)
         except NotFoundError:
-            if op_id is None:
-                return False
-            said, _ = await self._ops.claim(op_id, f"absent:{key}")
-            return said == claim
+            return await self._was_deleted(key, op_id, claim)
         except CorruptError:
             await self._ledger.remove_unreadable(SNAPSHOT, snapshot_name(key))
             return True
+        if op_id is not None:
+            await self._ops.claim(op_id, claim)
+        if held.record.op_id is not None:
+            await self._ops.note_removed(held.record.op_id, str(key))
+        try:
+            await self._ledger.remove(held)
+        except NotFoundError:
+            return await self._was_deleted(key, op_id, claim)
         self._on_removed(held.key)
         return True
+
+    async def _was_deleted(self, key: SnapshotKey, op_id: str | None, claim: str) -> bool:
+        """Whether the request ``op_id`` has deleted the snapshot, which is not there."""
+        if op_id is None:
+            return False
+        said, _ = await self._ops.claim(op_id, f"absent:{key}")
+        return said == claim
 
     async def claim(self, op_id: str | None, what: str) -> None:
         """Keep ``op_id`` for a change that may be repeated as it is: it stands for no other.

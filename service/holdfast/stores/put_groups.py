@@ -192,14 +192,11 @@ class PutGroups:
     def _begin(self) -> None:
         self._is_scheduled = False
         while self._waiting and len(self._batches) < BATCHES_AT_ONCE:
-            if len(self._waiting) < LEAST_PUTS:
-                if self._batches:
-                    return  # they will end, and more puts will have come by then
-                if self._under_way < MANY_PUTS:
-                    for member in self._waiting:
-                        member.settle(Alone.NEW)
-                    self._waiting.clear()
-                    return
+            if len(self._waiting) < LEAST_PUTS and self._under_way < MANY_PUTS:
+                for member in self._waiting:
+                    member.settle(Alone.NEW)
+                self._waiting.clear()
+                return
             group = self._take()
             batch = outliving_task(self._run(group))
             self._batches.add(batch)

@@ -172,11 +172,11 @@ class Ledger:
                 yield held
 
     async def _perhaps_live(self, kind: Kind[RecordT]) -> AsyncIterator[Record]:
-        if not kind.live_prefix:
-            async for record in self._records.list_records(kind.prefix):
-                yield record
-            return
-        keys = [kind.key(".".join(tail)) for tail in await self.tails(kind.live_prefix)]
+        # Not listed with their values: a store need not go on behind one that it cannot read.
+        if kind.live_prefix:
+            keys = [kind.key(".".join(tail)) for tail in await self.tails(kind.live_prefix)]
+        else:
+            keys = await self._records.list_keys(kind.prefix)
         for some in batched(keys, MAX_GET_MANY):
             for record in await self._records.get_many(some):
                 yield record
@@ -213,17 +213,24 @@ class Ledger:
         was not made is sent again, too. Raises ConflictError when the record has ended, was removed
         or kept changing, UnavailableError, OutcomeUnknownError.
         """
+        is_known = True
         for _ in range(MAX_OVERTAKEN):
             held.check_live()
             record = change(held.record)
             if record is held.record:
                 return held
             wanted = Held(held.kind, held.name, record, held.revision)
+            others = [] if wanted.is_live else _unmark(held.kind, held.name)
             try:
-                others = [] if wanted.is_live else _unmark(held.kind, held.name)
-                return await self._settle(wanted, others, is_patient=is_patient)
-            except ConflictError:
-                held = await self.reread(held)
+                try:
+                    return await self._settle(wanted, others, is_patient=is_patient)
+                except ConflictError as conflict:
+                    is_known = is_known and not isinstance(conflict, _OverwrittenError)
+                    held = await self.reread(held)
+            except UnavailableError as error:
+                if is_known:
+                    raise
+                raise OutcomeUnknownError(_unheard(held)) from error
         raise ConflictError(_overtaken(held))
 
     async def take(
@@ -288,7 +295,7 @@ class Ledger:
                     raise
                 found = await self._look_for(wanted)
                 if found.record != wanted.record:
-                    raise
+                    raise _OverwrittenError(_overtaken(wanted)) from None
                 return found
             except (OutcomeUnknownError, UnavailableError) as error:
                 is_known = is_known and not isinstance(error, OutcomeUnknownError)
@@ -311,9 +318,16 @@ class Ledger:
         """What lies where ``wanted``, of which nothing was heard, was written and may be gone."""
         try:
             return await self.get(wanted.kind, wanted.name)
-        except NotFoundError as error:
-            msg = f"the store did not say whether it has written the {wanted.kind.noun}"
-            raise OutcomeUnknownError(msg) from error
+        except (NotFoundError, UnavailableError) as error:
+            raise OutcomeUnknownError(_unheard(wanted)) from error
+
+
+class _OverwrittenError(ConflictError):
+    """Something else lies where ours, of which nothing was heard, may have been for a while."""
+
+
+def _unheard(held: Held[RecordT]) -> str:
+    return f"the store did not say whether it has written the {held.kind.noun}"
 
 
 def _overtaken(held: Held[RecordT]) -> str:

@@ -42,7 +42,7 @@ from holdfast.repository.uploads.record import (
     without_claims,
 )
 from holdfast.stores.ports import Attributes
-from holdfast.transport.deadline import outliving_task
+from holdfast.transport.deadline import deadline, outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
@@ -198,8 +198,9 @@ class OwnedUpload:
         self, change: Callable[[UploadRecord], UploadRecord] = lambda record: record
     ) -> None:
         """Renew the record, with ``change``. Raises ConflictError when it is another's by now."""
+        now = self._monotonic()  # afterwards this process may have been stopped for an hour
         await self._carried.renew(change)
-        self._confirmed_at = self._renewed_at = self._monotonic()
+        self._confirmed_at = self._renewed_at = now
         self._renewed_size = self._parts.size
 
     @property
@@ -211,7 +212,8 @@ class OwnedUpload:
         if self.turn.locked() or self.commit is not None:
             return
         async with self.turn:
-            with suppress(HoldfastError):
+            # Others wait for their turn: what is not heard by then is looked for the next time.
+            with suppress(HoldfastError), deadline(CONFIRM_SECONDS):
                 await self._confirm()
                 if self._progressed and self._is_renewal_due and not self.broken:
                     await self._change()
