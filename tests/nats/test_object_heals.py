@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,27 @@ class TestPausedWriters:
 
         assert await lone_read(bucket, digest) is None
         assert (await put_staged(bucket.store, data)).created
+
+    @pytest.mark.parametrize("is_staged", [False, True])
+    async def test_a_deletion_that_comes_late_does_not_undo_the_put_since(
+        self, bucket: Bucket, is_staged: bool
+    ) -> None:
+        data = some_bytes(PART_BYTES)
+        digest = digest_of(data)
+        store = bucket.store
+        await store.put(digest, data, ATTRIBUTES)
+        assert await store.delete(digest, op_id="mine")
+        if is_staged:
+            await put_staged(store, data)
+        else:
+            await store.put(digest, data, ATTRIBUTES)
+        await store.touch(digest, unless_seen_since=await store.now() + timedelta(hours=1))
+
+        assert await store.delete(digest, op_id="mine")  # by a worker that was stopped meanwhile
+
+        assert await lone_read(bucket, digest) == data
+        assert await store.delete(digest, op_id="another")
+        assert await lone_read(bucket, digest) is None
 
     async def test_whoever_made_the_blob_that_was_deleted_since_is_told_that_he_did(
         self, bucket: Bucket

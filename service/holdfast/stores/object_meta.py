@@ -35,6 +35,7 @@ HF_OP: Final = "hf-op"
 _MAX_SIZE: Final = 2**63 - 1
 HF_OP_REQUEST: Final = "hf-op-request"
 HF_DAMAGED: Final = "hf-damaged"
+HF_DELETED_BY: Final = "hf-deleted-by"
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -73,6 +74,14 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         metadata = self.metadata or {}
         op_id = metadata.get(HF_OP)
         return None if op_id is None else join_op_id(op_id, metadata.get(HF_OP_REQUEST, ""))
+
+    @property
+    def deleted_by(self) -> str | None:
+        """The ``Op-Id`` that last deleted the blob, kept when it is put again.
+
+        A worker that was stopped may yet be about to carry out the same request.
+        """
+        return self.op_id if self.deleted else (self.metadata or {}).get(HF_DELETED_BY)
 
     @property
     def is_damaged(self) -> bool:
@@ -135,6 +144,15 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
 def mark_damaged(meta: ObjectMeta) -> bytes:
     """The record ``meta`` with a note that the chunks cannot be read back."""
     metadata = {**(meta.metadata or {}), HF_DAMAGED: "true"}
+    return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
+
+
+def mark_deleted_by(record: bytes, op_id: str | None) -> bytes:
+    """``record`` with a note which request last deleted the blob, if that is known."""
+    if op_id is None:
+        return record
+    meta = decode_meta(record)
+    metadata = {**(meta.metadata or {}), HF_DELETED_BY: op_id}
     return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
 
 

@@ -37,6 +37,7 @@ from holdfast.stores.object_meta import (
     chunk_subject,
     decode_meta,
     mark_damaged,
+    mark_deleted_by,
     meta_subject,
     read_record,
     to_info,
@@ -99,6 +100,11 @@ class _Entry:
         return self.meta if self.meta is not None and not self.meta.deleted else None
 
     @property
+    def deleted_by(self) -> str | None:
+        """The request that last deleted what was there, if it said who it is."""
+        return self.meta.deleted_by if self.meta is not None else None
+
+    @property
     def is_vacant(self) -> bool:
         """Whether nothing is there."""
         return self.fault is None and self.live is None
@@ -158,7 +164,8 @@ class ObjectBlobStore:
         existing = await self._existing(entry, attributes)
         if existing is not None:
             return existing
-        expected = entry.sequence if entry.is_vacant else None
+        # Over a tombstone the record says more, so that one is looked at again.
+        expected = entry.sequence if entry.meta is None and entry.is_vacant else None
         return await self._put_alone(digest, view, attributes, expected)
 
     async def _put_alone(
@@ -384,6 +391,8 @@ class ObjectBlobStore:
         # What an unreadable record says of its chunks may be another's: they are left alone.
         nuid = entry.meta.nuid if entry.meta is not None else None
         if entry.meta is not None:
+            if is_repeat(entry.meta.deleted_by, op_id):
+                return True  # it was put again since: that is not for a late repeat to undo
             is_repeat(entry.meta.op_id, op_id)  # not under the id of the put
         grave = nuid or self._new_id()
         try:
@@ -603,6 +612,7 @@ class ObjectBlobStore:
             stored = await self._found(entry, info, attributes, conflicts)
             if stored is not None:
                 return stored
+        record = mark_deleted_by(record, entry.deleted_by)
         if entry.sequence or info.chunks > 1:  # or they were doubled, or dropped by the stream
             await self.require_chunks(info)
         if claim is not None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.domain.limits import KIB, MIB
-from holdfast.domain.op_id import split_op_id
 from holdfast.errors import (
     CorruptError,
     HoldfastError,
@@ -284,7 +283,7 @@ class PutGroups:
             member = members.get(message.headers.get(SUBJECT, ""))
             if member is None:
                 continue
-            if _is_gone(message, member.attributes.op_id):
+            if _is_gone(message):
                 member.expected = message.sequence
             else:
                 del members[message.headers[SUBJECT]]
@@ -355,10 +354,10 @@ class PutGroups:
             return False
 
 
-def _is_gone(message: StoredMessage, op_id: str | None) -> bool:
+def _is_gone(message: StoredMessage) -> bool:
     """Whether ``message`` says that a blob was deleted. Whatever is odd is looked at alone.
 
-    So is a deletion under the id of this put, which is for another request.
+    So is a deletion with an ``Op-Id``, which the next record keeps.
     """
     if not message.data:
         return True
@@ -366,12 +365,7 @@ def _is_gone(message: StoredMessage, op_id: str | None) -> bool:
         meta = decode_meta(message.data)
     except CorruptError:
         return False
-    is_same = op_id is not None and meta.op_id is not None and _said(meta.op_id) == _said(op_id)
-    return meta.deleted and not is_same
-
-
-def _said(op_id: str) -> str:
-    return split_op_id(op_id)[0]
+    return meta.deleted and meta.deleted_by is None
 
 
 def _finite(seconds: float) -> float | None:
