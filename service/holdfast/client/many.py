@@ -83,10 +83,7 @@ async def in_order[T, R](
 
 def weight_of(source: Source) -> int:
     """How much of ``source`` is in memory while it is put."""
-    try:
-        size = size_of(source)
-    except OSError:  # whoever reads it will say so
-        size = None
+    size = size_of(source)
     return UPLOAD_WINDOW_BYTES if size is None else min(size, UPLOAD_WINDOW_BYTES)
 
 

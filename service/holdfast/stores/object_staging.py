@@ -76,7 +76,7 @@ class StagedObject:
         self._nuid = nuid
         self._part_size = part_size
         self._sequences: list[int] = []
-        self.is_doubtful = False
+        self._doubtful = False
         self._copied: list[str] = []
         self._committed = False
 
@@ -91,7 +91,7 @@ class StagedObject:
         except RefusedError as refused:
             raise refused.translate() from refused
         self._sequences[part] = ack.seq
-        self.is_doubtful |= ack.again and not ack.duplicate
+        self._doubtful |= ack.again and not ack.duplicate
 
     async def commit(
         self,
@@ -124,15 +124,7 @@ class StagedObject:
         claim: Claiming | None,
         expected: int | None,
     ) -> Stored:
-        info = self.info(digest, size, attributes)
-        if self.is_doubtful:
-            await self._store.require_chunks(info)
-            self.is_doubtful = False
-        return await self._store.publish_record(info, attributes, claim, expected=expected)
-
-    def info(self, digest: Digest, size: int, attributes: Attributes) -> BlobInfo:
-        """The blob that the parts written so far make up."""
-        return BlobInfo(
+        info = BlobInfo(
             digest=digest,
             size=size,
             chunks=len(self._sequences),
@@ -143,6 +135,10 @@ class StagedObject:
             generation=self._nuid,
             index=build_index(self._sequences) if self._sequences else None,
         )
+        if self._doubtful:
+            await self._store.require_chunks(info)
+            self._doubtful = False
+        return await self._store.publish_record(info, attributes, claim, expected=expected)
 
     async def _write_again(self, claim: Claiming | None) -> None:
         """Copy all chunks, in order and each once. Raises PartsGoneError."""
@@ -160,7 +156,7 @@ class StagedObject:
         # What was acknowledged stays where a new owner looks for it until the blob is there.
         self._copied.append(self._nuid)
         self._nuid, self._sequences = copy._nuid, copy._sequences
-        self.is_doubtful = copy.is_doubtful
+        self._doubtful = copy._doubtful
 
     async def discard(self) -> None:
         """See StagedBlob."""

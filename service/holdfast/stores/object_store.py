@@ -176,9 +176,6 @@ class ObjectBlobStore:
         try:
             if view:
                 await self._write_only_part(staged, view)
-            if not staged.is_doubtful:  # hardly any is
-                info = staged.info(digest, len(view), attributes)
-                return await self.publish_record(info, attributes, expected=expected)
             return await staged.commit(digest, len(view), attributes, expected=expected)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
