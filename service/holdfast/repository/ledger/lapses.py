@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 class Watched(Generic[RecordT]):
     """A kind of record that has leases.
 
-    ``give_up`` ends one (`Ledger.end`), with whatever else has to be done. ``is_ours`` says
+    ``give_up`` ends one (`Ledger.take`), with whatever else has to be done. ``is_ours`` says
     whether this worker is itself at work on one.
     """
 
