@@ -105,6 +105,9 @@ SWEEP_GRACE: Final = timedelta(hours=24)
 LEADER_SECONDS: Final = 10.0
 """How long a bucket that was just made may be without a leader."""
 
+INIT_SECONDS: Final = 30.0
+"""A server that is starting, or has much to do, takes seconds to make a bucket."""
+
 
 def utc_now() -> datetime:
     """The wall clock."""
@@ -204,7 +207,7 @@ def _disk_roots(location: DiskLocation) -> tuple[Path, Path, Path, Path]:
 async def init_store(
     config: Config,
     *,
-    wait_seconds: float = 0,
+    wait_seconds: float = INIT_SECONDS,
     waiting: Callable[[str], None] = lambda _why: None,
 ) -> list[str]:
     """Create the store's buckets where they are missing; a sentence about each.

@@ -13,7 +13,6 @@ import itertools
 import os
 import random
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -154,13 +153,8 @@ class Trouble:
 
 
 async def provision(deployment: RelayedDeployment) -> None:
-    """What ``holdfast admin init`` does, once the servers are ready for it."""
-    async with asyncio.timeout(_SETTLED_SECONDS):
-        while True:
-            with suppress(UnavailableError):
-                await init_store(deployment.config)
-                return
-            await asyncio.sleep(0.2)
+    """What ``holdfast admin init --wait`` does."""
+    await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
 
 
 async def check_owners(deployment: RelayedDeployment) -> None:

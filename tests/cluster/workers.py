@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Self
 from tests.deployment import Deployment
 
 from holdfast.bootstrap import init_store, watch_store
-from holdfast.errors import UnavailableError
 from holdfast.stores.provisioning import bucket_names
 from holdfast.stores.readiness import ask_api, wait_ready
 
@@ -26,7 +25,6 @@ NODES: Final = ("a", "b", "c")
 STORE: Final = "nats://blobs?replicas=3"
 LEASE_SECONDS: Final = "10"
 _PROVISION_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.2
 _REPLICAS_SECONDS: Final = 240.0
 
 
@@ -98,15 +96,8 @@ class Pool(Deployment):
         assert set(statuses) <= {0}, dict(zip(nodes, statuses, strict=True))
 
     async def _provision(self) -> None:
-        """What ``holdfast admin init`` does; again while the cluster is not ready for it."""
-        async with asyncio.timeout(_PROVISION_SECONDS):
-            while True:
-                try:
-                    await init_store(self.config)
-                except UnavailableError:
-                    await asyncio.sleep(_POLL_SECONDS)
-                else:
-                    return
+        """What ``holdfast admin init --wait`` does."""
+        await init_store(self.config, wait_seconds=_PROVISION_SECONDS)
 
 
 async def _order(store: StoreWatch, stream: str, replicas: int) -> None:

@@ -109,7 +109,8 @@ async def test_three_nodes_find_each_other_and_keep_three_replicas(tmp_path: Pat
         config = servers[0].config("admin")
 
         lines = await init_store(
-            msgspec.structs.replace(config, store="nats://blobs?replicas=3&max_bytes=1GiB")
+            msgspec.structs.replace(config, store="nats://blobs?replicas=3&max_bytes=1GiB"),
+            wait_seconds=60,
         )
 
         assert [line for line in lines if "with 3 replica(s)" in line] == lines[:-1]

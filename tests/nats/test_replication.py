@@ -183,7 +183,7 @@ async def test_a_deployment_gets_its_replicas_is_seen_and_changed_as_a_whole(
 ) -> None:
     prefix = f"p{secrets.token_hex(3)}"
     config = config_for(cluster, "nats://blobs?replicas=1", prefix)
-    await init_store(config)
+    await init_store(config, wait_seconds=SETTLE_SECONDS)
     seen: list[BucketState] = []
     async with watch_store(config) as store:
         with pytest.raises(UnavailableError, match="there are 3 servers with JetStream"):
@@ -249,7 +249,7 @@ async def test_a_server_that_was_killed_is_named_and_the_store_goes_on(
     try:
         cluster.start()
         config = config_for(cluster, "nats://blobs?replicas=3", "")
-        await init_store(config, wait_seconds=60)
+        await init_store(config, wait_seconds=SETTLE_SECONDS)
         async with watch_store(config) as store:
             cluster.kill("nats-3")
             async with asyncio.timeout(SETTLE_SECONDS):

@@ -189,7 +189,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         # Started at once, up to its first wait: parts begin in the order they came.
         answering = self._answer(endpoint, stats, message, forwarded=forwarded)
-        task = asyncio.eager_task_factory(loop, answering)
+        task = asyncio.Task(answering, loop=loop, eager_start=True)
         if not task.done():
             running[task] = (endpoint, message)
             task.add_done_callback(running.__delitem__)

@@ -39,7 +39,7 @@ class Conflicts:
     def __init__(self) -> None:
         self.certain = True
         self.tried = ""
-        self._backoff = Backoff(_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
+        self._backoff: Backoff | None = None  # hardly ever needed
         self._in_flight = False
 
     def note(self, refused: RefusedError, *, tried: str = "") -> None:
@@ -53,8 +53,13 @@ class Conflicts:
     async def wait(self) -> None:
         """Give the other writer time, if it is not done. Raises `failure` when there is none."""
         is_done = self.certain and not self._in_flight
-        if seconds_left(math.inf) <= 0 or not (is_done or await self._backoff.wait()):
+        if seconds_left(math.inf) <= 0 or not (is_done or await self._wait()):
             raise self.failure()
+
+    async def _wait(self) -> bool:
+        if self._backoff is None:
+            self._backoff = Backoff(_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
+        return await self._backoff.wait()
 
     def telling(self) -> AbstractContextManager[None]:
         """What may have been applied once stays unknown, whatever fails afterwards."""

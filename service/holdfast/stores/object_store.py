@@ -78,6 +78,8 @@ _RECORDS_AT_ONCE: Final = 64
 _RECORD_HEADROOM_BYTES: Final = 512
 """What the headers of a record take, at the most."""
 
+_NOTHING_PUT: Final = "the store did not say whether it has the data, and nothing refers to it"
+
 log = structlog.get_logger(__name__)
 
 
@@ -175,7 +177,10 @@ class ObjectBlobStore:
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
             if view:
-                await self._write_only_part(staged, view)
+                try:
+                    await staged.write(0, view)
+                except OutcomeUnknownError as error:  # a chunk without a record is no blob
+                    raise UnavailableError(_NOTHING_PUT) from error
             return await staged.commit(digest, len(view), attributes, expected=expected)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
@@ -190,14 +195,6 @@ class ObjectBlobStore:
     async def _discard(self, staged: StagedObject) -> None:
         with suppress(UnavailableError, OutcomeUnknownError):  # the collector will
             await staged.discard()
-
-    async def _write_only_part(self, staged: StagedObject, view: memoryview) -> None:
-        """A chunk without a record is no blob: whether it was stored or not, nothing was put."""
-        try:
-            await staged.write(0, view)
-        except OutcomeUnknownError as error:
-            msg = "the store did not say whether it has the data, and nothing refers to it"
-            raise UnavailableError(msg) from error
 
     async def fetch(self, digest: Digest, at_most: int) -> Fetched:
         """See BlobStore. One request where the place of the only chunk is remembered."""
@@ -630,8 +627,8 @@ class ObjectBlobStore:
                 raise
         if entry.sequence:
             await self._confirm(info, is_live=True)
-        if not entry.is_vacant:
-            await self._healed(entry, info)
+            if not entry.is_vacant:
+                await self._healed(entry, info)
         return Stored(info=info, created=True)
 
     async def _found(
