@@ -63,6 +63,55 @@ def flaky(connection: Connection) -> FlakyJetStream:
     return FlakyJetStream(connection, Inbox(connection))
 
 
+class TestALeaderThatIsBehind:
+    """It lacks what was acknowledged: nothing is concluded from its word until it has caught up."""
+
+    @pytest_asyncio.fixture
+    async def behind(self, jetstream: JetStream, stream: str) -> str:
+        """A stream that acknowledged three messages, and is then as one before its log is read."""
+        for number in range(3):
+            await jetstream.publish(f"{stream}.a", b"x", {MSG_ID: f"{stream}.{number}"})
+        await jetstream.api(f"STREAM.DELETE.{stream}")
+        await create(jetstream, stream)
+        return stream
+
+    async def test_it_is_not_believed(self, jetstream: JetStream, behind: str) -> None:
+        async def read() -> None:
+            return None
+
+        for ask in (
+            jetstream.state(behind),
+            jetstream.check_leader(behind),
+            jetstream.count(behind, f"{behind}.a"),
+            jetstream.surely(behind, read),
+            jetstream.believed(behind, read),
+        ):
+            with pytest.raises(UnavailableError, match="not caught up"):
+                await ask
+
+    async def test_it_is_believed_once_it_has_caught_up(
+        self, jetstream: JetStream, behind: str
+    ) -> None:
+        with pytest.raises(UnavailableError):
+            await jetstream.state(behind)
+        elsewhere = JetStream(jetstream.connection, Inbox(jetstream.connection))
+        for number in range(3):
+            await elsewhere.publish(f"{behind}.a", b"x", {MSG_ID: f"again {number}"})
+
+        assert (await jetstream.state(behind)).last_sequence == 3
+
+    async def test_what_a_stream_has_lost_is_not_waited_for_for_ever(
+        self, jetstream: JetStream, behind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jetstream_module, "CATCH_UP_SECONDS", 0.2)
+        with pytest.raises(UnavailableError):
+            await jetstream.state(behind)
+        await asyncio.sleep(0.25)
+
+        assert (await jetstream.state(behind)).last_sequence == 0
+        assert (await jetstream.state(behind)).last_sequence == 0
+
+
 class TestTurnedAway:
     """A server that has more waiting for a stream than it takes says so, and has stored nothing."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from holdfast.transport.jetstream_messages import PeersAnswer
+from holdfast.transport.jetstream_messages import InfoAnswer
 
 
-def answer(*active_seconds: float) -> PeersAnswer:
+def answer(*active_seconds: float) -> InfoAnswer:
     """A leader that heard of the others so many seconds ago."""
     replicas = [{"name": "n", "active": int(seconds * 1e9)} for seconds in active_seconds]
-    return msgspec.convert({"cluster": {"leader": "l", "replicas": replicas}}, PeersAnswer)
+    return msgspec.convert({"cluster": {"leader": "l", "replicas": replicas}}, InfoAnswer)
 
 
 @pytest.mark.fault("N07")
@@ -39,5 +39,5 @@ def test_a_leader_is_believed_while_a_majority_answers_it(
 
 
 def test_a_server_that_is_no_cluster_has_its_majority() -> None:
-    assert PeersAnswer().has_majority(2)
-    assert msgspec.convert({"cluster": {"leader": "l"}}, PeersAnswer).has_majority(2)
+    assert InfoAnswer().has_majority(2)
+    assert msgspec.convert({"cluster": {"leader": "l"}}, InfoAnswer).has_majority(2)

@@ -49,18 +49,15 @@ from holdfast.transport.jetstream_messages import (
     Ack,
     ApiError,
     ApiRefusedError,
-    CountAnswer,
     DeniedError,
     ErrorAnswer,
     GetAnswer,
+    InfoAnswer,
     NotNowError,
-    PeersAnswer,
     RefusedError,
-    StateAnswer,
     StoredMessage,
     StreamState,
     Subjects,
-    SubjectsAnswer,
     read_failure,
     stored_or_none,
     stored_or_status,
@@ -80,6 +77,9 @@ _LONGEST_WAIT_SECONDS: Final = 1.5
 HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
+
+CATCH_UP_SECONDS: Final = 10.0
+"""For a leader that was elected before it had applied its log."""
 
 _BELIEVED_TRIES: Final = 5
 _MESSAGES_AT_ONCE: Final = 32
@@ -121,6 +121,8 @@ class JetStream:
         self._patience_seconds = patience_seconds
         self._lasts = asyncio.Semaphore(_LASTS_AT_ONCE)
         self._believed: dict[str, tuple[float, object]] = {}
+        self._acknowledged: dict[str, int] = {}
+        self._behind_since: dict[str, float] = {}
 
     async def publish(
         self,
@@ -171,6 +173,7 @@ class JetStream:
                 continue
             if ack.error is None:
                 self.connection.liveness.answered()
+                self._acknowledged[ack.stream] = max(ack.seq, self._acknowledged.get(ack.stream, 0))
                 return msgspec.structs.replace(ack, again=True) if maybe_applied else ack
             if ack.error.err_code in TURNED_AWAY:
                 if not tries.again():
@@ -272,7 +275,7 @@ class JetStream:
         """
         if self._is_believed(stream):
             return
-        await self._believe(stream, b"", PeersAnswer)
+        await self._believe(stream)
 
     async def count(self, stream: str, subject: str, *, again: bool = False) -> int:
         """How many messages ``subject`` has, by a leader that can be believed.
@@ -281,14 +284,14 @@ class JetStream:
         UnavailableError.
         """
         if again:
-            await self._believe(stream, b"", PeersAnswer)
+            await self._believe(stream)
         query = msgspec.json.encode({"subjects_filter": subject})
-        answer = await self._believe(stream, query, CountAnswer)
+        answer = await self._believe(stream, query)
         return (answer.state.subjects or {}).get(subject, 0)
 
     async def state(self, stream: str) -> StreamState:
         """How much the stream holds, by a leader that can be believed. Raises UnavailableError."""
-        answer = await self._believe(stream, b"", StateAnswer)
+        answer = await self._believe(stream)
         return StreamState(
             messages=answer.state.messages,
             first_sequence=answer.state.first_seq,
@@ -297,21 +300,37 @@ class JetStream:
             created=answer.created,
         )
 
-    async def _believe[T: PeersAnswer](self, stream: str, query: bytes, form: type[T]) -> T:
-        """The answer of ``STREAM.INFO``, of a leader that has its majority."""
+    async def _believe(self, stream: str, query: bytes = b"") -> InfoAnswer:
+        """The answer of ``STREAM.INFO``, of a leader that has its majority and has caught up."""
         through = self.connection.wire
         asked_at = time.monotonic()
+        acknowledged = self._acknowledged.get(stream, 0)
         message = await self._ask(f"STREAM.INFO.{stream}", query)
-        answer = msgspec.json.decode(message.data, type=form)
+        answer = msgspec.json.decode(message.data, type=InfoAnswer)
         if answer.error is not None:
             raise read_failure(answer.error)
+        if answer.state.last_seq < acknowledged and self._may_catch_up(stream, asked_at):
+            msg = "the store's leader has not caught up yet"
+            raise UnavailableError(msg)
         if not answer.has_majority(HEARD_SECONDS):
             self.connection.liveness.nobody(asked_at)
             msg = "the store's leader has lost the others"
             raise UnavailableError(msg)
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
+        self._behind_since.pop(stream, None)
         return answer
+
+    def _may_catch_up(self, stream: str, now: float) -> bool:
+        """Whether a leader that lacks what was acknowledged here may have it in a moment.
+
+        Elected after a restart it may answer before it has applied its log. What a stream lost, or
+        had before it was made anew, does not come back.
+        """
+        if now - self._behind_since.setdefault(stream, now) < CATCH_UP_SECONDS:
+            return True
+        self._acknowledged.pop(stream, None)
+        return False
 
     def _is_believed(self, stream: str) -> bool:
         until, of = self._believed.get(stream, (-math.inf, None))
@@ -498,7 +517,7 @@ class JetStream:
         """
         query = {"subjects_filter": filtered, "offset": offset}
         message = await self._ask(f"STREAM.INFO.{stream}", msgspec.json.encode(query))
-        answer = msgspec.json.decode(message.data, type=SubjectsAnswer)
+        answer = msgspec.json.decode(message.data, type=InfoAnswer)
         if answer.error is not None:
             raise read_failure(answer.error)
         return Subjects(list(answer.state.subjects or ()), answer.total)

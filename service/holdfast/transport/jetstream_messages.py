@@ -158,18 +158,6 @@ class GetAnswer(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-class _State(msgspec.Struct, frozen=True):
-    subjects: dict[str, int] | None = None
-
-
-class SubjectsAnswer(msgspec.Struct, frozen=True):
-    """The answer of ``STREAM.INFO`` as far as it tells of subjects."""
-
-    state: _State = _State()
-    total: int = 0
-    error: ApiError | None = None
-
-
 class _Peer(msgspec.Struct, frozen=True):
     active: int = 0
 
@@ -178,9 +166,23 @@ class _Peers(msgspec.Struct, frozen=True):
     replicas: list[_Peer] | None = None
 
 
-class PeersAnswer(msgspec.Struct, frozen=True):
-    """The answer of ``STREAM.INFO`` as far as it tells when the leader heard of the others."""
+class _State(msgspec.Struct, frozen=True):
+    messages: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    num_subjects: int = 0
+    subjects: dict[str, int] | None = None
 
+
+class InfoAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``STREAM.INFO``: how much there is, and when the leader heard of the others.
+
+    ``state.subjects`` are those that were asked for, ``total`` says how many there are.
+    """
+
+    state: _State = _State()
+    total: int = 0
+    created: str = ""
     cluster: _Peers | None = None
     error: ApiError | None = None
 
@@ -190,26 +192,6 @@ class PeersAnswer(msgspec.Struct, frozen=True):
         # 0 is one that the leader has never heard of.
         heard = sum(0 < peer.active <= seconds * 1e9 for peer in peers)
         return heard + 1 > (len(peers) + 1) / 2
-
-
-class _Amount(msgspec.Struct, frozen=True):
-    messages: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-    num_subjects: int = 0
-
-
-class StateAnswer(PeersAnswer, frozen=True):
-    """The answer of ``STREAM.INFO`` as far as it tells how much there is."""
-
-    state: _Amount = _Amount()
-    created: str = ""
-
-
-class CountAnswer(PeersAnswer, frozen=True):
-    """The answer of ``STREAM.INFO`` for one subject, with what it tells of the leader."""
-
-    state: _State = _State()
 
 
 @dataclass(frozen=True, slots=True)
