@@ -28,7 +28,7 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.client import Client, SyncClient, connect, connect_sync
-    from holdfast.client.snapshots import Snapshots
+    from holdfast.client.snapshots.api import Snapshots
     from holdfast.protocol.snapshots import (
         FileEntry,
         RestoreRecord,
@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 _CLIENT: Final = "holdfast.client"
-_SNAPSHOTS: Final = "holdfast.client.snapshots"
+_SNAPSHOTS: Final = "holdfast.client.snapshots.api"
 _MESSAGES: Final = "holdfast.protocol.snapshots"
 _HOMES: Final = {
     "Client": _CLIENT,

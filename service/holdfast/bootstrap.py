@@ -18,24 +18,24 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from holdfast.archive.content import check_chunker
+from holdfast.archive.create.content import check_chunker
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
 from holdfast.domain.store_state import Durability, Layout
 from holdfast.errors import ForbiddenError, HoldfastError, InvalidError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
-from holdfast.repository.apps import Apps
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.forwarding import LOOK_SECONDS, Peers
 from holdfast.runtime.lifecycle import Chore, serve_until_stopped
 from holdfast.runtime.logs import ErrorLog
 from holdfast.runtime.metrics import serve_metrics
+from holdfast.runtime.peers import LOOK_SECONDS, Peers
 from holdfast.runtime.snapshots import (
     SnapshotService,
     SnapshotSettings,
@@ -51,27 +51,32 @@ from holdfast.runtime.startup import (
 )
 from holdfast.runtime.store_watch import StoreWatch
 from holdfast.runtime.worker import Identity, Worker, part_subject, reply_pattern
-from holdfast.stores.deployment import (
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.files import create_disk_store
+from holdfast.stores.disk.records import DiskRecordStore
+from holdfast.stores.disk.store import DiskBlobStore
+from holdfast.stores.jetstream.deployment import (
     GRACE_SECONDS,
     Deployment,
     check_deployment,
     write_deployment,
 )
-from holdfast.stores.deployment import (
+from holdfast.stores.jetstream.deployment import (
     KEY as DEPLOYMENT_KEY,
 )
-from holdfast.stores.disk import DiskBlobStore
-from holdfast.stores.disk_database import create_record_store
-from holdfast.stores.disk_files import create_disk_store
-from holdfast.stores.disk_records import DiskRecordStore
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.provisioning import (
+    bucket_names,
+    ensure_stream,
+    object_stream,
+    record_stream,
+)
+from holdfast.stores.jetstream.readiness import NotReadyError, wait_ready
+from holdfast.stores.jetstream.records import KeyValueRecordStore
+from holdfast.stores.jetstream.replication import wait_for_leader
 from holdfast.stores.location import BucketLocation, DiskLocation, parse_location
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
-from holdfast.stores.object_store import ObjectBlobStore
-from holdfast.stores.provisioning import bucket_names, ensure_stream, object_stream, record_stream
-from holdfast.stores.readiness import NotReadyError, wait_ready
-from holdfast.stores.replication import wait_for_leader
-from holdfast.stores.wrappers import (
+from holdfast.stores.wrappers.guarded import (
     GuardedBlobStore,
     Limits,
     Retries,
@@ -87,8 +92,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from holdfast.runtime.config import Config
+    from holdfast.stores.jetstream.provisioning import Buckets
     from holdfast.stores.ports import BlobStore, RecordStore
-    from holdfast.stores.provisioning import Buckets
     from holdfast.transport.options import NatsOptions
 
 log = structlog.get_logger(__name__)

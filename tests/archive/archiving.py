@@ -6,21 +6,21 @@ import io
 import subprocess
 from typing import TYPE_CHECKING
 
-from holdfast.archive.create import Archived, create_archive
+from holdfast.archive.create.create import Archived, create_archive
+from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.file_systems import RACY_NS
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.snapshot import SnapshotReader
-from holdfast.archive.source import DirectorySource
-from holdfast.domain.frames import END_OF_ARCHIVE
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.form.frames import END_OF_ARCHIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from holdfast.archive.create.walk import WalkOptions
     from holdfast.archive.ports import Described, FileReader, Scanned, Warn
-    from holdfast.archive.walk import WalkOptions
     from holdfast.domain.digest import Digest
-    from holdfast.domain.entries import Entry
+    from holdfast.form.entries import Entry
 
 LATER_NS = 2**62
 """A start so late that every file is settled."""

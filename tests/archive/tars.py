@@ -8,10 +8,10 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING
 
-from holdfast.archive.create import create_archive
+from holdfast.archive.create.create import create_archive
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.snapshot import SnapshotReader
-from holdfast.archive.tar_source import TarSource
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.tar.source import TarSource
 from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import pytest
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.packing import PACK_BYTES
 from holdfast.errors import (
     InternalError,
     NotFoundError,
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,17 +22,17 @@ from tests.archive.archiving import (
 )
 from tests.examples import examples
 
-from holdfast.archive import members
-from holdfast.archive.content import cut, cut_blocks
-from holdfast.archive.create import create_archive
-from holdfast.archive.frame_pool import MAX_POOL_FILE_BYTES
+from holdfast.archive.create import members
+from holdfast.archive.create.content import cut, cut_blocks
+from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.frame_pool import MAX_POOL_FILE_BYTES
+from holdfast.archive.create.source import DirectorySource
+from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.ports import Cancelled, Progress
-from holdfast.archive.source import DirectorySource
-from holdfast.archive.walk import WalkOptions
-from holdfast.domain.entries import Kind
 from holdfast.domain.limits import KIB
 from holdfast.errors import InvalidError, QuotaExceededError
+from holdfast.form.entries import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,15 +24,15 @@ from tests.archive.tars import (
 from tests.archive.test_snapshot import sparse_tar
 from tests.examples import examples
 
-from holdfast.archive.diff import Change, diff
-from holdfast.archive.snapshot import SnapshotReader
-from holdfast.domain.entries import order_key
-from holdfast.domain.terms import ChangeKind
+from holdfast.archive.read.diff import Change, diff
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.form.entries import order_key
+from holdfast.form.terms import ChangeKind
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from holdfast.domain.manifest import Page
+    from holdfast.form.manifest import Page
 
 LATER = LONG_AGO + 60
 ROOT = directory(".")

@@ -25,8 +25,8 @@ from tests.archive.tars import (
 from tests.examples import examples
 from tests.programs import needs_zstd
 
-from holdfast.archive.export import ExportPlan
-from holdfast.archive.snapshot import SnapshotReader
+from holdfast.archive.read.export import ExportPlan
+from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:

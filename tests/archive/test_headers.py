@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pytest
 from tests.archive.test_restore_hostile import Forger
-from tests.domain.trees import directory, file
+from tests.form.trees import directory, file
 
-from holdfast.archive.headers import check_headers
-from holdfast.domain.entries import Entry, Kind
-from holdfast.domain.manifest import page_of
-from holdfast.domain.sparse import padding
-from holdfast.domain.tar_header import former_header, member_header
+from holdfast.archive.read.headers import check_headers
 from holdfast.errors import CorruptError
+from holdfast.form.entries import Entry, Kind
+from holdfast.form.manifest import page_of
+from holdfast.form.sparse import padding
+from holdfast.form.tar_header import former_header, member_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable

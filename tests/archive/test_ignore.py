@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.examples import examples
 
-from holdfast.archive.ignore import Excludes
-from holdfast.archive.patterns import MAX_COMPONENTS, MAX_PATTERN_CHARS
-from holdfast.archive.source import DirectorySource
-from holdfast.archive.walk import WalkOptions
-from holdfast.domain.entries import Kind
+from holdfast.archive.create.ignore import Excludes
+from holdfast.archive.create.patterns import MAX_COMPONENTS, MAX_PATTERN_CHARS
+from holdfast.archive.create.source import DirectorySource
+from holdfast.archive.create.walk import WalkOptions
 from holdfast.errors import InvalidError
+from holdfast.form.entries import Kind
 
 GIT = shutil.which("git")
 

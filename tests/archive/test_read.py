@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.archive import trees
 
+from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.ports import Described, Scanned
-from holdfast.archive.source import DirectorySource
-from holdfast.domain.terms import EntryWarning
+from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,22 +26,22 @@ from tests.archive.tars import (
 from tests.archive.trees import nasty, noise, write
 from tests.examples import examples
 
-from holdfast.archive.create import create_archive
+from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.owners import FixedOwner, MappedOwners, parse_owners
 from holdfast.archive.ports import Cancelled, Progress
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import (
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.restore.options import (
     MAX_PLANNED,
     Restored,
     RestoreLimits,
     RestoreOptions,
 )
-from holdfast.archive.snapshot import SnapshotReader
-from holdfast.archive.source import DirectorySource
+from holdfast.archive.restore.owners import FixedOwner, MappedOwners, parse_owners
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import remove_staging
-from holdfast.domain.terms import RestoreMode
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, TooLargeError
+from holdfast.form.terms import RestoreMode
 
 if TYPE_CHECKING:
     from pathlib import Path

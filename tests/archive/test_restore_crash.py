@@ -15,11 +15,11 @@ from tests.archive.tars import file, snapshot_of, symlink
 from tests.archive.trees import noise, write
 
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import RestoreOptions
-from holdfast.archive.snapshot import SnapshotReader
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.restore.options import RestoreOptions
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import list_stagings, remove_staging
-from holdfast.domain.terms import RestoreMode
+from holdfast.form.terms import RestoreMode
 
 if TYPE_CHECKING:
     from holdfast.archive.ports import Progress

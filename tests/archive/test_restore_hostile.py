@@ -14,18 +14,10 @@ from tests.archive.compare import look_at
 from tests.archive.tars import CountingStore, file, large_tree, members_of, snapshot_of
 
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import RestoreLimits, RestoreOptions
-from holdfast.archive.snapshot import SnapshotReader
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.restore.options import RestoreLimits, RestoreOptions
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.domain.digest import digest_of
-from holdfast.domain.entries import Entry, Kind
-from holdfast.domain.fingerprint import NEVER_EQUAL
-from holdfast.domain.frame_table import FrameRef
-from holdfast.domain.frames import compress_frame, new_compressor
-from holdfast.domain.manifest import Page, encode_page, page_of, pieces
-from holdfast.domain.root import page_row, root_of, split_root
-from holdfast.domain.sparse import padding, sparse_map
-from holdfast.domain.tar_header import member_header
 from holdfast.errors import (
     CorruptError,
     HoldfastError,
@@ -34,6 +26,14 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
+from holdfast.form.entries import Entry, Kind
+from holdfast.form.fingerprint import NEVER_EQUAL
+from holdfast.form.frame_table import FrameRef
+from holdfast.form.frames import compress_frame, new_compressor
+from holdfast.form.manifest import Page, encode_page, page_of, pieces
+from holdfast.form.root import page_row, root_of, split_root
+from holdfast.form.sparse import padding, sparse_map
+from holdfast.form.tar_header import member_header
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,14 +13,14 @@ import pytest
 from tests.archive.tars import directory, file, hardlink, snapshot_of, symlink
 from tests.archive.trees import write
 
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import Restored, RestoreLimits, RestoreOptions
+from holdfast.archive.restore.options import Restored, RestoreLimits, RestoreOptions
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import TooLargeError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.read.snapshot import SnapshotReader
 
 DAY_MS = 86_400_000
 NOW_MS = 1_800_000_000_000

@@ -13,16 +13,16 @@ from tests.archive.tars import directory, file, snapshot_of, symlink
 from tests.archive.trees import write
 
 from holdfast.archive.directories import mount_of, mount_points, open_directory, remove_entry
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_mounts import Mounts
-from holdfast.archive.restore_options import Restored, RestoreOptions
+from holdfast.archive.restore.mounts import Mounts
+from holdfast.archive.restore.options import Restored, RestoreOptions
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.read.snapshot import SnapshotReader
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount something")
 

@@ -15,7 +15,8 @@ from tests.archive.compare import look_at
 from tests.archive.tars import directory, file, snapshot_of, symlink
 from tests.archive.test_restore_system import NOBODY, as_nobody
 
-from holdfast.archive.owners import (
+from holdfast.archive.restore.options import RestoreOptions
+from holdfast.archive.restore.owners import (
     CurrentOwner,
     FixedOwner,
     KeepOwners,
@@ -23,15 +24,14 @@ from holdfast.archive.owners import (
     Privileges,
     chosen_privileges,
 )
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import RestoreOptions
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import ForbiddenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.archive.restore_options import Restored
-    from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.read.snapshot import SnapshotReader
+    from holdfast.archive.restore.options import Restored
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others have no privileges")
 

@@ -16,15 +16,15 @@ from tests.archive.compare import look_at
 from tests.archive.tars import directory, file, snapshot_of, symlink
 from tests.archive.trees import noise, write
 
-from holdfast.archive.owners import CurrentOwner
-from holdfast.archive.restore import restore_tree
-from holdfast.archive.restore_options import Restored, RestoreOptions
+from holdfast.archive.restore.options import Restored, RestoreOptions
+from holdfast.archive.restore.owners import CurrentOwner
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import ForbiddenError, InvalidError, QuotaExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.archive.snapshot import SnapshotReader
+    from holdfast.archive.read.snapshot import SnapshotReader
 
 NOBODY = 65_534
 

@@ -7,21 +7,21 @@ import threading
 import pytest
 from tests.archive import trees
 
-from holdfast.archive.frame_pool import (
+from holdfast.archive.create.frame_pool import (
     MAX_IN_FLIGHT_BYTES,
     MAX_OPEN_FILES,
     FileData,
     FramePool,
     RawFrame,
 )
-from holdfast.archive.manifest_writer import MAX_WAITING_PAGES, ManifestWriter, NewPage
+from holdfast.archive.create.manifest_writer import MAX_WAITING_PAGES, ManifestWriter, NewPage
+from holdfast.archive.create.shelf import Frame, KnownFrames, Shelf
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.shelf import Frame, KnownFrames, Shelf
 from holdfast.domain.digest import digest_of
-from holdfast.domain.entries import Entry, Kind
-from holdfast.domain.frame_table import FrameRef, table_of
-from holdfast.domain.manifest import StatPage
 from holdfast.errors import InternalError
+from holdfast.form.entries import Entry, Kind
+from holdfast.form.frame_table import FrameRef, table_of
+from holdfast.form.manifest import StatPage
 
 
 class Data:

@@ -23,18 +23,18 @@ from tests.archive.tars import (
 )
 from tests.examples import examples
 
-from holdfast.archive.snapshot import HOLE_PIECE_BYTES, ReaderLimits, SnapshotReader
+from holdfast.archive.read.snapshot import HOLE_PIECE_BYTES, ReaderLimits, SnapshotReader
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.entries import Entry, Kind, order_key
-from holdfast.domain.fingerprint import NEVER_EQUAL
-from holdfast.domain.frame_table import FrameRef
-from holdfast.domain.frames import compress_frame, new_compressor
-from holdfast.domain.layout import MAX_FRAME_BYTES
-from holdfast.domain.manifest import encode_page, page_of
-from holdfast.domain.manifest_columns import MAX_PAGE_BYTES
-from holdfast.domain.root import page_row, root_of, split_root
-from holdfast.domain.tar_header import member_header
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
+from holdfast.form.columns import MAX_PAGE_BYTES
+from holdfast.form.entries import Entry, Kind, order_key
+from holdfast.form.fingerprint import NEVER_EQUAL
+from holdfast.form.frame_table import FrameRef
+from holdfast.form.frames import compress_frame, new_compressor
+from holdfast.form.layout import MAX_FRAME_BYTES
+from holdfast.form.manifest import encode_page, page_of
+from holdfast.form.root import page_row, root_of, split_root
+from holdfast.form.tar_header import member_header
 
 FILES = large_tree()
 SPARSE_SIZE = 3 * 2**20 + 5

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.archive.tars import CountingStore, large_tree, members_of, snapshot_of
 
-from holdfast.archive.lru import ByteLru
-from holdfast.archive.snapshot import SnapshotReader
+from holdfast.archive.read.lru import ByteLru
+from holdfast.archive.read.snapshot import SnapshotReader
 
 THREADS = 8
 

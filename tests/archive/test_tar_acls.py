@@ -12,7 +12,7 @@ from tests.archive.archiving import archive, tar
 from tests.archive.tars import archive_tar, directory, file, snapshot_of
 
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.domain.acl import acl_text
+from holdfast.form.acl import acl_text
 
 if TYPE_CHECKING:
     from pathlib import Path

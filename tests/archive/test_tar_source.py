@@ -28,17 +28,17 @@ from tests.archive.tars import (
 )
 from tests.examples import examples
 
-from holdfast.archive.create import create_archive
-from holdfast.archive.export import ExportPlan
+from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.ports import Cancelled, Progress, Scanned
-from holdfast.archive.snapshot import SnapshotReader
-from holdfast.archive.source import DirectorySource
-from holdfast.archive.tar_source import TarLimits, TarSource
-from holdfast.domain.entries import Kind, order_key
+from holdfast.archive.read.export import ExportPlan
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.tar.source import TarLimits, TarSource
 from holdfast.domain.limits import MIB
-from holdfast.domain.terms import EntryWarning
 from holdfast.errors import InvalidError, TooLargeError, UnavailableError
+from holdfast.form.entries import Kind, order_key
+from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -417,7 +417,7 @@ def test_a_full_disk_is_unavailable() -> None:
         def write(self, _: object) -> int:
             raise OSError(28, "No space left on device")
 
-    from holdfast.archive.tar_source import _write
+    from holdfast.archive.tar.source import _write
 
     with pytest.raises(UnavailableError, match="no room"):
         _write(Full(), b"data")

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from tests.archive.tars import Member, directory, file, hardlink, symlink, tar_of
 from tests.examples import examples
 
-from holdfast.archive.tar_members import MAX_EXTENDED_BYTES, MAX_EXTENDED_HEADERS
-from holdfast.archive.tar_source import TarLimits, TarSource
-from holdfast.domain.entries import Kind
+from holdfast.archive.tar.members import MAX_EXTENDED_BYTES, MAX_EXTENDED_HEADERS
+from holdfast.archive.tar.source import TarLimits, TarSource
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError, TooLargeError
+from holdfast.form.entries import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -461,7 +461,7 @@ def test_bombs_end_at_a_limit() -> None:
 
 _PEAK = """
 import io, resource, sys
-from holdfast.archive.tar_source import TarLimits, TarSource
+from holdfast.archive.tar.source import TarLimits, TarSource
 from holdfast.errors import TooLargeError
 bomb = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

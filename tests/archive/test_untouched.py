@@ -17,18 +17,19 @@ from tests.archive.archiving import LATER_NS, archive, content, entries
 from tests.archive.test_restore_system import NOBODY, as_nobody, mounted
 from tests.examples import examples
 
-from holdfast.archive import file_systems, read
+from holdfast.archive import file_systems
+from holdfast.archive.create import read
+from holdfast.archive.create.ignore import Excludes
+from holdfast.archive.create.source import DirectorySource
+from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.directories import open_directory
 from holdfast.archive.file_systems import MAX_RACY_NS, RACY_NS, racy_ns, tells_of_changes
-from holdfast.archive.ignore import Excludes
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.source import DirectorySource
-from holdfast.archive.walk import WalkOptions
-from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
-    from holdfast.archive.create import Archived
+    from holdfast.archive.create.create import Archived
 
 _NAMES = st.sampled_from(["a", "b", "a.o", "ab", "mnt", "d"])
 _PATHS = st.lists(_NAMES, min_size=1, max_size=3).map("/".join)

@@ -8,8 +8,8 @@ import pytest
 from tests.archive.tars import CountingStore, file, large_tree, members_of, snapshot_of
 
 from holdfast.archive.ports import Cancelled, Progress
-from holdfast.archive.snapshot import SnapshotReader
-from holdfast.archive.verify import MAX_DAMAGED_PATHS, verify
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.read.verify import MAX_DAMAGED_PATHS, verify
 from holdfast.domain.digest import Digest
 from holdfast.errors import UnavailableError
 
@@ -106,7 +106,7 @@ def test_an_unreadable_page_is_named_by_its_first_path() -> None:
 
 
 def test_more_damage_than_there_is_room_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.archive.verify.MAX_DAMAGED", 2)
+    monkeypatch.setattr("holdfast.archive.read.verify.MAX_DAMAGED", 2)
     store, reader = stored()
     for pack in reader.root.packs:
         if pack.hex() != reader.root.page_frames(0)[0].address:

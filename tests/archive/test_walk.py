@@ -10,14 +10,14 @@ import pytest
 from tests.archive import trees
 
 from holdfast.archive.chain import MAX_OPEN_LEVELS
+from holdfast.archive.create.source import DirectorySource
+from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.ports import Scanned
-from holdfast.archive.source import DirectorySource
 from holdfast.archive.troubles import Troubles
-from holdfast.archive.walk import WalkOptions
 from holdfast.archive.warnings import Warnings
-from holdfast.domain.entries import Kind, order_key
-from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ForbiddenError, InvalidError, NotFoundError
+from holdfast.form.entries import Kind, order_key
+from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.archive.warnings import Warnings
-from holdfast.domain.terms import MAX_WARNINGS, EntryWarning
+from holdfast.form.terms import MAX_WARNINGS, EntryWarning
 
 
 def test_only_the_first_warnings_are_kept_but_all_are_counted() -> None:

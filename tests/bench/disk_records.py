@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap import utc_now
-from holdfast.stores.disk_database import create_record_store
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.ports import Put
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from nats.nuid import NUID
 
 from holdfast.errors import UnavailableError
 from holdfast.runtime.embedded import EmbeddedServer
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.ports import Put
-from holdfast.stores.provisioning import ensure_stream, record_stream
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

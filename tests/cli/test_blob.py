@@ -16,7 +16,7 @@ from nats.aio.client import Client as NatsClient
 from tests.cli.conftest import PREFIX, unread_bytes, wait_until
 
 from holdfast.cli import exit_codes
-from holdfast.stores.object_meta import meta_subject
+from holdfast.stores.jetstream.meta import meta_subject
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,9 @@ from tests.deployment import deployed
 
 from holdfast.client import Client, connect
 from holdfast.client.requests import Requester
-from holdfast.client.snapshot_lease import PendingSnapshot
-from holdfast.client.snapshot_packs import PackTransport
-from holdfast.client.snapshot_wait import wait_ended
+from holdfast.client.snapshots.lease import PendingSnapshot
+from holdfast.client.snapshots.packs import PackTransport
+from holdfast.client.snapshots.wait import wait_ended
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, OutcomeUnknownError
 from holdfast.protocol.snapshots import CommitSnapshot

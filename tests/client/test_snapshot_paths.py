@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.client.snapshot_paths import (
+from holdfast.client.snapshots.paths import (
     asked_path,
     asked_time,
     pattern_bytes,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.archive.ports import Cancelled, Progress
-from holdfast.client.snapshot_thread import ProgressRelay, in_thread
+from holdfast.client.snapshots.thread import ProgressRelay, in_thread
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from holdfast.client import Client, SyncClient, connect, connect_sync
 from holdfast.client.blocking import Blocking, iterating
 from holdfast.client.loop_thread import LoopThread
-from holdfast.client.snapshots import Snapshots
+from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.sync import SyncSnapshots
 
 if TYPE_CHECKING:

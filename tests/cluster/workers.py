@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 from tests.deployment import Deployment
 
 from holdfast.bootstrap import init_store, watch_store
-from holdfast.stores.provisioning import bucket_names
-from holdfast.stores.readiness import ask_api, wait_ready
+from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.readiness import ask_api, wait_ready
 
 if TYPE_CHECKING:
     from pathlib import Path

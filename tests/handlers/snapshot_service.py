@@ -19,7 +19,7 @@ from holdfast.domain.limits import KIB
 from holdfast.domain.names import id_floor
 from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
 from holdfast.handlers.placement import Answers
-from holdfast.repository.apps import Apps
+from holdfast.repository.snapshots.apps import Apps
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.snapshots import (
     SnapshotService,
@@ -27,10 +27,10 @@ from holdfast.runtime.snapshots import (
     SnapshotStores,
     Sources,
 )
-from holdfast.stores.disk import DiskBlobStore
-from holdfast.stores.disk_database import create_record_store
-from holdfast.stores.disk_files import create_disk_store
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.files import create_disk_store
+from holdfast.stores.disk.records import DiskRecordStore
+from holdfast.stores.disk.store import DiskBlobStore
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import Attributes, BlobInfo
 

@@ -11,15 +11,15 @@ import msgspec
 import pytest
 import pytest_asyncio
 from tests.archive.test_restore_hostile import Forger
-from tests.domain.trees import directory, file
+from tests.form.trees import directory, file
 from tests.handlers.snapshot_service import Shared, Site
 
 from holdfast.domain.digest import digest_of
-from holdfast.domain.entries import Entry, Kind
-from holdfast.domain.packing import PACK_BYTES
-from holdfast.domain.root import PIECES_MAGIC
-from holdfast.domain.sparse import padding
-from holdfast.domain.tar_header import member_header
+from holdfast.form.entries import Entry, Kind
+from holdfast.form.packing import PACK_BYTES
+from holdfast.form.root import PIECES_MAGIC
+from holdfast.form.sparse import padding
+from holdfast.form.tar_header import member_header
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -9,14 +9,14 @@ import pytest
 import pytest_asyncio
 from tests.handlers.snapshot_service import LEASE_SECONDS, Shared, Site
 
-from holdfast.archive.create import create_archive
+from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.memory import MemoryPackStore
-from holdfast.archive.source import DirectorySource
 from holdfast.domain.digest import digest_of
 from holdfast.domain.names import SnapshotKey
-from holdfast.repository import snapshots as snapshots_module
 from holdfast.repository.ledger.ledger import Ledger
-from holdfast.repository.snapshot_record import SNAPSHOT, snapshot_name
+from holdfast.repository.snapshots import making as snapshots_module
+from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

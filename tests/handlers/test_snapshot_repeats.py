@@ -16,7 +16,7 @@ from holdfast.errors import ConflictError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
-from holdfast.repository.snapshot_record import (
+from holdfast.repository.snapshots.record import (
     RESTORE,
     SNAPSHOT,
     StoredRestore,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from holdfast.repository.job import Job
+    from holdfast.repository.snapshots.job import Job
 
 
 @pytest_asyncio.fixture

@@ -12,18 +12,18 @@ from nats.nuid import NUID
 from tests.nats.tools import FlakyJetStream
 
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, meta_subject
+from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
+from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
-from holdfast.stores.object_meta import chunk_subject, decode_meta, meta_subject
-from holdfast.stores.object_store import ObjectBlobStore
-from holdfast.stores.provisioning import ensure_stream, object_stream, record_stream
 from holdfast.transport.inbox import Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.object_meta import ObjectMeta
+    from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 

@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 from tests.nats.tools import connected, frozen, kill, until
 
+from holdfast.deadline import deadline, seconds_left
 from holdfast.errors import ForbiddenError, OutcomeUnknownError, UnavailableError
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport import liveness as liveness_module
 from holdfast.transport.connection import connect
-from holdfast.transport.deadline import deadline, seconds_left
 from holdfast.transport.inbox import Inbox, NoRespondersError
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.options import NatsOptions

@@ -11,6 +11,7 @@ import pytest_asyncio
 from tests.nats.buckets import new_nuid
 from tests.nats.tools import FlakyJetStream, Times, connected, frozen, until
 
+from holdfast.deadline import deadline
 from holdfast.errors import (
     NotFoundError,
     OutcomeUnknownError,
@@ -19,7 +20,6 @@ from holdfast.errors import (
 )
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport import liveness as liveness_module
-from holdfast.transport.deadline import deadline
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.jetstream_messages import (

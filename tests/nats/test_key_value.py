@@ -14,7 +14,7 @@ from tests.nats.buckets import create_records, new_nuid
 from tests.nats.tools import Times, connected
 
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.ports import Delete, Put
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

@@ -35,11 +35,11 @@ from holdfast.errors import (
 )
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Inline, Window
-from holdfast.stores import object_chunks as object_chunks_module
-from holdfast.stores import object_staging as object_staging_module
-from holdfast.stores import object_store as object_store_module
-from holdfast.stores.object_meta import chunk_subject, meta_subject
-from holdfast.stores.object_store import ObjectBlobStore
+from holdfast.stores.jetstream import chunks as object_chunks_module
+from holdfast.stores.jetstream import objects as object_store_module
+from holdfast.stores.jetstream import staging as object_staging_module
+from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.objects import ObjectBlobStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

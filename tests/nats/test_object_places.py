@@ -13,12 +13,12 @@ from tests.nats.tools import FlakyJetStream, Times
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError
-from holdfast.stores.places import REMEMBERED_SECONDS
+from holdfast.stores.jetstream.places import REMEMBERED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from holdfast.stores.object_store import ObjectBlobStore
+    from holdfast.stores.jetstream.objects import ObjectBlobStore
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 

@@ -17,6 +17,7 @@ from tests.contracts.blob_store import ATTRIBUTES, put, read, some_bytes
 from tests.nats.buckets import Bucket
 from tests.nats.tools import FlakyJetStream, Times, connected, kill, until
 
+from holdfast.deadline import deadline
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     ConflictError,
@@ -26,12 +27,11 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores import put_groups as put_groups_module
-from holdfast.stores.object_meta import meta_subject
+from holdfast.stores.jetstream import groups as put_groups_module
+from holdfast.stores.jetstream.groups import LEAST_PUTS, MOST_BYTES, MOST_BYTES_EACH, MOST_PUTS
+from holdfast.stores.jetstream.meta import meta_subject
 from holdfast.stores.ports import BlobInfo
-from holdfast.stores.put_groups import LEAST_PUTS, MOST_BYTES, MOST_BYTES_EACH, MOST_PUTS
 from holdfast.transport import jetstream as jetstream_module
-from holdfast.transport.deadline import deadline
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartServer
 
-    from holdfast.stores.object_store import ObjectBlobStore
+    from holdfast.stores.jetstream.objects import ObjectBlobStore
     from holdfast.stores.ports import Attributes, Stored
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import Ack, BatchMessage, StoredMessage

@@ -39,9 +39,9 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores import object_chunks as object_chunks_module
-from holdfast.stores import object_staging as object_staging_module
-from holdfast.stores.object_meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream import chunks as object_chunks_module
+from holdfast.stores.jetstream import staging as object_staging_module
+from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport.options import NatsOptions

@@ -12,7 +12,7 @@ from tests.contracts.blob_store import BlobStoreContract, SpoiltRecordContract
 from tests.nats.buckets import Bucket
 from tests.nats.tools import connected
 
-from holdfast.stores.object_store import ObjectBlobStore
+from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.transport.connection import connect
 from holdfast.transport.options import NatsOptions
 

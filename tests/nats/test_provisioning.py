@@ -10,21 +10,21 @@ from tests.nats.buckets import Bucket, create_records
 
 from holdfast.domain.store_state import Layout, differences
 from holdfast.errors import ConflictError, UnavailableError
-from holdfast.stores.bucket_check import (
+from holdfast.stores.jetstream.bucket_check import (
     HARMLESS,
     LAYOUT,
     OBJECT_SETTINGS,
     RECORD_SETTINGS,
     check_bucket,
 )
-from holdfast.stores.location import BucketLocation
-from holdfast.stores.provisioning import (
+from holdfast.stores.jetstream.provisioning import (
     bucket_names,
     ensure_stream,
     object_stream,
     record_stream,
 )
-from holdfast.stores.replication import read_bucket
+from holdfast.stores.jetstream.replication import read_bucket
+from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:
     from holdfast.transport.connection import Connection

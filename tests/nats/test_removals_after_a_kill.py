@@ -17,10 +17,10 @@ import pytest
 from tests.nats.tools import connected, kill, until
 
 from holdfast.errors import NotFoundError
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.ports import Delete, Put
-from holdfast.stores.provisioning import ensure_stream, record_stream
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.options import NatsOptions

@@ -19,10 +19,9 @@ from holdfast.bootstrap import init_store, watch_store
 from holdfast.domain.store_state import BucketState, Layout, is_settled
 from holdfast.errors import UnavailableError
 from holdfast.runtime.config import Config
-from holdfast.stores.location import BucketLocation
-from holdfast.stores.provisioning import ensure_stream, object_stream
-from holdfast.stores.readiness import NotReadyError
-from holdfast.stores.replication import (
+from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
+from holdfast.stores.jetstream.readiness import NotReadyError
+from holdfast.stores.jetstream.replication import (
     Kept,
     bucket_state,
     keep_replicas,
@@ -30,6 +29,7 @@ from holdfast.stores.replication import (
     read_bucket,
     wait_for_leader,
 )
+from holdfast.stores.location import BucketLocation
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

@@ -27,11 +27,11 @@ from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import UPLOAD, Result
 from holdfast.repository.uploads.uploads import UploadService
-from holdfast.stores.key_value import KeyValueRecordStore
+from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
+from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
-from holdfast.stores.object_meta import chunk_subject, meta_subject
-from holdfast.stores.object_store import ObjectBlobStore
-from holdfast.stores.provisioning import ensure_stream, object_stream, record_stream
 
 if TYPE_CHECKING:
     from holdfast.stores.ports import Attributes, BlobInfo, Claiming, Stored

@@ -8,8 +8,8 @@ from typing import get_args
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.domain.entries import Kind
-from holdfast.domain.terms import EntryChange, EntryWarning
+from holdfast.form.entries import Kind
+from holdfast.form.terms import EntryChange, EntryWarning
 from holdfast.protocol.entries import KIND_NAMES, change_message, warning_message, wire_path
 from holdfast.protocol.snapshots import EntryKind
 from holdfast.protocol.times import nanosecond_time, parse_time, wire_time

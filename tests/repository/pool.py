@@ -17,9 +17,9 @@ from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
 from holdfast.repository.uploads.uploads import UploadService
-from holdfast.stores.forwarding import ForwardingBlobStore, Repeat
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import BlobInfo
+from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, Repeat
 
 if TYPE_CHECKING:
     from collections.abc import (

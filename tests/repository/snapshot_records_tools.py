@@ -11,7 +11,7 @@ from tests.repository.pool import START
 from holdfast.domain.names import id_floor
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lease import Lease
-from holdfast.repository.snapshot_record import SNAPSHOT, StoredSnapshot, snapshot_name
+from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot, snapshot_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from holdfast.errors import InvalidError, UnavailableError
-from holdfast.repository.apps import LOOK_THREADS, MAX_LOOKS, Apps
+from holdfast.repository.snapshots.apps import LOOK_THREADS, MAX_LOOKS, Apps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

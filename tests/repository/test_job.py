@@ -6,10 +6,10 @@ import pytest
 from tests.repository.snapshot_records_tools import begin, pending
 
 from holdfast.archive.ports import Progress
-from holdfast.repository.job import QUIET_STALL_SECONDS, Job, Stillness
 from holdfast.repository.ledger.lease import Carried
 from holdfast.repository.ledger.ledger import Ledger
-from holdfast.repository.snapshot_record import StoredSnapshot
+from holdfast.repository.snapshots.job import QUIET_STALL_SECONDS, Job, Stillness
+from holdfast.repository.snapshots.record import StoredSnapshot
 from holdfast.stores.memory import MemoryRecordStore
 
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests.repository.pool import Doom, DoomedRecordStore, Pause, Time
 
+from holdfast.deadline import deadline
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -26,7 +27,6 @@ from holdfast.repository.ledger.lease import Carried
 from holdfast.repository.ledger.ledger import Held, Kind, Ledger
 from holdfast.repository.ledger.ops import OP, Ops
 from holdfast.stores.memory import MemoryRecordStore
-from holdfast.transport.deadline import deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

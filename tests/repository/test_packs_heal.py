@@ -10,7 +10,7 @@ import pytest
 from holdfast.bootstrap import new_id
 from holdfast.domain.digest import digest_of
 from holdfast.errors import CorruptError
-from holdfast.repository.packs import Packs
+from holdfast.repository.snapshots.packs import Packs
 from holdfast.stores.memory import MemoryBlobStore
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

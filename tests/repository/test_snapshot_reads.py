@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.archive.tars import CountingStore, directory, file, large_tree, members_of, snapshot_of
 
-from holdfast.archive.snapshot import SnapshotReader
+from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError, RateLimitedError
-from holdfast.repository.snapshot_content import MAX_WAITING, MAX_WINDOWS
-from holdfast.repository.snapshot_reads import MAX_OPEN, MAX_VERIFYING, SnapshotReads
+from holdfast.repository.snapshots.content import MAX_WAITING, MAX_WINDOWS
+from holdfast.repository.snapshots.reads import MAX_OPEN, MAX_VERIFYING, SnapshotReads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.snapshot_content import Content
+    from holdfast.repository.snapshots.content import Content
 
 INLINE_BYTES = 64 * 1024
 ROOT = directory(".")

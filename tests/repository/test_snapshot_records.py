@@ -19,13 +19,13 @@ from tests.repository.snapshot_records_tools import (
 )
 
 from holdfast.domain.names import SnapshotKey, id_floor
-from holdfast.domain.terms import SnapshotState
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.form.terms import SnapshotState
 from holdfast.repository.ledger.lapses import Lapses
 from holdfast.repository.ledger.ledger import Ledger
-from holdfast.repository.snapshot_lapses import CLIENT_STOPPED, WORKER_STOPPED, watched_snapshots
-from holdfast.repository.snapshot_listing import SnapshotListing, SnapshotsPage, Wanted
-from holdfast.repository.snapshot_record import (
+from holdfast.repository.snapshots.lapses import CLIENT_STOPPED, WORKER_STOPPED, watched_snapshots
+from holdfast.repository.snapshots.listing import SnapshotListing, SnapshotsPage, Wanted
+from holdfast.repository.snapshots.record import (
     SNAPSHOT,
     StoredSnapshot,
     renewed,

@@ -12,7 +12,7 @@ from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.uploads.owned import UploadLimits
-from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
+from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -31,8 +31,8 @@ from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.uploads.owned import CONFIRM_SECONDS
 from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD
-from holdfast.stores.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 from holdfast.stores.ports import Attributes
+from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

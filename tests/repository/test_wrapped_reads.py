@@ -14,7 +14,7 @@ from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, put_staged, some_
 
 from holdfast.domain.limits import MAX_BLOB_BYTES
 from holdfast.stores.memory import MemoryBlobStore
-from holdfast.stores.wrappers import (
+from holdfast.stores.wrappers.guarded import (
     GuardedBlobStore,
     Limits,
     Retries,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from holdfast.deadline import seconds_left
 from holdfast.domain.op_id import bind_op_id, split_op_id
 from holdfast.errors import ERRORS, HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint
@@ -26,7 +27,6 @@ from holdfast.protocol.blobs import (
     StatBlob,
 )
 from holdfast.runtime.dispatch import Answer, Dispatcher
-from holdfast.transport.deadline import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ import nats
 import pytest
 from structlog.testing import capture_logs
 from tests.nats.clusters import Cluster
-from tests.runtime.test_forwarding import peers
+from tests.runtime.test_peers import peers
 
 from holdfast import bootstrap
 from holdfast.bootstrap import init_store, run_worker

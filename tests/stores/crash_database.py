@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from holdfast.stores.disk_files import Files
+from holdfast.stores.disk.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from holdfast.stores.disk_files import Files
+from holdfast.stores.disk.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Buffer

@@ -8,18 +8,18 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from holdfast.stores.disk import DiskBlobStore
-from holdfast.stores.disk_database import DATABASE, create_record_store
-from holdfast.stores.disk_files import create_disk_store
-from holdfast.stores.disk_format import MAX_HEADER_BYTES, decode_blob_header
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk.database import DATABASE, create_record_store
+from holdfast.stores.disk.files import create_disk_store
+from holdfast.stores.disk.format import MAX_HEADER_BYTES, decode_blob_header
+from holdfast.stores.disk.records import DiskRecordStore
+from holdfast.stores.disk.store import DiskBlobStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.disk_files import Files
+    from holdfast.stores.disk.files import Files
 
 _ids = count(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.deadline import deadline
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -11,8 +12,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.conflicts import Conflicts
-from holdfast.transport.deadline import deadline
+from holdfast.stores.jetstream.conflicts import Conflicts
 from holdfast.transport.jetstream_messages import (
     WRITE_IN_FLIGHT,
     WRONG_LAST_SEQUENCE,

@@ -26,8 +26,8 @@ from tests.stores.disk_tools import (
     record_store,
 )
 
-from holdfast.stores.disk import DiskBlobStore
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk.records import DiskRecordStore
+from holdfast.stores.disk.store import DiskBlobStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -26,7 +26,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.disk import DiskBlobStore
+from holdfast.stores.disk.store import DiskBlobStore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -40,9 +40,9 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores import disk_blobs
-from holdfast.stores.disk import DiskBlobStore
-from holdfast.stores.disk_files import MARKER, Files, create_disk_store
+from holdfast.stores.disk import blobs as disk_blobs
+from holdfast.stores.disk.files import MARKER, Files, create_disk_store
+from holdfast.stores.disk.store import DiskBlobStore
 from holdfast.stores.ports import BlobInfo, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:

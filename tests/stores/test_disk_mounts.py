@@ -8,10 +8,10 @@ import pytest
 from tests.stores.disk_tools import FakeClock
 
 from holdfast.errors import UnavailableError
-from holdfast.stores import disk_mounts
-from holdfast.stores.disk_database import create_record_store
-from holdfast.stores.disk_mounts import filesystem_of, refuse_network
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk import mounts as disk_mounts
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.mounts import filesystem_of, refuse_network
+from holdfast.stores.disk.records import DiskRecordStore
 
 MOUNTS = r"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

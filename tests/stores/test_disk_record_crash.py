@@ -30,9 +30,9 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores import disk_database
-from holdfast.stores.disk_database import create_record_store
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk import database as disk_database
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.ports import Delete, Put
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from tests.processes import stop
 from tests.stores.disk_tools import FakeClock, in_database, record_store
 
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
-from holdfast.stores import disk_database
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk import database as disk_database
+from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.ports import Put
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ FORKING = """
 import asyncio, os, sys
 from pathlib import Path
 from holdfast.errors import UnavailableError
-from holdfast.stores.disk_records import DiskRecordStore
+from holdfast.stores.disk.records import DiskRecordStore
 from tests.stores.disk_tools import FakeClock
 
 def put(store, key):

@@ -24,10 +24,10 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores import disk_database
-from holdfast.stores.disk_database import DATABASE, create_record_store
-from holdfast.stores.disk_files import create_disk_store
-from holdfast.stores.disk_records import PAGE_RECORDS, SWEPT_AT_ONCE, DiskRecordStore
+from holdfast.stores.disk import database as disk_database
+from holdfast.stores.disk.database import DATABASE, create_record_store
+from holdfast.stores.disk.files import create_disk_store
+from holdfast.stores.disk.records import PAGE_RECORDS, SWEPT_AT_ONCE, DiskRecordStore
 from holdfast.stores.ports import Delete, Put
 
 if TYPE_CHECKING:

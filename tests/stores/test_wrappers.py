@@ -31,7 +31,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.memory import MemoryBlobStore
-from holdfast.stores.wrappers import (
+from holdfast.stores.wrappers.guarded import (
     GuardedBlobStore,
     Limits,
     Retries,

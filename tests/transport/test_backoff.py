@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from holdfast.deadline import deadline
 from holdfast.transport.backoff import Backoff
-from holdfast.transport.deadline import deadline
 
 
 def test_a_wait_grows_up_to_its_limit_and_is_never_less_than_half_as_long_as_it_may_be() -> None:

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
+from holdfast.deadline import TimeLimit, Timers, deadline, outliving_task, seconds_left
 from holdfast.errors import UnavailableError
-from holdfast.transport.deadline import TimeLimit, Timers, deadline, outliving_task, seconds_left
 
 
 async def test_without_one_there_is_as_much_time_as_is_asked_for() -> None:

@@ -13,8 +13,8 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.limits import MIB
-from holdfast.domain.packing import PACK_BYTES
 from holdfast.errors import InternalError, UnavailableError
+from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.domain.entries import MAX_COMPONENT_BYTES, MAX_PATH_BYTES
 from holdfast.errors import InvalidError, TooLargeError
+from holdfast.form.entries import MAX_COMPONENT_BYTES, MAX_PATH_BYTES
 
 _SLASH: Final = ord("/")
 _SPECIAL: Final = frozenset(b"/.")

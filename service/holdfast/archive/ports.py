@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from holdfast.domain.entries import Kind
-from holdfast.domain.terms import EntryWarning
+from holdfast.form.entries import Kind
+from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -15,8 +15,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.paths import is_below, parse_path, path_text
-from holdfast.domain.entries import order_key
 from holdfast.errors import NotFoundError, TooLargeError
+from holdfast.form.entries import order_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -6,9 +6,10 @@ import errno
 import os
 from typing import Final, Literal
 
+from holdfast.archive.paths import path_text
 from holdfast.archive.ports import Warn
-from holdfast.domain.terms import EntryWarning
 from holdfast.errors import ForbiddenError, InvalidError
+from holdfast.form.terms import EntryWarning
 
 _MAX_SHOWN_BYTES: Final = 512
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
@@ -59,3 +60,9 @@ def unreadable(path: bytes, error: OSError) -> ForbiddenError | InvalidError:
 
 def _shown(path: bytes) -> str:
     return path[:_MAX_SHOWN_BYTES].decode("utf-8", "replace") or "the directory"
+
+
+def separate_symlink(path: bytes, first: bytes) -> EntryWarning:
+    """The warning of a hard link to a symlink, which an archive has twice."""
+    detail = f"it is a symlink of its own, and no longer a hard link to {path_text(first)}"
+    return EntryWarning(kind="link", path=path, detail=detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from holdfast.domain.terms import MAX_WARNINGS, EntryWarning
+from holdfast.form.terms import MAX_WARNINGS, EntryWarning
 
 
 class Warnings:

@@ -21,7 +21,7 @@ from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
-from holdfast.client.snapshots import Snapshots
+from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
 from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from holdfast.transport.deadline import outliving_task
+from holdfast.deadline import outliving_task
 
 if TYPE_CHECKING:
     import os

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from holdfast.client.blocking import Blocking, blocking, describe, iterating
 from holdfast.client.client import Client, connect
 from holdfast.client.loop_thread import LoopThread
-from holdfast.client.snapshots import Snapshots
+from holdfast.client.snapshots.api import Snapshots
 from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from holdfast.errors import NotFoundError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.repository.apps import Apps
+    from holdfast.repository.snapshots.apps import Apps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

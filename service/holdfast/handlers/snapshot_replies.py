@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from holdfast.domain.terms import EntryChange, EntryWarning
 from holdfast.errors import CorruptError
+from holdfast.form.terms import EntryChange, EntryWarning
 from holdfast.protocol.entries import KIND_NAMES, change_message, warning_message, wire_path
 from holdfast.protocol.snapshots import (
     DamagedPack,
@@ -23,13 +23,13 @@ from holdfast.protocol.times import as_utc, nanosecond_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from holdfast.archive.diff import Change
-    from holdfast.archive.verify import Verified
+    from holdfast.archive.read.diff import Change
+    from holdfast.archive.read.verify import Verified
     from holdfast.domain.digest import Digest
-    from holdfast.domain.entries import Entry
     from holdfast.domain.names import SnapshotKey
+    from holdfast.form.entries import Entry
     from holdfast.protocol.message import Reply
-    from holdfast.repository.snapshot_record import StoredRestore, StoredSnapshot
+    from holdfast.repository.snapshots.record import StoredRestore, StoredSnapshot
 
 ReplyT = TypeVar("ReplyT", bound="Reply")
 RowT = TypeVar("RowT")

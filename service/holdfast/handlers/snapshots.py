@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.owners import chosen_privileges
+from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.paths import parse_path
-from holdfast.archive.walk import WalkOptions
+from holdfast.archive.restore.owners import chosen_privileges
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey, id_floor
 from holdfast.errors import InvalidError
@@ -67,19 +67,19 @@ from holdfast.protocol.snapshots import (
     VerifySnapshot,
 )
 from holdfast.protocol.times import parse_time
-from holdfast.repository.restores import RestoreRequest
-from holdfast.repository.snapshot_content import MAX_WAIT_SECONDS
-from holdfast.repository.snapshot_cursors import cursor_after_entry
-from holdfast.repository.snapshot_listing import Wanted, cursor_after
+from holdfast.repository.snapshots.content import MAX_WAIT_SECONDS
+from holdfast.repository.snapshots.cursors import cursor_after_entry
+from holdfast.repository.snapshots.listing import Wanted, cursor_after
+from holdfast.repository.snapshots.restores import RestoreRequest
 
 if TYPE_CHECKING:
     from holdfast.handlers.placement import Placement
-    from holdfast.repository.archives import Archives
-    from holdfast.repository.restores import Restores
-    from holdfast.repository.snapshot_content import Content
-    from holdfast.repository.snapshot_listing import SnapshotListing
-    from holdfast.repository.snapshot_reads import SnapshotReads
-    from holdfast.repository.snapshots import Snapshots
+    from holdfast.repository.snapshots.archives import Archives
+    from holdfast.repository.snapshots.content import Content
+    from holdfast.repository.snapshots.listing import SnapshotListing
+    from holdfast.repository.snapshots.making import Snapshots
+    from holdfast.repository.snapshots.reads import SnapshotReads
+    from holdfast.repository.snapshots.restores import Restores
 
 MAX_KEY_BYTES: Final = 168
 """Of a snapshot's key in a page, with its quotes and comma."""

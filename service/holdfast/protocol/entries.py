@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from holdfast.domain.entries import Kind
+from holdfast.form.entries import Kind
 from holdfast.protocol.snapshots import SnapshotChange, SnapshotWarning
 
 if TYPE_CHECKING:
-    from holdfast.domain.terms import EntryChange, EntryWarning
+    from holdfast.form.terms import EntryChange, EntryWarning
     from holdfast.protocol.snapshots import EntryKind
 
 KIND_NAMES: Final[dict[Kind, EntryKind]] = {

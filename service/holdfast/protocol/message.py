@@ -11,13 +11,13 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from holdfast.domain.digest import DIGEST_PATTERN
-from holdfast.domain.entries import MAX_FILE_BYTES
 from holdfast.domain.limits import (
     MAX_BLOB_BYTES,
     MAX_CURSOR_CHARS,
     MAX_LIST_LIMIT,
     MAX_TYPE_CHARS,
 )
+from holdfast.form.entries import MAX_FILE_BYTES
 
 WIRE_VERSION: Final = 1
 

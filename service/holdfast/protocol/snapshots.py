@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, field
 
 from holdfast.domain.limits import MAX_LABELS
-from holdfast.domain.terms import ChangeKind, RestoreMode, SnapshotState
+from holdfast.form.terms import ChangeKind, RestoreMode, SnapshotState
 from holdfast.protocol import headers
 from holdfast.protocol.message import (
     Reply,

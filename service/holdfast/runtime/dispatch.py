@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
+from holdfast.deadline import TimeLimit, Timers, deadline
 from holdfast.domain.digest import is_digest
 from holdfast.domain.limits import MAX_OP_ID_CHARS
 from holdfast.domain.op_id import bind_op_id
@@ -27,7 +28,6 @@ from holdfast.handlers.endpoint import BytesReply, Call, Forward, Sent
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.operation import Body
-from holdfast.transport.deadline import TimeLimit, Timers, deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable, Mapping

@@ -16,19 +16,19 @@ from holdfast.handlers.placement import Placement
 from holdfast.handlers.snapshots import SnapshotHandlers, SnapshotServices
 from holdfast.protocol import codec
 from holdfast.protocol.snapshots import SnapshotProgress
-from holdfast.repository.archives import Archives
-from holdfast.repository.jobs import Jobs
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
-from holdfast.repository.manifests import Manifests
-from holdfast.repository.packs import Packs
-from holdfast.repository.restores import Restores
-from holdfast.repository.snapshot_lapses import watched_snapshots
-from holdfast.repository.snapshot_listing import SnapshotListing
-from holdfast.repository.snapshot_reads import SnapshotReads
-from holdfast.repository.snapshot_record import StoredRestore
-from holdfast.repository.snapshots import Owner, Snapshots
+from holdfast.repository.snapshots.archives import Archives
+from holdfast.repository.snapshots.jobs import Jobs
+from holdfast.repository.snapshots.lapses import watched_snapshots
+from holdfast.repository.snapshots.listing import SnapshotListing
+from holdfast.repository.snapshots.making import Owner, Snapshots
+from holdfast.repository.snapshots.manifests import Manifests
+from holdfast.repository.snapshots.packs import Packs
+from holdfast.repository.snapshots.reads import SnapshotReads
+from holdfast.repository.snapshots.record import StoredRestore
+from holdfast.repository.snapshots.restores import Restores
 from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from holdfast.archive.ports import Progress
     from holdfast.handlers.placement import Peers
-    from holdfast.repository.apps import Apps
-    from holdfast.repository.snapshot_record import Stored
+    from holdfast.repository.snapshots.apps import Apps
+    from holdfast.repository.snapshots.record import Stored
     from holdfast.stores.ports import BlobStore, RecordStore
 
 READ_THREADS: Final = 8

@@ -24,8 +24,8 @@ from holdfast.domain.store_state import (
     version_text,
 )
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.stores.readiness import NotReadyError, wait_ready
-from holdfast.stores.replication import read_bucket
+from holdfast.stores.jetstream.readiness import NotReadyError, wait_ready
+from holdfast.stores.jetstream.replication import read_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence

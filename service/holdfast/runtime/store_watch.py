@@ -17,12 +17,12 @@ from holdfast.domain.store_state import (
 )
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.runtime.monitoring import Servers, see_servers
-from holdfast.stores.replication import keep_replicas, read_bucket
+from holdfast.stores.jetstream.replication import keep_replicas, read_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from holdfast.stores.replication import Kept
+    from holdfast.stores.jetstream.replication import Kept
     from holdfast.transport.jetstream import JetStream
 
 READ_SECONDS: Final = 3.0

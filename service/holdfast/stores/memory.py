@@ -25,9 +25,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Fetched, Put, Record, Stored
-from holdfast.stores.record_keys import (
+from holdfast.stores.keys import (
     check_batch,
     check_many,
     check_prefix,
@@ -35,6 +33,8 @@ from holdfast.stores.record_keys import (
     has_prefix,
     is_below,
 )
+from holdfast.stores.pieces import part_ranges
+from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Fetched, Put, Record, Stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence

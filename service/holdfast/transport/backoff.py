@@ -7,7 +7,7 @@ import math
 import random
 import time
 
-from holdfast.transport.deadline import seconds_left
+from holdfast.deadline import seconds_left
 
 
 class Backoff:

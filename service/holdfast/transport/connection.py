@@ -21,8 +21,8 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
+from holdfast.deadline import outliving_task
 from holdfast.errors import ForbiddenError, InvalidError, TooLargeError, UnavailableError
-from holdfast.transport.deadline import outliving_task
 from holdfast.transport.liveness import SIGN_OF_LIFE_SECONDS, SILENCE_SECONDS, Liveness
 from holdfast.transport.message import Message, format_headers
 from holdfast.transport.options import NatsOptions, connect_arguments, login, tls_context

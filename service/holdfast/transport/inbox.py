@@ -11,9 +11,9 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from holdfast.deadline import Timers
 from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.protocol.headers import STATUS
-from holdfast.transport.deadline import Timers
 from holdfast.transport.fresh_ids import new_id
 from holdfast.transport.message import Message
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdfast.deadline import seconds_left
 from holdfast.errors import (
     ForbiddenError,
     HoldfastError,
@@ -31,7 +32,6 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.transport.backoff import Backoff
-from holdfast.transport.deadline import seconds_left
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from holdfast.deadline import deadline, look_at, outliving_task
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES
 from holdfast.domain.parts import PartSequence
@@ -29,7 +30,6 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.read_threads import look_at
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -42,7 +42,6 @@ from holdfast.repository.uploads.record import (
     without_claims,
 )
 from holdfast.stores.ports import Attributes
-from holdfast.transport.deadline import deadline, outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable

@@ -11,9 +11,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.read_threads import look_at
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -22,7 +22,6 @@ from holdfast.repository.uploads.record import (
     committed,
     taken_over,
 )
-from holdfast.transport.deadline import outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Files to frames: what a snapshot is made of."""

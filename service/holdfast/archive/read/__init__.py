@@ -1,0 +1,1 @@
+"""A snapshot as it is stored: read, compared, exported, verified."""

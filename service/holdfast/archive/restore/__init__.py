@@ -1,0 +1,1 @@
+"""Frames back to files, in the place of what is there."""

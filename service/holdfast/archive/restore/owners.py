@@ -1,0 +1,110 @@
+"""Who owns what is restored: as recorded, as mapped, as given, or whoever restores it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from holdfast.errors import InvalidError
+from holdfast.form.entries import MAX_OWNER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PAIR: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepOwners:
+    """The recorded ones. Who is not root gets files of their own, with a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentOwner:
+    """The user who restores."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedOwner:
+    """This user and this group."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedOwners:
+    """The recorded ones, but for those that the maps say otherwise of."""
+
+    uids: Mapping[int, int] = field(default_factory=dict)
+    gids: Mapping[int, int] = field(default_factory=dict)
+
+
+Privileges = Literal["never", "owned", "always"]
+"""Where files keep what lets whoever runs them do more than he may himself.
+
+That is set-user-ID and set-group-ID bits, and the attributes ``security.*`` (capabilities among
+them) and ``trusted.*``. ``owned``: where the owner is the recorded one, or has been chosen for that
+one. ``always``: also where another one was asked for, but not where he could not be had.
+"""
+
+KEEP_OWNERS: Final = KeepOwners()
+Owners = KeepOwners | CurrentOwner | FixedOwner | MappedOwners
+
+
+def parse_owners(text: str) -> Owners:
+    """What ``keep``, ``current`` or ``uid:gid`` (numbers) means. Raises InvalidError."""
+    if text == "keep":
+        return KeepOwners()
+    if text == "current":
+        return CurrentOwner()
+    pair = _PAIR.fullmatch(text)
+    if pair is None or max(map(int, pair.groups())) > MAX_OWNER:
+        msg = f"{text[:64]!r} is no owner: keep, current, or two numbers such as 1000:1000"
+        raise InvalidError(msg)
+    return FixedOwner(int(pair[1]), int(pair[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """``ids`` are the (uid, gid) to give an entry, None for those it gets by being made.
+
+    ``trusted`` tells whether privileges may stay where they are ``owned``: only if the owner is
+    the recorded one or has been chosen for that one, for set-ID bits lend the owner's rights.
+    ``withheld`` is True where another owner was recorded and cannot be set.
+    """
+
+    ids: tuple[int, int] | None
+    trusted: bool
+    withheld: bool = False
+
+    def keeps(self, privileges: Privileges) -> bool:
+        """Whether what is restored keeps its privileges."""
+        if privileges == "always":
+            return not self.withheld
+        return self.trusted and privileges == "owned"
+
+
+def chosen_privileges(*, by_client: bool, asked: bool) -> Privileges:
+    """What a snapshot is restored with: a client may claim anything of files it cannot make."""
+    if asked:
+        return "always"
+    return "never" if by_client else "owned"
+
+
+def owner_of(owners: Owners, recorded: tuple[int, int], user: tuple[int, int]) -> Owner:
+    """Whom an entry of ``recorded`` goes to, when ``user`` (effective uid and gid) restores it."""
+    wanted = recorded
+    match owners:
+        case CurrentOwner():
+            return Owner(None, trusted=recorded == user)
+        case FixedOwner(uid, gid):
+            return Owner((uid, gid), trusted=recorded == (uid, gid))
+        case MappedOwners(uids=uids, gids=gids):
+            wanted = (uids.get(recorded[0], recorded[0]), gids.get(recorded[1], recorded[1]))
+        case KeepOwners():
+            pass
+    if user[0] == 0 or wanted == user:
+        return Owner(wanted, trusted=True)
+    return Owner(None, trusted=False, withheld=True)

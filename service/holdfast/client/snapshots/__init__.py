@@ -1,0 +1,1 @@
+"""``client.snapshots``: snapshots for programs, made by workers or here."""

@@ -1,0 +1,153 @@
+"""Restoring on this machine: a snapshot of the pool becomes a directory here.
+
+The same code as a worker's writes and checks; packs are read as blobs, several ahead. Imported by
+those who need it: it loads zstd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from holdfast.archive.bridge import BridgedPackStore
+from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
+from holdfast.archive.restore.options import RestoreOptions, limits_of
+from holdfast.archive.restore.owners import chosen_privileges, parse_owners
+from holdfast.archive.restore.restore import restore_tree
+from holdfast.client.snapshots.packs import PackTransport
+from holdfast.client.snapshots.paths import asked_path
+from holdfast.client.snapshots.thread import ProgressRelay, in_thread
+from holdfast.client.snapshots.wait import readable_root
+from holdfast.domain.limits import MIB
+from holdfast.domain.names import created_at_of
+from holdfast.errors import InvalidError
+from holdfast.protocol.entries import change_message, warning_message
+from holdfast.protocol.snapshots import RestoreRecord
+
+if TYPE_CHECKING:
+    import os
+
+    from holdfast.archive.ports import Stop
+    from holdfast.archive.restore.options import Restored
+    from holdfast.client.requests import Requester
+    from holdfast.client.snapshots.paths import AnyPath
+    from holdfast.client.snapshots.wait import OnProgress
+    from holdfast.form.terms import RestoreMode
+    from holdfast.protocol.snapshots import SnapshotRecord
+
+CACHE_BYTES: Final = 24 * MIB
+"""Packs that were read ahead."""
+
+LIMITS: Final = ReaderLimits(
+    pack_cache_bytes=8 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=8 * MIB
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreHere:
+    """See ``Snapshots.restore_to``."""
+
+    paths: tuple[AnyPath, ...]
+    mode: RestoreMode
+    delete: bool
+    dry_run: bool
+    owner: str
+    privileged: bool = False
+    max_expansion: int | None = None
+
+
+async def restore_here(
+    requester: Requester,
+    record: SnapshotRecord,
+    target: str | os.PathLike[str],
+    wanted: RestoreHere,
+    on_progress: OnProgress | None,
+) -> RestoreRecord:
+    """See ``Snapshots.restore_to``."""
+    root = readable_root(record)
+    path = target_path(target)
+    options = RestoreOptions(
+        staging_id=_new_staging_id(),
+        mode=wanted.mode,
+        paths=tuple(_path(path) for path in wanted.paths),
+        delete=wanted.delete,
+        dry_run=wanted.dry_run,
+        owners=parse_owners(wanted.owner),
+        # Who restores here has chosen what, and with whose rights: as with tar.
+        privileges=chosen_privileges(by_client=False, asked=wanted.privileged),
+        limits=limits_of(wanted.max_expansion),
+    )
+    transport = PackTransport(requester)
+    store = BridgedPackStore(
+        asyncio.get_running_loop(),
+        transport.get,
+        transport.put,
+        window_bytes=MIB,
+        cache_bytes=CACHE_BYTES,
+    )
+    relay = ProgressRelay(record.key, on_progress)
+
+    def work(stop: Stop) -> Restored:
+        reader = SnapshotReader(store, root, limits=LIMITS)
+        return restore_tree(reader, path, options=options, progress=relay, stop=stop)
+
+    with closing(store):
+        restored = await in_thread(work, on_stop=store.close)
+    return _record(record, restored, options)
+
+
+def target_path(target: str | os.PathLike[str]) -> Path:
+    """``target`` with a name of its own, which ``.`` and ``..`` have not. Raises InvalidError.
+
+    A symlink as its last name is left as it is: it is not followed. An empty name, which is what a
+    variable that nobody has set gives, does not stand for this directory.
+    """
+    if target == "":
+        msg = "the name of the directory to restore to is empty"
+        raise InvalidError(msg)
+    path = Path(target)
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        msg = "a snapshot cannot be restored to /: name a directory in it"
+        raise InvalidError(msg)
+    return path
+
+
+def _new_staging_id() -> str:
+    """A UUID of version 7: workers clear away what old ones left beside their apps."""
+    stamp = time.time_ns() // 1_000_000
+    return str(UUID(int=stamp << 80 | 7 << 76 | 2 << 62 | secrets.randbits(62)))
+
+
+def _path(path: AnyPath) -> str | bytes:
+    text, raw = asked_path(path)
+    return text if raw is None else raw
+
+
+def _record(record: SnapshotRecord, restored: Restored, options: RestoreOptions) -> RestoreRecord:
+    """What a worker would answer."""
+    return RestoreRecord(
+        restore=options.staging_id,
+        key=record.key,
+        app=record.app,
+        mode=options.mode,
+        state="ok",
+        created_at=created_at_of(options.staging_id).isoformat().replace("+00:00", "Z"),
+        entries=restored.entries,
+        files=restored.files,
+        size=restored.bytes,
+        removed=restored.removed,
+        digest=record.digest,
+        dry_run=options.dry_run,
+        plan=[change_message(planned) for planned in restored.plan],
+        plan_count=restored.plan_count,
+        warnings=[warning_message(warning) for warning in restored.warnings],
+        warning_count=restored.warning_count,
+    )

@@ -1,0 +1,153 @@
+"""Until when the answer to a request is of use, for everything that is done on its way.
+
+A request's deadline goes along with the task that answers it, so that whoever waits below, for a
+leader to be elected say, gives up a moment before and can still tell what is known. What outlives
+the request (an upload's commit, an archive) is done without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+_deadline: Final[contextvars.ContextVar[float | None]] = contextvars.ContextVar(
+    "deadline", default=None
+)
+
+
+_SWEEP_SECONDS: Final = 0.01
+
+
+class Timers:
+    """Many short waits, of which hardly any takes too long, over one timer of the event loop.
+
+    A timer for each would cost as much as what is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[object, tuple[float, Callable[[], object]]] = {}
+        self._sweep_at = math.inf
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, key: object, at: float, expire: Callable[[], object]) -> None:
+        """Call ``expire`` at ``at``, by the loop's clock, unless ``key`` is stopped before."""
+        self._due[key] = at, expire
+        if at < self._sweep_at:
+            self._schedule(at)
+
+    def stop(self, key: object) -> None:
+        """Forget ``key``. May be repeated."""
+        self._due.pop(key, None)
+
+    def _schedule(self, at: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._sweep_at = at
+        self._handle = asyncio.get_running_loop().call_at(at, self._sweep)
+
+    def _sweep(self) -> None:
+        self._handle, self._sweep_at = None, math.inf
+        now = asyncio.get_running_loop().time()
+        over = [key for key, (at, _) in self._due.items() if at <= now]
+        for key in over:
+            entry = self._due.pop(key, None)
+            if entry is not None:  # else one before it has stopped it
+                entry[1]()
+        if self._due:
+            next_at = min(at for at, _ in self._due.values())
+            self._schedule(max(next_at, now + _SWEEP_SECONDS))
+
+
+class TimeLimit:
+    """What is done inside ends at ``at``, by the loop's clock, with TimeoutError.
+
+    Like ``asyncio.timeout_at``, over a timer that is shared. Entered once, in a task.
+    """
+
+    __slots__ = ("_at", "_cancelling", "_is_over", "_task", "_timers")
+
+    def __init__(self, timers: Timers, at: float) -> None:
+        self._timers = timers
+        self._at = at
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            msg = "a time limit is for a task"
+            raise RuntimeError(msg)
+        self._task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        self._timers.start(self, self._at, self._expire)
+
+    def _expire(self) -> None:
+        # However late the loop is: who gave up inside a moment before is to be heard first.
+        at = asyncio.get_running_loop().time() + _SWEEP_SECONDS
+        self._timers.start(self, at, self._end)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._task.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timers.stop(self)
+        # Whoever else has cancelled the task meanwhile is not to be disappointed.
+        is_ours = self._is_over and self._task.uncancel() <= self._cancelling
+        if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError from error
+
+
+def deadline(seconds: float) -> AbstractContextManager[None]:
+    """What is done inside has ``seconds``, or what is left of an earlier deadline if that is less.
+
+    It is told, not enforced: see ``seconds_left``.
+    """
+    return _Deadline(seconds)
+
+
+class _Deadline:
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        at = asyncio.get_running_loop().time() + self._seconds
+        earlier = _deadline.get()
+        self._token = _deadline.set(at if earlier is None else min(at, earlier))
+
+    def __exit__(self, *_: object) -> None:
+        _deadline.reset(self._token)
+
+
+def seconds_left(most: float) -> float:
+    """How long one may wait: ``most`` seconds, or until the deadline. Not above 0: it is over."""
+    at = _deadline.get()
+    if at is None:
+        return most
+    return min(most, at - asyncio.get_running_loop().time())
+
+
+def outliving_task[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task for what goes on when the request that began it has been answered."""
+    context = contextvars.copy_context()
+    context.run(_deadline.set, None)
+    return asyncio.get_running_loop().create_task(work, context=context)
+
+
+def look_at(ended: asyncio.Future[Any]) -> None:
+    """Take note of how it ended: a failure that nobody waits for any more is nobody's."""
+    if not ended.cancelled():
+        ended.exception()

@@ -1,0 +1,1 @@
+"""Snapshots of directories: made, read, restored, ended, removed."""

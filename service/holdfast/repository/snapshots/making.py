@@ -1,0 +1,456 @@
+"""Snapshots: begun and committed by clients, looked up, removed.
+
+The steps that make one, whoever does the archiving: a pending record; the data; the root announced
+in the record; what is counted on kept from the collector; then ``ok``, by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import batched
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.digest import Digest
+from holdfast.domain.names import (
+    SnapshotKey,
+    check_app,
+    check_labels,
+    created_at_of,
+    later_id,
+)
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+)
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
+from holdfast.repository.snapshots.manifests import MAX_MISSING, UnreadableError
+from holdfast.repository.snapshots.needed import Needed
+from holdfast.repository.snapshots.record import (
+    SNAPSHOT,
+    StoredSnapshot,
+    first_warnings,
+    renewed,
+    snapshot_name,
+)
+from holdfast.stores.ports import MAX_GET_MANY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+    from holdfast.form.terms import EntryWarning
+    from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.ledger.ops import Ops
+    from holdfast.repository.snapshots.listing import SnapshotListing
+    from holdfast.repository.snapshots.manifests import Manifests
+    from holdfast.repository.snapshots.packs import Packs
+    from holdfast.repository.snapshots.record import Totals
+
+TOUCHES_PER_BEAT: Final = 1024
+"""Packs that are kept from the collector between two signs of life. It takes a few seconds."""
+
+CLOCKS_DIFFER: Final = timedelta(seconds=2)
+"""Clocks that are less apart are not told of: requests take time, too."""
+
+_TURN_DIGITS: Final = 8
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PARENTS_LOOKED_AT: Final = 512
+_PARENTS_AT_ONCE: Final = 8
+_PURGED_AT_ONCE: Final = 16
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who makes a snapshot: a worker by its id, or, with an empty one, the client."""
+
+    id: str
+    node: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What was put in one attempt, which ``began`` at this time of the store of packs.
+
+    ``created`` were stored anew, ``found`` were there.
+    """
+
+    began: datetime
+    created: frozenset[Digest] = frozenset()
+    found: frozenset[Digest] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The answer to a commit: the record, and what has to be put before it can be ``ok``."""
+
+    record: StoredSnapshot
+    missing: Sequence[Digest] = ()
+
+
+class Snapshots:
+    """What is known of snapshots."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        listing: SnapshotListing,
+        ops: Ops,
+        packs: Packs,
+        manifests: Manifests,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+        on_removed: Callable[[str], None],
+    ) -> None:
+        """``new_id`` gives UUIDs of version 7.
+
+        ``on_removed`` is told of the records of snapshots that this worker removes.
+        """
+        self._ledger = ledger
+        self._listing = listing
+        self._ops = ops
+        self._packs = packs
+        self._manifests = manifests
+        self._new_id = new_id
+        self._clock = clock
+        self._on_removed = on_removed
+
+    # --- making ---
+
+    async def announce(
+        self,
+        app: str,
+        labels: Mapping[str, str],
+        owner: Owner,
+        op_id: str | None,
+        *,
+        alone: bool = False,
+    ) -> tuple[Held[StoredSnapshot], bool]:
+        """A pending record, and whether it is there from an earlier request with ``op_id``.
+
+        ``alone``: it has no parent.
+
+        Raises InvalidError, ConflictError (the ``Op-Id`` stands for something else, or what it
+        made was removed).
+        """
+        check_app(app)
+        check_labels(labels)
+        keys = await self._listing.of_app(app)
+        key, repeated = SnapshotKey(app, self._next_id(keys)), False
+        if op_id is not None:
+            text, repeated = await self._ops.claim(op_id, str(key))
+            key = _key_of_op(text, app)
+        if op_id is not None and repeated:
+            try:
+                return await self._held(key), True
+            except NotFoundError as error:
+                if await self._ops.was_removed(op_id):
+                    msg = f"the snapshot {key} of this request was removed"
+                    raise ConflictError(msg) from error
+                # else whoever began it did not get so far
+        parent = None
+        if not alone:
+            parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
+        record = StoredSnapshot(
+            app=app,
+            id=key.id,
+            state="pending",
+            lease=Lease(owner=owner.id, seconds=owner.lease_seconds),
+            created_at=self._clock().isoformat(),
+            node=owner.node,
+            labels=dict(labels),
+            parent=str(parent.key) if parent is not None else None,
+            parent_digest=parent.digest if parent is not None else None,
+            op_id=op_id,
+        )
+        try:
+            return await self._ledger.begin(SNAPSHOT, snapshot_name(key), record), False
+        except ConflictError:
+            if op_id is None:
+                raise
+            return await self._held(key), True  # a repeat of this request was quicker
+
+    def _next_id(self, keys: Sequence[SnapshotKey]) -> str:
+        """A fresh id, later than those of an app's snapshots (newest first), removed ones too."""
+        made = self._new_id()
+        newest = keys[0].id if keys else None
+        new_id = later_id(made, newest)
+        ahead = created_at_of(new_id) - created_at_of(made)
+        if ahead > CLOCKS_DIFFER:
+            log.warning("clock_behind", seconds=ahead.total_seconds(), newest=str(keys[0]))
+        return new_id
+
+    async def _choose_parent(
+        self, keys: Sequence[SnapshotKey], *, made_by_worker: bool
+    ) -> StoredSnapshot | None:
+        """The newest readable snapshot among ``keys``, newest first.
+
+        A worker builds upon none that a client has made: what looks unchanged is taken over unread,
+        so a client could have put other content in the place of files it cannot write.
+        """
+        looked_at = 0
+        for batch in _growing(keys, _PARENTS_AT_ONCE):
+            found, _ = await self._ledger.get_many(SNAPSHOT, [*map(snapshot_name, batch)])
+            looked_at += len(found)
+            if looked_at > _PARENTS_LOOKED_AT:
+                break
+            for held in found.values():
+                if made_by_worker and not held.record.node:
+                    continue
+                if await self._is_there(held.record):
+                    return held.record
+        return None
+
+    async def _is_there(self, record: StoredSnapshot) -> bool:
+        """Whether ``record`` is readable and its root stored."""
+        if record.state != "ok" or record.digest is None:
+            return False
+        return not await self._packs.missing([Digest(record.digest)], limit=1)
+
+    async def secure(
+        self,
+        record: StoredSnapshot,
+        needed: Needed,
+        *,
+        placed: Placed | None,
+        beat: Callable[[], Awaitable[None]],
+    ) -> list[Digest]:
+        """Keep what an announced root needs from the collector; what of it is gone.
+
+        What the parent has is safe while that is ``ok``: it is read again after the root was
+        announced, so a removal after that finds the root. What was put or found there in this
+        attempt (``placed``) is not, nor anything else: it is touched unless it was seen lately,
+        by the store's own times. That the parent's is whole is looked at of one batch, each time
+        of another: what was lost is found by a few snapshots, of most apps by each.
+        ``beat`` is awaited now and then, to say that this goes on.
+        """
+        since = self._packs.lately(await self._packs.now())
+        placed = placed or Placed(began=since)
+        young = placed.created if placed.began > since else frozenset()
+        of_parent = await self._blobs_of_parent(record)
+
+        def is_safe(digest: Digest) -> bool:
+            return digest in of_parent and digest not in placed.found
+
+        gone: list[Digest] = []
+        turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(needed) // TOUCHES_PER_BEAT), 1)
+        for number, batch in enumerate(batched(needed, TOUCHES_PER_BEAT)):
+            if len(batch) == TOUCHES_PER_BEAT:
+                await beat()
+            kept = [digest for digest in batch if is_safe(digest)]
+            if number != turn:
+                # A replica may lag behind: what it lacks is gone only if the leader says so.
+                kept = await self._packs.missing(kept, limit=len(kept))
+            gone += await self._packs.touch_all(kept, since=_EVER)  # looks, and changes nothing
+            counted_on = [one for one in batch if one not in young and not is_safe(one)]
+            gone += await self._packs.touch_all(counted_on, since=since)
+        return gone
+
+    async def _blobs_of_parent(self, record: StoredSnapshot) -> Needed:
+        if record.parent is None or record.parent_digest is None:
+            return Needed()
+        try:
+            parent = await self.get(SnapshotKey.parse(record.parent))
+            if parent.state != "ok" or parent.digest != record.parent_digest:
+                return Needed()
+            _, needed = await self._packs.root(Digest(record.parent_digest))
+        except (NotFoundError, CorruptError):
+            return Needed()
+        return needed
+
+    def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
+        """``record`` as it is when all is well."""
+        return msgspec.structs.replace(
+            record,
+            state="ok",
+            digest=digest,
+            finished_at=self._clock().isoformat(),
+            totals=totals,
+        )
+
+    # --- for clients that archive themselves ---
+
+    async def begin(
+        self, app: str, labels: Mapping[str, str], lease_seconds: float, op_id: str | None
+    ) -> StoredSnapshot:
+        """A pending snapshot whose data the client is going to put."""
+        owner = Owner(id="", node="", lease_seconds=lease_seconds)
+        held, _ = await self.announce(app, labels, owner, op_id)
+        return held.record
+
+    async def renew(self, key: SnapshotKey) -> StoredSnapshot:
+        """Begin a pending snapshot's lease anew. Raises NotFoundError, ConflictError."""
+
+        def by_client(record: StoredSnapshot) -> StoredSnapshot:
+            check_clients(record)
+            return renewed(record)
+
+        return (await self._ledger.update(await self._held(key), by_client)).record
+
+    async def commit(
+        self,
+        key: SnapshotKey,
+        digest: Digest,
+        *,
+        added: int,
+        warnings: tuple[EntryWarning, ...],
+        warning_count: int,
+    ) -> Commit:
+        """Make the root ``digest`` the content of a pending snapshot. May be repeated.
+
+        Nothing is announced before the whole manifest was read. Raises NotFoundError,
+        ConflictError, CorruptError (it is none), TooLargeError.
+        """
+        held = await self._held(key)
+        if _is_made_of(held.record, digest):
+            return Commit(held.record)  # a repeat
+        check_clients(held.record)
+
+        async def beat() -> None:
+            await self.renew(key)
+
+        try:
+            sound = await self._manifests.look_through(
+                digest, every_seconds=held.record.lease.seconds / RENEWALS_PER_LEASE, beat=beat
+            )
+        except UnreadableError as error:
+            return Commit(held.record, error.digests)
+
+        def announced(record: StoredSnapshot) -> StoredSnapshot:
+            check_clients(record)
+            return msgspec.structs.replace(
+                renewed(record),
+                digest=digest,
+                warnings=first_warnings(warnings),
+                warning_count=max(warning_count, len(warnings)),
+            )
+
+        totals = msgspec.structs.replace(sound.totals, added=added)
+        try:
+            held = await self._ledger.update(held, announced)
+            # Its client renews it, too; that the root is another's is a reason to stop.
+            carried = Carried(self._ledger, held, partial(_check_announced, digest))
+            missing = await self.secure(held.record, sound.needed, placed=None, beat=carried.renew)
+            if missing:
+                return Commit(carried.record, missing[:MAX_MISSING])
+            await carried.renew(partial(self.finished, digest=digest, totals=totals))
+        except ConflictError:
+            ended = await self.get(key)
+            if not _is_made_of(ended, digest):  # by a repeat that was quicker
+                raise
+            return Commit(ended)
+        return Commit(carried.record)
+
+    # --- looking up, removing ---
+
+    async def get(self, key: SnapshotKey) -> StoredSnapshot:
+        """Raises NotFoundError."""
+        return (await self._held(key)).record
+
+    async def _held(self, key: SnapshotKey) -> Held[StoredSnapshot]:
+        return await self._ledger.get(SNAPSHOT, snapshot_name(key))
+
+    async def get_readable(self, key: SnapshotKey) -> tuple[StoredSnapshot, Digest]:
+        """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""
+        record = await self.get(key)
+        if record.state != "ok" or record.digest is None:
+            msg = f"the snapshot {key} is {record.state}: it cannot be read"
+            raise ConflictError(msg)
+        return record, Digest(record.digest)
+
+    async def delete(self, key: SnapshotKey, op_id: str | None) -> bool:
+        """Forget a snapshot, a pending one too; whether it was there.
+
+        A repeat with the ``op_id`` that removed it answers True again.
+        """
+        claim = f"deleted:{key}"
+        try:
+            held = await self._held(key)
+        except NotFoundError:
+            return await self._was_deleted(key, op_id, claim)
+        except CorruptError:
+            await self._ledger.remove_unreadable(SNAPSHOT, snapshot_name(key))
+            return True
+        if op_id is not None:
+            await self._ops.claim(op_id, claim)
+        if held.record.op_id is not None:
+            await self._ops.note_removed(held.record.op_id, str(key))
+        try:
+            await self._ledger.remove(held)
+        except NotFoundError:
+            return await self._was_deleted(key, op_id, claim)
+        self._on_removed(held.key)
+        return True
+
+    async def _was_deleted(self, key: SnapshotKey, op_id: str | None, claim: str) -> bool:
+        """Whether the request ``op_id`` has deleted the snapshot, which is not there."""
+        if op_id is None:
+            return False
+        said, _ = await self._ops.claim(op_id, f"absent:{key}")
+        return said == claim
+
+    async def claim(self, op_id: str | None, what: str) -> None:
+        """Keep ``op_id`` for a change that may be repeated as it is: it stands for no other.
+
+        Raises ConflictError when it stands for another request.
+        """
+        if op_id is not None:
+            await self._ops.claim(op_id, what)
+
+    async def purge(self, app: str) -> int:
+        """Forget all snapshots of an app; how many."""
+        deleted = 0
+        for batch in batched(await self._listing.of_app(app), _PURGED_AT_ONCE):
+            found = await asyncio.gather(*(self.delete(key, None) for key in batch))
+            deleted += sum(found)
+        return deleted
+
+
+def check_clients(record: StoredSnapshot) -> None:
+    """Raises ConflictError unless ``record`` is pending and its client's to end."""
+    if record.state != "pending":
+        msg = f"the snapshot {record.key} is {record.state}"
+        raise ConflictError(msg)
+    if record.lease.owner:
+        msg = f"the snapshot {record.key} is being made by a worker"
+        raise ConflictError(msg)
+
+
+def _check_announced(digest: Digest, record: StoredSnapshot) -> None:
+    if record.digest != digest:
+        msg = "the snapshot was announced anew meanwhile"
+        raise ConflictError(msg)
+
+
+def _is_made_of(record: StoredSnapshot, digest: Digest) -> bool:
+    return record.state == "ok" and record.digest == digest
+
+
+def _growing(keys: Sequence[SnapshotKey], first: int) -> Iterator[Sequence[SnapshotKey]]:
+    """``keys`` in batches, each larger than the one before: keys of what was removed stay."""
+    start, size = 0, first
+    while start < len(keys):
+        yield keys[start : start + size]
+        start, size = start + size, min(4 * size, MAX_GET_MANY)
+
+
+def _key_of_op(text: str, app: str) -> SnapshotKey:
+    try:
+        key = SnapshotKey.parse(text)
+    except InvalidError as error:
+        raise ConflictError(_OTHER_OP) from error
+    if key.app != app:
+        raise ConflictError(_OTHER_OP)
+    return key
+
+
+_OTHER_OP: Final = "the Op-Id was used for another request"

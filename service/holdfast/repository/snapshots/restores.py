@@ -1,0 +1,272 @@
+"""Snapshots put back into directories of apps of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.archive.bridge import BridgedPackStore
+from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
+from holdfast.archive.restore.options import RestoreOptions, check_options, limits_of
+from holdfast.archive.restore.owners import parse_owners
+from holdfast.archive.restore.restore import restore_tree
+from holdfast.archive.staging import list_stagings, remove_staging
+from holdfast.domain.limits import MIB
+from holdfast.domain.names import check_id, created_at_of
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.snapshots.record import (
+    RESTORE,
+    RESTORE_TTL,
+    SNAPSHOT,
+    StoredRestore,
+    Totals,
+    first_plans,
+    first_warnings,
+    snapshot_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from holdfast.archive.restore.options import Restored
+    from holdfast.archive.restore.owners import Privileges
+    from holdfast.domain.digest import Digest
+    from holdfast.domain.names import SnapshotKey
+    from holdfast.form.terms import RestoreMode
+    from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.ledger.ops import Ops
+    from holdfast.repository.snapshots.apps import Apps
+    from holdfast.repository.snapshots.job import Job
+    from holdfast.repository.snapshots.jobs import Jobs
+    from holdfast.repository.snapshots.making import Owner
+    from holdfast.repository.snapshots.packs import Packs
+
+
+OWNER_MARKERS: Final = (".chowned",)
+"""Files by which apps remember that they own their tree: not so of one that has been restored."""
+
+RESTORE_CACHE_BYTES: Final = 24 * MIB
+"""Packs of one restore that were read ahead."""
+
+RESTORE_LIMITS: Final = ReaderLimits(
+    pack_cache_bytes=8 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=8 * MIB
+)
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreRequest:
+    """What to restore, and how. ``owner``: ``keep``, ``current`` or ``<uid>:<gid>``.
+
+    ``max_expansion`` is how many times as much as is stored may be written; None: the default.
+    """
+
+    snapshot: SnapshotKey
+    root: Digest
+    app: str
+    mode: RestoreMode
+    paths: tuple[str, ...] = ()
+    delete: bool = False
+    dry_run: bool = False
+    owner: str = "keep"
+    privileges: Privileges = "owned"
+    max_expansion: int | None = None
+
+
+class Restores:
+    """Restores into apps of this machine."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        ops: Ops,
+        jobs: Jobs,
+        packs: Packs,
+        apps: Apps,
+        *,
+        owner: Owner,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``owner`` is this worker; ``new_id`` gives UUIDs of version 7."""
+        self._ledger = ledger
+        self._ops = ops
+        self._jobs = jobs
+        self._packs = packs
+        self._apps = apps
+        self._owner = owner
+        self._new_id = new_id
+        self._clock = clock
+
+    async def restore(
+        self, request: RestoreRequest, *, op_id: str | None, wait_seconds: float
+    ) -> StoredRestore:
+        """Restore; the record once that has ended, or pending after ``wait_seconds``.
+
+        Raises InvalidError, ConflictError (``new`` and there is a directory), UnavailableError.
+        """
+        self._jobs.check_room()
+        parse_owners(request.owner)
+        check_options(request.mode, request.paths, delete=request.delete)
+        target = self._apps.target(request.app)
+
+        async def work(job: Job[StoredRestore]) -> StoredRestore:
+            return await self._restore(job, request, target)
+
+        async def begin() -> tuple[Held[StoredRestore], bool]:
+            return await self._begin(request, op_id)
+
+        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
+
+    async def get(self, restore: str) -> StoredRestore:
+        """The record of a restore. Raises NotFoundError."""
+        return (await self._ledger.get(RESTORE, restore)).record
+
+    async def _begin(
+        self, request: RestoreRequest, op_id: str | None
+    ) -> tuple[Held[StoredRestore], bool]:
+        """A pending record, and whether it is there from an earlier request with ``op_id``."""
+        restore, repeated = self._new_id(), False
+        if op_id is not None:
+            restore, repeated = await self._ops.claim(op_id, restore)
+        if repeated:
+            with suppress(NotFoundError):  # whoever began it did not get so far
+                return await self._ledger.get(RESTORE, restore), True
+        await asyncio.to_thread(self._check_target, request)
+        record = StoredRestore(
+            id=restore,
+            snapshot=str(request.snapshot),
+            app=request.app,
+            mode=request.mode,
+            state="pending",
+            lease=Lease(owner=self._owner.id, seconds=self._owner.lease_seconds),
+            created_at=self._clock().isoformat(),
+            node=self._owner.node,
+            digest=request.root,
+            dry_run=request.dry_run,
+        )
+        try:
+            return await self._ledger.begin(RESTORE, restore, record), False
+        except ConflictError:
+            if op_id is None:
+                raise
+            return await self._ledger.get(RESTORE, restore), True
+
+    def _check_target(self, request: RestoreRequest) -> None:
+        """Say at once what would fail anyway."""
+        if not self._apps.has(request.app):
+            return
+        self._apps.directory(request.app)
+        if request.mode == "new":
+            msg = f"there is an app {request.app!r} already: replace it, or merge into it"
+            raise ConflictError(msg)
+
+    async def _restore(
+        self, job: Job[StoredRestore], request: RestoreRequest, target: Path
+    ) -> StoredRestore:
+        loop = asyncio.get_running_loop()
+
+        async def get(digest: Digest) -> bytes:
+            data = await self._packs.get(digest)
+            job.show_life()
+            return data
+
+        def confirm() -> None:
+            """From a thread: the restore has not been given up by others, who clear away."""
+            asyncio.run_coroutine_threadsafe(self._jobs.rewrite(job), loop).result()
+
+        store = BridgedPackStore(
+            loop,
+            get,
+            self._packs.put,
+            window_bytes=MIB,
+            cache_bytes=RESTORE_CACHE_BYTES,
+        )
+        options = RestoreOptions(
+            mode=request.mode,
+            staging_id=job.record.id,
+            paths=request.paths,
+            delete=request.delete,
+            dry_run=request.dry_run,
+            owners=parse_owners(request.owner),
+            privileges=request.privileges,
+            limits=limits_of(request.max_expansion),
+            remove=() if request.paths else OWNER_MARKERS,
+        )
+
+        def run() -> Restored:
+            reader = SnapshotReader(store, request.root, limits=RESTORE_LIMITS)
+            return restore_tree(
+                reader,
+                target,
+                options=options,
+                progress=job.report,
+                # Looking at a tree is counted nowhere, and nobody but who looks asks.
+                stop=job.should_stop_working if request.dry_run else job.should_stop,
+                before_exchange=confirm,
+            )
+
+        try:
+            restored = await self._jobs.in_thread(run)
+        except CorruptError:
+            await self._check_snapshot(request)
+            raise
+        finally:
+            store.close()
+        return self._finished(job.record, restored)
+
+    async def _check_snapshot(self, request: RestoreRequest) -> None:
+        """Raises ConflictError when packs are missing because the snapshot was removed."""
+        try:
+            await self._ledger.get(SNAPSHOT, snapshot_name(request.snapshot))
+        except NotFoundError as error:
+            msg = f"the snapshot {request.snapshot} was removed while it was being restored"
+            raise ConflictError(msg) from error
+
+    def _finished(self, record: StoredRestore, restored: Restored) -> StoredRestore:
+        return msgspec.structs.replace(
+            record,
+            state="ok",
+            finished_at=self._clock().isoformat(),
+            totals=Totals(
+                entries=restored.entries,
+                files=restored.files,
+                size=restored.bytes,
+                removed=restored.removed,
+            ),
+            plan=first_plans(restored.plan),
+            plan_count=restored.plan_count,
+            warnings=first_warnings(restored.warnings),
+            warning_count=restored.warning_count,
+        )
+
+    async def sweep(self) -> int:
+        """Remove what restores that are not pending any more left beside the apps; how many."""
+        root = self._apps.root
+        if root is None:
+            return 0
+        removed = 0
+        for restore in await asyncio.to_thread(list_stagings, root):
+            if self._jobs.has(RESTORE.key(restore)) or not await self._is_over(restore):
+                continue
+            if await asyncio.to_thread(remove_staging, root, restore):
+                log.info("staging_removed", restore=restore)
+                removed += 1
+        return removed
+
+    async def _is_over(self, restore: str) -> bool:
+        """Whether nobody works on ``restore``. One without a record may be a client's own."""
+        try:
+            return not (await self._ledger.get(RESTORE, restore)).is_live
+        except NotFoundError:
+            with suppress(InvalidError):
+                return self._clock() - created_at_of(check_id(restore)) > RESTORE_TTL
+            return False

@@ -1,0 +1,1 @@
+"""The stores in a directory of one machine: blobs as files, records in SQLite."""

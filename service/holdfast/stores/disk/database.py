@@ -1,0 +1,332 @@
+"""The database of the disk store's records: how SQLite is opened, locked, waited for and closed.
+
+A change is one transaction in the write-ahead log, and synced before it is acknowledged; a crash
+leaves all of it or nothing. Reading waits for nobody. Three things are added to what SQLite does:
+
+- Who changes something has locked the directory, for one transaction at most. SQLite before 3.51.3
+  may lose what was committed when a checkpoint of one connection meets a write of another (the
+  "WAL-reset bug"). Here both happen under that lock only: a commit makes checkpoints, closing none.
+- Who opens a database takes for durable whatever the log has, also what a sync that failed has lost
+  but for the kernel's memory; what is added behind that would be lost with it. So the log is
+  written once more before the first change after an opening, or after a commit that failed.
+- A process that was forked is refused. SQLite would take its parent's locks for its own.
+
+Nobody else may open the database's files in a process that uses it: closing any descriptor of them
+drops the locks of the whole process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import stat
+import time
+from contextlib import ExitStack, closing, contextmanager, suppress
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    UnavailableError,
+)
+from holdfast.stores.disk.files import MARKER, Files, translated
+from holdfast.stores.disk.mounts import refuse_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DATABASE: Final = "records.sqlite"
+PATIENCE_SECONDS: Final = 10.0
+"""How long a change waits for those of others, which take milliseconds unless one is stopped."""
+
+LOCK_STEP_SECONDS: Final = 0.002
+CHECKPOINT_PAGES: Final = 1000
+MAX_LOG_BYTES: Final = 64 * 1024 * 1024
+"""To this length the write-ahead log is cut again, once a reader that was stopped let it grow."""
+
+_FORM: Final = (0x686F6C64, 1)
+"""``application_id`` and ``user_version`` of the database."""
+
+_NOT_MADE: Final = (0, 0)
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS records (
+  revision INTEGER PRIMARY KEY AUTOINCREMENT,
+  key TEXT NOT NULL UNIQUE,
+  expires_at INTEGER,
+  checksum INTEGER NOT NULL,
+  value BLOB NOT NULL
+)
+"""
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""With the last of them our statements, which are right, meet a table that is another."""
+
+LOCKED: Final = (
+    "the records on disk are being changed by a process that does not finish; it may be stopped"
+)
+SPOILT: Final = (
+    "the database of records is damaged; stop the workers and bring back a copy, or what "
+    "`.recover` of `sqlite3` finds"
+)
+_NOT_FOUND: Final = (
+    "no store of records was found at the configured path; mount it, or create it once"
+)
+_OLD_FORM: Final = (
+    "the records have an older form, a directory for each, which this version does not read: go on "
+    "with the version that wrote them, or move `records` and `snapshots` out of the disk store and "
+    "run `holdfast admin init`; the blobs stay"
+)
+_OTHER_FORM: Final = "the records have another format; use the version of holdfast that wrote them"
+_FORKED: Final = "the records on disk were opened before this process was forked; start it anew"
+
+type _Identity = tuple[int, int]
+
+_processes: Final[set[int]] = set()
+"""Of this process and those that it was forked from, the ones that have opened a database."""
+
+
+def create_record_store(root: Path) -> None:
+    """Make ``root`` a store of records: what an operator does once, and no worker ever does.
+
+    May be repeated; what is stored stays. Raises UnavailableError, QuotaExceededError.
+    """
+    with translated():
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_old_form(root)
+        with suppress(FileExistsError):
+            os.close(os.open(root / DATABASE, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    with _errors_reported(), closing(_connect(root)) as connection:
+        if _form(connection) == _NOT_MADE:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA application_id = {_FORM[0]}")
+            connection.execute(f"PRAGMA user_version = {_FORM[1]}")
+            connection.execute("COMMIT")
+        _check_form(connection)
+    with translated():
+        Files().sync_directory(root)
+
+
+class Database:
+    """The database under ``root``. Every method blocks, and may be called from any thread."""
+
+    def __init__(self, root: Path, files: Files) -> None:
+        self._root = root
+        self._files = files
+        self._guard = Lock()  # for the two below; never held while a file is touched
+        self._idle: list[tuple[_Identity, sqlite3.Connection]] = []
+        self._closed = False
+        self._log_is_durable = False
+
+    def read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
+        """What ``work`` finds. Raises UnavailableError, CorruptError."""
+        with self._connection() as connection:
+            return work(connection)
+
+    def change[Done](self, work: Callable[[sqlite3.Connection], Done], deadline: float) -> Done:
+        """Do ``work`` in one transaction, durably; nothing of it where it raises.
+
+        ``deadline`` is by `time.monotonic`. Raises UnavailableError and QuotaExceededError of what
+        surely was not done, OutcomeUnknownError, CorruptError.
+        """
+        with self._locked(deadline), self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            self._make_log_durable()
+            done = work(connection)
+            try:
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._log_is_durable = False
+                raise _unconfirmed(error) from error
+            return done
+
+    def close(self) -> None:
+        """Close all connections; those in use, once they are not. May be repeated."""
+        with self._guard:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """One that nobody else uses meanwhile. Turns the errors of SQLite into ours."""
+        identity = self._identity()
+        with ExitStack() as closed_after, _errors_reported():
+            connection = self._take(identity) or self._open()
+            closed_after.callback(connection.close)
+            try:
+                yield connection
+            except (ConflictError, CorruptError):  # a record says so; the connection is as before
+                connection.rollback()
+                self._give_back(identity, connection, closed_after)
+                raise
+            self._give_back(identity, connection, closed_after)
+
+    @contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        """Keep others from changing anything. The lock goes away with the process."""
+        self._identity()
+        with translated():
+            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise UnavailableError(LOCKED)
+                time.sleep(LOCK_STEP_SECONDS)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make_log_durable(self) -> None:
+        """Nobody else writes to it: the caller has begun a transaction that may."""
+        if not self._log_is_durable:
+            with translated(), suppress(FileNotFoundError):
+                self._files.rewrite(self._root / f"{DATABASE}-wal")
+            self._log_is_durable = True
+
+    def _identity(self) -> _Identity:
+        """Of the file that is the database now: another may be mounted, or come from a copy.
+
+        Raises UnavailableError, CorruptError.
+        """
+        try:
+            status = (self._root / DATABASE).lstat()
+        except OSError as error:
+            _refuse_old_form(self._root)
+            raise UnavailableError(_NOT_FOUND) from error
+        if not stat.S_ISREG(status.st_mode):
+            msg = "what is stored there is not a regular file"
+            raise CorruptError(msg)
+        return status.st_dev, status.st_ino
+
+    def _take(self, identity: _Identity) -> sqlite3.Connection | None:
+        """One that is open, and of that file."""
+        _refuse_forked()
+        with self._guard:
+            idle = self._idle
+            found = idle.pop()[1] if idle and idle[-1][0] == identity else None
+            if found is None:
+                self._idle = []  # what is there is of a file that is no longer in its place
+        if found is None:
+            for _, connection in idle:
+                connection.close()
+        return found
+
+    def _give_back(
+        self, identity: _Identity, connection: sqlite3.Connection, closed_after: ExitStack
+    ) -> None:
+        with self._guard:
+            if not self._closed:
+                self._idle.append((identity, connection))
+                closed_after.pop_all()
+
+    def _open(self) -> sqlite3.Connection:
+        self._log_is_durable = False
+        with ExitStack() as closed_after:
+            connection = closed_after.enter_context(closing(_connect(self._root)))
+            _check_form(connection)
+            closed_after.pop_all()
+        return connection
+
+
+def _connect(root: Path) -> sqlite3.Connection:
+    """A connection to the database, which is there. Raises sqlite3.Error, UnavailableError."""
+    refuse_network(root)
+    _refuse_forked()
+    _processes.add(os.getpid())
+    with ExitStack() as closed_after:
+        connection = sqlite3.connect(
+            f"{(root.absolute() / DATABASE).as_uri()}?mode=rw",
+            uri=True,
+            timeout=PATIENCE_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,  # whoever has it has it alone
+        )
+        closed_after.callback(connection.close)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        connection.text_factory = bytes  # what is damaged may be no text
+        _check_mode(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_LOG_BYTES}")
+        closed_after.pop_all()
+    return connection
+
+
+def _check_mode(mode: bytes) -> None:
+    if mode != b"wal":
+        msg = "records need a disk whose files processes can share as memory"
+        raise UnavailableError(msg)
+
+
+def _form(connection: sqlite3.Connection) -> tuple[int, int]:
+    [application] = connection.execute("PRAGMA application_id").fetchone()
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _check_form(connection: sqlite3.Connection) -> None:
+    form = _form(connection)
+    if form != _FORM:
+        raise UnavailableError(_NOT_FOUND if form == _NOT_MADE else _OTHER_FORM)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse_forked() -> None:
+    if _processes - {os.getpid()}:
+        raise UnavailableError(_FORKED)
+
+
+def _refuse_old_form(root: Path) -> None:
+    if (root / MARKER).exists():
+        raise UnavailableError(_OLD_FORM)
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """One of ``sqlite3.SQLITE_…``; 0 of an error that is Python's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+@contextmanager
+def _errors_reported() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _reported(error) from error
+    except UnicodeDecodeError as error:  # of a message that quotes what was damaged
+        raise CorruptError(SPOILT) from error
+
+
+def _reported(error: sqlite3.Error) -> HoldfastError:
+    """What the caller can act on; nothing was changed."""
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return QuotaExceededError("the disk store is full")
+    if code in _DAMAGED:
+        return CorruptError(SPOILT)
+    if code == sqlite3.SQLITE_BUSY:
+        return UnavailableError(LOCKED)
+    name = getattr(error, "sqlite_errorname", "unknown error")
+    return UnavailableError(f"the disk store could not be used ({name})")
+
+
+def _unconfirmed(error: sqlite3.Error) -> HoldfastError:
+    """The same of a commit. Only where there was no room the log surely lacks the end of it."""
+    if primary_code(error) == sqlite3.SQLITE_FULL:
+        return _reported(error)
+    return OutcomeUnknownError("the disk did not confirm the change")

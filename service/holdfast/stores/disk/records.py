@@ -1,0 +1,313 @@
+"""Records in a database of SQLite, in a directory of one machine.
+
+One row is one record. It carries a checksum over all that it says, so a record that was damaged is
+told as such and hides no other. How the database is kept is in ``disk_database``; this module takes
+the blocking work off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+import zlib
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
+from holdfast.stores.disk import database as disk_database
+from holdfast.stores.disk.database import LOCKED, SPOILT, Database, primary_code
+from holdfast.stores.disk.files import Files
+from holdfast.stores.keys import (
+    check_batch,
+    check_many,
+    check_prefix,
+    check_record_key,
+    is_record_key,
+)
+from holdfast.stores.ports import Delete, Put, Record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from holdfast.stores.ports import Change
+
+PAGE_RECORDS: Final = 100
+SWEPT_AT_ONCE: Final = 1000
+MAX_TOLD: Final = 1000
+"""Damaged records that are logged, once each."""
+
+_FIND: Final = "SELECT revision, expires_at, checksum, value FROM records WHERE key = ?"
+_KEYS: Final = "SELECT key FROM records WHERE key > ? AND key < ? ORDER BY key"
+_PAGE: Final = """
+SELECT key, revision, expires_at, checksum, value FROM records
+WHERE key > ? AND key < ? ORDER BY key LIMIT ?
+"""
+_EXPIRED: Final = """
+DELETE FROM records WHERE revision IN (SELECT revision FROM records WHERE expires_at < ? LIMIT ?)
+"""
+_ABOVE_ALL_KEYS: Final = b""
+"""SQLite has bytes follow any text, damaged or not."""
+
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+type _Found = tuple[Record, int | None]
+"""A record, and when it expires."""
+
+log = structlog.get_logger(__name__)
+
+
+class DiskRecordStore:
+    """A `RecordStore` under ``root``, which ``create_record_store`` has made.
+
+    Several processes may use one root. ``clock`` is the time of day: records with a time to live
+    go away by it.
+    """
+
+    def __init__(
+        self, root: Path, *, clock: Callable[[], datetime], files: Files | None = None
+    ) -> None:
+        self._root = root
+        self._clock = clock
+        self._told: set[str] = set()
+        self._database = Database(root, files or Files())
+        self._turn = asyncio.Lock()  # so that of a process one thread at most waits for others
+
+    async def get(self, key: str) -> Record:
+        """See `RecordStore.get`. Raises CorruptError when the row does not match its checksum."""
+        check_record_key(key)
+        found = await self._read(partial(_live, key=key, clock=self._clock))
+        if found is None:
+            msg = f"no record {key}"
+            raise NotFoundError(msg)
+        return found
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        check_record_key(key)
+        [revision] = await self._change([Put(key=key, value=value, expected=expected, ttl=ttl)])
+        return revision
+
+    async def delete(self, key: str, *, expected: int) -> None:
+        """See `RecordStore.delete`."""
+        check_record_key(key)
+        await self._change([Delete(key=key, expected=expected)])
+
+    async def batch(self, changes: Sequence[Change]) -> list[int]:
+        """See `RecordStore.batch`."""
+        check_batch(changes)
+        return await self._change(changes)
+
+    async def get_many(self, keys: Sequence[str]) -> list[Record]:
+        """See `RecordStore.get_many`. What is left out as damaged is logged once."""
+        wanted = check_many(keys)
+        found, damaged = await self._read(partial(_many, keys=wanted, clock=self._clock))
+        self._tell(damaged)
+        return found
+
+    async def list_keys(self, prefix: str) -> list[str]:
+        """See `RecordStore.list_keys`. What has expired is listed until it is swept."""
+        check_prefix(prefix)
+        found, damaged = await self._read(partial(_keys, prefix=prefix))
+        self._tell(damaged)
+        return found
+
+    async def list_records(self, prefix: str) -> AsyncIterator[Record]:
+        """See `RecordStore.list_records`. In ascending order of the key. Raises CorruptError."""
+        check_prefix(prefix)
+        if prefix:
+            with suppress(NotFoundError):
+                yield await self.get(prefix)
+        after, end = _range_below(prefix)
+        while True:
+            page = await self._read(partial(_page, after=after, end=end))
+            now = _micros(self._clock())
+            for record, expires_at in page:
+                if not _is_over(expires_at, now):
+                    yield record
+            if len(page) < PAGE_RECORDS:
+                return
+            after = page[-1][0].key
+
+    async def sweep(self, now: datetime, grace: timedelta) -> int:
+        """Remove what expired ``grace`` or longer ago; how many. A damaged database is logged."""
+        removed = 0
+        expired = partial(_sweep_some, before=_micros(now - grace))
+        while some := await self._write(expired):
+            removed += some
+        damage = await self._read(_damage)
+        if damage is not None:
+            log.error("records_damaged", root=str(self._root), damage=damage)
+        return removed
+
+    async def check(self) -> None:
+        """See `RecordStore.check`."""
+        try:
+            await self._read(partial(_page, after="", end=""))
+        except CorruptError as error:
+            raise UnavailableError(error.detail) from error
+
+    async def aclose(self) -> None:
+        """See `RecordStore.aclose`."""
+        await asyncio.to_thread(self._database.close)
+
+    async def _change(self, changes: Sequence[Change]) -> list[int]:
+        return await self._write(partial(_apply, changes=changes, clock=self._clock))
+
+    async def _read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
+        return await asyncio.to_thread(self._database.read, work)
+
+    async def _write[Done](self, work: Callable[[sqlite3.Connection], Done]) -> Done:
+        deadline = time.monotonic() + disk_database.PATIENCE_SECONDS
+        try:
+            async with asyncio.timeout(disk_database.PATIENCE_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise UnavailableError(LOCKED) from error
+        try:
+            return await asyncio.to_thread(self._database.change, work, deadline)
+        finally:
+            self._turn.release()
+
+    def _tell(self, damaged: Sequence[str]) -> None:
+        for key in damaged:
+            if key not in self._told and len(self._told) < MAX_TOLD:
+                self._told.add(key)
+                log.error("record_damaged", key=key, root=str(self._root))
+
+
+# What is done on a connection
+
+
+def _apply(
+    connection: sqlite3.Connection, changes: Sequence[Change], clock: Callable[[], datetime]
+) -> list[int]:
+    """Make the changes; their revisions. Raises ConflictError, and CorruptError of a record.
+
+    A revision is the time of day in microseconds, or one more than the last: also a database that
+    was lost and made anew, or came back from a copy, repeats none.
+    """
+    now = _micros(clock())
+    for change in changes:
+        if change.expected is not None:
+            _compare(connection, change.key, change.expected, now)
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
+    revision = max(now, 1 + (0 if last is None else last[0]))
+    revisions = []
+    for change in changes:
+        connection.execute("DELETE FROM records WHERE key = ?", (change.key,))
+        if isinstance(change, Delete):
+            revisions.append(0)
+            continue
+        expires_at = None if change.ttl is None else now + change.ttl // _MICROSECOND
+        checksum = _checksum(change.key, revision, expires_at, change.value)
+        row = (revision, change.key, expires_at, checksum, change.value)
+        connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", row)
+        revisions.append(revision)
+        revision += 1
+    return revisions
+
+
+def _compare(connection: sqlite3.Connection, key: str, expected: int, now: int) -> None:
+    found = _find(connection, key)
+    present = 0 if found is None or _is_over(found[1], now) else found[0].revision
+    if present != expected:
+        msg = f"record {key} is not at the expected revision"
+        raise ConflictError(msg)
+
+
+def _live(connection: sqlite3.Connection, key: str, clock: Callable[[], datetime]) -> Record | None:
+    found = _find(connection, key)
+    return None if found is None or _is_over(found[1], _micros(clock())) else found[0]
+
+
+def _many(
+    connection: sqlite3.Connection, keys: Sequence[str], clock: Callable[[], datetime]
+) -> tuple[list[Record], list[str]]:
+    """Those that are there, in order; and the keys of those that are damaged."""
+    found, damaged = [], []
+    connection.execute("BEGIN")
+    for key in keys:
+        try:
+            record = _live(connection, key, clock)
+        except CorruptError:
+            damaged.append(key)
+            continue
+        if record is not None:
+            found.append(record)
+    connection.execute("COMMIT")
+    return found, damaged
+
+
+def _keys(connection: sqlite3.Connection, prefix: str) -> tuple[list[str], list[str]]:
+    """The keys below ``prefix``, ascending; and what stands in the place of one that was damaged.
+
+    No row is touched: the index has it all.
+    """
+    rows = connection.execute(_KEYS, _range_below(prefix)).fetchall()
+    keys = [row[0].decode("ascii", "backslashreplace") for row in rows]
+    found = [key for key in keys if is_record_key(key)]
+    damaged = [] if len(found) == len(keys) else sorted(set(keys) - set(found))
+    return found, damaged
+
+
+def _page(connection: sqlite3.Connection, after: str, end: str | bytes) -> list[_Found]:
+    rows = connection.execute(_PAGE, (after, end, PAGE_RECORDS)).fetchall()
+    return [_checked(row[0].decode("ascii", "backslashreplace"), row[1:]) for row in rows]
+
+
+def _sweep_some(connection: sqlite3.Connection, before: int) -> int:
+    return connection.execute(_EXPIRED, (before, SWEPT_AT_ONCE)).rowcount
+
+
+def _damage(connection: sqlite3.Connection) -> str | None:
+    """What is wrong with the database, if anything; a record's value is not looked at."""
+    [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    return None if told == b"ok" else told.decode("utf-8", "replace")
+
+
+def _find(connection: sqlite3.Connection, key: str) -> _Found | None:
+    """What is under ``key``. Raises CorruptError where it is damaged."""
+    try:
+        row = connection.execute(_FIND, (key,)).fetchone()
+    except sqlite3.DatabaseError as error:
+        if primary_code(error) == sqlite3.SQLITE_CORRUPT:  # the page that it lies on; others may do
+            raise CorruptError(SPOILT) from error
+        raise
+    return None if row is None else _checked(key, row)
+
+
+def _checked(key: str, row: tuple[object, ...]) -> _Found:
+    """What the columns say. Raises CorruptError."""
+    match row:
+        case (int(revision), None | int() as expires_at, int(checksum), bytes(value)) if (
+            checksum == _checksum(key, revision, expires_at, value)
+        ):
+            return Record(key=key, value=value, revision=revision), expires_at
+    msg = "the stored record does not match its checksum"
+    raise CorruptError(msg)
+
+
+def _checksum(key: str, revision: int, expires_at: int | None, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(f"{key} {revision} {expires_at}\n".encode()))
+
+
+def _range_below(prefix: str) -> tuple[str, str | bytes]:
+    """Between these two, neither included, are the keys below ``prefix``: a slash follows a dot."""
+    return (f"{prefix}.", f"{prefix}/") if prefix else ("", _ABOVE_ALL_KEYS)
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _is_over(expires_at: int | None, now: int) -> bool:
+    return expires_at is not None and expires_at <= now

@@ -1,0 +1,113 @@
+"""Parts on disk that are not a blob yet: the blocking half, to be called from threads.
+
+A part is the file ``staging/<staging>/<number>``, complete and synced before it has that name, so
+what is found there can be trusted after a crash and the upload resumed from it. A commit copies
+the parts into the blob's file while it checks them; they are removed only after that is durable.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import InvalidError
+from holdfast.stores.disk.files import (
+    ensure_directory,
+    entries_before,
+    read_file,
+    remove_directory,
+    sync_change,
+    translated,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Callable, Iterator
+    from pathlib import Path
+
+    from holdfast.stores.disk.files import Files
+
+_STAGING: Final = re.compile(r"[A-Za-z0-9]{22}", re.ASCII)
+
+
+class StagingFiles:
+    """The staged parts under one root. Every method blocks, and may be called from any thread."""
+
+    def __init__(self, root: Path, files: Files, new_id: Callable[[], str]) -> None:
+        self._root = root
+        self._files = files
+        self._new_id = new_id
+
+    def prepare(self, staging: str) -> None:
+        """Make the place durably; before the first `write`."""
+        with translated():
+            ensure_directory(self._files, self._directory(staging))
+
+    def write(self, staging: str, part: int, data: Buffer) -> None:
+        """Store a part, durably. A part that is there is replaced: it has one writer only."""
+        directory = self._directory(staging)
+        temporary = self._root / "tmp" / self._new_id()
+        with translated():
+            write_file(self._files, temporary, [data])
+            try:
+                self._files.rename(temporary, directory / _name(part))
+            except OSError:
+                with suppress(OSError):
+                    self._files.unlink(temporary)
+                raise
+        sync_change(self._files, directory)
+
+    def read(self, staging: str, part: int) -> bytes | None:
+        """A part, or None where there is none."""
+        with translated():
+            try:
+                return read_file(self._directory(staging) / _name(part))
+            except FileNotFoundError:
+                return None
+
+    def parts(self, staging: str) -> Iterator[bytes]:
+        """The parts from 0 up to the first gap."""
+        for part in count():
+            data = self.read(staging, part)
+            if data is None:
+                return
+            yield data
+
+    def discard(self, staging: str) -> None:
+        """Remove the parts. May be repeated."""
+        directory = self._directory(staging)
+        with translated(), suppress(FileNotFoundError):
+            remove_directory(self._files, directory)
+
+    def sweep(self, before: float) -> int:
+        """Remove what no one has written to since ``before`` (seconds since 1970); how many."""
+        removed = 0
+        with translated():
+            for path in entries_before(self._root / "tmp", before):
+                _remove_leftover(self._files, path)
+                removed += 1
+            for path in entries_before(self._root / "staging", before):
+                if _STAGING.fullmatch(path.name):
+                    self.discard(path.name)
+                    removed += 1
+        return removed
+
+    def _directory(self, staging: str) -> Path:
+        if _STAGING.fullmatch(staging) is None:
+            msg = "a staging identifier is 22 characters of A-Z a-z 0-9"
+            raise InvalidError(msg)
+        return self._root / "staging" / staging
+
+
+def _name(part: int) -> str:
+    return f"{part:012d}"
+
+
+def _remove_leftover(files: Files, path: Path) -> None:
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            remove_directory(files, path)
+        else:
+            files.unlink(path)

@@ -1,0 +1,252 @@
+"""A blob store in a directory of one machine.
+
+The same bytes have the same address as in every other store. This module only takes the blocking
+work off the event loop; what is done to files, and why it survives a crash, is in ``disk_blobs``
+and ``disk_staging``. No file stays open between two calls, so a reader may pause or go away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.op_id import is_repeat
+from holdfast.errors import CorruptError, NotFoundError, QuotaExceededError, UnavailableError
+from holdfast.stores.disk.blobs import READ_BYTES, BlobFiles
+from holdfast.stores.disk.files import FailStop, Files, check_disk_store, confirm_disk_store
+from holdfast.stores.disk.format import BlobHeader
+from holdfast.stores.disk.staging import StagingFiles
+from holdfast.stores.pieces import part_ranges
+from holdfast.stores.ports import Fetched
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Buffer,
+        Callable,
+        Iterator,
+        Sequence,
+    )
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.disk.blobs import Identity
+    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Stored
+
+
+class DiskBlobStore:
+    """A `BlobStore` under ``root``, which ``create_disk_store`` has made.
+
+    Several processes may use one root. ``new_id`` gives fresh identifiers (A-Z a-z 0-9) that no
+    process on the root repeats; ``clock`` the time of day.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+        files: Files | None = None,
+    ) -> None:
+        self._root = root
+        self._new_id = new_id
+        self._files = FailStop(files or Files())
+        self._blobs = BlobFiles(root, self._files, new_id, clock)
+        self._staging = StagingFiles(root, self._files, new_id)
+
+    async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
+        """See `BlobStore.put`. Of a blob that is there but damaged, a whole copy is stored."""
+        with memoryview(data) as view:
+            size = view.nbytes
+        header = _header(digest, size, max(size, 1), self._new_id(), attributes)
+        return await asyncio.to_thread(
+            self._blobs.put, header, lambda: [data], lambda found: _repeats(header, found)
+        )
+
+    async def get(self, info: BlobInfo) -> bytes:
+        """See `BlobStore.get`."""
+        return b"".join([piece async for piece in self._read_whole(info)])
+
+    async def fetch(self, digest: Digest, at_most: int) -> Fetched:
+        """See `BlobStore.fetch`."""
+        info = await self.stat(digest)
+        return Fetched(info=info, data=await self.get(info) if info.size <= at_most else None)
+
+    def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+        """See `BlobStore.read`. A part of a blob is read after the whole has been checked."""
+        if (start, stop) == (0, info.size):
+            return self._read_whole(info)
+        return self._read_range(info, start, stop)
+
+    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+        """See `BlobStore.stat`. A file of the wrong form or length is never answered with."""
+        del sure
+        return await asyncio.to_thread(self._blobs.stat, digest)
+
+    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+        """See `BlobStore.missing`. A file of the wrong length counts as missing."""
+        wanted = tuple(dict.fromkeys(digests))
+        return await asyncio.to_thread(
+            lambda: [digest for digest in wanted if not self._blobs.has(digest)]
+        )
+
+    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+        """See `BlobStore.delete`."""
+        return await asyncio.to_thread(self._blobs.delete, digest, op_id)
+
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See `BlobStore.touch`. A blob was last seen when its file was modified."""
+        return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since)
+
+    async def now(self) -> datetime:
+        """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
+        return await asyncio.to_thread(self._blobs.now)
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See `BlobStore.report_damage`. It is read again, and moved aside unless it is intact."""
+        with suppress(NotFoundError, CorruptError):
+            await asyncio.to_thread(self._blobs.verify, info)
+
+    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """See `BlobStore.list_blobs`. In ascending order of the digest."""
+        return await asyncio.to_thread(self._blobs.list_page, prefix, cursor, limit)
+
+    def stage(self, staging: str, part_size: int) -> _DiskStagedBlob:
+        """See `BlobStore.stage`."""
+        return _DiskStagedBlob(self._blobs, self._staging, staging, part_size)
+
+    async def staged_parts(self, staging: str) -> AsyncIterator[Buffer]:
+        """See `BlobStore.staged_parts`."""
+        for part in count():
+            data = await asyncio.to_thread(self._staging.read, staging, part)
+            if data is None:
+                await asyncio.to_thread(confirm_disk_store, self._root)
+                return
+            yield data
+
+    async def discard_staged(self, staging: str) -> None:
+        """See `BlobStore.discard_staged`."""
+        await asyncio.to_thread(self._staging.discard, staging)
+
+    def direct_delivery(self) -> None:
+        """None: only the worker can send what is on its disk."""
+
+    async def sweep(self, now: datetime, grace: timedelta) -> int:
+        """Remove temporary files and parts left by a crash ``grace`` or longer ago; how many.
+
+        ``grace`` must be longer than any upload pauses.
+        """
+        return await asyncio.to_thread(self._staging.sweep, (now - grace).timestamp())
+
+    async def check(self) -> None:
+        """See `BlobStore.check`."""
+        await asyncio.to_thread(check_disk_store, self._root, self._files)
+
+    async def aclose(self) -> None:
+        """Nothing is held open between two calls."""
+
+    async def _read_whole(self, info: BlobInfo) -> AsyncGenerator[Buffer]:
+        hasher = hashlib.sha256()
+        for start, stop in _steps(info, 0, info.size):
+            data = await asyncio.to_thread(self._read_hashed, info, start, stop, hasher)
+            if stop == info.size and hasher.hexdigest() != info.digest:
+                await asyncio.to_thread(self._blobs.verify, info)  # moves a bad file aside
+                msg = f"the stored bytes of blob {info.digest} changed while they were read"
+                raise CorruptError(msg)
+            for first, last in part_ranges(start, stop, info.part_size):
+                yield memoryview(data)[first - start : last - start]
+
+    async def _read_range(
+        self, info: BlobInfo, range_start: int, range_stop: int
+    ) -> AsyncGenerator[Buffer]:
+        trusted: Identity | None = None
+        for start, stop in _steps(info, range_start, range_stop):
+            data, trusted = await asyncio.to_thread(
+                self._blobs.read_verified, info, start, stop, trusted
+            )
+            for first, last in part_ranges(start, stop, info.part_size):
+                yield memoryview(data)[first - start : last - start]
+
+    def _read_hashed(self, info: BlobInfo, start: int, stop: int, hasher: hashlib._Hash) -> bytes:
+        data = self._blobs.read(info, start, stop)
+        hasher.update(data)
+        return data
+
+
+class _DiskStagedBlob:
+    def __init__(self, blobs: BlobFiles, staging: StagingFiles, name: str, part_size: int) -> None:
+        self._blobs: Final = blobs
+        self._staging: Final = staging
+        self._name: Final = name
+        self._part_size: Final = part_size
+        self._prepared = False
+
+    async def write(self, part: int, data: Buffer) -> None:
+        if not self._prepared:  # calls that overlap here each make sure
+            await asyncio.to_thread(self._staging.prepare, self._name)
+            self._prepared = True
+        await asyncio.to_thread(self._staging.write, self._name, part, data)
+
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        claim: Claiming | None = None,
+    ) -> Stored:
+        header = _header(digest, size, self._part_size, self._name, attributes)
+        # The parts are copied into the blob's file: who discards them later spoils nothing, and
+        # who did so before makes this end without a blob. One claim is enough.
+        if claim is not None and not await asyncio.to_thread(self._blobs.has, digest):
+            await claim(self._name)
+        return await asyncio.to_thread(self._commit, header)
+
+    async def discard(self) -> None:
+        await asyncio.to_thread(self._staging.discard, self._name)
+
+    def _commit(self, header: BlobHeader) -> Stored:
+        stored = self._blobs.put(
+            header,
+            lambda: self._staging.parts(self._name),
+            lambda found: found.generation == self._name or _repeats(header, found),
+        )
+        with suppress(UnavailableError, QuotaExceededError):  # it is stored; the rest is swept
+            self._staging.discard(self._name)
+        return stored
+
+
+def _header(
+    digest: Digest, size: int, part_size: int, generation: str, attributes: Attributes
+) -> BlobHeader:
+    return BlobHeader(
+        digest=digest,
+        size=size,
+        chunks=-(-size // part_size),
+        part_size=part_size,
+        type=attributes.type,
+        created_at=attributes.created_at,
+        pinned=attributes.pinned,
+        generation=generation,
+        op_id=attributes.op_id,
+    )
+
+
+def _repeats(header: BlobHeader, found: BlobHeader) -> bool:
+    return is_repeat(found.op_id, header.op_id)
+
+
+def _steps(info: BlobInfo, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The ranges to read one after another: whole parts, about ``READ_BYTES`` of them at once.
+
+    An empty range is one step too: whether the blob is there is asked in any case.
+    """
+    if start == stop:
+        return iter([(start, stop)])
+    return part_ranges(start, stop, max(READ_BYTES // info.part_size, 1) * info.part_size)

@@ -1,0 +1,191 @@
+"""The chunks of blobs in a JetStream Object Store bucket: found by number, read, and sent on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from holdfast.domain.digest import digest_of
+from holdfast.domain.limits import WINDOW_BYTES
+from holdfast.errors import CorruptError, HoldfastError
+from holdfast.stores.jetstream.meta import chunk_subject
+from holdfast.stores.jetstream.staging import part_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable
+
+    from holdfast.stores.ports import BlobInfo
+    from holdfast.transport.jetstream import JetStream
+    from holdfast.transport.jetstream_messages import StoredMessage
+
+_MOVED: Final = 64
+"""Of how many blobs whose chunks are not where their index says the places are remembered."""
+
+_PLACES: Final = 256
+
+
+class _Near(NamedTuple):
+    """``part`` lies at ``sequence`` or behind; those that follow it before ``before``, if known."""
+
+    part: int
+    sequence: int
+    before: int | None
+
+
+_START: Final = _Near(0, 1, None)
+
+
+class ObjectChunks:
+    """The chunks in one bucket."""
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        bucket: str,
+        why_missing: Callable[[BlobInfo], Awaitable[HoldfastError]],
+    ) -> None:
+        """``why_missing`` gives the failure to raise when chunks of a blob are not there."""
+        self._js = jetstream
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+        self._why_missing = why_missing
+        self._moved: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
+
+    async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
+        """See BlobStore."""
+        if start >= stop:
+            if info.size == 0 and info.digest != digest_of(b""):
+                raise damaged(info)
+            return
+        whole = hashlib.sha256() if (start, stop) == (0, info.size) else None
+        part = start // info.part_size
+        last = (stop - 1) // info.part_size
+        async for data in self._chunks(info, part, last):
+            offset = part * info.part_size
+            view = memoryview(data)
+            if len(view) != min(info.part_size, info.size - offset):
+                raise damaged(info)
+            if whole is not None:
+                whole.update(view)
+                if part == last and whole.hexdigest() != info.digest:
+                    raise damaged(info)
+            yield view[max(start - offset, 0) : stop - offset]
+            part += 1
+
+    async def _chunks(self, info: BlobInfo, first: int, last: int) -> AsyncGenerator[Buffer]:
+        """Chunks ``first`` to ``last``, window by window, each checked to be the one expected."""
+        per_window = max(WINDOW_BYTES // info.part_size, 1)
+        wanted = first
+        found, position = await self.locate(info, first)
+        while wanted <= last:
+            query = {
+                "batch": min(per_window, last - found + 1),
+                "seq": position,
+                "next_by_subj": chunk_subject(self._bucket, info.generation),
+            }
+            messages, _ = await self._js.direct_batch(self._stream, query)
+            expected = range(found, found + len(messages))
+            for number, message in zip(expected, messages, strict=True):
+                if part_of(message) != number:
+                    break
+                if number == wanted:
+                    yield message.data
+                    wanted += 1
+                found, position = number + 1, message.sequence + 1
+            else:
+                if messages:
+                    continue
+            # The replica lacks it, or it lies elsewhere: somebody copied the stream, or doubled it.
+            message = await self._look_up(info, wanted)
+            yield message.data
+            wanted += 1
+            found, position = wanted, message.sequence + 1
+
+    async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
+        """See DirectDelivery. What the index says is believed: whoever reads there finds out."""
+        near = self._near(info, part)
+        if part - near.part < max(WINDOW_BYTES // info.part_size, 1):
+            return near.part, near.sequence
+        return part, (await self._look_up(info, part)).sequence
+
+    def _near(self, info: BlobInfo, part: int) -> _Near:
+        """From where on ``part`` is to be looked for, as far as is known."""
+        places = self._moved.get(info.generation)
+        if places is not None:
+            place = bisect_right(places, (part, math.inf)) - 1
+            return _Near(*places[place], None) if place >= 0 else _START
+        if info.index is None:
+            return _START
+        try:
+            entry, sequence = info.index.locate(part)
+            if entry == part:
+                return _Near(entry, sequence, None)
+            return _Near(entry, *info.index.bounds(part))
+        except CorruptError:
+            return _START
+
+    async def _look_up(self, info: BlobInfo, part: int) -> StoredMessage:
+        """Chunk ``part`` from the leader, wherever it lies. Raises NotFoundError, CorruptError."""
+        message = await self._find(info, part, self._near(info, part))
+        moved = message is None or info.generation in self._moved
+        if message is None:
+            message = await self._js.surely(self._stream, lambda: self._find(info, part, _START))
+        if message is None:
+            raise await self._why_missing(info)
+        if moved:
+            self._remember(info, part, message.sequence)
+        return message
+
+    async def _find(self, info: BlobInfo, part: int, near: _Near) -> StoredMessage | None:
+        """Chunk ``part`` between two sequences. An upload that was alone hits at once."""
+        low, high = near.sequence, near.before
+        guess = low + (part - near.part)
+        subject = chunk_subject(self._bucket, info.generation)
+        while high is None or low < high:
+            if high is not None and not low <= guess < high:
+                guess = (low + high) // 2
+            message = await self._js.next_message(self._stream, subject, guess)
+            if message is None or (high is not None and message.sequence >= high):
+                high = guess
+            elif (found := part_of(message)) == part:
+                return message
+            elif found < part:
+                low = message.sequence + 1
+                guess = low + (part - found - 1)
+            else:
+                high = guess
+        return None
+
+    def _remember(self, info: BlobInfo, part: int, sequence: int) -> None:
+        """The blob's index is of another stream: this is where a part lies in this one."""
+        places = self._moved.setdefault(info.generation, [])
+        insort(places, (part, sequence))
+        if len(places) > _PLACES:
+            places.pop(0)
+        self._moved.move_to_end(info.generation)
+        if len(self._moved) > _MOVED:
+            self._moved.popitem(last=False)
+
+    async def are_all_there(self, info: BlobInfo) -> bool:
+        """Whether there are as many chunks as there should be; a believed leader has counted."""
+        subject = chunk_subject(self._bucket, info.generation)
+        if await self._js.count(self._stream, subject) == info.chunks:
+            return True
+        return await self._js.count(self._stream, subject, again=True) == info.chunks
+
+    def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
+        """See DirectDelivery."""
+        query = {
+            "batch": chunks,
+            "seq": position,
+            "next_by_subj": chunk_subject(self._bucket, info.generation),
+        }
+        self._js.request_batch(self._stream, query, subject)
+
+
+def damaged(info: BlobInfo) -> CorruptError:
+    """The failure to raise when stored bytes are not what they should be."""
+    return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")

@@ -1,0 +1,94 @@
+"""A compare-and-set that is refused again and again: what is known in the end.
+
+A refusal says that this attempt was not applied. Of an earlier one that timed out it says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from holdfast.deadline import seconds_left
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    UnavailableError,
+)
+from holdfast.transport.backoff import Backoff
+from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from holdfast.transport.jetstream_messages import RefusedError
+
+UNKNOWN: Final = "the store did not say whether it has the data"
+_WAIT_SECONDS: Final = 0.02
+_LONGEST_WAIT_SECONDS: Final = 0.5
+
+
+class Conflicts:
+    """Refusals of a compare-and-set, until one gives up.
+
+    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been.
+    """
+
+    def __init__(self) -> None:
+        self.certain = True
+        self.tried = ""
+        self._backoff: Backoff | None = None  # hardly ever needed
+        self._in_flight = False
+
+    def note(self, refused: RefusedError, *, tried: str = "") -> None:
+        """One more. Raises what was refused for another reason than a conflict."""
+        if not refused.certain:
+            self.certain, self.tried = False, tried
+        if not refused.conflict:
+            raise refused.translate() from refused
+        self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT
+
+    async def wait(self) -> None:
+        """Give the other writer time, if it is not done. Raises `failure` when there is none."""
+        is_done = self.certain and not self._in_flight
+        if seconds_left(math.inf) <= 0 or not (is_done or await self._wait()):
+            raise self.failure()
+
+    async def _wait(self) -> bool:
+        if self._backoff is None:
+            self._backoff = Backoff(_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
+        return await self._backoff.wait()
+
+    def telling(self) -> AbstractContextManager[None]:
+        """What may have been applied once stays unknown, whatever fails afterwards."""
+        return _Telling(self)
+
+    def failure(self) -> HoldfastError:
+        """What to report in the end."""
+        if not self.certain:
+            return OutcomeUnknownError(UNKNOWN)
+        if self._in_flight:
+            return UnavailableError("another write is under way and does not end")
+        return ConflictError("other writers kept changing the blob")
+
+
+class _Telling:
+    __slots__ = ("_conflicts",)
+
+    def __init__(self, conflicts: Conflicts) -> None:
+        self._conflicts = conflicts
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        is_known = isinstance(error, UnavailableError | QuotaExceededError)
+        if is_known and not self._conflicts.certain:
+            raise OutcomeUnknownError(UNKNOWN) from error
