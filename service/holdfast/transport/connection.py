@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, cast, override
 
 import msgspec
 import nats.errors
-import structlog
 from nats.aio.client import Client
 
 from holdfast.deadline import outliving_task
@@ -47,7 +47,7 @@ _CATCH_UP_SECONDS: Final = 0.05
 _MAX_DENIED_KEPT: Final = 64
 _DENIED_RE: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')
 _REFUSED_LOGIN_RE: Final = re.compile("authorization|authentication (?!timeout)")
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 type Route = Callable[[Message], None]
 
@@ -341,7 +341,7 @@ class Connection(Client):
         try:
             receive(message)
         except Exception:
-            log.exception("message_receiver_failed", subject=message.subject)
+            log.exception("message_receiver_failed", extra={"subject": message.subject})
 
     # --- what replaces nats-py's own ---
 

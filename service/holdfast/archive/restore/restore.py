@@ -6,13 +6,12 @@ step that a crash cannot halve. Only ``merge`` writes into a tree that is in use
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
-
-import structlog
 
 from holdfast.archive.directories import (
     exchange,
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from holdfast.archive.restore.options import RestoreOptions
 
 BeforeExchange = Callable[[], None]
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 
 def _do_nothing() -> None:
@@ -299,7 +298,8 @@ class _Restore:
         try:
             return remove_entry(parent, self._staging)
         except (OSError, HoldfastError) as error:
-            log.warning("staging_not_removed", staging=self._options.staging_id, error=str(error))
+            about = {"staging": self._options.staging_id, "error": str(error)}
+            log.warning("staging_not_removed", extra=about)
             self._warnings.add("leftover", b"", f"the staging directory remains: {error}")
             return 0
 
