@@ -180,7 +180,7 @@ def test_config_prints_every_value_with_its_source(
 
 
 def test_completion_can_be_generated_for_every_command() -> None:
-    from holdfast.cli import build_app
+    from holdfast.cli.app import build_app
 
     script = build_app().generate_completion(shell="bash")  # noqa: S604 - its name
 

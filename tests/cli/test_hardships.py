@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli import build_app, exit_codes
+from holdfast.cli import exit_codes
+from holdfast.cli.app import build_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,13 +11,9 @@ import io
 import os
 import signal
 import sys
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from cyclopts import App, CycloptsError
-
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import note_literal
 from holdfast.cli.output import reason_of, say_error
 from holdfast.errors import HoldfastError
 
@@ -25,37 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-COMMANDS: Final = (
-    ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
-    ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
-    ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
-    ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
-    ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
-    ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
-    ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
-    ("bench", "holdfast.bench.cli:app", "Measure, beside other clients."),
-)
-
-
 SERVING: Final = frozenset({"up", "worker"})
 """The commands that run until they are told to end."""
-
-
-def build_app() -> App:
-    """The command line. Commands are imported when they are called."""
-    app = App(
-        name="holdfast",
-        help="Keeps blobs and snapshots for services that speak NATS.",
-        version=lambda: version("holdfast"),  # it reads the package's metadata
-        help_format="plaintext",
-        exit_on_error=False,
-        result_action="return_value",
-        suppress_keyboard_interrupt=False,
-    )
-    for name, target, summary in COMMANDS:
-        app.command(target, name=name, help=summary)
-    app.register_install_completion_command(help="Install completion for the shell in use.")
-    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     _take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
-    if words and not words[0].startswith("-"):
-        _configure_logging()
     try:
         return _run(words)
     finally:
@@ -72,25 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _flush_or_forget(stream)
 
 
-def _configure_logging() -> None:
-    """Log away from standard output; a worker says more."""
-    from holdfast.runtime.logs import configure_logging  # noqa: PLC0415  (no help needs it)
-
-    configure_logging("auto", "warning")
-
-
 def _run(words: Sequence[str]) -> int:
-    note_literal(words)
     try:
         # Temporary files are removed on the way out, as they are after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if words and words[0] in SERVING:
             # A shell has what it runs in the background ignore it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        status = build_app()(words)
+        status = _status_of(words)
         sys.stdout.flush()
-    except CycloptsError:
-        return exit_codes.USAGE  # the message has been written
     except HoldfastError as error:
         say_error(error.code, error.detail)
         return exit_codes.exit_code_of(error)
@@ -101,7 +56,23 @@ def _run(words: Sequence[str]) -> int:
         return exit_codes.FAILURE
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    return status if isinstance(status, int) else exit_codes.OK
+    return status
+
+
+def _status_of(words: Sequence[str]) -> int:
+    if list(words) == ["--version"]:
+        print(own_version())
+        return exit_codes.OK
+    from holdfast.cli.app import run  # noqa: PLC0415 - a version needs no parser
+
+    return run(words)
+
+
+def own_version() -> str:
+    """The version of this package, as it is installed."""
+    from importlib.metadata import version  # noqa: PLC0415 - a tenth of a command's start
+
+    return version("holdfast")
 
 
 def _open_standard_streams() -> None:

@@ -28,7 +28,6 @@ from holdfast.cli.output import (
     say_error,
 )
 from holdfast.cli.settings import ClientFlags
-from holdfast.client.many import in_order, weight_of
 from holdfast.domain.digest import Digest, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import InvalidError
@@ -62,6 +61,8 @@ async def put(
     files
         Files; - is standard input.
     """
+    from holdfast.client.many import in_order, weight_of  # noqa: PLC0415 - no help needs it
+
     if digest is not None and len(files) != 1:
         raise InvalidError("--digest is for one file")
     expected = None if digest is None else parse_digest(digest.strip())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast import client
 from holdfast.cli.settings import ClientFlags
 
 if TYPE_CHECKING:
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 
 async def connect(flags: ClientFlags | None) -> Client:
     """A connected client. ``flags`` is None when none was given. Raises as ``client.connect``."""
+    from holdfast import client  # noqa: PLC0415 - no help needs it
+
     given = flags or ClientFlags()
     config = given.load().config
     return await client.connect(

@@ -12,8 +12,6 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
@@ -31,6 +29,8 @@ def print_line(*columns: object) -> None:
 
 def print_json(value: Any) -> None:
     """``value`` (plain, or a message) as one line of JSON, all ASCII."""
+    import msgspec  # noqa: PLC0415 - no help needs it
+
     print(json.dumps(msgspec.to_builtins(value)))
 
 

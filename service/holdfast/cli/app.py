@@ -1,0 +1,59 @@
+"""The command line: which commands there are, and where each of them is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cyclopts import App, CycloptsError
+
+from holdfast.cli import exit_codes, own_version
+from holdfast.cli.arguments import note_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final = (
+    ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
+    ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
+    ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
+    ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
+    ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
+    ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
+    ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
+    ("bench", "holdfast.bench.cli:app", "Measure, beside other clients."),
+    (
+        "--install-completion",
+        "holdfast.cli.completion:install",
+        "Install completion for the shell in use.",
+    ),
+)
+
+
+def build_app() -> App:
+    """The command line. Commands are imported when they are called."""
+    app = App(
+        name="holdfast",
+        help="Keeps blobs and snapshots for services that speak NATS.",
+        version=own_version,
+        help_format="plaintext",
+        exit_on_error=False,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, target, summary in COMMANDS:
+        app.command(target, name=name, help=summary)
+    return app
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command that ``words`` are; the exit status. Raises what the command raises."""
+    note_literal(words)
+    if words and not words[0].startswith("-"):
+        from holdfast.cli.logs import configure_logging  # noqa: PLC0415 - no help needs it
+
+        configure_logging(words[0])
+    try:
+        status = build_app()(words)
+    except CycloptsError:
+        return exit_codes.USAGE  # the message has been written
+    return status if isinstance(status, int) else exit_codes.OK
