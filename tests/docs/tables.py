@@ -1,18 +1,21 @@
-"""The README's tables that say what the code says, computed from the code.
+"""The tables of ``docs/`` that say what the code says, computed from the code.
 
-``python -m tests.docs.tables`` writes them into the README, each between its two markers; the
+``python -m tests.docs.tables`` writes them into their documents, each between its two markers; the
 test beside this module fails when one differs.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from cyclopts import Parameter
 
+from holdfast.cli.exit_codes import exit_code_of
 from holdfast.cli.settings import WorkerFlags
 from holdfast.domain import limits
+from holdfast.errors import ERRORS
 from holdfast.protocol.operation import AnyOperation, Body
 from holdfast.protocol.operations import OPERATIONS
 from holdfast.protocol.schemas import sides
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-README: Final = ROOT / "README.md"
+REFERENCE: Final = ROOT / "docs/reference.md"
+DECISIONS: Final = ROOT / "docs/decisions.md"
 
 _UNITS: Final = (
     (limits.TIB, "TiB"),
@@ -37,7 +41,7 @@ def operations_table() -> str:
     """Every subject, with what it is for and the fields of its two messages."""
     rows = [
         (
-            f"`{operation.subject}`" + ("" if operation.queue else " (see below)"),
+            f"`{operation.subject}`" + ("" if operation.queue else " (below)"),
             operation.summary,
             _side(operation, "request"),
             _side(operation, "reply"),
@@ -90,6 +94,40 @@ def _meaning(key: str) -> str:
     return next(text for text in helps if text)
 
 
+ADVICE: Final = {
+    "invalid": "Change the request: `detail` says what is wrong with it. Nothing was stored.",
+    "forbidden": "Fix the credentials or the permissions.",
+    "not_found": "It is surely not there; a store that cannot be reached never says so.",
+    "conflict": "Of an upload: ask `blob.resume`. Otherwise look at what is there now.",
+    "too_large": "Stream it with `blob.open`, or ask for less at once.",
+    "rate_limited": "Nothing was done. Wait a little, and repeat; add workers if it stays so.",
+    "internal": "A bug. The worker's log has all of it; please report it.",
+    "corrupt": (
+        "Stored bytes are damaged, and were not served. See [operations](operations.md#damage)."
+    ),
+    "unavailable": ("Surely not applied: repeat. If it stays so, `detail` says what is missing."),
+    "outcome_unknown": "May have been applied: repeat with the same `Op-Id`, or read.",
+    "quota_exceeded": (
+        "The store is full, and nothing was stored. Delete blobs or raise its limit."
+    ),
+}
+
+
+def errors_table() -> str:
+    """Every error: its code, whether to repeat, the command's exit status, what to do about it."""
+    rows = [
+        (
+            f"`{error.code}`",
+            str(error.status),
+            "yes" if error.retryable else "no",
+            str(exit_code_of(error())),
+            ADVICE[error.code],
+        )
+        for error in ERRORS
+    ]
+    return table(("code", "status", "repeat", "exit", "what to do"), rows)
+
+
 def limits_table() -> str:
     """The limits of the wire, for a server with the usual ``max_payload``."""
     payload = limits.MIB
@@ -124,10 +162,33 @@ def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     )
 
 
+def contents() -> str:
+    """The headings of ``docs/decisions.md`` below its title, as a list of links."""
+    found = headings(DECISIONS.read_text(encoding="utf-8"))
+    return "".join(
+        f"{'  ' * (level - 2)}- [{title}](#{anchor_of(title)})\n"
+        for level, title in found
+        if level > 1
+    )
+
+
+def headings(text: str) -> list[tuple[int, str]]:
+    """The headings of a document, in order, each with its level from 1."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [(len(m[1]), m[2]) for m in re.finditer(r"^(#+) (.+)$", outside, re.MULTILINE)]
+
+
+def anchor_of(title: str) -> str:
+    """What a link to the heading ``title`` has after its ``#``."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
 TABLES: Final = {
-    "operations": operations_table,
-    "configuration": configuration_table,
-    "limits": limits_table,
+    "operations": (REFERENCE, operations_table),
+    "configuration": (REFERENCE, configuration_table),
+    "errors": (REFERENCE, errors_table),
+    "limits": (REFERENCE, limits_table),
+    "contents": (DECISIONS, contents),
 }
 
 
@@ -139,14 +200,12 @@ def split_at_table(text: str, name: str) -> tuple[str, str, str]:
     return text[:start], text[start:end], text[end:]
 
 
-def update_readme() -> None:
+def update() -> None:
     """Write every table into its place."""
-    text = README.read_text(encoding="utf-8")
-    for name, build in TABLES.items():
-        before, _, after = split_at_table(text, name)
-        text = before + build() + after
-    README.write_text(text, encoding="utf-8")
+    for name, (document, build) in TABLES.items():
+        before, _, after = split_at_table(document.read_text(encoding="utf-8"), name)
+        document.write_text(before + build() + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    update_readme()
+    update()

@@ -1,4 +1,4 @@
-"""Every operation of the wire. Schemas, discovery and the README's table are computed from it."""
+"""Every operation of the wire. Schemas, discovery and a table of the docs are computed from it."""
 
 from __future__ import annotations
 

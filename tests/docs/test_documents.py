@@ -1,4 +1,4 @@
-"""What the README shows works, and what it tabulates is what the code says."""
+"""The examples of the documents work, and their tables say what the code says."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.docs.tables import README, ROOT, TABLES, split_at_table
+from tests.docs.tables import ADVICE, DECISIONS, ROOT, TABLES, anchor_of, headings, split_at_table
 
-from holdfast.cli.exit_codes import exit_code_of
 from holdfast.errors import ERRORS
 from holdfast.runtime.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+README: Final = ROOT / "README.md"
+README_BYTES: Final = 9 * 1024
 TEXT: Final = README.read_text(encoding="utf-8")
 DOCUMENTS: Final = (
     README,
     ROOT / "ARCHITECTURE.md",
     ROOT / "CHANGELOG.md",
     ROOT / "deploy" / "README.md",
+    ROOT / "tests" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 )
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
@@ -33,13 +35,18 @@ RUN_SECONDS: Final = 180
 READY_SECONDS: Final = 30
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in ``language``."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+def blocks(document: Path, language: str) -> list[str]:
+    """The code blocks in ``language`` of a document."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-PYTHON: Final = blocks("python")
-SHELL: Final = [block for block in blocks("sh") if f"NATS_URL={DEFAULT_URL}" in block]
+PYTHON: Final = {
+    f"{document.stem}-{number}": block
+    for document in DOCUMENTS
+    for number, block in enumerate(blocks(document, "python"), start=1)
+}
+SHELL: Final = [block for block in blocks(README, "sh") if f"NATS_URL={DEFAULT_URL}" in block]
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +103,13 @@ def run(
 
 
 @pytest.mark.nats
-@pytest.mark.parametrize("number", range(len(PYTHON)))
+@pytest.mark.parametrize("example", PYTHON)
 def test_the_examples_in_python_run(
-    number: int, environment: dict[str, str], url: str, tmp_path: Path
+    example: str, environment: dict[str, str], url: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-W", "error", "-c"]
 
-    written = run(command, PYTHON[number], environment, url, tmp_path)
+    written = run(command, PYTHON[example], environment, url, tmp_path)
 
     assert written
 
@@ -125,46 +132,47 @@ def test_the_examples_in_the_shell_run(
 
 
 def test_there_are_examples_to_run() -> None:
-    assert len(PYTHON) >= 3
+    assert {"README-1", "clients-1", "clients-2", "clients-3", "snapshots-1"} <= PYTHON.keys()
     assert len(SHELL) == 1
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXT.encode()) <= README_BYTES
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_says_what_the_code_says(name: str) -> None:
-    _, found, _ = split_at_table(TEXT, name)
+    document, build = TABLES[name]
 
-    assert found == TABLES[name](), "run python -m tests.docs.tables"
+    _, found, _ = split_at_table(document.read_text(encoding="utf-8"), name)
+
+    assert found == build(), "run python -m tests.docs.tables"
 
 
 def test_every_error_is_listed_with_what_to_do_about_it() -> None:
-    wanted = [
-        (
-            f"`{error.code}`",
-            str(error.status),
-            "yes" if error.retryable else "no",
-            str(exit_code_of(error())),
-        )
-        for error in ERRORS
-    ]
+    assert list(ADVICE) == [error.code for error in ERRORS]
+    assert all(sentence.endswith(".") for sentence in ADVICE.values())
 
-    section = TEXT.partition("## How it fails")[2].partition("\n## ")[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in section.splitlines()
-        if line.startswith("| `")
-    ]
 
-    assert [tuple(row[:4]) for row in rows] == wanted
-    assert all(row[4].endswith(".") for row in rows)
+def test_no_two_decisions_have_one_anchor() -> None:
+    found = [anchor_of(title) for _, title in headings(DECISIONS.read_text(encoding="utf-8"))]
+
+    assert sorted(set(found)) == sorted(found)
 
 
 def test_what_make_is_told_to_do_it_can() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
 
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", TEXT, re.MULTILINE))
+    elsewhere = {
+        target
+        for document in DOCUMENTS
+        for target in re.findall(r"`make ([a-z0-9-]+)", document.read_text(encoding="utf-8"))
+    }
 
     assert {"run", "test", "check"} <= named <= targets
+    assert elsewhere <= targets
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -178,10 +186,5 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         target = document.parent / path if path else document
         assert target.exists(), link
         if anchor:
-            assert anchor in headings(target), link
-
-
-def headings(document: Path) -> set[str]:
-    """The anchors of the document's headings."""
-    titles = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            titles = headings(target.read_text(encoding="utf-8"))
+            assert anchor in {anchor_of(title) for _, title in titles}, link
