@@ -175,6 +175,19 @@ def test_what_make_is_told_to_do_it_can() -> None:
     assert elsewhere <= targets
 
 
+def test_the_architecture_names_files_that_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+    named = re.findall(r"`([\w.-]+/[\w./-]*)`", text)
+
+    assert len(named) > 30
+    assert [
+        path
+        for path in named
+        if not (ROOT / path).exists() and not (ROOT / "service/holdfast" / path).exists()
+    ] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
