@@ -25,19 +25,19 @@ app = App(name="admin", help_format="plaintext")
 
 @app.command
 async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None = None) -> None:
-    """Create the store's buckets and records. May be repeated: what is there stays as it is.
+    """Create the store's buckets and records. May be repeated: existing ones are kept.
 
-    Replicas, size limit, storage and placement stand in the store's URL:
-    nats://blobs?replicas=3&max_bytes=500GiB&tags=ssd. A limit that differs is set; replicas and
-    placement that differ are told, and `holdfast admin replicas` changes them.
+    The store's URL states replicas, size limit, storage and placement:
+    nats://blobs?replicas=3&max_bytes=500GiB&tags=ssd. A different size limit is set. Different
+    replicas or placement are only reported: `holdfast admin replicas` changes them.
 
     Parameters
     ----------
     wait
-        Seconds to try again while there is no connection, no JetStream or too few servers for the
-        replicas: for a cluster that is being started.
+        Seconds to wait for a cluster that is starting: for a connection, JetStream, and enough
+        servers for the replicas.
     json
-        A list of what was created or found.
+        Print a list of what was created or found.
     """
     if wait < 0:
         raise InvalidError("--wait is a number of seconds")
@@ -52,7 +52,7 @@ async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None 
 
 @app.command
 async def replicas(
-    n: Annotated[int, Parameter(help="How many copies of each bucket: 1 to 5.")],
+    n: Annotated[int, Parameter(help="Number of copies of each bucket: 1 to 5.")],
     /,
     *,
     json: bool = False,
@@ -60,13 +60,13 @@ async def replicas(
 ) -> None:
     """Keep N copies of every bucket, on different servers, where the store's URL says.
 
-    One bucket after the other, while it is used. Ends when every copy is up to date; if it is
-    interrupted, run it again. Lets nothing change when there are too few servers.
+    Changes one bucket after the other, while they are in use, and exits when every copy is up to
+    date. If it is interrupted, run it again. With too few servers it changes nothing.
 
     Parameters
     ----------
     json
-        A list of objects: stream, replicas, changed.
+        Print a list of objects: stream, replicas, changed.
     """
     if not 1 <= n <= MAX_REPLICAS:
         raise InvalidError(f"replicas is 1 to {MAX_REPLICAS}")
@@ -102,12 +102,12 @@ class _Teller:
 
 @app.command
 async def layout(*, json: bool = False, flags: StoreFlags | None = None) -> None:
-    """Print the buckets: replicas, leaders, how far each copy is, and what is wrong.
+    """Print the buckets: replicas, leaders, how far each copy is, and all problems.
 
     Parameters
     ----------
     json
-        One object, as `blob.status` is answered.
+        Print one object: the answer of `blob.status`.
     """
     config = (flags or StoreFlags()).load().config
     async with watch_store(config) as store:

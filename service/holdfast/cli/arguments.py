@@ -41,7 +41,7 @@ def _not_an_option(_type: object, values: object) -> None:
 DASH: Final = Parameter(allow_leading_hyphen=True, validator=_not_an_option)
 """An argument that may be ``-``."""
 
-Json = Annotated[bool, Parameter(help="JSON, an object per line.", negative="")]
+Json = Annotated[bool, Parameter(help="Print JSON, one object per line.", negative="")]
 
 
 def output_of(name: str) -> BinaryIO | Path:

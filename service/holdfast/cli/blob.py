@@ -48,13 +48,15 @@ async def put(
     /,
     *,
     type: Annotated[str, Parameter(help="Media type of the blobs.")] = DEFAULT_TYPE,  # noqa: A002 - the flag's name
-    digest: Annotated[str | None, Parameter(help="Refuse anything else than this.")] = None,
+    digest: Annotated[
+        str | None, Parameter(help="Expected digest; other content is refused.")
+    ] = None,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Store files, and print the digest of each. A blob that is there already is not sent twice.
+    """Store files, and print the digest of each. A blob that is already stored is not sent.
 
-    A file that cannot be read is reported, and the others are stored; the status is then 1.
+    Reports a file that cannot be read, stores the others, and exits with 1.
 
     Parameters
     ----------
@@ -120,9 +122,11 @@ async def get(
     digest: str,
     /,
     *,
-    output: Annotated[str, DASH, Parameter(name=("--output", "-o"), help="File.")] = STANDARD,
+    output: Annotated[
+        str, DASH, Parameter(name=("--output", "-o"), help="File to write.")
+    ] = STANDARD,
     offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
-    length: Annotated[int | None, Parameter(help="How many bytes at most.")] = None,
+    length: Annotated[int | None, Parameter(help="Number of bytes at most.")] = None,
     flags: ClientFlags | None = None,
 ) -> None:
     """Write a blob, or a range of it, to standard output or a file.
@@ -146,7 +150,7 @@ async def get(
 async def has(
     digests: Annotated[list[str], DASH], /, *, json: Json = False, flags: ClientFlags | None = None
 ) -> int:
-    """Print those of the digests that are missing. Ends with 0 if none is, with 3 otherwise.
+    """Print the digests that are missing. Exits with 0 if there are none, else with 3.
 
     Parameters
     ----------
@@ -190,12 +194,12 @@ async def stat(digest: str, /, *, json: Json = False, flags: ClientFlags | None 
 
 @app.command
 async def ls(prefix: str = "", /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
-    """List blobs: digest, size in bytes, time, type. Objects of other programs come by name.
+    """List blobs: digest, size in bytes, time, type. Objects of other programs are shown by name.
 
     Parameters
     ----------
     prefix
-        Only digests that start like this.
+        First digits of the digests to list.
     """
     async with await connect(flags) as connection:
         async for entry in connection.list(prefix):
@@ -215,7 +219,7 @@ def _row(entry: BlobEntry) -> tuple[str, ...]:
 async def rm(
     digests: Annotated[list[str], DASH], /, *, json: Json = False, flags: ClientFlags | None = None
 ) -> None:
-    """Delete blobs. One that is not there counts as deleted.
+    """Delete blobs. A missing blob counts as deleted.
 
     Parameters
     ----------
@@ -240,12 +244,12 @@ async def verify(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Have workers read back one blob, or all, and compare every byte. Ends with 5 on damage.
+    """Have workers read one blob or all back and compare every byte. Exits with 5 on damage.
 
     Parameters
     ----------
     digest
-        The blob; all blobs when left out.
+        The blob; by default all blobs.
     """
     parsed = None if digest is None else parse_digest(digest.strip())
     checked = size = damaged = 0

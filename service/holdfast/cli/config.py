@@ -21,7 +21,7 @@ def config(*, json: bool = False, flags: WorkerFlags | None = None) -> None:
     Parameters
     ----------
     json
-        One object: key to value and source.
+        Print one object: key to value and source.
     """
     loaded = (flags or WorkerFlags()).load()
     if json:

@@ -40,21 +40,27 @@ class ConnectionFlags:
     """How to reach NATS: spelled and meant as for the ``nats`` command."""
 
     config: Annotated[
-        Path | None, _nats("TOML file with settings; $HOLDFAST_CONFIG names one too.")
+        Path | None, _nats("TOML file with settings; by default $HOLDFAST_CONFIG.")
     ] = None
     server: Annotated[str | None, _nats("NATS servers, separated by commas.", "--server", "-s")] = (
         None
     )
     context: Annotated[str | None, _nats("NATS context.")] = None
     connection_name: Annotated[str | None, _nats("Name of the connection, for monitoring.")] = None
-    user: Annotated[str | None, _nats("User, or a token.")] = None
+    user: Annotated[str | None, _nats("User name, or a token.")] = None
     password: Annotated[str | None, _nats("Password.")] = None
     token: Annotated[str | None, _nats("Token.")] = None
     creds: Annotated[str | None, _nats("File with credentials.")] = None
-    nkey: Annotated[str | None, _nats("File with an nkey's seed.")] = None
-    tls_ca: Annotated[str | None, _nats("Certificate authorities.", "--tls-ca", "--tlsca")] = None
-    tls_cert: Annotated[str | None, _nats("Certificate.", "--tls-cert", "--tlscert")] = None
-    tls_key: Annotated[str | None, _nats("Its private key.", "--tls-key", "--tlskey")] = None
+    nkey: Annotated[str | None, _nats("File with the seed of an nkey.")] = None
+    tls_ca: Annotated[
+        str | None, _nats("File with certificate authorities.", "--tls-ca", "--tlsca")
+    ] = None
+    tls_cert: Annotated[
+        str | None, _nats("File with a client certificate.", "--tls-cert", "--tlscert")
+    ] = None
+    tls_key: Annotated[
+        str | None, _nats("File with the private key of the certificate.", "--tls-key", "--tlskey")
+    ] = None
     tls_first: Annotated[
         bool | None,
         Parameter(

@@ -59,8 +59,8 @@ app = App(name="snapshot", help_format="plaintext")
 
 Many = Parameter(negative="", negative_iterable="", show_default=False)
 Flag = Parameter(negative="", show_default=False)
-Key = Annotated[str, Parameter(help="The snapshot; APP or APP:latest is the app's newest.")]
-Node = Annotated[str | None, Parameter(help="Name of the node that is to do it.")]
+Key = Annotated[str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")]
+Node = Annotated[str | None, Parameter(help="Node that does it.")]
 
 
 @app.command
@@ -69,20 +69,22 @@ async def create(
         str,
         DASH,
         Parameter(
-            help="An app, archived by a worker that has it; or, with a slash in it (./blog), a "
-            "directory of this machine; or a .tar, .tar.gz, .tar.zst … file; or - for such an "
-            "archive on standard input."
+            help="An app, which a worker archives; or, with a slash (./blog), a directory of this "
+            "machine; or a .tar, .tar.gz, .tar.zst … file; or - for such an archive on standard "
+            "input."
         ),
     ],
     /,
     *,
-    app: Annotated[str | None, Parameter(help="Whose snapshot; else the directory's name.")] = None,
+    app: Annotated[
+        str | None, Parameter(help="App of the snapshot; by default the directory's name.")
+    ] = None,
     label: Annotated[tuple[str, ...], Many, Parameter(help="KEY=VALUE; may be repeated.")] = (),
     exclude: Annotated[
-        tuple[str, ...], Many, Parameter(help="Leave out what matches, as in a .gitignore.")
+        tuple[str, ...], Many, Parameter(help="Pattern of files to leave out, as in a .gitignore.")
     ] = (),
     exclude_from: Annotated[
-        tuple[Path, ...], Many, Parameter(help="File with such patterns, a line each.")
+        tuple[Path, ...], Many, Parameter(help="File with such patterns, one per line.")
     ] = (),
     exclude_caches: Annotated[
         bool, Flag, Parameter(help="Leave out directories with a CACHEDIR.TAG.")
@@ -92,16 +94,16 @@ async def create(
         bool, Flag, Parameter(help="Warn of files that may not be read, instead of failing.")
     ] = False,
     read_all: Annotated[
-        bool, Flag, Parameter(help="Read every file, and trust nothing that is stored already.")
+        bool, Flag, Parameter(help="Read every file, and check everything that is already stored.")
     ] = False,
     node: Node = None,
-    no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
+    no_wait: Annotated[bool, Flag, Parameter(help="Exit at once, while a worker goes on.")] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
     """Archive a directory, and print the key of the snapshot.
 
-    Data that is stored already is neither sent nor stored again.
+    Data that is already stored is neither sent nor stored again.
     """
     labels = parse_labels(label)
     wanted = source_of(source, app)
@@ -151,48 +153,50 @@ async def restore(
     paths: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Paths and globs in it, with mode new or merge; all when left out.",
+            help="Paths and globs to restore, with mode new or merge; by default everything.",
             show_default=False,
         ),
     ] = (),
     /,
     *,
-    app: Annotated[str | None, Parameter(help="Another app to restore into.")] = None,
-    to: Annotated[str | None, Parameter(help="Directory of this machine, instead.")] = None,
+    app: Annotated[
+        str | None, Parameter(help="App to restore into; by default the snapshot's.")
+    ] = None,
+    to: Annotated[str | None, Parameter(help="Directory of this machine to restore into.")] = None,
     mode: Annotated[
         Literal["new", "replace", "merge"],
         Parameter(
-            help="new: the directory must not be there yet. replace: exchange it as a whole. "
-            "merge: write into it, and remove nothing that is mounted there."
+            help="new: the directory must not exist. replace: exchange it as a whole. merge: write "
+            "into it; mounts in it are never removed."
         ),
     ] = "new",
     delete: Annotated[
-        bool, Flag, Parameter(help="With merge: remove what the snapshot lacks.")
+        bool, Flag, Parameter(help="With merge: remove files that the snapshot lacks.")
     ] = False,
     dry_run: Annotated[bool, Flag, Parameter(help="Only print what would change.")] = False,
     owner: Annotated[
-        str, Parameter(help="keep, current (whoever restores), or UID:GID for everything.")
+        str, Parameter(help="keep, current (the user who restores), or UID:GID for everything.")
     ] = "keep",
     privileged: Annotated[
         bool,
         Flag,
         Parameter(
-            help="Keep set-ID bits, capabilities and trusted attributes also of what no worker "
-            "archived."
+            help="Restore set-ID bits, capabilities and trusted attributes even if a client "
+            "archived them."
         ),
     ] = False,
     max_expansion: Annotated[
         int | None,
-        Parameter(help="Write up to so many times what is stored (1000), beyond 64 GiB."),
+        Parameter(help="Beyond 64 GiB, write at most this many times the stored bytes (1000)."),
     ] = None,
     node: Node = None,
-    no_wait: Annotated[bool, Flag, Parameter(help="Return while a worker is at it.")] = False,
+    no_wait: Annotated[bool, Flag, Parameter(help="Exit at once, while a worker goes on.")] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Put a snapshot's files back, all or those of some paths.
+    """Put the files of a snapshot back, all or some.
 
-    A worker that restores all of them leaves out, and removes, a .chowned at the top.
+    A worker that restores all files leaves out, and removes, a .chowned at the top.
     """
     if to is not None and (app is not None or node is not None or no_wait):
         raise InvalidError("--app, --node and --no-wait are for workers; --to restores here")
@@ -244,14 +248,20 @@ async def restore(
 @app.command
 async def ls(
     *,
-    app: Annotated[tuple[str, ...], Many, Parameter(help="Of this app; may be repeated.")] = (),
-    label: Annotated[
-        tuple[str, ...], Many, Parameter(help="With KEY=VALUE; may be repeated.")
+    app: Annotated[
+        tuple[str, ...], Many, Parameter(help="Only of this app; may be repeated.")
     ] = (),
-    state: Annotated[Literal["pending", "ok", "failure"] | None, Parameter(help="State.")] = None,
-    since: Annotated[str | None, Parameter(help="Not older: a time, or 2d for two days.")] = None,
-    until: Annotated[str | None, Parameter(help="Older: a time, or 2d for two days.")] = None,
-    limit: Annotated[int | None, Parameter(help="How many at most.")] = None,
+    label: Annotated[
+        tuple[str, ...], Many, Parameter(help="Only with the label KEY=VALUE; may be repeated.")
+    ] = (),
+    state: Annotated[
+        Literal["pending", "ok", "failure"] | None, Parameter(help="Only in this state.")
+    ] = None,
+    since: Annotated[
+        str | None, Parameter(help="Only from this time on; 2d: two days ago.")
+    ] = None,
+    until: Annotated[str | None, Parameter(help="Only before this time; 2d: two days ago.")] = None,
+    limit: Annotated[int | None, Parameter(help="Number of snapshots at most.")] = None,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -296,7 +306,10 @@ async def _first(
 @app.command
 async def show(
     key: Annotated[
-        str, Parameter(help="The snapshot; APP or APP:latest is the newest; a restore's id is it.")
+        str,
+        Parameter(
+            help="Key of the snapshot, APP or APP:latest for the newest, or the id of a restore."
+        ),
     ],
     /,
     *,
@@ -324,16 +337,16 @@ async def _record_of(connection: Client, text: str) -> SnapshotRecord | RestoreR
 @app.command
 async def files(
     key: Key,
-    path: Annotated[str, Parameter(help="Only this, and what is in it.", show_default=False)] = "",
+    path: Annotated[str, Parameter(help="Only this directory or file.", show_default=False)] = "",
     /,
     *,
     long: Annotated[
-        bool, Flag, Parameter(name=("--long", "-l"), help="Mode, owner, size, time, name.")
+        bool, Flag, Parameter(name=("--long", "-l"), help="Show mode, owner, size, time and name.")
     ] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """List what a snapshot holds."""
+    """List the files of a snapshot."""
     async with await connect(flags) as connection:
         found = await resolve_key(connection, key)
         async for entry in connection.snapshots.files(found, path):
@@ -355,12 +368,14 @@ async def diff(a: str, b: str, /, *, json: Json = False, flags: ClientFlags | No
 @app.command
 async def cat(
     key: Key,
-    path: Annotated[str, Parameter(help="The file, relative to the app's directory.")],
+    path: Annotated[str, Parameter(help="Path of the file, relative to the app's directory.")],
     /,
     *,
-    output: Annotated[str, DASH, Parameter(name=("--output", "-o"), help="File.")] = STANDARD,
+    output: Annotated[
+        str, DASH, Parameter(name=("--output", "-o"), help="File to write.")
+    ] = STANDARD,
     offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
-    length: Annotated[int | None, Parameter(help="How many bytes at most.")] = None,
+    length: Annotated[int | None, Parameter(help="Number of bytes at most.")] = None,
     flags: ClientFlags | None = None,
 ) -> None:
     """Write a file of a snapshot, or a range of it, to standard output or a file."""
@@ -383,14 +398,14 @@ async def export(
     key: Key,
     /,
     output: Annotated[
-        str, DASH, Parameter(name=("--output", "-o"), help="File; - is standard output.")
+        str, DASH, Parameter(name=("--output", "-o"), help="File to write; - is standard output.")
     ] = STANDARD,
     *,
     flags: ClientFlags | None = None,
 ) -> None:
     """Write a snapshot as a plain .tar.zst, which tar and zstd read.
 
-    The file appears when all of it is there, or not at all.
+    The file appears once it is complete, or not at all.
     """
     if output == STANDARD and sys.stdout.isatty():
         raise InvalidError("an archive is not for a terminal: name a file, or use a pipe")
@@ -408,15 +423,15 @@ async def export(
 async def verify(
     keys: Annotated[
         tuple[str, ...],
-        Parameter(help="Snapshots; APP or APP:latest is the newest.", show_default=False),
+        Parameter(help="Keys of snapshots; APP or APP:latest is the newest.", show_default=False),
     ] = (),
     /,
     *,
-    app: Annotated[str | None, Parameter(help="All snapshots of this app that are ok.")] = None,
+    app: Annotated[str | None, Parameter(help="All snapshots of this app in state ok.")] = None,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Have workers read back all that snapshots need, and compare. Ends with 5 on damage."""
+    """Have workers read all data of snapshots back and compare. Exits with 5 on damage."""
     if bool(keys) == (app is not None):
         raise InvalidError("name snapshots, or an app with --app")
     checked = packs = size = damaged = 0
@@ -464,13 +479,13 @@ async def rm(
     ] = (),
     /,
     *,
-    app: Annotated[str | None, Parameter(help="With --all: an app.")] = None,
+    app: Annotated[str | None, Parameter(help="With --all: the app.")] = None,
     all: Annotated[bool, Flag, Parameter(help="All snapshots of the app.")] = False,  # noqa: A002 - the flag's name
     yes: Annotated[bool, Flag, Parameter(help="Do not ask.")] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Delete snapshots. One that is not there counts as deleted. A terminal is asked first."""
+    """Delete snapshots. A missing one counts as deleted. On a terminal, asks first."""
     if bool(keys) == (app is not None) or all != (app is not None):
         raise InvalidError("name snapshots by their full keys, or all of an app: --app NAME --all")
     wanted = list(_parse_keys(keys))
@@ -503,7 +518,7 @@ async def purge(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Delete all snapshots of an app, pending ones too. A terminal is asked first."""
+    """Delete all snapshots of an app, pending ones too. On a terminal, asks first."""
     return await rm(app=app, all=True, yes=yes, json=json, flags=flags)
 
 

@@ -29,15 +29,14 @@ async def status(
 ) -> int:
     """Print the workers that answer, the nats-servers, the buckets, and what is wrong with them.
 
-    Ends with 6 when no worker answers.
+    Exits with 6 if no worker answers.
 
     Parameters
     ----------
     json
-        One object: ``workers`` and ``store``.
+        Print one object: ``workers`` and ``store``.
     check
-        End with 1 when the store is not what the configuration asks for, and with 6 when no worker
-        can tell.
+        Exit with 1 if the store differs from its configuration, and with 6 if no worker can tell.
     """
     async with await connect(flags) as connection:
         workers = await connection.workers()

@@ -39,11 +39,11 @@ _WATCH_SECONDS: Final = 0.5
 
 def up(
     *,
-    data_dir: Annotated[Path, Parameter(help="Where everything is kept.")] = Path(".holdfast"),
+    data_dir: Annotated[Path, Parameter(help="Directory for all data.")] = Path(".holdfast"),
     port: Annotated[
-        int | None, Parameter(help="Port of nats-server; 4222, or a free one if that is taken.")
+        int | None, Parameter(help="Port of nats-server; by default 4222, or a free one.")
     ] = None,
-    workers: Annotated[int, Parameter(help="How many workers to run.")] = 2,
+    workers: Annotated[int, Parameter(help="Number of workers.")] = 2,
     demo: Annotated[
         list[Path] | None,
         Parameter(
@@ -54,7 +54,10 @@ def up(
     ] = None,
     exit_after_demo: Annotated[
         bool,
-        Parameter(help="End after that; 0 if every byte came back. Files: here.", negative=""),
+        Parameter(
+            help="Exit after the demo, with 0 if every byte came back. Files: this directory.",
+            negative="",
+        ),
     ] = False,
 ) -> int:
     """Run a nats-server and workers until Ctrl-C.

@@ -19,11 +19,11 @@ _ALLOCATIONS_PER_COLLECTION: Final = 20_000
 
 
 def worker(*, flags: WorkerFlags | None = None) -> int:
-    """Serve requests until SIGTERM or Ctrl-C, then finish those in flight and end.
+    """Serve requests until SIGTERM or Ctrl-C, then finish those in flight and exit with 0.
 
-    Ends with 0 then, with 1 when the connection to NATS is closed for good, and otherwise with the
-    status of what it refuses to start on. A login that is refused later is tried again, with
-    credentials as they are then.
+    Exits with 1 if the connection to NATS is closed for good, and with the status of the error
+    if a check at the start fails. If the server refuses a later login, the worker tries again with
+    the credentials of that time.
     """
     given = flags or WorkerFlags()
     config = given.load().config

@@ -49,60 +49,76 @@ class Config(Struct, frozen=True, kw_only=True):
     """What a worker, and every command, is told. Sizes are bytes, times seconds."""
 
     nats: NatsOptions = field(default_factory=NatsOptions)
-    prefix: Annotated[Prefix, Meta(description="Token before all subjects and buckets.")] = ""
-    node: Annotated[NodeName, Meta(description="Name of this machine; its host name.")] = "local"
+    prefix: Annotated[
+        Prefix, Meta(description="Token in front of all subjects and bucket names.")
+    ] = ""
+    node: Annotated[
+        NodeName, Meta(description="Name of this machine; by default its host name.")
+    ] = "local"
     store: Annotated[
         StoreUrl, Meta(description="nats://BUCKET?replicas=3, disk:///PATH or memory://.")
     ] = "nats://blobs"
     apps: Annotated[
-        str | None, Meta(description="Directory whose folders are the apps to take snapshots of.")
+        str | None, Meta(description="Directory whose folders are the apps of this worker.")
     ] = None
     max_archives: Annotated[
-        int, Meta(ge=1, le=256, description="Snapshots made or restored at once; others wait.")
+        int,
+        Meta(ge=1, le=256, description="Snapshots made or restored at once; more have to wait."),
     ] = 2
     snapshot_lease_seconds: Annotated[
-        Seconds, Meta(description="How long who makes a snapshot may be silent.")
+        Seconds,
+        Meta(description="Seconds without a sign of life before a pending snapshot is given up."),
     ] = 60
     max_concurrent_requests: Annotated[
-        int, Meta(ge=1, le=65536, description="Requests at once; beyond, rate_limited.")
+        int, Meta(ge=1, le=65536, description="Requests at once; more are answered rate_limited.")
     ] = 256
     max_uploads: Annotated[
-        int, Meta(ge=1, le=65536, description="Open uploads at once; beyond, rate_limited.")
+        int,
+        Meta(ge=1, le=65536, description="Open uploads at once; more are answered rate_limited."),
     ] = 32
     upload_memory_bytes: Annotated[
-        int, Meta(ge=4 * MIB, description="Parts held in memory, over all uploads.")
+        int, Meta(ge=4 * MIB, description="Bytes of memory for the parts of all uploads.")
     ] = UPLOAD_MEMORY_BYTES
     upload_lease_seconds: Annotated[
-        Seconds, Meta(description="How long an upload may be silent before it is given up.")
+        Seconds, Meta(description="Seconds without a sign of life before an upload is given up.")
     ] = 300
     request_timeout_seconds: Annotated[
-        Seconds, Meta(description="Deadline of a request that names none.")
+        Seconds, Meta(description="Deadline, in seconds, of a request that names none.")
     ] = 30
     drain_seconds: Annotated[
-        Seconds, Meta(description="How long requests may go on after SIGTERM.")
+        Seconds, Meta(description="Seconds that requests in flight may take after SIGTERM.")
     ] = 10
     inbox_prefixes: Annotated[
         tuple[ReplyPrefix, ...],
-        Meta(min_length=1, max_length=16, description="Reply subjects that are answered."),
+        Meta(
+            min_length=1,
+            max_length=16,
+            description="Prefixes of the reply subjects that are answered.",
+        ),
     ] = ("_INBOX.", "_R_.")
     require_sync: Annotated[
-        bool, Meta(description="Refuse to start unless the server is known to sync its writes.")
+        bool, Meta(description="Start only on servers that are known to sync their writes.")
     ] = False
     monitor_url: Annotated[
         tuple[HttpUrl, ...],
-        Meta(max_length=64, description="Monitoring addresses of the nats-servers, to learn that."),
+        Meta(
+            max_length=64,
+            description="Monitoring URLs of all nats-servers; require_sync needs them.",
+        ),
     ] = ()
     log_format: Annotated[
-        Literal["auto", "console", "json"], Meta(description="auto: console on a terminal.")
+        Literal["auto", "console", "json"],
+        Meta(description="auto: console on a terminal, else json."),
     ] = "auto"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least level logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Lowest level that is logged."),
     ] = "info"
     metrics_port: Annotated[
-        Port | None, Meta(description="Port of the Prometheus metrics; none unless given.")
+        Port | None, Meta(description="Port of the Prometheus metrics; without it there are none.")
     ] = None
     metrics_host: Annotated[
-        str, Meta(min_length=1, description="Address that the metrics are served on.")
+        str, Meta(min_length=1, description="Address on which the metrics are served.")
     ] = "127.0.0.1"
 
 
