@@ -267,7 +267,7 @@ async def ls(
 ) -> None:
     """List snapshots, newest first: key, time, state, files, size, labels."""
     if limit is not None and limit < 0:
-        raise InvalidError("--limit is how many to list at most")
+        raise InvalidError("--limit is a number of snapshots, 0 or more")
     labels = parse_labels(label)
     apps = [check_app(name) for name in app]
     now = datetime.fromtimestamp(time.time(), UTC)

@@ -67,7 +67,7 @@ def source_of(text: str, app: str | None) -> AppSource | LocalSource:
 
 def _given(app: str | None) -> str:
     if app is None:
-        raise InvalidError("say whose snapshot it is: --app NAME")
+        raise InvalidError("name the app of the snapshot: --app NAME")
     return app
 
 

@@ -58,7 +58,7 @@ async def _store(connection: Client, timeout_seconds: float) -> StoreStatus | No
     try:
         return await connection.store_status(timeout_seconds=min(timeout_seconds, _STORE_SECONDS))
     except HoldfastError as error:
-        say_error(error.code, f"how the store is, no worker tells: {error.detail}")
+        say_error(error.code, f"no worker tells the state of the store: {error.detail}")
         return None
 
 

@@ -324,7 +324,7 @@ async def connect(
     waited for, up to a day. Raises InvalidError, ForbiddenError, UnavailableError.
     """
     if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:  # nor is it "not a number"
-        msg = f"an answer is waited for for more than 0 and up to {MAX_TIMEOUT_SECONDS} seconds"
+        msg = f"a timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds"
         raise InvalidError(msg)
     urls = (servers,) if isinstance(servers, str) else servers
 

@@ -193,7 +193,7 @@ async def _upload(
             return record
         missing.update(record.missing)
         parent = None  # what it was built upon has gone: now nothing is taken for granted
-    msg = "what was put is removed again and again"
+    msg = "packs that were put keep being removed"
     raise UnavailableError(msg)
 
 

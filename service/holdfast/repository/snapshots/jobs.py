@@ -95,7 +95,7 @@ class Jobs:
     def check_room(self) -> None:
         """Raises RateLimitedError when there are as many jobs as may wait."""
         if len(self._jobs) + len(self._beginnings) >= MAX_WAITING:
-            msg = "this worker has as many archives and restores waiting as it may"
+            msg = "too many archives and restores wait for this worker"
             raise RateLimitedError(msg)
 
     def has(self, key: str) -> bool:
