@@ -32,8 +32,7 @@ from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.lifecycle import Chore, serve_until_stopped
-from holdfast.runtime.logs import ErrorLog
+from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
 from holdfast.runtime.snapshots import (
@@ -310,10 +309,7 @@ async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None 
     try:
         connection = await connect(
             config.nats,
-            on_closed=lost.set,
-            on_error=ErrorLog(time.monotonic),
-            on_connected=lambda server: log.info("nats_reconnected", server=server),
-            on_disconnected=lambda server: log.warning("nats_disconnected", server=server),
+            observer=WorkersConnection(lost),
             renew=renew,
         )
         try:
@@ -335,11 +331,6 @@ async def _serve(
 ) -> int:
     check_chunker()
     _check_apps(config)
-    connection.on_left.append(
-        lambda server, reason: log.warning("nats_server_left", server=server, reason=reason)
-    )
-    # Others' requests may come at any time: a server that went silent is noticed, and left, soon.
-    connection.is_waited_for.append(lambda: True)
     inbox = Inbox(connection, config.nats.inbox_prefix)
     domain = config.nats.jetstream_domain or ""
     jetstream = JetStream(connection, inbox, domain=domain, patience_seconds=PATIENCE_SECONDS)

@@ -85,7 +85,7 @@ async def bare(url: str, processes: Processes, in_flight: int, seconds: float, s
     asking, answering = [await transport.connect(NatsOptions(servers=(url,))) for _ in range(2)]
     data = os.urandom(size)
     answering.route("bare", lambda message: answering.send(message.reply, data))
-    await answering.flush()
+    await answering.wait_flushed(5)
     inbox = Inbox(asking)
     await measure(
         "bare, ours x2",

@@ -162,7 +162,7 @@ class TestLive:
             body = msgspec.json.encode({"digest": DIGEST, "bare": True})
             for _ in range(4):
                 connection.send(f"{deployment.prefix}.blob.get", body, reply="elsewhere.a")
-            await connection.flush()
+            await connection.wait_flushed(5)
             for _ in range(4):  # behind those, by the same workers
                 await self.ask(deployment, digest=DIGEST)
             await connection.close()
@@ -259,7 +259,7 @@ class TestNotBare:
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "odd", odd)
-            await connection.flush()
+            await connection.wait_flushed(5)
             async with await connect_client(servers=nats_url, prefix="odd") as client:
                 client._requester.bare.is_on = True
 
@@ -281,7 +281,7 @@ class TestNotBare:
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "vain", odd)
-            await connection.flush()
+            await connection.wait_flushed(5)
             async with await connect_client(servers=nats_url, prefix="vain") as client:
                 for _ in range(4):
                     assert await client.get(DIGEST) == DATA

@@ -22,6 +22,7 @@ from holdfast.protocol import codec
 from holdfast.protocol.blobs import BlobStat, VerifyReport
 from holdfast.transport import connection as transport
 from holdfast.transport.inbox import Inbox
+from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -391,8 +392,8 @@ async def test_a_put_that_is_too_large_for_the_worker_alone_is_sent_in_parts(
     deployment: Deployment,
 ) -> None:
     data = some_bytes(INLINE + 1000, seed=88)
-    connection = WideConnection()
-    await connection.connect(servers=[deployment.url])
+    connection = WideConnection(NatsOptions(servers=(deployment.url,)))
+    await connection.open()
     requester = Requester(
         connection, Inbox(connection), prefix=deployment.prefix, timeout_seconds=30
     )

@@ -131,8 +131,8 @@ async def test_an_owner_that_is_paused_and_woken_after_another_took_over_spoils_
 class LossyConnection(transport.Connection):
     """Drops some chunks on their way in, and swaps others, as a slow consumer or a route might."""
 
-    def __init__(self, seed: int, *, drop: float, swap: float) -> None:
-        super().__init__()
+    def __init__(self, options: NatsOptions, seed: int, *, drop: float, swap: float) -> None:
+        super().__init__(options)
         self.dropped = 0
         self.swapped = 0
         self._chance = random.Random(seed)  # noqa: S311  (the same faults for the same seed)
@@ -160,9 +160,9 @@ async def lossy_client(
     url: str, prefix: str, seed: int, *, drop: float, swap: float
 ) -> tuple[Client, LossyConnection]:
     """A client whose connection loses and swaps chunks."""
-    connection = LossyConnection(seed, drop=drop, swap=swap)
     options = NatsOptions(servers=(url,))
-    await connection.connect(servers=[url])
+    connection = LossyConnection(options, seed, drop=drop, swap=swap)
+    await connection.open()
     requester = Requester(
         connection, Inbox(connection, options.inbox_prefix), prefix=prefix, timeout_seconds=30
     )

@@ -206,7 +206,7 @@ async def test_64_puts_are_under_way_together(nats_url: str) -> None:
                 answering.send(each.reply, codec.encode(stored))
 
     answering.route(f"{prefix}.{PUT_BLOB.subject}", receive)
-    await answering.flush()
+    await answering.wait_flushed(5)
     blobs = [b"%d" % number for number in range(2 * AT_ONCE)]
     async with await connect(servers=nats_url, prefix=prefix) as client:
         stored = [each.digest async for each in client.put_many(blobs)]

@@ -152,7 +152,7 @@ async def test_small_gets_are_under_way_together_however_large_a_window_may_be(
                 answering.send(each.reply, data, headers=head)
 
     answering.route(f"{fresh_prefix}.{GET_BLOB.subject}", receive)
-    await answering.flush()
+    await answering.wait_flushed(5)
     async with await connect(servers=nats_url, prefix=fresh_prefix) as client:
         found = await asyncio.gather(*(client.get(digest) for _ in range(count)))
 

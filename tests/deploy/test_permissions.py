@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import pytest_asyncio
 from tests.deploy.shipped import CONFIGURATIONS, PASSWORDS, options, shipped_server
-from tests.nats.tools import connected, next_of, receive, until
+from tests.nats.tools import Told, connected, next_of, receive, until
 
 from holdfast.bootstrap import init_store
 from holdfast.errors import ForbiddenError
@@ -158,11 +158,9 @@ class Refused:
 @pytest_asyncio.fixture
 async def as_user(server: ShippedServer, request: pytest.FixtureRequest) -> AsyncIterator[Refused]:
     """A connection of the user that the test names."""
-    told: list[str] = []
-    connection = await connect(
-        options(server.url, request.param), on_error=lambda problem: told.append(str(problem))
-    )
-    yield Refused(server, connection, told)
+    told = Told()
+    connection = await connect(options(server.url, request.param), observer=told)
+    yield Refused(server, connection, told.problems)
     await connection.close()
 
 
@@ -217,7 +215,7 @@ async def test_what_workers_and_administrators_are_answered_reaches_no_client(
         async with connected(options(server.url, "admin")) as admin:
             for user in ("worker", "admin", "somebody"):
                 admin.send(f"_INBOX.{user}.x.1", user.encode())
-            await admin.flush()
+            await admin.wait_flushed(5)
 
         # The last of the three, and none before it: they come in order.
         assert bytes((await next_of(heard)).data) == b"somebody"
@@ -234,21 +232,19 @@ async def test_a_client_with_an_inbox_prefix_of_its_own_hears_no_other(tmp_path:
     own = 'allow: ["snapshot.progress.*", "_INBOX.photos.>"]'
     users.write_text(text.replace(shared, own))
     (tmp_path / "store").mkdir()
-    told: list[str] = []
+    told = Told()
 
     with shipped_server(tmp_path / "store", configurations=tmp_path) as server:
-        connection = await connect(
-            options(server.url, "client"), on_error=lambda problem: told.append(str(problem))
-        )
+        connection = await connect(options(server.url, "client"), observer=told)
         others = ("_INBOX.>", "_INBOX.*.>", "_INBOX.*", "_INBOX.videos.>", "_INBOX.videos.x.1")
         for subject in others:
             connection.route(subject, lambda _message: None)
-        await until(lambda: len(told) == len(others))
+        await until(lambda: len(told.problems) == len(others))
         own_answers = await receive(connection, "_INBOX.photos.x.*")
         async with connected(options(server.url, "worker")) as worker_connection:
             worker_connection.send("_INBOX.photos.x.1", b"answer")
         assert bytes((await next_of(own_answers)).data) == b"answer"
-        assert len(told) == len(others)
+        assert len(told.problems) == len(others)
         await connection.close()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import nkeys
 import pytest
-from tests.nats.tools import connected, next_of, receive, until
+from tests.nats.tools import Told, connected, next_of, receive, until
 
 from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.transport.connection import connect
@@ -160,17 +160,16 @@ class TestCredentials:
               permissions: { publish: { deny: "secret.>" }, subscribe: { deny: "$SYS.>" } }
             } ] }"""
         )
-        told: list[str] = []
+        told = Told()
         connection = await connect(
-            NatsOptions(servers=(server.url,), user="ann", password="right"),
-            on_error=lambda problem: told.append(str(problem)),
+            NatsOptions(servers=(server.url,), user="ann", password="right"), observer=told
         )
 
         connection.send("secret.a", b"x")
         connection.route("$SYS.>", lambda _message: None)
         await until(lambda: connection.counters.violations == 2)
 
-        assert ["permissions violation" in text for text in told] == [True, True]
+        assert ["permissions violation" in text for text in told.problems] == [True, True]
         messages = await receive(connection, "open.a")
         connection.send("open.a", b"x")
         assert bytes((await next_of(messages)).data) == b"x"

@@ -1,27 +1,18 @@
-"""One connection to a real nats-server: bytes, limits, reconnects, and nats-py's insides."""
+"""One connection to a real nats-server: bytes, limits, reconnects, closing."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import re
 import time
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-import nats
-import nats.errors
 import pytest
 import uvloop
-from nats.aio.client import Client
-from nats.aio.transport import Transport
-from tests.nats.tools import connected, frozen, kill, next_of, receive, until
+from tests.nats.tools import Told, connected, frozen, kill, next_of, receive, until
 
 from holdfast.errors import TooLargeError, UnavailableError
-from holdfast.transport import connection as connection_module
 from holdfast.transport.connection import MAX_QUEUED_BYTES, Connection, connect
 from holdfast.transport.options import NatsOptions
-from holdfast.transport.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,12 +85,12 @@ class TestBytes:
         async with connected(NatsOptions(servers=(nats_url,))) as other:
             for member in (connection, other):
                 member.route(fresh_name, lambda one: got.append(bytes(one.data)), queue="q")
-                await member.flush()
+                await member.wait_flushed(5)
             for number in range(100):
                 connection.send(fresh_name, b"%d" % number)
             await until(lambda: len(got) >= 100)
             for member in (connection, other):
-                await member.flush()
+                await member.wait_flushed(5)
 
         assert sorted(map(int, got)) == list(range(100))
 
@@ -129,7 +120,7 @@ class TestWhatIsNotSent:
             with pytest.raises(ValueError, match="white space"):
                 connection.send("a", b"x", reply=subject)
 
-        await connection.flush()
+        await connection.wait_flushed(5)
         assert connection.is_connected
 
     @pytest.mark.fault("I13")
@@ -218,7 +209,7 @@ class TestReconnecting:
                 connection.send(subject, subject.encode() * 10_000)
             assert bytes((await next_of(before)).data) == b"before" * 10_000
             assert bytes((await next_of(during)).data) == b"during" * 10_000
-            await connection.flush()
+            await connection.wait_flushed(5)
             assert (before.qsize(), during.qsize(), gone) == (0, 0, [])
 
     async def test_a_server_that_talks_nonsense_is_left_and_tried_again(self) -> None:
@@ -242,18 +233,16 @@ class TestReconnecting:
 
 class TestClosing:
     async def test_nothing_is_left_running(self, nats_url: str, fresh_name: str) -> None:
-        closed: list[bool] = []
+        told = Told()
         before = asyncio.all_tasks()
-        connection = await connect(
-            NatsOptions(servers=(nats_url,)), on_closed=lambda: closed.append(True)
-        )
+        connection = await connect(NatsOptions(servers=(nats_url,)), observer=told)
         await receive(connection, fresh_name)
 
         await connection.close()
         await connection.close()
 
         await until(lambda: asyncio.all_tasks() == before)
-        assert closed == [True]
+        assert told.closed_times == 1
         with pytest.raises(UnavailableError):
             connection.send(fresh_name, b"x")
         with pytest.raises(UnavailableError):
@@ -330,104 +319,3 @@ class TestUnreachable:
     async def test_web_sockets_are_refused_with_a_sentence(self) -> None:
         with pytest.raises(UnavailableError, match="not by WebSocket"):
             await connect(NatsOptions(servers=("ws://127.0.0.1:1",)), timeout_seconds=0.5)
-
-
-class TestNatsPy:
-    """The dependency is pinned to the minor version that this holds for."""
-
-    def test_it_is_the_version_whose_methods_are_replaced(self) -> None:
-        assert version("nats-py").startswith("2.16.")
-
-    @pytest.mark.parametrize(
-        ("method", "parameters"),
-        [
-            ("_close", ["self", "status", "do_cbs"]),
-            ("_connect_to_server", ["self", "s"]),
-            ("_read_loop", ["self"]),
-            ("_process_op_err", ["self", "e"]),
-            ("_process_ping", ["self"]),
-            ("_process_pong", ["self"]),
-            ("_process_err", ["self", "err_msg"]),
-            ("_process_info", ["self", "info", "initial_connection"]),
-            ("_flush_pending", ["self", "force_flush"]),
-            ("force_reconnect", ["self"]),
-        ],
-    )
-    def test_its_methods_are_called_as_they_are_declared(
-        self, method: str, parameters: list[str]
-    ) -> None:
-        function = getattr(Client, method)
-
-        assert inspect.iscoroutinefunction(function)
-        assert list(inspect.signature(function).parameters) == parameters
-
-    def test_its_state_has_the_form_that_is_relied_on(self) -> None:
-        client = Client()
-
-        state = {name: type(getattr(client, name)) for name in STATE}
-
-        assert state == STATE
-
-    def test_of_the_parser_it_only_ever_asks_for_a_reset(self) -> None:
-        source = inspect.getsource(Client).replace(inspect.getsource(Client._read_loop), "")
-
-        assert set(re.findall(r"self\._ps\.(\w+)", source)) == {"reset"}
-
-    def test_of_the_transport_it_asks_for_nothing_that_is_not_there(self) -> None:
-        abstract = Transport.__abstractmethods__
-        used = set(re.findall(r"self\._transport\.(\w+)", inspect.getsource(Client)))
-
-        assert used <= abstract
-        assert abstract <= set(dir(Wire))
-
-    def test_of_a_subscription_it_looks_at_nothing_that_is_not_there(self) -> None:
-        passages = (Client._close, Client._attempt_reconnect, Client.drain)
-        used = {
-            name
-            for passage in passages
-            for name in re.findall(r"\bsub\.(\w+)", inspect.getsource(passage))
-        }
-
-        assert {"_subject", "_queue", "_drain"} <= used
-        subscription = connection_module._RoutedSubscription(Connection(), 1, "a", "")
-        assert {name for name in used if not hasattr(subscription, name)} == set()
-
-    async def test_other_users_of_it_in_the_same_process_are_unaffected(
-        self, connection: Connection, nats_url: str, fresh_name: str
-    ) -> None:
-        stock = await nats.connect(nats_url)
-        subscription = await stock.subscribe(fresh_name)
-        await stock.flush()
-
-        connection.send(fresh_name, bytes(300_000), headers={"A": "b"}, reply="r")
-        message = await subscription.next_msg(5)
-        messages = await receive(connection, f"{fresh_name}.back")
-        await stock.publish(f"{fresh_name}.back", b"back", headers={"C": "d"})
-
-        assert (len(message.data), message.headers, message.reply) == (300_000, {"A": "b"}, "r")
-        back = await next_of(messages)
-        assert (bytes(back.data), back.headers) == (b"back", {"C": "d"})
-        assert (type(stock._ps), type(stock)) == (type(Client()._ps), Client)
-        await stock.close()
-
-    async def test_its_draining_ends_the_routes_and_then_the_connection(
-        self, nats_url: str, fresh_name: str
-    ) -> None:
-        connection = await connect(NatsOptions(servers=(nats_url,)))
-        await receive(connection, fresh_name)
-
-        async with asyncio.timeout(8):
-            await connection.drain()
-
-        assert connection.is_closed
-
-
-STATE: Final = {
-    "_pending": list,
-    "_pending_data_size": int,
-    "_subs": dict,
-    "_sid": int,
-    "_max_payload": int,
-    "_server_info": dict,
-    "_transport": type(None),
-}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from tests.nats.tools import connected, frozen, kill, until
+from tests.nats.tools import Told, connected, frozen, kill, until
 
 from holdfast.deadline import deadline, seconds_left
 from holdfast.errors import ForbiddenError, OutcomeUnknownError, UnavailableError
@@ -49,9 +49,8 @@ class Pair:
     @property
     def current(self) -> EmbeddedServer:
         """The server that is connected to."""
-        url = self.connection.connected_url
-        assert url is not None
-        (server,) = [server for server in self.servers if server.port == url.port]
+        port = self.connection.server_info["port"]
+        (server,) = [server for server in self.servers if server.port == port]
         return server
 
     async def wait_at_other(self, than: EmbeddedServer) -> None:
@@ -251,14 +250,13 @@ async def test_an_error_that_is_no_refused_login_does_not_end_the_connection_for
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        told: list[str] = []
+        told = Told()
         connection = await connect(
-            NatsOptions(servers=(f"nats://127.0.0.1:{port}",)),
-            on_error=lambda problem: told.append(str(problem)),
+            NatsOptions(servers=(f"nats://127.0.0.1:{port}",)), observer=told
         )
         async with asyncio.timeout(LEFT_SECONDS):
             await visits.get()
             await visits.get()
         assert not connection.is_closed
-        assert "maximum connections exceeded" in told[0]
+        assert "maximum connections exceeded" in told.problems[0]
         await connection.close()

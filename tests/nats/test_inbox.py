@@ -29,7 +29,7 @@ async def echo(connection: Connection, subject: str) -> None:
     connection.route(
         subject, lambda request: connection.send(request.reply, request.data, headers={"E": "1"})
     )
-    await connection.flush()
+    await connection.wait_flushed(5)
 
 
 async def test_a_request_gets_its_answer(
@@ -67,14 +67,14 @@ async def test_no_answer_in_time_is_a_time_out_and_a_late_one_goes_nowhere(
 ) -> None:
     requests: list[Message] = []
     connection.route(fresh_name, requests.append)
-    await connection.flush()
+    await connection.wait_flushed(5)
 
     with pytest.raises(TimeoutError):
         await inbox.request(fresh_name, timeout_seconds=0.05)
 
     await until(lambda: bool(requests))
     connection.send(requests[0].reply, b"late")
-    await connection.flush()
+    await connection.wait_flushed(5)
     assert inbox._receivers == {}
 
 

@@ -309,7 +309,7 @@ class TestGroups:
     async def test_what_a_group_asks_and_sends_fits_into_messages(
         self, bucket: Bucket, batches: Batches, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(bucket.js.connection, "_max_payload", 1536)
+        monkeypatch.setattr(bucket.js.connection._client, "_max_payload", 1536)
 
         blobs = [some_bytes(300, seed=number) for number in range(MOST_PUTS)]
 

@@ -548,7 +548,7 @@ class TestChunkIndex:
         info = (await put_staged(bucket.store, data)).info
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         connection.route(fresh_name, arrived.put_nowait)
-        await connection.flush()
+        await connection.wait_flushed(5)
         delivery = bucket.store.direct_delivery()
 
         first, position = await delivery.locate(info, 2)

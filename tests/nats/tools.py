@@ -12,6 +12,7 @@ from tests.processes import stop
 
 from holdfast.transport.connection import connect
 from holdfast.transport.jetstream import JetStream
+from holdfast.transport.observer import Observer
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,20 @@ async def until(condition: Callable[[], bool], timeout_seconds: float = 10) -> N
             await asyncio.sleep(0.01)
 
 
+class Told(Observer):
+    """What a connection told of what went wrong, and how often that it is closed."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.closed_times = 0
+
+    def failed(self, problem: Exception) -> None:
+        self.problems.append(str(problem))
+
+    def closed(self) -> None:
+        self.closed_times += 1
+
+
 @asynccontextmanager
 async def connected(options: NatsOptions) -> AsyncIterator[Connection]:
     """A connection that is closed afterwards."""
@@ -44,7 +59,7 @@ async def receive(connection: Connection, subject: str) -> asyncio.Queue[Message
     """The messages on ``subject``, once the server knows that they are wanted."""
     messages: asyncio.Queue[Message] = asyncio.Queue()
     connection.route(subject, messages.put_nowait)
-    await connection.flush()
+    await connection.wait_flushed(5)
     return messages
 
 

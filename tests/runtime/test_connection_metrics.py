@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from holdfast.runtime.connection_metrics import ConnectionMetrics
-from holdfast.transport.connection import Counters
+from holdfast.transport.observer import Counters
 
 if TYPE_CHECKING:
     from holdfast.runtime.worker import Worker

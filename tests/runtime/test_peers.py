@@ -59,7 +59,7 @@ async def peers(
     )
     if starts:
         found.start()
-    await connection.flush()
+    await connection.wait_flushed(5)
     try:
         yield found
     finally:

@@ -26,7 +26,7 @@ from holdfast.protocol.blobs import (
     StatBlob,
 )
 from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.lifecycle import Chore, serve_until_stopped
+from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.worker import (
     Identity,
     Worker,
@@ -129,7 +129,7 @@ async def pair(nats_url: str) -> AsyncIterator[Pair]:
     gate = Gate()
     worker = make_worker(connection, gate, prefix)
     worker.start()
-    await connection.flush()
+    await connection.wait_flushed(5)
     client = Client()
     await client.connect(nats_url)
     yield Pair(worker, gate, client, f"{prefix}.blob.stat")
@@ -187,7 +187,7 @@ async def test_a_lane_at_its_limit_does_not_hold_up_the_other(nats_url: str) -> 
         )
         worker.start()
         stack.push_async_callback(worker.drain, 5)
-        await connection.flush()
+        await connection.wait_flushed(5)
         client = Client()
         await client.connect(nats_url)
         stack.push_async_callback(client.close)
@@ -365,7 +365,7 @@ async def test_a_chore_may_begin_at_once_and_others_drain_with_the_worker(nats_u
 @pytest.mark.fault("R03")
 async def test_a_connection_lost_for_good_ends_the_worker_with_a_failure(nats_url: str) -> None:
     lost = asyncio.Event()
-    connection = await connect(NatsOptions(servers=(nats_url,)), on_closed=lost.set)
+    connection = await connect(NatsOptions(servers=(nats_url,)), observer=WorkersConnection(lost))
     serving = asyncio.create_task(
         serve_until_stopped(
             make_worker(connection, Gate(), f"w{secrets.token_hex(4)}"),
@@ -450,7 +450,7 @@ async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_a
     ]
     for worker, connection in zip(workers, connections, strict=True):
         worker.start()
-        await connection.flush()
+        await connection.wait_flushed(5)
     client = Client()
     await client.connect(nats_url)
     try:
@@ -538,13 +538,13 @@ async def test_whatever_fails_a_request_is_answered(
         # A header line with a line feed inside, which no client of ours would send.
         block = b"NATS/1.0\r\ntraceparent: a\nb\r\n\r\n"
         line = f"HPUB {prefix}.blob.stat {mailbox.subject} {len(block)} {len(block) + len(BODY)}"
-        connection._queue_bytes(line.encode(), b"\r\n", block, BODY, b"\r\n")
+        connection._client.queue_bytes(line.encode(), b"\r\n", block, BODY, b"\r\n")
 
         async with asyncio.timeout(10):
             while "Nats-Service-Error-Code" not in (last := await answers.get()).headers:
                 pass
         await worker.drain(5)
-        await connection.flush()
+        await connection.wait_flushed(5)
         assert answers.empty(), "nothing comes after it"
 
     assert json.loads(bytes(last.data))["code"] == "internal"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from holdfast.errors import HoldfastError
+from holdfast.runtime.logs import ErrorLog
+from holdfast.transport.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +32,39 @@ class Chore:
     seconds: float
     run: Callable[[], Awaitable[object]]
     first_seconds: float | None = None
+
+
+class WorkersConnection(Observer):
+    """Logs how a worker's connection fares, and sets ``lost`` once it is closed for good."""
+
+    def __init__(self, lost: asyncio.Event) -> None:
+        """For ``connect``."""
+        self._lost = lost
+        self._log_error = ErrorLog(time.monotonic)
+
+    def disconnected(self, server: str) -> None:
+        """Log it."""
+        log.warning("nats_disconnected", server=server)
+
+    def reconnected(self, server: str) -> None:
+        """Log it."""
+        log.info("nats_reconnected", server=server)
+
+    def server_left(self, server: str, reason: str) -> None:
+        """Log it."""
+        log.warning("nats_server_left", server=server, reason=reason)
+
+    def failed(self, problem: Exception) -> None:
+        """Log it, if it is news."""
+        self._log_error(problem)
+
+    def closed(self) -> None:
+        """The worker ends."""
+        self._lost.set()
+
+    def is_waiting(self) -> bool:
+        """Requests may come at any time: a server that went silent is noticed, and left, soon."""
+        return True
 
 
 async def serve_until_stopped(

@@ -16,11 +16,13 @@ from holdfast.errors import ForbiddenError, UnavailableError
 from holdfast.protocol.headers import STATUS
 from holdfast.transport.fresh_ids import new_id
 from holdfast.transport.message import Message
+from holdfast.transport.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.transport.connection import Connection, Denied, Route
+    from holdfast.transport.connection import Connection, Route
+    from holdfast.transport.observer import Denied
 
 NO_RESPONDERS: Final = "503"
 DENIED: Final = "403"
@@ -51,7 +53,7 @@ class Mailbox:
         self._inbox.forget(self._token)
 
 
-class Inbox:
+class Inbox(Observer):
     """The reply subjects of one connection."""
 
     def __init__(self, connection: Connection, inbox_prefix: str = "_INBOX") -> None:
@@ -62,13 +64,9 @@ class Inbox:
         self._receivers: dict[str, tuple[Route, str]] = {}
         self._timers = Timers()
         self._is_denied = False
-        connection.route(f"{self.prefix}.*", self._receive)
-        connection.on_denied.append(self._on_denied)
         self._interrupted: list[tuple[str, tuple[Route, str]]] = []
-        connection.on_disconnected.append(self._on_disconnected)
-        connection.on_reconnected.append(self._on_reconnected)
-        connection.on_closing.append(lambda: self._interrupt(list(self._receivers.items())))
-        connection.is_waited_for.append(lambda: bool(self._receivers))
+        connection.route(f"{self.prefix}.*", self._receive)
+        connection.observe(self)
 
     def open(self, receive: Route, asked: str = "") -> Mailbox:
         """A fresh reply subject whose messages go to ``receive``.
@@ -120,7 +118,11 @@ class Inbox:
         if receiver is not None:
             receiver[0](message)
 
-    def _on_denied(self, denied: Denied) -> None:
+    def is_waiting(self) -> bool:
+        """While there is a mailbox."""
+        return bool(self._receivers)
+
+    def denied(self, denied: Denied) -> None:
         """Tell at once whoever waits: no answer will come."""
         if not denied.publish and denied.subject.startswith(self.prefix.lower()):
             self._is_denied = True
@@ -128,14 +130,19 @@ class Inbox:
             if self._is_denied or (denied.publish and asked.lower() == denied.subject):
                 receive(Message(f"{self.prefix}.{token}", "", b"", _DENIED_HEADERS))
 
-    def _on_disconnected(self) -> None:
+    def disconnected(self, server: str) -> None:
+        """Remember who waits."""
         self._interrupted = list(self._receivers.items())
 
-    def _on_reconnected(self) -> None:
+    def reconnected(self, server: str) -> None:
         """What was asked before may have been answered while nobody listened."""
         if self._interrupted:
             asyncio.get_running_loop().call_later(LATE_SECONDS, self._interrupt, self._interrupted)
             self._interrupted = []
+
+    def closed(self) -> None:
+        """Tell whoever waits."""
+        self._interrupt(list(self._receivers.items()))
 
     def _interrupt(self, before: list[tuple[str, tuple[Route, str]]]) -> None:
         for token, receiver in before:

@@ -3,16 +3,25 @@
 A client sticks to such a server, for its socket stays open. There are two ways to notice. Where
 nothing at all arrives while something is waited for, the server is asked for a sign of life. Where
 it gives one but what is asked behind it stays unanswered, it may be cut off from the others: after
-a while it is left, whether or not it was to blame. Nothing here touches a socket.
+a while it is left, whether or not it was to blame. ``Liveness`` decides, and touches no socket;
+``Watch`` does what was decided.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from typing import TYPE_CHECKING, Final
+
+from holdfast.deadline import outliving_task
+from holdfast.transport.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from holdfast.transport.nats_py import NatsClient
+    from holdfast.transport.wire import Wire
 
 SILENCE_SECONDS: Final = 2.0
 """Nothing has arrived for so long, though something is waited for: ask for a sign of life."""
@@ -37,6 +46,7 @@ FIRST_STAY_SECONDS: Final = 5.0
 """A server that was just turned to is not left before that; twice as long after each failure."""
 
 LONGEST_STAY_SECONDS: Final = 60.0
+_CATCH_UP_SECONDS: Final = 0.05
 
 
 class Liveness:
@@ -115,3 +125,76 @@ class Liveness:
         """It is being left. When all servers are alike, going round ever faster helps nobody."""
         self._stay_until = self._monotonic() + self._stay_seconds
         self._stay_seconds = min(self._stay_seconds * 2, LONGEST_STAY_SECONDS)
+
+
+class Watch(Observer):
+    """Looks whether a connection's server is alive, and has the connection leave one that is not.
+
+    It observes the connection itself, and ends with it.
+    """
+
+    def __init__(self, client: NatsClient) -> None:
+        """Watch over ``client`` from ``start`` on."""
+        self.liveness = Liveness(time.monotonic, self._leave)
+        self._client = client
+        self._looking: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """A server has taken the connection for the first time."""
+        self.liveness.connected()
+        self._looking = asyncio.create_task(self._look())
+
+    def reconnected(self, server: str) -> None:
+        """What was known of the server before does not count."""
+        self.liveness.connected()
+
+    def server_stopping(self) -> None:
+        """It is left before it stops."""
+        self.liveness.go("the server is about to stop")
+
+    def closed(self) -> None:
+        """There is nothing to look at any more."""
+        for task in (self._looking, self._leaving):
+            if task is not None:
+                task.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(SILENCE_SECONDS / 2)
+            wire = self._client.wire
+            if wire is None or not self._client.is_connected:
+                continue
+            silent_seconds = time.monotonic() - wire.received_at
+            if silent_seconds > SILENCE_SECONDS and self._is_anything_waited_for():
+                await self._demand_sign_of_life(wire)
+
+    def _is_anything_waited_for(self) -> bool:
+        return any(observer.is_waiting() for observer in self._client.observers)
+
+    async def _demand_sign_of_life(self, wire: Wire) -> None:
+        asked_at = time.monotonic()
+        await self._client.ask_for_sign_of_life()
+        await asyncio.sleep(SIGN_OF_LIFE_SECONDS)
+        # Was it this process that was stopped? Then an answer waits to be read.
+        await asyncio.sleep(_CATCH_UP_SECONDS)
+        if wire.received_at < asked_at and self._client.wire is wire:
+            self.liveness.go("the server gives no sign of life")
+
+    def _leave(self, reason: str) -> None:
+        if self._client.is_connected and (self._leaving is None or self._leaving.done()):
+            # Not a part of the request that noticed: whatever comes over the new connection would
+            # be done within that one's deadline.
+            self._leaving = outliving_task(self._leave_for_another(reason))
+
+    async def _leave_for_another(self, reason: str) -> None:
+        """Drop the server and go to another one, if there is one that answers.
+
+        Otherwise what is under way would be interrupted for nothing: with all others down, there
+        is no quorum, and this server is not to blame.
+        """
+        client, wire = self._client, self._client.wire
+        if await client.has_better_server() and client.wire is wire and client.is_connected:
+            self.liveness.left()
+            client.tell(lambda observer: observer.server_left(client.server_name, reason))
+            await client.go_elsewhere()

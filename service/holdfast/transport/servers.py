@@ -11,7 +11,7 @@ import asyncio
 import math
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -20,8 +20,6 @@ from holdfast.transport.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from urllib.parse import ParseResult
-
-    from nats.aio.client import Server
 
 FIRST_WAIT_SECONDS: Final = 0.25
 """Between two attempts at one server; doubled with each failure."""
@@ -32,6 +30,14 @@ GREETING_SECONDS: Final = 1.5
 
 AVOIDED_SECONDS: Final = 30.0
 """How long a server that was left counts as worse than any other."""
+
+
+class Server(Protocol):
+    """One of those that are known."""
+
+    @property
+    def uri(self) -> ParseResult:
+        """Where it is."""
 
 
 class ServerChoice:
@@ -52,7 +58,7 @@ class ServerChoice:
         """The server at ``address`` has taken the connection. If that lasts, it is as new."""
         self._connected_at[address] = self._tried_at[address] = self._monotonic()
 
-    def next(self, servers: Sequence[Server], info: Mapping[str, Any]) -> tuple[Server, float]:
+    def next[S: Server](self, servers: Sequence[S], info: Mapping[str, Any]) -> tuple[S, float]:
         """The server to try and the seconds to wait before that (nats-py's handler)."""
         del info
         now = self._monotonic()

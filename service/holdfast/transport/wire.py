@@ -1,4 +1,4 @@
-"""The socket of a connection, in the form that nats-py wants a transport to have.
+"""The socket of a connection, with the methods that nats-py wants a transport to have.
 
 It receives in place: what arrives goes into the parser's own buffers.
 """
@@ -10,9 +10,6 @@ import io
 import socket
 import time
 from typing import TYPE_CHECKING, Final, cast
-
-import nats.errors
-from nats.aio.transport import Transport
 
 from holdfast.transport.parser import ParseError, Parser
 
@@ -36,15 +33,19 @@ class Disconnected(Exception):  # noqa: N818  (an event, not an error of ours)
         self.error = error
 
 
-class Wire(asyncio.BufferedProtocol, Transport):
-    """The socket: nats-py's transport interface over a protocol that receives in place.
+type ControlLine = bytes | ParseError | Disconnected
+"""A line that is no message, or why none will follow."""
+
+
+class Wire(asyncio.BufferedProtocol):
+    """The socket: a protocol that receives in place, written to as nats-py writes.
 
     Until ``start_parsing`` lines are kept for ``readline`` (the handshake); then the parser gets
     everything. ``backlog`` is how many bytes the peer has not taken; 0 while it keeps up.
     ``received_at`` is when it last sent any, on the monotonic clock.
     """
 
-    def __init__(self, parser: Parser, events: asyncio.Queue[bytes | Exception | None]) -> None:
+    def __init__(self, parser: Parser, events: asyncio.Queue[ControlLine]) -> None:
         self._parser = parser
         self._events = events
         self._transport: asyncio.Transport | None = None
@@ -84,8 +85,8 @@ class Wire(asyncio.BufferedProtocol, Transport):
     def _parse[T](self, take: Callable[[T], None], received: T) -> None:
         try:
             take(received)
-        except ParseError:
-            self._events.put_nowait(nats.errors.ProtocolError())
+        except ParseError as error:
+            self._events.put_nowait(error)
             self.close()
 
     def eof_received(self) -> bool:
@@ -106,7 +107,7 @@ class Wire(asyncio.BufferedProtocol, Transport):
             self._closed.set_result(None)
         self._events.put_nowait(Disconnected(self, exc if isinstance(exc, OSError) else None))
 
-    # nats.aio.transport.Transport
+    # what nats-py calls
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
         del buffer_size
