@@ -17,7 +17,7 @@ from tests.nats.tools import Told, connected, frozen, kill, until
 
 from holdfast.deadline import deadline, seconds_left
 from holdfast.errors import ForbiddenError, OutcomeUnknownError, UnavailableError
-from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport import liveness as liveness_module
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox, NoRespondersError
@@ -98,7 +98,7 @@ async def test_a_server_that_stops_in_its_tracks_is_left_while_something_is_wait
 async def test_a_server_behind_which_nobody_answers_is_left(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.05)
+    monkeypatch.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 0.05)
     monkeypatch.setattr(liveness_module, "LEAST_SECONDS", 0)
     before = pair.current
     jetstream = JetStream(pair.connection, pair.inbox)

@@ -19,6 +19,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport import liveness as liveness_module
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -478,7 +479,7 @@ class TestAFrozenServer:
             await create(jetstream, "s")
 
             with frozen(server), monkeypatch.context() as impatient:
-                impatient.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
+                impatient.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 0.1)
                 impatient.setattr(liveness_module, "LEAST_SECONDS", 0)
                 for _ in range(3):
                     assert connection.is_connected

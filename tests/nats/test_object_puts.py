@@ -31,7 +31,7 @@ from holdfast.stores.jetstream import groups as put_groups_module
 from holdfast.stores.jetstream.groups import LEAST_PUTS, MOST_BYTES, MOST_BYTES_EACH, MOST_PUTS
 from holdfast.stores.jetstream.meta import meta_subject
 from holdfast.stores.ports import BlobInfo
-from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -534,7 +534,7 @@ class TestGroups:
     async def test_a_store_that_cannot_be_reached_is_unavailable_to_each(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
+        monkeypatch.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 0.1)
         gone = await Bucket.create(bucket.js.connection)
         await gone.remove()
 
@@ -557,7 +557,7 @@ async def test_of_a_tombstone_whose_time_was_up_the_marker_is_no_blob(bucket: Bu
 async def test_a_server_that_is_killed_amid_groups_loses_nothing_acknowledged_and_keeps_no_half(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 1.0)
+    monkeypatch.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 1.0)
     server = start_server()
     directory, port = server.log_file.parent, server.port
     async with connected(NatsOptions(servers=(server.url,))) as connection:

@@ -43,7 +43,7 @@ from holdfast.stores.jetstream import chunks as object_chunks_module
 from holdfast.stores.jetstream import staging as object_staging_module
 from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
-from holdfast.transport import jetstream as jetstream_module
+from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -749,7 +749,7 @@ class TestUnreachable:
             directory, port = server.log_file.parent, server.port
             kill(server)
             await until(lambda: not connection.is_connected)
-            monkeypatch.setattr(jetstream_module, "ATTEMPT_SECONDS", 0.1)
+            monkeypatch.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 0.1)
 
             with pytest.raises(UnavailableError):
                 await bucket.store.stat(info.digest)

@@ -4,10 +4,7 @@ A publish has three outcomes: applied (an ack), surely not applied (an error or 
 unknown (time-out). ``publish`` tells them apart; it repeats only what is safe to repeat because it
 carries a ``Nats-Msg-Id`` (ADR-34) or an expected sequence. ``publish_batch`` does the same for
 several messages, all or none (ADR-50). Reads that decide something ask the leader
-(``last_message``); bulk reads may come from any replica (ADR-31).
-
-While a leader is being elected, or the server is paused, calls go on trying for as long as the
-patience lasts and the deadline of the request that they serve (``deadline``) allows.
+(``last_message``); bulk reads come from any replica (``jetstream_direct``).
 """
 
 from __future__ import annotations
@@ -16,14 +13,11 @@ import asyncio
 import base64
 import math
 import time
-from contextlib import aclosing
 from datetime import datetime
-from itertools import batched
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.deadline import seconds_left
 from holdfast.errors import (
     ForbiddenError,
     HoldfastError,
@@ -31,26 +25,25 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.jetstream_calls import (
+    NOBODY,
+    Tries,
+    attempt_seconds,
+    denied,
+    is_not_now,
+)
+from holdfast.transport.jetstream_direct import DirectReads
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,
     BATCH_ID,
     BATCH_SEQUENCE,
-    END_OF_BATCH,
     NO_MESSAGE,
-    NO_SUCH_MESSAGE,
-    NOT_NOW,
-    PENDING,
-    SEQUENCE,
-    STREAM_NOT_FOUND,
     TURNED_AWAY,
     UNKNOWN_OUTCOME,
     Ack,
-    ApiError,
     ApiRefusedError,
     DeniedError,
-    ErrorAnswer,
     GetAnswer,
     InfoAnswer,
     NotNowError,
@@ -59,21 +52,16 @@ from holdfast.transport.jetstream_messages import (
     StreamState,
     Subjects,
     read_failure,
-    stored_or_none,
-    stored_or_status,
 )
 from holdfast.transport.message import Message, parse_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
     from holdfast.transport.jetstream_messages import BatchMessage
 
-ATTEMPT_SECONDS: Final = 4.0
-_FIRST_WAIT_SECONDS: Final = 0.25
-_LONGEST_WAIT_SECONDS: Final = 1.5
 HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
 """Together less than the four seconds after which nats-server's followers elect another leader."""
@@ -82,24 +70,10 @@ CATCH_UP_SECONDS: Final = 10.0
 """For a leader that was elected before it had applied its log."""
 
 _BELIEVED_TRIES: Final = 5
-_MESSAGES_AT_ONCE: Final = 32
-"""Of a batch that has arrived: then others have their turn."""
-
-_NO_STATUS: Final = b"NATS/1.0\r\n"
-_SUBJECTS_AT_ONCE: Final = 128
-_QUOTES_BYTES: Final = 3
-_LASTS_AT_ONCE: Final = 8
-"""Answers that may be on their way together, of 128 records of 12 KiB at the most: a server gives
-up a client that is 64 MiB behind."""
-
 _WRITE_TRIES: Final = 3
-_READ_TRIES: Final = 1
-_TURNS: Final = 12
-"""How often a write waits for its turn, some 10 s in all: a server stages 50 batches per stream,
-and lets only so much wait for one."""
 
 
-class JetStream:
+class JetStream(DirectReads):
     """JetStream over one connection. Stream names and subjects come from trusted code."""
 
     def __init__(
@@ -115,11 +89,7 @@ class JetStream:
         A call that gets no definite answer is repeated for ``patience_seconds``: a write at least
         twice, a read not at all if that is 0. A failover takes up to 16 seconds.
         """
-        self.connection = connection
-        self._inbox = inbox
-        self._api = f"$JS.{domain}.API" if domain else "$JS.API"
-        self._patience_seconds = patience_seconds
-        self._lasts = asyncio.Semaphore(_LASTS_AT_ONCE)
+        super().__init__(connection, inbox, domain, patience_seconds)
         self._believed: dict[str, tuple[float, object]] = {}
         self._acknowledged: dict[str, int] = {}
         self._behind_since: dict[str, float] = {}
@@ -138,7 +108,7 @@ class JetStream:
         UnavailableError (surely not applied), OutcomeUnknownError.
         """
         return await self._write(
-            lambda: self._request(subject, data, headers), _Tries(attempts, self._patience_seconds)
+            lambda: self._request(subject, data, headers), Tries(attempts, self._patience_seconds)
         )
 
     async def publish_batch(
@@ -154,15 +124,15 @@ class JetStream:
         Headers make a repeat harmless, as in `publish`, and what is raised is the same.
         """
         return await self._write(
-            lambda: self._send_batch(messages, new_id()), _Tries(attempts, self._patience_seconds)
+            lambda: self._send_batch(messages, new_id()), Tries(attempts, self._patience_seconds)
         )
 
-    async def _write(self, send: Callable[[], Awaitable[Message]], tries: _Tries) -> Ack:
+    async def _write(self, send: Callable[[], Awaitable[Message]], tries: Tries) -> Ack:
         maybe_applied = False
         while tries.is_first() or await tries.wait():
             try:
                 if not self.connection.is_connected:
-                    await self.connection.wait_connected(tries.attempt_seconds())
+                    await self.connection.wait_connected(attempt_seconds())
                 ack = msgspec.json.decode((await send()).data, type=Ack)
             except DeniedError as error:
                 raise _known(error, maybe_applied=maybe_applied) from error
@@ -201,7 +171,7 @@ class JetStream:
                     headers[BATCH_COMMIT] = "1"
                 reply = mailbox.subject if number in {1, last} else ""
                 self.connection.send(message.subject, message.data, reply=reply, headers=headers)
-            async with asyncio.timeout(seconds_left(ATTEMPT_SECONDS)):
+            async with asyncio.timeout(attempt_seconds()):
                 while True:
                     answer = await answers.get()
                     raise_for_status(answer, messages[0].subject)
@@ -214,13 +184,25 @@ class JetStream:
             self.connection.liveness.nobody(asked_at)
             raise
         except ForbiddenError as error:
-            raise _denied(error) from error
+            raise denied(error) from error
         finally:
             mailbox.close()
-        if _is_not_now(answer.data):
+        if is_not_now(answer.data):
             self.connection.liveness.nobody(asked_at)
-            raise NotNowError(_NOBODY)
+            raise NotNowError(NOBODY)
         return answer
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Remove every message on ``subject``. Raises UnavailableError, OutcomeUnknownError."""
+        body = msgspec.json.encode({"filter": subject})
+        try:
+            message = await self._request(f"{self._api}.STREAM.PURGE.{stream}", body, None)
+        except TimeoutError as error:
+            msg = "the store did not say whether it removed the data"
+            raise OutcomeUnknownError(msg) from error
+        answer = msgspec.json.decode(message.data, type=Ack)
+        if answer.error is not None:
+            raise read_failure(answer.error)
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject``, from the stream's leader; None when there is none."""
@@ -350,156 +332,6 @@ class JetStream:
         msg = "the store's leader answers too slowly to be believed"
         raise UnavailableError(msg)
 
-    async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The last message on ``subject`` that some replica has. None is not proof of absence."""
-        message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
-        return stored_or_none(message)
-
-    async def direct_lasts(
-        self, stream: str, subjects: Sequence[str], *, since: int = 0
-    ) -> list[StoredMessage]:
-        """The last message on each of ``subjects`` where some replica has one, in no order.
-
-        Those whose sequences are less than ``since`` are left out, and cost next to nothing.
-        A server answers a request once it has found all, which where they lie far apart on a disk
-        takes it longer than anybody waits: many are asked for in several requests.
-        """
-        longest = max(map(len, subjects), default=1) + _QUOTES_BYTES
-        at_once = min(_SUBJECTS_AT_ONCE, max(self.connection.max_payload // 2 // longest, 1))
-
-        async def read(some: tuple[str, ...]) -> list[StoredMessage]:
-            async with self._lasts:
-                query = {"multi_last": list(some), "batch": len(some), "seq": since}
-                return (await self.direct_batch(stream, query))[0]
-
-        answers = await asyncio.gather(*map(read, batched(subjects, at_once)))
-        return [message for messages in answers for message in messages]
-
-    async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
-        """The one message that some replica has for ``query``. None is not proof of absence."""
-        message = await self._ask(f"DIRECT.GET.{stream}", msgspec.json.encode(query))
-        return stored_or_none(message)
-
-    async def direct_each(
-        self, stream: str, queries: Sequence[Mapping[str, Any]]
-    ) -> list[StoredMessage]:
-        """For each of ``queries`` the one message that some replica has, if any, in no order.
-
-        As `direct_at`, all at once and for less. Each may go to another replica.
-        """
-        return await self._read(self._direct_each, stream, queries)
-
-    async def _direct_each(
-        self, stream: str, queries: Sequence[Mapping[str, Any]]
-    ) -> list[StoredMessage]:
-        found: list[StoredMessage] = []
-        answered = 0
-        async with aclosing(self._answers(stream, queries, ATTEMPT_SECONDS)) as answers:
-            async for answer in answers:
-                stored = stored_or_none(answer)
-                if stored is not None:
-                    found.append(stored)
-                answered += 1
-                if answered == len(queries):
-                    break
-        return found
-
-    def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
-        """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
-
-        Raises UnavailableError when the request cannot be sent.
-        """
-        body = msgspec.json.encode(query)
-        self.connection.send(f"{self._api}.DIRECT.GET.{stream}", body, reply=reply)
-
-    async def direct_batch(
-        self, stream: str, query: Mapping[str, Any], *, idle_seconds: float = ATTEMPT_SECONDS
-    ) -> tuple[list[StoredMessage], int]:
-        """A batched Direct Get (ADR-31): its messages, and how many more match.
-
-        Raises UnavailableError when the batch does not end within ``idle_seconds`` of its last
-        message: a short batch never looks like a whole one.
-        """
-        return await self._read(self._direct_batch, stream, query, idle_seconds)
-
-    async def _direct_batch(
-        self, stream: str, query: Mapping[str, Any], idle_seconds: float
-    ) -> tuple[list[StoredMessage], int]:
-        messages: list[StoredMessage] = []
-        pending = 0
-        async with aclosing(self._answers(stream, [query], idle_seconds)) as answers:
-            async for answer in answers:
-                stored = stored_or_status(answer)
-                if isinstance(stored, StoredMessage):
-                    messages.append(stored)
-                elif stored == END_OF_BATCH:
-                    pending = int(answer.headers.get(PENDING, "0"))
-                    break
-                elif stored == NO_SUCH_MESSAGE:
-                    break
-                else:
-                    msg = f"the store refused a batched read ({stored})"
-                    raise ApiRefusedError(msg)
-        return messages, pending
-
-    async def _answers(
-        self, stream: str, queries: Sequence[Mapping[str, Any]], idle_seconds: float
-    ) -> AsyncGenerator[Message]:
-        """Whatever comes for Direct Gets, for ever.
-
-        Raises UnavailableError, also when nothing has come for ``idle_seconds``.
-        """
-        subject = f"{self._api}.DIRECT.GET.{stream}"
-        arrivals = _Arrivals(len(queries))
-        mailbox = self._inbox.open(arrivals.receive, subject)
-        asked_at = time.monotonic()
-        try:
-            for query in queries:
-                self.request_batch(stream, query, mailbox.subject)
-            while True:
-                for number, message in enumerate(await arrivals.take(idle_seconds), 1):
-                    raise_for_status(message, subject)
-                    yield message
-                    if number % _MESSAGES_AT_ONCE == 0:
-                        await asyncio.sleep(0)
-        except TimeoutError as error:
-            self.connection.liveness.unanswered(asked_at)
-            msg = "the store did not finish a batched read"
-            raise UnavailableError(msg) from error
-        except NoRespondersError as error:
-            self.connection.liveness.nobody(asked_at)
-            raise NoRespondersError(_NOBODY) from error
-        except ForbiddenError as error:
-            raise _denied(error) from error
-        finally:
-            mailbox.close()
-
-    async def purge(self, stream: str, subject: str) -> None:
-        """Remove every message on ``subject``. Raises UnavailableError, OutcomeUnknownError."""
-        body = msgspec.json.encode({"filter": subject})
-        try:
-            message = await self._request(f"{self._api}.STREAM.PURGE.{stream}", body, None)
-        except TimeoutError as error:
-            msg = "the store did not say whether it removed the data"
-            raise OutcomeUnknownError(msg) from error
-        answer = msgspec.json.decode(message.data, type=Ack)
-        if answer.error is not None:
-            raise read_failure(answer.error)
-
-    async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Any other API call (``STREAM.INFO.x``, ``STREAM.CREATE.x`` …); the answer as it is.
-
-        Raises NotFoundError (no such stream), ApiRefusedError, UnavailableError.
-        """
-        message = await self._ask(verb, msgspec.json.encode(body) if body is not None else b"")
-        answer: dict[str, Any] = msgspec.json.decode(message.data)
-        if "error" in answer:
-            error = msgspec.convert(answer["error"], ApiError)
-            if error.err_code == STREAM_NOT_FOUND:
-                raise NotFoundError(error.description)
-            raise ApiRefusedError(error.description, err_code=error.err_code)
-        return answer
-
     async def leaders_time(self, stream: str) -> datetime:
         """The time by the clock that stamps the stream's messages. Raises UnavailableError."""
         try:
@@ -522,159 +354,9 @@ class JetStream:
             raise read_failure(answer.error)
         return Subjects(list(answer.state.subjects or ()), answer.total)
 
-    async def _ask(self, verb: str, body: bytes) -> Message:
-        """A read: a time-out is only unavailability."""
-        return await self._read(self._request, f"{self._api}.{verb}", body, None)
-
-    async def _read[T, **P](
-        self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
-        failure: HoldfastError | None = None
-        tries = _Tries(_READ_TRIES, self._patience_seconds)
-        while tries.is_first() or await tries.wait():
-            try:
-                if self._patience_seconds and not self.connection.is_connected:
-                    await self.connection.wait_connected(tries.attempt_seconds())
-                return await ask(*args, **kwargs)
-            except ApiRefusedError:
-                raise
-            except UnavailableError as error:
-                failure = error
-            except TimeoutError as error:
-                failure = UnavailableError("the store did not answer in time")
-                failure.__cause__ = error
-        raise failure or UnavailableError(_NO_TIME)
-
-    async def _request(
-        self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
-    ) -> Message:
-        asked_at = time.monotonic()
-        try:
-            message = await self._inbox.request(
-                subject, data, headers=headers, timeout_seconds=seconds_left(ATTEMPT_SECONDS)
-            )
-        except NoRespondersError as error:
-            self.connection.liveness.nobody(asked_at)
-            raise NoRespondersError(_NOBODY) from error
-        except TimeoutError:
-            self.connection.liveness.unanswered(asked_at)
-            raise
-        except ForbiddenError as error:
-            raise _denied(error) from error
-        # What is stored comes with headers, and may look like anything; answers have none.
-        if SEQUENCE not in message.headers and _is_not_now(message.data):
-            self.connection.liveness.nobody(asked_at)
-            raise NotNowError(_NOBODY)
-        return message
-
-
-class _Arrivals:
-    """What has come to a mailbox. To wake a task for each would cost more than the message."""
-
-    def __init__(self, last: int) -> None:
-        """When ``last`` have come there may be no more."""
-        self._last = last
-        self._count = 0
-        self._messages: list[Message] = []
-        self._arrived_at = time.monotonic()
-        self._wake = asyncio.Event()
-
-    def receive(self, message: Message) -> None:
-        """Keep it, and wake who waits if that is worth while, or if it may be the last."""
-        self._messages.append(message)
-        self._count += 1
-        self._arrived_at = time.monotonic()
-        if (
-            self._count == self._last
-            or len(self._messages) >= _MESSAGES_AT_ONCE
-            or not message.raw_headers.startswith(_NO_STATUS)
-        ):
-            self._wake.set()
-
-    async def take(self, idle_seconds: float) -> list[Message]:
-        """All that have come; TimeoutError if none has for ``idle_seconds``."""
-        patience = max(self._arrived_at + idle_seconds - time.monotonic(), 0.0)
-        try:
-            if not self._wake.is_set():
-                async with asyncio.timeout(seconds_left(patience)):
-                    await self._wake.wait()
-        except TimeoutError:
-            if not self._messages:
-                raise
-        messages, self._messages = self._messages, []
-        self._wake.clear()
-        return messages
-
-
-class _Tries:
-    """When to try again: ``at_least`` times, and for ``patience_seconds``; never past the deadline.
-
-    There are growing, jittered waits in between. Used once: ``while tries.is_first() or await
-    tries.wait()``. The first attempt, which hardly ever fails, costs next to nothing.
-    """
-
-    __slots__ = ("_at_least", "_backoff", "_made", "_uncounted", "_until")
-
-    def __init__(self, at_least: int, patience_seconds: float) -> None:
-        self._at_least = at_least
-        self._until = time.monotonic() + patience_seconds
-        self._made = 0
-        self._uncounted = 0
-        self._backoff: Backoff | None = None
-
-    def again(self) -> bool:
-        """Whether another turn may be waited for; then the attempt that was made does not count."""
-        self._uncounted += 1
-        return self._uncounted <= _TURNS
-
-    def attempt_seconds(self) -> float:
-        """How long one attempt may take."""
-        return max(min(ATTEMPT_SECONDS, seconds_left(math.inf)), 0.0)
-
-    def is_first(self) -> bool:
-        """Whether this is the first attempt; then it is made, if there is any time."""
-        if self._made or seconds_left(math.inf) <= 0:
-            return False
-        self._made = 1
-        return True
-
-    async def wait(self) -> bool:
-        """Wait for the next attempt; False when there is to be none."""
-        if not self._made:
-            return False
-        counted = self._made - self._uncounted
-        if counted >= self._at_least and time.monotonic() >= self._until:
-            return False
-        if self._backoff is None:
-            self._backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
-        if not await self._backoff.wait():
-            return False
-        self._made += 1
-        return True
-
-
-_NOBODY: Final = "the store is not available: no JetStream, no such bucket or no leader"
-_NO_TIME: Final = "there was no time left to ask the store"
-_ERROR_HEAD_BYTES: Final = 256
-
-
-def _is_not_now(answer: bytes | memoryview) -> bool:
-    """Whether JetStream says that it cannot at the moment. Only what looks so is decoded."""
-    head = answer if isinstance(answer, bytes) else bytes(answer[:_ERROR_HEAD_BYTES])
-    if head.find(b'"error"', 0, _ERROR_HEAD_BYTES) < 0:
-        return False
-    error = msgspec.json.decode(answer, type=ErrorAnswer).error
-    return error is not None and error.err_code in NOT_NOW
-
 
 def _known(failure: UnavailableError, *, maybe_applied: bool) -> HoldfastError:
     """What is known of a write whose last attempt ended with ``failure``."""
     if maybe_applied:
         return OutcomeUnknownError("the store did not say whether it has the data")
     return failure
-
-
-def _denied(error: ForbiddenError) -> UnavailableError:
-    """This process lacks a right, not the caller whom it serves. The cause says which."""
-    return DeniedError("the store refuses this worker: its NATS user lacks a right")

@@ -1,0 +1,221 @@
+"""Bulk reads by Direct Get: from any replica, one message or many at once (ADR-31)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from itertools import batched
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holdfast.deadline import seconds_left
+from holdfast.errors import ForbiddenError, UnavailableError
+from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.jetstream_calls import (
+    ATTEMPT_SECONDS,
+    NOBODY,
+    JetStreamCalls,
+    attempt_seconds,
+    denied,
+)
+from holdfast.transport.jetstream_messages import (
+    END_OF_BATCH,
+    NO_SUCH_MESSAGE,
+    PENDING,
+    ApiRefusedError,
+    StoredMessage,
+    stored_or_none,
+    stored_or_status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.inbox import Inbox
+    from holdfast.transport.message import Message
+
+_MESSAGES_AT_ONCE: Final = 32
+"""Of a batch that has arrived: then others have their turn."""
+
+_NO_STATUS: Final = b"NATS/1.0\r\n"
+_SUBJECTS_AT_ONCE: Final = 128
+_QUOTES_BYTES: Final = 3
+_LASTS_AT_ONCE: Final = 8
+"""Answers that may be on their way together, of 128 records of 12 KiB at the most: a server gives
+up a client that is 64 MiB behind."""
+
+
+class DirectReads(JetStreamCalls):
+    """What some replica of a stream has. That it has none is no proof of absence."""
+
+    def __init__(
+        self, connection: Connection, inbox: Inbox, domain: str, patience_seconds: float
+    ) -> None:
+        """As `JetStream`."""
+        super().__init__(connection, inbox, domain, patience_seconds)
+        self._lasts = asyncio.Semaphore(_LASTS_AT_ONCE)
+
+    async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message on ``subject`` that some replica has. None is not proof of absence."""
+        message = await self._ask(f"DIRECT.GET.{stream}.{subject}", b"")
+        return stored_or_none(message)
+
+    async def direct_lasts(
+        self, stream: str, subjects: Sequence[str], *, since: int = 0
+    ) -> list[StoredMessage]:
+        """The last message on each of ``subjects`` where some replica has one, in no order.
+
+        Those whose sequences are less than ``since`` are left out, and cost next to nothing.
+        A server answers a request once it has found all, which where they lie far apart on a disk
+        takes it longer than anybody waits: many are asked for in several requests.
+        """
+        longest = max(map(len, subjects), default=1) + _QUOTES_BYTES
+        at_once = min(_SUBJECTS_AT_ONCE, max(self.connection.max_payload // 2 // longest, 1))
+
+        async def read(some: tuple[str, ...]) -> list[StoredMessage]:
+            async with self._lasts:
+                query = {"multi_last": list(some), "batch": len(some), "seq": since}
+                return (await self.direct_batch(stream, query))[0]
+
+        answers = await asyncio.gather(*map(read, batched(subjects, at_once)))
+        return [message for messages in answers for message in messages]
+
+    async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
+        """The one message that some replica has for ``query``. None is not proof of absence."""
+        message = await self._ask(f"DIRECT.GET.{stream}", msgspec.json.encode(query))
+        return stored_or_none(message)
+
+    async def direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        """For each of ``queries`` the one message that some replica has, if any, in no order.
+
+        As `direct_at`, all at once and for less. Each may go to another replica.
+        """
+        return await self._read(self._direct_each, stream, queries)
+
+    async def _direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        found: list[StoredMessage] = []
+        answered = 0
+        async with aclosing(self._answers(stream, queries, attempt_seconds())) as answers:
+            async for answer in answers:
+                stored = stored_or_none(answer)
+                if stored is not None:
+                    found.append(stored)
+                answered += 1
+                if answered == len(queries):
+                    break
+        return found
+
+    def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
+        """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
+
+        Raises UnavailableError when the request cannot be sent.
+        """
+        body = msgspec.json.encode(query)
+        self.connection.send(f"{self._api}.DIRECT.GET.{stream}", body, reply=reply)
+
+    async def direct_batch(
+        self, stream: str, query: Mapping[str, Any], *, idle_seconds: float = ATTEMPT_SECONDS
+    ) -> tuple[list[StoredMessage], int]:
+        """A batched Direct Get (ADR-31): its messages, and how many more match.
+
+        Raises UnavailableError when the batch does not end within ``idle_seconds`` of its last
+        message: a short batch never looks like a whole one.
+        """
+        return await self._read(self._direct_batch, stream, query, idle_seconds)
+
+    async def _direct_batch(
+        self, stream: str, query: Mapping[str, Any], idle_seconds: float
+    ) -> tuple[list[StoredMessage], int]:
+        messages: list[StoredMessage] = []
+        pending = 0
+        async with aclosing(self._answers(stream, [query], idle_seconds)) as answers:
+            async for answer in answers:
+                stored = stored_or_status(answer)
+                if isinstance(stored, StoredMessage):
+                    messages.append(stored)
+                elif stored == END_OF_BATCH:
+                    pending = int(answer.headers.get(PENDING, "0"))
+                    break
+                elif stored == NO_SUCH_MESSAGE:
+                    break
+                else:
+                    msg = f"the store refused a batched read ({stored})"
+                    raise ApiRefusedError(msg)
+        return messages, pending
+
+    async def _answers(
+        self, stream: str, queries: Sequence[Mapping[str, Any]], idle_seconds: float
+    ) -> AsyncGenerator[Message]:
+        """Whatever comes for Direct Gets, for ever.
+
+        Raises UnavailableError, also when nothing has come for ``idle_seconds``.
+        """
+        subject = f"{self._api}.DIRECT.GET.{stream}"
+        arrivals = _Arrivals(len(queries))
+        mailbox = self._inbox.open(arrivals.receive, subject)
+        asked_at = time.monotonic()
+        try:
+            for query in queries:
+                self.request_batch(stream, query, mailbox.subject)
+            while True:
+                for number, message in enumerate(await arrivals.take(idle_seconds), 1):
+                    raise_for_status(message, subject)
+                    yield message
+                    if number % _MESSAGES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        except TimeoutError as error:
+            self.connection.liveness.unanswered(asked_at)
+            msg = "the store did not finish a batched read"
+            raise UnavailableError(msg) from error
+        except NoRespondersError as error:
+            self.connection.liveness.nobody(asked_at)
+            raise NoRespondersError(NOBODY) from error
+        except ForbiddenError as error:
+            raise denied(error) from error
+        finally:
+            mailbox.close()
+
+
+class _Arrivals:
+    """What has come to a mailbox. To wake a task for each would cost more than the message."""
+
+    def __init__(self, last: int) -> None:
+        """When ``last`` have come there may be no more."""
+        self._last = last
+        self._count = 0
+        self._messages: list[Message] = []
+        self._arrived_at = time.monotonic()
+        self._wake = asyncio.Event()
+
+    def receive(self, message: Message) -> None:
+        """Keep it, and wake who waits if that is worth while, or if it may be the last."""
+        self._messages.append(message)
+        self._count += 1
+        self._arrived_at = time.monotonic()
+        if (
+            self._count == self._last
+            or len(self._messages) >= _MESSAGES_AT_ONCE
+            or not message.raw_headers.startswith(_NO_STATUS)
+        ):
+            self._wake.set()
+
+    async def take(self, idle_seconds: float) -> list[Message]:
+        """All that have come; TimeoutError if none has for ``idle_seconds``."""
+        patience = max(self._arrived_at + idle_seconds - time.monotonic(), 0.0)
+        try:
+            if not self._wake.is_set():
+                async with asyncio.timeout(seconds_left(patience)):
+                    await self._wake.wait()
+        except TimeoutError:
+            if not self._messages:
+                raise
+        messages, self._messages = self._messages, []
+        self._wake.clear()
+        return messages
