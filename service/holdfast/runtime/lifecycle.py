@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, override
 
 import structlog
 
@@ -42,26 +42,27 @@ class WorkersConnection(Observer):
         self._lost = lost
         self._log_error = ErrorLog(time.monotonic)
 
+    @override
     def disconnected(self, server: str) -> None:
-        """Log it."""
         log.warning("nats_disconnected", server=server)
 
+    @override
     def reconnected(self, server: str) -> None:
-        """Log it."""
         log.info("nats_reconnected", server=server)
 
+    @override
     def server_left(self, server: str, reason: str) -> None:
-        """Log it."""
         log.warning("nats_server_left", server=server, reason=reason)
 
+    @override
     def failed(self, problem: Exception) -> None:
-        """Log it, if it is news."""
         self._log_error(problem)
 
+    @override
     def closed(self) -> None:
-        """The worker ends."""
         self._lost.set()
 
+    @override
     def is_waiting(self) -> bool:
         """Requests may come at any time: a server that went silent is noticed, and left, soon."""
         return True

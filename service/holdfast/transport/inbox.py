@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, override
 
 from holdfast.deadline import Timers
 from holdfast.errors import ForbiddenError, UnavailableError
@@ -118,10 +118,12 @@ class Inbox(Observer):
         if receiver is not None:
             receiver[0](message)
 
+    @override
     def is_waiting(self) -> bool:
         """While there is a mailbox."""
         return bool(self._receivers)
 
+    @override
     def denied(self, denied: Denied) -> None:
         """Tell at once whoever waits: no answer will come."""
         if not denied.publish and denied.subject.startswith(self.prefix.lower()):
@@ -130,16 +132,19 @@ class Inbox(Observer):
             if self._is_denied or (denied.publish and asked.lower() == denied.subject):
                 receive(Message(f"{self.prefix}.{token}", "", b"", _DENIED_HEADERS))
 
+    @override
     def disconnected(self, server: str) -> None:
         """Remember who waits."""
         self._interrupted = list(self._receivers.items())
 
+    @override
     def reconnected(self, server: str) -> None:
         """What was asked before may have been answered while nobody listened."""
         if self._interrupted:
             asyncio.get_running_loop().call_later(LATE_SECONDS, self._interrupt, self._interrupted)
             self._interrupted = []
 
+    @override
     def closed(self) -> None:
         """Tell whoever waits."""
         self._interrupt(list(self._receivers.items()))

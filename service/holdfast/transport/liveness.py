@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, override
 
 from holdfast.deadline import outliving_task
 from holdfast.transport.observer import Observer
@@ -145,14 +145,17 @@ class Watch(Observer):
         self.liveness.connected()
         self._looking = asyncio.create_task(self._look())
 
+    @override
     def reconnected(self, server: str) -> None:
         """What was known of the server before does not count."""
         self.liveness.connected()
 
+    @override
     def server_stopping(self) -> None:
         """It is left before it stops."""
         self.liveness.go("the server is about to stop")
 
+    @override
     def closed(self) -> None:
         """There is nothing to look at any more."""
         for task in (self._looking, self._leaving):

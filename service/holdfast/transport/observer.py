@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import override
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,18 @@ class Counters(Observer):
     violations: int = 0
     unsent: int = 0
 
+    @override
     def disconnected(self, server: str) -> None:
-        """One more."""
         self.disconnects += 1
 
+    @override
     def reconnected(self, server: str) -> None:
-        """One more."""
         self.reconnects += 1
 
+    @override
     def server_left(self, server: str, reason: str) -> None:
-        """One more."""
         self.left += 1
 
+    @override
     def denied(self, denied: Denied) -> None:
-        """One more."""
         self.violations += 1
