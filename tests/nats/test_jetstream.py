@@ -101,6 +101,16 @@ class TestALeaderThatIsBehind:
 
         assert (await jetstream.state(behind)).last_sequence == 3
 
+    async def test_a_stream_that_was_seen_to_be_made_anew_is_believed(
+        self, jetstream: JetStream, stream: str
+    ) -> None:
+        await jetstream.publish(f"{stream}.a", b"x", {MSG_ID: stream})
+        assert (await jetstream.state(stream)).last_sequence == 1
+        await jetstream.api(f"STREAM.DELETE.{stream}")
+        await create(jetstream, stream)
+
+        assert (await jetstream.state(stream)).last_sequence == 0
+
     async def test_what_a_stream_has_lost_is_not_waited_for_for_ever(
         self, jetstream: JetStream, behind: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

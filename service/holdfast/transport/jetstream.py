@@ -93,6 +93,7 @@ class JetStream(DirectReads):
         self._believed: dict[str, tuple[float, object]] = {}
         self._acknowledged: dict[str, int] = {}
         self._behind_since: dict[str, float] = {}
+        self._created: dict[str, str] = {}
 
     async def publish(
         self,
@@ -291,6 +292,9 @@ class JetStream(DirectReads):
         answer = msgspec.json.decode(message.data, type=InfoAnswer)
         if answer.error is not None:
             raise read_failure(answer.error)
+        if answer.created != self._created.setdefault(stream, answer.created):
+            self._created[stream] = answer.created  # another stream of that name
+            acknowledged = self._acknowledged[stream] = 0
         if answer.state.last_seq < acknowledged and self._may_catch_up(stream, asked_at):
             msg = "the store's leader has not caught up yet"
             raise UnavailableError(msg)
