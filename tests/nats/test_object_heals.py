@@ -36,7 +36,7 @@ from holdfast.errors import (
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Inline, Window
 from holdfast.stores.jetstream import chunks as object_chunks_module
-from holdfast.stores.jetstream import objects as object_store_module
+from holdfast.stores.jetstream import commits as object_commits_module
 from holdfast.stores.jetstream import staging as object_staging_module
 from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.jetstream.objects import ObjectBlobStore
@@ -456,7 +456,7 @@ class TestRecordsThatMustFit:
     ) -> None:
         room = 900
         headroom = bucket.js.connection.max_payload - room
-        monkeypatch.setattr(object_store_module, "_RECORD_HEADROOM_BYTES", headroom)
+        monkeypatch.setattr(object_commits_module, "_RECORD_HEADROOM_BYTES", headroom)
         rng = random.Random(3)  # noqa: S311  (test data)
         size = 16
         data = some_bytes(300 * size)
@@ -486,7 +486,7 @@ class TestRecordsThatMustFit:
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         headroom = bucket.js.connection.max_payload
-        monkeypatch.setattr(object_store_module, "_RECORD_HEADROOM_BYTES", headroom)
+        monkeypatch.setattr(object_commits_module, "_RECORD_HEADROOM_BYTES", headroom)
         data = some_bytes(9 * PART_BYTES)
 
         info = (await put_staged(bucket.store, data)).info

@@ -27,6 +27,7 @@ from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import UPLOAD, Result
 from holdfast.repository.uploads.uploads import UploadService
+from holdfast.stores.jetstream.commits import ObjectCommits
 from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
@@ -44,19 +45,20 @@ CONTENT: Final = b"".join(PARTS)
 DIGEST: Final[Digest] = digest_of(CONTENT)
 
 
-class GatedStore(ObjectBlobStore):
+class GatedCommits(ObjectCommits):
     """Stops before a blob's record is published, or loses what was said of it after."""
 
     gate: asyncio.Event | None = None
     loses_answer = False
 
-    async def publish_record(
+    async def commit(
         self,
         info: BlobInfo,
         attributes: Attributes,
         claim: Claiming | None = None,
         *,
         expected: int | None = None,
+        doubtful: bool = False,
     ) -> Stored:
         async def claim_and_stop(nuid: str) -> None:
             if claim is not None:
@@ -65,7 +67,9 @@ class GatedStore(ObjectBlobStore):
                 self.reached.set()
                 await self.gate.wait()
 
-        stored = await super().publish_record(info, attributes, claim_and_stop, expected=expected)
+        stored = await super().commit(
+            info, attributes, claim_and_stop, expected=expected, doubtful=doubtful
+        )
         if self.loses_answer:
             self.loses_answer = False
             raise OutcomeUnknownError
@@ -73,6 +77,16 @@ class GatedStore(ObjectBlobStore):
 
     def stop_at_record(self) -> None:
         self.gate, self.reached = asyncio.Event(), asyncio.Event()
+
+
+class GatedStore(ObjectBlobStore):
+    """A store with such commits."""
+
+    def __init__(self, jetstream: JetStream, bucket: str) -> None:
+        super().__init__(jetstream, bucket, new_id=new_id, clock=utc_now)
+        self.commits = self._commits = GatedCommits(
+            jetstream, bucket, self._records, self._chunks, self._places
+        )
 
 
 @dataclass
@@ -97,7 +111,7 @@ class Pool:
         self.bucket = bucket
 
     def worker(self, name: str) -> Worker:
-        store = GatedStore(self.jetstream, self.bucket, new_id=new_id, clock=utc_now)
+        store = GatedStore(self.jetstream, self.bucket)
         records = KeyValueRecordStore(self.jetstream, self.bucket, new_id=new_id)
         uploads = UploadService(
             store,
@@ -128,13 +142,13 @@ async def pool(jetstream: JetStream, fresh_name: str) -> Pool:
 async def test_a_former_owner_that_commits_first_keeps_the_chunks_of_the_blob(pool: Pool) -> None:
     former, successor = pool.worker("a"), pool.worker("b")
     upload = await former.send_parts()
-    former.store.stop_at_record()
+    former.store.commits.stop_at_record()
     late = asyncio.create_task(former.uploads.final(upload, len(PARTS), DIGEST))
-    await former.store.reached.wait()
+    await former.store.commits.reached.wait()
     await successor.uploads.resume(upload)
 
-    assert former.store.gate is not None
-    former.store.gate.set()
+    assert former.store.commits.gate is not None
+    former.store.commits.gate.set()
     await late
     result = await successor.uploads.final(upload, len(PARTS), DIGEST)
 
@@ -147,7 +161,7 @@ async def test_a_former_owner_that_commits_first_keeps_the_chunks_of_the_blob(po
 async def test_an_abort_after_an_unknown_commit_leaves_the_blob_whole(pool: Pool) -> None:
     worker = pool.worker("a")
     upload = await worker.send_parts()
-    worker.store.loses_answer = True
+    worker.store.commits.loses_answer = True
     with pytest.raises(OutcomeUnknownError):
         await worker.uploads.final(upload, len(PARTS), DIGEST)
 
@@ -194,11 +208,11 @@ async def test_a_deletion_whose_space_was_not_freed_is_finished_by_the_next(pool
     worker = pool.worker("a")
     upload = await worker.send_parts()
     await worker.uploads.final(upload, len(PARTS), DIGEST)
-    purge, worker.store._remove_chunks = worker.store._remove_chunks, _unreachable  # type: ignore[method-assign]  # the one step that fails
+    purge, worker.store._chunks.remove = worker.store._chunks.remove, _unreachable  # type: ignore[method-assign]  # the one step that fails
 
     with pytest.raises(OutcomeUnknownError):
         await worker.store.delete(DIGEST)
-    worker.store._remove_chunks = purge  # type: ignore[method-assign]  # as above
+    worker.store._chunks.remove = purge  # type: ignore[method-assign]  # as above
     again = await worker.store.delete(DIGEST)
 
     assert again is False
@@ -217,7 +231,7 @@ async def test_parts_that_were_written_again_are_named_by_the_uploads_record(poo
     before = UPLOAD.read(await records.get(UPLOAD.key(upload))).record
     twice = chunk_subject(pool.bucket, before.nuids[-1])
     await pool.jetstream.publish(twice, PARTS[0], {BLOB_PART: "0"})
-    worker.store.loses_answer = True
+    worker.store.commits.loses_answer = True
 
     with pytest.raises(OutcomeUnknownError):
         await worker.uploads.final(upload, len(PARTS), DIGEST)

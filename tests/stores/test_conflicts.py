@@ -59,7 +59,8 @@ def test_what_may_have_been_applied_stays_unknown_whatever_fails_afterwards(
 ) -> None:
     sure, unsure = Conflicts(), Conflicts()
     sure.note(refused())
-    unsure.note(refused(certain=False), tried="nuid")
+    unsure.trying = "nuid"
+    unsure.note(refused(certain=False))
 
     with pytest.raises(failure), sure.telling():
         raise failure

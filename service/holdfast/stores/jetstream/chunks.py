@@ -1,4 +1,4 @@
-"""The chunks of blobs in a JetStream Object Store bucket: found by number, read, and sent on."""
+"""The chunks of blobs in a JetStream Object Store bucket: found by number, read, and removed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ import hashlib
 import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import WINDOW_BYTES
-from holdfast.errors import CorruptError, HoldfastError
+from holdfast.errors import (
+    CorruptError,
+    HoldfastError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.meta import chunk_subject
-from holdfast.stores.jetstream.staging import part_of
+from holdfast.transport.jetstream_messages import MSG_ID
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer
 
+    from holdfast.stores.jetstream.object_records import ObjectRecords
     from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
-    from holdfast.transport.jetstream_messages import StoredMessage
+    from holdfast.transport.jetstream_messages import Ack, StoredMessage
 
 _MOVED: Final = 64
 """Of how many blobs whose chunks are not where their index says the places are remembered."""
 
 _PLACES: Final = 256
+_MAX_PART_DIGITS: Final = 12
 
 
 class _Near(NamedTuple):
@@ -41,18 +51,40 @@ _START: Final = _Near(0, 1, None)
 class ObjectChunks:
     """The chunks in one bucket."""
 
-    def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        why_missing: Callable[[BlobInfo], Awaitable[HoldfastError]],
-    ) -> None:
-        """``why_missing`` gives the failure to raise when chunks of a blob are not there."""
+    def __init__(self, jetstream: JetStream, bucket: str, records: ObjectRecords) -> None:
+        """``records`` tell why chunks of a blob are not there."""
         self._js = jetstream
+        self._records = records
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
-        self._why_missing = why_missing
         self._moved: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
+
+    async def get(self, info: BlobInfo) -> bytes:
+        """See BlobStore."""
+        if info.chunks == 1:
+            data = bytes(await self._only_chunk(info))
+            if len(data) != info.size or digest_of(data) != info.digest:
+                raise damaged(info)
+            return data
+        return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
+
+    async def _only_chunk(self, info: BlobInfo) -> Buffer:
+        subject = chunk_subject(self._bucket, info.generation)
+        message = await self._js.direct_last(self._stream, subject)
+        if message is None:
+            message = await self._js.surely(
+                self._stream, lambda: self._js.last_message(self._stream, subject)
+            )
+        if message is None:
+            raise await self._why_missing(info)
+        return message.data
+
+    async def _why_missing(self, info: BlobInfo) -> HoldfastError:
+        """Chunks are gone: because the blob is, or they were lost?"""
+        live = (await self._records.read(info.digest)).live
+        if live is None or live.nuid != info.generation:
+            return NotFoundError("no such blob")
+        return damaged(info)
 
     async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See BlobStore."""
@@ -184,6 +216,61 @@ class ObjectChunks:
             "next_by_subj": chunk_subject(self._bucket, info.generation),
         }
         self._js.request_batch(self._stream, query, subject)
+
+    def write(self, nuid: str, part: int, data: memoryview) -> Awaitable[Ack]:
+        """Store chunk ``part`` under ``nuid``. Raises RefusedError."""
+        headers = {MSG_ID: f"{nuid}.{part}", BLOB_PART: str(part)}
+        return self._js.publish(chunk_subject(self._bucket, nuid), data, headers)
+
+    async def staged_part(self, nuid: str, part: int, sequence: int) -> Buffer | None:
+        """Chunk ``part``, which was written at ``sequence``; None where it is not."""
+        subject = chunk_subject(self._bucket, nuid)
+        message = await self._js.surely(
+            self._stream, lambda: self._js.next_message(self._stream, subject, sequence)
+        )
+        return message.data if message is not None and part_of(message) == part else None
+
+    async def staged(self, staging: str) -> AsyncIterator[Buffer]:
+        """See `BlobStore.staged_parts`.
+
+        Parts acknowledged a moment ago may be missing on a replica: at every end the leader is
+        asked whether it was one.
+        """
+        subject = chunk_subject(self._bucket, staging)
+        early: dict[int, Buffer] = {}
+        part, position = 0, 1
+        while True:
+            query = {"batch": 16, "seq": position, "next_by_subj": subject}
+            messages, _ = await self._js.direct_batch(self._stream, query)
+            if not messages:
+                message = await self._js.next_message(self._stream, subject, position)
+                if message is None:
+                    return
+                messages = [message]
+            for message in messages:
+                early[part_of(message)] = message.data
+                position = message.sequence + 1
+            while part in early:
+                yield early.pop(part)
+                part += 1
+
+    async def remove(self, nuid: str) -> None:
+        """Remove what lies under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
+        await self._js.purge(self._stream, chunk_subject(self._bucket, nuid))
+
+    async def remove_unneeded(self, nuid: str) -> None:
+        """Remove chunks that no record names. What cannot be removed now is the collector's."""
+        with suppress(UnavailableError, OutcomeUnknownError):
+            await self.remove(nuid)
+
+
+def part_of(message: StoredMessage) -> int:
+    """Which part a stored chunk is. Raises CorruptError."""
+    text = message.headers.get(BLOB_PART, "")
+    if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
+        msg = "a stored chunk does not say which part it is"
+        raise CorruptError(msg)
+    return int(text)
 
 
 def damaged(info: BlobInfo) -> CorruptError:

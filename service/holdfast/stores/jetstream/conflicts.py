@@ -33,19 +33,20 @@ _LONGEST_WAIT_SECONDS: Final = 0.5
 class Conflicts:
     """Refusals of a compare-and-set, until one gives up.
 
-    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been.
+    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been, as ``trying``,
+    the write at hand, was named.
     """
 
     def __init__(self) -> None:
         self.certain = True
-        self.tried = ""
+        self.trying = self.tried = ""
         self._backoff: Backoff | None = None  # hardly ever needed
         self._in_flight = False
 
-    def note(self, refused: RefusedError, *, tried: str = "") -> None:
+    def note(self, refused: RefusedError) -> None:
         """One more. Raises what was refused for another reason than a conflict."""
         if not refused.certain:
-            self.certain, self.tried = False, tried
+            self.certain, self.tried = False, self.trying
         if not refused.conflict:
             raise refused.translate() from refused
         self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT

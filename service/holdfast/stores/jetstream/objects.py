@@ -8,18 +8,14 @@ be right: a crash in between leaves chunks that no record names, for the collect
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-import structlog
 from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
-    ConflictError,
     CorruptError,
     HoldfastError,
     NotFoundError,
@@ -27,35 +23,25 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.jetstream.bucket_check import check_bucket
-from holdfast.stores.jetstream.chunks import ObjectChunks, damaged
-from holdfast.stores.jetstream.conflicts import UNKNOWN, Conflicts
+from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
 from holdfast.stores.jetstream.listing import ObjectListing
 from holdfast.stores.jetstream.meta import (
     NewerFormatError,
-    ObjectMeta,
     check_address,
     chunk_subject,
     decode_meta,
     mark_damaged,
-    mark_deleted_by,
     meta_subject,
     read_record,
     to_info,
-    to_meta,
-    tombstone,
 )
+from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
-from holdfast.stores.jetstream.staging import PartsGoneError, StagedObject, part_of
+from holdfast.stores.jetstream.staging import StagedObject
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
-from holdfast.transport.jetstream_messages import (
-    EXPECTED_SUBJECT_SEQUENCE,
-    MSG_ID,
-    ROLLUP,
-    SUBJECT,
-    RefusedError,
-    StoredMessage,
-)
+from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -68,48 +54,13 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
-    from holdfast.stores.ports import Claiming
+    from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.transport.jetstream import JetStream
 
-_COMMIT_ATTEMPTS: Final = 8
 _RECORDS_AT_ONCE: Final = 64
 """So many are decoded before others have their turn."""
 
-_RECORD_HEADROOM_BYTES: Final = 512
-"""What the headers of a record take, at the most."""
-
 _NOTHING_PUT: Final = "the store did not say whether it has the data, and nothing refers to it"
-
-log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """The record subject as the leader has it. ``sequence`` 0: nothing was ever there.
-
-    ``fault`` tells why what lies there cannot be read; then there is no ``meta``.
-    """
-
-    sequence: int
-    meta: ObjectMeta | None = None
-    fault: CorruptError | None = None
-
-    @property
-    def live(self) -> ObjectMeta | None:
-        """A readable record of something that is there, ours or not. Raises CorruptError."""
-        if self.fault is not None:
-            raise self.fault
-        return self.meta if self.meta is not None and not self.meta.deleted else None
-
-    @property
-    def deleted_by(self) -> str | None:
-        """The request that last deleted what was there, if it said who it is."""
-        return self.meta.deleted_by if self.meta is not None else None
-
-    @property
-    def is_vacant(self) -> bool:
-        """Whether nothing is there."""
-        return self.fault is None and self.live is None
 
 
 class ObjectBlobStore:
@@ -128,10 +79,11 @@ class ObjectBlobStore:
         self.stream = f"OBJ_{bucket}"
         self._js = jetstream
         self._new_id = new_id
-        self._clock = clock
-        self._chunks = ObjectChunks(jetstream, bucket, self._why_missing)
+        self._records = ObjectRecords(jetstream, bucket, new_id=new_id, clock=clock)
+        self._chunks = ObjectChunks(jetstream, bucket, self._records)
         self._listing = ObjectListing(jetstream, bucket)
         self._places = Places()
+        self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
         self._lately = LatelyStored()
         self._groups = PutGroups(jetstream, bucket, self._places, new_id=new_id)
 
@@ -150,7 +102,7 @@ class ObjectBlobStore:
             self._groups.end(counts)
         self._lately.note(found=not stored.created)
         if not stored.created:
-            self._remember(stored.info, 0, known_at)
+            self._places.remember_record(stored.info, 0, known_at=known_at)
         return stored
 
     async def _put(self, digest: Digest, view: memoryview, attributes: Attributes) -> Stored:
@@ -162,8 +114,8 @@ class ObjectBlobStore:
             looks = grouped is Alone.LOOK
         if not looks:
             return await self._put_alone(digest, view, attributes, 0)
-        entry = await self._believed_entry(digest)
-        existing = await self._existing(entry, attributes)
+        entry = await self._records.believed(digest)
+        existing = await self._commits.existing(entry, attributes)
         if existing is not None:
             return existing
         # Over a tombstone the record says more, so that one is looked at again.
@@ -235,23 +187,7 @@ class ObjectBlobStore:
 
     async def get(self, info: BlobInfo) -> bytes:
         """See BlobStore."""
-        if info.chunks == 1:
-            data = bytes(await self._only_chunk(info))
-            if len(data) != info.size or digest_of(data) != info.digest:
-                raise damaged(info)
-            return data
-        return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
-
-    async def _only_chunk(self, info: BlobInfo) -> Buffer:
-        subject = chunk_subject(self.bucket, info.generation)
-        message = await self._js.direct_last(self.stream, subject)
-        if message is None:
-            message = await self._js.surely(
-                self.stream, lambda: self._js.last_message(self.stream, subject)
-            )
-        if message is None:
-            raise await self._why_missing(info)
-        return message.data
+        return await self._chunks.get(info)
 
     def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See BlobStore."""
@@ -264,13 +200,6 @@ class ObjectBlobStore:
     async def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
         """See DirectDelivery."""
         self._chunks.deliver(info, position, chunks, subject)
-
-    async def _why_missing(self, info: BlobInfo) -> HoldfastError:
-        """Chunks are gone: because the blob is, or they were lost?"""
-        entry = await self._entry(info.digest)
-        if entry.live is None or entry.live.nuid != info.generation:
-            return NotFoundError("no such blob")
-        return damaged(info)
 
     def deliver_bare(self, digest: Digest, at_most: int) -> Callable[[str], Awaitable[None]] | None:
         """See DirectDelivery."""
@@ -297,50 +226,20 @@ class ObjectBlobStore:
             if meta.is_ours and not meta.deleted:
                 check_address(meta, digest)
                 info = to_info(meta)
-                self._remember(info, message.sequence, known_at)
+                self._places.remember_record(info, message.sequence, known_at=known_at)
                 return info
         return await self._surely_stat(digest)
 
     async def _surely_stat(self, digest: Digest) -> BlobInfo:
         known_at = self._places.now()
-        entry = await self._believed_entry(digest)
+        entry = await self._records.believed(digest)
         meta = entry.live
         if meta is None or not meta.is_ours:
             msg = "no such blob"
             raise NotFoundError(msg)
         info = to_info(meta)
-        self._remember(info, entry.sequence, known_at)
+        self._places.remember_record(info, entry.sequence, known_at=known_at)
         return info
-
-    def _remember(self, info: BlobInfo, sequence: int, known_at: float) -> None:
-        """Where the only chunk is: ``sequence`` is the record's, which in a batch comes next.
-
-        A place before the chunk does as well, if the server has to search a little.
-        """
-        if info.chunks == 1 and not info.damaged:
-            at = max(sequence - 1, 1)
-            with suppress(CorruptError):  # the index, which is no more than a hint
-                at = info.index.locate(0)[1] if info.index is not None else at
-            self._places.remember(info, at, known_at=known_at)
-
-    async def _believed_entry(self, digest: Digest) -> _Entry:
-        """For what is acknowledged or removed on its word."""
-        return await self._js.believed(self.stream, lambda: self._entry(digest))
-
-    async def _occupied(self, digest: Digest) -> _Entry | None:
-        entry = await self._entry(digest)
-        return None if entry.is_vacant else entry
-
-    async def _entry(self, digest: Digest) -> _Entry:
-        message = await self._js.last_message(self.stream, meta_subject(self.bucket, digest))
-        if message is None:
-            return _Entry(0)
-        if not message.data:  # a marker that the time of an older release's tombstone was up
-            return _Entry(message.sequence)
-        try:
-            return _Entry(message.sequence, read_record(message.data, digest))
-        except CorruptError as fault:
-            return _Entry(message.sequence, fault=fault)
 
     async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """See BlobStore."""
@@ -359,165 +258,24 @@ class ObjectBlobStore:
 
     async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
         """See BlobStore."""
-        conflicts = Conflicts()
+
+        async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
+            meta = entry.meta  # None where it is unreadable: its chunks may be another's
+            if meta is not None and meta.deleted and meta.is_ours:
+                await self._remove_deleted(meta.nuid)  # whoever deleted it may not have got there
+            answer = entry.deletion(op_id, conflicts.tried)
+            if answer is not None:
+                return answer
+            conflicts.trying = meta.nuid if meta is not None else self._new_id()
+            await self._records.bury(digest, entry, conflicts.trying, op_id)
+            if meta is not None:
+                await self._remove_deleted(meta.nuid)
+            return True
+
         try:
-            for _ in range(_COMMIT_ATTEMPTS):
-                with conflicts.telling():
-                    deleted = await self._delete(digest, op_id, conflicts)
-                if deleted is not None:
-                    return deleted
-            raise conflicts.failure()
+            return await self._records.change(digest, attempt, look=self._records.surely)
         finally:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
-
-    async def _delete(self, digest: Digest, op_id: str | None, conflicts: Conflicts) -> bool | None:
-        """Once; None when another write was met."""
-        present = await self._js.surely(self.stream, lambda: self._occupied(digest))
-        entry = present or await self._entry(digest)
-        if entry.is_vacant:
-            gone = entry.meta
-            if gone is None or not gone.is_ours:
-                return False
-            await self._remove_deleted(gone.nuid)  # whoever deleted it may not have got there
-            return gone.nuid == conflicts.tried or is_repeat(gone.op_id, op_id)
-        if entry.meta is not None and not entry.meta.is_ours:
-            return False
-        # What an unreadable record says of its chunks may be another's: they are left alone.
-        nuid = entry.meta.nuid if entry.meta is not None else None
-        if entry.meta is not None:
-            if is_repeat(entry.meta.deleted_by, op_id):
-                return True  # it was put again since: that is not for a late repeat to undo
-            is_repeat(entry.meta.op_id, op_id)  # not under the id of the put
-        grave = nuid or self._new_id()
-        try:
-            await self._bury(digest, entry.sequence, grave, op_id)
-        except RefusedError as refused:
-            conflicts.note(refused, tried=grave)
-            await conflicts.wait()
-            return None
-        if nuid is not None:
-            await self._remove_deleted(nuid)
-        return True
-
-    async def _bury(self, digest: Digest, sequence: int, nuid: str, op_id: str | None) -> None:
-        """Write a tombstone for ``nuid`` over the record at ``sequence``. Raises RefusedError.
-
-        It has no TTL: it covers the record, which nats-server may bring back when it is killed.
-        """
-        record = tombstone(self.bucket, digest, nuid, self._clock(), op_id)
-        headers = {
-            ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(sequence),
-            MSG_ID: self._new_id(),
-        }
-        await self._js.publish(meta_subject(self.bucket, digest), record, headers)
-
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
-        """See BlobStore. The record is written again as it is, which gives it another sequence."""
-        subject = meta_subject(self.bucket, digest)
-        met: int | None = None
-        conflicts = Conflicts()
-        for _ in range(_COMMIT_ATTEMPTS):
-            message = await self._js.last_message(self.stream, subject)
-            if message is None or not await self._is_whole(bytes(message.data), digest):
-                await self._js.check_leader(self.stream)
-                return False
-            if message.stored_at is not None and message.stored_at >= unless_seen_since:
-                await self._js.check_leader(self.stream)
-                return True
-            if met is not None and message.sequence > met:
-                await self._js.check_leader(self.stream)
-                return True  # somebody else has put or touched it while we tried
-            met = message.sequence
-            headers = {
-                ROLLUP: "sub",
-                EXPECTED_SUBJECT_SEQUENCE: str(message.sequence),
-                MSG_ID: self._new_id(),
-            }
-            try:
-                await self._js.publish(subject, message.data, headers)
-            except RefusedError as refused:
-                conflicts.note(refused)
-                await conflicts.wait()
-            else:
-                return True
-        raise conflicts.failure()
-
-    async def now(self) -> datetime:
-        """See BlobStore. It is the leader's clock, which stamps every message."""
-        return await self._js.leaders_time(self.stream)
-
-    async def _is_whole(self, record: bytes, digest: Digest) -> bool:
-        """Whether ``record`` is a blob's, whose chunks are there as far as that is cheap to see."""
-        try:
-            meta = read_record(record, digest) if record else None
-        except NewerFormatError:
-            raise
-        except CorruptError:
-            return False  # a put replaces it
-        if meta is None or meta.deleted or not meta.is_ours or meta.is_damaged:
-            return False
-        return await self._chunks.are_all_there(to_info(meta))
-
-    async def report_damage(self, info: BlobInfo) -> None:
-        """See BlobStore."""
-        conflicts = Conflicts()
-        for _ in range(_COMMIT_ATTEMPTS):
-            entry = await self._entry(info.digest)
-            meta = entry.meta
-            if meta is None or meta.deleted or meta.is_damaged or meta.nuid != info.generation:
-                return
-            headers = {
-                ROLLUP: "sub",
-                EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-                MSG_ID: self._new_id(),
-            }
-            try:
-                await self._js.publish(
-                    meta_subject(self.bucket, info.digest), mark_damaged(meta), headers
-                )
-            except RefusedError as refused:
-                conflicts.note(refused)
-                await conflicts.wait()
-            else:
-                return
-        raise conflicts.failure()
-
-    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
-        """See BlobStore. In the order of writing, or with a prefix in that of the digests."""
-        return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
-
-    def stage(self, staging: str, part_size: int) -> StagedObject:
-        """See BlobStore."""
-        return StagedObject(self, self._js, staging, part_size)
-
-    async def staged_parts(self, staging: str) -> AsyncIterator[Buffer]:
-        """See BlobStore.
-
-        Parts acknowledged a moment ago may be missing on a replica: at every end the leader is
-        asked whether it was one.
-        """
-        subject = chunk_subject(self.bucket, staging)
-        early: dict[int, Buffer] = {}
-        part, position = 0, 1
-        while True:
-            query = {"batch": 16, "seq": position, "next_by_subj": subject}
-            messages, _ = await self._js.direct_batch(self.stream, query)
-            if not messages:
-                message = await self._js.next_message(self.stream, subject, position)
-                if message is None:
-                    return
-                messages = [message]
-            for message in messages:
-                early[part_of(message)] = message.data
-                position = message.sequence + 1
-            while part in early:
-                yield early.pop(part)
-                part += 1
-
-    async def discard_staged(self, staging: str) -> None:
-        """See BlobStore."""
-        await self._remove_chunks(staging)
 
     async def _remove_deleted(self, nuid: str) -> None:
         """Remove the bytes of a blob that is deleted, which others may remember the place of.
@@ -525,18 +283,66 @@ class ObjectBlobStore:
         Raises OutcomeUnknownError: the blob is gone, but may be read for some seconds yet.
         """
         try:
-            await self._remove_chunks(nuid)
+            await self._chunks.remove(nuid)
         except (UnavailableError, OutcomeUnknownError) as error:
             msg = "the blob is deleted, but its bytes may be there yet: delete it again"
             raise OutcomeUnknownError(msg) from error
 
-    async def _remove_unneeded(self, nuid: str) -> None:
-        """Remove chunks that no record names. What cannot be removed now is the collector's."""
-        with suppress(UnavailableError, OutcomeUnknownError):
-            await self._remove_chunks(nuid)
+    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+        """See BlobStore. The record is written again as it is, which gives it another sequence."""
+        met: float = math.inf
 
-    async def _remove_chunks(self, nuid: str) -> None:
-        await self._js.purge(self.stream, chunk_subject(self.bucket, nuid))
+        async def attempt(entry: ObjectEntry, _: Conflicts) -> bool:
+            nonlocal met
+            is_whole = await self._is_whole(entry)
+            is_new = entry.stored_at is not None and entry.stored_at >= unless_seen_since
+            if not is_whole or is_new or entry.sequence > met:  # others have put or touched it
+                await self._js.check_leader(self.stream)
+                return is_whole
+            met = entry.sequence
+            await self._records.write(digest, entry, entry.record)
+            return True
+
+        return await self._records.change(digest, attempt)
+
+    async def _is_whole(self, entry: ObjectEntry) -> bool:
+        """Whether there is a blob, and its chunks as far as that is cheap to see."""
+        if isinstance(entry.fault, NewerFormatError):
+            raise entry.fault
+        meta = entry.meta  # None where it is unreadable: a put replaces it
+        if meta is None or meta.deleted or not meta.is_ours or meta.is_damaged:
+            return False
+        return await self._chunks.are_all_there(to_info(meta))
+
+    async def report_damage(self, info: BlobInfo) -> None:
+        """See BlobStore."""
+
+        async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
+            meta = entry.meta
+            if meta is not None and entry.is_of(info.generation) and not meta.is_damaged:
+                await self._records.write(info.digest, entry, mark_damaged(meta))
+
+        await self._records.change(info.digest, attempt)
+
+    async def now(self) -> datetime:
+        """See BlobStore. It is the leader's clock, which stamps every message."""
+        return await self._js.leaders_time(self.stream)
+
+    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """See BlobStore. In the order of writing, or with a prefix in that of the digests."""
+        return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
+
+    def stage(self, staging: str, part_size: int) -> StagedObject:
+        """See BlobStore."""
+        return StagedObject(self._commits, self._chunks, staging, part_size)
+
+    def staged_parts(self, staging: str) -> AsyncIterator[Buffer]:
+        """See BlobStore."""
+        return self._chunks.staged(staging)
+
+    async def discard_staged(self, staging: str) -> None:
+        """See BlobStore."""
+        await self._chunks.remove(staging)
 
     def direct_delivery(self) -> ObjectBlobStore:
         """See BlobStore."""
@@ -549,179 +355,6 @@ class ObjectBlobStore:
     async def aclose(self) -> None:
         """See BlobStore. The connection is the caller's."""
         await self._listing.aclose()
-
-    # --- for StagedObject ---
-
-    def fresh_id(self) -> str:
-        """A nuid nobody has used."""
-        return self._new_id()
-
-    async def publish_record(
-        self,
-        info: BlobInfo,
-        attributes: Attributes,
-        claim: Claiming | None = None,
-        *,
-        expected: int | None = None,
-    ) -> Stored:
-        """Make the chunks of ``info.generation`` the blob, by compare-and-set.
-
-        With ``expected`` the record is read first only if that one is not the last. Raises
-        PartsGoneError where they are not there, and then the blob is not made of them.
-        """
-        known_at = self._places.now()
-        conflicts = Conflicts()
-        info, record = self._fitted(info, attributes)
-        seen = None if expected is None else _Entry(expected)
-        for _ in range(_COMMIT_ATTEMPTS):
-            with conflicts.telling():
-                stored = await self._publish_record(
-                    info, record, attributes, conflicts, claim, seen
-                )
-            if stored is not None:
-                if stored.created:
-                    self._remember(info, 0, known_at)
-                return stored
-            seen = None
-        raise conflicts.failure()
-
-    async def _publish_record(
-        self,
-        info: BlobInfo,
-        record: bytes,
-        attributes: Attributes,
-        conflicts: Conflicts,
-        claim: Claiming | None,
-        seen: _Entry | None,
-    ) -> Stored | None:
-        """Once; None when another write was met and there is no blob yet.
-
-        Where anything was written before, others may have made the blob, deleted it and removed
-        our chunks meanwhile. They are counted before we publish, so that nothing is replaced by
-        a record without chunks, and after it, for until then we may have been paused.
-        """
-        entry = seen
-        if entry is None:
-            entry = await self._believed_entry(info.digest)
-            stored = await self._found(entry, info, attributes, conflicts)
-            if stored is not None:
-                return stored
-        record = mark_deleted_by(record, entry.deleted_by)
-        if entry.sequence or info.chunks > 1:  # or they were doubled, or dropped by the stream
-            await self.require_chunks(info)
-        if claim is not None:
-            await claim(info.generation)  # before it is published over what was seen, never after
-        headers = {
-            ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-            MSG_ID: f"{info.generation}.meta",
-        }
-        try:
-            await self._js.publish(meta_subject(self.bucket, info.digest), record, headers)
-        except RefusedError as refused:
-            conflicts.note(refused)
-            await conflicts.wait()
-            return None
-        except OutcomeUnknownError:
-            if not await self._is_ours_now(info):
-                raise
-        if entry.sequence:
-            await self._confirm(info, is_live=True)
-            if not entry.is_vacant:
-                await self._healed(entry, info)
-        return Stored(info=info, created=True)
-
-    async def _found(
-        self, entry: _Entry, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
-    ) -> Stored | None:
-        """The answer where the blob is there, or was there as ours; None where it is to be made."""
-        if entry.meta is not None and entry.meta.nuid == info.generation:
-            # Ours was the blob. If it was deleted since, that is not for us to undo.
-            return await self._confirm(info, is_live=not entry.meta.deleted)
-        existing = await self._existing(entry, attributes)
-        if existing is not None and conflicts.certain:  # ours surely never became the blob's
-            await self._remove_unneeded(info.generation)
-        return existing
-
-    def _fitted(self, info: BlobInfo, attributes: Attributes) -> tuple[BlobInfo, bytes]:
-        """The record of ``info``, with as fine an index as one message carries."""
-        room = self._js.connection.max_payload - _RECORD_HEADROOM_BYTES
-        record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
-        while len(record) > room and info.index is not None:
-            is_last = len(info.index.sequences) <= 1
-            info = replace(info, index=None if is_last else info.index.coarser())
-            record = msgspec.json.encode(to_meta(self.bucket, info, attributes))
-        return info, record
-
-    async def _is_ours_now(self, info: BlobInfo) -> bool:
-        """Whether our record is there, although nobody said so. Raises OutcomeUnknownError."""
-        try:
-            entry = await self._entry(info.digest)
-        except UnavailableError as error:
-            raise OutcomeUnknownError(UNKNOWN) from error
-        return entry.meta is not None and entry.meta.nuid == info.generation
-
-    async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
-        """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError."""
-        try:
-            if not is_live or await self._chunks.are_all_there(info):
-                return Stored(info=info, created=True)
-            await self._withdraw(info)
-        except (UnavailableError, OutcomeUnknownError) as error:
-            raise OutcomeUnknownError(UNKNOWN) from error
-        raise PartsGoneError
-
-    async def _withdraw(self, info: BlobInfo) -> None:
-        """Take our record back, unless somebody was quicker to replace it."""
-        conflicts = Conflicts()
-        for _ in range(_COMMIT_ATTEMPTS):
-            entry = await self._entry(info.digest)
-            if entry.meta is None or entry.meta.deleted or entry.meta.nuid != info.generation:
-                return
-            try:
-                # Under a name of its own: a tombstone of ours would say that we had the blob.
-                await self._bury(info.digest, entry.sequence, self._new_id(), None)
-            except RefusedError as refused:
-                conflicts.note(refused)
-                await conflicts.wait()
-            else:
-                log.warning("blob_record_withdrawn", digest=info.digest)
-                return
-        raise conflicts.failure()
-
-    async def require_chunks(self, info: BlobInfo) -> None:
-        """Raises PartsGoneError unless there are as many chunks as there should be."""
-        if not await self._chunks.are_all_there(info):
-            raise PartsGoneError
-
-    async def _healed(self, entry: _Entry, info: BlobInfo) -> None:
-        """A damaged blob was replaced. Its chunks go, unless its record said nothing of use."""
-        log.warning("blob_healed", digest=info.digest)
-        if entry.meta is not None:
-            await self._remove_unneeded(entry.meta.nuid)
-
-    async def _existing(self, entry: _Entry, attributes: Attributes) -> Stored | None:
-        """The answer of a put that finds the blob there: its own, if it carries the same op id.
-
-        None where there is none, or one to be replaced because it cannot be read back. Raises
-        ConflictError (a foreign object), CorruptError (a later version's).
-        """
-        if isinstance(entry.fault, NewerFormatError):
-            raise entry.fault
-        if entry.fault is not None or entry.live is None:
-            if entry.meta is not None:
-                is_repeat(entry.meta.op_id, attributes.op_id)  # not under the id of the deletion
-            return None
-        meta = entry.live
-        if not meta.is_ours:
-            await self._js.check_leader(self.stream)
-            msg = "another program has stored an object under this digest's name"
-            raise ConflictError(msg)
-        info = to_info(meta)
-        if info.damaged or not await self._chunks.are_all_there(info):
-            return None
-        repeated = is_repeat(meta.op_id, attributes.op_id)
-        return Stored(info=info, created=repeated)
 
 
 def _is_blob(message: StoredMessage, digest: Digest) -> bool:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +63,17 @@ class Places:
         if known_at <= at and (known_at < at or place is None):
             return
         self._keep(info.digest, known_at, Place(info, sequence))
+
+    def remember_record(self, info: BlobInfo, sequence: int, *, known_at: float) -> None:
+        """As `remember`: ``sequence`` is the record's, which in a batch comes after the chunk.
+
+        A place before the chunk does as well, if the server has to search a little.
+        """
+        if info.chunks == 1 and not info.damaged:
+            at = max(sequence - 1, 1)
+            with suppress(CorruptError):  # the index, which is no more than a hint
+                at = info.index.locate(0)[1] if info.index is not None else at
+            self.remember(info, at, known_at=known_at)
 
     def find(self, digest: Digest) -> Place | None:
         """Where the blob's chunk is, if that is known of late."""

@@ -1,0 +1,205 @@
+"""Chunks that are all there become a blob: its record is written, by compare-and-set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from holdfast.domain.op_id import is_repeat
+from holdfast.errors import (
+    ConflictError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.stores.jetstream.conflicts import UNKNOWN
+from holdfast.stores.jetstream.meta import (
+    NewerFormatError,
+    mark_deleted_by,
+    to_info,
+    to_meta,
+)
+from holdfast.stores.jetstream.object_records import ObjectEntry
+from holdfast.stores.ports import Attributes, BlobInfo, Stored
+
+if TYPE_CHECKING:
+    from holdfast.stores.jetstream.chunks import ObjectChunks
+    from holdfast.stores.jetstream.conflicts import Conflicts
+    from holdfast.stores.jetstream.object_records import ObjectRecords
+    from holdfast.stores.jetstream.places import Places
+    from holdfast.stores.ports import Claiming
+    from holdfast.transport.jetstream import JetStream
+
+_RECORD_HEADROOM_BYTES: Final = 512
+"""What the headers of a record take, at the most."""
+
+log = structlog.get_logger(__name__)
+
+
+class PartsGoneError(ConflictError):
+    """The chunks are not as they were written: removed by somebody else, or stored twice."""
+
+    def __init__(self) -> None:
+        super().__init__("the parts were removed before they became a blob: send them again")
+
+
+class ObjectCommits:
+    """How the blobs of one bucket are made."""
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        bucket: str,
+        records: ObjectRecords,
+        chunks: ObjectChunks,
+        places: Places,
+    ) -> None:
+        self._js = jetstream
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+        self.new_id = records.new_id
+        self._records = records
+        self._chunks = chunks
+        self._places = places
+
+    async def commit(
+        self,
+        info: BlobInfo,
+        attributes: Attributes,
+        claim: Claiming | None = None,
+        *,
+        expected: int | None = None,
+        doubtful: bool = False,
+    ) -> Stored:
+        """Make the chunks of ``info.generation`` the blob; ``doubtful`` ones are counted first.
+
+        With ``expected`` the record is read first only if that one is not the last. Raises
+        PartsGoneError where they are not there, and then the blob is not made of them.
+        """
+        known_at = self._places.now()
+        if doubtful:
+            await self._require_chunks(info)
+        info, record = self._fitted(info, attributes)
+        seen = None if expected is None else ObjectEntry(expected)
+
+        async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> Stored:
+            """Write the record, unless the blob is there.
+
+            Where anything was written before, others may have made the blob, deleted it and
+            removed our chunks meanwhile. They are counted before we publish, so that nothing is
+            replaced by a record without chunks, and after it, for until then we may have been
+            paused.
+            """
+            if entry is not seen:
+                stored = await self._found(entry, info, attributes, conflicts)
+                if stored is not None:
+                    return stored
+            if entry.sequence or info.chunks > 1:  # or they were doubled, or dropped by the stream
+                await self._require_chunks(info)
+            if claim is not None:
+                await claim(info.generation)  # before it is published over what was seen
+            ours = mark_deleted_by(record, entry.deleted_by)
+            try:
+                await self._records.write(info.digest, entry, ours, f"{info.generation}.meta")
+            except OutcomeUnknownError as unknown:
+                await self._find_out(info, unknown)
+            if entry.sequence:
+                await self._confirm(info, is_live=True)
+                await self._healed(entry, info)
+            return Stored(info=info, created=True)
+
+        stored = await self._records.change(
+            info.digest, attempt, look=self._records.believed, seen=seen
+        )
+        if stored.created:
+            self._places.remember_record(stored.info, 0, known_at=known_at)
+        return stored
+
+    async def _found(
+        self, entry: ObjectEntry, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
+    ) -> Stored | None:
+        """The answer where the blob is there, or was there as ours; None where it is to be made."""
+        if entry.meta is not None and entry.meta.nuid == info.generation:
+            # Ours was the blob. If it was deleted since, that is not for us to undo.
+            return await self._confirm(info, is_live=not entry.meta.deleted)
+        existing = await self.existing(entry, attributes)
+        if existing is not None and conflicts.certain:  # ours surely never became the blob's
+            await self._chunks.remove_unneeded(info.generation)
+        return existing
+
+    def _fitted(self, info: BlobInfo, attributes: Attributes) -> tuple[BlobInfo, bytes]:
+        """The record of ``info``, with as fine an index as one message carries."""
+        room = self._js.connection.max_payload - _RECORD_HEADROOM_BYTES
+        record = msgspec.json.encode(to_meta(self._bucket, info, attributes))
+        while len(record) > room and info.index is not None:
+            is_last = len(info.index.sequences) <= 1
+            info = replace(info, index=None if is_last else info.index.coarser())
+            record = msgspec.json.encode(to_meta(self._bucket, info, attributes))
+        return info, record
+
+    async def _find_out(self, info: BlobInfo, unknown: OutcomeUnknownError) -> None:
+        """Raises OutcomeUnknownError unless our record is there, although nobody said so."""
+        try:
+            entry = await self._records.read(info.digest)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(UNKNOWN) from error
+        if entry.meta is None or entry.meta.nuid != info.generation:
+            raise unknown
+
+    async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
+        """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError."""
+        try:
+            if not is_live or await self._chunks.are_all_there(info):
+                return Stored(info=info, created=True)
+            await self._withdraw(info)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            raise OutcomeUnknownError(UNKNOWN) from error
+        raise PartsGoneError
+
+    async def _withdraw(self, info: BlobInfo) -> None:
+        """Take our record back, unless somebody was quicker to replace it."""
+
+        async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
+            if entry.is_of(info.generation):
+                # Under a name of its own: a tombstone of ours would say that we had the blob.
+                await self._records.bury(info.digest, entry, self.new_id(), None)
+                log.warning("blob_record_withdrawn", digest=info.digest)
+
+        await self._records.change(info.digest, attempt)
+
+    async def _require_chunks(self, info: BlobInfo) -> None:
+        """Raises PartsGoneError unless there are as many chunks as there should be."""
+        if not await self._chunks.are_all_there(info):
+            raise PartsGoneError
+
+    async def _healed(self, entry: ObjectEntry, info: BlobInfo) -> None:
+        """``entry`` was replaced. What a damaged record names goes."""
+        if not entry.is_vacant:
+            log.warning("blob_healed", digest=info.digest)
+            if entry.meta is not None:
+                await self._chunks.remove_unneeded(entry.meta.nuid)
+
+    async def existing(self, entry: ObjectEntry, attributes: Attributes) -> Stored | None:
+        """The answer of a put that finds the blob there: its own, if it carries the same op id.
+
+        None where there is none, or one to be replaced because it cannot be read back. Raises
+        ConflictError (a foreign object), CorruptError (a later version's).
+        """
+        if isinstance(entry.fault, NewerFormatError):
+            raise entry.fault
+        if entry.fault is not None or entry.live is None:
+            if entry.meta is not None:
+                is_repeat(entry.meta.op_id, attributes.op_id)  # not under the id of the deletion
+            return None
+        meta = entry.live
+        if not meta.is_ours:
+            await self._js.check_leader(self._stream)
+            msg = "another program has stored an object under this digest's name"
+            raise ConflictError(msg)
+        info = to_info(meta)
+        if info.damaged or not await self._chunks.are_all_there(info):
+            return None
+        repeated = is_repeat(meta.op_id, attributes.op_id)
+        return Stored(info=info, created=repeated)

@@ -1,0 +1,181 @@
+"""The records of a bucket's blobs, as the leader has them, and the one way to change them.
+
+A record is changed by compare-and-set: what is written replaces the record that was read, or
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.op_id import is_repeat
+from holdfast.errors import CorruptError
+from holdfast.stores.jetstream.conflicts import Conflicts
+from holdfast.stores.jetstream.meta import ObjectMeta, meta_subject, read_record, tombstone
+from holdfast.transport.jetstream_messages import (
+    EXPECTED_SUBJECT_SEQUENCE,
+    MSG_ID,
+    ROLLUP,
+    RefusedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from holdfast.domain.digest import Digest
+    from holdfast.transport.jetstream import JetStream
+
+_ATTEMPTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEntry:
+    """The subject of a record. ``sequence`` 0: nothing was ever there.
+
+    ``fault`` tells why what lies there cannot be read; then there is no ``meta``. ``stored_at`` is
+    by the leader's clock.
+    """
+
+    sequence: int
+    meta: ObjectMeta | None = None
+    fault: CorruptError | None = None
+    record: bytes | memoryview = b""
+    stored_at: datetime | None = None
+
+    @property
+    def live(self) -> ObjectMeta | None:
+        """A readable record of something that is there, ours or not. Raises CorruptError."""
+        if self.fault is not None:
+            raise self.fault
+        return self.meta if self.meta is not None and not self.meta.deleted else None
+
+    @property
+    def deleted_by(self) -> str | None:
+        """The request that last deleted what was there, if it said who it is."""
+        return self.meta.deleted_by if self.meta is not None else None
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether nothing is there."""
+        return self.fault is None and self.live is None
+
+    def is_of(self, nuid: str) -> bool:
+        """Whether the copy under ``nuid`` is what is there."""
+        return self.meta is not None and not self.meta.deleted and self.meta.nuid == nuid
+
+    def deletion(self, op_id: str | None, tried: str) -> bool | None:
+        """What a deletion answers that has nothing to do; None: a tombstone is to be written.
+
+        ``tried`` is the copy for which it may have written one. Raises ConflictError where
+        ``op_id`` was another request's.
+        """
+        meta = self.meta
+        if self.is_vacant:
+            return (
+                meta is not None
+                and meta.is_ours
+                and (meta.nuid == tried or is_repeat(meta.op_id, op_id))
+            )
+        if meta is None:
+            return None
+        if not meta.is_ours:
+            return False
+        if is_repeat(meta.deleted_by, op_id):
+            return True  # it was put again since: that is not for a late repeat to undo
+        is_repeat(meta.op_id, op_id)  # not under the id of the put
+        return None
+
+
+class ObjectRecords:
+    """The records in one bucket."""
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        bucket: str,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``new_id`` gives fresh nuids."""
+        self.new_id = new_id
+        self._js = jetstream
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+        self._clock = clock
+
+    async def read(self, digest: Digest) -> ObjectEntry:
+        """The record as the leader has it."""
+        message = await self._js.last_message(self._stream, meta_subject(self._bucket, digest))
+        if message is None:
+            return ObjectEntry(0)
+        if not message.data:  # a marker that the time of an older release's tombstone was up
+            return ObjectEntry(message.sequence)
+        meta, fault = None, None
+        try:
+            meta = read_record(message.data, digest)
+        except CorruptError as error:
+            fault = error
+        return ObjectEntry(message.sequence, meta, fault, message.data, message.stored_at)
+
+    async def believed(self, digest: Digest) -> ObjectEntry:
+        """The record, for what is acknowledged or removed on its word."""
+        return await self._js.believed(self._stream, lambda: self.read(digest))
+
+    async def surely(self, digest: Digest) -> ObjectEntry:
+        """The record, for what is answered where there is none."""
+
+        async def occupied() -> ObjectEntry | None:
+            entry = await self.read(digest)
+            return None if entry.is_vacant else entry
+
+        return await self._js.surely(self._stream, occupied) or await self.read(digest)
+
+    async def change[T](
+        self,
+        digest: Digest,
+        attempt: Callable[[ObjectEntry, Conflicts], Awaitable[T]],
+        *,
+        look: Callable[[Digest], Awaitable[ObjectEntry]] | None = None,
+        seen: ObjectEntry | None = None,
+    ) -> T:
+        """What ``attempt`` gives for the record, which it may `write`; again after a conflict.
+
+        ``look`` reads the record (else `read`); ``seen`` is believed to be it the first time.
+        """
+        conflicts = Conflicts()
+        look = look or self.read
+        for _ in range(_ATTEMPTS):
+            with conflicts.telling():
+                entry, seen = seen or await look(digest), None
+                try:
+                    return await attempt(entry, conflicts)
+                except RefusedError as refused:
+                    conflicts.note(refused)
+                    await conflicts.wait()
+        raise conflicts.failure()
+
+    def write(
+        self,
+        digest: Digest,
+        entry: ObjectEntry,
+        record: bytes | memoryview,
+        message_id: str | None = None,
+    ) -> Awaitable[object]:
+        """Replace ``entry``, under a fresh id or ``message_id``. Raises RefusedError."""
+        headers = {
+            ROLLUP: "sub",
+            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
+            MSG_ID: message_id or self.new_id(),
+        }
+        return self._js.publish(meta_subject(self._bucket, digest), record, headers)
+
+    async def bury(self, digest: Digest, entry: ObjectEntry, nuid: str, op_id: str | None) -> None:
+        """Replace ``entry`` by a tombstone for ``nuid``. Raises RefusedError.
+
+        It has no TTL: it covers the record, which nats-server may bring back when it is killed.
+        """
+        grave = tombstone(self._bucket, digest, nuid, self._clock(), op_id)
+        await self.write(digest, entry, grave)
