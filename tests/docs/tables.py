@@ -17,8 +17,8 @@ from holdfast.cli.settings import WorkerFlags
 from holdfast.domain import limits
 from holdfast.errors import ERRORS
 from holdfast.protocol.operation import AnyOperation, Body
-from holdfast.protocol.operations import OPERATIONS
 from holdfast.protocol.schemas import sides
+from holdfast.protocol.table import OPERATIONS
 from holdfast.runtime.config import SETTINGS, Config, flag_of, variable_of
 from holdfast.transport.options import NatsOptions
 

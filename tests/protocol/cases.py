@@ -7,8 +7,8 @@ from typing import Any, Final
 import pytest
 
 from holdfast.protocol.operation import Body
-from holdfast.protocol.operations import OPERATIONS
 from holdfast.protocol.schemas import sides
+from holdfast.protocol.table import OPERATIONS
 
 EVERY_MESSAGE: Final = [
     pytest.param(operation, side, id=f"{operation.subject} {side}")

@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 
 from holdfast.protocol.asyncapi import asyncapi_document
 from holdfast.protocol.operation import Body
-from holdfast.protocol.operations import OPERATIONS
+from holdfast.protocol.table import OPERATIONS
 
 DOCUMENT = asyncapi_document()
 SPECIFICATION = json.loads(

@@ -24,7 +24,7 @@ from holdfast.protocol.codec import (
 )
 from holdfast.protocol.message import Request
 from holdfast.protocol.operation import Body
-from holdfast.protocol.operations import OPERATIONS
+from holdfast.protocol.table import OPERATIONS
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "golden" / "messages.json").read_text(encoding="utf-8")

@@ -30,8 +30,8 @@ from holdfast.protocol.codec import (
     encode_headers,
 )
 from holdfast.protocol.operation import Body
-from holdfast.protocol.operations import OPERATIONS
 from holdfast.protocol.schemas import component_schemas, schema_documents, to_json
+from holdfast.protocol.table import OPERATIONS
 
 DOCUMENTS = schema_documents()
 GOLDEN: dict[str, dict[str, Any]] = json.loads(

@@ -16,10 +16,10 @@ from holdfast.archive.ports import Cancelled, Progress
 from holdfast.errors import ConflictError, CorruptError, RateLimitedError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.ledger.ledger import Ledger
-from holdfast.repository.snapshots import jobs as jobs_module
+from holdfast.repository.snapshots import running as jobs_module
 from holdfast.repository.snapshots.job import STALL_SECONDS, Job
-from holdfast.repository.snapshots.jobs import MAX_WAITING, NO_PROGRESS, STOPPED, Jobs
 from holdfast.repository.snapshots.record import Stored, StoredSnapshot, renewed
+from holdfast.repository.snapshots.running import MAX_WAITING, NO_PROGRESS, STOPPED, Jobs
 from holdfast.stores.memory import MemoryRecordStore
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from holdfast.errors import (
 )
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses, Watched
 from holdfast.repository.ledger.lease import Carried
-from holdfast.repository.ledger.ledger import Held, Kind, Ledger
+from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
 from holdfast.repository.ledger.ops import OP, Ops
 from holdfast.stores.memory import MemoryRecordStore
 
@@ -47,7 +47,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
-TASK: Final = Kind(
+TASK: Final = RecordKind(
     noun="task",
     form=Task,
     prefix="t",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.protocol.operations import OPERATIONS
+from holdfast.protocol.table import OPERATIONS
 from holdfast.runtime.statistics import Discovery, EndpointStats
 
 DISCOVERY = Discovery(

@@ -107,7 +107,7 @@ class FileReader(Protocol):
         """Close it. False when its bytes may have changed since the walk, or there were fewer."""
 
 
-class Source(Protocol):
+class EntrySource(Protocol):
     """Where the entries of an archive come from. Used by one thread.
 
     Entries that cannot be read raise ForbiddenError or InvalidError with their path, or are

@@ -75,7 +75,7 @@ class PageColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     frames: FrameColumns
 
 
-class PageFrames(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class PageFrameColumns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The written form of a page, of which only the frames are read."""
 
     paths: msgspec.Raw

@@ -29,7 +29,7 @@ from holdfast.form.columns import (
     MAX_PAGE_BYTES,
     MAX_PAGE_ENTRIES,
     PageColumns,
-    PageFrames,
+    PageFrameColumns,
     StatColumns,
     read_segments,
     read_xattrs,
@@ -332,5 +332,5 @@ def _page(
 _KINDS: Final = tuple(Kind)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _PAGE_DECODER: Final = msgspec.msgpack.Decoder(PageColumns)
-_FRAMES_DECODER: Final = msgspec.msgpack.Decoder(PageFrames)
+_FRAMES_DECODER: Final = msgspec.msgpack.Decoder(PageFrameColumns)
 _STAT_DECODER: Final = msgspec.msgpack.Decoder(StatColumns)

@@ -38,7 +38,7 @@ class Answers:
         return self.yes is not None or bool(self.no or self.unsure)
 
 
-class Peers(Protocol):
+class AppPeers(Protocol):
     """The other workers of the pool, and this one as they see it."""
 
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
@@ -51,7 +51,7 @@ class Placement:
     def __init__(
         self,
         apps: Apps,
-        peers: Peers,
+        peers: AppPeers,
         *,
         node: str,
         last_node: Callable[[str], Awaitable[str]],

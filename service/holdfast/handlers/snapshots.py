@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.archives import Archives
     from holdfast.repository.snapshots.content import Content
     from holdfast.repository.snapshots.listing import SnapshotListing
-    from holdfast.repository.snapshots.making import Snapshots
+    from holdfast.repository.snapshots.making import SnapshotLedger
     from holdfast.repository.snapshots.reads import SnapshotReads
     from holdfast.repository.snapshots.restores import Restores
 
@@ -92,7 +92,7 @@ WAIT_MARGIN_SECONDS: Final = 1.0
 class SnapshotServices:
     """What the handlers call."""
 
-    snapshots: Snapshots
+    snapshots: SnapshotLedger
     listing: SnapshotListing
     reads: SnapshotReads
     archives: Archives

@@ -12,9 +12,9 @@ from holdfast.errors import ERRORS
 from holdfast.protocol import headers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation, Body
-from holdfast.protocol.operations import OPERATIONS
 from holdfast.protocol.problem import Problem
 from holdfast.protocol.schemas import Schema, caller_headers, component_schemas, sides
+from holdfast.protocol.table import OPERATIONS
 
 if TYPE_CHECKING:
     from holdfast.protocol.message import Reply, Request

@@ -18,8 +18,8 @@ from holdfast.errors import ERRORS, HoldfastError, InternalError
 from holdfast.protocol import headers
 from holdfast.protocol.message import WIRE_VERSION, Reply, Request
 from holdfast.protocol.operation import AnyOperation, Body
-from holdfast.protocol.operations import OPERATIONS
 from holdfast.protocol.problem import Problem
+from holdfast.protocol.table import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,15 +20,15 @@ from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.snapshots.archives import Archives
-from holdfast.repository.snapshots.jobs import Jobs
 from holdfast.repository.snapshots.lapses import watched_snapshots
 from holdfast.repository.snapshots.listing import SnapshotListing
-from holdfast.repository.snapshots.making import Owner, Snapshots
+from holdfast.repository.snapshots.making import Maker, SnapshotLedger
 from holdfast.repository.snapshots.manifests import Manifests
 from holdfast.repository.snapshots.packs import Packs
 from holdfast.repository.snapshots.reads import SnapshotReads
 from holdfast.repository.snapshots.record import StoredRestore
 from holdfast.repository.snapshots.restores import Restores
+from holdfast.repository.snapshots.running import Jobs
 from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from holdfast.archive.ports import Progress
-    from holdfast.handlers.placement import Peers
+    from holdfast.handlers.placement import AppPeers
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.record import Stored
     from holdfast.stores.ports import BlobStore, RecordStore
@@ -91,7 +91,7 @@ class SnapshotService:
         sources: Sources,
         *,
         apps: Apps,
-        peers: Peers,
+        peers: AppPeers,
         publish: Callable[[str, bytes], None],
     ) -> None:
         """``publish`` sends a message to a subject, and never raises."""
@@ -112,7 +112,7 @@ class SnapshotService:
         ledger = Ledger(stores.records)
         listing = SnapshotListing(ledger)
         ops = Ops(stores.ops)
-        owner = Owner(id=settings.worker, node=settings.node, lease_seconds=settings.lease_seconds)
+        owner = Maker(id=settings.worker, node=settings.node, lease_seconds=settings.lease_seconds)
         self.jobs = Jobs(
             ledger,
             self._job_threads,
@@ -127,7 +127,7 @@ class SnapshotService:
                 loop, packs.get, packs.put, window_bytes=MIB, cache_bytes=cache_bytes
             )
 
-        snapshots = Snapshots(
+        snapshots = SnapshotLedger(
             ledger,
             listing,
             ops,

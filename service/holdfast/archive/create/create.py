@@ -16,7 +16,7 @@ from holdfast.archive.create.content import check_chunker
 from holdfast.archive.create.frame_pool import FramePool
 from holdfast.archive.create.links import Links
 from holdfast.archive.create.manifest_writer import ManifestWriter, NewPage
-from holdfast.archive.create.members import Member, PageMembers
+from holdfast.archive.create.members import PageMember, PageMembers
 from holdfast.archive.create.parent import Parent
 from holdfast.archive.create.shelf import KnownFrames, Shelf
 from holdfast.archive.file_systems import RACY_NS
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.archive.create.frame_pool import FileData, RawFrame
-    from holdfast.archive.ports import OnProgress, PackStore, Scanned, Source, Stop
+    from holdfast.archive.ports import EntrySource, OnProgress, PackStore, Scanned, Stop
     from holdfast.domain.digest import Digest
     from holdfast.form.manifest import Page
 
@@ -66,7 +66,7 @@ class Archived:
 
 
 def create_archive(
-    source: Source,
+    source: EntrySource,
     store: PackStore,
     *,
     parent: Digest | None,
@@ -104,7 +104,7 @@ def create_archive(
 class _Archiver:
     def __init__(
         self,
-        source: Source,
+        source: EntrySource,
         store: PackStore,
         parent: Digest | None,
         settled_before_ns: int,
@@ -195,7 +195,11 @@ class _Archiver:
         else:
             places = self._parent.unchanged(columns, page)
         members = PageMembers(
-            list(map(Member, page, places)), self._source, self._links, self._add, self._warnings
+            list(map(PageMember, page, places)),
+            self._source,
+            self._links,
+            self._add,
+            self._warnings,
         )
         members.read()
         if not members.members:

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from holdfast.archive.create.links import Links
     from holdfast.archive.create.shelf import Frame
-    from holdfast.archive.ports import FileReader, Scanned, Source, Warn
+    from holdfast.archive.ports import EntrySource, FileReader, Scanned, Warn
     from holdfast.form.columns import Segments
     from holdfast.form.frame_table import FrameRef
     from holdfast.form.manifest import Page
 
 
-class Member:
+class PageMember:
     """One entry of the page.
 
     ``page`` and ``index`` are its place in the parent, as long as it counts as unchanged.
@@ -94,8 +94,8 @@ class PageMembers:
 
     def __init__(
         self,
-        members: list[Member],
-        source: Source,
+        members: list[PageMember],
+        source: EntrySource,
         links: Links,
         add: Callable[[RawFrame | FileData], None],
         warn: Warn,
@@ -196,7 +196,7 @@ class PageMembers:
             return True
         return self._read_small(index)
 
-    def _kept_segments(self, member: Member, segments: Segments | None) -> Segments | None:
+    def _kept_segments(self, member: PageMember, segments: Segments | None) -> Segments | None:
         """``segments``, or None if the page has no room for them: the file is a plain one then."""
         others = self._segments - _segment_count(member)
         if segments is not None and others + len(segments) > MAX_PAGE_SEGMENTS:
@@ -226,7 +226,7 @@ class PageMembers:
             scanned = self.members[at].scanned
             resolved = self._links.resolve(scanned)
             if resolved is not scanned:
-                self.members[at] = Member(resolved, None)
+                self.members[at] = PageMember(resolved, None)
 
     def _add_run(self, start: int, stop: int, raw_size: int) -> bool:
         """Add the frames of a run, and of the large file that ends it; False: plan it again."""
@@ -254,7 +254,7 @@ class PageMembers:
         self._add_file(last, reader)
         return True
 
-    def _add_file(self, member: Member, reader: FileReader) -> None:
+    def _add_file(self, member: PageMember, reader: FileReader) -> None:
         entry = member.known_entry()
         if member.data_size <= MAX_POOL_FILE_BYTES:
             member.file = FileData(reader, entry.size, entry.segments, member.data_size)
@@ -270,7 +270,7 @@ class PageMembers:
             is_settled = reader.close()
         self._note_changes(member, is_settled=is_settled)
 
-    def _note_changes(self, member: Member, *, is_settled: bool) -> None:
+    def _note_changes(self, member: PageMember, *, is_settled: bool) -> None:
         if not is_settled and member.settled:
             self._warn(changed(member.scanned.path))
             member.settled = False
@@ -336,7 +336,7 @@ class PageMembers:
         self._add(item)
 
 
-def _segment_count(member: Member) -> int:
+def _segment_count(member: PageMember) -> int:
     segments = None
     if member.page is not None:
         segments = member.page.segments.get(member.index)
@@ -345,7 +345,7 @@ def _segment_count(member: Member) -> int:
     return len(segments or ())
 
 
-def _streaks(members: Sequence[Member]) -> list[int]:
+def _streaks(members: Sequence[PageMember]) -> list[int]:
     """How many members from each on are unchanged and follow each other in the parent's page."""
     streaks = [0] * len(members)
     page: Page | None = None

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdfast.archive.create.create import Archived
-    from holdfast.archive.ports import Source, Stop
+    from holdfast.archive.ports import EntrySource, Stop
     from holdfast.client.requests import Requester
     from holdfast.client.snapshots.wait import OnProgress
     from holdfast.client.sources import SupportsRead
@@ -102,7 +102,7 @@ async def archive_here(
 
 async def _open(
     source: str | os.PathLike[str] | SupportsRead, options: ArchiveOptions, relay: ProgressRelay
-) -> Source:
+) -> EntrySource:
     if not isinstance(source, str | os.PathLike):
         _refuse_options(options)
         stream = source
@@ -114,7 +114,9 @@ async def _open(
     return await in_thread(lambda stop: _open_path(path, options, relay, stop))
 
 
-def _open_path(path: Path, options: ArchiveOptions, relay: ProgressRelay, stop: Stop) -> Source:
+def _open_path(
+    path: Path, options: ArchiveOptions, relay: ProgressRelay, stop: Stop
+) -> EntrySource:
     if path.is_dir():
         walk = WalkOptions(
             exclude=options.exclude,
@@ -132,7 +134,7 @@ def _open_path(path: Path, options: ArchiveOptions, relay: ProgressRelay, stop: 
         raise NotFoundError(msg) from error
 
 
-def _unpacked(stream: SupportsRead, relay: ProgressRelay, stop: Stop) -> Source:
+def _unpacked(stream: SupportsRead, relay: ProgressRelay, stop: Stop) -> EntrySource:
     return TarSource(_WholeReads(stream), tempfile.gettempdir(), progress=relay, stop=stop)
 
 
@@ -159,7 +161,7 @@ class _WholeReads:
 async def _upload(
     requester: Requester,
     pending: PendingSnapshot,
-    source: Source,
+    source: EntrySource,
     started_at_ns: int,
     on_progress: OnProgress | None,
     *,
@@ -198,7 +200,7 @@ async def _upload(
 
 
 async def _archive(
-    source: Source,
+    source: EntrySource,
     store: BridgedPackStore,
     parent: Digest | None,
     started_at_ns: int,

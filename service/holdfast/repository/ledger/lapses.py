@@ -19,7 +19,7 @@ from holdfast.repository.ledger.observations import Observations
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from holdfast.repository.ledger.ledger import Held, Kind, Ledger
+    from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
 
 SWEEPS_PER_LEASE: Final = 4
 """How often to call ``sweep``."""
@@ -39,7 +39,7 @@ class Watched(Generic[RecordT]):
     whether this worker is itself at work on one.
     """
 
-    kind: Kind[RecordT]
+    kind: RecordKind[RecordT]
     lease_seconds: Callable[[RecordT], float]
     is_ours: Callable[[Held[RecordT]], bool]
     give_up: Callable[[Held[RecordT]], Awaitable[None]]

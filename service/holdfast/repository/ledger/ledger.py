@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind(Generic[RecordT]):
+class RecordKind(Generic[RecordT]):
     """What the ledger knows of one kind of record, each of which has a name of its own.
 
     It lies under ``prefix`` and its name. ``finders`` are keys that are there for as long as it is.
@@ -98,7 +98,7 @@ class Kind(Generic[RecordT]):
 class Held(Generic[RecordT]):
     """A record as it was read or written."""
 
-    kind: Kind[RecordT]
+    kind: RecordKind[RecordT]
     name: str
     record: RecordT
     revision: int
@@ -127,7 +127,7 @@ class Ledger:
         """The store of that bucket."""
         self._records = records
 
-    async def get(self, kind: Kind[RecordT], name: str) -> Held[RecordT]:
+    async def get(self, kind: RecordKind[RecordT], name: str) -> Held[RecordT]:
         """Raises NotFoundError, CorruptError."""
         try:
             return kind.read(await self._records.get(kind.key(name)))
@@ -144,7 +144,7 @@ class Ledger:
             raise ConflictError(msg) from error
 
     async def get_many(
-        self, kind: Kind[RecordT], names: Sequence[str]
+        self, kind: RecordKind[RecordT], names: Sequence[str]
     ) -> tuple[dict[str, Held[RecordT]], list[str]]:
         """The records that are there, by their names, and the names of those that are unreadable.
 
@@ -160,7 +160,7 @@ class Ledger:
                     unreadable.append(kind.name_at(record.key))
         return found, unreadable
 
-    async def live(self, kind: Kind[RecordT]) -> AsyncIterator[Held[RecordT]]:
+    async def live(self, kind: RecordKind[RecordT]) -> AsyncIterator[Held[RecordT]]:
         """Every live record that can be read; one that cannot hides no other."""
         async for record in self._perhaps_live(kind):
             try:
@@ -171,7 +171,7 @@ class Ledger:
             if held.is_live:
                 yield held
 
-    async def _perhaps_live(self, kind: Kind[RecordT]) -> AsyncIterator[Record]:
+    async def _perhaps_live(self, kind: RecordKind[RecordT]) -> AsyncIterator[Record]:
         # Not listed with their values: a store need not go on behind one that it cannot read.
         if kind.live_prefix:
             keys = [kind.key(".".join(tail)) for tail in await self.tails(kind.live_prefix)]
@@ -186,7 +186,7 @@ class Ledger:
         skip = len(prefix) + 1
         return [key[skip:].split(".") for key in await self._records.list_keys(prefix)]
 
-    async def begin(self, kind: Kind[RecordT], name: str, record: RecordT) -> Held[RecordT]:
+    async def begin(self, kind: RecordKind[RecordT], name: str, record: RecordT) -> Held[RecordT]:
         """Write a new record and all that finds it, in one step.
 
         Raises ConflictError when there is one, UnavailableError, OutcomeUnknownError.
@@ -269,7 +269,7 @@ class Ledger:
                 return
         raise ConflictError(_overtaken(held))
 
-    async def remove_unreadable(self, kind: Kind[RecordT], name: str) -> None:
+    async def remove_unreadable(self, kind: RecordKind[RecordT], name: str) -> None:
         """Remove a record that cannot be read. What found it, which nobody knows, finds nothing.
 
         Its revision is not asked for: it may be the store that cannot read it.
@@ -334,6 +334,6 @@ def _overtaken(held: Held[RecordT]) -> str:
     return f"the {held.kind.noun}'s record kept changing"
 
 
-def _unmark(kind: Kind[RecordT], name: str) -> list[Change]:
+def _unmark(kind: RecordKind[RecordT], name: str) -> list[Change]:
     """What takes away the key that says that a record is live."""
     return [Delete(key=kind.live_key(name))] if kind.live_prefix else []

@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast.domain.op_id import is_repeat, join_op_id, split_op_id
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.ledger.ledger import Kind, Ledger
+from holdfast.repository.ledger.ledger import Ledger, RecordKind
 
 if TYPE_CHECKING:
     from holdfast.stores.ports import RecordStore
@@ -34,7 +34,7 @@ class OpRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: str = ""
 
 
-OP: Final = Kind(noun="Op-Id", form=OpRecord, prefix="o", ttl=lambda _record: OP_TTL)
+OP: Final = RecordKind(noun="Op-Id", form=OpRecord, prefix="o", ttl=lambda _record: OP_TTL)
 
 
 class Ops:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.job import Job
-    from holdfast.repository.snapshots.jobs import Jobs
-    from holdfast.repository.snapshots.making import Owner, Snapshots
+    from holdfast.repository.snapshots.making import Maker, SnapshotLedger
     from holdfast.repository.snapshots.packs import Packs
+    from holdfast.repository.snapshots.running import Jobs
 
 ARCHIVE_WINDOW_BYTES: Final = 8 * MIB
 """Packs of one archive on their way into the store."""
@@ -47,12 +47,12 @@ class Archives:
 
     def __init__(
         self,
-        snapshots: Snapshots,
+        snapshots: SnapshotLedger,
         jobs: Jobs,
         packs: Packs,
         apps: Apps,
         *,
-        owner: Owner,
+        owner: Maker,
         clock: Callable[[], datetime],
     ) -> None:
         """``owner`` is this worker."""

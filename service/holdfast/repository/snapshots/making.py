@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class Maker:
     """Who makes a snapshot: a worker by its id, or, with an empty one, the client."""
 
     id: str
@@ -96,7 +96,7 @@ class Commit:
     missing: Sequence[Digest] = ()
 
 
-class Snapshots:
+class SnapshotLedger:
     """What is known of snapshots."""
 
     def __init__(
@@ -130,7 +130,7 @@ class Snapshots:
         self,
         app: str,
         labels: Mapping[str, str],
-        owner: Owner,
+        owner: Maker,
         op_id: str | None,
         *,
         alone: bool = False,
@@ -283,7 +283,7 @@ class Snapshots:
         self, app: str, labels: Mapping[str, str], lease_seconds: float, op_id: str | None
     ) -> StoredSnapshot:
         """A pending snapshot whose data the client is going to put."""
-        owner = Owner(id="", node="", lease_seconds=lease_seconds)
+        owner = Maker(id="", node="", lease_seconds=lease_seconds)
         held, _ = await self.announce(app, labels, owner, op_id)
         return held.record
 

@@ -17,7 +17,7 @@ from holdfast.form.frames import END_FRAME
 from holdfast.form.seek_table import MAX_FRAMES, seek_table_size
 from holdfast.form.terms import EntryChange, EntryWarning, RestoreMode, SnapshotState
 from holdfast.repository.ledger.lease import Lease
-from holdfast.repository.ledger.ledger import Kind
+from holdfast.repository.ledger.ledger import RecordKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -153,7 +153,7 @@ def _label_keys(record: StoredSnapshot) -> list[str]:
     return [f"{label_prefix(label, value)}.{name}" for label, value in record.labels.items()]
 
 
-SNAPSHOT: Final = Kind(
+SNAPSHOT: Final = RecordKind(
     noun="snapshot",
     form=StoredSnapshot,
     prefix="s",
@@ -163,7 +163,7 @@ SNAPSHOT: Final = Kind(
     renewed=renewed,
     finders=_label_keys,
 )
-RESTORE: Final = Kind(
+RESTORE: Final = RecordKind(
     noun="restore",
     form=StoredRestore,
     prefix="r",

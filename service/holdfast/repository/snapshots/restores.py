@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.job import Job
-    from holdfast.repository.snapshots.jobs import Jobs
-    from holdfast.repository.snapshots.making import Owner
+    from holdfast.repository.snapshots.making import Maker
     from holdfast.repository.snapshots.packs import Packs
+    from holdfast.repository.snapshots.running import Jobs
 
 
 OWNER_MARKERS: Final = (".chowned",)
@@ -92,7 +92,7 @@ class Restores:
         packs: Packs,
         apps: Apps,
         *,
-        owner: Owner,
+        owner: Maker,
         new_id: Callable[[], str],
         clock: Callable[[], datetime],
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from holdfast.repository.ledger.ledger import Kind
+from holdfast.repository.ledger.ledger import RecordKind
 
 ENDED_TTL: Final = timedelta(hours=1)
 """How long the end of an upload may be asked for again."""
@@ -48,7 +48,7 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     result: Result | None = None
 
 
-UPLOAD: Final = Kind(
+UPLOAD: Final = RecordKind(
     noun="upload",
     form=UploadRecord,
     prefix="u",

@@ -64,7 +64,7 @@ _SHARD: Final = re.compile(r"[0-9a-f]{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class FileIdentity:
     """What changes whenever a file does, or is another file."""
 
     device: int
@@ -73,14 +73,14 @@ class Identity:
     mtime_ns: int
     ctime_ns: int
 
-    def same_file(self, other: Identity) -> bool:
+    def same_file(self, other: FileIdentity) -> bool:
         """Whether both are one unwritten file; a rename alone changes only the ctime."""
         mine = (self.device, self.inode, self.size, self.mtime_ns)
         return mine == (other.device, other.inode, other.size, other.mtime_ns)
 
 
-def _identity(status: os.stat_result) -> Identity:
-    return Identity(
+def _identity(status: os.stat_result) -> FileIdentity:
+    return FileIdentity(
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )
 
@@ -90,7 +90,7 @@ class _OpenBlob:
     descriptor: int
     header: BlobHeader
     offset: int
-    identity: Identity
+    identity: FileIdentity
 
 
 class BlobFiles:
@@ -104,7 +104,7 @@ class BlobFiles:
         self._new_id = new_id
         self._clock = clock
         self._guard = Lock()  # for the two memories below; never held while a file is touched
-        self._verified: OrderedDict[Identity, None] = OrderedDict()
+        self._verified: OrderedDict[FileIdentity, None] = OrderedDict()
         self._deletions: OrderedDict[tuple[str, Digest], str] = OrderedDict()
         self._shards: set[str] = set()  # those whose own name this process has made durable
 
@@ -154,8 +154,8 @@ class BlobFiles:
             return self._read(blob, start, stop)
 
     def read_verified(
-        self, info: BlobInfo, start: int, stop: int, trusted: Identity | None
-    ) -> tuple[bytes, Identity]:
+        self, info: BlobInfo, start: int, stop: int, trusted: FileIdentity | None
+    ) -> tuple[bytes, FileIdentity]:
         """Bytes of a blob that has been checked whole, and the file's identity.
 
         Pass that identity to the next call, which then does not check again. Raises as `read`.
@@ -335,14 +335,14 @@ class BlobFiles:
                 if len(self._verified) > MAX_VERIFIED:
                     self._verified.popitem(last=False)
 
-    def _was_verified(self, identity: Identity) -> bool:
+    def _was_verified(self, identity: FileIdentity) -> bool:
         with self._guard:
             if identity not in self._verified:
                 return False
             self._verified.move_to_end(identity)
             return True
 
-    def _quarantine(self, path: Path, seen: Identity | None) -> None:
+    def _quarantine(self, path: Path, seen: FileIdentity | None) -> None:
         """Move aside the bad file that was ``seen``; None: whatever is no regular file there.
 
         Another process may have done so and stored the blob anew meanwhile: an intact file that
@@ -426,7 +426,7 @@ def _checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[B
         raise CorruptError(msg)
 
 
-def _is_at(path: Path, seen: Identity) -> bool:
+def _is_at(path: Path, seen: FileIdentity) -> bool:
     """Whether the file that was opened is still the one at ``path``."""
     try:
         return path.lstat().st_ino == seen.inode
@@ -434,7 +434,7 @@ def _is_at(path: Path, seen: Identity) -> bool:
         return False
 
 
-def _is_the_bad_one(path: Path, seen: Identity | None) -> bool:
+def _is_the_bad_one(path: Path, seen: FileIdentity | None) -> bool:
     if seen is not None:
         return seen.same_file(_identity(path.lstat()))
     try:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.disk.blobs import Identity
+    from holdfast.stores.disk.blobs import FileIdentity
     from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Stored
 
 
@@ -165,7 +165,7 @@ class DiskBlobStore:
     async def _read_range(
         self, info: BlobInfo, range_start: int, range_stop: int
     ) -> AsyncGenerator[Buffer]:
-        trusted: Identity | None = None
+        trusted: FileIdentity | None = None
         for start, stop in _steps(info, range_start, range_stop):
             data, trusted = await asyncio.to_thread(
                 self._blobs.read_verified, info, start, stop, trusted

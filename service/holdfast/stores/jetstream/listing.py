@@ -20,7 +20,7 @@ from holdfast.errors import InvalidError
 from holdfast.form.digest_index import DigestIndex
 from holdfast.stores.jetstream.ghosts import ghosts
 from holdfast.stores.jetstream.meta import meta_subject, name_at, to_entry
-from holdfast.stores.jetstream.walk import Walk
+from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ObjectListing:
     # --- in the order in which records were written ---
 
     async def _scanned_page(self, prefix: str, position: int, limit: int) -> BlobListing:
-        walk = Walk(self._js, self._bucket, position)
+        walk = RecordWalk(self._js, self._bucket, position)
         rows: list[tuple[StoredMessage, BlobInfo | ForeignObject]] = []
         met: dict[str, int] = {}
         cursor: str | None = None
@@ -154,7 +154,7 @@ class ObjectListing:
             # Another stream, or one that may have lost its end in a crash and counts on from there.
             self._index, self._indexed_to, self._lineage = DigestIndex(), 1, lineage
         self._last_sequence = state.last_sequence
-        walk = Walk(self._js, self._bucket, self._indexed_to)
+        walk = RecordWalk(self._js, self._bucket, self._indexed_to)
         while not walk.is_at_end:
             for record in await walk.step():
                 name = name_at(record.subject)

@@ -32,7 +32,7 @@ _LAG_SECONDS: Final = 0.05
 _LAG_LOOKS: Final = 40
 
 
-class Walk:
+class RecordWalk:
     """One way through the records of a bucket. ``position`` is where it goes on."""
 
     def __init__(self, jetstream: JetStream, bucket: str, position: int) -> None:

@@ -1,0 +1,47 @@
+"""One word per thing: what newcomers meet under a name is one thing in the whole package."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = Path(__file__).parent.parent / "service" / "holdfast"
+MODULES: Final = sorted(
+    module
+    for module in (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+    if module.parts[0] != "bench"
+)
+WINGS: Final = ("archive", "client", "form", "handlers", "protocol", "repository", "stores")
+
+
+def public_types(module: Path) -> list[str]:
+    """The classes and type aliases that ``module`` defines for others."""
+    body = ast.parse((PACKAGE / module).read_text()).body
+    classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
+    aliases = [node.name.id for node in body if isinstance(node, ast.TypeAlias)]
+    return [name for name in classes + aliases if not name.startswith("_")]
+
+
+def test_a_public_type_has_a_name_of_its_own() -> None:
+    homes = defaultdict(list)
+    for module in MODULES:
+        for name in public_types(module):
+            homes[name].append(str(module))
+
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_no_two_neighbours_differ_by_a_plural_alone() -> None:
+    names = {str(path.with_suffix("")) for path in MODULES}
+    names |= {str(path.parent) for path in MODULES}
+
+    assert [name for name in sorted(names) if f"{name}s" in names] == []
+
+
+def test_no_module_of_a_wing_is_too_long_to_be_read_at_once() -> None:
+    wings = [module for module in MODULES if module.parts[0] in WINGS]
+    lines = {str(module): (PACKAGE / module).read_text().count("\n") for module in wings}
+
+    assert {module: count for module, count in lines.items() if count > 500} == {}
