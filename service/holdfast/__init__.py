@@ -29,13 +29,8 @@ from holdfast.errors import (
 if TYPE_CHECKING:
     from holdfast.client import Client, SyncClient, connect, connect_sync
     from holdfast.client.snapshots.api import Snapshots
-    from holdfast.protocol.snapshots import (
-        FileEntry,
-        RestoreRecord,
-        SnapshotChange,
-        SnapshotProgress,
-        SnapshotRecord,
-    )
+    from holdfast.protocol.files import FileEntry, SnapshotChange
+    from holdfast.protocol.snapshots import RestoreRecord, SnapshotProgress, SnapshotRecord
 
 __all__ = [
     "Client",
@@ -64,6 +59,7 @@ __all__ = [
 
 _CLIENT: Final = "holdfast.client"
 _SNAPSHOTS: Final = "holdfast.client.snapshots.api"
+_FILES: Final = "holdfast.protocol.files"
 _MESSAGES: Final = "holdfast.protocol.snapshots"
 _HOMES: Final = {
     "Client": _CLIENT,
@@ -71,9 +67,9 @@ _HOMES: Final = {
     "connect": _CLIENT,
     "connect_sync": _CLIENT,
     "Snapshots": _SNAPSHOTS,
-    "FileEntry": _MESSAGES,
+    "FileEntry": _FILES,
     "RestoreRecord": _MESSAGES,
-    "SnapshotChange": _MESSAGES,
+    "SnapshotChange": _FILES,
     "SnapshotProgress": _MESSAGES,
     "SnapshotRecord": _MESSAGES,
 }

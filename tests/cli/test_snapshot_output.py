@@ -19,17 +19,16 @@ from holdfast.cli.snapshot_output import (
     say_more,
     say_restored,
 )
+from holdfast.protocol.files import FileEntry, SnapshotChange
 from holdfast.protocol.snapshots import (
-    FileEntry,
     RestoreRecord,
-    SnapshotChange,
     SnapshotProgress,
     SnapshotRecord,
     SnapshotWarning,
 )
 
 if TYPE_CHECKING:
-    from holdfast.protocol.snapshots import EntryKind
+    from holdfast.protocol.files import EntryKind
 
 KEY = "blog:01935f9e-7b1c-7000-8000-000000000000"
 RECORD = SnapshotRecord(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.domain.digest import DIGEST_PATTERN
 from holdfast.protocol import snapshots
+from holdfast.protocol.message import WireKey
 
 if TYPE_CHECKING:
     import msgspec
@@ -20,7 +21,7 @@ WIRE_PATTERNS: Final = {
     name: get_args(kind)[1].pattern
     for name, kind in (
         ("app", snapshots.WireApp),
-        ("key", snapshots.WireKey),
+        ("key", WireKey),
         ("id", snapshots.WireRestore),
         ("node", snapshots.WireNode),
         ("value", snapshots.WireLabelValue),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.form.entries import Kind
 from holdfast.form.terms import EntryChange, EntryWarning
 from holdfast.protocol.entries import KIND_NAMES, change_message, warning_message, wire_path
-from holdfast.protocol.snapshots import EntryKind
+from holdfast.protocol.files import EntryKind
 from holdfast.protocol.times import nanosecond_time, parse_time, wire_time
 
 OFFSETS = st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))

@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from holdfast.client import Client
-    from holdfast.protocol.snapshots import DamagedPack, RestoreRecord, SnapshotRecord
+    from holdfast.protocol.files import DamagedPack
+    from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord
 
 app = App(name="snapshot", help_format="plaintext")
 

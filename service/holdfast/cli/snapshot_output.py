@@ -13,13 +13,8 @@ from holdfast.cli.output import human_bytes, print_json, print_line, say, status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from holdfast.protocol.snapshots import (
-        FileEntry,
-        RestoreRecord,
-        SnapshotChange,
-        SnapshotProgress,
-        SnapshotRecord,
-    )
+    from holdfast.protocol.files import FileEntry, SnapshotChange
+    from holdfast.protocol.snapshots import RestoreRecord, SnapshotProgress, SnapshotRecord
 
 WARNINGS_SHOWN: Final = 10
 

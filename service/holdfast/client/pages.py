@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from holdfast.client.requests import Requester
     from holdfast.protocol.blobs import BlobPage, VerifyReport
+    from holdfast.protocol.files import DiffPage, FilePage, SnapshotVerified
     from holdfast.protocol.operation import Operation
-    from holdfast.protocol.snapshots import DiffPage, FilePage, SnapshotPage, SnapshotVerified
+    from holdfast.protocol.snapshots import SnapshotPage
 
 
 T = TypeVar("T")

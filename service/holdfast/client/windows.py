@@ -25,8 +25,7 @@ from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import HoldfastError, InternalError, RateLimitedError, UnavailableError
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
-from holdfast.protocol.blobs import BlobHead
-from holdfast.protocol.snapshots import ContentHead
+from holdfast.protocol.blobs import BlobHead, ContentHead
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import raise_for_status
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.operation import Operation
     from holdfast.transport.message import Message
 
-HeadT = TypeVar("HeadT", BlobHead, ContentHead)
+HeadT = TypeVar("HeadT", bound=ContentHead)
 
 WINDOWS_AHEAD: Final = 3
 """Windows of at most 4 MiB that one reader asks for at once, unless it says otherwise."""
@@ -307,7 +306,7 @@ def _is_end(message: Message, subject: str) -> bool:
     return status is not None
 
 
-def _cut(head: BlobHead | ContentHead, chunks: list[Message]) -> list[memoryview]:
+def _cut(head: ContentHead, chunks: list[Message]) -> list[memoryview]:
     """The window's bytes. Raises OddWindowError unless they are exactly those announced."""
     numbers = [chunk.headers[names.BLOB_PART] for chunk in chunks]
     first = head.first if isinstance(head, BlobHead) else 0

@@ -9,15 +9,8 @@ import msgspec
 from holdfast.errors import CorruptError
 from holdfast.form.terms import EntryChange, EntryWarning
 from holdfast.protocol.entries import KIND_NAMES, change_message, warning_message, wire_path
-from holdfast.protocol.snapshots import (
-    DamagedPack,
-    FileEntry,
-    RestoreRecord,
-    SnapshotChange,
-    SnapshotRecord,
-    SnapshotVerified,
-    SnapshotWarning,
-)
+from holdfast.protocol.files import DamagedPack, FileEntry, SnapshotChange, SnapshotVerified
+from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord, SnapshotWarning
 from holdfast.protocol.times import as_utc, nanosecond_time
 
 if TYPE_CHECKING:

@@ -64,7 +64,23 @@ class GetBlob(Request, frozen=True, kw_only=True):
     space: Space = "blobs"
 
 
-class BlobHead(Reply, frozen=True, kw_only=True):
+class ContentHead(Reply, frozen=True, kw_only=True):
+    """Headers of an answer with bytes: in one message, or the head of a window.
+
+    A head has an empty body and ``parts``: that many messages follow on the same reply subject.
+    ``cursor`` asks for what comes after; the last window has none.
+    """
+
+    size: ToldSize = field(name=headers.BLOB_SIZE)
+    offset: ToldSize = field(name=headers.BLOB_OFFSET)
+    length: ToldSize = field(name=headers.BLOB_LENGTH)
+    type: str = field(name=headers.BLOB_TYPE)
+    parts: ToldCount | None = field(default=None, name=headers.BLOB_PARTS)
+    skip: ToldSize | None = field(default=None, name=headers.BLOB_SKIP)
+    cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
+
+
+class BlobHead(ContentHead, frozen=True, kw_only=True):
     """Headers of a ``blob.get`` answer: the bytes in one message, or the head of a window.
 
     A head has an empty body and ``parts``: that many messages follow on the same reply subject,
@@ -74,14 +90,7 @@ class BlobHead(Reply, frozen=True, kw_only=True):
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
-    size: ToldSize = field(name=headers.BLOB_SIZE)
-    offset: ToldSize = field(name=headers.BLOB_OFFSET)
-    length: ToldSize = field(name=headers.BLOB_LENGTH)
-    type: str = field(name=headers.BLOB_TYPE)
-    parts: ToldCount | None = field(default=None, name=headers.BLOB_PARTS)
-    skip: ToldSize | None = field(default=None, name=headers.BLOB_SKIP)
     first: ToldCount | None = field(default=None, name=headers.BLOB_FIRST)
-    cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
 
 
 class HasBlobs(Request, frozen=True, kw_only=True):

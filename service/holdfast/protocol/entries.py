@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.form.entries import Kind
-from holdfast.protocol.snapshots import SnapshotChange, SnapshotWarning
+from holdfast.protocol.files import SnapshotChange
+from holdfast.protocol.snapshots import SnapshotWarning
 
 if TYPE_CHECKING:
     from holdfast.form.terms import EntryChange, EntryWarning
-    from holdfast.protocol.snapshots import EntryKind
+    from holdfast.protocol.files import EntryKind
 
 KIND_NAMES: Final[dict[Kind, EntryKind]] = {
     Kind.FILE: "file",

@@ -20,6 +20,8 @@ from holdfast.domain.limits import (
 from holdfast.form.entries import MAX_FILE_BYTES
 
 WIRE_VERSION: Final = 1
+UUID_PATTERN: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+NAME_PATTERN: Final = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 
 # Python's `$` also matches before a final newline, hence the look-ahead, which ECMA-262 has too.
 # Lengths are bounded before patterns run; JSON numbers stay within 2^53.
@@ -61,9 +63,27 @@ WireType = Annotated[
         description="Media type (RFC 9110), printable ASCII.",
     ),
 ]
+WireKey = Annotated[
+    str,
+    Meta(
+        pattern=f"^{NAME_PATTERN}:{UUID_PATTERN}$(?!\n)",
+        max_length=165,
+        description="Key of a snapshot: its app, a colon, a UUID (version 7).",
+    ),
+]
 WireTime = Annotated[
     str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})
 ]
+
+
+def base64_of(what: str, max_bytes: int) -> Meta:
+    """The bounds of bytes that JSON has in base64."""
+    pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$(?!\n)"
+    return Meta(
+        max_length=max_bytes,
+        description=f"The exact bytes of {what}.",
+        extra_json_schema={"pattern": pattern},
+    )
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

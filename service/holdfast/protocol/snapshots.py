@@ -1,20 +1,24 @@
-"""``snapshot.*``: the messages and the table of operations.
-
-A path on the wire is text. Names in a file system are bytes: where a path is not UTF-8, its text
-has U+FFFD in place of what is not, and ``path_bytes`` beside it holds the exact bytes (base64 in
-JSON). A request may give either.
-"""
+"""``snapshot.*``: the messages about snapshots as a whole, and the table of all its operations."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from msgspec import Meta, field
 
 from holdfast.domain.limits import MAX_LABELS
-from holdfast.form.terms import ChangeKind, RestoreMode, SnapshotState
-from holdfast.protocol import headers
+from holdfast.form.terms import RestoreMode, SnapshotState
+from holdfast.protocol.files import (
+    DIFF_SNAPSHOTS,
+    EXPORT_SNAPSHOT,
+    LIST_FILES,
+    READ_FILE,
+    VERIFY_SNAPSHOT,
+    SnapshotChange,
+)
 from holdfast.protocol.message import (
+    NAME_PATTERN,
+    UUID_PATTERN,
     Reply,
     Request,
     ToldCount,
@@ -22,19 +26,18 @@ from holdfast.protocol.message import (
     WireCount,
     WireCursor,
     WireDigest,
+    WireKey,
     WireLimit,
     WireLong,
     WireTime,
+    base64_of,
 )
-from holdfast.protocol.operation import AnyOperation, Body, Operation
-
-_UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_NAME: Final = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
+from holdfast.protocol.operation import AnyOperation, Operation
 
 WireApp = Annotated[
     str,
     Meta(
-        pattern=f"^{_NAME}$(?!\n)",
+        pattern=f"^{NAME_PATTERN}$(?!\n)",
         min_length=1,
         max_length=128,
         description="Name of an app: of A-Z a-z 0-9 . _ -, no dot in front.",
@@ -43,18 +46,10 @@ WireApp = Annotated[
 WireNode = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$(?!\n)", min_length=1, max_length=128)
 ]
-WireKey = Annotated[
-    str,
-    Meta(
-        pattern=f"^{_NAME}:{_UUID}$(?!\n)",
-        max_length=165,
-        description="Key of a snapshot: its app, a colon, a UUID (version 7).",
-    ),
-]
 WireRestore = Annotated[
-    str, Meta(pattern=f"^{_UUID}$(?!\n)", max_length=36, description="Id of a restore.")
+    str, Meta(pattern=f"^{UUID_PATTERN}$(?!\n)", max_length=36, description="Id of a restore.")
 ]
-WireLabelKey = Annotated[str, Meta(pattern=f"^{_NAME}$(?!\n)", min_length=1, max_length=128)]
+WireLabelKey = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$(?!\n)", min_length=1, max_length=128)]
 WireLabelValue = Annotated[
     str,
     Meta(
@@ -65,33 +60,10 @@ WireLabelValue = Annotated[
     ),
 ]
 WireLabels = Annotated[dict[WireLabelKey, WireLabelValue], Meta(max_length=MAX_LABELS)]
-WirePath = Annotated[
-    str, Meta(max_length=4096, description="Relative to the app's directory; '' is that itself.")
-]
-WirePathBytes = Annotated[
-    bytes,
-    Meta(
-        max_length=4096,
-        description="The exact bytes of a path.",
-        extra_json_schema={
-            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$(?!\n)"
-        },
-    ),
-]
 WirePattern = Annotated[str, Meta(min_length=1, max_length=4096)]
-WirePatternBytes = Annotated[
-    bytes,
-    Meta(
-        max_length=16384,
-        description="The exact bytes of a pattern.",
-        extra_json_schema={
-            "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$(?!\n)"
-        },
-    ),
-]
+WirePatternBytes = Annotated[bytes, base64_of("a pattern", 16384)]
 WireWait = Annotated[float, Meta(ge=0, le=600, description="Seconds.")]
 
-EntryKind = Literal["file", "directory", "symlink", "hardlink"]
 
 MAX_APPS_PER_LIST: Final = 256
 MAX_PATTERNS: Final = 1024
@@ -283,138 +255,6 @@ class SnapshotsPurged(Reply, frozen=True, kw_only=True, omit_defaults=False):
     deleted: ToldCount
 
 
-class ListFiles(Request, frozen=True, kw_only=True):
-    """What a snapshot holds at and below ``path``, in path order."""
-
-    key: WireKey
-    path: WirePath = ""
-    path_bytes: WirePathBytes | None = None
-    cursor: WireCursor | None = None
-    limit: WireLimit = 1000
-
-
-class FileEntry(Reply, frozen=True, kw_only=True):
-    """One entry. ``mode`` holds the permission bits, ``mtime`` has nanoseconds.
-
-    ``target`` is a symlink's text, or a hard link's first path.
-    """
-
-    path: str
-    kind: EntryKind
-    mode: ToldCount
-    uid: ToldCount
-    gid: ToldCount
-    mtime: WireTime
-    size: ToldSize = 0
-    path_bytes: bytes | None = None
-    target: str | None = None
-    target_bytes: bytes | None = None
-    xattrs: dict[str, bytes] = field(default_factory=dict)
-
-
-class FilePage(Reply, frozen=True, kw_only=True):
-    """``cursor`` is there while more may follow."""
-
-    entries: list[FileEntry]
-    cursor: WireCursor | None = None
-
-
-class DiffSnapshots(Request, frozen=True, kw_only=True):
-    """What changed from snapshot ``a`` to snapshot ``b``."""
-
-    a: WireKey
-    b: WireKey
-    cursor: WireCursor | None = None
-    limit: WireLimit = 1000
-
-
-class SnapshotChange(Reply, frozen=True, kw_only=True):
-    """``modified``: other content or kind; ``metadata``: mode, owner, time, attributes only."""
-
-    path: str
-    change: ChangeKind
-    path_bytes: bytes | None = None
-    kind: EntryKind | None = None
-    size_before: ToldSize | None = None
-    size_after: ToldSize | None = None
-
-
-class DiffPage(Reply, frozen=True, kw_only=True):
-    """Changes in path order. ``cursor`` is there while more may follow."""
-
-    changes: list[SnapshotChange]
-    cursor: WireCursor | None = None
-
-
-class ReadFile(Request, frozen=True, kw_only=True):
-    """Bytes of one file: ``offset`` to ``offset + length``, clipped; all of it by default.
-
-    ``cursor`` continues after a window.
-    """
-
-    key: WireKey
-    path: WirePath = ""
-    path_bytes: WirePathBytes | None = None
-    offset: WireLong = 0
-    length: WireLong | None = None
-    cursor: WireCursor | None = None
-
-
-class ExportSnapshot(Request, frozen=True, kw_only=True):
-    """The snapshot as a ``.tar.zst``, or a range of its bytes, which never change."""
-
-    key: WireKey
-    offset: WireLong = 0
-    length: WireLong | None = None
-    cursor: WireCursor | None = None
-
-
-class ContentHead(Reply, frozen=True, kw_only=True):
-    """Headers of an answer with bytes: in one message, or the head of a window.
-
-    A head has an empty body and ``parts``: that many messages follow on the same reply subject.
-    ``cursor`` asks for what comes after; the last window has none.
-    """
-
-    size: ToldSize = field(name=headers.BLOB_SIZE)
-    offset: ToldSize = field(name=headers.BLOB_OFFSET)
-    length: ToldSize = field(name=headers.BLOB_LENGTH)
-    type: str = field(name=headers.BLOB_TYPE)
-    parts: ToldCount | None = field(default=None, name=headers.BLOB_PARTS)
-    skip: ToldSize | None = field(default=None, name=headers.BLOB_SKIP)
-    cursor: WireCursor | None = field(default=None, name=headers.BLOB_CURSOR)
-
-
-class VerifySnapshot(Request, frozen=True, kw_only=True):
-    """Read a snapshot's data back and compare it with its digests."""
-
-    key: WireKey
-    cursor: WireCursor | None = None
-
-
-class DamagedPack(Reply, frozen=True, kw_only=True):
-    """A pack that is missing or altered, and the first paths that need it."""
-
-    digest: WireDigest
-    code: str
-    detail: str
-    paths: list[str] = field(default_factory=list)
-
-
-class SnapshotVerified(Reply, frozen=True, kw_only=True):
-    """What was read. ``cursor`` is there while some remains to be checked.
-
-    ``damaged`` are the first of ``damaged_count``.
-    """
-
-    packs: ToldCount
-    frames: ToldCount
-    bytes: ToldSize
-    damaged: list[DamagedPack] = field(default_factory=list)
-    damaged_count: ToldCount = 0
-    cursor: WireCursor | None = None
-
-
 class BeginSnapshot(Request, frozen=True, kw_only=True):
     """Announce a snapshot whose data the caller uploads itself (``Blob-Space: packs``).
 
@@ -470,23 +310,6 @@ LIST_SNAPSHOTS: Final = Operation(
 )
 GET_SNAPSHOT: Final = Operation(
     "snapshot.get", GetSnapshot, SnapshotRecord, "The record of a snapshot."
-)
-LIST_FILES: Final = Operation("snapshot.files", ListFiles, FilePage, "What a snapshot holds.")
-DIFF_SNAPSHOTS: Final = Operation(
-    "snapshot.diff", DiffSnapshots, DiffPage, "What changed between two snapshots."
-)
-READ_FILE: Final = Operation(
-    "snapshot.read", ReadFile, ContentHead, "Read one file.", reply_body=Body.BYTES
-)
-EXPORT_SNAPSHOT: Final = Operation(
-    "snapshot.export",
-    ExportSnapshot,
-    ContentHead,
-    "The snapshot as a .tar.zst.",
-    reply_body=Body.BYTES,
-)
-VERIFY_SNAPSHOT: Final = Operation(
-    "snapshot.verify", VerifySnapshot, SnapshotVerified, "Read back and compare."
 )
 DELETE_SNAPSHOT: Final = Operation(
     "snapshot.delete", DeleteSnapshot, SnapshotDeleted, "Forget a snapshot.", mutates=True

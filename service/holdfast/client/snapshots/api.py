@@ -33,30 +33,32 @@ from holdfast.client.snapshots.wait import (
     wait_ended,
 )
 from holdfast.errors import ConflictError, NotFoundError
+from holdfast.protocol.files import (
+    DIFF_SNAPSHOTS,
+    LIST_FILES,
+    VERIFY_SNAPSHOT,
+    DiffSnapshots,
+    ListFiles,
+    ReadFile,
+    VerifySnapshot,
+)
 from holdfast.protocol.snapshots import (
     CREATE_SNAPSHOT,
     DELETE_SNAPSHOT,
-    DIFF_SNAPSHOTS,
     GET_RESTORE,
     GET_SNAPSHOT,
-    LIST_FILES,
     LIST_SNAPSHOTS,
     PURGE_SNAPSHOTS,
     RESTORE_SNAPSHOT,
-    VERIFY_SNAPSHOT,
     CreateSnapshot,
     DeleteSnapshot,
-    DiffSnapshots,
     GetRestore,
     GetSnapshot,
-    ListFiles,
     ListSnapshots,
     PurgeSnapshots,
-    ReadFile,
     RestoreRecord,
     RestoreSnapshot,
     SnapshotRecord,
-    VerifySnapshot,
 )
 
 if TYPE_CHECKING:
@@ -70,13 +72,9 @@ if TYPE_CHECKING:
     from holdfast.client.snapshots.wait import OnProgress
     from holdfast.client.sources import OnBytes, SupportsRead
     from holdfast.form.terms import RestoreMode, SnapshotState
+    from holdfast.protocol.files import FileEntry, SnapshotChange, SnapshotVerified
     from holdfast.protocol.operation import Operation
-    from holdfast.protocol.snapshots import (
-        FileEntry,
-        SnapshotChange,
-        SnapshotPage,
-        SnapshotVerified,
-    )
+    from holdfast.protocol.snapshots import SnapshotPage
 
 _LIST_PAGE: Final = 100
 _FILES_PAGE: Final = 1000
