@@ -13,7 +13,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.archive.restore.options import check_options
+from holdfast.archive.restore.options import RestoreOptions, check_options, limits_of
+from holdfast.archive.restore.owners import chosen_privileges, parse_owners
 from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
@@ -205,16 +206,14 @@ class Snapshots:
         QuotaExceededError.
         """
         # zstd and FastCDC are loaded by those who need them: every command starts faster.
-        from holdfast.client.snapshots.archive import (  # noqa: PLC0415
-            ArchiveOptions,
-            archive_here,
-        )
+        from holdfast.archive.create.walk import WalkOptions  # noqa: PLC0415
+        from holdfast.client.snapshots.archive import archive_here  # noqa: PLC0415
 
-        options = ArchiveOptions(
+        options = WalkOptions(
             exclude=tuple(pattern_bytes(exclude)),
             exclude_caches=exclude_caches,
             one_file_system=one_file_system,
-            skip_unreadable=skip_unreadable,
+            unreadable="skip" if skip_unreadable else "fail",
         )
         return await archive_here(
             self._requester,
@@ -246,20 +245,22 @@ class Snapshots:
         The record is made up here: no worker has one. Every byte is checked before it is written.
         Raises as ``restore``, and OSError.
         """
-        from holdfast.client.snapshots.unpack import RestoreHere, restore_here  # noqa: PLC0415
+        from holdfast.client.snapshots.unpack import new_staging_id, restore_here  # noqa: PLC0415
 
-        wanted = RestoreHere(
-            paths=tuple(paths),
+        options = RestoreOptions(
+            staging_id=new_staging_id(),
             mode=mode,
+            paths=tuple(raw or text for text, raw in map(asked_path, paths)),
             delete=delete,
             dry_run=dry_run,
-            owner=owner,
-            privileged=privileged,
-            max_expansion=max_expansion,
+            owners=parse_owners(owner),
+            # Who restores here has chosen what, and with whose rights: as with tar.
+            privileges=chosen_privileges(by_client=False, asked=privileged),
+            limits=limits_of(max_expansion),
         )
-        check_options(mode, wanted.paths, delete=delete)
+        check_options(mode, options.paths, delete=delete)
         record = await self.get(key)
-        return await restore_here(self._requester, record, target, wanted, on_progress)
+        return await restore_here(self._requester, record, target, options, on_progress)
 
     def list(
         self,

@@ -11,7 +11,6 @@ import os
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -60,27 +59,17 @@ ROUNDS: Final = 3
 _PIPE_STOP_SECONDS: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveOptions:
-    """See ``Snapshots.create_from``. They are for directories: a tar is taken as it is."""
-
-    exclude: tuple[bytes, ...] = ()
-    exclude_caches: bool = False
-    one_file_system: bool = False
-    skip_unreadable: bool = False
-
-
 async def archive_here(
     requester: Requester,
     source: str | os.PathLike[str] | SupportsRead,
     app: str,
     labels: Mapping[str, str],
-    options: ArchiveOptions,
+    options: WalkOptions,
     on_progress: OnProgress | None,
     *,
     read_all: bool = False,
 ) -> SnapshotRecord:
-    """See ``Snapshots.create_from``."""
+    """See ``Snapshots.create_from``. ``options`` are for directories only."""
     check_app(app)
     check_labels(labels)
     started_at_ns = time.time_ns()
@@ -101,7 +90,7 @@ async def archive_here(
 
 
 async def _open(
-    source: str | os.PathLike[str] | SupportsRead, options: ArchiveOptions, relay: ProgressRelay
+    source: str | os.PathLike[str] | SupportsRead, options: WalkOptions, relay: ProgressRelay
 ) -> EntrySource:
     if not isinstance(source, str | os.PathLike):
         _refuse_options(options)
@@ -114,17 +103,9 @@ async def _open(
     return await in_thread(lambda stop: _open_path(path, options, relay, stop))
 
 
-def _open_path(
-    path: Path, options: ArchiveOptions, relay: ProgressRelay, stop: Stop
-) -> EntrySource:
+def _open_path(path: Path, options: WalkOptions, relay: ProgressRelay, stop: Stop) -> EntrySource:
     if path.is_dir():
-        walk = WalkOptions(
-            exclude=options.exclude,
-            exclude_caches=options.exclude_caches,
-            one_file_system=options.one_file_system,
-            unreadable="skip" if options.skip_unreadable else "fail",
-        )
-        return DirectorySource(path.resolve(), walk)
+        return DirectorySource(path.resolve(), options)
     _refuse_options(options)
     try:
         with path.open("rb", buffering=0) as file:
@@ -138,8 +119,8 @@ def _unpacked(stream: SupportsRead, relay: ProgressRelay, stop: Stop) -> EntrySo
     return TarSource(_WholeReads(stream), tempfile.gettempdir(), progress=relay, stop=stop)
 
 
-def _refuse_options(options: ArchiveOptions) -> None:
-    if options != ArchiveOptions():
+def _refuse_options(options: WalkOptions) -> None:
+    if options != WalkOptions():
         msg = "a tar is taken as it is: nothing can be excluded or skipped"
         raise InvalidError(msg)
 

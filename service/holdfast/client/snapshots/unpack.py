@@ -10,18 +10,14 @@ import asyncio
 import secrets
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
-from holdfast.archive.restore.options import RestoreOptions, limits_of
-from holdfast.archive.restore.owners import chosen_privileges, parse_owners
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.client.snapshots.packs import PackTransport
-from holdfast.client.snapshots.paths import asked_path
 from holdfast.client.snapshots.thread import ProgressRelay, in_thread
 from holdfast.client.snapshots.wait import readable_root
 from holdfast.domain.limits import MIB
@@ -34,11 +30,9 @@ if TYPE_CHECKING:
     import os
 
     from holdfast.archive.ports import Stop
-    from holdfast.archive.restore.options import Restored
+    from holdfast.archive.restore.options import Restored, RestoreOptions
     from holdfast.client.requests import Requester
-    from holdfast.client.snapshots.paths import AnyPath
     from holdfast.client.snapshots.wait import OnProgress
-    from holdfast.form.terms import RestoreMode
     from holdfast.protocol.snapshots import SnapshotRecord
 
 CACHE_BYTES: Final = 24 * MIB
@@ -49,40 +43,16 @@ LIMITS: Final = ReaderLimits(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreHere:
-    """See ``Snapshots.restore_to``."""
-
-    paths: tuple[AnyPath, ...]
-    mode: RestoreMode
-    delete: bool
-    dry_run: bool
-    owner: str
-    privileged: bool = False
-    max_expansion: int | None = None
-
-
 async def restore_here(
     requester: Requester,
     record: SnapshotRecord,
     target: str | os.PathLike[str],
-    wanted: RestoreHere,
+    options: RestoreOptions,
     on_progress: OnProgress | None,
 ) -> RestoreRecord:
-    """See ``Snapshots.restore_to``."""
+    """See ``Snapshots.restore_to``. ``options`` have a fresh staging id."""
     root = readable_root(record)
     path = target_path(target)
-    options = RestoreOptions(
-        staging_id=_new_staging_id(),
-        mode=wanted.mode,
-        paths=tuple(_path(path) for path in wanted.paths),
-        delete=wanted.delete,
-        dry_run=wanted.dry_run,
-        owners=parse_owners(wanted.owner),
-        # Who restores here has chosen what, and with whose rights: as with tar.
-        privileges=chosen_privileges(by_client=False, asked=wanted.privileged),
-        limits=limits_of(wanted.max_expansion),
-    )
     transport = PackTransport(requester)
     store = BridgedPackStore(
         asyncio.get_running_loop(),
@@ -120,15 +90,10 @@ def target_path(target: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _new_staging_id() -> str:
+def new_staging_id() -> str:
     """A UUID of version 7: workers clear away what old ones left beside their apps."""
     stamp = time.time_ns() // 1_000_000
     return str(UUID(int=stamp << 80 | 7 << 76 | 2 << 62 | secrets.randbits(62)))
-
-
-def _path(path: AnyPath) -> str | bytes:
-    text, raw = asked_path(path)
-    return text if raw is None else raw
 
 
 def _record(record: SnapshotRecord, restored: Restored, options: RestoreOptions) -> RestoreRecord:
