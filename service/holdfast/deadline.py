@@ -147,6 +147,37 @@ def outliving_task[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
+class Gathering:
+    """Work on what has gathered: begun once all that comes in this turn of the loop is here.
+
+    It outlives what asked for it. ``take`` gives the next piece of work, None where there is none.
+    What comes while ``at_once`` pieces are under way gathers until one has ended: no timer needed.
+    """
+
+    def __init__(self, take: Callable[[], Coroutine[Any, Any, None] | None], at_once: int) -> None:
+        self._take = take
+        self._at_once = at_once
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._is_scheduled = False
+
+    def schedule(self) -> None:
+        """Something has come."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._is_scheduled = False
+        while len(self._under_way) < self._at_once and (work := self._take()) is not None:
+            task = outliving_task(work)
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self.schedule()
+
+
 def look_at(ended: asyncio.Future[Any]) -> None:
     """Take note of how it ended: a failure that nobody waits for any more is nobody's."""
     if not ended.cancelled():

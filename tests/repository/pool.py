@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.digest import Digest, digest_of
@@ -19,7 +20,7 @@ from holdfast.repository.uploads.record import Result
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import BlobInfo
-from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, Repeat
+from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob, Repeat
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -31,7 +32,18 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from holdfast.stores.ports import BlobStore, Change, Record, RecordStore
+    from holdfast.stores.ports import (
+        Attributes,
+        BlobStore,
+        Change,
+        Claiming,
+        Record,
+        RecordStore,
+        StagedBlob,
+        Stored,
+    )
+
+    Committing = Callable[[str, Claiming, Callable[..., Awaitable[Stored]]], Awaitable[Stored]]
 
 T = TypeVar("T")
 
@@ -160,6 +172,35 @@ class BucketBlobStore(MemoryBlobStore):
     def _joined(self, staging: str, digest: Digest, size: int) -> bytes:
         parts = self._staged.get(staging, {})
         return b"".join(parts[part] for part in sorted(parts))
+
+
+class CommitsAs(ForwardingBlobStore):
+    """Parts become a blob as ``committing`` has it: of their staging, a claim, and what does it."""
+
+    def __init__(self, committing: Committing, inner: BlobStore) -> None:
+        super().__init__(inner)
+        self.committing = committing
+
+    def stage(self, staging: str, part_size: int) -> StagedBlob:
+        """See `BlobStore.stage`."""
+        return _StagedAs(self, staging, self._inner.stage(staging, part_size))
+
+
+class _StagedAs(ForwardingStagedBlob):
+    def __init__(self, store: CommitsAs, staging: str, inner: StagedBlob) -> None:
+        super().__init__(store, inner)
+        self._committing = partial(store.committing, staging)
+
+    async def commit(
+        self,
+        digest: Digest,
+        size: int,
+        attributes: Attributes,
+        *,
+        claim: Claiming | None = None,
+    ) -> Stored:
+        assert claim is not None
+        return await self._committing(claim, partial(self._inner.commit, digest, size, attributes))
 
 
 class DoomedBlobStore(ForwardingBlobStore):

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from holdfast.stores.ports import Change, Record, RecordStore
 
+    Put = Callable[[], Awaitable[int]]
+
 LEASE_SECONDS: Final = 60.0
 
 
@@ -78,6 +80,20 @@ def take_over(owner: str, task: Task) -> Task:
 def check_owner(owner: str, task: Task) -> None:
     if task.owner != owner:
         raise ConflictError("another's")
+
+
+class PutsAs(DoomedRecordStore):
+    """Puts as ``around`` makes them of what would put."""
+
+    def __init__(self, around: Callable[[Put], Awaitable[int]], inner: RecordStore) -> None:
+        super().__init__(inner, Doom(0, applied=False))
+        self._around = around
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        return await self._around(partial(super().put, key, value, expected=expected, ttl=ttl))
 
 
 class UnheardRecordStore(MemoryRecordStore):
@@ -252,15 +268,12 @@ async def test_who_never_comes_first_is_told_so(records: MemoryRecordStore) -> N
     held = await begun(records)
     numbers = itertools.count()
 
-    class Busy(DoomedRecordStore):
-        async def put(
-            self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-        ) -> int:
-            other = await Ledger(records).get(TASK, "x")
-            await Ledger(records).update(other, partial(do, f"{next(numbers)}"))
-            return await super().put(key, value, expected=expected, ttl=ttl)
+    async def busily(put: Put) -> int:
+        other = await Ledger(records).get(TASK, "x")
+        await Ledger(records).update(other, partial(do, f"{next(numbers)}"))
+        return await put()
 
-    busy = Ledger(Busy(records, Doom(0, applied=False)))
+    busy = Ledger(PutsAs(busily, records))
     with pytest.raises(ConflictError, match="kept changing"):
         await busy.update(held, partial(do, "mine"))
 
@@ -299,20 +312,17 @@ async def test_a_change_that_meets_its_own_work_beneath_anothers_is_not_made_aga
     held = await begun(store)
     heard = asyncio.Event()
 
-    class Slow(DoomedRecordStore):
-        async def put(
-            self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-        ) -> int:
-            try:
-                return await super().put(key, value, expected=expected, ttl=ttl)
-            except OutcomeUnknownError:
-                other = await Ledger(store).get(TASK, "x")
-                await Ledger(store).update(other, partial(do, "another's"))
-                heard.set()
-                raise
+    async def slowly(put: Put) -> int:
+        try:
+            return await put()
+        except OutcomeUnknownError:
+            other = await Ledger(store).get(TASK, "x")
+            await Ledger(store).update(other, partial(do, "another's"))
+            heard.set()
+            raise
 
     store.is_losing = True
-    written = await Ledger(Slow(store, Doom(0, applied=False))).update(held, partial(do, "mine"))
+    written = await Ledger(PutsAs(slowly, store)).update(held, partial(do, "mine"))
 
     assert heard.is_set()
     assert written.record.done == ("mine", "another's")
@@ -322,20 +332,17 @@ async def test_a_change_that_meets_its_own_work_beneath_anothers_is_not_made_aga
 async def test_that_nothing_is_there_does_not_say_that_nothing_was_written() -> None:
     store = UnheardRecordStore("at once")
 
-    class Removed(DoomedRecordStore):
-        async def put(
-            self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-        ) -> int:
-            try:
-                return await super().put(key, value, expected=expected, ttl=ttl)
-            except OutcomeUnknownError:
-                await Ledger(store).remove(await Ledger(store).get(TASK, "x"))
-                raise
+    async def in_vain(put: Put) -> int:
+        try:
+            return await put()
+        except OutcomeUnknownError:
+            await Ledger(store).remove(await Ledger(store).get(TASK, "x"))
+            raise
 
     held = await begun(store)
     store.is_losing = True
     with pytest.raises(OutcomeUnknownError):
-        await Ledger(Removed(store, Doom(0, applied=False))).update(held, partial(do, "1"))
+        await Ledger(PutsAs(in_vain, store)).update(held, partial(do, "1"))
 
 
 @pytest.mark.fault("P05")
@@ -363,32 +370,32 @@ async def test_a_write_that_cannot_be_looked_for_is_unknown(by_another: bool) ->
     store = UnheardRecordStore("at once")
     held = await begun(store)
 
-    class Blind(DoomedRecordStore):
+    class Blind(PutsAs):
         """Its first write is not heard of; then nothing can be read."""
 
         is_blind = False
-
-        async def put(
-            self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-        ) -> int:
-            try:
-                return await super().put(key, value, expected=expected, ttl=ttl)
-            except OutcomeUnknownError:
-                store.is_losing = False
-                if by_another:
-                    other = await Ledger(store).get(TASK, "x")
-                    await Ledger(store).update(other, partial(do, "another's"))
-                self.is_blind = True
-                raise
 
         async def get(self, key: str) -> Record:
             if self.is_blind:
                 raise UnavailableError("no time left")
             return await super().get(key)
 
+    async def unheard(put: Put) -> int:
+        try:
+            return await put()
+        except OutcomeUnknownError:
+            store.is_losing = False
+            if by_another:
+                other = await Ledger(store).get(TASK, "x")
+                await Ledger(store).update(other, partial(do, "another's"))
+            blind.is_blind = True
+            raise
+
+    blind = Blind(unheard, store)
+
     store.is_losing = True
     with pytest.raises(OutcomeUnknownError):
-        await Ledger(Blind(store, Doom(0, applied=False))).update(held, partial(do, "1"))
+        await Ledger(blind).update(held, partial(do, "1"))
 
 
 async def test_what_is_live_is_found_though_a_listing_with_values_would_fail() -> None:
@@ -403,31 +410,23 @@ async def test_what_is_live_is_found_though_a_listing_with_values_would_fail() -
     assert [held.name async for held in Ledger(unlistable).live(plain)] == ["x"]
 
 
-class FailingStore(DoomedRecordStore):
-    """So many writes surely fail before one is made."""
-
-    def __init__(self, inner: RecordStore, failures: int) -> None:
-        super().__init__(inner, Doom(0, applied=False))
-        self.failures = failures
-
-    async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-    ) -> int:
-        """See `RecordStore.put`."""
-        if self.failures:
-            self.failures -= 1
-            raise UnavailableError("away")
-        return await super().put(key, value, expected=expected, ttl=ttl)
-
-
 async def test_who_has_worked_for_long_outlasts_a_store_that_is_away_and_others_are_told_at_once(
     records: MemoryRecordStore,
 ) -> None:
-    store = FailingStore(records, failures=2)
+    failures = 2
+
+    async def fail_first(put: Put) -> int:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise UnavailableError("away")
+        return await put()
+
+    store = PutsAs(fail_first, records)
     carried = Carried(Ledger(store), await begun(records), lambda _task: None, is_patient=True)
 
     await carried.renew(partial(do, "1"))
-    store.failures = 1
+    failures = 1
     with pytest.raises(UnavailableError):
         await Ledger(store).update(carried.held, partial(do, "2"))
 

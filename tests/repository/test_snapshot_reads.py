@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.snapshots.content import Content
+    from holdfast.repository.blobs import Content
 
 INLINE_BYTES = 64 * 1024
 ROOT = directory(".")

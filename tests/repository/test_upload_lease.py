@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contracts.blob_store import some_bytes
-from tests.repository.pool import PART_BYTES, Pool, finish, open_upload, parts_of, send
+from tests.repository.pool import (
+    PART_BYTES,
+    CommitsAs,
+    Pool,
+    finish,
+    open_upload,
+    parts_of,
+    send,
+)
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.uploads.owned import UploadLimits
-from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Claiming, StagedBlob, Stored
+    from holdfast.stores.ports import Claiming, Stored
 
 LEASE = 300.0
 LIMITS = UploadLimits(lease_seconds=LEASE)
@@ -171,48 +177,20 @@ async def test_two_sweepers_end_an_upload_once(pool: Pool) -> None:
     assert sum([await sweeper.sweep() for sweeper in sweepers]) == 1
 
 
-class SlowCommits(ForwardingBlobStore):
-    """Parts are written once more before they become a blob, which takes longer than a lease."""
-
-    def __init__(self, pool: Pool, meanwhile: Callable[[], Awaitable[object]]) -> None:
-        super().__init__(pool.blobs)
-        self._pool = pool
-        self._meanwhile = meanwhile
-
-    def stage(self, staging: str, part_size: int) -> StagedBlob:
-        """See `BlobStore.stage`."""
-        return _SlowStaged(self, staging, self._inner.stage(staging, part_size))
-
-    async def wait(self) -> None:
-        """A quarter of a lease."""
-        self._pool.time.advance(UploadLimits().lease_seconds / SWEEPS_PER_LEASE)
-        await self._meanwhile()
-
-
-class _SlowStaged(ForwardingStagedBlob):
-    def __init__(self, store: SlowCommits, staging: str, inner: StagedBlob) -> None:
-        super().__init__(store, inner)
-        self._store = store
-        self._staging = staging
-
-    async def commit(
-        self,
-        digest: Digest,
-        size: int,
-        attributes: Attributes,
-        *,
-        claim: Claiming | None = None,
-    ) -> Stored:
-        assert claim is not None
-        for _ in range(3 * SWEEPS_PER_LEASE):
-            await claim(self._staging)
-            await self._store.wait()
-        return await self._inner.commit(digest, size, attributes, claim=claim)
-
-
 async def test_an_upload_is_not_given_up_while_it_is_committed(pool: Pool) -> None:
     other = pool.worker("b")
-    worker = pool.worker("a", blobs=SlowCommits(pool, other.sweep))
+
+    async def slowly(
+        staging: str, claim: Claiming, finish: Callable[..., Awaitable[Stored]]
+    ) -> Stored:
+        """Parts are written once more, which takes longer than a lease."""
+        for _ in range(3 * SWEEPS_PER_LEASE):
+            await claim(staging)
+            pool.time.advance(UploadLimits().lease_seconds / SWEEPS_PER_LEASE)
+            await other.sweep()
+        return await finish(claim=claim)
+
+    worker = pool.worker("a", blobs=CommitsAs(slowly, pool.blobs))
     upload = (await open_upload(worker)).upload
     await send(worker, upload, DATA)
 

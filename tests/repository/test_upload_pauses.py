@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -18,6 +17,7 @@ from tests.contracts.blob_store import some_bytes
 from tests.repository.pool import (
     PART_BYTES,
     TYPE,
+    CommitsAs,
     Pause,
     Pool,
     finish,
@@ -32,15 +32,13 @@ from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.uploads.owned import CONFIRM_SECONDS
 from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD
 from holdfast.stores.ports import Attributes
-from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
-    from holdfast.domain.digest import Digest
     from holdfast.repository.uploads.uploads import UploadService
-    from holdfast.stores.ports import BlobStore, Claiming, StagedBlob, Stored
+    from holdfast.stores.ports import Claiming, Stored
 
 DATA: Final = some_bytes(2 * PART_BYTES + 7)
 DIGEST: Final = digest_of(DATA)
@@ -241,46 +239,22 @@ async def test_nothing_is_removed_on_the_word_of_a_lagging_replica(ending: str) 
     assert call < MOST_CALLS - 1
 
 
-class LostCommits(ForwardingBlobStore):
-    """Of the first commit nothing is heard: it waits to ``land``. The second surely fails."""
-
-    def __init__(self, inner: BlobStore) -> None:
-        super().__init__(inner)
-        self.land: Callable[[], Awaitable[Stored]] | None = None
-
-    def stage(self, staging: str, part_size: int) -> StagedBlob:
-        """See `BlobStore.stage`."""
-        return _LostStaged(self, staging, self._inner.stage(staging, part_size))
-
-
-class _LostStaged(ForwardingStagedBlob):
-    def __init__(self, store: LostCommits, staging: str, inner: StagedBlob) -> None:
-        super().__init__(store, inner)
-        self._store = store
-        self._staging = staging
-
-    async def commit(
-        self,
-        digest: Digest,
-        size: int,
-        attributes: Attributes,
-        *,
-        claim: Claiming | None = None,
-    ) -> Stored:
-        assert claim is not None
-        await claim(self._staging)
-        if self._store.land is not None:
-            raise UnavailableError
-        self._store.land = partial(self._inner.commit, digest, size, attributes)
-        raise OutcomeUnknownError
-
-
 @pytest.mark.parametrize("ending", ["abort", "sweep"])
 async def test_what_may_have_become_a_blob_stays_although_a_later_try_surely_failed(
     pool: Pool, ending: str
 ) -> None:
-    store = LostCommits(pool.blobs)
-    worker = pool.worker("a", blobs=store)
+    on_their_way: list[Callable[[], Awaitable[Stored]]] = []
+
+    async def lost_once(
+        staging: str, claim: Claiming, finish: Callable[..., Awaitable[Stored]]
+    ) -> Stored:
+        await claim(staging)
+        if on_their_way:
+            raise UnavailableError
+        on_their_way.append(finish)
+        raise OutcomeUnknownError
+
+    worker = pool.worker("a", blobs=CommitsAs(lost_once, pool.blobs))
     upload = (await open_upload(worker)).upload
     await send(worker, upload, DATA)
     with pytest.raises(OutcomeUnknownError):
@@ -288,8 +262,7 @@ async def test_what_may_have_become_a_blob_stays_although_a_later_try_surely_fai
     with pytest.raises(UnavailableError):
         await finish(worker, upload, DATA)
 
-    assert store.land is not None
-    await store.land()
+    await on_their_way[0]()
     await put_again(pool)
     await give_up(pool, pool.worker("b") if ending == "sweep" else worker, ending)
 

@@ -1,18 +1,18 @@
 """Small files, several read by one thread: to hand over each takes longer than to read it.
 
-Those that are asked for while threads are busy are read together next, so no timer is needed.
+Those that are asked for while threads are busy are read together next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.deadline import outliving_task
+from holdfast.deadline import Gathering
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     Wanted = tuple[str | os.PathLike[str], int, asyncio.Future[bytes]]
 
@@ -29,35 +29,19 @@ class SmallFiles:
     def __init__(self) -> None:
         """Nothing is begun before something is asked for."""
         self._waiting: list[Wanted] = []
-        self._reading: set[asyncio.Task[None]] = set()
-        self._is_scheduled = False
+        self._gathering = Gathering(self._take, _THREADS)
 
     async def read(self, path: str | os.PathLike[str], most_bytes: int) -> bytes:
         """Up to ``most_bytes`` of the file. Raises OSError."""
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting.append((path, most_bytes, done))
-        self._schedule()
+        self._gathering.schedule()
         return await done
 
-    def _schedule(self) -> None:
-        """Begin once all that is asked for in this turn of the loop is here."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._is_scheduled = False
-        while self._waiting and len(self._reading) < _THREADS:
-            some = self._waiting[:_FILES_PER_THREAD]
-            del self._waiting[:_FILES_PER_THREAD]
-            reading = outliving_task(self._read(some))
-            self._reading.add(reading)
-            reading.add_done_callback(self._ended)
-
-    def _ended(self, reading: asyncio.Task[None]) -> None:
-        self._reading.discard(reading)
-        if self._waiting:
-            self._schedule()
+    def _take(self) -> Coroutine[Any, Any, None] | None:
+        some = self._waiting[:_FILES_PER_THREAD]
+        del self._waiting[:_FILES_PER_THREAD]
+        return self._read(some) if some else None
 
     async def _read(self, wanted: Sequence[Wanted]) -> None:
         found: Sequence[bytes | Exception] = ()

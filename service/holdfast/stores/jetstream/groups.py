@@ -14,11 +14,11 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.deadline import deadline, outliving_task, seconds_left
+from holdfast.deadline import Gathering, deadline, seconds_left
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import (
     CorruptError,
@@ -40,7 +40,7 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.jetstream.places import Places
@@ -113,8 +113,7 @@ class PutGroups:
         self._under_way = 0
         self._waiting: list[_Member] = []
         self._members: dict[Digest, _Member] = {}
-        self._batches: set[asyncio.Task[None]] = set()
-        self._is_scheduled = False
+        self._gathering = Gathering(self._take, BATCHES_AT_ONCE)
 
     def begin(self, size: int) -> int:
         """A put of ``size`` bytes is under way, alone or not, until ``end`` is told what this gave.
@@ -159,7 +158,7 @@ class PutGroups:
         member = _Member(info, data, attributes, until)
         self._members[digest] = member
         self._waiting.append(member)
-        self._schedule()
+        self._gathering.schedule()
         return member
 
     async def _wait(self, member: _Member) -> Stored | Alone:
@@ -182,27 +181,14 @@ class PutGroups:
         if self._members.get(member.info.digest) is member:
             del self._members[member.info.digest]
 
-    def _schedule(self) -> None:
-        """Begin a batch once all that has arrived together is here."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._is_scheduled = False
-        while self._waiting and len(self._batches) < BATCHES_AT_ONCE:
-            if len(self._waiting) < LEAST_PUTS and self._under_way < MANY_PUTS:
-                for member in self._waiting:
-                    member.settle(Alone.NEW)
-                self._waiting.clear()
-                return
-            group = self._take()
-            batch = outliving_task(self._run(group))
-            self._batches.add(batch)
-            batch.add_done_callback(self._ended)
-
-    def _take(self) -> list[_Member]:
-        """The first that fit into one batch."""
+    def _take(self) -> Coroutine[Any, Any, None] | None:
+        """A batch of the first that fit into one; where few wait, they go alone."""
+        if len(self._waiting) < LEAST_PUTS and self._under_way < MANY_PUTS:
+            for member in self._waiting:
+                member.settle(Alone.NEW)
+            self._waiting.clear()
+        if not self._waiting:
+            return None
         count = size = 0
         for member in self._waiting[:MOST_PUTS]:
             size += member.info.size
@@ -210,12 +196,7 @@ class PutGroups:
                 break
             count += 1
         group, self._waiting = self._waiting[:count], self._waiting[count:]
-        return group
-
-    def _ended(self, batch: asyncio.Task[None]) -> None:
-        self._batches.discard(batch)
-        if self._waiting:
-            self._schedule()
+        return self._run(group)
 
     # --- one group ---
 
