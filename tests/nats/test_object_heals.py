@@ -34,7 +34,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Inline, Window
+from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Content
 from holdfast.stores.jetstream import chunks as object_chunks_module
 from holdfast.stores.jetstream import commits as object_commits_module
 from holdfast.stores.jetstream import staging as object_staging_module
@@ -415,7 +415,7 @@ class TestStaleReplicas:
         repository = BlobRepository({BLOBS: bucket.store}, max_inline_bytes=2 * PART_BYTES)
 
         found = await repository.read(digest, length=PART_BYTES, proxy=proxy)
-        assert isinstance(found, Inline)
+        assert isinstance(found, Content)
         assert bytes(found.data) == data[:PART_BYTES]
         if proxy:
             window = await repository.read(digest, proxy=True)
@@ -441,12 +441,11 @@ class TestStaleReplicas:
             await bucket.store.stat(info.digest, sure=True)
 
 
-async def whole(found: Inline | Window | Bare) -> bytes:
+async def whole(found: Content | Bare) -> bytes:
     """All bytes of an answer that is not delivered by the store."""
-    if isinstance(found, Inline):
+    assert isinstance(found, Content)
+    if found.pieces is None:
         return bytes(found.data)
-    assert isinstance(found, Window)
-    assert found.pieces is not None
     return b"".join([bytes(piece) async for piece in found.pieces])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.client.windows import Patience, WholeWindow, WindowReader
+from holdfast.client.windows import Patience, Window, WindowReader
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes
 from holdfast.errors import CorruptError
@@ -36,7 +36,7 @@ async def read_bytes(
     read by windows.
     """
     most = max_inline_bytes(requester.connection.max_payload)
-    begun: WholeWindow[BlobHead] | None = None
+    begun: Window[BlobHead] | None = None
     if request.length is None or request.length <= most:
         asked = request
         if request.length is None:
@@ -54,7 +54,7 @@ async def read_bytes(
                 if is_whole:
                     requester.bare.try_once(request.digest, head.size)
                 return _whole(data, progress)
-            begun = WholeWindow(head, [memoryview(data)])
+            begun = Window(head, [memoryview(data)])
     download = Download(requester, request, begun=begun)
     async with aclosing(download.stream(progress)) as pieces:
         return b"".join([piece async for piece in pieces])
@@ -75,7 +75,7 @@ class Download:
         request: GetBlob,
         patience: Patience = PATIENCE,
         *,
-        begun: WholeWindow[BlobHead] | None = None,
+        begun: Window[BlobHead] | None = None,
     ) -> None:
         """``request`` says which bytes of which blob; ``begun`` are the first of them."""
         self._request = request
@@ -122,7 +122,7 @@ class Download:
         if held is not None:
             yield held
 
-    async def _windows(self) -> AsyncGenerator[WholeWindow[BlobHead]]:
+    async def _windows(self) -> AsyncGenerator[Window[BlobHead]]:
         if self._begun is not None:
             yield self._begun
         async with aclosing(self._reader.windows()) as windows:

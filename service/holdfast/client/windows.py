@@ -46,7 +46,7 @@ _MAX_WAIT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class WholeWindow(Generic[HeadT]):
+class Window(Generic[HeadT]):
     """One window, whole: its ``pieces`` hold exactly ``head.length`` bytes."""
 
     head: HeadT
@@ -106,7 +106,7 @@ class WindowReader(Generic[HeadT]):
         self._heads: deque[HeadT] = deque()
         self._news = asyncio.Event()
 
-    async def windows(self) -> AsyncGenerator[WholeWindow[HeadT]]:
+    async def windows(self) -> AsyncGenerator[Window[HeadT]]:
         """Every window in order. The next ones are on their way while one is being used.
 
         Raises what the worker answered; as ``Requester.check_usable``; UnavailableError.
@@ -127,7 +127,7 @@ class WindowReader(Generic[HeadT]):
             async for window in ranges:
                 yield window
 
-    async def _windows(self) -> AsyncGenerator[WholeWindow[HeadT]]:
+    async def _windows(self) -> AsyncGenerator[Window[HeadT]]:
         ahead = deque([self._begin(self._request)])
         try:
             while ahead:
@@ -142,7 +142,7 @@ class WindowReader(Generic[HeadT]):
         finally:
             await _end(ahead)
 
-    async def _ranges(self, at: int) -> AsyncGenerator[WholeWindow[HeadT]]:
+    async def _ranges(self, at: int) -> AsyncGenerator[Window[HeadT]]:
         """What is left from ``at`` on, each range in one answer. The first one tells the size."""
         length, step = self._request.length, self._single_bytes
         stop = None if length is None else self._request.offset + length
@@ -150,7 +150,7 @@ class WindowReader(Generic[HeadT]):
         yield first
         stop = first.head.size if stop is None else min(stop, first.head.size)
         starts = iter(range(at + first.head.length, stop, step))
-        ahead: deque[asyncio.Task[WholeWindow[HeadT]]] = deque()
+        ahead: deque[asyncio.Task[Window[HeadT]]] = deque()
         try:
             while True:
                 for start in itertools.islice(starts, self._windows_ahead - len(ahead)):
@@ -168,7 +168,7 @@ class WindowReader(Generic[HeadT]):
             length = max(min(length, stop - start), 0)
         return msgspec.structs.replace(self._request, offset=start, length=length, cursor=None)
 
-    def _look_ahead(self, ahead: deque[asyncio.Task[WholeWindow[HeadT]]]) -> None:
+    def _look_ahead(self, ahead: deque[asyncio.Task[Window[HeadT]]]) -> None:
         """Begin the window after each head that has come, as far as they are let ahead."""
         while self._heads and len(ahead) < self._windows_ahead:
             head = self._heads.popleft()
@@ -178,12 +178,12 @@ class WindowReader(Generic[HeadT]):
     def _following(self, head: HeadT) -> Any:
         return msgspec.structs.replace(self._request, offset=0, length=None, cursor=head.cursor)
 
-    def _begin(self, request: Any) -> asyncio.Task[WholeWindow[HeadT]]:
+    def _begin(self, request: Any) -> asyncio.Task[Window[HeadT]]:
         task = asyncio.create_task(self._window(request))
         task.add_done_callback(lambda _: self._news.set())
         return task
 
-    async def _window(self, request: Any) -> WholeWindow[HeadT]:
+    async def _window(self, request: Any) -> Window[HeadT]:
         """One window, whatever it takes. Its head counts once, as soon as it is there."""
         failure: Exception | None = None
         told = False
@@ -233,7 +233,7 @@ class WindowReader(Generic[HeadT]):
                 self._way = Way.SINGLE
                 raise _OnlyHeadsError from error
 
-    async def _receive(self, request: Any, tell: Callable[[HeadT], None]) -> WholeWindow[HeadT]:
+    async def _receive(self, request: Any, tell: Callable[[HeadT], None]) -> Window[HeadT]:
         """Ask once and take what comes: the rest of a window may overtake its head."""
         arrived: asyncio.Queue[Message] = asyncio.Queue()
         requester, patience = self._requester, self._patience
@@ -255,7 +255,7 @@ class WindowReader(Generic[HeadT]):
                     head = self._read_head(message)
                     tell(head)
                     if head.parts is None:
-                        return WholeWindow(head, [memoryview(message.data)])
+                        return Window(head, [memoryview(message.data)])
                 elif names.BLOB_PART in message.headers:
                     chunks.append(message)
                 else:
@@ -273,7 +273,7 @@ class WindowReader(Generic[HeadT]):
             raise
         finally:
             mailbox.close()
-        return WholeWindow(head, _cut(head, chunks))
+        return Window(head, _cut(head, chunks))
 
     def _read_head(self, message: Message) -> HeadT:
         codec.raise_error(message.headers, message.data)

@@ -46,7 +46,7 @@ from holdfast.protocol.blobs import (
     VerifyReport,
 )
 from holdfast.protocol.times import wire_time
-from holdfast.repository.blobs import Bare, Inline
+from holdfast.repository.blobs import Bare
 from holdfast.repository.uploads.owned import Opened
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
@@ -110,27 +110,18 @@ class BlobHandlers:
         )
         if isinstance(found, Bare):
             return Sent(found.deliver)
-        if isinstance(found, Inline):
-            head = BlobHead(
-                digest=found.info.digest,
-                size=found.info.size,
-                offset=found.span.start,
-                length=found.span.length,
-                type=found.info.type,
-            )
-            return BytesReply(head=head, data=found.data)
         head = BlobHead(
-            digest=found.info.digest,
-            size=found.info.size,
+            digest=request.digest,
+            size=found.size,
             offset=found.span.start,
             length=found.span.length,
-            type=found.info.type,
+            type=found.type,
             parts=found.parts,
             skip=found.skip,
             first=found.first,
             cursor=found.cursor,
         )
-        return BytesReply(head=head, deliver=found.deliver, pieces=found.pieces)
+        return BytesReply(head=head, data=found.data, deliver=found.deliver, pieces=found.pieces)
 
     async def has(self, request: HasBlobs, _: Call) -> MissingBlobs:
         """``blob.has``."""

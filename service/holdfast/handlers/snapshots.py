@@ -76,8 +76,8 @@ from holdfast.repository.snapshots.restores import RestoreRequest
 
 if TYPE_CHECKING:
     from holdfast.handlers.placement import Placement
+    from holdfast.repository.blobs import Content
     from holdfast.repository.snapshots.archives import Archives
-    from holdfast.repository.snapshots.content import Content
     from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.making import SnapshotLedger
     from holdfast.repository.snapshots.reads import SnapshotReads
@@ -333,7 +333,7 @@ def _content(content: Content) -> BytesReply[ContentHead]:
         length=content.span.length,
         type=content.type,
         parts=content.parts,
-        skip=0 if content.parts is not None else None,
+        skip=content.skip,
         cursor=content.cursor,
     )
     return BytesReply(head=head, data=content.data, pieces=content.pieces)

@@ -43,30 +43,24 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inline:
-    """A read answered with its bytes."""
+class Content:
+    """Bytes ``span`` of something of ``size`` bytes: ``data``, or a window of ``parts`` pieces.
 
-    info: BlobInfo
-    span: Span
-    data: Buffer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A read answered with a window: ``parts`` pieces follow, of which ``skip`` bytes go first.
-
-    They are numbered from ``first`` on: as chunks of the blob where the store sends them.
-    ``deliver`` has the store send them to a subject; where it is None, ``pieces`` are to be sent.
+    Of a window's pieces ``skip`` bytes go first. They are numbered from ``first`` on: as chunks of
+    the blob where the store sends them. ``deliver`` has it send them to a subject; where it is
+    None, ``pieces`` are to be sent.
     """
 
-    info: BlobInfo
+    size: int
     span: Span
-    parts: int
-    skip: int
-    first: int
-    cursor: str | None
-    deliver: Callable[[str], Awaitable[None]] | None
-    pieces: AsyncGenerator[Buffer] | None
+    type: str
+    data: Buffer = b""
+    parts: int | None = None
+    skip: int | None = None
+    first: int | None = None
+    cursor: str | None = None
+    deliver: Callable[[str], Awaitable[None]] | None = None
+    pieces: AsyncGenerator[Buffer] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +131,7 @@ class BlobRepository:
         direct: bool = False,
         bare: bool = False,
         space: str = BLOBS,
-    ) -> Inline | Window | Bare:
+    ) -> Content | Bare:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
         ``direct`` asks for a window that the store sends, whatever fits; ``bare`` lets it send a
@@ -160,7 +154,8 @@ class BlobRepository:
             fetched = await store.fetch(digest, at_most)
             info = fetched.info
             if fetched.data is not None:
-                return Inline(info=info, span=Span(0, info.size), data=fetched.data)
+                whole = Span(0, info.size)
+                return Content(size=info.size, span=whole, type=info.type, data=fetched.data)
         if info is None:
             # Who asks for a proxied window did not get what the store was to send: no stale copy.
             info = await store.stat(digest, sure=proxy)
@@ -192,30 +187,33 @@ class BlobRepository:
         cursor: str | None,
         proxy: bool,
         direct: bool,
-    ) -> Inline | Window:
+    ) -> Content:
         if cursor is not None:
             span = decode_cursor(cursor, info.size).span
         else:
             span = clip(info.size, offset, length)
         windowed = cursor is not None or (direct and not proxy and span.length > 0)
         if span.length <= self._max_inline_bytes and not windowed:
-            return Inline(info=info, span=span, data=await _read_inline(store, info, span))
+            data = await _read_inline(store, info, span)
+            return Content(size=info.size, span=span, type=info.type, data=data)
         return await self._window(store, info, span, proxy=proxy)
 
-    async def _window(self, store: BlobStore, info: BlobInfo, span: Span, *, proxy: bool) -> Window:
+    async def _window(
+        self, store: BlobStore, info: BlobInfo, span: Span, *, proxy: bool
+    ) -> Content:
         window = first_window(span, info.part_size, WINDOW_BYTES)
         rest = Span(window.stop, span.stop)
         cursor = encode_cursor(Cursor(info.generation, rest)) if rest.length else None
         delivery = None if proxy else store.direct_delivery()
         if delivery is None:
-            return Window(
-                info=info,
+            return Content(
+                size=info.size,
                 span=window,
+                type=info.type,
                 parts=_pieces(window, info.part_size),
                 skip=0,
                 first=0,
                 cursor=cursor,
-                deliver=None,
                 pieces=store.read(info, window.start, window.stop),
             )
         first, position = await delivery.locate(info, window.start // info.part_size)
@@ -224,15 +222,15 @@ class BlobRepository:
         async def deliver(subject: str) -> None:
             await delivery.deliver(info, position, parts, subject)
 
-        return Window(
-            info=info,
+        return Content(
+            size=info.size,
             span=window,
+            type=info.type,
             parts=parts,
             skip=window.start - first * info.part_size,
             first=first,
             cursor=cursor,
             deliver=deliver,
-            pieces=None,
         )
 
     async def missing(self, digests: Sequence[Digest], *, space: str) -> list[Digest]:

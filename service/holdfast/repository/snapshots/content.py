@@ -16,6 +16,7 @@ from holdfast.deadline import look_at
 from holdfast.domain.limits import KIB, WINDOW_BYTES
 from holdfast.domain.windows import Span, clip
 from holdfast.errors import CorruptError, InvalidError, RateLimitedError
+from holdfast.repository.blobs import Content
 from holdfast.repository.snapshots.cursors import NOT_A_CURSOR, decode_place, encode_place
 from holdfast.repository.snapshots.read_threads import ReadThreads
 
@@ -38,19 +39,6 @@ MAX_READING_AHEAD: Final = 2
 """Windows that are looked for before they are asked for."""
 
 PIECE_BYTES: Final = 512 * KIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
-    """Bytes of a file or archive of ``size`` bytes: ``data``, or a window of ``parts`` pieces."""
-
-    size: int
-    span: Span
-    type: str
-    data: Buffer = b""
-    parts: int | None = None
-    pieces: AsyncGenerator[Buffer] | None = None
-    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +102,7 @@ class ContentWindows:
             span=window,
             type=found.type,
             parts=-(-window.length // piece_bytes),
+            skip=0,
             pieces=pieces,
             cursor=encode_place(found.root, rest.start, rest.stop) if rest.length else None,
         )

@@ -20,7 +20,8 @@ from holdfast.archive.read.verify import verify
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
-from holdfast.repository.snapshots.content import Content, ContentWindows, ReadableBytes
+from holdfast.repository.blobs import Content
+from holdfast.repository.snapshots.content import ContentWindows, ReadableBytes
 from holdfast.repository.snapshots.cursors import (
     decode_change,
     decode_place,
