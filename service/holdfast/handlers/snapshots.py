@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.paths import parse_path
-from holdfast.archive.restore.owners import chosen_privileges
+from holdfast.archive.restore.options import RestoreOptions, limits_of
+from holdfast.archive.restore.owners import chosen_privileges, parse_owners
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey, id_floor
 from holdfast.errors import InvalidError
@@ -148,19 +149,18 @@ class SnapshotHandlers:
             node = await self._placement.node_for_restore(app, request.node, record.node)
             if node is not None:
                 return Forward(node)
+        options = RestoreOptions(
+            staging_id="",
+            mode=request.mode,
+            paths=tuple(request.paths),
+            delete=request.delete,
+            dry_run=request.dry_run,
+            owners=parse_owners(request.owner),
+            privileges=chosen_privileges(by_client=not record.node, asked=request.privileged),
+            limits=limits_of(request.max_expansion),
+        )
         restored = await self._restores.restore(
-            RestoreRequest(
-                snapshot=key,
-                root=root,
-                app=app,
-                mode=request.mode,
-                paths=tuple(request.paths),
-                delete=request.delete,
-                dry_run=request.dry_run,
-                owner=request.owner,
-                privileges=chosen_privileges(by_client=not record.node, asked=request.privileged),
-                max_expansion=request.max_expansion,
-            ),
+            RestoreRequest(snapshot=key, root=root, app=app, options=options),
             op_id=call.op_id,
             wait_seconds=_wait(request.wait_seconds, call),
         )

@@ -204,34 +204,19 @@ class BlobRepository:
         window = first_window(span, info.part_size, WINDOW_BYTES)
         rest = Span(window.stop, span.stop)
         cursor = encode_cursor(Cursor(info.generation, rest)) if rest.length else None
+        content = partial(Content, size=info.size, span=window, type=info.type, cursor=cursor)
         delivery = None if proxy else store.direct_delivery()
         if delivery is None:
-            return Content(
-                size=info.size,
-                span=window,
-                type=info.type,
-                parts=_pieces(window, info.part_size),
-                skip=0,
-                first=0,
-                cursor=cursor,
-                pieces=store.read(info, window.start, window.stop),
-            )
+            pieces = store.read(info, window.start, window.stop)
+            return content(parts=_pieces(window, info.part_size), skip=0, first=0, pieces=pieces)
         first, position = await delivery.locate(info, window.start // info.part_size)
         parts = (max(window.stop, 1) - 1) // info.part_size - first + 1
+        skip = window.start - first * info.part_size
 
         async def deliver(subject: str) -> None:
             await delivery.deliver(info, position, parts, subject)
 
-        return Content(
-            size=info.size,
-            span=window,
-            type=info.type,
-            parts=parts,
-            skip=window.start - first * info.part_size,
-            first=first,
-            cursor=cursor,
-            deliver=deliver,
-        )
+        return content(parts=parts, skip=skip, first=first, deliver=deliver)
 
     async def missing(self, digests: Sequence[Digest], *, space: str) -> list[Digest]:
         """Those that are not stored, in order, each once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,8 +12,7 @@ import structlog
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
-from holdfast.archive.restore.options import RestoreOptions, check_options, limits_of
-from holdfast.archive.restore.owners import parse_owners
+from holdfast.archive.restore.options import RestoreOptions, check_options
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
@@ -37,10 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.archive.restore.options import Restored
-    from holdfast.archive.restore.owners import Privileges
     from holdfast.domain.digest import Digest
     from holdfast.domain.names import SnapshotKey
-    from holdfast.form.terms import RestoreMode
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.apps import Apps
@@ -64,21 +61,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
-    """What to restore, and how. ``owner``: ``keep``, ``current`` or ``<uid>:<gid>``.
-
-    ``max_expansion`` is how many times as much as is stored may be written; None: the default.
-    """
+    """What to restore into ``app``, and how: ``options`` get the restore's id for a staging id."""
 
     snapshot: SnapshotKey
     root: Digest
     app: str
-    mode: RestoreMode
-    paths: tuple[str, ...] = ()
-    delete: bool = False
-    dry_run: bool = False
-    owner: str = "keep"
-    privileges: Privileges = "owned"
-    max_expansion: int | None = None
+    options: RestoreOptions
 
 
 class Restores:
@@ -114,8 +102,8 @@ class Restores:
         Raises InvalidError, ConflictError (``new`` and there is a directory), UnavailableError.
         """
         self._jobs.check_room()
-        parse_owners(request.owner)
-        check_options(request.mode, request.paths, delete=request.delete)
+        asked = request.options
+        check_options(asked.mode, asked.paths, delete=asked.delete)
         target = self._apps.target(request.app)
 
         async def work(job: Job[StoredRestore]) -> StoredRestore:
@@ -145,13 +133,13 @@ class Restores:
             id=restore,
             snapshot=str(request.snapshot),
             app=request.app,
-            mode=request.mode,
+            mode=request.options.mode,
             state="pending",
             lease=Lease(owner=self._owner.id, seconds=self._owner.lease_seconds),
             created_at=self._clock().isoformat(),
             node=self._owner.node,
             digest=request.root,
-            dry_run=request.dry_run,
+            dry_run=request.options.dry_run,
         )
         try:
             return await self._ledger.begin(RESTORE, restore, record), False
@@ -165,7 +153,7 @@ class Restores:
         if not self._apps.has(request.app):
             return
         self._apps.directory(request.app)
-        if request.mode == "new":
+        if request.options.mode == "new":
             msg = f"there is an app {request.app!r} already: replace it, or merge into it"
             raise ConflictError(msg)
 
@@ -190,16 +178,10 @@ class Restores:
             window_bytes=MIB,
             cache_bytes=RESTORE_CACHE_BYTES,
         )
-        options = RestoreOptions(
-            mode=request.mode,
+        options = replace(
+            request.options,
             staging_id=job.record.id,
-            paths=request.paths,
-            delete=request.delete,
-            dry_run=request.dry_run,
-            owners=parse_owners(request.owner),
-            privileges=request.privileges,
-            limits=limits_of(request.max_expansion),
-            remove=() if request.paths else OWNER_MARKERS,
+            remove=() if request.options.paths else OWNER_MARKERS,
         )
 
         def run() -> Restored:
@@ -210,7 +192,7 @@ class Restores:
                 options=options,
                 progress=job.report,
                 # Looking at a tree is counted nowhere, and nobody but who looks asks.
-                stop=job.should_stop_working if request.dry_run else job.should_stop,
+                stop=job.should_stop_working if options.dry_run else job.should_stop,
                 before_exchange=confirm,
             )
 
