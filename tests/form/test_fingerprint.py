@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.form.fingerprint import FINGERPRINT_BYTES, NEVER_EQUAL, fingerprint
+from holdfast.form.fingerprint import FINGERPRINT_BYTES, NEVER_EQUAL, SeenColumns
 
 SEEN: dict[str, Any] = {
     "paths": [b"", b"a", b"b"],
@@ -20,6 +20,10 @@ SEEN: dict[str, Any] = {
     "ctimes_ns": [1, 2, 3],
     "links": {2: b"a"},
 }
+
+
+def fingerprint(**seen: Any) -> bytes:
+    return SeenColumns(**seen).fingerprint
 
 
 def test_a_fingerprint_is_the_same_for_the_same_tree() -> None:

@@ -17,7 +17,7 @@ from tests.form.plans import Own, Run, plan_page
 from holdfast.domain.digest import Digest
 from holdfast.errors import NotFoundError
 from holdfast.form.entries import Entry, Kind, stored_bytes
-from holdfast.form.fingerprint import fingerprint
+from holdfast.form.fingerprint import SeenColumns
 from holdfast.form.frame_table import FrameRef
 from holdfast.form.frames import END_FRAME, decompress_frame
 from holdfast.form.manifest import (
@@ -140,7 +140,7 @@ def root() -> Root:
                 digest=sha256(b"stat"), raw_size=90, pack=sha256(b"m"), offset=500, stored_size=60
             ),
         ),
-        fingerprint=fingerprint(
+        fingerprint=SeenColumns(
             paths=page().paths,
             kinds=page().kinds,
             modes=page().modes,
@@ -151,7 +151,7 @@ def root() -> Root:
             inodes=STAT.inodes,
             ctimes_ns=STAT.ctimes_ns,
             links={5: b"data/large"},
-        ),
+        ).digest(),
     )
     return root_of([row])
 

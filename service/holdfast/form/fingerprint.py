@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,35 +22,62 @@ NEVER_EQUAL: Final = bytes(FINGERPRINT_BYTES)
 _VERSION: Final = b"holdfast page 1\0"
 
 
-def fingerprint(
-    *,
-    paths: Sequence[bytes],
-    kinds: bytes,
-    modes: Sequence[int],
-    uids: Sequence[int],
-    gids: Sequence[int],
-    sizes: Sequence[int],
-    mtimes_ns: Sequence[int],
-    inodes: Sequence[int],
-    ctimes_ns: Sequence[int],
-    links: Mapping[int, bytes],
-) -> bytes:
-    """32 bytes that differ when anything given differs. All columns have the same length.
+@dataclass(frozen=True, kw_only=True)
+class SeenColumns:
+    """What a walk saw of a page's entries. All columns have the same length.
 
-    ``links`` has the targets of hard links by index, ascending; a symlink's target cannot change
-    under its inode. Times are within plus and minus 2**63 - 1, sizes and inodes below 2**64, the
-    other numbers below 2**32. (On a machine of the other byte order all fingerprints differ, and
-    files are read once more.)
+    ``ctimes_ns`` are 0 for entries that changed too recently to be sure that the next change will
+    show; ``sizes`` are 0 for all but FILEs. ``links`` has the targets of hard links by index,
+    ascending; a symlink's target cannot change under its inode. Times are within plus and minus
+    2**63 - 1, sizes and inodes below 2**64, the other numbers below 2**32.
     """
-    text = b"\0".join([*paths, *links.values()])
-    sha256 = hashlib.sha256(_VERSION)
-    sha256.update(array("Q", [len(paths), len(text), *links]))
-    for column in (modes, uids, gids):
-        sha256.update(array("I", column))
-    for column in (sizes, inodes):
-        sha256.update(array("Q", column))
-    for column in (mtimes_ns, ctimes_ns):
-        sha256.update(array("q", column))
-    sha256.update(kinds)
-    sha256.update(text)
-    return sha256.digest()
+
+    paths: Sequence[bytes]
+    kinds: bytes
+    modes: Sequence[int]
+    uids: Sequence[int]
+    gids: Sequence[int]
+    sizes: Sequence[int]
+    mtimes_ns: Sequence[int]
+    inodes: Sequence[int]
+    ctimes_ns: Sequence[int]
+    links: Mapping[int, bytes]
+
+    def rows(self) -> list[tuple[int, ...]]:
+        """Per entry what must be equal for it to be unchanged."""
+        return list(
+            zip(
+                self.kinds,
+                self.modes,
+                self.uids,
+                self.gids,
+                self.sizes,
+                self.mtimes_ns,
+                self.inodes,
+                self.ctimes_ns,
+                strict=True,
+            )
+        )
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """The page's: NEVER_EQUAL where an entry changed too recently."""
+        return NEVER_EQUAL if 0 in self.ctimes_ns else self.digest()
+
+    def digest(self) -> bytes:
+        """32 bytes that differ when any column does.
+
+        On a machine of the other byte order all differ, and files are read once more.
+        """
+        text = b"\0".join([*self.paths, *self.links.values()])
+        sha256 = hashlib.sha256(_VERSION)
+        sha256.update(array("Q", [len(self.paths), len(text), *self.links]))
+        for column in (self.modes, self.uids, self.gids):
+            sha256.update(array("I", column))
+        for column in (self.sizes, self.inodes):
+            sha256.update(array("Q", column))
+        for column in (self.mtimes_ns, self.ctimes_ns):
+            sha256.update(array("q", column))
+        sha256.update(self.kinds)
+        sha256.update(text)
+        return sha256.digest()

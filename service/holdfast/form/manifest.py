@@ -9,7 +9,7 @@ file's data is: its encoded bytes, cut into pieces, are frames.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from operator import add, sub
 from typing import TYPE_CHECKING, Final
@@ -55,8 +55,8 @@ class Page:
     """Consecutive members of a snapshot, as columns.
 
     ``targets``, ``xattrs`` and ``segments`` are by index, only for entries that have some.
-    Computed: ``data_sizes`` are the data's bytes in the tar without padding; ``starts`` the
-    position of each member's header in the page's tar bytes, and as the last item their end;
+    ``data_sizes`` are the data's bytes in the tar without padding. Computed: ``starts`` are the
+    positions of the members' headers in the page's tar bytes, and as the last item their end;
     ``frame_starts`` the same of frames.
     """
 
@@ -73,8 +73,17 @@ class Page:
     segments: Mapping[int, tuple[tuple[int, int], ...]]
     frames: FrameTable
     data_sizes: Sequence[int]
-    starts: Sequence[int]
-    frame_starts: Sequence[int]
+    starts: Sequence[int] = field(init=False)
+    frame_starts: Sequence[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        member_sizes = [
+            header + ((data + BLOCK_BYTES - 1) & -BLOCK_BYTES)
+            for header, data in zip(self.header_sizes, self.data_sizes, strict=True)
+        ]
+        object.__setattr__(self, "starts", list(accumulate(member_sizes, initial=0)))
+        frame_starts = list(accumulate(self.frames.raw_sizes, initial=0))
+        object.__setattr__(self, "frame_starts", frame_starts)
 
     @property
     def entry_count(self) -> int:
@@ -154,7 +163,7 @@ def page_of(
     ``offset`` are not looked at.
     """
     numbered = list(enumerate(entries))
-    return _page(
+    return Page(
         paths=[entry.path for entry in entries],
         kinds=bytes([entry.kind for entry in entries]),
         modes=[entry.mode for entry in entries],
@@ -216,7 +225,7 @@ def decode_page(raw: bytes) -> Page:
     check_links(paths, columns.kinds, columns.targets)
     check_xattrs(len(paths), xattrs)
     check_segments(columns.kinds, columns.sizes, segments)
-    page = _page(
+    page = Page(
         paths=paths,
         kinds=columns.kinds,
         modes=columns.modes,
@@ -287,46 +296,6 @@ def _data_sizes(
     for index, of_file in segments.items():
         data_sizes[index] = sparse_bytes(of_file, sizes[index])
     return data_sizes
-
-
-def _page(
-    *,
-    paths: Sequence[bytes],
-    kinds: bytes,
-    modes: Sequence[int],
-    uids: Sequence[int],
-    gids: Sequence[int],
-    sizes: Sequence[int],
-    mtimes_ns: Sequence[int],
-    header_sizes: Sequence[int],
-    targets: Mapping[int, bytes],
-    xattrs: Mapping[int, tuple[tuple[bytes, bytes], ...]],
-    segments: Mapping[int, tuple[tuple[int, int], ...]],
-    frames: FrameTable,
-    data_sizes: Sequence[int],
-) -> Page:
-    """The page with what is computed from its columns."""
-    member_sizes = [
-        header + ((data + BLOCK_BYTES - 1) & -BLOCK_BYTES)
-        for header, data in zip(header_sizes, data_sizes, strict=True)
-    ]
-    return Page(
-        paths=paths,
-        kinds=kinds,
-        modes=modes,
-        uids=uids,
-        gids=gids,
-        sizes=sizes,
-        mtimes_ns=mtimes_ns,
-        header_sizes=header_sizes,
-        targets=targets,
-        xattrs=xattrs,
-        segments=segments,
-        frames=frames,
-        data_sizes=data_sizes,
-        starts=list(accumulate(member_sizes, initial=0)),
-        frame_starts=list(accumulate(frames.raw_sizes, initial=0)),
-    )
 
 
 _KINDS: Final = tuple(Kind)

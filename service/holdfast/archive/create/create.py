@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.create.columns import Columns, columns_of, pages_of
+from holdfast.archive.create.columns import columns_of, pages_of
 from holdfast.archive.create.content import check_chunker
 from holdfast.archive.create.frame_pool import FramePool
 from holdfast.archive.create.links import Links
@@ -24,7 +24,7 @@ from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_s
 from holdfast.archive.warnings import Warnings
 from holdfast.errors import ConflictError, ForbiddenError, InvalidError
 from holdfast.form.entries import MAX_TIME_NS
-from holdfast.form.fingerprint import NEVER_EQUAL
+from holdfast.form.fingerprint import NEVER_EQUAL, SeenColumns
 from holdfast.form.manifest import StatPage
 from holdfast.form.terms import EntryWarning
 
@@ -189,7 +189,7 @@ class _Archiver:
         self._bytes += sum(columns.sizes)
         self._report("reading")
 
-    def _read_page(self, page: list[Scanned], columns: Columns) -> None:
+    def _read_page(self, page: list[Scanned], columns: SeenColumns) -> None:
         if self._parent is None:
             places: Sequence[tuple[Page, int] | None] = [None] * len(page)
         else:
@@ -206,7 +206,7 @@ class _Archiver:
             return
         self._pool.add_mark(lambda: self._manifest.add(self._new_page(members, columns)))
 
-    def _new_page(self, read: PageMembers, columns: Columns) -> NewPage:
+    def _new_page(self, read: PageMembers, columns: SeenColumns) -> NewPage:
         frames = read.finish()
         ctimes = dict(zip(columns.paths, columns.ctimes_ns, strict=True))
         members = read.members

@@ -19,10 +19,10 @@ from holdfast.form.manifest import decode_frames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.archive.create.columns import Columns
     from holdfast.archive.create.shelf import KnownFrames
     from holdfast.archive.ports import PackStore, Scanned
     from holdfast.domain.digest import Digest
+    from holdfast.form.fingerprint import SeenColumns
     from holdfast.form.frame_table import FrameRef
     from holdfast.form.manifest import Page
     from holdfast.form.root import PageRow
@@ -67,7 +67,7 @@ class Parent:
         self._announced = 0
 
     def unchanged(
-        self, columns: Columns, entries: Sequence[Scanned]
+        self, columns: SeenColumns, entries: Sequence[Scanned]
     ) -> list[tuple[Page, int] | None]:
         """Per entry its place in the parent, if it is there and has not changed since."""
         found: list[tuple[Page, int] | None] = [None] * len(entries)
