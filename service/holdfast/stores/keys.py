@@ -1,15 +1,17 @@
-"""The spelling of record keys, checked by the stores whose medium would accept more."""
+"""The spelling of record keys and of changes, checked before a store's medium sees them."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
-from holdfast.stores.ports import MAX_BATCH, MAX_GET_MANY
+from holdfast.stores.ports import MAX_BATCH, MAX_GET_MANY, Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from holdfast.stores.ports import Change
 
@@ -67,3 +69,32 @@ def is_below(key: str, prefix: str) -> bool:
 def has_prefix(key: str, prefix: str) -> bool:
     """Whether ``key`` starts with the tokens of ``prefix``; the empty prefix fits every key."""
     return not prefix or key == prefix or key.startswith(prefix + ".")
+
+
+class CheckedChanges(ABC):
+    """The changes of a RecordStore, which makes all of them in the same way."""
+
+    async def put(
+        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+    ) -> int:
+        """See `RecordStore.put`."""
+        check_record_key(key)
+        return (await self._change([Put(key=key, value=value, expected=expected, ttl=ttl)]))[0]
+
+    async def delete(self, key: str, *, expected: int) -> None:
+        """See `RecordStore.delete`."""
+        check_record_key(key)
+        await self._change([Delete(key=key, expected=expected)])
+
+    async def batch(self, changes: Sequence[Change]) -> list[int]:
+        """See `RecordStore.batch`."""
+        check_batch(changes)
+        revisions = await self._change(changes)
+        return [
+            0 if isinstance(change, Delete) else revision
+            for change, revision in zip(changes, revisions, strict=True)
+        ]
+
+    @abstractmethod
+    async def _change(self, changes: Sequence[Change]) -> list[int]:
+        """Make all of them or none; their revisions, anything for a deletion."""

@@ -26,7 +26,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.keys import (
-    check_batch,
+    CheckedChanges,
     check_many,
     check_prefix,
     check_record_key,
@@ -34,11 +34,10 @@ from holdfast.stores.keys import (
     is_below,
 )
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Fetched, Put, Record, Stored
+from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Fetched, Record, Stored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
-    from datetime import timedelta
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import Attributes, Change, Claiming
@@ -327,7 +326,7 @@ class _Entry:
     expires: float | None
 
 
-class MemoryRecordStore(_Reachable):
+class MemoryRecordStore(CheckedChanges, _Reachable):
     """A `RecordStore` that lasts as long as the object.
 
     ``monotonic`` gives seconds that only rise; records with a time to live go away by it.
@@ -349,29 +348,6 @@ class MemoryRecordStore(_Reachable):
             msg = f"no record {key}"
             raise NotFoundError(msg)
         return entry.record
-
-    async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-    ) -> int:
-        """See `RecordStore.put`."""
-        await self._reach()
-        self._compare(key, expected)
-        return self._apply(Put(key=key, value=value, expected=expected, ttl=ttl))
-
-    async def delete(self, key: str, *, expected: int) -> None:
-        """See `RecordStore.delete`."""
-        await self._reach()
-        self._compare(key, expected)
-        self._apply(Delete(key=key, expected=expected))
-
-    async def batch(self, changes: Sequence[Change]) -> list[int]:
-        """See `RecordStore.batch`."""
-        await self._reach()
-        check_batch(changes)
-        for change in changes:
-            if change.expected is not None:
-                self._compare(change.key, change.expected)
-        return [self._apply(change) for change in changes]
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See `RecordStore.get_many`."""
@@ -396,6 +372,13 @@ class MemoryRecordStore(_Reachable):
                     yield entry.record
                     await self._reach()
 
+    async def _change(self, changes: Sequence[Change]) -> list[int]:
+        await self._reach()
+        for change in changes:
+            if change.expected is not None:
+                self._compare(change.key, change.expected)
+        return [self._apply(change) for change in changes]
+
     def _apply(self, change: Change) -> int:
         if isinstance(change, Delete):
             self._entries.pop(change.key, None)
@@ -414,7 +397,6 @@ class MemoryRecordStore(_Reachable):
         return entry
 
     def _compare(self, key: str, expected: int) -> None:
-        check_record_key(key)
         entry = self._live(key)
         if expected != (0 if entry is None else entry.record.revision):
             msg = f"record {key} is not at the expected revision"

@@ -23,13 +23,13 @@ from holdfast.stores.disk import database as disk_database
 from holdfast.stores.disk.database import LOCKED, SPOILT, Database, primary_code
 from holdfast.stores.disk.files import Files
 from holdfast.stores.keys import (
-    check_batch,
+    CheckedChanges,
     check_many,
     check_prefix,
     check_record_key,
     is_record_key,
 )
-from holdfast.stores.ports import Delete, Put, Record
+from holdfast.stores.ports import Delete, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -63,7 +63,7 @@ type _Found = tuple[Record, int | None]
 log = structlog.get_logger(__name__)
 
 
-class DiskRecordStore:
+class DiskRecordStore(CheckedChanges):
     """A `RecordStore` under ``root``, which ``create_record_store`` has made.
 
     Several processes may use one root. ``clock`` is the time of day: records with a time to live
@@ -87,24 +87,6 @@ class DiskRecordStore:
             msg = f"no record {key}"
             raise NotFoundError(msg)
         return found
-
-    async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-    ) -> int:
-        """See `RecordStore.put`."""
-        check_record_key(key)
-        [revision] = await self._change([Put(key=key, value=value, expected=expected, ttl=ttl)])
-        return revision
-
-    async def delete(self, key: str, *, expected: int) -> None:
-        """See `RecordStore.delete`."""
-        check_record_key(key)
-        await self._change([Delete(key=key, expected=expected)])
-
-    async def batch(self, changes: Sequence[Change]) -> list[int]:
-        """See `RecordStore.batch`."""
-        check_batch(changes)
-        return await self._change(changes)
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See `RecordStore.get_many`. What is left out as damaged is logged once."""

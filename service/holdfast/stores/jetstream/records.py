@@ -27,13 +27,13 @@ from holdfast.errors import (
 )
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.keys import (
-    check_batch,
+    CheckedChanges,
     check_many,
     check_prefix,
     check_record_key,
     is_below,
 )
-from holdfast.stores.ports import Delete, Put, Record
+from holdfast.stores.ports import Delete, Record
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
@@ -71,7 +71,7 @@ _QUERY_BYTES: Final = 192 * 1024
 _LIST_ATTEMPTS: Final = 8
 
 
-class KeyValueRecordStore:
+class KeyValueRecordStore(CheckedChanges):
     """A RecordStore over one bucket."""
 
     def __init__(
@@ -96,27 +96,6 @@ class KeyValueRecordStore:
             msg = "no such record"
             raise NotFoundError(msg)
         return self._record(message)
-
-    async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
-    ) -> int:
-        """See RecordStore."""
-        check_record_key(key)
-        return (await self._change([Put(key=key, value=value, expected=expected, ttl=ttl)]))[0]
-
-    async def delete(self, key: str, *, expected: int) -> None:
-        """See RecordStore."""
-        check_record_key(key)
-        await self._change([Delete(key=key, expected=expected)])
-
-    async def batch(self, changes: Sequence[Change]) -> list[int]:
-        """See RecordStore."""
-        check_batch(changes)
-        sequences = await self._change(changes)
-        return [
-            0 if isinstance(change, Delete) else sequence
-            for change, sequence in zip(changes, sequences, strict=True)
-        ]
 
     async def _change(self, changes: Sequence[Change]) -> list[int]:
         """Make the changes, and return the sequences that they got."""
