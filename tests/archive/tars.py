@@ -6,17 +6,22 @@ import io
 import random
 import tarfile
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.archive.create.create import create_archive
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.restore.options import RestoreOptions
+from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.tar.source import TarSource
 from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
+    from holdfast.archive.create.source import DirectorySource
+    from holdfast.archive.restore.options import Restored
     from holdfast.domain.digest import Digest
 
 type Member = tuple[tarfile.TarInfo, bytes]
@@ -82,8 +87,12 @@ class CountingStore(MemoryPackStore):
 
 def archive_tar(tar: bytes, store: MemoryPackStore | None = None) -> SnapshotReader:
     """A reader of the snapshot of ``tar``, in ``store`` or one of its own."""
-    store = CountingStore() if store is None else store
     source = TarSource(io.BytesIO(tar), tempfile.gettempdir())
+    return archive_source(source, CountingStore() if store is None else store)
+
+
+def archive_source(source: TarSource | DirectorySource, store: MemoryPackStore) -> SnapshotReader:
+    """A reader of the snapshot of ``source``, which is closed."""
     try:
         archived = create_archive(source, store, parent=None, started_at_ns=0, threads=1)
     finally:
@@ -93,6 +102,11 @@ def archive_tar(tar: bytes, store: MemoryPackStore | None = None) -> SnapshotRea
 
 def snapshot_of(members: Iterable[Member], store: MemoryPackStore | None = None) -> SnapshotReader:
     return archive_tar(tar_of(members), store)
+
+
+def restore(snapshot: SnapshotReader, target: Path, **options: Any) -> Restored:
+    """Restore into ``target`` with such ``RestoreOptions``."""
+    return restore_tree(snapshot, target, options=RestoreOptions(staging_id="test", **options))
 
 
 def large_tree() -> dict[str, bytes]:

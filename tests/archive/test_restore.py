@@ -15,25 +15,25 @@ from hypothesis import strategies as st
 from tests.archive.compare import differences, look_at
 from tests.archive.tars import (
     CountingStore,
+    archive_source,
     directory,
     file,
     hardlink,
     large_tree,
     members_of,
+    restore,
     snapshot_of,
     symlink,
 )
 from tests.archive.trees import nasty, noise, write
 from tests.examples import examples
 
-from holdfast.archive.create.create import create_archive
 from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.ports import Cancelled, Progress
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.restore.options import (
     MAX_PLANNED,
-    Restored,
     RestoreLimits,
     RestoreOptions,
 )
@@ -55,17 +55,7 @@ def large() -> SnapshotReader:
 
 
 def snapshot_tree(tree: Path) -> SnapshotReader:
-    store = MemoryPackStore()
-    source = DirectorySource(tree)
-    try:
-        archived = create_archive(source, store, parent=None, started_at_ns=0, threads=1)
-    finally:
-        source.close()
-    return SnapshotReader(store, archived.root)
-
-
-def restore(snapshot: SnapshotReader, target: Path, **options: Any) -> Restored:
-    return restore_tree(snapshot, target, options=RestoreOptions(staging_id="test", **options))
+    return archive_source(DirectorySource(tree), MemoryPackStore())
 
 
 def text_tree(root: Path) -> dict[str, str]:

@@ -11,12 +11,11 @@ import msgspec
 import pytest
 import zstandard
 from tests.archive.compare import look_at
-from tests.archive.tars import CountingStore, file, large_tree, members_of, snapshot_of
+from tests.archive.tars import CountingStore, file, large_tree, members_of, restore, snapshot_of
 
 from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.read.snapshot import SnapshotReader
-from holdfast.archive.restore.options import RestoreLimits, RestoreOptions
-from holdfast.archive.restore.restore import restore_tree
+from holdfast.archive.restore.options import RestoreLimits
 from holdfast.domain.digest import digest_of
 from holdfast.errors import (
     CorruptError,
@@ -112,10 +111,6 @@ class Forger:
         reader = Unchecked(self.store, blobs[-1][0])
         reader.forged = self.pages
         return reader
-
-
-def restore(snapshot: SnapshotReader, target: Path, **options: Any) -> None:
-    restore_tree(snapshot, target, options=RestoreOptions(staging_id="test", **options))
 
 
 def check_harmless(tmp_path: Path, forger: Forger, **options: Any) -> None:

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.archive.compare import look_at
-from tests.archive.tars import directory, file, snapshot_of, symlink
+from tests.archive.tars import directory, file, restore, snapshot_of, symlink
 from tests.archive.trees import write
 
 from holdfast.archive.directories import mount_of, mount_points, open_directory, remove_entry
 from holdfast.archive.restore.mounts import Mounts
-from holdfast.archive.restore.options import Restored, RestoreOptions
-from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from holdfast.archive.read.snapshot import SnapshotReader
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount something")
 
@@ -49,10 +46,6 @@ def target(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "app" / "old" / "volume").mkdir()
     with bound(tmp_path / "volume", tmp_path / "app" / "old" / "volume"):
         yield tmp_path / "app"
-
-
-def restore(snapshot: SnapshotReader, target: Path, **options: Any) -> Restored:
-    return restore_tree(snapshot, target, options=RestoreOptions(staging_id="test", **options))
 
 
 @pytest.mark.fault("S03")

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.archive.compare import look_at
-from tests.archive.tars import directory, file, snapshot_of, symlink
+from tests.archive.tars import directory, file, restore, snapshot_of, symlink
 from tests.archive.test_restore_system import NOBODY, as_nobody
 
-from holdfast.archive.restore.options import RestoreOptions
 from holdfast.archive.restore.owners import (
     CurrentOwner,
     FixedOwner,
@@ -24,14 +23,12 @@ from holdfast.archive.restore.owners import (
     Privileges,
     chosen_privileges,
 )
-from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import ForbiddenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.options import Restored
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others have no privileges")
 
@@ -56,10 +53,6 @@ def privileged(uid: int = 0) -> SnapshotReader:
             symlink("d/link", "user", uid=uid),
         ]
     )
-
-
-def restore(snapshot: SnapshotReader, target: Path, **options: Any) -> Restored:
-    return restore_tree(snapshot, target, options=RestoreOptions(staging_id="test", **options))
 
 
 def found_in(app: Path) -> set[str]:

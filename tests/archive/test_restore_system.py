@@ -9,22 +9,19 @@ import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.archive.compare import look_at
-from tests.archive.tars import directory, file, snapshot_of, symlink
+from tests.archive.tars import directory, file, restore, snapshot_of, symlink
 from tests.archive.trees import noise, write
 
-from holdfast.archive.restore.options import Restored, RestoreOptions
 from holdfast.archive.restore.owners import CurrentOwner
-from holdfast.archive.restore.restore import restore_tree
 from holdfast.errors import ForbiddenError, InvalidError, QuotaExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from holdfast.archive.read.snapshot import SnapshotReader
 
 NOBODY = 65_534
 
@@ -66,10 +63,6 @@ def as_nobody() -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(0)
-
-
-def restore(snapshot: SnapshotReader, target: Path, **options: Any) -> Restored:
-    return restore_tree(snapshot, target, options=RestoreOptions(staging_id="test", **options))
 
 
 @pytest.mark.fault("D06")

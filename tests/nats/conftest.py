@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from tests.nats.buckets import Bucket
 
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
@@ -37,3 +38,11 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 def jetstream(connection: Connection) -> JetStream:
     """JetStream over ``connection``."""
     return JetStream(connection, Inbox(connection))
+
+
+@pytest_asyncio.fixture
+async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
+    """A fresh bucket with a store in it."""
+    bucket = await Bucket.create(connection)
+    yield bucket
+    await bucket.remove()

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 from tests.contracts.blob_store import (
     ATTRIBUTES,
     FAR_AHEAD,
@@ -42,21 +41,13 @@ from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobInfo
-    from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
-
-
-@pytest_asyncio.fixture
-async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
-    bucket = await Bucket.create(connection)
-    yield bucket
-    await bucket.remove()
 
 
 def is_record(subject: str, headers: Mapping[str, str]) -> bool:

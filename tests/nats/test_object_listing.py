@@ -7,7 +7,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 from tests.contracts.blob_store import FAR_AHEAD, PART_BYTES, put, put_staged, some_bytes
 from tests.nats.buckets import NOW, Bucket
 
@@ -20,19 +19,11 @@ from holdfast.stores.location import BucketLocation
 from holdfast.stores.ports import BlobInfo, BlobStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
-
-
-@pytest_asyncio.fixture
-async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
-    bucket = await Bucket.create(connection)
-    yield bucket
-    await bucket.remove()
 
 
 @pytest.fixture

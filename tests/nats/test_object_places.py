@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, put, put_staged, some_bytes
 from tests.nats.buckets import Bucket
 from tests.nats.tools import FlakyJetStream, Times
@@ -16,23 +15,15 @@ from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError
 from holdfast.stores.jetstream.places import REMEMBERED_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from holdfast.stores.jetstream.objects import ObjectBlobStore
-    from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
 
 DATA = some_bytes(4096)
 DIGEST = digest_of(DATA)
-
-
-@pytest_asyncio.fixture
-async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
-    bucket = await Bucket.create(connection)
-    yield bucket
-    await bucket.remove()
 
 
 class Requests:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import nats
 import pytest
-import pytest_asyncio
 from msgspec.structs import replace
 from tests.contracts.blob_store import ATTRIBUTES, put, read, some_bytes
 from tests.nats.buckets import Bucket
@@ -35,7 +34,7 @@ from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from tests.conftest import StartServer
 
@@ -50,13 +49,6 @@ DATA = some_bytes(4096)
 DIGEST = digest_of(DATA)
 MANY = 2 * LEAST_PUTS + 4
 BLOBS = [some_bytes(300, seed=number) for number in range(MANY)]
-
-
-@pytest_asyncio.fixture
-async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
-    bucket = await Bucket.create(connection)
-    yield bucket
-    await bucket.remove()
 
 
 def grouping(bucket: Bucket) -> ObjectBlobStore:

@@ -62,13 +62,6 @@ MIB = 1024 * KIB
 
 
 @pytest_asyncio.fixture
-async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
-    bucket = await Bucket.create(connection)
-    yield bucket
-    await bucket.remove()
-
-
-@pytest_asyncio.fixture
 async def stock(nats_url: str, bucket: Bucket) -> AsyncIterator[ObjectStore]:
     """The same bucket through nats-py's own client."""
     client = await nats.connect(nats_url)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 from tests.contracts.blob_store import FAR_AHEAD, LONG_AGO, put, put_staged, some_bytes
 from tests.nats.buckets import NOW, Bucket
 from tests.nats.tools import Times
@@ -16,20 +15,12 @@ from holdfast.stores.jetstream.meta import meta_subject, tombstone
 from holdfast.transport.jetstream_messages import EXPECTED_SUBJECT_SEQUENCE, ROLLUP, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from holdfast.domain.digest import Digest
-    from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
-
-
-@pytest_asyncio.fixture
-async def bucket(connection: Connection) -> AsyncIterator[Bucket]:
-    bucket = await Bucket.create(connection)
-    yield bucket
-    await bucket.remove()
 
 
 async def record(bucket: Bucket, digest: Digest) -> StoredMessage:

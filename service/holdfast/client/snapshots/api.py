@@ -447,32 +447,22 @@ class Snapshots:
         wait: bool,
     ) -> RecordT:
         """The record, at its end if ``wait``. A worker that stops meanwhile is replaced."""
-        record = await self._ask_and_wait(operation, request, on_progress, wait=wait)
-        for _ in range(_REPEATS if wait else 0):
-            if not may_be_repeated(record):
-                break
-            failed = record
+        seconds = request.wait_seconds + ATTEMPT_SECONDS
+        failed: RecordT | None = None
+        repeats = _REPEATS if wait else 0
+        while True:
             try:
-                record = await self._ask_and_wait(operation, request, on_progress, wait=wait)
+                record = await self._requester.ask(operation, request, attempt_seconds=seconds)
+                if wait:
+                    record = await wait_ended(self._requester, record, on_progress)
             except ConflictError:
-                raise_failure(failed)  # the first may have been done after all
-        raise_failure(record)
-        return record
-
-    async def _ask_and_wait(
-        self,
-        operation: Operation[Any, RecordT],
-        request: CreateSnapshot | RestoreSnapshot,
-        on_progress: OnProgress | None,
-        *,
-        wait: bool,
-    ) -> RecordT:
-        record = await self._requester.ask(
-            operation, request, attempt_seconds=request.wait_seconds + ATTEMPT_SECONDS
-        )
-        if wait:
-            return await wait_ended(self._requester, record, on_progress)
-        return record
+                if failed is not None:
+                    raise_failure(failed)  # the first may have been done after all
+                raise
+            if not repeats or not may_be_repeated(record):
+                raise_failure(record)
+                return record
+            failed, repeats = record, repeats - 1
 
     async def _content(
         self, request: ReadFile, progress: OnBytes | None
