@@ -6,10 +6,11 @@ import io
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.archive.memory import MemoryPackStore
+
 from holdfast.archive.create.create import Archived, create_archive
 from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.file_systems import RACY_NS
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.form.frames import END_OF_ARCHIVE
 

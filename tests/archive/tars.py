@@ -8,8 +8,9 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from tests.archive.memory import MemoryPackStore
+
 from holdfast.archive.create.create import create_archive
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.restore.options import RestoreOptions
 from holdfast.archive.restore.restore import restore_tree

@@ -20,6 +20,7 @@ from tests.archive.archiving import (
     started_just_after,
     tar,
 )
+from tests.archive.memory import MemoryPackStore
 from tests.examples import examples
 
 from holdfast.archive.create import members
@@ -28,7 +29,6 @@ from holdfast.archive.create.create import create_archive
 from holdfast.archive.create.frame_pool import MAX_POOL_FILE_BYTES
 from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.create.walk import WalkOptions
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.ports import Cancelled, Progress
 from holdfast.domain.limits import KIB
 from holdfast.errors import InvalidError, QuotaExceededError

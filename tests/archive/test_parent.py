@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive import trees
 from tests.archive.archiving import Spy, archive, content, entries, tar
+from tests.archive.memory import MemoryPackStore
 from tests.examples import examples
 
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.domain.digest import Digest
 from holdfast.errors import CorruptError
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive.compare import differences, look_at
+from tests.archive.memory import MemoryPackStore
 from tests.archive.tars import (
     CountingStore,
     archive_source,
@@ -29,7 +30,6 @@ from tests.archive.trees import nasty, noise, write
 from tests.examples import examples
 
 from holdfast.archive.create.source import DirectorySource
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.ports import Cancelled, Progress
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.restore.options import (
@@ -37,7 +37,7 @@ from holdfast.archive.restore.options import (
     RestoreLimits,
     RestoreOptions,
 )
-from holdfast.archive.restore.owners import FixedOwner, MappedOwners, parse_owners
+from holdfast.archive.restore.owners import FixedOwner, parse_owners
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import remove_staging
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, TooLargeError
@@ -340,7 +340,7 @@ def test_names_to_remove_are_not_restored_and_are_removed(tmp_path: Path) -> Non
 
 @needs_root
 @pytest.mark.fault("T02")
-def test_owners_are_kept_mapped_or_given(tmp_path: Path) -> None:
+def test_owners_are_kept_or_given(tmp_path: Path) -> None:
     snapshot = snapshot_of([file("f", b"", uid=1000, gid=2000, mode=0o6755)])
 
     def look(name: str, owners: Any) -> tuple[object, ...]:
@@ -350,7 +350,6 @@ def test_owners_are_kept_mapped_or_given(tmp_path: Path) -> None:
         return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode), warned
 
     assert look("kept", parse_owners("keep")) == (1000, 2000, 0o6755, [])
-    assert look("mapped", MappedOwners(uids={1000: 7})) == (7, 2000, 0o6755, [])
     assert look("given", parse_owners("5:6")) == (5, 6, 0o755, ["mode"])
     assert look("same", FixedOwner(1000, 2000)) == (1000, 2000, 0o6755, [])
     assert look("current", parse_owners("current")) == (0, os.getegid(), 0o755, ["mode"])

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.archive.compare import differences, look_at
+from tests.archive.memory import MemoryPackStore
 from tests.archive.tars import file, snapshot_of, symlink
 from tests.archive.trees import noise, write
 
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.restore.options import RestoreOptions
 from holdfast.archive.restore.restore import restore_tree

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import zstandard
 from tests.archive.compare import look_at
+from tests.archive.memory import MemoryPackStore
 from tests.archive.tars import CountingStore, file, large_tree, members_of, restore, snapshot_of
 
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.restore.options import RestoreLimits
 from holdfast.domain.digest import digest_of

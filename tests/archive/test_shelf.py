@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from tests.archive import trees
+from tests.archive.memory import MemoryPackStore
 
 from holdfast.archive.create.frame_pool import (
     MAX_IN_FLIGHT_BYTES,
@@ -16,7 +17,6 @@ from holdfast.archive.create.frame_pool import (
 )
 from holdfast.archive.create.manifest_writer import MAX_WAITING_PAGES, ManifestWriter, NewPage
 from holdfast.archive.create.shelf import Frame, KnownFrames, Shelf
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.domain.digest import digest_of
 from holdfast.errors import InternalError
 from holdfast.form.entries import Entry, Kind

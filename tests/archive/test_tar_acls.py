@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.archive.archiving import archive, tar
+from tests.archive.memory import MemoryPackStore
 from tests.archive.tars import archive_tar, directory, file, snapshot_of
 
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.form.acl import acl_text
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.archive.memory import MemoryPackStore
 from tests.archive.tars import (
     LONG_AGO,
     Member,
@@ -30,7 +31,6 @@ from tests.examples import examples
 
 from holdfast.archive.create.create import create_archive
 from holdfast.archive.create.source import DirectorySource
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.archive.ports import Cancelled, Progress, Scanned
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.snapshot import SnapshotReader

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.archive import trees
 from tests.archive.archiving import LATER_NS, archive, content, entries
+from tests.archive.memory import MemoryPackStore
 from tests.archive.test_restore_system import NOBODY, as_nobody, mounted
 from tests.examples import examples
 
@@ -24,7 +25,6 @@ from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.directories import open_directory
 from holdfast.archive.file_systems import MAX_RACY_NS, RACY_NS, racy_ns, tells_of_changes
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
 from holdfast.form.terms import EntryWarning
 

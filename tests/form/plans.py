@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.form.layout import CHUNKED_BYTES, has_own_frame, member_size, plan_run
+from holdfast.form.layout import CHUNKED_BYTES, has_own_frame, plan_run
+from holdfast.form.sparse import padding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,11 @@ class Own:
     index: int
     raw_size: int
     chunked: bool
+
+
+def member_size(header_size: int, data_size: int) -> int:
+    """All tar bytes of a member: header, data, padding."""
+    return header_size + data_size + padding(data_size)
 
 
 def plan_page(

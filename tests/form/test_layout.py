@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.examples import examples
-from tests.form.plans import Own, Run, plan_page
+from tests.form.plans import Own, Run, member_size, plan_page
 
 from holdfast.form.layout import (
     CHUNKED_BYTES,
@@ -21,7 +21,6 @@ from holdfast.form.layout import (
     cuts_page,
     cuts_run,
     has_own_frame,
-    member_size,
     page_weight,
 )
 

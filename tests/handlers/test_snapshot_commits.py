@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from tests.archive.memory import MemoryPackStore
 from tests.handlers.snapshot_service import LEASE_SECONDS, Shared, Site
 
 from holdfast.archive.create.create import create_archive
 from holdfast.archive.create.source import DirectorySource
-from holdfast.archive.memory import MemoryPackStore
 from holdfast.domain.digest import digest_of
 from holdfast.domain.names import SnapshotKey
 from holdfast.repository.ledger.ledger import Ledger

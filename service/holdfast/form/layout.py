@@ -55,11 +55,6 @@ def has_own_frame(data_size: int) -> bool:
     return data_size >= OWN_FRAME_BYTES
 
 
-def member_size(header_size: int, data_size: int) -> int:
-    """All tar bytes of a member: header, data, padding."""
-    return header_size + data_size + padding(data_size)
-
-
 def cuts_run(path: bytes, member_bytes: int, run_bytes: int) -> bool:
     """Whether a new run begins before a member that adds ``member_bytes`` to ``run_bytes``.
 

@@ -343,9 +343,7 @@ def join_root(head: bytes, get: Callable[[Digest], bytes], limits: RootLimits = 
         if not outline.is_even:
             msg = "the columns of the manifest's root differ in length"
             raise CorruptError(msg)
-        if outline.decoded_bytes > min(
-            limits.decoded_bytes, limits.free_bytes + limits.ratio * len(stored)
-        ):
+        if outline.decoded_bytes > limits.most_for(len(stored)):
             raise TooLargeError(_LARGE)
         columns = _DECODER.decode(raw)
         check_root(columns)

@@ -6,7 +6,6 @@ from typing import Final
 
 BLOB_DIGEST: Final = "Blob-Digest"
 BLOB_TYPE: Final = "Blob-Type"
-BLOB_NAME: Final = "Blob-Name"
 BLOB_SPACE: Final = "Blob-Space"
 BLOB_SIZE: Final = "Blob-Size"
 BLOB_OFFSET: Final = "Blob-Offset"

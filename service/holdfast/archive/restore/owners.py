@@ -1,16 +1,13 @@
-"""Who owns what is restored: as recorded, as mapped, as given, or whoever restores it."""
+"""Who owns what is restored: as recorded, as given, or whoever restores it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from holdfast.errors import InvalidError
 from holdfast.form.entries import MAX_OWNER
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _PAIR: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 
@@ -33,14 +30,6 @@ class FixedOwner:
     gid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MappedOwners:
-    """The recorded ones, but for those that the maps say otherwise of."""
-
-    uids: Mapping[int, int] = field(default_factory=dict)
-    gids: Mapping[int, int] = field(default_factory=dict)
-
-
 Privileges = Literal["never", "owned", "always"]
 """Where files keep what lets whoever runs them do more than he may himself.
 
@@ -50,7 +39,7 @@ one. ``always``: also where another one was asked for, but not where he could no
 """
 
 KEEP_OWNERS: Final = KeepOwners()
-Owners = KeepOwners | CurrentOwner | FixedOwner | MappedOwners
+Owners = KeepOwners | CurrentOwner | FixedOwner
 
 
 def parse_owners(text: str) -> Owners:
@@ -95,16 +84,13 @@ def chosen_privileges(*, by_client: bool, asked: bool) -> Privileges:
 
 def owner_of(owners: Owners, recorded: tuple[int, int], user: tuple[int, int]) -> Owner:
     """Whom an entry of ``recorded`` goes to, when ``user`` (effective uid and gid) restores it."""
-    wanted = recorded
     match owners:
         case CurrentOwner():
             return Owner(None, trusted=recorded == user)
         case FixedOwner(uid, gid):
             return Owner((uid, gid), trusted=recorded == (uid, gid))
-        case MappedOwners(uids=uids, gids=gids):
-            wanted = (uids.get(recorded[0], recorded[0]), gids.get(recorded[1], recorded[1]))
         case KeepOwners():
-            pass
-    if user[0] == 0 or wanted == user:
-        return Owner(wanted, trusted=True)
-    return Owner(None, trusted=False, withheld=True)
+            is_possible = user[0] == 0 or recorded == user
+            return Owner(
+                recorded if is_possible else None, trusted=is_possible, withheld=not is_possible
+            )

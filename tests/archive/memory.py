@@ -1,4 +1,4 @@
-"""Packs in memory: for tests and dry runs, and the plainest reading of the port's contract."""
+"""Packs in memory: the plainest reading of the port's contract."""
 
 from __future__ import annotations
 
