@@ -14,19 +14,19 @@ import msgspec
 from tests.handlers.service import Reply
 from tests.repository.pool import START, Time
 
-from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.limits import KIB
-from holdfast.domain.names import id_floor
-from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
-from holdfast.handlers.placement import Answers
-from holdfast.repository.snapshots.apps import Apps
-from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.snapshots import (
+from holdfast.bootstrap.snapshots import (
     SnapshotService,
     SnapshotSettings,
     SnapshotStores,
     Sources,
 )
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.limits import KIB
+from holdfast.domain.names import id_floor
+from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
+from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.snapshots.placement import Answers
+from holdfast.runtime.dispatch import Dispatcher
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.files import create_disk_store
 from holdfast.stores.disk.records import DiskRecordStore

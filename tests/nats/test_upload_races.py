@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from holdfast.bootstrap import new_id, utc_now
+from holdfast.bootstrap.worker import new_id, utc_now
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     ConflictError,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from holdfast.bootstrap import new_id
+from holdfast.bootstrap.worker import new_id
 from holdfast.domain.digest import digest_of
 from holdfast.errors import CorruptError
 from holdfast.repository.snapshots.packs import Packs

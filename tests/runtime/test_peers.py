@@ -16,10 +16,10 @@ import pytest
 import structlog
 from nats.aio.client import Client
 
-from holdfast.bootstrap import utc_now
+from holdfast.bootstrap.worker import utc_now
 from holdfast.errors import UnavailableError
-from holdfast.handlers.placement import Answers
 from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.snapshots.placement import Answers
 from holdfast.runtime import peers as forwarding
 from holdfast.runtime.peers import Peers
 from holdfast.runtime.worker import reply_pattern

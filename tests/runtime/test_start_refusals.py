@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from tests.nats.clusters import Cluster
 from tests.runtime.test_peers import peers
 
-from holdfast import bootstrap
-from holdfast.bootstrap import init_store, run_worker
+from holdfast.bootstrap import worker as bootstrap
+from holdfast.bootstrap.worker import init_store, run_worker
 from holdfast.cli import exit_codes
 from holdfast.cli.exit_codes import exit_code_of
 from holdfast.errors import HoldfastError

@@ -73,11 +73,11 @@ from holdfast.repository.snapshots.listing import Wanted, cursor_after
 from holdfast.repository.snapshots.restores import RestoreRequest
 
 if TYPE_CHECKING:
-    from holdfast.handlers.placement import Placement
     from holdfast.repository.snapshots.archives import Archives
     from holdfast.repository.snapshots.content import Content
     from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.making import Snapshots
+    from holdfast.repository.snapshots.placement import Placement
     from holdfast.repository.snapshots.reads import SnapshotReads
     from holdfast.repository.snapshots.restores import Restores
 

@@ -2,7 +2,7 @@
 
 Every worker with a directory of apps listens there, outside the queue group. If it is of the node
 that was asked for, it answers whether it has the app that was asked for, or that it cannot tell.
-Silence means nothing: ``handlers.placement`` says what follows from the answers.
+Silence means nothing: ``repository.snapshots.placement`` says what follows from the answers.
 
 A node is one place. Two workers of one name with different directories (a cloned machine, a name
 that was given twice) would archive and restore now here, now there. So a worker that starts puts a
@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from holdfast.errors import ForbiddenError, HoldfastError, UnavailableError
-from holdfast.handlers.placement import Answers
+from holdfast.repository.snapshots.placement import Answers
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:

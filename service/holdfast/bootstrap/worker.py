@@ -19,6 +19,12 @@ import msgspec
 import structlog
 
 from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.snapshots import (
+    SnapshotService,
+    SnapshotSettings,
+    SnapshotStores,
+    Sources,
+)
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes, part_bytes
 from holdfast.domain.store_state import Durability, Layout
 from holdfast.errors import ForbiddenError, HoldfastError, InvalidError, UnavailableError
@@ -35,12 +41,6 @@ from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
-from holdfast.runtime.snapshots import (
-    SnapshotService,
-    SnapshotSettings,
-    SnapshotStores,
-    Sources,
-)
 from holdfast.runtime.startup import (
     check_layout,
     check_server_version,

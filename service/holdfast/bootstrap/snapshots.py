@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.domain.limits import MIB
-from holdfast.handlers.placement import Placement
 from holdfast.handlers.snapshots import SnapshotHandlers, SnapshotServices
 from holdfast.protocol import codec
 from holdfast.protocol.snapshots import SnapshotProgress
@@ -26,6 +25,7 @@ from holdfast.repository.snapshots.listing import SnapshotListing
 from holdfast.repository.snapshots.making import Owner, Snapshots
 from holdfast.repository.snapshots.manifests import Manifests
 from holdfast.repository.snapshots.packs import Packs
+from holdfast.repository.snapshots.placement import Placement
 from holdfast.repository.snapshots.reads import SnapshotReads
 from holdfast.repository.snapshots.record import StoredRestore
 from holdfast.repository.snapshots.restores import Restores
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from holdfast.archive.ports import Progress
-    from holdfast.handlers.placement import Peers
     from holdfast.repository.snapshots.apps import Apps
+    from holdfast.repository.snapshots.placement import Peers
     from holdfast.repository.snapshots.record import Stored
     from holdfast.stores.ports import BlobStore, RecordStore
 
