@@ -15,6 +15,7 @@ from holdfast.domain.limits import MIB
 from holdfast.handlers.snapshots import SnapshotHandlers, SnapshotServices
 from holdfast.protocol import codec
 from holdfast.protocol.snapshots import SnapshotProgress
+from holdfast.protocol.subjects import PROGRESS_SUBJECT, prefixed
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 READ_THREADS: Final = 8
 MAX_HUNG_THREADS: Final = 32
 """Threads of jobs that were given up and do not end: in a file system that does not answer."""
-
-PROGRESS_SUBJECT: Final = "snapshot.progress"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class SnapshotService:
         """``publish`` sends a message to a subject, and never raises."""
         self._settings = settings
         self._publish = publish
-        self._subject = ".".join(filter(None, (settings.prefix, PROGRESS_SUBJECT)))
+        self._subject = prefixed(settings.prefix, PROGRESS_SUBJECT)
         self._job_threads = ThreadPoolExecutor(settings.max_archives + MAX_HUNG_THREADS, "archive")
         self._read_threads = ThreadPoolExecutor(READ_THREADS, "read")
         packs = Packs(

@@ -31,6 +31,7 @@ from holdfast.errors import ForbiddenError, HoldfastError, InvalidError, Unavail
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
+from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
@@ -49,7 +50,7 @@ from holdfast.runtime.startup import (
     unless_stopped,
 )
 from holdfast.runtime.store_watch import StoreWatch
-from holdfast.runtime.worker import Identity, Worker, part_subject, reply_pattern
+from holdfast.runtime.worker import Identity, Worker
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.files import create_disk_store
 from holdfast.stores.disk.records import DiskRecordStore

@@ -8,9 +8,10 @@ A node is one place. Two workers of one name with different directories (a clone
 that was given twice) would archive and restore now here, now there. So a worker that starts puts a
 fresh file into its directory and asks the workers of its node whether they see it: on a shared
 volume they do, wherever they run. Copies of a directory have the same content, but never that file.
- A request goes on
-to the node that was found (``runtime.worker.node_subject``); the worker there answers the caller
-itself. The subject is for workers: its messages are no part of the wire's promise.
+
+A request goes on to the node that was found (``protocol.subjects.node_subject``); the worker there
+answers the caller itself. The subject is for workers: its messages are no part of the wire's
+promise.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 import structlog
 
 from holdfast.errors import ForbiddenError, HoldfastError, UnavailableError
+from holdfast.protocol.subjects import prefixed
 from holdfast.repository.snapshots.placement import Answers
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
@@ -121,7 +123,7 @@ class Peers:
         self._serves = False
         self._rivals: set[str] = set()
         self._reply = reply
-        self._subject = f"{prefix}.{WHERE_SUBJECT}" if prefix else WHERE_SUBJECT
+        self._subject = prefixed(prefix, WHERE_SUBJECT)
         self._monotonic = monotonic
         self._seen_at: dict[str, float] = {}
         self._sid: int | None = None

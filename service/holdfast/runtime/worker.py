@@ -8,7 +8,6 @@ per endpoint. Concurrency is bounded: a request beyond the limit is answered
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from holdfast.domain.names import token
 from holdfast.errors import (
     ForbiddenError,
     HoldfastError,
@@ -27,9 +25,9 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol import codec
-from holdfast.protocol.blobs import PUT_PART
 from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
 from holdfast.protocol.operation import QUEUE_GROUP
+from holdfast.protocol.subjects import node_subject, prefixed, reply_pattern
 from holdfast.runtime.dispatch import Answer, out_of_time
 from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
 
-MAX_REPLY_CHARS: Final = 512
 SUBSCRIBE_SECONDS: Final = 2
 log = structlog.get_logger(__name__)
 
@@ -78,7 +75,7 @@ class Worker:
         self._connection = connection
         self._dispatcher = dispatcher
         self._endpoints = endpoints
-        self._prefix = f"{prefix}." if prefix else ""
+        self._prefix = prefix
         self._node = node
         self._max_concurrent = max_concurrent
         self._reply = reply_pattern(inbox_prefixes)
@@ -164,7 +161,7 @@ class Worker:
             self._send_failure(message, out_of_time(endpoint))
 
     def _subject(self, endpoint: AnyEndpoint) -> str:
-        subject = f"{self._prefix}{endpoint.operation.subject}"
+        subject = prefixed(self._prefix, endpoint.operation.subject)
         return subject if endpoint.operation.queue else f"{subject}.{self._id}.>"
 
     # --- requests ---
@@ -283,29 +280,3 @@ def _is_being_cancelled() -> bool:
     """Whether this task is, and not only something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def part_subject(prefix: str, worker_id: str, upload: str) -> str:
-    """Where worker ``worker_id`` takes the parts of ``upload``."""
-    head = f"{prefix}." if prefix else ""
-    return f"{head}{PUT_PART.subject}.{worker_id}.{upload}"
-
-
-def node_subject(prefix: str, node: str, subject: str) -> str:
-    """Where the workers of ``node`` take what others forward; ``prefix`` ends in a dot.
-
-    Requests for ``snapshot.create`` go on as ``snapshot.on.<node>.create``, the node's name being
-    escaped like any name in a subject. For workers only: nothing there is not asked for elsewhere.
-    """
-    family, _, verb = subject.partition(".")
-    return f"{prefix}{family}.on.{token(node)}.{verb}"
-
-
-def reply_pattern(inbox_prefixes: tuple[str, ...]) -> re.Pattern[str]:
-    """Subjects under one of ``inbox_prefixes`` (each ending in a dot), without wildcards.
-
-    Tokens are of printable ASCII: what else the server lets through came here as it was not sent.
-    """
-    heads = "|".join(re.escape(prefix) for prefix in inbox_prefixes)
-    word = r"[!-)+\-,/-=?-~]+"  # of these all but . * and >
-    return re.compile(rf"(?=.{{1,{MAX_REPLY_CHARS}}}$)(?:{heads}){word}(?:\.{word})*")
