@@ -6,13 +6,13 @@ import asyncio
 import json
 import secrets
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.op_id import split_op_id
 from holdfast.errors import NotFoundError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
@@ -98,11 +98,7 @@ def make_worker(
     more: tuple[AnyEndpoint, ...] = (),
 ) -> Worker:
     """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``, and ``more``."""
-    dispatcher = Dispatcher(
-        clock=lambda: datetime(2026, 3, 1, tzinfo=UTC),
-        monotonic=asyncio.get_running_loop().time,
-        timeout_seconds=10,
-    )
+    dispatcher = Dispatcher(SOURCES, timeout_seconds=10)
     identity = Identity(id=f"id{prefix}{node or ''}", version="1.0.0", started="then", metadata={})
     return Worker(
         connection,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.repository.snapshots.apps import Apps
+    from holdfast.sources import Sources
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
@@ -106,25 +107,21 @@ class Peers:
         worker: str,
         prefix: str,
         reply: re.Pattern[str],
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
+        sources: Sources,
     ) -> None:
-        """``apps`` are this worker's, ``reply`` are the subjects that it answers.
-
-        ``monotonic`` gives seconds that only rise, ``worker`` is this one's id.
-        """
+        """``apps`` are this worker's, ``worker`` is its id, ``reply`` the subjects it answers."""
         self._connection = connection
         self._inbox = inbox
         self._apps = apps
         self._node = node
         self._worker = worker
-        self._clock = clock
+        self._clock = sources.clock
         self._starts = True
         self._serves = False
         self._rivals: set[str] = set()
         self._reply = reply
         self._subject = prefixed(prefix, WHERE_SUBJECT)
-        self._monotonic = monotonic
+        self._monotonic = sources.monotonic
         self._seen_at: dict[str, float] = {}
         self._sid: int | None = None
         self._answering: set[asyncio.Task[None]] = set()

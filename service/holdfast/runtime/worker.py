@@ -32,7 +32,7 @@ from holdfast.runtime.dispatch import Answer, out_of_time
 from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Buffer, Callable, Mapping
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.runtime.dispatch import Dispatcher
@@ -238,14 +238,12 @@ class Worker:
         if answer.deliver is not None:
             await answer.deliver(reply)
         if answer.pieces is not None:
-            await self._relay(reply, answer)
+            await self._relay(reply, answer.pieces)
 
-    async def _relay(self, reply: str, answer: Answer) -> None:
+    async def _relay(self, reply: str, pieces: AsyncGenerator[Buffer]) -> None:
         """Send the pieces of a window ourselves. A short end tells the client of a failure."""
-        if answer.pieces is None:
-            return
         number = 0
-        async with aclosing(answer.pieces) as pieces:
+        async with aclosing(pieces):
             async for piece in pieces:
                 await self._connection.wait_sendable()
                 headers = {BLOB_PART: str(number)}

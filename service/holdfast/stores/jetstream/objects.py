@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
+    from holdfast.sources import Sources
     from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
@@ -115,25 +116,17 @@ class _Entry:
 class ObjectBlobStore:
     """A BlobStore, and DirectDelivery, over one bucket."""
 
-    def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        *,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
-    ) -> None:
-        """``new_id`` gives fresh nuids: 22 of A-Z a-z 0-9."""
+    def __init__(self, jetstream: JetStream, bucket: str, *, sources: Sources) -> None:
         self.bucket = bucket
         self.stream = f"OBJ_{bucket}"
         self._js = jetstream
-        self._new_id = new_id
-        self._clock = clock
+        self._new_id = sources.new_id
+        self._clock = sources.clock
         self._chunks = ObjectChunks(jetstream, bucket, self._why_missing)
         self._listing = ObjectListing(jetstream, bucket)
-        self._places = Places()
+        self._places = Places(sources.monotonic)
         self._lately = LatelyStored()
-        self._groups = PutGroups(jetstream, bucket, self._places, new_id=new_id)
+        self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
     def group_puts(self) -> None:
         """Store small puts in batches from now on, when many are under way: writes are synced."""
