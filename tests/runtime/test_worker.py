@@ -28,7 +28,8 @@ from holdfast.protocol.blobs import (
 from holdfast.protocol.subjects import part_subject
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
-from holdfast.runtime.worker import Identity, Worker
+from holdfast.runtime.statistics import Identity
+from holdfast.runtime.worker import Worker
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions

@@ -41,7 +41,8 @@ from holdfast.runtime.startup import (
     missing_right_told,
     unless_stopped,
 )
-from holdfast.runtime.worker import Identity, Worker
+from holdfast.runtime.statistics import Identity
+from holdfast.runtime.worker import Worker
 from holdfast.stores.wrappers.guarded import StoreMetrics
 from holdfast.transport.connection import Connection, connect
 from holdfast.transport.inbox import Inbox

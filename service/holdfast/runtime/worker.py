@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,25 +31,16 @@ from holdfast.runtime.dispatch import Answer, out_of_time
 from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Buffer, Callable, Mapping
+    from collections.abc import AsyncGenerator, Buffer, Callable
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.runtime.dispatch import Dispatcher
+    from holdfast.runtime.statistics import Identity
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
 
 SUBSCRIBE_SECONDS: Final = 2
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who this worker is. ``metadata`` says more in discovery."""
-
-    id: str
-    version: str
-    started: str
-    metadata: Mapping[str, str]
 
 
 class Worker:
@@ -87,10 +77,7 @@ class Worker:
         self._stats = {endpoint.operation: EndpointStats() for endpoint in endpoints}
         self._id = identity.id
         self._discovery = Discovery(
-            id=identity.id,
-            version=identity.version,
-            started=identity.started,
-            metadata=identity.metadata,
+            identity=identity,
             subjects={e.operation: self._subject(e) for e in endpoints},
             stats=self._stats,
         )
