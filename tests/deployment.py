@@ -16,7 +16,7 @@ import msgspec
 from nats.aio.client import Client as NatsClient
 from tests.processes import stop
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.runtime.child import dies_with_this_process
 from holdfast.runtime.config import Config
 from holdfast.transport.options import NatsOptions

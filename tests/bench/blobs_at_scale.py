@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from nats.nuid import NUID
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.chunk_index import build_index
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import UnavailableError
@@ -307,7 +309,7 @@ async def report(
 ) -> None:
     """Wait until the server has recovered, then measure."""
     del inbox
-    store = ObjectBlobStore(js, BUCKET, new_id=new_id, clock=lambda: NOW)
+    store = ObjectBlobStore(js, BUCKET, sources=replace(SOURCES, clock=lambda: NOW))
     while True:
         try:
             await store.missing([digest_of(content(0))])

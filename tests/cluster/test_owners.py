@@ -19,7 +19,7 @@ import pytest
 from tests.cluster.relayed import RelayedDeployment
 from tests.cluster.servers import Cluster
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.client import Client, connect
 from holdfast.domain.digest import digest_of
 from holdfast.errors import HoldfastError, UnavailableError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from tests.deployment import Deployment
 
-from holdfast.bootstrap import init_store, watch_store
+from holdfast.bootstrap.admin import init_store, watch_store
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.readiness import ask_api, wait_ready
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.deploy.shipped import CONFIGURATIONS, PASSWORDS, options, shipped_server
 from tests.nats.tools import Told, connected, next_of, receive, until
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.errors import ForbiddenError
 from holdfast.transport.connection import connect
 from holdfast.transport.options import NatsOptions

@@ -19,7 +19,7 @@ from tests.deploy.shipped import (
 )
 from tests.nats.tools import connected, until
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.runtime.embedded import find_nats_server
 
 if TYPE_CHECKING:

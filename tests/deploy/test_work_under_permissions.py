@@ -14,7 +14,7 @@ import pytest_asyncio
 from tests.deploy.shipped import INBOXES, PASSWORDS, options, shipped_server
 from tests.deployment import START_SECONDS
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.client import Client, connect
 from holdfast.errors import NotFoundError
 from holdfast.runtime.child import dies_with_this_process

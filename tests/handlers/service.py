@@ -79,11 +79,7 @@ class Service:
         self.endpoints: dict[str, AnyEndpoint] = {
             endpoint.operation.subject: endpoint for endpoint in handlers.endpoints()
         }
-        self.dispatcher = Dispatcher(
-            clock=self.pool.time.clock,
-            monotonic=self.pool.time.monotonic,
-            timeout_seconds=timeout_seconds,
-        )
+        self.dispatcher = Dispatcher(self.pool.time.sources, timeout_seconds=timeout_seconds)
 
     async def ask(self, subject: str, body: bytes | dict[str, Any] = b"", **headers: str) -> Reply:
         """Ask for ``subject``. ``_`` in a header's name stands for ``-``."""

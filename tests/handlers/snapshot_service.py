@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,23 +15,17 @@ import msgspec
 from tests.handlers.service import Reply
 from tests.repository.pool import START, Time
 
+from holdfast.bootstrap.setup import Setup
+from holdfast.bootstrap.snapshots import assemble_snapshots
+from holdfast.bootstrap.stores import Stores, create_on_disk, open_on_disk
 from holdfast.domain.digest import Digest, digest_of
-from holdfast.domain.limits import KIB
+from holdfast.domain.limits import KIB, MIB
 from holdfast.domain.names import id_floor
 from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
-from holdfast.handlers.placement import Answers
 from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.snapshots.placement import Answers
+from holdfast.runtime.config import Config
 from holdfast.runtime.dispatch import Dispatcher
-from holdfast.runtime.snapshots import (
-    SnapshotService,
-    SnapshotSettings,
-    SnapshotStores,
-    Sources,
-)
-from holdfast.stores.disk.database import create_record_store
-from holdfast.stores.disk.files import create_disk_store
-from holdfast.stores.disk.records import DiskRecordStore
-from holdfast.stores.disk.store import DiskBlobStore
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import Attributes, BlobInfo
 
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import Change, Stored
 
 LEASE_SECONDS: Final = 60.0
-MAX_INLINE_BYTES: Final = 960 * KIB
 GRACE: Final = timedelta(hours=24)
 
 
@@ -162,8 +156,11 @@ class Shared:
         self.packs = PackSpace(self.time.clock)
         self.records = Records(self.time.monotonic)
         self.ops = MemoryRecordStore(self.time.monotonic)
-        self.stores = SnapshotStores(packs=self.packs, records=self.records, ops=self.ops)
+        self.stores = Stores(
+            blobs=MemoryBlobStore(), packs=self.packs, records=self.ops, snapshots=self.records
+        )
         self.ids = itertools.count(1)
+        self.sources = replace(self.time.sources, new_uuid=self.new_uuid)
         self.skew = timedelta(0)
         self.lease_seconds = LEASE_SECONDS
         self.sites: list[Site] = []
@@ -215,38 +212,21 @@ class Shared:
         now = START + self.skew + timedelta(milliseconds=next(self.ids))
         return id_floor(now)
 
-    async def aclose(self) -> None:
-        """Release what the stores hold open. May be repeated, and they be used again."""
-        for store in (self.stores.packs, self.stores.records, self.stores.ops):
-            await store.aclose()
-
 
 class DiskShared(Shared):
     """The same on disk."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
-        create_disk_store(root / "packs")
-        for name in ("records", "ops"):
-            create_record_store(root / name)
-        ids = (f"{number:022d}" for number in itertools.count(1))
-        new_id, clock = ids.__next__, self.time.clock
-        packs = DiskBlobStore(root / "packs", new_id=new_id, clock=clock)
-        records = DiskRecordStore(root / "records", clock=clock)
-        ops = DiskRecordStore(root / "ops", clock=clock)
-        self.stores = SnapshotStores(packs=packs, records=records, ops=ops)
+        create_on_disk(root)
+        self.stores = open_on_disk(root, self.sources)
 
 
 class Site:
     """One worker, with the apps in ``root``."""
 
     def __init__(
-        self,
-        shared: Shared,
-        root: Path | None,
-        *,
-        node: str = "n1",
-        max_inline_bytes: int = MAX_INLINE_BYTES,
+        self, shared: Shared, root: Path | None, *, node: str = "n1", max_payload: int = MIB
     ) -> None:
         self.shared = shared
         self.node = node
@@ -255,25 +235,16 @@ class Site:
         self.silent = False  # to other workers, as one that restarts is
         self.missed = False  # when it is silent: they heard it lately
         self.published: list[tuple[str, dict[str, Any]]] = []
-        nuids = itertools.count(1)
-        self.service = SnapshotService(
+        setup = Setup(
+            config=Config(node=node, snapshot_lease_seconds=shared.lease_seconds),
+            sources=shared.sources,
+            worker=f"w-{node}",
+            max_payload=max_payload,
+            grace=GRACE,
+        )
+        self.service = assemble_snapshots(
+            setup,
             shared.stores,
-            SnapshotSettings(
-                worker=f"w-{node}",
-                node=node,
-                prefix="",
-                lease_seconds=shared.lease_seconds,
-                max_archives=2,
-                max_inline_bytes=max_inline_bytes,
-                part_size=512 * KIB,
-                grace=GRACE,
-            ),
-            Sources(
-                clock=shared.time.clock,
-                monotonic=shared.time.monotonic,
-                new_nuid=lambda: f"{node.ljust(4, '0')}{next(nuids):018d}",
-                new_uuid=shared.new_uuid,
-            ),
             apps=self.apps,
             peers=Colleagues(shared),
             publish=lambda subject, data: self.published.append(
@@ -283,9 +254,7 @@ class Site:
         self.endpoints: dict[str, AnyEndpoint] = {
             endpoint.operation.subject: endpoint for endpoint in self.service.handlers.endpoints()
         }
-        self.dispatcher = Dispatcher(
-            clock=shared.time.clock, monotonic=shared.time.monotonic, timeout_seconds=30
-        )
+        self.dispatcher = Dispatcher(shared.sources, timeout_seconds=30)
         shared.sites.append(self)
 
     async def ask(
@@ -346,7 +315,7 @@ class Site:
     async def aclose(self) -> None:
         """Stop it."""
         await self.service.aclose()
-        await self.shared.aclose()
+        await self.shared.stores.aclose()
         self.apps.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from tests.handlers.service import MAX_INLINE_BYTES, PART_SUBJECT, Service
 from tests.repository.pool import PART_BYTES, parts_of
 
 from holdfast.domain.digest import digest_of
+from holdfast.runtime.dispatch import Dispatcher
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
@@ -427,7 +429,8 @@ async def test_verify_stops_in_time_and_says_where_to_go_on(service: Service) ->
         service.pool.time.advance(4)
         return service.pool.time.seconds
 
-    service.dispatcher._monotonic = later
+    sources = replace(service.pool.time.sources, monotonic=later)
+    service.dispatcher = Dispatcher(sources, timeout_seconds=30)
     checked, cursor, pages = 0, "", 0
     while pages == 0 or cursor:
         request = {"cursor": cursor} if cursor else {}

@@ -8,6 +8,7 @@ import itertools
 import os
 import tarfile
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -291,7 +292,7 @@ async def test_what_does_not_end_before_the_deadline_of_a_drain_is_a_failure(sit
     creating = asyncio.create_task(site.ok("snapshot.create", app="shop"))
     await announced.wait()
 
-    draining = asyncio.create_task(site.service.drain(0))
+    draining = asyncio.create_task(site.service.jobs.drain(0))
     await asyncio.sleep(0)
     announced.go_on()
     await draining
@@ -342,7 +343,7 @@ async def test_pages_of_files_hold_every_entry_once_in_order(site: Site, limit: 
 
 
 async def test_a_page_that_would_not_fit_a_message_is_cut_short(tmp_path: Path) -> None:
-    site = Site(Shared(), tmp_path / "apps", max_inline_bytes=4096)
+    site = Site(Shared(), tmp_path / "apps", max_payload=8192)
     for number in range(60):
         site.write(f"shop/{'x' * 200}{number:02d}", b"x")
     record = await site.create()
@@ -378,11 +379,8 @@ async def test_a_page_that_would_not_fit_a_message_is_cut_short(tmp_path: Path) 
 
 def hurry(site: Site) -> None:
     """From now on each look at the clock costs half the time that a request has."""
-    site.dispatcher = Dispatcher(
-        clock=site.shared.time.clock,
-        monotonic=itertools.count(0.0, 16.0).__next__,
-        timeout_seconds=30,
-    )
+    sources = replace(site.shared.sources, monotonic=itertools.count(0.0, 16.0).__next__)
+    site.dispatcher = Dispatcher(sources, timeout_seconds=30)
 
 
 async def pages_of(site: Site, subject: str, name: str, **request: Any) -> list[list[str]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
 from holdfast.handlers.status import StatusHandlers
 from holdfast.runtime.dispatch import Dispatcher
@@ -40,9 +39,7 @@ async def ask(state: StoreState, body: bytes = b"") -> dict[str, object]:
         return state
 
     (endpoint,) = StatusHandlers(read).endpoints()
-    dispatcher = Dispatcher(
-        clock=lambda: datetime(2026, 3, 1, tzinfo=UTC), monotonic=lambda: 0.0, timeout_seconds=5
-    )
+    dispatcher = Dispatcher(SOURCES, timeout_seconds=5)
     answer = await dispatcher.answer(endpoint, "blob.status", {}, body)
     decoded: dict[str, object] = msgspec.json.decode(answer.body)
     return decoded

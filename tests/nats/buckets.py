@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import msgspec
 from nats.nuid import NUID
 from tests.nats.tools import FlakyJetStream
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, meta_subject
 from holdfast.stores.jetstream.objects import ObjectBlobStore
@@ -55,7 +57,7 @@ class Bucket:
 
     def open(self) -> ObjectBlobStore:
         """A store of its own, as another worker has."""
-        return ObjectBlobStore(self.js, self.name, new_id=new_nuid, clock=lambda: NOW)
+        return ObjectBlobStore(self.js, self.name, sources=replace(SOURCES, clock=lambda: NOW))
 
     async def remove(self) -> None:
         """Delete the bucket."""

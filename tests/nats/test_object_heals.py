@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,10 @@ from tests.contracts.blob_store import (
     some_bytes,
     write_parts,
 )
-from tests.nats.buckets import NOW, Bucket, new_nuid
+from tests.nats.buckets import NOW, Bucket
 from tests.nats.tools import Times
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import digest_of
 from holdfast.errors import (
     ConflictError,
@@ -558,7 +560,7 @@ async def test_a_damaged_blob_is_verified_put_again_and_verified(bucket: Bucket)
 
 def opened(bucket: Bucket) -> ObjectBlobStore:
     """A store over the plain connection of a bucket."""
-    return ObjectBlobStore(bucket.js, bucket.name, new_id=new_nuid, clock=lambda: NOW)
+    return ObjectBlobStore(bucket.js, bucket.name, sources=replace(SOURCES, clock=lambda: NOW))
 
 
 async def test_a_report_of_damage_is_not_lost_among_other_changes(bucket: Bucket) -> None:

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from tests.nats.clusters import Cluster
 
-from holdfast.bootstrap import init_store, watch_store
+from holdfast.bootstrap.admin import init_store, watch_store
 from holdfast.domain.store_state import BucketState, Layout, is_settled
 from holdfast.errors import UnavailableError
 from holdfast.runtime.config import Config

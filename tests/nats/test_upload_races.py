@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from holdfast.bootstrap import new_id, utc_now
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     ConflictError,
@@ -83,7 +82,7 @@ class GatedStore(ObjectBlobStore):
     """A store with such commits."""
 
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
-        super().__init__(jetstream, bucket, new_id=new_id, clock=utc_now)
+        super().__init__(jetstream, bucket, sources=SOURCES)
         self.commits = self._commits = GatedCommits(
             jetstream, bucket, self._records, self._chunks, self._places
         )
@@ -112,15 +111,13 @@ class Pool:
 
     def worker(self, name: str) -> Worker:
         store = GatedStore(self.jetstream, self.bucket)
-        records = KeyValueRecordStore(self.jetstream, self.bucket, new_id=new_id)
+        records = KeyValueRecordStore(self.jetstream, self.bucket, new_id=SOURCES.new_id)
         uploads = UploadService(
             store,
             records,
             owner=name,
             part_size=1024,
-            new_id=new_id,
-            clock=utc_now,
-            monotonic=time.monotonic,
+            sources=SOURCES,
             limits=UploadLimits(),
         )
         return Worker(store, uploads)
@@ -227,7 +224,7 @@ async def _unreachable(nuid: str) -> None:
 async def test_parts_that_were_written_again_are_named_by_the_uploads_record(pool: Pool) -> None:
     worker = pool.worker("a")
     upload = await worker.send_parts()
-    records = KeyValueRecordStore(pool.jetstream, pool.bucket, new_id=new_id)
+    records = KeyValueRecordStore(pool.jetstream, pool.bucket, new_id=SOURCES.new_id)
     before = UPLOAD.read(await records.get(UPLOAD.key(upload))).record
     twice = chunk_subject(pool.bucket, before.nuids[-1])
     await pool.jetstream.publish(twice, PARTS[0], {BLOB_PART: "0"})

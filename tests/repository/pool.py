@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.uploads.owned import Opened, UploadLimits
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from holdfast.sources import Sources
     from holdfast.stores.ports import (
         Attributes,
         BlobStore,
@@ -57,6 +60,11 @@ class Time:
 
     def __init__(self) -> None:
         self.seconds = 1000.0
+
+    @property
+    def sources(self) -> Sources:
+        """Those of a process, at this time."""
+        return replace(SOURCES, clock=self.clock, monotonic=self.monotonic)
 
     def monotonic(self) -> float:
         """Seconds that only rise."""
@@ -309,9 +317,7 @@ class Pool:
             records,
             owner=name,
             part_size=PART_BYTES,
-            new_id=new_id,
-            clock=self.time.clock,
-            monotonic=self.time.monotonic,
+            sources=replace(self.time.sources, new_id=new_id),
             limits=limits or UploadLimits(),
         )
 

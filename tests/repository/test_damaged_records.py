@@ -25,7 +25,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 def damage(store: Path, key: str) -> None:
     """Alter the record of a snapshot."""
     app, _, snapshot = key.partition(":")
-    damage_record(store / "records", f"s.{app}.{snapshot}")
+    damage_record(store / "snapshots", f"s.{app}.{snapshot}")
 
 
 @pytest.mark.fault("D02")

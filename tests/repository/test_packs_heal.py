@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from holdfast.bootstrap import new_id
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import digest_of
 from holdfast.errors import CorruptError
 from holdfast.repository.snapshots.packs import Packs
@@ -22,9 +22,7 @@ async def test_a_pack_that_was_read_and_found_damaged_is_shared_no_more() -> Non
     store = MemoryBlobStore()
     packs = Packs(
         store,
-        clock=lambda: NOW,
-        monotonic=time.monotonic,
-        new_id=new_id,
+        sources=replace(SOURCES, clock=lambda: NOW),
         max_inline_bytes=1000,
         part_size=100,
         grace=timedelta(days=1),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.deadline import seconds_left
 from holdfast.domain.op_id import bind_op_id, split_op_id
 from holdfast.errors import ERRORS, HoldfastError, OutcomeUnknownError, UnavailableError
@@ -40,7 +42,8 @@ STORED = BlobStored(digest=DIGEST, size=0, created=True)
 
 def dispatcher(timeout_seconds: float = 5) -> Dispatcher:
     """One whose clock stands still."""
-    return Dispatcher(clock=lambda: NOW, monotonic=lambda: 0.0, timeout_seconds=timeout_seconds)
+    sources = replace(SOURCES, clock=lambda: NOW, monotonic=lambda: 0.0)
+    return Dispatcher(sources, timeout_seconds=timeout_seconds)
 
 
 def deleting(handle: Callable[[DeleteBlob, Call], Any]) -> AnyEndpoint:
@@ -203,7 +206,8 @@ async def test_half_of_the_callers_time_is_what_a_long_task_may_use() -> None:
             seen.append(call.has_time())
         return BlobDeleted(deleted=False)
 
-    timed = Dispatcher(clock=lambda: NOW, monotonic=lambda: seconds[0], timeout_seconds=99)
+    sources = replace(SOURCES, monotonic=lambda: seconds[0])
+    timed = Dispatcher(sources, timeout_seconds=99)
     await timed.answer(Endpoint(STAT_BLOB, handle), "blob.stat", {"Timeout": "10"}, REQUEST)
 
     assert seen == [True, True, False]

@@ -7,8 +7,8 @@ import os
 import secrets
 import shutil
 import threading
-import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,13 @@ import pytest
 import structlog
 from nats.aio.client import Client
 
-from holdfast.bootstrap import utc_now
+from holdfast.bootstrap.sources import SOURCES, utc_now
 from holdfast.errors import UnavailableError
-from holdfast.handlers.placement import Answers
+from holdfast.protocol.subjects import reply_pattern
 from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.snapshots.placement import Answers
 from holdfast.runtime import peers as forwarding
 from holdfast.runtime.peers import Peers
-from holdfast.runtime.worker import reply_pattern
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
@@ -54,8 +54,7 @@ async def peers(
         worker=secrets.token_hex(11),
         prefix=prefix,
         reply=reply_pattern(("_INBOX.",)),
-        clock=lambda: utc_now() + skew,
-        monotonic=time.monotonic,
+        sources=replace(SOURCES, clock=lambda: utc_now() + skew),
     )
     if starts:
         found.start()

@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 from tests.nats.clusters import Cluster
 from tests.runtime.test_peers import peers
 
-from holdfast import bootstrap
-from holdfast.bootstrap import init_store, run_worker
+from holdfast.bootstrap import worker
+from holdfast.bootstrap.admin import init_store
+from holdfast.bootstrap.worker import run_worker
 from holdfast.cli import exit_codes
 from holdfast.cli.exit_codes import exit_code_of
 from holdfast.errors import HoldfastError
@@ -191,7 +192,7 @@ def url_without_jetstream(tmp_path: Path) -> Iterator[str]:
 async def test_a_server_without_jetstream_is_refused(
     url_without_jetstream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "PATIENCE_SECONDS", 0.5)  # nobody is there to wait for
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 0.5)  # nobody is there to wait for
 
     refused = await refusal_here(url_without_jetstream)
 

@@ -12,6 +12,7 @@ from holdfast.runtime import startup
 from holdfast.runtime.monitoring import Servers
 from holdfast.runtime.startup import (
     MIN_PAYLOAD_BYTES,
+    StoppedError,
     check_server_version,
     check_servers,
     check_stores,
@@ -107,14 +108,14 @@ def test_others_are_taken(found: Servers) -> None:
 async def test_a_store_that_is_not_ready_yet_is_waited_for() -> None:
     asked = 0
 
-    async def check() -> None:
+    async def check() -> str:
         nonlocal asked
         asked += 1
         if asked < 3:
             raise NotReadyError("no leader")
+        return "ready"
 
-    await check_stores(check)
-
+    assert await check_stores(check) == "ready"
     assert asked == 3
 
 
@@ -155,11 +156,12 @@ async def test_whoever_waits_can_be_stopped() -> None:
     await begun.wait()
     stop.set()
 
-    assert await waiting is False
+    with pytest.raises(StoppedError):
+        await waiting
 
 
 async def test_what_is_done_before_counts() -> None:
-    async def nothing() -> None:
-        pass
+    async def work() -> str:
+        return "done"
 
-    assert await unless_stopped(nothing(), asyncio.Event()) is True
+    assert await unless_stopped(work(), asyncio.Event()) == "done"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from holdfast.protocol.table import OPERATIONS
-from holdfast.runtime.statistics import Discovery, EndpointStats
+from holdfast.runtime.statistics import Discovery, EndpointStats, Identity
 
+IDENTITY = Identity(
+    id="w1", version="1.2.3", started="2026-03-01T00:00:00Z", metadata={"node": "n1"}
+)
 DISCOVERY = Discovery(
-    id="w1",
-    version="1.2.3",
-    started="2026-03-01T00:00:00Z",
-    metadata={"node": "n1"},
+    identity=IDENTITY,
     subjects={operation: f"p.{operation.subject}" for operation in OPERATIONS},
     stats={operation: EndpointStats() for operation in OPERATIONS},
 )
@@ -58,10 +58,7 @@ def test_info_lists_every_operation_with_its_subject_and_schemas() -> None:
 def test_stats_average_the_time_of_each_endpoint() -> None:
     stats = {operation: EndpointStats() for operation in OPERATIONS}
     counted = Discovery(
-        id="w1",
-        version="1",
-        started="then",
-        metadata={},
+        identity=IDENTITY,
         subjects=dict.fromkeys(OPERATIONS, "s"),
         stats=stats,
     )

@@ -6,13 +6,13 @@ import asyncio
 import json
 import secrets
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.op_id import split_op_id
 from holdfast.errors import NotFoundError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
@@ -25,15 +25,11 @@ from holdfast.protocol.blobs import (
     PutPart,
     StatBlob,
 )
+from holdfast.protocol.subjects import part_subject
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
-from holdfast.runtime.worker import (
-    Identity,
-    Worker,
-    node_subject,
-    part_subject,
-    reply_pattern,
-)
+from holdfast.runtime.statistics import Identity
+from holdfast.runtime.worker import Worker
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
@@ -103,11 +99,7 @@ def make_worker(
     more: tuple[AnyEndpoint, ...] = (),
 ) -> Worker:
     """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``, and ``more``."""
-    dispatcher = Dispatcher(
-        clock=lambda: datetime(2026, 3, 1, tzinfo=UTC),
-        monotonic=asyncio.get_running_loop().time,
-        timeout_seconds=10,
-    )
+    dispatcher = Dispatcher(SOURCES, timeout_seconds=10)
     identity = Identity(id=f"id{prefix}{node or ''}", version="1.0.0", started="then", metadata={})
     return Worker(
         connection,
@@ -407,26 +399,6 @@ async def gather_answers(client: Client, subject: str) -> list[dict[str, Any]]:
         return found
 
 
-@pytest.mark.parametrize(
-    ("prefix", "expected"), [("", "blob.part.w.u"), ("team", "team.blob.part.w.u")]
-)
-def test_a_part_subject_names_the_worker_and_the_upload(prefix: str, expected: str) -> None:
-    assert part_subject(prefix, "w", "u") == expected
-
-
-@pytest.mark.parametrize(
-    ("prefix", "node", "expected"),
-    [
-        ("", "n1", "snapshot.on.n1.create"),
-        ("team.", "rack-4.example", "team.snapshot.on.rack-4=2Eexample.create"),
-    ],
-)
-def test_a_subject_for_forwarding_names_the_node_in_one_token(
-    prefix: str, node: str, expected: str
-) -> None:
-    assert node_subject(prefix, node, "snapshot.create") == expected
-
-
 @pytest.mark.nats
 async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_again(
     nats_url: str,
@@ -549,32 +521,3 @@ async def test_whatever_fails_a_request_is_answered(
 
     assert json.loads(bytes(last.data))["code"] == "internal"
     assert SECRET not in bytes(last.data).decode()
-
-
-@pytest.mark.parametrize("reply", ["_INBOX.a", "_INBOX.a.b.c", "_R_.x", "_INBOX.aB-_=$,+/!?~"])
-def test_inboxes_are_answered(reply: str) -> None:
-    assert reply_pattern(("_INBOX.", "_R_.")).fullmatch(reply)
-
-
-@pytest.mark.fault("A01")
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "",
-        "_INBOX.",
-        "_INBOX",
-        "_INBOX.a b",
-        "_INBOX.a\n",
-        "_INBOX.a>",
-        "$JS.API.x",
-        "_INBOX.a*",
-        "_INBOX.a\x0bb",
-        "_INBOX.a\x00",
-        "_INBOX.\ufffd",
-        "_INBOX.a\x7f",
-        "_INBOX.a..b",
-        "_INBOX.\u00e4",
-    ],
-)
-def test_nothing_else_is(reply: str) -> None:
-    assert reply_pattern(("_INBOX.", "_R_.")).fullmatch(reply) is None

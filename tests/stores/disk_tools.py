@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.stores.disk.database import DATABASE, create_record_store
 from holdfast.stores.disk.files import create_disk_store
 from holdfast.stores.disk.format import MAX_HEADER_BYTES, decode_blob_header
@@ -52,7 +54,8 @@ def blob_store(
 ) -> DiskBlobStore:
     """A store in ``root``, which is made one if it is none."""
     create_disk_store(root)
-    return DiskBlobStore(root, new_id=new_id, clock=FakeClock(now), files=files)
+    sources = replace(SOURCES, clock=FakeClock(now))
+    return DiskBlobStore(root, sources=sources, files=files)
 
 
 @asynccontextmanager

@@ -22,10 +22,10 @@ from tests.stores.disk_tools import (
     blob_path,
     blob_store,
     leftover_files,
-    new_id,
     record_store,
 )
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
 
@@ -49,7 +49,7 @@ class TestDiskBlobStore(SpoiltRecordContract, BlobStoreContract):
     def unreachable_store(self, tmp_path: Path) -> DiskBlobStore:
         empty_mount_point = tmp_path / "not-mounted"
         empty_mount_point.mkdir()
-        return DiskBlobStore(empty_mount_point, new_id=new_id, clock=FakeClock())
+        return DiskBlobStore(empty_mount_point, sources=SOURCES)
 
     @pytest.fixture(autouse=True)
     def _root_for_the_hooks(self, root: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import multiprocessing
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
@@ -31,6 +32,7 @@ from tests.stores.disk_tools import (
     leftover_files,
 )
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     CorruptError,
@@ -628,9 +630,10 @@ def put_in_a_process(root: str, number: int, start: multiprocessing.synchronize.
 
     async def work() -> int:
         ids = iter(range(1_000_000))
-        store = DiskBlobStore(
-            Path(root), new_id=lambda: f"p{number}n{next(ids)}", clock=FakeClock(LONG_AFTER)
+        sources = replace(
+            SOURCES, new_id=lambda: f"p{number}n{next(ids)}", clock=FakeClock(LONG_AFTER)
         )
+        store = DiskBlobStore(Path(root), sources=sources)
         created = 0
         for n in range(20):
             data = some_bytes(3000, seed=n)

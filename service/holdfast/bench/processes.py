@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import nats
 
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.errors import UnavailableError
 from holdfast.runtime.child import dies_with_this_process
 from holdfast.runtime.config import load_config

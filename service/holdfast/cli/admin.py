@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from holdfast.bootstrap import init_store, watch_store
+from holdfast.bootstrap.admin import init_store, watch_store
 from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
 from holdfast.cli.store_output import print_buckets, print_verdict, progress_of

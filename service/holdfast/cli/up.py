@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from holdfast import client
-from holdfast.bootstrap import init_store
+from holdfast.bootstrap.admin import init_store
 from holdfast.cli import demo as demonstration
 from holdfast.cli import exit_codes
 from holdfast.cli.output import print_line, say

@@ -8,7 +8,7 @@ from typing import Final
 
 import uvloop
 
-from holdfast.bootstrap import run_worker
+from holdfast.bootstrap.worker import run_worker
 from holdfast.cli.exit_codes import exit_code_of
 from holdfast.cli.settings import WorkerFlags
 from holdfast.errors import HoldfastError

@@ -6,7 +6,6 @@ node, and otherwise forwarded to the one that can.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -76,11 +75,11 @@ from holdfast.repository.snapshots.listing import Wanted, cursor_after
 from holdfast.repository.snapshots.restores import RestoreRequest
 
 if TYPE_CHECKING:
-    from holdfast.handlers.placement import Placement
     from holdfast.repository.blobs import Content
     from holdfast.repository.snapshots.archives import Archives
     from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.making import SnapshotLedger
+    from holdfast.repository.snapshots.placement import Placement
     from holdfast.repository.snapshots.reads import SnapshotReads
     from holdfast.repository.snapshots.restores import Restores
 
@@ -91,29 +90,27 @@ WAIT_MARGIN_SECONDS: Final = 1.0
 """Of the caller's time, what is kept for the answer on its way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotServices:
-    """What the handlers call."""
-
-    snapshots: SnapshotLedger
-    listing: SnapshotListing
-    reads: SnapshotReads
-    archives: Archives
-    restores: Restores
-    placement: Placement
-
-
 class SnapshotHandlers:
     """Answers ``snapshot.*``."""
 
-    def __init__(self, services: SnapshotServices, *, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        snapshots: SnapshotLedger,
+        listing: SnapshotListing,
+        reads: SnapshotReads,
+        archives: Archives,
+        restores: Restores,
+        placement: Placement,
+        lease_seconds: float,
+    ) -> None:
         """``lease_seconds`` is what a client that makes a snapshot may be silent for."""
-        self._snapshots = services.snapshots
-        self._listing = services.listing
-        self._reads = services.reads
-        self._archives = services.archives
-        self._restores = services.restores
-        self._placement = services.placement
+        self._snapshots = snapshots
+        self._listing = listing
+        self._reads = reads
+        self._archives = archives
+        self._restores = restores
+        self._placement = placement
         self._lease_seconds = lease_seconds
 
     # --- what belongs to a node ---

@@ -31,10 +31,10 @@ from holdfast.protocol.operation import Body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable, Mapping
-    from datetime import datetime
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.protocol.message import Reply
+    from holdfast.sources import Sources
 
 MAX_TIMEOUT_SECONDS: Final = 3600.0
 _OP_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_OP_ID_CHARS}}}", re.ASCII)
@@ -65,16 +65,9 @@ class Answer(msgspec.Struct, frozen=True):
 class Dispatcher:
     """Answers requests; knows the time."""
 
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
-        timeout_seconds: float,
-    ) -> None:
+    def __init__(self, sources: Sources, *, timeout_seconds: float) -> None:
         """``timeout_seconds`` applies where the caller names none."""
-        self._clock = clock
-        self._monotonic = monotonic
+        self._sources = sources
         self._timeout_seconds = timeout_seconds
         self._timers = Timers()
 
@@ -123,13 +116,13 @@ class Dispatcher:
         forwarded: bool,
     ) -> Call:
         return Call(
-            now=self._clock(),
+            now=self._sources.clock(),
             op_id=op_id,
             data=body,
             target=subject.rpartition(".")[2],
             seconds=seconds,
-            until=self._monotonic() + seconds,
-            monotonic=self._monotonic,
+            until=self._sources.monotonic() + seconds,
+            monotonic=self._sources.monotonic,
             forwarded=forwarded,
         )
 

@@ -2,15 +2,16 @@
 
 Every worker with a directory of apps listens there, outside the queue group. If it is of the node
 that was asked for, it answers whether it has the app that was asked for, or that it cannot tell.
-Silence means nothing: ``handlers.placement`` says what follows from the answers.
+Silence means nothing: ``repository.snapshots.placement`` says what follows from the answers.
 
 A node is one place. Two workers of one name with different directories (a cloned machine, a name
 that was given twice) would archive and restore now here, now there. So a worker that starts puts a
 fresh file into its directory and asks the workers of its node whether they see it: on a shared
 volume they do, wherever they run. Copies of a directory have the same content, but never that file.
- A request goes on
-to the node that was found (``runtime.worker.node_subject``); the worker there answers the caller
-itself. The subject is for workers: its messages are no part of the wire's promise.
+
+A request goes on to the node that was found (``protocol.subjects.node_subject``); the worker there
+answers the caller itself. The subject is for workers: its messages are no part of the wire's
+promise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import msgspec
 import structlog
 
 from holdfast.errors import ForbiddenError, HoldfastError, UnavailableError
-from holdfast.handlers.placement import Answers
+from holdfast.protocol.subjects import prefixed
+from holdfast.repository.snapshots.placement import Answers
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.repository.snapshots.apps import Apps
+    from holdfast.sources import Sources
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
@@ -104,25 +107,21 @@ class Peers:
         worker: str,
         prefix: str,
         reply: re.Pattern[str],
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
+        sources: Sources,
     ) -> None:
-        """``apps`` are this worker's, ``reply`` are the subjects that it answers.
-
-        ``monotonic`` gives seconds that only rise, ``worker`` is this one's id.
-        """
+        """``apps`` are this worker's, ``worker`` is its id, ``reply`` the subjects it answers."""
         self._connection = connection
         self._inbox = inbox
         self._apps = apps
         self._node = node
         self._worker = worker
-        self._clock = clock
+        self._clock = sources.clock
         self._starts = True
         self._serves = False
         self._rivals: set[str] = set()
         self._reply = reply
-        self._subject = f"{prefix}.{WHERE_SUBJECT}" if prefix else WHERE_SUBJECT
-        self._monotonic = monotonic
+        self._subject = prefixed(prefix, WHERE_SUBJECT)
+        self._monotonic = sources.monotonic
         self._seen_at: dict[str, float] = {}
         self._sid: int | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -186,7 +185,7 @@ class Peers:
                 log.warning("clocks_differ", node=node, ahead_seconds=round(ahead, 1))
 
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
-        """See `placement.Peers`. Returns at the first yes, else when time is up."""
+        """See `placement.AppPeers`. Returns at the first yes, else when time is up."""
         return await self._ask(Where(app=app, node=node), _Said())
 
     async def _ask(self, where: Where, said: _Said) -> Answers:

@@ -8,6 +8,7 @@ is waited for; a copy that is behind, or a server that is away, is no reason not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -23,12 +24,13 @@ from holdfast.domain.store_state import (
     troubles,
     version_text,
 )
-from holdfast.errors import NotFoundError, UnavailableError
+from holdfast.errors import ForbiddenError, NotFoundError, UnavailableError
 from holdfast.stores.jetstream.readiness import NotReadyError, wait_ready
 from holdfast.stores.jetstream.replication import read_bucket
+from holdfast.transport.jetstream_messages import DeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
     from holdfast.runtime.monitoring import Servers
     from holdfast.transport.jetstream import JetStream
@@ -91,8 +93,21 @@ def _unsynced(servers: Servers) -> str | None:
     )
 
 
-async def check_stores(check: Callable[[], Awaitable[None]]) -> None:
-    """Run ``check`` until it does not raise NotReadyError any more, for half a minute at most.
+class StoppedError(Exception):
+    """The worker was told to stop before it served."""
+
+
+@contextlib.contextmanager
+def missing_right_told() -> Iterator[None]:
+    """Turns DeniedError into ForbiddenError: for the operator, which right is missing."""
+    try:
+        yield
+    except DeniedError as error:
+        raise ForbiddenError(str(error.__cause__ or error)) from error
+
+
+async def check_stores[T](check: Callable[[], Awaitable[T]]) -> T:
+    """What ``check`` gives, run until it does not raise NotReadyError, for half a minute at most.
 
     Raises UnavailableError with what to change.
     """
@@ -101,7 +116,7 @@ async def check_stores(check: Callable[[], Awaitable[None]]) -> None:
         log.warning("store_not_ready", detail=why)
 
     try:
-        await wait_ready(check, READY_SECONDS, waiting=waiting)
+        return await wait_ready(check, READY_SECONDS, waiting=waiting)
     except NotReadyError as error:
         msg = (
             f"{error.detail}, for {READY_SECONDS:.0f} s: see whether most of the nats-servers run"
@@ -110,15 +125,15 @@ async def check_stores(check: Callable[[], Awaitable[None]]) -> None:
         raise UnavailableError(msg) from error
 
 
-async def unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-    """Whether ``work`` was done; not when ``stop`` came first. Raises what ``work`` raises."""
+async def unless_stopped[T](work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
+    """What ``work`` gives or raises. Raises StoppedError when ``stop`` comes first."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-        return working.done()
+        if not working.done():
+            raise StoppedError
+        return working.result()
     finally:
         working.cancel()
         stopping.cancel()

@@ -41,25 +41,32 @@ class EndpointStats:
             self.last_error = error
 
 
-@dataclass(slots=True)
-class Discovery:
-    """The answers to ``$SRV.PING``, ``INFO`` and ``STATS`` (ADR-32)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this worker is. ``metadata`` says more in discovery."""
 
     id: str
     version: str
     started: str
     metadata: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Discovery:
+    """The answers to ``$SRV.PING``, ``INFO`` and ``STATS`` (ADR-32)."""
+
+    identity: Identity
     subjects: Mapping[AnyOperation, str]
     stats: Mapping[AnyOperation, EndpointStats]
 
     def ping(self) -> dict[str, Any]:
         """Who is there."""
-        return self._identity(_PING)
+        return self._answer(_PING)
 
     def info(self) -> dict[str, Any]:
         """What it answers."""
         return {
-            **self._identity(_INFO),
+            **self._answer(_INFO),
             "description": "Keeps blobs and snapshots for services that speak NATS",
             "endpoints": [
                 {
@@ -79,8 +86,8 @@ class Discovery:
     def statistics(self) -> dict[str, Any]:
         """How much it answered."""
         return {
-            **self._identity(_STATS),
-            "started": self.started,
+            **self._answer(_STATS),
+            "started": self.identity.started,
             "endpoints": [
                 self._endpoint_statistics(operation, subject)
                 for operation, subject in self.subjects.items()
@@ -102,11 +109,11 @@ class Discovery:
             "data": {"refused_replies": stats.refused_replies},
         }
 
-    def _identity(self, kind: str) -> dict[str, Any]:
+    def _answer(self, kind: str) -> dict[str, Any]:
         return {
             "type": kind,
             "name": SERVICE_NAME,
-            "id": self.id,
-            "version": self.version,
-            "metadata": dict(self.metadata),
+            "id": self.identity.id,
+            "version": self.identity.version,
+            "metadata": dict(self.identity.metadata),
         }

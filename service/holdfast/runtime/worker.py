@@ -8,17 +8,14 @@ per endpoint. Concurrency is bounded: a request beyond the limit is answered
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
-from holdfast.domain.names import token
 from holdfast.errors import (
     ForbiddenError,
     HoldfastError,
@@ -27,33 +24,23 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol import codec
-from holdfast.protocol.blobs import PUT_PART
 from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
 from holdfast.protocol.operation import QUEUE_GROUP
+from holdfast.protocol.subjects import node_subject, prefixed, reply_pattern
 from holdfast.runtime.dispatch import Answer, out_of_time
 from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Buffer, Callable
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.runtime.dispatch import Dispatcher
+    from holdfast.runtime.statistics import Identity
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
 
-MAX_REPLY_CHARS: Final = 512
 SUBSCRIBE_SECONDS: Final = 2
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who this worker is. ``metadata`` says more in discovery."""
-
-    id: str
-    version: str
-    started: str
-    metadata: Mapping[str, str]
 
 
 class Worker:
@@ -78,7 +65,7 @@ class Worker:
         self._connection = connection
         self._dispatcher = dispatcher
         self._endpoints = endpoints
-        self._prefix = f"{prefix}." if prefix else ""
+        self._prefix = prefix
         self._node = node
         self._max_concurrent = max_concurrent
         self._reply = reply_pattern(inbox_prefixes)
@@ -90,10 +77,7 @@ class Worker:
         self._stats = {endpoint.operation: EndpointStats() for endpoint in endpoints}
         self._id = identity.id
         self._discovery = Discovery(
-            id=identity.id,
-            version=identity.version,
-            started=identity.started,
-            metadata=identity.metadata,
+            identity=identity,
             subjects={e.operation: self._subject(e) for e in endpoints},
             stats=self._stats,
         )
@@ -164,7 +148,7 @@ class Worker:
             self._send_failure(message, out_of_time(endpoint))
 
     def _subject(self, endpoint: AnyEndpoint) -> str:
-        subject = f"{self._prefix}{endpoint.operation.subject}"
+        subject = prefixed(self._prefix, endpoint.operation.subject)
         return subject if endpoint.operation.queue else f"{subject}.{self._id}.>"
 
     # --- requests ---
@@ -241,14 +225,12 @@ class Worker:
         if answer.deliver is not None:
             await answer.deliver(reply)
         if answer.pieces is not None:
-            await self._relay(reply, answer)
+            await self._relay(reply, answer.pieces)
 
-    async def _relay(self, reply: str, answer: Answer) -> None:
+    async def _relay(self, reply: str, pieces: AsyncGenerator[Buffer]) -> None:
         """Send the pieces of a window ourselves. A short end tells the client of a failure."""
-        if answer.pieces is None:
-            return
         number = 0
-        async with aclosing(answer.pieces) as pieces:
+        async with aclosing(pieces):
             async for piece in pieces:
                 await self._connection.wait_sendable()
                 headers = {BLOB_PART: str(number)}
@@ -283,29 +265,3 @@ def _is_being_cancelled() -> bool:
     """Whether this task is, and not only something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def part_subject(prefix: str, worker_id: str, upload: str) -> str:
-    """Where worker ``worker_id`` takes the parts of ``upload``."""
-    head = f"{prefix}." if prefix else ""
-    return f"{head}{PUT_PART.subject}.{worker_id}.{upload}"
-
-
-def node_subject(prefix: str, node: str, subject: str) -> str:
-    """Where the workers of ``node`` take what others forward; ``prefix`` ends in a dot.
-
-    Requests for ``snapshot.create`` go on as ``snapshot.on.<node>.create``, the node's name being
-    escaped like any name in a subject. For workers only: nothing there is not asked for elsewhere.
-    """
-    family, _, verb = subject.partition(".")
-    return f"{prefix}{family}.on.{token(node)}.{verb}"
-
-
-def reply_pattern(inbox_prefixes: tuple[str, ...]) -> re.Pattern[str]:
-    """Subjects under one of ``inbox_prefixes`` (each ending in a dot), without wildcards.
-
-    Tokens are of printable ASCII: what else the server lets through came here as it was not sent.
-    """
-    heads = "|".join(re.escape(prefix) for prefix in inbox_prefixes)
-    word = r"[!-)+\-,/-=?-~]+"  # of these all but . * and >
-    return re.compile(rf"(?=.{{1,{MAX_REPLY_CHARS}}}$)(?:{heads}){word}(?:\.{word})*")

@@ -22,6 +22,7 @@ from holdfast.protocol.snapshots import (
     SnapshotProgress,
     SnapshotRecord,
 )
+from holdfast.protocol.subjects import PROGRESS_SUBJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from holdfast.transport.message import Message
 
     OnProgress = Callable[[SnapshotProgress], None]
-
-PROGRESS_SUBJECT: Final = "snapshot.progress"
 
 _FIRST_POLL_SECONDS: Final = 0.1
 _MAX_POLL_SECONDS: Final = 2.0

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.manifests import Manifests
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.record import Totals
+    from holdfast.sources import Sources
 
 TOUCHES_PER_BEAT: Final = 1024
 """Packs that are kept from the collector between two signs of life. It takes a few seconds."""
@@ -107,21 +108,16 @@ class SnapshotLedger:
         packs: Packs,
         manifests: Manifests,
         *,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
+        sources: Sources,
         on_removed: Callable[[str], None],
     ) -> None:
-        """``new_id`` gives UUIDs of version 7.
-
-        ``on_removed`` is told of the records of snapshots that this worker removes.
-        """
+        """``on_removed`` is told of the records of snapshots that this worker removes."""
         self._ledger = ledger
         self._listing = listing
         self._ops = ops
         self._packs = packs
         self._manifests = manifests
-        self._new_id = new_id
-        self._clock = clock
+        self._sources = sources
         self._on_removed = on_removed
 
     # --- making ---
@@ -165,7 +161,7 @@ class SnapshotLedger:
             id=key.id,
             state="pending",
             lease=Lease(owner=owner.id, seconds=owner.lease_seconds),
-            created_at=self._clock().isoformat(),
+            created_at=self._sources.clock().isoformat(),
             node=owner.node,
             labels=dict(labels),
             parent=str(parent.key) if parent is not None else None,
@@ -181,7 +177,7 @@ class SnapshotLedger:
 
     def _next_id(self, keys: Sequence[SnapshotKey]) -> str:
         """A fresh id, later than those of an app's snapshots (newest first), removed ones too."""
-        made = self._new_id()
+        made = self._sources.new_uuid()
         newest = keys[0].id if keys else None
         new_id = later_id(made, newest)
         ahead = created_at_of(new_id) - created_at_of(made)
@@ -273,7 +269,7 @@ class SnapshotLedger:
             record,
             state="ok",
             digest=digest,
-            finished_at=self._clock().isoformat(),
+            finished_at=self._sources.clock().isoformat(),
             totals=totals,
         )
 

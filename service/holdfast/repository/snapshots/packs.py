@@ -27,9 +27,10 @@ from holdfast.repository.snapshots.needed import Needed
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
 
+    from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore
 
 PACK_TYPE: Final = "application/octet-stream"
@@ -46,9 +47,7 @@ class Packs:
         self,
         store: BlobStore,
         *,
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
-        new_id: Callable[[], str],
+        sources: Sources,
         max_inline_bytes: int,
         part_size: int,
         grace: timedelta,
@@ -58,9 +57,7 @@ class Packs:
         A server whose messages are shorter than a pack gets packs in parts of ``part_size``.
         """
         self._store = store
-        self._clock = clock
-        self._monotonic = monotonic
-        self._new_id = new_id
+        self._sources = sources
         self._max_inline_bytes = max_inline_bytes
         self._part_size = part_size
         self._fresh = grace / 4
@@ -110,11 +107,14 @@ class Packs:
 
     async def _put(self, digest: Digest, data: bytes) -> bool:
         attributes = Attributes(
-            type=PACK_TYPE, created_at=self._clock(), pinned=False, op_id=self._new_id()
+            type=PACK_TYPE,
+            created_at=self._sources.clock(),
+            pinned=False,
+            op_id=self._sources.new_id(),
         )
         if len(data) <= self._max_inline_bytes:
             return (await self._store.put(digest, data, attributes)).created
-        staged = self._store.stage(self._new_id(), self._part_size)
+        staged = self._store.stage(self._sources.new_id(), self._part_size)
         view = memoryview(data)
         for part, start in enumerate(range(0, len(view), self._part_size)):
             await staged.write(part, view[start : start + self._part_size])
@@ -123,7 +123,7 @@ class Packs:
     async def now(self) -> datetime:
         """The present time by the clock that says when packs were seen."""
         now = await self._store.now()
-        self._told = (now, self._monotonic())
+        self._told = (now, self._sources.monotonic())
         return now
 
     def lately(self, now: datetime) -> datetime:
@@ -142,7 +142,7 @@ class Packs:
         """Like ``now``, which is not asked for each pack."""
         if self._told is not None:
             now, at = self._told
-            passed = self._monotonic() - at
+            passed = self._sources.monotonic() - at
             if passed < _ASK_AGAIN_SECONDS:
                 return now + timedelta(seconds=passed)
         return await self.now()

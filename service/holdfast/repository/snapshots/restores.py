@@ -31,8 +31,6 @@ from holdfast.repository.snapshots.record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
     from pathlib import Path
 
     from holdfast.archive.restore.options import Restored
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.making import Maker
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.running import Jobs
+    from holdfast.sources import Sources
 
 
 OWNER_MARKERS: Final = (".chowned",)
@@ -81,18 +80,16 @@ class Restores:
         apps: Apps,
         *,
         owner: Maker,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
+        sources: Sources,
     ) -> None:
-        """``owner`` is this worker; ``new_id`` gives UUIDs of version 7."""
+        """``owner`` is this worker."""
         self._ledger = ledger
         self._ops = ops
         self._jobs = jobs
         self._packs = packs
         self._apps = apps
         self._owner = owner
-        self._new_id = new_id
-        self._clock = clock
+        self._sources = sources
 
     async def restore(
         self, request: RestoreRequest, *, op_id: str | None, wait_seconds: float
@@ -122,7 +119,7 @@ class Restores:
         self, request: RestoreRequest, op_id: str | None
     ) -> tuple[Held[StoredRestore], bool]:
         """A pending record, and whether it is there from an earlier request with ``op_id``."""
-        restore, repeated = self._new_id(), False
+        restore, repeated = self._sources.new_uuid(), False
         if op_id is not None:
             restore, repeated = await self._ops.claim(op_id, restore)
         if repeated:
@@ -136,7 +133,7 @@ class Restores:
             mode=request.options.mode,
             state="pending",
             lease=Lease(owner=self._owner.id, seconds=self._owner.lease_seconds),
-            created_at=self._clock().isoformat(),
+            created_at=self._sources.clock().isoformat(),
             node=self._owner.node,
             digest=request.root,
             dry_run=request.options.dry_run,
@@ -217,7 +214,7 @@ class Restores:
         return msgspec.structs.replace(
             record,
             state="ok",
-            finished_at=self._clock().isoformat(),
+            finished_at=self._sources.clock().isoformat(),
             totals=Totals(
                 entries=restored.entries,
                 files=restored.files,
@@ -250,5 +247,5 @@ class Restores:
             return not (await self._ledger.get(RESTORE, restore)).is_live
         except NotFoundError:
             with suppress(InvalidError):
-                return self._clock() - created_at_of(check_id(restore)) > RESTORE_TTL
+                return self._sources.clock() - created_at_of(check_id(restore)) > RESTORE_TTL
             return False

@@ -45,10 +45,10 @@ from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
-    from datetime import datetime
 
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.uploads.stagings import Stagings
+    from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
@@ -96,8 +96,7 @@ class OwnedUpload:
         *,
         window: int,
         limits: UploadLimits,
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
+        sources: Sources,
         leave: Callable[[OwnedUpload], None],
     ) -> None:
         """``leave`` is called when it is not this worker's any more."""
@@ -117,10 +116,9 @@ class OwnedUpload:
         self._claims: set[Claim] = set()
         """What may have become a blob, as this worker knows it, whatever becomes of the record."""
         self._renew_seconds = limits.lease_seconds / RENEWALS_PER_LEASE
-        self._clock = clock
-        self._monotonic = monotonic
+        self._sources = sources
         self._leave = leave
-        self._confirmed_at = self._renewed_at = monotonic()
+        self._confirmed_at = self._renewed_at = sources.monotonic()
         self._renewed_size = 0
 
     @property
@@ -197,14 +195,14 @@ class OwnedUpload:
         self, change: Callable[[UploadRecord], UploadRecord] = lambda record: record
     ) -> None:
         """Renew the record, with ``change``. Raises ConflictError when it is another's by now."""
-        now = self._monotonic()  # afterwards this process may have been stopped for an hour
+        now = self._sources.monotonic()  # afterwards this process may have been stopped for an hour
         await self._carried.renew(change)
         self._confirmed_at = self._renewed_at = now
         self._renewed_size = self._parts.size
 
     @property
     def _is_renewal_due(self) -> bool:
-        return self._monotonic() - self._renewed_at >= self._renew_seconds
+        return self._sources.monotonic() - self._renewed_at >= self._renew_seconds
 
     async def renew(self) -> None:
         """Renew the record if the upload progressed; else look whether it is still ours."""
@@ -219,7 +217,7 @@ class OwnedUpload:
 
     async def _confirm(self) -> None:
         """Look whether this worker still owns the upload, if it has not looked for a while."""
-        if self._monotonic() - self._confirmed_at >= CONFIRM_SECONDS:
+        if self._sources.monotonic() - self._confirmed_at >= CONFIRM_SECONDS:
             await self._look()
 
     async def _look(self) -> None:
@@ -227,7 +225,7 @@ class OwnedUpload:
 
         Not while it is being committed: what that claims is not known before it ends.
         """
-        now = self._monotonic()
+        now = self._sources.monotonic()
         try:
             await self._carried.look()
         except ConflictError as error:
@@ -332,7 +330,7 @@ class OwnedUpload:
 
         attributes = Attributes(
             type=self._record.type,
-            created_at=self._clock(),
+            created_at=self._sources.clock(),
             op_id=self._record.op_id or self.id,
         )
         try:
@@ -382,7 +380,7 @@ class OwnedUpload:
 
         Each former staging holds a prefix of the same bytes; the longest counts.
         """
-        beat_at = self._monotonic() + COPY_BEAT_SECONDS
+        beat_at = self._sources.monotonic() + COPY_BEAT_SECONDS
         pending: set[asyncio.Task[None]] = set()
         for nuid in reversed(self._record.nuids[:-1]):
             number = 0
@@ -395,9 +393,9 @@ class OwnedUpload:
                 number += 1
                 if len(pending) >= _COPY_WINDOW:
                     pending = await _wait_for_one(pending)
-                if self._monotonic() >= beat_at:
+                if self._sources.monotonic() >= beat_at:
                     await self._change(partial(at, "copying"))
-                    beat_at = self._monotonic() + COPY_BEAT_SECONDS
+                    beat_at = self._sources.monotonic() + COPY_BEAT_SECONDS
         await asyncio.gather(*pending)
         self.writes.clear()
         await self._change(partial(at, "open"))

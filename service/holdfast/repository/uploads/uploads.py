@@ -18,12 +18,12 @@ from holdfast.repository.uploads.table import UploadTable
 from holdfast.repository.uploads.takeover import Takeovers
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable
-    from datetime import datetime
+    from collections.abc import Buffer
 
     from holdfast.domain.digest import Digest
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.uploads.owned import UploadLimits
+    from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore, RecordStore
 
 SETTLE_SECONDS: Final = 1.0
@@ -39,20 +39,16 @@ class UploadService:
         *,
         owner: str,
         part_size: int,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
+        sources: Sources,
         limits: UploadLimits,
     ) -> None:
-        """``owner`` names this worker; ``new_id`` gives fresh ids of 22 of A-Z a-z 0-9."""
+        """``owner`` names this worker."""
         self._store = store
         self._ledger = Ledger(records)
         self._ops = Ops(records)
         self._owner = owner
         self._part_size = part_size
-        self._new_id = new_id
-        self._clock = clock
-        self._monotonic = monotonic
+        self._sources = sources
         self._limits = limits
         self._stagings = Stagings(store)
         self._table = UploadTable(limits, part_size=part_size)
@@ -65,7 +61,7 @@ class UploadService:
         self._lapses = Lapses(
             self._ledger,
             [watched],
-            monotonic=monotonic,
+            monotonic=sources.monotonic,
             sweep_seconds=limits.lease_seconds / SWEEPS_PER_LEASE,
         )
         self._takeovers = Takeovers(
@@ -76,7 +72,7 @@ class UploadService:
             owner=owner,
             own=self._own,
             unchanged_seconds=self._lapses.unchanged_seconds,
-            new_id=new_id,
+            new_id=sources.new_id,
         )
 
     @property
@@ -104,7 +100,7 @@ class UploadService:
         if size is not None and size > self._limits.max_blob_bytes:
             msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
             raise TooLargeError(msg)
-        upload, repeated = self._new_id(), False
+        upload, repeated = self._sources.new_id(), False
         if op_id is not None:
             upload, repeated = await self._ops.claim(op_id, upload)
         if repeated:
@@ -117,10 +113,10 @@ class UploadService:
                     return Result(digest=info.digest, size=info.size, created=False)
         record = UploadRecord(
             owner=self._owner,
-            nuids=(self._new_id(),),
+            nuids=(self._sources.new_id(),),
             part_size=self._part_size,
             type=type,
-            created_at=self._clock().isoformat(),
+            created_at=self._sources.clock().isoformat(),
             size=size,
             digest=digest,
             op_id=op_id,
@@ -139,8 +135,7 @@ class UploadService:
                 self._stagings,
                 window=window,
                 limits=self._limits,
-                clock=self._clock,
-                monotonic=self._monotonic,
+                sources=self._sources,
                 leave=self._table.drop,
             )
         )

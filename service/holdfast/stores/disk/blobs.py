@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterable, Iterator
     from pathlib import Path
 
+    from holdfast.sources import Sources
     from holdfast.stores.disk.files import Files
 
 READ_BYTES: Final = MIB
@@ -96,13 +97,11 @@ class _OpenBlob:
 class BlobFiles:
     """The blobs under one root. Every method blocks, and may be called from any thread."""
 
-    def __init__(
-        self, root: Path, files: Files, new_id: Callable[[], str], clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, root: Path, files: Files, sources: Sources) -> None:
         self._root = root
         self._files = files
-        self._new_id = new_id
-        self._clock = clock
+        self._new_id = sources.new_id
+        self._clock = sources.clock
         self._guard = Lock()  # for the two memories below; never held while a file is touched
         self._verified: OrderedDict[FileIdentity, None] = OrderedDict()
         self._deletions: OrderedDict[tuple[str, Digest], str] = OrderedDict()

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         AsyncGenerator,
         AsyncIterator,
         Buffer,
-        Callable,
         Iterator,
         Sequence,
     )
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
+    from holdfast.sources import Sources
     from holdfast.stores.disk.blobs import FileIdentity
     from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Stored
 
@@ -42,23 +42,15 @@ if TYPE_CHECKING:
 class DiskBlobStore:
     """A `BlobStore` under ``root``, which ``create_disk_store`` has made.
 
-    Several processes may use one root. ``new_id`` gives fresh identifiers (A-Z a-z 0-9) that no
-    process on the root repeats; ``clock`` the time of day.
+    Several processes may use one root.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
-        files: Files | None = None,
-    ) -> None:
+    def __init__(self, root: Path, *, sources: Sources, files: Files | None = None) -> None:
         self._root = root
-        self._new_id = new_id
+        self._new_id = sources.new_id
         self._files = FailStop(files or Files())
-        self._blobs = BlobFiles(root, self._files, new_id, clock)
-        self._staging = StagingFiles(root, self._files, new_id)
+        self._blobs = BlobFiles(root, self._files, sources)
+        self._staging = StagingFiles(root, self._files, sources.new_id)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`. Of a blob that is there but damaged, a whole copy is stored."""

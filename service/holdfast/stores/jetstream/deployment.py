@@ -66,13 +66,14 @@ async def _put(records: RecordStore, deployment: Deployment, expected: int) -> N
         raise NotReadyError(error.detail) from error
 
 
-async def check_deployment(records: RecordStore, wanted: Deployment) -> None:
-    """Whether the record fits.
+async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
+    """What is recorded, which fits.
 
     Raises UnavailableError with what to change, NotReadyError, CorruptError.
     """
     found, _ = await _read(records)
     _check(found, wanted)
+    return found
 
 
 async def _read(records: RecordStore) -> tuple[Deployment, int]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.domain.digest import Digest
+    from holdfast.sources import Sources
     from holdfast.transport.jetstream import JetStream
 
 _ATTEMPTS: Final = 8
@@ -91,20 +92,12 @@ class ObjectEntry:
 class ObjectRecords:
     """The records in one bucket."""
 
-    def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        *,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
-    ) -> None:
-        """``new_id`` gives fresh nuids."""
-        self.new_id = new_id
+    def __init__(self, jetstream: JetStream, bucket: str, sources: Sources) -> None:
+        self.new_id = sources.new_id
         self._js = jetstream
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
-        self._clock = clock
+        self._clock = sources.clock
 
     async def read(self, digest: Digest) -> ObjectEntry:
         """The record as the leader has it."""

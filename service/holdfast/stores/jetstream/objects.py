@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
+    from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.transport.jetstream import JetStream
 
@@ -66,26 +67,18 @@ _NOTHING_PUT: Final = "the store did not say whether it has the data, and nothin
 class ObjectBlobStore:
     """A BlobStore, and DirectDelivery, over one bucket."""
 
-    def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        *,
-        new_id: Callable[[], str],
-        clock: Callable[[], datetime],
-    ) -> None:
-        """``new_id`` gives fresh nuids: 22 of A-Z a-z 0-9."""
+    def __init__(self, jetstream: JetStream, bucket: str, *, sources: Sources) -> None:
         self.bucket = bucket
         self.stream = f"OBJ_{bucket}"
         self._js = jetstream
-        self._new_id = new_id
-        self._records = ObjectRecords(jetstream, bucket, new_id=new_id, clock=clock)
+        self._new_id = sources.new_id
+        self._records = ObjectRecords(jetstream, bucket, sources)
         self._chunks = ObjectChunks(jetstream, bucket, self._records)
         self._listing = ObjectListing(jetstream, bucket)
-        self._places = Places()
+        self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
         self._lately = LatelyStored()
-        self._groups = PutGroups(jetstream, bucket, self._places, new_id=new_id)
+        self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
     def group_puts(self) -> None:
         """Store small puts in batches from now on, when many are under way: writes are synced."""

@@ -10,7 +10,6 @@ it: whether a blob is there already, the leader says.
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -43,7 +42,7 @@ class Place(NamedTuple):
 class Places:
     """The places that a store remembers, oldest first out."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         """``monotonic`` gives seconds that only rise."""
         self._monotonic = monotonic
         self._places: OrderedDict[Digest, tuple[float, Place | None]] = OrderedDict()

@@ -1,0 +1,163 @@
+"""The parts of a worker that deal with snapshots: handlers, chores, the drain."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from holdfast.archive.bridge import BridgedPackStore
+from holdfast.domain.limits import MIB
+from holdfast.handlers.snapshots import SnapshotHandlers
+from holdfast.protocol import codec
+from holdfast.protocol.snapshots import SnapshotProgress
+from holdfast.protocol.subjects import PROGRESS_SUBJECT, prefixed
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ops import Ops
+from holdfast.repository.snapshots.archives import Archives
+from holdfast.repository.snapshots.lapses import watched_snapshots
+from holdfast.repository.snapshots.listing import SnapshotListing
+from holdfast.repository.snapshots.making import Maker, SnapshotLedger
+from holdfast.repository.snapshots.manifests import Manifests
+from holdfast.repository.snapshots.packs import Packs
+from holdfast.repository.snapshots.placement import Placement
+from holdfast.repository.snapshots.reads import SnapshotReads
+from holdfast.repository.snapshots.record import StoredRestore
+from holdfast.repository.snapshots.restores import Restores
+from holdfast.repository.snapshots.running import Jobs
+from holdfast.runtime.lifecycle import Chore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.archive.ports import Progress
+    from holdfast.bootstrap.setup import Setup
+    from holdfast.bootstrap.stores import Stores
+    from holdfast.repository.snapshots.apps import Apps
+    from holdfast.repository.snapshots.placement import AppPeers
+    from holdfast.repository.snapshots.record import Stored
+
+    Publish = Callable[[str, bytes], None]
+    """Sends a message to a subject, and never raises."""
+
+READ_THREADS: Final = 8
+MAX_HUNG_THREADS: Final = 32
+"""Threads of jobs that were given up and do not end: in a file system that does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotParts:
+    """Everything about snapshots that one worker has."""
+
+    handlers: SnapshotHandlers
+    jobs: Jobs
+    restores: Restores
+    lapses: Lapses
+    lease_seconds: float
+    threads: tuple[ThreadPoolExecutor, ...]
+
+    def chores(self) -> tuple[Chore, ...]:
+        """What is to be done in the background."""
+        sweep_seconds = self.lease_seconds / SWEEPS_PER_LEASE
+        return (
+            Chore("sweep_snapshots", sweep_seconds, self.lapses.sweep, first_seconds=0),
+            Chore("sweep_stagings", self.lease_seconds, self.restores.sweep, first_seconds=0),
+        )
+
+    async def aclose(self) -> None:
+        """Stop what still runs."""
+        await self.jobs.aclose()
+        for threads in self.threads:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def assemble_snapshots(
+    setup: Setup, stores: Stores, *, apps: Apps, peers: AppPeers, publish: Publish
+) -> SnapshotParts:
+    """To be called in the event loop that runs them. ``apps`` are this worker's."""
+    config, sources = setup.config, setup.sources
+    lease_seconds = config.snapshot_lease_seconds
+    owner = Maker(id=setup.worker, node=config.node, lease_seconds=lease_seconds)
+    ledger, ops = Ledger(stores.snapshots), Ops(stores.records)
+    listing = SnapshotListing(ledger)
+    packs = _packs(setup, stores)
+    open_store = _opener(packs)
+    readers = ThreadPoolExecutor(READ_THREADS, "read")
+    workers = ThreadPoolExecutor(config.max_archives + MAX_HUNG_THREADS, "archive")
+    jobs = _jobs(setup, ledger, workers, publish)
+    manifests = Manifests(packs, open_store, readers)
+    snapshots = SnapshotLedger(
+        ledger, listing, ops, packs, manifests, sources=sources, on_removed=jobs.cancel
+    )
+    restores = Restores(ledger, ops, jobs, packs, apps, owner=owner, sources=sources)
+    return SnapshotParts(
+        handlers=SnapshotHandlers(
+            snapshots=snapshots,
+            listing=listing,
+            reads=SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes),
+            archives=Archives(snapshots, jobs, packs, apps, owner=owner, clock=sources.clock),
+            restores=restores,
+            placement=Placement(apps, peers, node=config.node, last_node=listing.last_node),
+            lease_seconds=lease_seconds,
+        ),
+        jobs=jobs,
+        restores=restores,
+        lapses=_lapses(setup, ledger, jobs),
+        lease_seconds=lease_seconds,
+        threads=(workers, readers),
+    )
+
+
+def _packs(setup: Setup, stores: Stores) -> Packs:
+    return Packs(
+        stores.packs,
+        sources=setup.sources,
+        max_inline_bytes=setup.max_inline_bytes,
+        part_size=setup.part_bytes,
+        grace=setup.grace,
+    )
+
+
+def _opener(packs: Packs) -> Callable[[int], BridgedPackStore]:
+    """Gives threads the packs, with a cache of so many bytes."""
+    loop = asyncio.get_running_loop()
+    bridged = partial(BridgedPackStore, loop, packs.get, packs.put, window_bytes=MIB)
+    return lambda cache_bytes: bridged(cache_bytes=cache_bytes)
+
+
+def _jobs(setup: Setup, ledger: Ledger, threads: ThreadPoolExecutor, publish: Publish) -> Jobs:
+    subject = prefixed(setup.config.prefix, PROGRESS_SUBJECT)
+    return Jobs(
+        ledger,
+        threads,
+        max_jobs=setup.config.max_archives,
+        clock=setup.sources.clock,
+        announce=lambda record, progress: publish(
+            f"{subject}.{record.id}", codec.encode(_progress_of(record, progress))
+        ),
+    )
+
+
+def _progress_of(record: Stored, progress: Progress) -> SnapshotProgress:
+    return SnapshotProgress(
+        key=record.snapshot if isinstance(record, StoredRestore) else str(record.key),
+        state=record.state,
+        phase=progress.phase,
+        entries=progress.entries,
+        bytes=progress.bytes,
+        added=progress.stored_bytes,
+        restore=record.id if isinstance(record, StoredRestore) else None,
+    )
+
+
+def _lapses(setup: Setup, ledger: Ledger, jobs: Jobs) -> Lapses:
+    sources = setup.sources
+    return Lapses(
+        ledger,
+        watched_snapshots(ledger, clock=sources.clock, is_ours=jobs.has),
+        monotonic=sources.monotonic,
+        sweep_seconds=setup.config.snapshot_lease_seconds / SWEEPS_PER_LEASE,
+    )

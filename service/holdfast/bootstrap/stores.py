@@ -1,0 +1,161 @@
+"""The stores of a deployment: the one module that names concrete stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.limits import MAX_BLOB_BYTES
+from holdfast.domain.store_state import Layout
+from holdfast.repository.blobs import BLOBS, PACKS
+from holdfast.runtime.lifecycle import Chore
+from holdfast.runtime.store_watch import StoreWatch
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.files import create_disk_store
+from holdfast.stores.disk.records import DiskRecordStore
+from holdfast.stores.disk.store import DiskBlobStore
+from holdfast.stores.jetstream.deployment import GRACE_SECONDS, Deployment, check_deployment
+from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.records import KeyValueRecordStore
+from holdfast.stores.location import BucketLocation, DiskLocation, parse_location
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.wrappers.guarded import GuardedBlobStore, Limits, Retries, StoreMetrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.runtime.config import Config
+    from holdfast.sources import Sources
+    from holdfast.stores.ports import BlobStore, RecordStore
+    from holdfast.transport.jetstream import JetStream
+
+RECORDS: Final = "records"
+SNAPSHOTS: Final = "snapshots"
+LIMITS: Final = Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=1024)
+RETRIES: Final = Retries(attempts=3, timeout_seconds=10.0, first_wait_seconds=0.05)
+SWEEP_SECONDS: Final = 3600.0
+SWEEP_GRACE: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """The stores of one deployment, and what has to be done for them now and then.
+
+    ``records`` are those of uploads and requests. ``streams`` are those of the buckets, which are
+    to be kept as ``layout`` says, and ``deployment`` what is to be recorded of them: none where
+    there are no buckets.
+    """
+
+    blobs: BlobStore
+    packs: BlobStore
+    records: RecordStore
+    snapshots: RecordStore
+    deployment: Deployment | None = None
+    streams: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+    chores: tuple[Chore, ...] = ()
+
+    async def check(self) -> timedelta:
+        """Whether they are there; for how long a collector leaves alone what nothing refers to.
+
+        In that all workers must agree. Raises UnavailableError with what to change, NotReadyError.
+        """
+        for store in (self.blobs, self.packs, self.records, self.snapshots):
+            await store.check()
+        if self.deployment is None:
+            return timedelta(seconds=GRACE_SECONDS)
+        found = await check_deployment(self.records, self.deployment)
+        return timedelta(seconds=found.grace_seconds)
+
+    def group_puts(self) -> None:
+        """See `ObjectBlobStore.group_puts`, where they are such stores."""
+        for store in (self.blobs, self.packs):
+            if isinstance(store, ObjectBlobStore):
+                store.group_puts()
+
+    def guarded(self, metrics: StoreMetrics, sources: Sources) -> Stores:
+        """The same with what is common to all: limits, retries, metrics."""
+        guard = partial(
+            GuardedBlobStore,
+            limits=LIMITS,
+            retries=RETRIES,
+            metrics=metrics,
+            monotonic=sources.monotonic,
+        )
+        return replace(self, blobs=guard(self.blobs), packs=guard(self.packs))
+
+    def watch(self, config: Config, jetstream: JetStream) -> StoreWatch:
+        """How their buckets and servers are."""
+        return StoreWatch(
+            jetstream=jetstream,
+            streams=self.streams,
+            layout=self.layout,
+            monitor_urls=config.monitor_url,
+            require_sync=config.require_sync,
+        )
+
+    async def aclose(self) -> None:
+        """Release what they hold. May be repeated."""
+        for store in (self.blobs, self.packs, self.records, self.snapshots):
+            await store.aclose()
+
+
+def open_stores(config: Config, jetstream: JetStream, sources: Sources) -> Stores:
+    """The stores that ``config`` names; nothing is created but in memory. Raises InvalidError."""
+    location = parse_location(config.store)
+    if isinstance(location, BucketLocation):
+        return _in_buckets(location, config.prefix, jetstream, sources)
+    if isinstance(location, DiskLocation):
+        return open_on_disk(location.root, sources)
+    return Stores(
+        blobs=MemoryBlobStore(),
+        packs=MemoryBlobStore(),
+        records=MemoryRecordStore(sources.monotonic),
+        snapshots=MemoryRecordStore(sources.monotonic),
+    )
+
+
+def _in_buckets(
+    location: BucketLocation, prefix: str, jetstream: JetStream, sources: Sources
+) -> Stores:
+    names = bucket_names(location.bucket, prefix)
+    return Stores(
+        blobs=ObjectBlobStore(jetstream, names.blobs, sources=sources),
+        packs=ObjectBlobStore(jetstream, names.packs, sources=sources),
+        records=KeyValueRecordStore(jetstream, names.records, new_id=sources.new_id),
+        snapshots=KeyValueRecordStore(jetstream, names.snapshots, new_id=sources.new_id),
+        deployment=Deployment(blobs=names.blobs, packs=names.packs, snapshots=names.snapshots),
+        streams=names.streams,
+        layout=location,
+    )
+
+
+def create_on_disk(root: Path) -> None:
+    """Make what is missing under ``root``. Blocks. Raises UnavailableError, QuotaExceededError."""
+    for name in (RECORDS, SNAPSHOTS):
+        create_record_store(root / name)
+    for name in (BLOBS, PACKS):
+        create_disk_store(root / name)
+
+
+def open_on_disk(root: Path, sources: Sources) -> Stores:
+    """What `create_on_disk` has made."""
+    blobs = DiskBlobStore(root / BLOBS, sources=sources)
+    packs = DiskBlobStore(root / PACKS, sources=sources)
+    records = DiskRecordStore(root / RECORDS, clock=sources.clock)
+    snapshots = DiskRecordStore(root / SNAPSHOTS, clock=sources.clock)
+
+    async def sweep() -> None:
+        for store in (blobs, packs, records, snapshots):
+            await store.sweep(sources.clock(), SWEEP_GRACE)
+
+    return Stores(
+        blobs=blobs,
+        packs=packs,
+        records=records,
+        snapshots=snapshots,
+        chores=(Chore("sweep_disk", SWEEP_SECONDS, sweep),),
+    )

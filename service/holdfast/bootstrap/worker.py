@@ -1,0 +1,266 @@
+"""A worker: connected, checked, put together, and run until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.setup import Setup
+from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.stores import Stores, open_stores
+from holdfast.errors import HoldfastError, UnavailableError
+from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.status import StatusHandlers
+from holdfast.protocol.message import WIRE_VERSION
+from holdfast.protocol.subjects import part_subject, reply_pattern
+from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.uploads.owned import UploadLimits
+from holdfast.repository.uploads.uploads import UploadService
+from holdfast.runtime.connection_metrics import ConnectionMetrics
+from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
+from holdfast.runtime.metrics import serve_metrics
+from holdfast.runtime.peers import LOOK_SECONDS, Peers
+from holdfast.runtime.startup import (
+    StoppedError,
+    check_layout,
+    check_servers,
+    check_stores,
+    missing_right_told,
+    unless_stopped,
+)
+from holdfast.runtime.statistics import Identity
+from holdfast.runtime.worker import Worker
+from holdfast.stores.wrappers.guarded import StoreMetrics
+from holdfast.transport.connection import Connection, connect
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from holdfast.domain.store_state import Durability
+    from holdfast.runtime.config import Config
+    from holdfast.runtime.store_watch import StoreWatch
+    from holdfast.transport.options import NatsOptions
+
+log = structlog.get_logger(__name__)
+RENEW_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 20.0
+"""How long a worker waits for the leader of a bucket: a failover takes up to 16."""
+
+
+async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None = None) -> int:
+    """Answer requests until SIGTERM or SIGINT; the process's exit status.
+
+    ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
+
+    0 after draining; 1 when the connection is closed for good, so that a supervisor starts another.
+    Raises HoldfastError, once it is logged, when the start-up checks refuse.
+    """
+    loop = asyncio.get_running_loop()
+    stop, lost = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        with missing_right_told():
+            connection = await connect(config.nats, observer=WorkersConnection(lost), renew=renew)
+            try:
+                return await _serve(config, connection, stop, lost)
+            finally:
+                with contextlib.suppress(Exception):
+                    await connection.close()
+    except StoppedError:
+        return 0
+    except HoldfastError as error:
+        # A sentence for the operator; a traceback would not help.
+        log.error("worker_not_started", code=error.code, detail=error.detail)  # noqa: TRY400
+        raise
+
+
+async def _serve(
+    config: Config, connection: Connection, stop: asyncio.Event, lost: asyncio.Event
+) -> int:
+    check_chunker()
+    _check_apps(config)
+    inbox = Inbox(connection, config.nats.inbox_prefix)
+    jetstream = partial(JetStream, connection, inbox, domain=config.nats.jetstream_domain or "")
+    stores = open_stores(config, jetstream(patience_seconds=PATIENCE_SECONDS), SOURCES)
+    watch = stores.watch(config, jetstream())
+    servers = await watch.servers()
+    check_servers(servers, stores.layout, require_sync=config.require_sync)
+    if servers.durability == "synced":
+        stores.group_puts()
+    grace = await unless_stopped(check_stores(partial(_check_stores, stores, watch)), stop)
+    with serve_metrics(config.metrics_host, config.metrics_port) as registry:
+        setup = Setup(
+            config=config,
+            sources=SOURCES,
+            worker=SOURCES.new_id(),
+            max_payload=connection.max_payload,
+            grace=grace,
+        )
+        guarded = stores.guarded(StoreMetrics.register(registry), SOURCES)
+        parts = _assemble(setup, inbox, guarded, watch, servers.durability)
+        ConnectionMetrics.register(registry, connection, parts.worker)
+        return await parts.serve(setup, stop, lost)
+
+
+def _check_apps(config: Config) -> None:
+    """Raises UnavailableError with what to change."""
+    if config.apps is not None and not Path(config.apps).is_dir():
+        msg = f"the directory of apps, {config.apps}, is not there: make it, or change `apps`"
+        raise UnavailableError(msg)
+
+
+async def _check_stores(stores: Stores, watch: StoreWatch) -> timedelta:
+    """See `Stores.check`."""
+    grace = await stores.check()
+    await check_layout(watch.jetstream, stores.streams, stores.layout)
+    return grace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a worker is made of."""
+
+    worker: Worker
+    stores: Stores
+    uploads: UploadService
+    snapshots: SnapshotParts
+    peers: Peers
+    apps: Apps
+
+    async def serve(self, setup: Setup, stop: asyncio.Event, lost: asyncio.Event) -> int:
+        """See `serve_until_stopped`. Raises UnavailableError, StoppedError before that."""
+        try:
+            await unless_stopped(self.peers.check_node(), stop)
+            self.peers.start()
+            return await serve_until_stopped(
+                self.worker,
+                self._chores(setup.config),
+                stop=stop,
+                lost=lost,
+                drain_seconds=setup.config.drain_seconds,
+                drain_too=(self._drain,),
+            )
+        finally:
+            await self.snapshots.aclose()
+            await self.uploads.aclose()
+            self.apps.close()
+            await self.stores.aclose()
+
+    def _chores(self, config: Config) -> tuple[Chore, ...]:
+        sweep_seconds = config.upload_lease_seconds / SWEEPS_PER_LEASE
+        return (
+            Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
+            Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
+            Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
+            *self.snapshots.chores(),
+            *self.stores.chores,
+        )
+
+    async def _drain(self, seconds: float) -> None:
+        """Take nothing that others would forward; let archives and restores end."""
+        self.peers.stop()
+        await self.snapshots.jobs.drain(seconds)
+
+
+def _assemble(
+    setup: Setup, inbox: Inbox, stores: Stores, watch: StoreWatch, durability: Durability
+) -> _Parts:
+    config = setup.config
+    connection = watch.jetstream.connection
+    uploads = _uploads(setup, stores)
+    apps = Apps(Path(config.apps) if config.apps is not None else None)
+    peers = _peers(setup, connection, inbox, apps)
+    snapshots = assemble_snapshots(
+        setup, stores, apps=apps, peers=peers, publish=partial(_publish, connection)
+    )
+    worker = Worker(
+        connection,
+        Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
+        (
+            *_blobs(setup, stores, uploads).endpoints(),
+            *StatusHandlers(watch.read).endpoints(),
+            *snapshots.handlers.endpoints(),
+        ),
+        _identity(setup, durability),
+        prefix=config.prefix,
+        max_concurrent=config.max_concurrent_requests,
+        inbox_prefixes=config.inbox_prefixes,
+        node=config.node if config.apps is not None else None,
+    )
+    return _Parts(
+        worker=worker, stores=stores, uploads=uploads, snapshots=snapshots, peers=peers, apps=apps
+    )
+
+
+def _uploads(setup: Setup, stores: Stores) -> UploadService:
+    return UploadService(
+        stores.blobs,
+        stores.records,
+        owner=setup.worker,
+        part_size=setup.part_bytes,
+        sources=setup.sources,
+        limits=UploadLimits(
+            max_uploads=setup.config.max_uploads,
+            memory_bytes=setup.config.upload_memory_bytes,
+            lease_seconds=setup.config.upload_lease_seconds,
+        ),
+    )
+
+
+def _blobs(setup: Setup, stores: Stores, uploads: UploadService) -> BlobHandlers:
+    spaces = {BLOBS: stores.blobs, PACKS: stores.packs}
+    return BlobHandlers(
+        BlobRepository(spaces, max_inline_bytes=setup.max_inline_bytes),
+        uploads,
+        part_subject=partial(part_subject, setup.config.prefix, setup.worker),
+    )
+
+
+def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:
+    return Peers(
+        connection,
+        inbox,
+        apps,
+        node=setup.config.node,
+        worker=setup.worker,
+        prefix=setup.config.prefix,
+        reply=reply_pattern(setup.config.inbox_prefixes),
+        sources=setup.sources,
+    )
+
+
+def _publish(connection: Connection, subject: str, data: bytes) -> None:
+    """Send what nobody has to hear."""
+    with contextlib.suppress(HoldfastError):
+        connection.send(subject, data)
+
+
+def _identity(setup: Setup, durability: Durability) -> Identity:
+    return Identity(
+        id=setup.worker,
+        version=version("holdfast"),
+        started=setup.sources.clock().isoformat().replace("+00:00", "Z"),
+        metadata={
+            "node": setup.config.node,
+            "wire": str(WIRE_VERSION),
+            "durability": durability,
+            "max_inline_bytes": str(setup.max_inline_bytes),
+        },
+    )

@@ -1,0 +1,28 @@
+"""Time and identifiers as one value, passed to whoever needs them: nobody below the root draws any.
+
+``bootstrap.sources`` has those of a process; a test has its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where time and identifiers come from.
+
+    ``clock`` is the time of day, with its zone; ``monotonic`` gives seconds that only rise.
+    ``new_id`` gives 22 of A-Z a-z 0-9, in form a nuid, which no other process makes; ``new_uuid``
+    a UUID of version 7.
+    """
+
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    new_id: Callable[[], str]
+    new_uuid: Callable[[], str]
