@@ -130,11 +130,11 @@ schemas-check: setup
 	$(BIN)/python -m holdfast.cli.schemas --check schemas
 
 bench: setup
-	$(BIN)/holdfast bench blob
+	$(BIN)/python -m tests.bench blob
 
 # Beside restic, borg and tar, where they are installed.
 bench-snapshot: setup
-	$(BIN)/holdfast bench snapshot $(TREE) $(ARGS)
+	$(BIN)/python -m tests.bench snapshot $(TREE) $(ARGS)
 
 # Workers killed at KILLS moments drawn by SEED, while they archive and restore.
 kill-snapshots: setup

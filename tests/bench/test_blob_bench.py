@@ -16,12 +16,12 @@ import sys
 import msgspec
 import pytest
 from rich.console import Console
+from tests.bench.__main__ import parse_size
+from tests.bench.contenders import find_contenders
+from tests.bench.figures import Report
+from tests.bench.promises import judge
+from tests.bench.report import print_report
 
-from holdfast.bench.cli import parse_size
-from holdfast.bench.contenders import find_contenders
-from holdfast.bench.figures import Report
-from holdfast.bench.promises import judge
-from holdfast.bench.report import print_report
 from holdfast.errors import InvalidError
 
 
@@ -32,7 +32,7 @@ def run() -> subprocess.CompletedProcess[str]:
         *("--blobs", "1500", "--memory", "--memory-size", "2MiB", "--client-size", "5MiB"),
     )
     return subprocess.run(
-        [sys.executable, "-m", "holdfast", "bench", "blob", "--json", *flags],
+        [sys.executable, "-m", "tests.bench", "blob", "--json", *flags],
         capture_output=True,
         text=True,
         timeout=110,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from holdfast.bench.figures import HOLDFAST, LargeFigure, percentile, speed_ratio
+from tests.bench.figures import HOLDFAST, LargeFigure, percentile, speed_ratio
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.bench.contenders import Contender, find_contenders
+from tests.bench.measure import measure_large
+from tests.bench.processes import Pool, ProcessError
 
-from holdfast.bench.contenders import Contender, find_contenders
-from holdfast.bench.measure import measure_large
-from holdfast.bench.processes import Pool, ProcessError
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from holdfast.bench.contenders import NATS_PY, NATSRPY
-from holdfast.bench.figures import (
+from tests.bench.contenders import NATS_PY, NATSRPY
+from tests.bench.figures import (
     HOLDFAST,
     HasFigure,
     LargeFigure,
@@ -14,7 +13,8 @@ from holdfast.bench.figures import (
     Report,
     SmallFigure,
 )
-from holdfast.bench.promises import Verdict, judge
+from tests.bench.promises import Verdict, judge
+
 from holdfast.domain.limits import MIB
 
 BARE_GET = "bare request like a get"

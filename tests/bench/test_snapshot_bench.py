@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.bench import snapshot_measure
+from tests.bench.__main__ import app
+from tests.bench.backup_tools import TAR, find_tools
+from tests.bench.figures import HOLDFAST
+from tests.bench.snapshot_figures import ACTIONS, SnapshotReport, find_stored
+from tests.bench.snapshot_run import SnapshotRun, run_snapshot_bench
 
-from holdfast.bench import snapshot_measure
-from holdfast.bench.backup_tools import TAR, find_tools
-from holdfast.bench.cli import app
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.snapshot_figures import ACTIONS, SnapshotReport, find_stored
-from holdfast.bench.snapshot_run import SnapshotRun, run_snapshot_bench
 from holdfast.domain.limits import TIB
 from holdfast.errors import InvalidError
 

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
-
-from holdfast.bench.backup_tools import BORG, RESTIC
-from holdfast.bench.figures import HOLDFAST, Machine
-from holdfast.bench.snapshot_figures import (
+from tests.bench.backup_tools import BORG, RESTIC
+from tests.bench.figures import HOLDFAST, Machine
+from tests.bench.snapshot_figures import (
     ActionFigure,
     LargeFileFigure,
     SnapshotReport,
     StoredFigure,
 )
-from holdfast.bench.snapshot_promises import judge_snapshots
-from holdfast.bench.snapshot_report import print_snapshot_report
-from holdfast.bench.trees import Change, Tree
+from tests.bench.snapshot_promises import judge_snapshots
+from tests.bench.snapshot_report import print_snapshot_report
+from tests.bench.trees import Change, Tree
+
 from holdfast.domain.limits import KIB, MIB
 
 if TYPE_CHECKING:
-    from holdfast.bench.promises import Verdict
-    from holdfast.bench.snapshot_figures import Action
+    from tests.bench.promises import Verdict
+    from tests.bench.snapshot_figures import Action
 
 MACHINE = Machine(
     cores=2, processor="p", memory_bytes=2**34, filesystem="ext4", system="Linux", versions={}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
-from holdfast.bench.backup_tools import Taken
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.processes import ProcessError
-from holdfast.bench.snapshot_measure import Race
+from tests.bench.backup_tools import Taken
+from tests.bench.figures import HOLDFAST
+from tests.bench.processes import ProcessError
+from tests.bench.snapshot_measure import Race
 
 if TYPE_CHECKING:
     from pathlib import Path

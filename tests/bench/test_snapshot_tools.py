@@ -7,9 +7,8 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-
-from holdfast.bench.backup_tools import TAR, find_tools, make_tool, run_timed, tool_versions
-from holdfast.bench.processes import ProcessError
+from tests.bench.backup_tools import TAR, find_tools, make_tool, run_timed, tool_versions
+from tests.bench.processes import ProcessError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
-from holdfast.bench.trees import (
+from tests.bench.trees import (
     change_blocks,
     copy_tree,
     describe_tree,
@@ -15,6 +14,7 @@ from holdfast.bench.trees import (
     scatter_change,
     write_large_file,
 )
+
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.bench.peers import serve
+from tests.bench.peers import serve
+
 from holdfast.client import connect
 
 if TYPE_CHECKING:

@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.bench.contenders import find_contenders
-from holdfast.bench.figures import Report
-from holdfast.bench.machine import describe_machine
-from holdfast.bench.measure import (
+from tests.bench.contenders import find_contenders
+from tests.bench.figures import Report
+from tests.bench.machine import describe_machine
+from tests.bench.measure import (
     measure_client_memory,
     measure_has,
     measure_large,
     measure_small,
     measure_worker_memory,
 )
-from holdfast.bench.processes import start_pool
-from holdfast.bench.promises import WORKER_STREAMS
+from tests.bench.processes import start_pool
+from tests.bench.promises import WORKER_STREAMS
+
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.bench.figures import HasFigure, LargeFigure, MemoryFigure, SmallFigure, Sync
+    from tests.bench.figures import HasFigure, LargeFigure, MemoryFigure, SmallFigure, Sync
 
     Say = Callable[[str], None]
 

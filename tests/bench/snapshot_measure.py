@@ -13,14 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
-
-from holdfast.archive.file_systems import RACY_NS
-from holdfast.bench.backup_tools import make_tool
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.processes import ProcessError
-from holdfast.bench.snapshot_figures import LargeFileFigure
-from holdfast.bench.snapshot_workers import Snapshots, start_snapshots
-from holdfast.bench.trees import (
+from tests.bench.backup_tools import make_tool
+from tests.bench.figures import HOLDFAST
+from tests.bench.processes import ProcessError
+from tests.bench.snapshot_figures import LargeFileFigure
+from tests.bench.snapshot_workers import Snapshots, start_snapshots
+from tests.bench.trees import (
     CHANGED_BLOCK_BYTES,
     Change,
     change_blocks,
@@ -29,13 +27,15 @@ from holdfast.bench.trees import (
     write_large_file,
 )
 
+from holdfast.archive.file_systems import RACY_NS
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from holdfast.bench.backup_tools import BackupTool, Taken
-    from holdfast.bench.figures import Sync
-    from holdfast.bench.snapshot_figures import Action
+    from tests.bench.backup_tools import BackupTool, Taken
+    from tests.bench.figures import Sync
+    from tests.bench.snapshot_figures import Action
 
     type Do = Callable[[BackupTool], Awaitable[Taken | None]]
 

@@ -12,20 +12,19 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import nats
-
-from holdfast.bench.backup_tools import Taken, run_timed
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.machine import cpu_seconds, forget_peak, peak_resident_bytes
-from holdfast.bench.processes import child_environment, start_pool
+from tests.bench.backup_tools import Taken, run_timed
+from tests.bench.figures import HOLDFAST
+from tests.bench.machine import cpu_seconds, forget_peak, peak_resident_bytes
+from tests.bench.processes import child_environment, start_pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from holdfast.bench.figures import Sync
-    from holdfast.bench.processes import ClientProcess, Pool
+    from tests.bench.figures import Sync
+    from tests.bench.processes import ClientProcess, Pool
 
-_CLIENT: Final = (sys.executable, "-m", "holdfast.bench.snapshot_client")
+_CLIENT: Final = (sys.executable, "-m", "tests.bench.snapshot_client")
 
 
 class Snapshots:

@@ -10,14 +10,13 @@ import statistics
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct, field
-
-from holdfast.bench.figures import HOLDFAST, Machine, Sync
-from holdfast.bench.trees import Change, Tree
+from tests.bench.figures import HOLDFAST, Machine, Sync
+from tests.bench.trees import Change, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.bench.backup_tools import Taken
+    from tests.bench.backup_tools import Taken
 
 Action = Literal["first", "unchanged", "changed", "restore", "one file", "command", "export"]
 """``command`` is one file again, by a whole command with its start."""

@@ -50,8 +50,8 @@ class Change(Struct, frozen=True, kw_only=True):
 
 def copy_tree(source: Path, target: Path) -> None:
     """A copy of ``source`` with all that ``cp -a`` keeps. Raises InvalidError."""
-    copied = subprocess.run(  # noqa: S603
-        ["cp", "-a", "--", source, target],  # noqa: S607
+    copied = subprocess.run(
+        ["cp", "-a", "--", source, target],
         capture_output=True,
         text=True,
         check=False,

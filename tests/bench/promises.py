@@ -10,13 +10,13 @@ import statistics
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
+from tests.bench.contenders import NATS_PY, NATSRPY, NATSRPY_128K
+from tests.bench.figures import HOLDFAST, find_large, find_small, speed_ratio
 
-from holdfast.bench.contenders import NATS_PY, NATSRPY, NATSRPY_128K
-from holdfast.bench.figures import HOLDFAST, find_large, find_small, speed_ratio
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from holdfast.bench.figures import Action, Report, Sync
+    from tests.bench.figures import Action, Report, Sync
 
 LARGE_BYTES: Final = 256 * MIB
 SMALL_BYTES: Final = 4 * 1024

@@ -73,7 +73,7 @@ class NatsPy:
     @classmethod
     async def connect(cls, url: str) -> NatsPy:
         """Connect and make a bucket."""
-        import nats  # noqa: PLC0415  (only the client that is measured is loaded)
+        import nats
 
         connection = await nats.connect(url)
         return cls(connection, await connection.jetstream().create_object_store("nats-py"))
@@ -111,8 +111,8 @@ class Natsrpy:
     @classmethod
     async def connect(cls, url: str, **block: int) -> Natsrpy:
         """Connect and make a bucket. ``chunk_size``: bytes of a chunk, and of a read."""
-        import natsrpy  # noqa: PLC0415  (only the client that is measured is loaded)
-        from natsrpy.js import ObjectStoreConfig  # noqa: PLC0415
+        import natsrpy
+        from natsrpy.js import ObjectStoreConfig
 
         connection = natsrpy.Nats(addrs=[url])
         await connection.startup()
@@ -149,8 +149,8 @@ class Natsio:
     @classmethod
     async def connect(cls, url: str) -> Natsio:
         """Connect and make a bucket."""
-        import natsio  # noqa: PLC0415  (only the client that is measured is loaded)
-        from natsio.objectstore import ObjectStoreConfig  # noqa: PLC0415
+        import natsio
+        from natsio.objectstore import ObjectStoreConfig
 
         connection = await natsio.connect(url)
         config = ObjectStoreConfig(bucket="natsio")

@@ -6,10 +6,10 @@ import statistics
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
+from tests.bench.figures import HOLDFAST
+from tests.bench.report import machine_text, make_table, verdict_table
+from tests.bench.snapshot_figures import find_action, find_stored, ratio
 
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.report import machine_text, make_table, verdict_table
-from holdfast.bench.snapshot_figures import find_action, find_stored, ratio
 from holdfast.domain.limits import KIB, MIB
 
 if TYPE_CHECKING:
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.table import Table
-
-    from holdfast.bench.promises import Verdict
-    from holdfast.bench.snapshot_figures import ActionFigure, SnapshotReport, StoredFigure
+    from tests.bench.promises import Verdict
+    from tests.bench.snapshot_figures import ActionFigure, SnapshotReport, StoredFigure
 
 _WHAT: Final = {
     "first": "first",

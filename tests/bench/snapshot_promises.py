@@ -10,18 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import Struct
+from tests.bench.backup_tools import BORG, RESTIC
+from tests.bench.figures import HOLDFAST
+from tests.bench.promises import Verdict
+from tests.bench.snapshot_figures import find_action, find_stored, peak_of, ratio
 
-from holdfast.bench.backup_tools import BORG, RESTIC
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.promises import Verdict
-from holdfast.bench.snapshot_figures import find_action, find_stored, peak_of, ratio
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from holdfast.bench.figures import Sync
-    from holdfast.bench.snapshot_figures import Action, LargeFileFigure, SnapshotReport
+    from tests.bench.figures import Sync
+    from tests.bench.snapshot_figures import Action, LargeFileFigure, SnapshotReport
 
 STORED_RATIO: Final = 1.05
 CHANGED_RATIO: Final = 1.6

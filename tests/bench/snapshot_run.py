@@ -10,28 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.bench.backup_tools import NOTES, find_tools, tool_versions
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.machine import describe_machine
-from holdfast.bench.snapshot_figures import (
+from tests.bench.backup_tools import NOTES, find_tools, tool_versions
+from tests.bench.figures import HOLDFAST
+from tests.bench.machine import describe_machine
+from tests.bench.snapshot_figures import (
     ACTIONS,
     ActionFigure,
     SnapshotReport,
     StoredFigure,
     action_figure,
 )
-from holdfast.bench.snapshot_measure import APP, measure_large_file, measure_round
-from holdfast.bench.trees import Change, copy_tree, describe_tree, warm
+from tests.bench.snapshot_measure import APP, measure_large_file, measure_round
+from tests.bench.trees import Change, copy_tree, describe_tree, warm
+
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from holdfast.bench.figures import Sync
-    from holdfast.bench.snapshot_figures import LargeFileFigure
-    from holdfast.bench.snapshot_measure import RoundFigures
-    from holdfast.bench.trees import Tree
+    from tests.bench.figures import Sync
+    from tests.bench.snapshot_figures import LargeFileFigure
+    from tests.bench.snapshot_measure import RoundFigures
+    from tests.bench.trees import Tree
 
     type Say = Callable[[str], None]
 

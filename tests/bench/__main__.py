@@ -1,4 +1,4 @@
-"""``holdfast bench``: what to measure, from the command line. See the package for examples."""
+"""``python -m tests.bench``: what to measure of blobs and of snapshots, from the command line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
+from tests.bench.promises import SMALL_BYTES, judge
+from tests.bench.report import print_report
+from tests.bench.run import BlobRun, run_blob_bench
+from tests.bench.snapshot_promises import judge_snapshots
+from tests.bench.snapshot_report import print_snapshot_report
+from tests.bench.snapshot_run import SnapshotRun, run_snapshot_bench
 
-from holdfast.bench.promises import SMALL_BYTES, judge
-from holdfast.bench.report import print_report
-from holdfast.bench.run import BlobRun, run_blob_bench
-from holdfast.bench.snapshot_promises import judge_snapshots
-from holdfast.bench.snapshot_report import print_snapshot_report
-from holdfast.bench.snapshot_run import SnapshotRun, run_snapshot_bench
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
 
@@ -169,3 +169,7 @@ def _at_least(flag: str, value: int, least: int) -> int:
     if value < least:
         raise InvalidError(f"{flag} is at least {least}")
     return value
+
+
+if __name__ == "__main__":
+    app()

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from holdfast.bench.figures import HOLDFAST
+from tests.bench.figures import HOLDFAST
+
 from holdfast.errors import InvalidError
 
 NATS_PY: Final = "nats-py"
@@ -36,7 +37,7 @@ class Contender:
     command: tuple[str, ...]
 
 
-OURS: Final = Contender(HOLDFAST, (sys.executable, "-m", "holdfast.bench.through_workers"))
+OURS: Final = Contender(HOLDFAST, (sys.executable, "-m", "tests.bench.through_workers"))
 
 
 def find_contenders(node_modules: Path | None) -> list[Contender]:

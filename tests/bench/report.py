@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
+from tests.bench.figures import HOLDFAST, find_large, speed_ratio
 
-from holdfast.bench.figures import HOLDFAST, find_large, speed_ratio
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
-
-    from holdfast.bench.figures import Machine, Report
-    from holdfast.bench.promises import Verdict
+    from tests.bench.figures import Machine, Report
+    from tests.bench.promises import Verdict
 
 _STYLES: Final = {"met": "green", "missed": "bold red", "not judged": "yellow"}
 _SIGNS: Final = {"at least": ">=", "at most": "<=", "under": "<"}

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
+from tests.bench.processes import ProcessError
+from tests.bench.trees import allocated_bytes
 
-from holdfast.bench.processes import ProcessError
-from holdfast.bench.trees import allocated_bytes
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:

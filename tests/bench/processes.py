@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats.aio.client import Client as NatsClient
-
-    from holdfast.bench.figures import Sync
+    from tests.bench.figures import Sync
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0

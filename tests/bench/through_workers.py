@@ -13,11 +13,11 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import nats
+from tests.bench.echo import LIKE_GET, LIKE_PUT
+from tests.bench.figures import percentile
+from tests.bench.machine import peak_resident_bytes
+from tests.bench.peers import ObjectCommands, serve
 
-from holdfast.bench.echo import LIKE_GET, LIKE_PUT
-from holdfast.bench.figures import percentile
-from holdfast.bench.machine import peak_resident_bytes
-from holdfast.bench.peers import ObjectCommands, serve
 from holdfast.client import connect
 from holdfast.domain.digest import Digest, digest_of
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from nats.aio.client import Client as NatsClient
+    from tests.bench.peers import Sink
 
-    from holdfast.bench.peers import Sink
     from holdfast.client import Client
 
 STREAM_BLOCK_BYTES: Final = 256 * 1024

@@ -23,7 +23,7 @@ def main() -> None:
     for number, command in enumerate(given["commands"]):
         last = number == len(given["commands"]) - 1
         processes.append(
-            subprocess.Popen(  # noqa: S603
+            subprocess.Popen(
                 command,
                 stdin=processes[-1].stdout if processes else source,
                 stdout=target if last else subprocess.PIPE,

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.bench.contenders import OURS
-from holdfast.bench.figures import (
+from tests.bench.contenders import OURS
+from tests.bench.figures import (
     HOLDFAST,
     HasFigure,
     LargeFigure,
@@ -19,16 +19,17 @@ from holdfast.bench.figures import (
     SmallFigure,
     small_figures,
 )
-from holdfast.bench.machine import peak_resident_bytes
-from holdfast.bench.processes import ProcessError
+from tests.bench.machine import peak_resident_bytes
+from tests.bench.processes import ProcessError
+
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.bench.contenders import Contender
-    from holdfast.bench.figures import Action
-    from holdfast.bench.processes import ClientProcess, Pool
+    from tests.bench.contenders import Contender
+    from tests.bench.figures import Action
+    from tests.bench.processes import ClientProcess, Pool
 
     Say = Callable[[str], None]
 
