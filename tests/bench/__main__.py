@@ -1,34 +1,46 @@
-"""``python -m tests.bench``: what to measure of blobs and of snapshots, from the command line."""
+"""Measures holdfast beside other clients and backup tools, in one run, against a real nats-server.
+
+    python -m tests.bench blob                            large blobs, small ones, `has`
+    python -m tests.bench blob --sync both                the same again with every write synced
+    python -m tests.bench blob --memory                   also the memory of a worker and a client
+    python -m tests.bench blob --blobs 100000             `has` on as many as the promise names
+    python -m tests.bench blob --node-modules DIR         nats.js too, from DIR/@nats-io
+    python -m tests.bench blob --json > figures.json      every single figure
+    python -m tests.bench snapshot /usr/share             snapshots of a copy of that tree
+    python -m tests.bench snapshot DIR --large-file 2GiB  also one large file that changes
+
+Server, workers and each client that stores a large blob are processes of their own. Other clients:
+nats-py, natsrpy, natsio, nats.js. Other backup tools, where they are installed: restic, borg, tar
+with zstd.
+"""
 
 from __future__ import annotations
 
-import re
+import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
-from tests.bench.promises import SMALL_BYTES, judge
-from tests.bench.report import print_report
-from tests.bench.run import BlobRun, run_blob_bench
-from tests.bench.snapshot_promises import judge_snapshots
-from tests.bench.snapshot_report import print_snapshot_report
-from tests.bench.snapshot_run import SnapshotRun, run_snapshot_bench
+from tests.bench.contenders import find_contenders
+from tests.bench.large import measure_large
+from tests.bench.promises import BLOB_PROMISES, snapshot_promises
+from tests.bench.snapshots import FullRun, run_snapshot_bench
 
-from holdfast.domain.limits import MIB
-from holdfast.errors import InvalidError
+from holdfast.cli.bench import SYNCS, SyncChoice, at_least, parse_size
+from holdfast.cli.bench.blobs import BlobRun, run_blob_bench
+from holdfast.cli.bench.report import judge, write_report
+from holdfast.cli.output import say_error, status_line
+from holdfast.errors import HoldfastError
 
-app = App(name="bench", help="Measure, beside other clients.", help_format="plaintext")
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_SIZE_RE: Final = re.compile(r"(\d{1,15})\s*(|[kmg])(?:i?b)?", re.IGNORECASE | re.ASCII)
-_UNITS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB}
-_SYNCS: Final[dict[str, tuple[Literal["default", "always"], ...]]] = {
-    "default": ("default",),
-    "always": ("always",),
-    "both": ("default", "always"),
-}
+    from holdfast.cli.bench.pool import Pool
+    from holdfast.cli.bench.report import Figure
+
+app = App(name="tests.bench", help="Measure, beside others.", help_format="plaintext")
 
 
 @app.command
@@ -36,7 +48,7 @@ async def blob(
     *,
     size: str = "256MiB",
     rounds: int = 5,
-    sync: Literal["default", "always", "both"] = "default",
+    sync: SyncChoice = "default",
     requests: int = 2000,
     blobs: int = 10_000,
     memory: Annotated[bool, Parameter(negative="")] = False,
@@ -49,60 +61,34 @@ async def blob(
 ) -> None:
     """Put and get blobs through workers, beside other clients on the same nats-server.
 
-    Starts a server, workers and clients of its own, in a directory of its own, and removes
-    everything afterwards. The status is 0 however fast or slow this machine is.
+    Options are those of `holdfast bench blob`, and one more.
 
     Parameters
     ----------
-    size
-        Size of the large blob.
-    rounds
-        Puts and gets of it by each client; 0 leaves them out.
-    sync
-        How the server syncs: as it comes (every two minutes), always, or both in turn.
-    requests
-        Small requests of each kind; 0 leaves them out.
-    blobs
-        Blobs in the store when `has` is measured; 0 leaves it out.
-    memory
-        Measure memory too. It streams many GiB.
-    memory_size
-        What each of 8 clients streams through one worker.
-    client_size
-        What the one client streams whose memory is measured.
-    workers
-        Workers in the pool.
     node_modules
         A directory with @nats-io/transport-node and @nats-io/obj: measure nats.js too.
-    directory
-        Where to keep the run's files; the system's place for temporary files.
-    json
-        All figures as one JSON object, instead of tables.
     """
+    contenders = find_contenders(node_modules)
+
+    async def beside_others(
+        pool: Pool, size: int, rounds: int, say: Callable[[str], None]
+    ) -> tuple[list[Figure], list[str]]:
+        return await measure_large(pool, contenders, size=size, rounds=rounds, say=say)
+
     run = BlobRun(
-        syncs=_SYNCS[sync],
+        syncs=SYNCS[sync],
         size=parse_size(size),
-        rounds=_at_least("--rounds", rounds, 0),
-        small_size=SMALL_BYTES,
-        requests=_at_least("--requests", requests, 0),
-        in_flight=64,
-        blobs=_at_least("--blobs", blobs, 0),
-        has_requests=40,
-        workers=_at_least("--workers", workers, 1),
+        rounds=at_least("--rounds", rounds, 0),
+        requests=at_least("--requests", requests, 0),
+        blobs=at_least("--blobs", blobs, 0),
+        workers=at_least("--workers", workers, 1),
         memory_size=parse_size(memory_size) if memory else 0,
         client_size=parse_size(client_size) if memory else 0,
-        node_modules=node_modules,
         directory=directory,
     )
-    progress = Console(stderr=True)
-    with progress.status("starting") as status:
-        report = await run_blob_bench(run, status.update)
-    verdicts = judge(report)
-    if json:
-        figures = msgspec.to_builtins(report) | {"verdicts": msgspec.to_builtins(verdicts)}
-        sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
-    else:
-        print_report(Console(), report, verdicts)
+    with status_line("starting") as say:
+        report = await run_blob_bench(run, say, beside_others)
+    write_report(Console(), report, judge(report, BLOB_PROMISES), json=json)
 
 
 @app.command
@@ -111,7 +97,7 @@ async def snapshot(
     /,
     *,
     rounds: int = 3,
-    sync: Literal["default", "always", "both"] = "default",
+    sync: SyncChoice = "default",
     large_file: str | None = None,
     seed: int = 1,
     directory: Path | None = None,
@@ -119,57 +105,39 @@ async def snapshot(
 ) -> None:
     """Take, restore and read snapshots of a tree, beside restic, borg and tar.
 
-    Copies the tree, starts a server and a worker of its own, and removes everything afterwards.
-    Tools that are not installed are left out. The status is 0 however fast this machine is.
+    Options are those of `holdfast bench snapshot`, and two more; 0 rounds leave the tree out. Tools
+    that are not installed are left out.
 
     Parameters
     ----------
-    path
-        The directory to take snapshots of. It is read once and never changed.
-    rounds
-        How often everything is done, on fresh repositories each time; 0 leaves it out.
-    sync
-        How the server syncs: as it comes (every two minutes), always, or both in turn.
     large_file
         Also measure one file of this size (2GiB), of which scattered blocks change.
     seed
         Draws what is changed.
-    directory
-        Where to keep the run's files; the system's place for temporary files.
-    json
-        All figures as one JSON object, instead of tables.
     """
-    run = SnapshotRun(
+    run = FullRun(
         source=path,
-        syncs=_SYNCS[sync],
-        rounds=_at_least("--rounds", rounds, 0),
+        syncs=SYNCS[sync],
+        rounds=at_least("--rounds", rounds, 0),
         large_file_size=0 if large_file is None else parse_size(large_file),
         seed=seed,
         directory=directory,
     )
-    with Console(stderr=True).status("starting") as status:
-        report = await run_snapshot_bench(run, status.update)
-    verdicts = judge_snapshots(report)
-    if json:
-        figures = msgspec.to_builtins(report) | {"verdicts": msgspec.to_builtins(verdicts)}
-        sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
-    else:
-        print_snapshot_report(Console(), report, verdicts)
+    with status_line("starting") as say:
+        report = await run_snapshot_bench(run, say)
+    verdicts = judge(report, snapshot_promises(run.syncs if run.rounds else ("default",)))
+    write_report(Console(), report, verdicts, json=json)
 
 
-def parse_size(text: str) -> int:
-    """``64KiB``, ``256MiB``, ``1g`` or plain bytes. Raises InvalidError; at least one byte."""
-    match = _SIZE_RE.fullmatch(text.strip())
-    if match is None or int(match[1]) == 0:
-        raise InvalidError(f"{text!r} is not a size: 256MiB, 1GiB, or a number of bytes")
-    return int(match[1]) * _UNITS[match[2].lower()]
-
-
-def _at_least(flag: str, value: int, least: int) -> int:
-    if value < least:
-        raise InvalidError(f"{flag} is at least {least}")
-    return value
+def main() -> int:
+    """Run the command line; the exit status."""
+    try:
+        asyncio.run(app.run_async(result_action="return_value"))
+    except HoldfastError as error:
+        say_error(error.code, error.detail)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(main())

@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from tests.bench.figures import HOLDFAST
-
+from holdfast.cli.bench.blobs import NATS_PY
+from holdfast.cli.bench.report import HOLDFAST
 from holdfast.errors import InvalidError
 
-NATS_PY: Final = "nats-py"
 NATSRPY: Final = "natsrpy"
 NATSRPY_128K: Final = "natsrpy-128k"
 NATSIO: Final = "natsio"

@@ -47,6 +47,10 @@ class ObjectClient(Protocol):
     async def delete(self, key: str) -> None:
         """Forget the object."""
 
+
+class Peer(ObjectClient, Protocol):
+    """A client with its connection."""
+
     async def close(self) -> None:
         """Disconnect."""
 
@@ -176,7 +180,7 @@ class Natsio:
         await self._connection.close()
 
 
-CLIENTS: Final[dict[str, Callable[[str], Awaitable[ObjectClient]]]] = {
+CLIENTS: Final[dict[str, Callable[[str], Awaitable[Peer]]]] = {
     "nats-py": NatsPy.connect,
     "natsrpy": Natsrpy.connect,
     "natsrpy-128k": lambda url: Natsrpy.connect(url, chunk_size=128 * 1024),

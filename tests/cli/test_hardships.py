@@ -51,10 +51,12 @@ ARGUMENTS: dict[str, list[str]] = {
     "admin layout": [],
     "up": ["--workers", "0"],
     "config": [],
+    "bench blob": ["--nonsense"],
+    "bench snapshot": ["--nonsense"],
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
-UNCONNECTED = {"up"}
+UNCONNECTED = {"up", "bench blob", "bench snapshot"}
 WRITERS = {"blob put", "blob rm", "blob ls", "status", "admin init", "admin layout", "config"}
 CLOSED = ["stdin", "stdout", "stderr", "stdin stdout", "stdin stdout stderr"]
 
