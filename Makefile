@@ -129,12 +129,13 @@ schemas: setup
 schemas-check: setup
 	$(BIN)/python -m holdfast.cli.schemas --check schemas
 
+# Beside nats-py, natsrpy, natsio; ARGS="--node-modules DIR" for nats.js too.
 bench: setup
-	$(BIN)/holdfast bench blob
+	$(BIN)/python -m tests.bench blob $(ARGS)
 
 # Beside restic, borg and tar, where they are installed.
 bench-snapshot: setup
-	$(BIN)/holdfast bench snapshot $(TREE) $(ARGS)
+	$(BIN)/python -m tests.bench snapshot $(TREE) $(ARGS)
 
 # Workers killed at KILLS moments drawn by SEED, while they archive and restore.
 kill-snapshots: setup
@@ -159,7 +160,7 @@ owners: setup
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:
-	$(UV_COMPILE) --extra embedded --extra bench --group dev pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --extra embedded --group dev pyproject.toml -o requirements.lock
 	printf '%s\n' 'setuptools>=68' 'hatchling>=1.27' editables | \
 	  $(UV_COMPILE) --constraint requirements.lock - -o requirements-build.lock
 	$(UV_COMPILE) --constraint requirements.lock pyproject.toml -o deploy/requirements.lock

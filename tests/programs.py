@@ -13,5 +13,5 @@ needs_zstd: Final = pytest.mark.skipif(
 )
 
 needs_natsrpy: Final = pytest.mark.skipif(
-    importlib.util.find_spec("natsrpy") is None, reason='natsrpy is in the extra "bench"'
+    importlib.util.find_spec("natsrpy") is None, reason='natsrpy is in the group "dev"'
 )

@@ -1,79 +1,82 @@
-"""``holdfast bench blob``, whole, at sizes so small that its figures mean nothing.
+"""Both blob benches, whole, at sizes so small that their figures mean nothing.
 
 No test asserts a time: what is checked is that every measurement ran and is reported. For figures
 that mean something:
 
-    holdfast bench blob --sync both --rounds 7 --blobs 100000 --memory
+    python -m tests.bench blob --sync both --rounds 7 --blobs 100000 --memory
 """
 
 from __future__ import annotations
 
-import io
-import re
 import subprocess
 import sys
 
 import msgspec
 import pytest
-from rich.console import Console
+from tests.bench.contenders import find_contenders
+from tests.bench.promises import BLOB_PROMISES
 
-from holdfast.bench.cli import parse_size
-from holdfast.bench.contenders import find_contenders
-from holdfast.bench.figures import Report
-from holdfast.bench.promises import judge
-from holdfast.bench.report import print_report
+from holdfast.cli.bench import parse_size
+from holdfast.cli.bench.blobs import NATS_PY, OTHER_PROMISES, SPEEDS
+from holdfast.cli.bench.report import HOLDFAST, Report, judge
 from holdfast.errors import InvalidError
 
-
-@pytest.fixture(scope="module")
-def run() -> subprocess.CompletedProcess[str]:
-    flags = (
-        *("--sync", "both", "--size", "3MiB", "--rounds", "2", "--requests", "70"),
-        *("--blobs", "1500", "--memory", "--memory-size", "2MiB", "--client-size", "5MiB"),
-    )
-    return subprocess.run(
-        [sys.executable, "-m", "holdfast", "bench", "blob", "--json", *flags],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+SMALL_RUN = ("--json", "--sync", "both", "--size", "3MiB", "--rounds", "2", "--requests")
 
 
 @pytest.mark.nats
 @pytest.mark.long
-def test_a_run_measures_everything_that_is_promised(run: subprocess.CompletedProcess[str]) -> None:
-    assert run.returncode == 0, run.stderr
-    report = msgspec.json.decode(run.stdout, type=Report)
+def test_the_command_measures_everything_that_is_promised() -> None:
+    memory = ("--memory", "--memory-size", "2MiB", "--client-size", "5MiB")
+
+    report = run("holdfast", "bench", "blob", *SMALL_RUN, "70", "--blobs", "1500", *memory)
 
     assert report.problems == []
-    assert {(each.sync, each.action, each.client) for each in report.large} == {
-        (sync, action, contender.name)
-        for sync in ("default", "always")
-        for action in ("put", "get")
-        for contender in find_contenders(None)
-    }
-    assert all(verdict.measured is not None for verdict in judge(report))
-    assert all(
-        verdict.outcome == "not judged" for verdict in judge(report) if "MiB" in verdict.what
-    )
+    assert large_figures_of(report) == every_large_figure({HOLDFAST, NATS_PY})
+    verdicts = judge(report, (*SPEEDS, *OTHER_PROMISES))
+    assert all(verdict.measured is not None for verdict in verdicts)
+    assert all(verdict.outcome == "not judged" for verdict in verdicts if "MiB" in verdict.what)
 
 
 @pytest.mark.nats
 @pytest.mark.long
-def test_the_tables_show_every_figure(run: subprocess.CompletedProcess[str]) -> None:
-    report = msgspec.json.decode(run.stdout, type=Report)
-    console = Console(file=io.StringIO(), width=200)
+def test_every_client_that_is_installed_is_measured_beside_ours() -> None:
+    report = run("tests.bench", "blob", *SMALL_RUN, "0", "--blobs", "0")
 
-    print_report(console, report, judge(report))
+    assert report.problems == []
+    assert large_figures_of(report) == every_large_figure(
+        {each.name for each in find_contenders(None)}
+    )
+    assert {verdict.outcome for verdict in judge(report, BLOB_PROMISES)} <= {
+        "not judged",
+        "not measured",
+    }
 
-    assert isinstance(console.file, io.StringIO)
-    shown = console.file.getvalue()
-    rows = [
-        line for line in shown.splitlines() if re.match(r" +(default|always|worker|client) ", line)
-    ]
-    assert len(rows) == len((*report.large, *report.small, *report.has, *report.memory))
-    assert all(verdict.what in shown for verdict in judge(report))
+
+def run(*command: str) -> Report:
+    """The report of a whole run, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return msgspec.json.decode(ended.stdout, type=Report)
+
+
+def large_figures_of(report: Report) -> set[tuple[str, str, str]]:
+    """Which syncs, actions and clients were measured with a large blob."""
+    return {
+        (each.sync, each.what, each.contender) for each in report.figures if each.unit == "MiB/s"
+    }
+
+
+def every_large_figure(clients: set[str]) -> set[tuple[str, str, str]]:
+    """What ``clients`` are to be measured at."""
+    return {
+        (sync, action, client)
+        for sync in ("default", "always")
+        for action in ("put", "get")
+        for client in clients
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.bench.contenders import Contender, find_contenders
+from tests.bench.large import measure_large
+from tests.bench.processes import ProcessError
 
-from holdfast.bench.contenders import Contender, find_contenders
-from holdfast.bench.measure import measure_large
-from holdfast.bench.processes import Pool, ProcessError
+from holdfast.cli.bench.pool import Pool
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def pool(nats_url: str, tmp_path: Path) -> Pool:
-    return Pool(url=nats_url, sync="always", directory=tmp_path, workers=(), server_pid=0)
+    return Pool(url=nats_url, sync="always", directory=tmp_path, worker_pids=(), server_pid=0)
 
 
 def quiet(_text: str) -> None:
@@ -44,11 +45,11 @@ async def test_every_installed_client_is_timed_in_every_round(pool: Pool) -> Non
     )
 
     assert problems == []
-    assert {(each.client, each.action) for each in figures} == {
+    assert {(each.contender, each.what) for each in figures} == {
         (name, action) for name in PEERS for action in ("put", "get")
     }
-    assert all(len(each.seconds) == 2 and min(each.seconds) > 0 for each in figures)
-    assert {(each.sync, each.size) for each in figures} == {("always", SIZE)}
+    assert all(len(each.values) == 2 and min(each.values) > 0 for each in figures)
+    assert {(each.sync, each.size) for each in figures} == {("always", f"{SIZE / 2**20:g} MiB")}
 
 
 async def test_a_client_that_cannot_start_is_reported_and_the_others_are_measured(
@@ -60,7 +61,7 @@ async def test_a_client_that_cannot_start_is_reported_and_the_others_are_measure
         pool, [broken, PEERS["nats-py"]], size=SIZE, rounds=1, say=quiet
     )
 
-    assert {each.client for each in figures} == {"nats-py"}
+    assert {each.contender for each in figures} == {"nats-py"}
     assert len(problems) == 1
     assert "broken ended" in problems[0]
     assert "no such thing" in problems[0]

@@ -2,65 +2,54 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from tests.bench.contenders import NATSRPY
+from tests.bench.promises import BLOB_PROMISES
 
-from holdfast.bench.contenders import NATS_PY, NATSRPY
-from holdfast.bench.figures import (
-    HOLDFAST,
-    HasFigure,
-    LargeFigure,
-    Machine,
-    MemoryFigure,
-    Report,
-    SmallFigure,
-)
-from holdfast.bench.promises import Verdict, judge
-from holdfast.domain.limits import MIB
+from holdfast.cli.bench.blobs import BARE, NATS_PY
+from holdfast.cli.bench.report import HOLDFAST, Figure, Machine, Report, judge
 
-BARE_GET = "bare request like a get"
+if TYPE_CHECKING:
+    from holdfast.cli.bench.report import Verdict
+
 MACHINE = Machine(
     cores=2, processor="p", memory_bytes=2**34, filesystem="ext4", system="Linux", versions={}
 )
 
 
 def test_every_promise_is_listed_even_when_nothing_was_measured() -> None:
-    verdicts = judge(report())
+    verdicts = verdicts_on()
 
     assert {verdict.outcome for verdict in verdicts} == {"not measured"}
     assert len([verdict for verdict in verdicts if verdict.kind == "promise"]) == 12
 
 
-@pytest.mark.parametrize(("their_seconds", "outcome"), [(1.2, "met"), (1.19, "missed")])
-def test_a_get_is_judged_by_its_ratio_to_the_other_client(
-    their_seconds: float, outcome: str
-) -> None:
-    measured = report(large=[large(HOLDFAST, 1.0), large(NATSRPY, their_seconds)])
-
-    verdict = find(judge(measured), "speed of a get, 256 MiB, default sync / natsrpy")
+@pytest.mark.parametrize(("our_speed", "outcome"), [(1.2, "met"), (1.19, "missed")])
+def test_a_get_is_judged_by_its_ratio_to_the_other_client(our_speed: float, outcome: str) -> None:
+    verdict = find(
+        verdicts_on(large(HOLDFAST, our_speed), large(NATSRPY, 1.0)),
+        "speed of a get, 256 MiB, default sync / natsrpy",
+    )
 
     assert verdict.outcome == outcome
-    assert verdict.measured == pytest.approx(their_seconds)
+    assert verdict.measured == pytest.approx(our_speed)
 
 
 def test_a_ratio_at_another_size_is_shown_and_not_judged() -> None:
-    measured = report(
-        large=[large(HOLDFAST, 1.0, size=MIB), large(NATSRPY, 2.0, size=MIB)],
-    )
+    verdicts = verdicts_on(large(HOLDFAST, 2.0, size="1 MiB"), large(NATSRPY, 1.0, size="1 MiB"))
 
-    verdict = find(judge(measured), "speed of a get, 1 MiB, default sync / natsrpy")
+    verdict = find(verdicts, "speed of a get, 1 MiB, default sync / natsrpy")
 
     assert (verdict.outcome, verdict.measured) == ("not judged", 2.0)
 
 
 def test_synced_puts_have_a_promise_of_their_own() -> None:
-    measured = report(
-        large=[
-            large(HOLDFAST, 1.0, sync="always", action="put"),
-            large(NATS_PY, 2.0, sync="always", action="put"),
-        ]
+    verdicts = verdicts_on(
+        large(HOLDFAST, 2.0, sync="always", what="put"),
+        large(NATS_PY, 1.0, sync="always", what="put"),
     )
-
-    verdicts = judge(measured)
 
     assert find(verdicts, "speed of a put, 256 MiB, always sync / nats-py").outcome == "met"
     assert {
@@ -77,10 +66,12 @@ def test_synced_puts_have_a_promise_of_their_own() -> None:
 def test_a_small_request_may_take_some_times_as_long_as_a_bare_one(
     what: str, ours: float, outcome: str
 ) -> None:
-    bare = small(f"bare request like a {what}", 0.1)
-    measured = report(small=[small(what, ours), bare])
+    verdicts = verdicts_on(
+        figure(what=what, unit="p50 ms", values=[ours]),
+        figure(what=what, unit="p50 ms", values=[0.1], contender=BARE),
+    )
 
-    verdict = find(judge(measured), f"p50 of a {what}, 4 KiB, default sync / a bare request")
+    verdict = find(verdicts, f"p50 of a {what}, 4 KiB, default sync / a bare request")
 
     assert verdict.outcome == outcome
 
@@ -98,67 +89,63 @@ def test_a_small_request_may_take_some_times_as_long_as_a_bare_one(
 def test_many_small_requests_in_flight_reach_a_part_of_the_rate_of_bare_ones(
     what: str, sync: str, ours: float, outcome: str
 ) -> None:
-    bare = small(f"bare request like a {what}", 0.1, sync=sync, per_second=20_000.0)
-    measured = report(small=[small(what, 0.1, sync=sync, per_second=ours), bare])
+    verdicts = verdicts_on(
+        figure(sync=sync, what=what, unit="per second", values=[ours]),
+        figure(sync=sync, what=what, unit="per second", values=[20_000.0], contender=BARE),
+    )
 
-    verdict = find(judge(measured), f"rate of a {what}, 4 KiB, {sync} sync / a bare request")
+    verdict = find(verdicts, f"rate of a {what}, 4 KiB, {sync} sync / a bare request")
 
     assert verdict.outcome == outcome
 
 
 def test_what_is_aimed_at_is_told_beside_what_is_promised() -> None:
-    measured = report(small=[small("get", 0.1, per_second=0.4), small(BARE_GET, 0.1)])
+    verdicts = verdicts_on(
+        figure(what="get", unit="per second", values=[0.4]),
+        figure(what="get", unit="per second", values=[1.0], contender=BARE),
+    )
 
-    verdicts = [verdict for verdict in judge(measured) if "rate of a get" in verdict.what]
+    told = [verdict for verdict in verdicts if "rate of a get" in verdict.what]
 
-    assert [(each.kind, each.outcome) for each in verdicts] == [
+    assert [(each.kind, each.outcome) for each in told] == [
         ("promise", "met"),
         ("aim", "missed"),
     ]
 
 
 @pytest.mark.parametrize(
-    ("blobs", "seconds", "outcome"),
+    ("size", "milliseconds", "outcome"),
     [
-        (100_000, [0.01, 0.06, 9.0], "met"),
-        (100_000, [0.01, 0.061, 0.1], "missed"),
-        (10_000, [0.01], "not judged"),
+        ("100,000 blobs", [10.0, 60.0, 9000.0], "met"),
+        ("100,000 blobs", [10.0, 61.0, 100.0], "missed"),
+        ("10,000 blobs", [10.0], "not judged"),
     ],
 )
 def test_has_is_judged_by_its_median_on_as_many_blobs_as_were_promised(
-    blobs: int, seconds: list[float], outcome: str
+    size: str, milliseconds: list[float], outcome: str
 ) -> None:
-    figure = HasFigure(sync="default", blobs=blobs, digests=1024, seconds=seconds, fill_seconds=1.0)
+    verdicts = verdicts_on(figure(what="has", size=size, unit="ms", values=milliseconds))
 
-    verdict = find(judge(report(has=[figure])), f"p50 of has, 1,024 digests on {blobs:,} blobs")
-
-    assert verdict.outcome == outcome
+    assert find(verdicts, f"p50 of has, 1,024 digests on {size}").outcome == outcome
 
 
 @pytest.mark.parametrize(
-    ("streams", "size", "peak", "outcome"),
+    ("size", "peak", "outcome"),
     [
-        (8, 1024 * MIB, 256 * MIB - 1, "met"),
-        (8, 1024 * MIB, 256 * MIB, "missed"),
-        (8, 64 * MIB, 100 * MIB, "not judged"),
-        (8, 1024 * MIB, None, "not measured"),
+        ("8 x 1024 MiB", 255.9, "met"),
+        ("8 x 1024 MiB", 256.0, "missed"),
+        ("8 x 64 MiB", 100.0, "not judged"),
+        ("8 x 1024 MiB", None, "not measured"),
     ],
 )
 def test_a_workers_memory_stays_under_its_bound(
-    streams: int, size: int, peak: int | None, outcome: str
+    size: str, peak: float | None, outcome: str
 ) -> None:
-    figure = MemoryFigure(
-        process="worker",
-        streams=streams,
-        size=size,
-        peak_bytes=peak,
-        up_seconds=1.0,
-        down_seconds=1.0,
-    )
+    measured = [figure(what="worker", size=size, unit="up MiB/s", values=[1.0])]
+    if peak is not None:
+        measured.append(figure(what="worker", size=size, unit="peak MiB", values=[peak]))
 
-    verdict = find(
-        judge(report(memory=[figure])), f"peak memory of a worker, 8 x {size // MIB} MiB"
-    )
+    verdict = find(verdicts_on(*measured), f"peak memory of a worker, {size}")
 
     assert verdict.outcome == outcome
 
@@ -169,53 +156,40 @@ def find(verdicts: list[Verdict], what: str) -> Verdict:
     return found
 
 
-def report(
+def verdicts_on(*figures: Figure) -> list[Verdict]:
+    """The verdicts on a report of these figures."""
+    return judge(Report(machine=MACHINE, workers=2, figures=list(figures)), BLOB_PROMISES)
+
+
+def figure(
     *,
-    large: list[LargeFigure] | None = None,
-    small: list[SmallFigure] | None = None,
-    has: list[HasFigure] | None = None,
-    memory: list[MemoryFigure] | None = None,
-) -> Report:
-    """A report of these figures."""
-    return Report(
-        machine=MACHINE,
-        workers=2,
-        large=large or [],
-        small=small or [],
-        has=has or [],
-        memory=memory or [],
+    what: str,
+    unit: str,
+    values: list[float],
+    sync: str = "default",
+    size: str = "",
+    contender: str = HOLDFAST,
+) -> Figure:
+    """A figure under some title."""
+    return Figure(
+        table="figures",
+        sync="always" if sync == "always" else "default",
+        what=what,
+        size=size,
+        contender=contender,
+        unit=unit,
+        values=values,
     )
 
 
 def large(
-    client: str,
-    seconds: float,
+    contender: str,
+    speed: float,
     *,
-    size: int = 256 * MIB,
+    size: str = "256 MiB",
     sync: str = "default",
-    action: str = "get",
-) -> LargeFigure:
-    """Three equal rounds."""
-    return LargeFigure(
-        sync="always" if sync == "always" else "default",
-        action="put" if action == "put" else "get",
-        client=client,
-        size=size,
-        seconds=[seconds] * 3,
-    )
-
-
-def small(
-    what: str, p50_seconds: float, *, sync: str = "default", per_second: float = 1.0
-) -> SmallFigure:
-    """Small requests of one kind."""
-    return SmallFigure(
-        sync="always" if sync == "always" else "default",
-        what=what,
-        size=4096,
-        requests=100,
-        p50_seconds=p50_seconds,
-        p99_seconds=1.0,
-        in_flight=64,
-        per_second=per_second,
-    )
+    what: str = "get",
+) -> Figure:
+    """Three equal rounds with a large blob."""
+    values = [speed] * 3
+    return figure(sync=sync, what=what, contender=contender, size=size, unit="MiB/s", values=values)

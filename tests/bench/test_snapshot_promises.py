@@ -2,83 +2,38 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import pytest
-from rich.console import Console
+from tests.bench.backup_tools import BORG, RESTIC
+from tests.bench.promises import LARGE_FILE, REPOSITORY, snapshot_promises
 
-from holdfast.bench.backup_tools import BORG, RESTIC
-from holdfast.bench.figures import HOLDFAST, Machine
-from holdfast.bench.snapshot_figures import (
-    ActionFigure,
-    LargeFileFigure,
-    SnapshotReport,
-    StoredFigure,
-)
-from holdfast.bench.snapshot_promises import judge_snapshots
-from holdfast.bench.snapshot_report import print_snapshot_report
-from holdfast.bench.trees import Change, Tree
-from holdfast.domain.limits import KIB, MIB
+from holdfast.cli.bench.report import HOLDFAST, Figure, Machine, Report, judge
+from holdfast.cli.bench.snapshots import Taken, action_figures, worker_peak
+from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from holdfast.bench.promises import Verdict
-    from holdfast.bench.snapshot_figures import Action
+    from holdfast.cli.bench.report import Verdict
 
 MACHINE = Machine(
     cores=2, processor="p", memory_bytes=2**34, filesystem="ext4", system="Linux", versions={}
 )
 
 
-def report(
-    *actions: ActionFigure,
-    stored: tuple[StoredFigure, ...] = (),
-    large: tuple[LargeFileFigure, ...] = (),
-) -> SnapshotReport:
-    return SnapshotReport(
-        machine=MACHINE,
-        source="somewhere",
-        tree=Tree(entries=3, files=2, size=MIB),
-        change=Change(places=1, size=16),
-        one_file_size=KIB,
-        notes={HOLDFAST: "ours"},
-        actions=list(actions),
-        stored=list(stored),
-        large=list(large),
-        problems=["a tool broke"],
-    )
-
-
-def action(
-    name: Action, contender: str, *seconds: float, peak_bytes: int | None = MIB
-) -> ActionFigure:
-    return ActionFigure(
+def figure(what: str, contender: str, unit: str, *values: float) -> Figure:
+    return Figure(
+        table="figures",
         sync="default",
-        action=name,
+        what=what,
         contender=contender,
-        seconds=list(seconds),
-        cpu_seconds=list(seconds),
-        peak_bytes=peak_bytes,
+        unit=unit,
+        values=list(values),
     )
 
 
-def stored(contender: str, first: int, changed: int) -> StoredFigure:
-    return StoredFigure(
-        sync="default", contender=contender, first=[first], unchanged=[10], changed=[changed]
-    )
-
-
-def large(contender: str, added: int, *, peak_bytes: int = MIB) -> LargeFileFigure:
-    return LargeFileFigure(
-        contender=contender,
-        size=100 * MIB,
-        block=64 * KIB,
-        change=Change(places=16, size=MIB),
-        first_seconds=1.0,
-        again_seconds=1.0,
-        added=added,
-        peak_bytes=peak_bytes,
-    )
+def verdicts_on(*figures: Figure) -> list[Verdict]:
+    report = Report(machine=MACHINE, workers=1, figures=list(figures))
+    return judge(report, snapshot_promises(["default"]))
 
 
 def find(verdicts: list[Verdict], what: str) -> Verdict:
@@ -86,7 +41,7 @@ def find(verdicts: list[Verdict], what: str) -> Verdict:
 
 
 def test_every_promise_is_listed_even_when_nothing_was_measured() -> None:
-    verdicts = judge_snapshots(report())
+    verdicts = verdicts_on()
 
     assert {verdict.outcome for verdict in verdicts} == {"not measured"}
     assert len([verdict for verdict in verdicts if verdict.kind == "promise"]) == 11
@@ -96,34 +51,35 @@ def test_every_promise_is_listed_even_when_nothing_was_measured() -> None:
 def test_a_speed_is_judged_by_the_median_of_ratios_of_the_same_round(
     ours: float, outcome: str
 ) -> None:
-    measured = report(
-        action("unchanged", HOLDFAST, 10.0, ours, 1.0), action("unchanged", RESTIC, 1.0, 2.5, 9.0)
+    verdicts = verdicts_on(
+        figure("unchanged", HOLDFAST, "s", 10.0, ours, 1.0),
+        figure("unchanged", RESTIC, "s", 1.0, 2.5, 9.0),
     )
 
-    verdict = find(
-        judge_snapshots(measured),
-        "speed of snapshot of what has not changed, default sync / restic",
-    )
+    verdict = find(verdicts, "speed of snapshot of what has not changed, default sync / restic")
 
     assert verdict.outcome == outcome
     assert verdict.measured == pytest.approx(2.5 / ours)
 
 
 def test_a_command_of_ours_is_compared_with_one_file_by_restic() -> None:
-    measured = report(action("command", HOLDFAST, 0.5), action("one file", RESTIC, 1.0))
-
-    verdict = find(
-        judge_snapshots(measured), "speed of one file, by a whole command, default sync / restic"
+    verdicts = verdicts_on(
+        figure("command", HOLDFAST, "s", 0.5), figure("one file", RESTIC, "s", 1.0)
     )
+
+    verdict = find(verdicts, "speed of one file, by a whole command, default sync / restic")
 
     assert (verdict.kind, verdict.measured, verdict.outcome) == ("aim", 2.0, "missed")
 
 
 @pytest.mark.parametrize(("ours", "outcome"), [(105, "met"), (106, "missed")])
 def test_stored_bytes_are_judged_beside_restics(ours: int, outcome: str) -> None:
-    measured = report(stored=(stored(HOLDFAST, ours, 5), stored(RESTIC, 100, 5)))
-
-    verdicts = judge_snapshots(measured)
+    verdicts = verdicts_on(
+        figure(REPOSITORY, HOLDFAST, "first MiB", ours),
+        figure(REPOSITORY, HOLDFAST, "changed KiB", 5),
+        figure(REPOSITORY, RESTIC, "first MiB", 100),
+        figure(REPOSITORY, RESTIC, "changed KiB", 5),
+    )
 
     assert find(verdicts, "bytes stored by the first, default sync / restic").outcome == outcome
     assert find(verdicts, "bytes added by the changed, default sync / restic").outcome == "met"
@@ -131,41 +87,31 @@ def test_stored_bytes_are_judged_beside_restics(ours: int, outcome: str) -> None
 
 @pytest.mark.parametrize(("ours", "outcome"), [(120, "met"), (121, "missed")])
 def test_a_large_file_is_judged_by_what_its_change_added(ours: int, outcome: str) -> None:
-    measured = report(large=(large(HOLDFAST, ours), large(RESTIC, 100)))
+    verdicts = verdicts_on(
+        figure(LARGE_FILE, HOLDFAST, "added MiB", ours),
+        figure(LARGE_FILE, RESTIC, "added MiB", 100),
+    )
 
-    verdict = find(judge_snapshots(measured), "bytes added by blocks of one large file / restic")
+    verdict = find(verdicts, "bytes added by blocks of one large file / restic")
 
     assert verdict.outcome == outcome
 
 
 def test_the_workers_peak_is_the_largest_of_any_action() -> None:
-    measured = report(
-        action("first", HOLDFAST, 1.0, peak_bytes=200 * MIB),
-        action("restore", BORG, 1.0, peak_bytes=900 * MIB),
-        large=(large(HOLDFAST, 1, peak_bytes=301 * MIB),),
-    )
+    taken = {
+        ("first", HOLDFAST): [taken_with(200 * MIB), taken_with(100 * MIB)],
+        ("restore", BORG): [taken_with(900 * MIB)],
+        ("restore", HOLDFAST): [taken_with(None)],
+    }
+    figures = [
+        *action_figures("default", taken),
+        figure(LARGE_FILE, HOLDFAST, "peak MiB", 301.0),
+    ]
 
-    verdict = find(judge_snapshots(measured), "peak memory of the worker")
+    verdict = find(verdicts_on(*figures, *worker_peak(figures)), "peak memory of the worker")
 
     assert (verdict.measured, verdict.outcome) == (301.0, "missed")
 
 
-def test_the_report_shows_figures_promises_and_what_failed() -> None:
-    measured = report(
-        action("first", HOLDFAST, 1.0, peak_bytes=None),
-        action("first", RESTIC, 3.0),
-        stored=(stored(HOLDFAST, 2 * MIB, 512), stored(RESTIC, MIB, 1024)),
-        large=(large(HOLDFAST, 2 * MIB),),
-    )
-    console = Console(file=io.StringIO(), width=200)
-
-    print_snapshot_report(console, measured, judge_snapshots(measured))
-
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    text = file.getvalue()
-    assert "3.00 x as fast" in text
-    assert "unknown" in text
-    assert "2.00 x" in text
-    assert "Promised and measured" in text
-    assert "Not measured: a tool broke" in text
+def taken_with(peak_bytes: int | None) -> Taken:
+    return Taken(seconds=1.0, cpu_seconds=1.0, peak_bytes=peak_bytes)

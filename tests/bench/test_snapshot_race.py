@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.bench.processes import ProcessError
+from tests.bench.race import Race
 
-from holdfast.bench.backup_tools import Taken
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.processes import ProcessError
-from holdfast.bench.snapshot_measure import Race
+from holdfast.cli.bench.report import HOLDFAST
+from holdfast.cli.bench.snapshots import Taken
 
 if TYPE_CHECKING:
     from pathlib import Path

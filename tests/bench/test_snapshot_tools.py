@@ -7,9 +7,10 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.bench.backup_tools import find_tools, make_tool, run_timed, tool_versions
+from tests.bench.processes import ProcessError
 
-from holdfast.bench.backup_tools import TAR, find_tools, make_tool, run_timed, tool_versions
-from holdfast.bench.processes import ProcessError
+from holdfast.cli.bench.snapshots import TAR
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ COMMANDS: Final = (
     ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
     ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
     ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
-    ("bench", "holdfast.bench.cli:app", "Measure, beside other clients."),
+    ("bench", "holdfast.cli.bench:app", "Measure this installation."),
     (
         "--install-completion",
         "holdfast.cli.completion:install",

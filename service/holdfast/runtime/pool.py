@@ -58,6 +58,10 @@ class WorkerPool:
         """The workers that were started and not stopped."""
         return frozenset(self._workers)
 
+    def pid(self, node: str) -> int:
+        """The process id of a worker that was started, as long as it does not die."""
+        return self._workers[node].pid
+
     async def start(self, node: str) -> None:
         """Start a worker, and keep it running. Does not wait until it serves."""
         log_file = self._directory / f"{node}.log"
@@ -136,6 +140,11 @@ class _Worker:
                 env=self._environment,
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "spawned first"  # noqa: S101 - for the type checker
+        return self._process.pid
 
     async def wait(self) -> int:
         assert self._process is not None, "spawned first"  # noqa: S101 - for the type checker

@@ -13,19 +13,18 @@ import time
 
 
 def main() -> None:
-    """Run ``{"commands", "cwd", "stdin", "stdout", "env", "seconds"}``."""
+    """Run ``{"commands", "cwd", "stdout", "env", "seconds"}``."""
     given = json.load(sys.stdin)
     error = open(given["stderr"], "ab")  # noqa: SIM115
-    source = open(given["stdin"] or os.devnull, "rb")  # noqa: SIM115
     target = open(given["stdout"] or os.devnull, "wb")  # noqa: SIM115
     processes: list[subprocess.Popen[bytes]] = []
     start = time.perf_counter()
     for number, command in enumerate(given["commands"]):
         last = number == len(given["commands"]) - 1
         processes.append(
-            subprocess.Popen(  # noqa: S603
+            subprocess.Popen(
                 command,
-                stdin=processes[-1].stdout if processes else source,
+                stdin=processes[-1].stdout if processes else subprocess.DEVNULL,
                 stdout=target if last else subprocess.PIPE,
                 stderr=error,
                 cwd=given["cwd"],

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from holdfast.bench.figures import HOLDFAST
+from holdfast.cli.bench.blobs import NATS_PY
+from holdfast.cli.bench.report import HOLDFAST
 from holdfast.errors import InvalidError
 
-NATS_PY: Final = "nats-py"
 NATSRPY: Final = "natsrpy"
 NATSRPY_128K: Final = "natsrpy-128k"
 NATSIO: Final = "natsio"
@@ -36,7 +36,7 @@ class Contender:
     command: tuple[str, ...]
 
 
-OURS: Final = Contender(HOLDFAST, (sys.executable, "-m", "holdfast.bench.through_workers"))
+OURS: Final = Contender(HOLDFAST, (sys.executable, "-m", "tests.bench.through_workers"))
 
 
 def find_contenders(node_modules: Path | None) -> list[Contender]:

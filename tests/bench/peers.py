@@ -47,6 +47,10 @@ class ObjectClient(Protocol):
     async def delete(self, key: str) -> None:
         """Forget the object."""
 
+
+class Peer(ObjectClient, Protocol):
+    """A client with its connection."""
+
     async def close(self) -> None:
         """Disconnect."""
 
@@ -73,7 +77,7 @@ class NatsPy:
     @classmethod
     async def connect(cls, url: str) -> NatsPy:
         """Connect and make a bucket."""
-        import nats  # noqa: PLC0415  (only the client that is measured is loaded)
+        import nats
 
         connection = await nats.connect(url)
         return cls(connection, await connection.jetstream().create_object_store("nats-py"))
@@ -111,8 +115,8 @@ class Natsrpy:
     @classmethod
     async def connect(cls, url: str, **block: int) -> Natsrpy:
         """Connect and make a bucket. ``chunk_size``: bytes of a chunk, and of a read."""
-        import natsrpy  # noqa: PLC0415  (only the client that is measured is loaded)
-        from natsrpy.js import ObjectStoreConfig  # noqa: PLC0415
+        import natsrpy
+        from natsrpy.js import ObjectStoreConfig
 
         connection = natsrpy.Nats(addrs=[url])
         await connection.startup()
@@ -149,8 +153,8 @@ class Natsio:
     @classmethod
     async def connect(cls, url: str) -> Natsio:
         """Connect and make a bucket."""
-        import natsio  # noqa: PLC0415  (only the client that is measured is loaded)
-        from natsio.objectstore import ObjectStoreConfig  # noqa: PLC0415
+        import natsio
+        from natsio.objectstore import ObjectStoreConfig
 
         connection = await natsio.connect(url)
         config = ObjectStoreConfig(bucket="natsio")
@@ -176,7 +180,7 @@ class Natsio:
         await self._connection.close()
 
 
-CLIENTS: Final[dict[str, Callable[[str], Awaitable[ObjectClient]]]] = {
+CLIENTS: Final[dict[str, Callable[[str], Awaitable[Peer]]]] = {
     "nats-py": NatsPy.connect,
     "natsrpy": Natsrpy.connect,
     "natsrpy-128k": lambda url: Natsrpy.connect(url, chunk_size=128 * 1024),

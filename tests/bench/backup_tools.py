@@ -17,10 +17,11 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from msgspec import Struct
+from tests.bench.processes import ProcessError
+from tests.bench.trees import allocated_bytes
 
-from holdfast.bench.processes import ProcessError
-from holdfast.bench.trees import allocated_bytes
+from holdfast.cli.bench import snapshots
+from holdfast.cli.bench.snapshots import TAR, Taken
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:
@@ -28,22 +29,13 @@ if TYPE_CHECKING:
 
 RESTIC: Final = "restic"
 BORG: Final = "borg"
-TAR: Final = "tar | zstd"
 
 TOOL_SECONDS: Final = 900.0
 """How long one call of a tool may take before it is given up."""
 
-_TIMED: Final = Path(__file__).parent / "snapshot_timed.py"
+_TIMED: Final = Path(__file__).parent / "timed.py"
 _LOG_TAIL_CHARS: Final = 600
 _OPEN_TO_ALL: Final = "a benchmark's repository"
-
-
-class Taken(Struct, frozen=True, kw_only=True):
-    """What one action took. ``peak_bytes`` is the largest of its processes; None: not known."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int | None
 
 
 class BackupTool(Protocol):
@@ -60,11 +52,11 @@ class BackupTool(Protocol):
     async def restore(self, target: Path) -> Taken:
         """The latest backup into ``target``, an empty directory."""
 
-    async def read_file(self, path: Path, target: Path) -> Taken:
-        """One file of the latest backup, into the file ``target``."""
-
     async def export(self, target: Path) -> Taken | None:
         """The latest backup as an archive, into the file ``target``. None: it is that already."""
+
+    async def read_file(self, path: Path, target: Path) -> Taken:
+        """One file of the latest backup, into the file ``target``."""
 
     async def stored_bytes(self) -> int:
         """How many bytes the repository holds."""
@@ -85,7 +77,6 @@ class _Tool:
         self,
         *commands: Sequence[str | Path],
         cwd: Path | None = None,
-        stdin: Path | None = None,
         stdout: Path | None = None,
     ) -> Taken:
         log = self.directory / "log"
@@ -94,7 +85,6 @@ class _Tool:
             log=log,
             cwd=cwd or self.directory,
             environment=self._environment,
-            stdin=stdin,
             stdout=stdout,
         )
 
@@ -168,46 +158,24 @@ class Borg(_Tool):
         return await self._call(["borg", "export-tar", self._latest, "-"], stdout=target)
 
 
-class TarZstd(_Tool):
-    """GNU tar through ``zstd -T0``: a whole new archive each time, and no repository."""
-
-    name = TAR
+class TarZstd(_Tool, snapshots.TarZstd):
+    """GNU tar through ``zstd -T0``, its processes measured like the others'."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, {})
-        self._archives = 0
-
-    @property
-    def _latest(self) -> Path:
-        return self.repository / f"{self._archives}.tar.zst"
+        _Tool.__init__(self, directory, {})
+        snapshots.TarZstd.__init__(self, self.repository)
 
     async def prepare(self) -> None:
         self.repository.mkdir()
 
-    async def create(self, tree: Path) -> Taken:
-        self._archives += 1
-        return await self._call(
-            ["tar", "--create", "--xattrs", "--file", "-", "."],
-            ["zstd", "-T0", "-3", "--quiet", "-o", self._latest],
-            cwd=tree,
-        )
-
-    async def restore(self, target: Path) -> Taken:
-        return await self._call(
-            ["zstd", "--decompress", "--stdout", "--quiet", self._latest],
-            ["tar", "--extract", "--xattrs", "--preserve-permissions", "--file", "-"],
-            cwd=target,
-        )
+    async def run(self, *commands: Sequence[str | Path], cwd: Path) -> Taken:
+        return await self._call(*commands, cwd=cwd)
 
     async def read_file(self, path: Path, target: Path) -> Taken:
         return await self._call(
-            ["tar", "--extract", "--zstd", "--to-stdout", "--file", self._latest, f"./{path}"],
+            ["tar", "--extract", "--zstd", "--to-stdout", "--file", self.latest, f"./{path}"],
             stdout=target,
         )
-
-    async def export(self, target: Path) -> Taken | None:
-        del target
-        return None
 
 
 NOTES: Final[dict[str, str]] = {
@@ -254,7 +222,6 @@ async def run_timed(
     log: Path,
     cwd: Path,
     environment: Mapping[str, str],
-    stdin: Path | None = None,
     stdout: Path | None = None,
 ) -> Taken:
     """Run ``commands``, each reading what the one before writes, and measure them together.
@@ -266,7 +233,6 @@ async def run_timed(
         "commands": [[str(word) for word in command] for command in commands],
         "cwd": str(cwd),
         "env": dict(environment),
-        "stdin": None if stdin is None else str(stdin),
         "stdout": None if stdout is None else str(stdout),
         "stderr": str(log),
         "seconds": TOOL_SECONDS,

@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import random
 import stat
-import subprocess
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from holdfast.cli.bench.snapshots import walk
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 CHANGED_EVERY: Final = 100
@@ -33,43 +32,11 @@ CHANGED_BLOCKS_EVERY: Final = 100
 _MID_SIZED_BYTES: Final = 32 * KIB
 
 
-class Tree(Struct, frozen=True, kw_only=True):
-    """What is in a tree. ``size`` is bytes of content of its regular files."""
-
-    entries: int
-    files: int
-    size: int
-
-
 class Change(Struct, frozen=True, kw_only=True):
     """What was overwritten: in so many places (files, or blocks of one), so many bytes."""
 
     places: int
     size: int
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """A copy of ``source`` with all that ``cp -a`` keeps. Raises InvalidError."""
-    copied = subprocess.run(  # noqa: S603
-        ["cp", "-a", "--", source, target],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if copied.returncode:
-        raise InvalidError(f"{source} cannot be copied: {copied.stderr.strip()[:500]}")
-
-
-def describe_tree(tree: Path) -> Tree:
-    """Count what is in ``tree``."""
-    entries = files = size = 0
-    for path, status in _walk(tree):
-        del path
-        entries += 1
-        if stat.S_ISREG(status.st_mode):
-            files += 1
-            size += status.st_size
-    return Tree(entries=entries, files=files, size=size)
 
 
 def warm(tree: Path) -> None:
@@ -83,7 +50,7 @@ def warm(tree: Path) -> None:
 def regular_files(tree: Path) -> list[Path]:
     """Regular files that are not empty, in the order of their paths."""
     return sorted(
-        path for path, status in _walk(tree) if stat.S_ISREG(status.st_mode) and status.st_size
+        path for path, status in walk(tree) if stat.S_ISREG(status.st_mode) and status.st_size
     )
 
 
@@ -157,12 +124,4 @@ def change_blocks(
 
 def allocated_bytes(tree: Path) -> int:
     """The sizes of all regular files below ``tree``: what a repository holds."""
-    return sum(status.st_size for _, status in _walk(tree) if stat.S_ISREG(status.st_mode))
-
-
-def _walk(tree: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Everything below ``tree`` and its status. Symbolic links are not followed."""
-    for directory, directories, names in tree.walk():
-        for name in (*directories, *names):
-            path = directory / name
-            yield path, path.lstat()
+    return sum(status.st_size for _, status in walk(tree) if stat.S_ISREG(status.st_mode))

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.bench.figures import Machine
+from holdfast.cli.bench.report import Machine
 from holdfast.runtime.embedded import find_nats_server, nats_server_version
 
 if TYPE_CHECKING:

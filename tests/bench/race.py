@@ -1,4 +1,4 @@
-"""One round of ``bench snapshot``, and its large file: who does what, in which order.
+"""One round of ``snapshot``, and its large file: who does what, in which order.
 
 All contenders take one step before any takes the next, beginning with another one each time, so
 that they meet the same tree on the same machine at nearly the same time.
@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import nats
 from msgspec import Struct
-
-from holdfast.archive.file_systems import RACY_NS
-from holdfast.bench.backup_tools import make_tool
-from holdfast.bench.figures import HOLDFAST
-from holdfast.bench.processes import ProcessError
-from holdfast.bench.snapshot_figures import LargeFileFigure
-from holdfast.bench.snapshot_workers import Snapshots, start_snapshots
-from holdfast.bench.trees import (
+from tests.bench.backup_tools import make_tool, run_timed
+from tests.bench.processes import ProcessError
+from tests.bench.promises import LARGE_FILE
+from tests.bench.trees import (
     CHANGED_BLOCK_BYTES,
     Change,
     change_blocks,
@@ -29,21 +26,64 @@ from holdfast.bench.trees import (
     write_large_file,
 )
 
+from holdfast.cli.bench.machine import peak_resident_bytes
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, child_environment, new_directory, start_pool
+from holdfast.cli.bench.report import HOLDFAST, Figure
+from holdfast.cli.bench.snapshots import APP, SETTLE_SECONDS, Snapshots, Taken
+from holdfast.client import connect
+from holdfast.domain.limits import KIB, MIB
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from holdfast.bench.backup_tools import BackupTool, Taken
-    from holdfast.bench.figures import Sync
-    from holdfast.bench.snapshot_figures import Action
+    from tests.bench.backup_tools import BackupTool
+
+    from holdfast.cli.bench.report import Sync
 
     type Do = Callable[[BackupTool], Awaitable[Taken | None]]
+    type Say = Callable[[str], None]
 
-SETTLE_SECONDS: Final = RACY_NS / 1e9 + 0.5
-"""A snapshot does not trust what changed so shortly before it; so changes are older here."""
-
-APP: Final = "tree"
 _RESTORED: Final = "restored"
+
+
+class MeasuredSnapshots(Snapshots):
+    """holdfast, and what else is compared: one file, by a request and by a command."""
+
+    async def prepare(self) -> None:
+        """Nothing: the pool runs."""
+
+    async def read_file(self, path: Path, target: Path) -> Taken:
+        """One file, by a request on an open connection. Writing it is outside the clock."""
+        taken, data = await self.timed(self.client.snapshots.read(self.key, str(path)))
+        await asyncio.to_thread(target.write_bytes, data)
+        return taken
+
+    async def read_by_command(self, path: Path, target: Path) -> Taken:
+        """The same by the whole command, its start included. The peak is the worker's."""
+        directory = self.pool.directory
+        before = self.cpu()
+        taken = await run_timed(
+            [[sys.executable, "-m", "holdfast", "snapshot", "cat", self.key, str(path)]],
+            log=directory / "command.log",
+            cwd=directory,
+            environment=child_environment(os.environ, self.pool.url),
+            stdout=target,
+        )
+        return Taken(
+            seconds=taken.seconds,
+            cpu_seconds=taken.cpu_seconds + self.cpu() - before,
+            peak_bytes=peak_resident_bytes(self.pool.worker_pids[0]),
+        )
+
+    async def stored_bytes(self) -> int:
+        """What all streams of the server hold: packs, records, and what NATS adds to each."""
+        connection = await nats.connect(self.pool.url)
+        try:
+            streams = await connection.jetstream().streams_info()
+        finally:
+            await connection.close()
+        return sum(stream.state.bytes for stream in streams)
 
 
 class RoundFigures(Struct, frozen=True, kw_only=True):
@@ -69,7 +109,7 @@ class Race:
         self._turn = turn
         self._problems = problems
 
-    async def step(self, action: Action, do: Do) -> None:
+    async def step(self, action: str, do: Do) -> None:
         """Have each contender ``do`` it, one after the other. Raises what holdfast raises."""
         for contender in self._in_turn():
             # What one has written is not to be written back in another's time.
@@ -81,7 +121,7 @@ class Race:
         for contender in self.contenders:
             self.stored[contender.name].append(await contender.stored_bytes())
 
-    async def _attempt(self, contender: BackupTool, action: Action, do: Do) -> None:
+    async def _attempt(self, contender: BackupTool, action: str, do: Do) -> None:
         try:
             taken = await do(contender)
         except ProcessError as error:
@@ -108,7 +148,7 @@ async def measure_round(
     number: int,
     seed: int,
     problems: list[str],
-    say: Callable[[str], None],
+    say: Say,
 ) -> RoundFigures:
     """Everything once, on fresh repositories in ``directory``. The tree is changed on the way.
 
@@ -117,7 +157,7 @@ async def measure_round(
     tree = apps / APP
     async with _contenders(tools, apps, directory, sync=sync, problems=problems) as contenders:
         race = Race(contenders, turn=number, problems=problems)
-        ours = next(each for each in contenders if isinstance(each, Snapshots))
+        ours = next(each for each in contenders if isinstance(each, MeasuredSnapshots))
         await _back_up(race, "first", tree, say)
         await _back_up(race, "unchanged", tree, say)
         change = await asyncio.to_thread(scatter_change, tree, seed=seed)
@@ -139,7 +179,7 @@ async def measure_round(
         )
 
 
-async def _back_up(race: Race, action: Action, tree: Path, say: Callable[[str], None]) -> None:
+async def _back_up(race: Race, action: str, tree: Path, say: Say) -> None:
     say(f"{action} snapshot")
     await asyncio.sleep(SETTLE_SECONDS)
     await race.step(action, lambda each: each.create(tree))
@@ -154,8 +194,8 @@ async def measure_large_file(
     size: int,
     seed: int,
     problems: list[str],
-    say: Callable[[str], None],
-) -> list[LargeFileFigure]:
+    say: Say,
+) -> list[Figure]:
     """One file of ``size`` random bytes, then the same with one block in a hundred overwritten."""
     apps = directory / "apps"
     tree = apps / APP
@@ -172,22 +212,32 @@ async def measure_large_file(
         say("one large file, changed")
         await race.step("changed", lambda each: each.create(tree))
         await race.weigh()
-        return [_large_figure(race, each.name, size, change) for each in race.contenders]
+    what = f"{size / MIB:g} MiB, {change.places} blocks of {CHANGED_BLOCK_BYTES / KIB:g} KiB"
+    return [
+        figure for each in race.contenders for figure in _large_figures(race, each.name, sync, what)
+    ]
 
 
-def _large_figure(race: Race, name: str, size: int, change: Change) -> LargeFileFigure:
+def _large_figures(race: Race, name: str, sync: Sync, size: str) -> Iterator[Figure]:
     first, again = race.taken["first", name], race.taken["changed", name]
-    peaks = [each.peak_bytes for each in (first, again) if each.peak_bytes is not None]
-    return LargeFileFigure(
-        contender=name,
-        size=size,
-        block=CHANGED_BLOCK_BYTES,
-        change=change,
-        first_seconds=first.seconds,
-        again_seconds=again.seconds,
-        added=race.stored[name][1] - race.stored[name][0],
-        peak_bytes=max(peaks, default=None),
-    )
+    peaks = [each.peak_bytes / MIB for each in (first, again) if each.peak_bytes is not None]
+    values = {
+        "first s": first.seconds,
+        "again s": again.seconds,
+        "added MiB": (race.stored[name][1] - race.stored[name][0]) / MIB,
+        "peak MiB": max(peaks, default=None),
+    }
+    for unit, value in values.items():
+        if value is not None:
+            yield Figure(
+                table="One file of random bytes, then with scattered blocks overwritten",
+                sync=sync,
+                what=LARGE_FILE,
+                size=size,
+                contender=name,
+                unit=unit,
+                values=[value],
+            )
 
 
 @asynccontextmanager
@@ -195,12 +245,16 @@ async def _contenders(
     tools: Sequence[str], apps: Path, directory: Path, *, sync: Sync, problems: list[str]
 ) -> AsyncIterator[list[BackupTool]]:
     """Holdfast and every tool, each with a fresh repository."""
+    settings = {"HOLDFAST_APPS": str(apps)}
     async with AsyncExitStack() as stack:
-        pool = directory / "pool"
-        pool.mkdir()
-        ready: list[BackupTool] = [
-            await stack.enter_async_context(start_snapshots(pool, sync=sync, apps=apps))
-        ]
+        here = stack.enter_context(new_directory(directory, "pool"))
+        pool = await stack.enter_async_context(
+            start_pool(here, sync=sync, workers=1, settings=settings)
+        )
+        client = await stack.enter_async_context(
+            await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS)
+        )
+        ready: list[BackupTool] = [MeasuredSnapshots(pool, client)]
         for number, name in enumerate(tools):
             tool = make_tool(name, directory / f"tool-{number}")
             try:
@@ -214,27 +268,20 @@ async def _contenders(
 
 async def _restore(contender: BackupTool, apps: Path, directory: Path) -> Taken:
     """A worker restores into a new app, a tool into an empty directory; then it is removed."""
-    if isinstance(contender, Snapshots):
-        target = apps / _RESTORED
-    else:
-        target = directory / _RESTORED
-        target.mkdir()
-    try:
+    parent = apps if isinstance(contender, Snapshots) else directory
+    with new_directory(parent, _RESTORED) as target:
         return await contender.restore(target)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
 
 
 async def _read(contender: BackupTool, path: Path, tree: Path, directory: Path) -> Taken:
     target = directory / "one-file"
-    taken = await contender.read_file(path, target)
-    return _compared(contender, taken, target, tree / path)
+    return _compared(contender, await contender.read_file(path, target), target, tree / path)
 
 
 async def _read_by_command(
     contender: BackupTool, path: Path, tree: Path, directory: Path
 ) -> Taken | None:
-    if not isinstance(contender, Snapshots):
+    if not isinstance(contender, MeasuredSnapshots):
         return None  # what a tool does is a command already
     target = directory / "one-file"
     taken = await contender.read_by_command(path, target)
