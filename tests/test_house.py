@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = Path(__file__).parent.parent / "service" / "holdfast"
-MODULES: Final = sorted(
-    module
-    for module in (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-    if module.parts[0] != "bench"
-)
+MODULES: Final = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
 def public_types(module: Path) -> list[str]:

@@ -29,7 +29,7 @@ from tests.bench.trees import (
 from holdfast.cli.bench.machine import peak_resident_bytes
 from holdfast.cli.bench.pool import TIMEOUT_SECONDS, child_environment, new_directory, start_pool
 from holdfast.cli.bench.report import HOLDFAST, Figure
-from holdfast.cli.bench.snapshots import APP, SETTLE_SECONDS, Snapshots, Taken
+from holdfast.cli.bench.snapshots import APP, SETTLE_SECONDS, PoolSnapshots, Taken
 from holdfast.client import connect
 from holdfast.domain.limits import KIB, MIB
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _RESTORED: Final = "restored"
 
 
-class MeasuredSnapshots(Snapshots):
+class MeasuredSnapshots(PoolSnapshots):
     """holdfast, and what else is compared: one file, by a request and by a command."""
 
     async def prepare(self) -> None:
@@ -268,7 +268,7 @@ async def _contenders(
 
 async def _restore(contender: BackupTool, apps: Path, directory: Path) -> Taken:
     """A worker restores into a new app, a tool into an empty directory; then it is removed."""
-    parent = apps if isinstance(contender, Snapshots) else directory
+    parent = apps if isinstance(contender, PoolSnapshots) else directory
     with new_directory(parent, _RESTORED) as target:
         return await contender.restore(target)
 

@@ -80,7 +80,7 @@ class Taken(Struct, frozen=True, kw_only=True):
     peak_bytes: int | None = None
 
 
-class Snapshots:
+class PoolSnapshots:
     """holdfast with one worker, whose app the tree is. The peak is the worker's."""
 
     name = HOLDFAST
@@ -219,15 +219,15 @@ async def _measure_round(
         start_pool(directory, sync=sync, workers=1, settings=settings) as pool,
         await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS) as client,
     ):
-        archivers: list[Snapshots | TarZstd] = [Snapshots(pool, client)]
+        archivers: list[PoolSnapshots | TarZstd] = [PoolSnapshots(pool, client)]
         if shutil.which("tar") and shutil.which("zstd"):
             archivers.append(TarZstd(directory))
 
-        async def restore(archiver: Snapshots | TarZstd) -> Taken:
+        async def restore(archiver: PoolSnapshots | TarZstd) -> Taken:
             with new_directory(apps, restored.name):
                 return await archiver.restore(restored)
 
-        steps: dict[str, Callable[[Snapshots | TarZstd], Awaitable[Taken | None]]] = {
+        steps: dict[str, Callable[[PoolSnapshots | TarZstd], Awaitable[Taken | None]]] = {
             "first": lambda archiver: archiver.create(tree),
             "unchanged": lambda archiver: archiver.create(tree),
             "restore": restore,
