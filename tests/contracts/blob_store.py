@@ -664,6 +664,24 @@ class BlobStoreContract(ABC):
 
         assert answers == [True, True, False]
 
+    async def test_no_deletion_of_before_undoes_the_put_since_when_it_comes_again(
+        self, store: BlobStore
+    ) -> None:
+        data = some_bytes(PART_BYTES)
+        op_ids = [bind_op_id(f"op-{n}", "delete", b"") for n in range(4)]
+        for op_id in op_ids:
+            await store.put(digest_of(data), data, ATTRIBUTES)
+            assert await store.delete(digest_of(data), op_id=op_id) is True
+        info = (await store.put(digest_of(data), data, ATTRIBUTES)).info
+
+        late = [await store.delete(info.digest, op_id=op_id) for op_id in op_ids]
+
+        assert late == [True] * 4
+        assert await store.get(info) == data
+        assert await store.delete(info.digest, op_id="another") is True
+        assert [await store.delete(info.digest, op_id=op_id) for op_id in op_ids] == [True] * 4
+        assert await store.missing([info.digest]) == [info.digest]
+
     async def test_the_op_id_of_a_deletion_is_not_that_of_another_request(
         self, store: BlobStore
     ) -> None:

@@ -17,7 +17,7 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import (
     NewerFormatError,
-    mark_deleted_by,
+    mark_deletions,
     to_info,
     to_meta,
 )
@@ -100,7 +100,7 @@ class ObjectCommits:
                 await self._require_chunks(info)
             if claim is not None:
                 await claim(info.generation)  # before it is published over what was seen
-            ours = mark_deleted_by(record, entry.deleted_by)
+            ours = mark_deletions(record, entry.deletions)
             try:
                 await self._records.write(info.digest, entry, ours, f"{info.generation}.meta")
             except OutcomeUnknownError as unknown:

@@ -346,7 +346,7 @@ def _is_gone(message: StoredMessage) -> bool:
         meta = decode_meta(message.data)
     except CorruptError:
         return False
-    return meta.deleted and meta.deleted_by is None
+    return meta.deleted and not meta.deletions
 
 
 def _finite(seconds: float) -> float | None:

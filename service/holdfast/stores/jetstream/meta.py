@@ -22,7 +22,7 @@ from holdfast.errors import CorruptError
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from collections.abc import Buffer, Sequence
 
 FORMAT: Final = "1"
 HF_FORMAT: Final = "hf-format"
@@ -36,6 +36,8 @@ _MAX_SIZE: Final = 2**63 - 1
 HF_OP_REQUEST: Final = "hf-op-request"
 HF_DAMAGED: Final = "hf-damaged"
 HF_DELETED_BY: Final = "hf-deleted-by"
+_SEPARATOR: Final = "\n"
+_DELETIONS_KEPT: Final = 16
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -76,12 +78,15 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return None if op_id is None else join_op_id(op_id, metadata.get(HF_OP_REQUEST, ""))
 
     @property
-    def deleted_by(self) -> str | None:
-        """The ``Op-Id`` that last deleted the blob, kept when it is put again.
+    def deletions(self) -> tuple[str, ...]:
+        """The ``Op-Id`` of each of the last deletions of the blob, kept when it is put again.
 
-        A worker that was stopped may yet be about to carry out the same request.
+        A request that was held up on its way may yet ask a worker for one of them.
         """
-        return self.op_id if self.deleted else (self.metadata or {}).get(HF_DELETED_BY)
+        kept = (self.metadata or {}).get(HF_DELETED_BY)
+        earlier = tuple(kept.split(_SEPARATOR)) if kept else ()
+        op_id = self.op_id if self.deleted else None
+        return earlier if op_id is None else (*earlier, op_id)[-_DELETIONS_KEPT:]
 
     @property
     def is_damaged(self) -> bool:
@@ -147,18 +152,28 @@ def mark_damaged(meta: ObjectMeta) -> bytes:
     return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
 
 
-def mark_deleted_by(record: bytes, op_id: str | None) -> bytes:
-    """``record`` with a note which request last deleted the blob, if that is known."""
-    if op_id is None:
+def mark_deletions(record: bytes, deletions: Sequence[str]) -> bytes:
+    """``record`` with a note which requests deleted the blob before."""
+    if not deletions:
         return record
     meta = decode_meta(record)
-    metadata = {**(meta.metadata or {}), HF_DELETED_BY: op_id}
+    metadata = {**(meta.metadata or {}), HF_DELETED_BY: _SEPARATOR.join(deletions)}
     return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
 
 
-def tombstone(bucket: str, digest: Digest, nuid: str, now: datetime, op_id: str | None) -> bytes:
-    """The record of a deleted object, as ADR-20 has it."""
+def tombstone(
+    bucket: str,
+    digest: Digest,
+    nuid: str,
+    now: datetime,
+    op_id: str | None,
+    *,
+    deletions: Sequence[str] = (),
+) -> bytes:
+    """The record of a deleted object, as ADR-20 has it, with the ``deletions`` before this one."""
     metadata = {HF_FORMAT: FORMAT, **_op_fields(op_id)}
+    if deletions:
+        metadata[HF_DELETED_BY] = _SEPARATOR.join(deletions)
     return msgspec.json.encode(
         ObjectMeta(
             name=digest,

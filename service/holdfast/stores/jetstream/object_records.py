@@ -53,9 +53,9 @@ class ObjectEntry:
         return self.meta if self.meta is not None and not self.meta.deleted else None
 
     @property
-    def deleted_by(self) -> str | None:
-        """The request that last deleted what was there, if it said who it is."""
-        return self.meta.deleted_by if self.meta is not None else None
+    def deletions(self) -> tuple[str, ...]:
+        """The last requests that deleted what was there, as far as they said who they are."""
+        return self.meta.deletions if self.meta is not None else ()
 
     @property
     def is_vacant(self) -> bool:
@@ -77,13 +77,13 @@ class ObjectEntry:
             return (
                 meta is not None
                 and meta.is_ours
-                and (meta.nuid == tried or is_repeat(meta.op_id, op_id))
+                and (meta.nuid == tried or any(is_repeat(one, op_id) for one in meta.deletions))
             )
         if meta is None:
             return None
         if not meta.is_ours:
             return False
-        if is_repeat(meta.deleted_by, op_id):
+        if any(is_repeat(deletion, op_id) for deletion in meta.deletions):
             return True  # it was put again since: that is not for a late repeat to undo
         is_repeat(meta.op_id, op_id)  # not under the id of the put
         return None
@@ -170,5 +170,7 @@ class ObjectRecords:
 
         It has no TTL: it covers the record, which nats-server may bring back when it is killed.
         """
-        grave = tombstone(self._bucket, digest, nuid, self._clock(), op_id)
+        grave = tombstone(
+            self._bucket, digest, nuid, self._clock(), op_id, deletions=entry.deletions
+        )
         await self.write(digest, entry, grave)
