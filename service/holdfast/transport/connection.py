@@ -182,6 +182,8 @@ class Connection:
         Raises ForbiddenError as soon as every server has refused the login since it was lost.
         """
         client = self._client
+        if client.is_connected:  # nearly always, and a timer costs as much as sending
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 while not client.is_connected and not client.is_closed:
