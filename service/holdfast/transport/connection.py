@@ -181,9 +181,11 @@ class Connection:
 
         Raises ForbiddenError as soon as every server has refused the login since it was lost.
         """
+        if not self._client.is_connected:  # hardly ever: a timer costs as much as sending
+            await self._wait_connected(timeout_seconds)
+
+    async def _wait_connected(self, timeout_seconds: float) -> None:
         client = self._client
-        if client.is_connected:  # nearly always, and a timer costs as much as sending
-            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 while not client.is_connected and not client.is_closed:
