@@ -123,6 +123,88 @@ class TestALeaderThatIsBehind:
         assert (await jetstream.state(behind)).last_sequence == 0
 
 
+class Leader:
+    """What answers for the stream ``S`` of the domain ``fake``, whose last sequence is ``last``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.last = 0
+        self.slow_seconds = 0.0
+        self._connection = connection
+        self._acknowledged = 0
+        connection.route("$JS.fake.API.STREAM.INFO.S", self._inform)
+        connection.route("fake.put", self._acknowledge)
+
+    def _acknowledge(self, message: Message) -> None:
+        self._acknowledged = self.last = max(self._acknowledged, self.last) + 1
+        self._connection.send(message.reply, b'{"stream":"S","seq":%d}' % self.last)
+
+    def _inform(self, message: Message) -> None:
+        body = b'{"created":"then","state":{"last_seq":%d}}' % self.last
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.slow_seconds, self._connection.send, message.reply, body)
+
+
+class TestHowLongALeaderMayCatchUp:
+    """From when it was seen to be behind, and anew once it was not."""
+
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(jetstream_module, "CATCH_UP_SECONDS", 0.3)
+
+    async def behind(self, connection: Connection) -> tuple[Leader, JetStream]:
+        leader = Leader(connection)
+        jetstream = JetStream(connection, Inbox(connection), domain="fake")
+        await jetstream.publish("fake.put", b"", {})
+        leader.last = 0
+        return leader, jetstream
+
+    async def test_an_answer_that_took_its_time_does_not_shorten_it(
+        self, connection: Connection
+    ) -> None:
+        leader, jetstream = await self.behind(connection)
+        for leader.slow_seconds in (0.4, 0.0):
+            with pytest.raises(UnavailableError, match="not caught up"):
+                await jetstream.state("S")
+
+    async def test_one_that_was_behind_before_has_all_of_it_again(
+        self, connection: Connection
+    ) -> None:
+        leader, jetstream = await self.behind(connection)
+        with pytest.raises(UnavailableError, match="not caught up"):
+            await jetstream.state("S")
+        await jetstream.publish("fake.put", b"", {})  # by one that has everything
+        await asyncio.sleep(0.4)
+        leader.last = 0
+
+        with pytest.raises(UnavailableError, match="not caught up"):
+            await jetstream.state("S")
+
+    async def test_who_asked_before_it_was_given_up_believes_it_too(
+        self, connection: Connection
+    ) -> None:
+        leader, jetstream = await self.behind(connection)
+        with pytest.raises(UnavailableError, match="not caught up"):
+            await jetstream.state("S")
+        await asyncio.sleep(0.4)
+
+        states = await asyncio.gather(*(jetstream.state("S") for _ in range(3)))
+
+        assert {state.last_sequence for state in states} == {leader.last}
+
+    async def test_one_that_lost_something_and_goes_on_is_believed_in_the_end(
+        self, connection: Connection
+    ) -> None:
+        leader, jetstream = await self.behind(connection)
+        await jetstream.publish("fake.put", b"", {})
+        async with asyncio.timeout(10):
+            while True:
+                leader.last = 1
+                with suppress(UnavailableError):
+                    assert (await jetstream.state("S")).last_sequence == 1
+                    break
+                await asyncio.sleep(0.1)
+
+
 class TestTurnedAway:
     """A server that has more waiting for a stream than it takes says so, and has stored nothing."""
 

@@ -115,7 +115,7 @@ class EntrySource(Protocol):
     """
 
     def scan(self, warn: Warn) -> Generator[Scanned]:
-        """Every entry once, in path order (``domain.entries.order_key``), the root first.
+        """Every entry once, in path order (``form.entries.order_key``), the root first.
 
         A HARDLINK comes after the FILE that it names. May be called again, for all anew.
         """

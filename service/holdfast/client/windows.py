@@ -5,7 +5,7 @@ it; so only a few are asked for ahead, and a connection has a limit over all its
 is odd about one (another beginning, a gap, a short end, silence) means asking for it again; only a
 worker's own answer means that the thing is not there. After an odd one a worker relays the rest of
 the read, and where nothing but heads arrives it is had range by range (``Way``). What the bytes are
-is for ``download`` and ``snapshot_content``.
+is for ``download`` and ``snapshots.content``.
 """
 
 from __future__ import annotations

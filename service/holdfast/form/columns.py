@@ -1,6 +1,6 @@
 """The written forms of a manifest's pages and root: msgpack arrays of columns.
 
-Ranges are checked while they are read, at no cost; everything else is in ``manifest_checks``.
+Ranges are checked while they are read, at no cost; everything else is in ``checks``.
 """
 
 from __future__ import annotations

@@ -143,8 +143,7 @@ class JetStream(DirectReads):
                 maybe_applied = True
                 continue
             if ack.error is None:
-                self.connection.liveness.answered()
-                self._acknowledged[ack.stream] = max(ack.seq, self._acknowledged.get(ack.stream, 0))
+                self._note(ack)
                 return msgspec.structs.replace(ack, again=True) if maybe_applied else ack
             if ack.error.err_code in TURNED_AWAY:
                 if not tries.again():
@@ -155,6 +154,13 @@ class JetStream(DirectReads):
                 raise RefusedError(ack.error, certain=not maybe_applied)
         failure = UnavailableError("the store cannot be reached, or has too much to do")
         raise _known(failure, maybe_applied=maybe_applied)
+
+    def _note(self, ack: Ack) -> None:
+        """Remember what was acknowledged: a leader that lacks it is behind."""
+        self.connection.liveness.answered()
+        if ack.seq > self._acknowledged.get(ack.stream, 0):
+            self._acknowledged[ack.stream] = ack.seq
+            self._behind_since.pop(ack.stream, None)
 
     async def _send_batch(self, messages: Sequence[BatchMessage], batch: str) -> Message:
         """The answer to the commit, or to the first message if that was refused.
@@ -294,8 +300,10 @@ class JetStream(DirectReads):
             raise read_failure(answer.error)
         if answer.created != self._created.setdefault(stream, answer.created):
             self._created[stream] = answer.created  # another stream of that name
-            acknowledged = self._acknowledged[stream] = 0
-        if answer.state.last_seq < acknowledged and self._may_catch_up(stream, asked_at):
+            self._acknowledged[stream] = 0
+        # What was acknowledged meanwhile says nothing, but what was given up does.
+        acknowledged = min(acknowledged, self._acknowledged.get(stream, 0))
+        if answer.state.last_seq < acknowledged and self._may_catch_up(stream):
             msg = "the store's leader has not caught up yet"
             raise UnavailableError(msg)
         if not answer.has_majority(HEARD_SECONDS):
@@ -307,14 +315,16 @@ class JetStream(DirectReads):
         self._behind_since.pop(stream, None)
         return answer
 
-    def _may_catch_up(self, stream: str, now: float) -> bool:
+    def _may_catch_up(self, stream: str) -> bool:
         """Whether a leader that lacks what was acknowledged here may have it in a moment.
 
         Elected after a restart it may answer before it has applied its log. What a stream lost, or
         had before it was made anew, does not come back.
         """
+        now = time.monotonic()
         if now - self._behind_since.setdefault(stream, now) < CATCH_UP_SECONDS:
             return True
+        del self._behind_since[stream]
         self._acknowledged.pop(stream, None)
         return False
 

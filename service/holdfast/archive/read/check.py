@@ -1,6 +1,6 @@
 """Reading a whole manifest before it is believed: every page, and what pages say of one another.
 
-A page by itself tells nearly everything (``domain.manifest_checks``). That the directories of its
+A page by itself tells nearly everything (``form.checks``). That the directories of its
 first path, and the files that its hard links name, lie in earlier pages is found out here.
 """
 

@@ -203,7 +203,9 @@ def write_report(
 def _table(figures: Sequence[Figure]) -> Table:
     """A row for each thing that a contender did, a column for each unit."""
     units = list(dict.fromkeys(figure.unit for figure in figures))
-    table = _empty_table(figures[0].table, ("sync", "", "", "contender"), (*units, "holdfast is"))
+    is_time = units[0].endswith("ms")  # less is better, and read as a share of the other's
+    heading = "holdfast takes" if is_time else "holdfast is"
+    table = _empty_table(figures[0].table, ("sync", "", "", "contender"), (*units, heading))
     rows = dict.fromkeys((each.sync, each.what, each.size, each.contender) for each in figures)
     for sync, what, size, contender in rows:
         row = [find(figures, sync, what, contender, unit) for unit in units]

@@ -1,8 +1,8 @@
 """A blob store in a directory of one machine.
 
 The same bytes have the same address as in every other store. This module only takes the blocking
-work off the event loop; what is done to files, and why it survives a crash, is in ``disk_blobs``
-and ``disk_staging``. No file stays open between two calls, so a reader may pause or go away.
+work off the event loop; what is done to files, and why it survives a crash, is in ``blobs`` and
+``staging``. No file stays open between two calls, so a reader may pause or go away.
 """
 
 from __future__ import annotations

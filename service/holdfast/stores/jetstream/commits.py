@@ -16,6 +16,7 @@ from holdfast.errors import (
 )
 from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import (
+    DELETIONS_BYTES,
     NewerFormatError,
     mark_deletions,
     to_info,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
-_RECORD_HEADROOM_BYTES: Final = 512
-"""What the headers of a record take, at the most."""
+_RECORD_HEADROOM_BYTES: Final = 512 + DELETIONS_BYTES
+"""What the headers of a record and the notes of deletions take, at the most."""
 
 log = structlog.get_logger(__name__)
 

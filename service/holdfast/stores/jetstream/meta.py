@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, is_digest, to_object_digest
-from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_TYPE_CHARS
+from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_OP_ID_CHARS, MAX_TYPE_CHARS
 from holdfast.domain.op_id import join_op_id, split_op_id
 from holdfast.errors import CorruptError
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
@@ -38,6 +38,9 @@ HF_DAMAGED: Final = "hf-damaged"
 HF_DELETED_BY: Final = "hf-deleted-by"
 _SEPARATOR: Final = "\n"
 _DELETIONS_KEPT: Final = 16
+DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
+"""What the notes of deletions take of a record, at the most: JSON may double each character."""
+
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 

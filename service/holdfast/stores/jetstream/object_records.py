@@ -1,4 +1,4 @@
-"""The records of a bucket's blobs, as the leader has them, and the one way to change them.
+"""The records of a bucket's blobs, as the leader has them, and how one of them is changed.
 
 A record is changed by compare-and-set: what is written replaces the record that was read, or
 nothing.
