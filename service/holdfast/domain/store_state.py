@@ -1,7 +1,7 @@
 """What a store is asked to be, what is seen of it, and what of that is not as it should be.
 
-Plain values and the sentences about them. ``stores.jetstream.replication`` reads them off JetStream,
-``runtime.monitoring`` off the servers themselves.
+Plain values and the sentences about them. ``stores.jetstream.replication`` reads them off the
+streams, ``runtime.monitoring`` off the servers.
 """
 
 from __future__ import annotations
