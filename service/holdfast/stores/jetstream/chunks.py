@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import digest_of
@@ -233,8 +234,8 @@ class ObjectChunks:
     async def staged(self, staging: str) -> AsyncIterator[Buffer]:
         """See `BlobStore.staged_parts`.
 
-        Parts acknowledged a moment ago may be missing on a replica: at every end the leader is
-        asked whether it was one.
+        Parts acknowledged a moment ago may be missing on a replica: at every end a leader that can
+        be believed is asked whether it was one.
         """
         subject = chunk_subject(self._bucket, staging)
         early: dict[int, Buffer] = {}
@@ -243,7 +244,8 @@ class ObjectChunks:
             query = {"batch": 16, "seq": position, "next_by_subj": subject}
             messages, _ = await self._js.direct_batch(self._stream, query)
             if not messages:
-                message = await self._js.next_message(self._stream, subject, position)
+                look = partial(self._js.next_message, self._stream, subject, position)
+                message = await self._js.surely(self._stream, look)
                 if message is None:
                     return
                 messages = [message]
