@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +144,28 @@ async def test_of_workers_that_take_over_at_once_one_wins(pool: Pool, racers: in
     await finish(winners[0], upload, DATA)
     assert await pool.stored() == {digest_of(DATA): DATA}
     assert await pool.leftovers() == {}
+
+
+@pytest.mark.parametrize("call", range(1, 20))
+async def test_who_loses_the_upload_while_taking_it_over_says_that_another_is_at_it(
+    pool: Pool, call: int
+) -> None:
+    upload = (await open_upload(owner := pool.worker("a"))).upload
+    await send_first(owner, upload, 3)
+    pause = Pause(call)
+    taking = asyncio.create_task(pool.worker("b", doom=pause).resume(upload))
+    reached = asyncio.create_task(pause.reached.wait())
+    await asyncio.wait([taking, reached], return_when=asyncio.FIRST_COMPLETED)
+    reached.cancel()
+    third = pool.worker("c")
+    await resume(pool, third, upload)
+    pause.wake()
+
+    with suppress(UnavailableError):
+        assert isinstance(await taking, Opened)
+
+    await carry_on(pool, third, upload, DATA)
+    assert await pool.stored() == {digest_of(DATA): DATA}
 
 
 async def test_clients_that_ask_the_same_worker_share_one_takeover(pool: Pool) -> None:

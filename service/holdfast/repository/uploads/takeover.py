@@ -118,7 +118,10 @@ class Takeovers:
             except ConflictError as error:
                 raise UnavailableError(_BUSY) from error
             owned = self._own(held, window)
-        await owned.take_up()
+        try:
+            await owned.take_up()
+        except ConflictError as error:  # yet another was quicker
+            raise UnavailableError(_BUSY) from error
         return owned.opened
 
     async def _find_committed(self, held: Held[UploadRecord], claim: Claim) -> Result | None:
