@@ -55,8 +55,8 @@ def loaded_by(*arguments: str) -> set[str]:
 
 def loaded_in(script: str) -> set[str]:
     """The modules that a program loads, beside those of the interpreter and of who measures it."""
-    watched = f"import sys; before = set(sys.modules)\n{script}\nprint(*(set(sys.modules) - before))"
-    words = [sys.executable, "-c", watched]
+    before, after = "import sys; before = set(sys.modules)", "print(*(set(sys.modules) - before))"
+    words = [sys.executable, "-c", f"{before}\n{script}\n{after}"]
     return set(subprocess.check_output(words, text=True, timeout=60).split())
 
 
