@@ -52,11 +52,18 @@ class NotFoundError(HoldfastError):
 
 
 class ConflictError(HoldfastError):
-    """Another writer was first, or the state does not allow this step."""
+    """Another writer was first, or the state does not allow this step.
+
+    ``version`` is what a name has where that is in the way (0: it has no blob), else None.
+    """
 
     code = "conflict"
     status = 409
     title = "Conflict"
+
+    def __init__(self, detail: str = "", *, version: int | None = None) -> None:
+        super().__init__(detail)
+        self.version = version
 
 
 class TooLargeError(HoldfastError):
@@ -131,6 +138,8 @@ ERRORS: Final[tuple[type[HoldfastError], ...]] = (
 _BY_CODE: Final = {error.code: error for error in ERRORS}
 
 
-def error_for(code: str, detail: str) -> HoldfastError:
+def error_for(code: str, detail: str, *, version: int | None = None) -> HoldfastError:
     """The exception for a wire ``code``; a code this version does not know is an InternalError."""
+    if code == ConflictError.code:
+        return ConflictError(detail, version=version)
     return _BY_CODE.get(code, InternalError)(detail)

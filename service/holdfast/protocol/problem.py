@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from holdfast.errors import HoldfastError, error_for
-from holdfast.protocol.message import Reply
+from holdfast.errors import ConflictError, HoldfastError, error_for
+from holdfast.protocol.message import Reply, ToldCount
 
 
-class Problem(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """A failure. ``retryable``: the same request may succeed later, unchanged."""
+class Problem(Reply, frozen=True, kw_only=True):
+    """A failure. ``retryable``: the same request may succeed later, unchanged.
+
+    ``version`` is what a name has (0: no blob) where a condition of the request did not hold.
+    """
 
     type: str
     title: str
@@ -15,6 +18,7 @@ class Problem(Reply, frozen=True, kw_only=True, omit_defaults=False):
     code: str
     detail: str
     retryable: bool
+    version: ToldCount | None = None
 
 
 def problem_of(error: HoldfastError) -> Problem:
@@ -26,9 +30,10 @@ def problem_of(error: HoldfastError) -> Problem:
         code=error.code,
         detail=error.detail.encode(errors="replace").decode(),  # a lone surrogate cannot travel
         retryable=error.retryable,
+        version=error.version if isinstance(error, ConflictError) else None,
     )
 
 
 def error_of(problem: Problem) -> HoldfastError:
     """The exception that ``problem`` tells of."""
-    return error_for(problem.code, problem.detail)
+    return error_for(problem.code, problem.detail, version=problem.version)

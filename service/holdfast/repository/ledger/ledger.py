@@ -9,6 +9,7 @@ so it must bear to meet a record that it was applied to before. That nothing is 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -23,14 +24,14 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.ports import MAX_GET_MANY, Delete, Put
+from holdfast.stores.ports import MAX_GET_MANY, Change, Delete, Put
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator
     from datetime import timedelta
 
-    from holdfast.stores.ports import Change, Record, RecordStore
+    from holdfast.stores.ports import Record, RecordStore
 
 SETTLE_SECONDS: Final = 120.0
 """How long a write is sent again, if no deadline comes before. A job's end must outlast what its
@@ -55,7 +56,10 @@ class RecordKind(Generic[RecordT]):
     It lies under ``prefix`` and its name. ``finders`` are keys that are there for as long as it is.
     With ``live_prefix`` one below that says that it is live; without, all of a kind are looked at.
     ``name`` is what a record says of itself, if it does: one that lies elsewhere is unreadable.
-    ``renewed`` gives a live record at its next beat. With ``ttl`` it goes away by itself.
+    ``renewed`` gives a live record at its next beat. With ``ttl`` it goes away by itself. Programs
+    that read the bucket themselves take one that ``is_grave`` for deleted. ``located`` is a record
+    that knows at which revision it was written. A change of one is given up when others were first
+    ``overtaken`` times.
     """
 
     noun: str
@@ -67,6 +71,9 @@ class RecordKind(Generic[RecordT]):
     name: Callable[[RecordT], str] | None = None
     finders: Callable[[RecordT], Sequence[str]] = lambda _record: ()
     ttl: Callable[[RecordT], timedelta | None] = lambda _record: None
+    is_grave: Callable[[RecordT], bool] = lambda _record: False
+    located: Callable[[RecordT, int], RecordT] = lambda record, _revision: record
+    overtaken: int = MAX_OVERTAKEN
 
     def key(self, name: str) -> str:
         """Where a record lies."""
@@ -91,7 +98,11 @@ class RecordKind(Generic[RecordT]):
         if self.name is not None and self.name(record) != name:
             msg = "the record is another's"
             raise CorruptError(msg)
-        return Held(self, name, record, found.revision)
+        return self.held(name, record, found.revision)
+
+    def held(self, name: str, record: RecordT, revision: int) -> Held[RecordT]:
+        """``record`` as it was read or written."""
+        return Held(self, name, self.located(record, revision), revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,10 @@ class Held(Generic[RecordT]):
         if not self.is_live:
             msg = f"the {self.kind.noun} has ended"
             raise ConflictError(msg)
+
+
+Beside = Callable[[Held[RecordT] | None, Held[RecordT]], Awaitable[Sequence[Change]]]
+"""What else to write, given a record as it is (None: there is none) and as it is to be."""
 
 
 class Ledger:
@@ -204,24 +219,61 @@ class Ledger:
         held: Held[RecordT],
         change: Callable[[RecordT], RecordT],
         *,
+        beside: Beside[RecordT] | None = None,
         is_patient: bool = False,
     ) -> Held[RecordT]:
         """The record as ``change`` makes it. Unchanged is what it returns as it got it.
 
         ``change`` is a pure function, may be asked several times, and raises what refuses. One that
-        has ended is changed no more: what makes it so ends it. ``is_patient``: a write that surely
-        was not made is sent again, too. Raises ConflictError when the record has ended, was removed
-        or kept changing, UnavailableError, OutcomeUnknownError.
+        has ended is changed no more: what makes it so ends it. ``beside`` is awaited before each
+        write, with the record as it is and as it is to be: it gives what else belongs into that
+        batch. ``is_patient``: a write that surely was not made is sent again, too. Raises
+        ConflictError when the record has ended, was removed or kept changing, UnavailableError,
+        OutcomeUnknownError.
         """
+        return await self._update(held, change, beside, is_patient=is_patient, is_known=True)
+
+    async def make(
+        self,
+        kind: RecordKind[RecordT],
+        name: str,
+        change: Callable[[RecordT | None], RecordT],
+        *,
+        beside: Beside[RecordT] | None = None,
+    ) -> Held[RecordT]:
+        """As `update`, of a record that is believed not to be there; ``change`` is given None then.
+
+        A record of that kind is never removed.
+        """
+        first = Held(kind, name, change(None), 0)
         is_known = True
-        for _ in range(MAX_OVERTAKEN):
-            held.check_live()
-            record = change(held.record)
-            if record is held.record:
-                return held
-            wanted = Held(held.kind, held.name, record, held.revision)
-            others = [] if wanted.is_live else _unmark(held.kind, held.name)
+        try:
+            return await self._settle(first, [] if beside is None else await beside(None, first))
+        except ConflictError as conflict:
+            is_known = not isinstance(conflict, _OverwrittenError)
+        present = await self.reread(first)
+        return await self._update(present, change, beside, is_patient=False, is_known=is_known)
+
+    async def _update(
+        self,
+        held: Held[RecordT],
+        change: Callable[[RecordT], RecordT],
+        beside: Beside[RecordT] | None,
+        *,
+        is_patient: bool,
+        is_known: bool,
+    ) -> Held[RecordT]:
+        """See `update`. ``is_known``: nothing that was tried before may have been applied."""
+        for _ in range(held.kind.overtaken):
             try:
+                held.check_live()
+                record = change(held.record)
+                if record is held.record:
+                    return held
+                wanted = Held(held.kind, held.name, record, held.revision)
+                others = [] if wanted.is_live else _unmark(held.kind, held.name)
+                if beside is not None:
+                    others = [*others, *await beside(held, wanted)]
                 try:
                     return await self._settle(wanted, others, is_patient=is_patient)
                 except ConflictError as conflict:
@@ -288,13 +340,14 @@ class Ledger:
         is_known = True
         while True:
             try:
-                revision = await self._write(wanted, others)
-                return Held(wanted.kind, wanted.name, wanted.record, revision)
+                return wanted.kind.held(
+                    wanted.name, wanted.record, await self._write(wanted, others)
+                )
             except ConflictError:
                 if is_known:
                     raise
                 found = await self._look_for(wanted)
-                if found.record != wanted.record:
+                if found.record != wanted.kind.located(wanted.record, found.revision):
                     raise _OverwrittenError(_overtaken(wanted)) from None
                 return found
             except (OutcomeUnknownError, UnavailableError) as error:
@@ -309,9 +362,10 @@ class Ledger:
     async def _write(self, wanted: Held[RecordT], others: Sequence[Change]) -> int:
         key, expected, ttl = wanted.key, wanted.revision, wanted.kind.ttl(wanted.record)
         value = msgspec.json.encode(wanted.record)
+        grave = wanted.kind.is_grave(wanted.record)
         if not others:
-            return await self._records.put(key, value, expected=expected, ttl=ttl)
-        put = Put(key=key, value=value, expected=expected, ttl=ttl)
+            return await self._records.put(key, value, expected=expected, ttl=ttl, grave=grave)
+        put = Put(key=key, value=value, expected=expected, ttl=ttl, grave=grave)
         return (await self._records.batch([put, *others]))[0]
 
     async def _look_for(self, wanted: Held[RecordT]) -> Held[RecordT]:

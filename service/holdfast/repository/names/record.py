@@ -1,0 +1,381 @@
+"""The record of a name, ``n.<tokens>``, and how one write of it follows on another.
+
+A write **announces** itself in the record before the last touch of the blob that it brings, and is
+**committed** (or **failed**) by taking the announcement away: the collector counts what is
+announced as needed. An announcement is no lock. The name keeps the blob that it has, others may
+replace it meanwhile, and the conditions of a write are looked at both times. Only a ``create`` that
+is announced takes the name.
+
+Each function here makes of a record the next one and does no more; the ledger writes it by
+compare-and-set, and may ask again. So each bears to meet a record that it was applied to before:
+``op`` tells, which an announcement and the transition that ends it have in common.
+
+A deletion is a record, too: versions go on counting over it. A version that a name had before lies
+under ``v.<tokens>.=v<version>``, written before the record that supersedes it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from holdfast.domain.blob_names import Conditions, name_key
+from holdfast.domain.op_id import is_repeat
+from holdfast.errors import (
+    ConflictError,
+    NotFoundError,
+    RateLimitedError,
+    UnavailableError,
+)
+from holdfast.repository.ledger.ledger import RecordKind
+
+NameState = Literal["pending", "ok", "failure", "deleted"]
+Verb = Literal["create", "replace", "copy"]
+
+MAX_ANNOUNCED: Final = 16
+MAX_TRANSITIONS: Final = 16
+MAX_OVERTAKEN: Final = 100
+"""Of all that are announced for one name, each is written twice, and so may be all others."""
+
+_REASON_CHARS: Final = 200
+RACE: Final = "another write of the name came between: try again"
+TAKEN: Final = "the name is taken"
+BEING_CREATED: Final = "the name is being created"
+MISSING: Final = "there is no blob of that name"
+GIVEN_UP: Final = "the write was given up before it was done: try again"
+
+
+class NamedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a name has: a blob, and what was said of it."""
+
+    digest: str
+    size: int
+    type: str
+    labels: dict[str, str] = {}
+    expires_at: str | None = None
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A write that is under way. ``op`` names it: its Op-Id, bound to the request, or a fresh id.
+
+    ``digest`` and ``size`` are not known while a write is streamed: ``upload`` is its upload. The
+    rest is what the name will have beside its blob.
+    """
+
+    op: str
+    verb: Verb
+    at: str
+    worker: str
+    digest: str | None = None
+    size: int = 0
+    upload: str | None = None
+    type: str = ""
+    labels: dict[str, str] = {}
+    expires_at: str | None = None
+    conditions: Conditions = Conditions()
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A step of the name. ``revision`` is that of the record which the step made.
+
+    It is not known when that is written: the next write fills it in (0: it is the record's own).
+    """
+
+    at: str
+    state: NameState
+    version: int = 0
+    digest: str | None = None
+    size: int = 0
+    reason: str = ""
+    worker: str = ""
+    op: str = ""
+    revision: int = 0
+
+
+class NameRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``version`` rises with each blob that the name gets, and goes on over a deletion.
+
+    ``oldest`` is the first version that still counts. ``content`` is None where the name has none.
+    """
+
+    name: str
+    state: NameState
+    version: int = 0
+    oldest: int = 0
+    content: NamedContent | None = None
+    modified_at: str = ""
+    pending: tuple[Announcement, ...] = ()
+    transitions: tuple[Transition, ...] = ()
+
+
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A version that the name had, and when it got and lost it."""
+
+    name: str
+    version: int
+    content: NamedContent
+    modified_at: str = ""
+    replaced_at: str = ""
+
+
+class Keep(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a name: so many ``versions``, the present one among them; for how long.
+
+    ``seconds`` after one was replaced it is not kept any more. ``expire_seconds`` after its last
+    change the name is not there any more. None: for ever.
+    """
+
+    versions: int = 1
+    seconds: int | None = None
+    expire_seconds: int | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Who takes a step, when, and what is kept of the name."""
+
+    worker: str
+    at: datetime
+    keep: Keep = Keep()
+
+
+def content_of(record: NameRecord | None, at: datetime, keep: Keep) -> NamedContent | None:
+    """What the name has at the time ``at``: nothing once it has expired."""
+    if record is None or record.content is None:
+        return None
+    expires = expires_at(record, keep)
+    return record.content if expires is None or at < expires else None
+
+
+def expires_at(record: NameRecord, keep: Keep) -> datetime | None:
+    """When the name expires: when was said of it, or the rule has it, whichever is first."""
+    times = []
+    if record.content is not None and record.content.expires_at is not None:
+        times.append(datetime.fromisoformat(record.content.expires_at))
+    if keep.expire_seconds is not None and record.modified_at:
+        changed = datetime.fromisoformat(record.modified_at)
+        times.append(changed + timedelta(seconds=keep.expire_seconds))
+    return min(times, default=None)
+
+
+def made_by(record: NameRecord | None, op: str) -> Transition | None:
+    """The transition by which ``op`` was carried out, if it is among those that are kept.
+
+    Raises ConflictError when the same Op-Id was used for another request.
+    """
+    for one in reversed(record.transitions if record is not None else ()):
+        if one.state in {"ok", "deleted"} and is_repeat(one.op, op):
+            return one
+    return None
+
+
+def announcement_of(record: NameRecord | None, op: str) -> Announcement | None:
+    """What ``op`` has announced and not ended. Raises ConflictError as `made_by` does."""
+    for one in record.pending if record is not None else ():
+        if is_repeat(one.op, op):
+            return one
+    return None
+
+
+def announced(record: NameRecord | None, name: str, one: Announcement, step: Step) -> NameRecord:
+    """The record with ``one`` in it; as it is where that was announced, or made.
+
+    Raises ConflictError, NotFoundError (nothing to replace), RateLimitedError.
+    """
+    if record is not None:
+        if made_by(record, one.op) is not None:
+            return record
+        present = announcement_of(record, one.op)
+        if present is not None:
+            return _announced_again(record, present, one)
+        if len(record.pending) >= MAX_ANNOUNCED:
+            msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
+            raise RateLimitedError(msg)
+    _check(record, one, step)
+    if one.verb == "create" and record is not None:
+        _check_not_being_created(record)
+    if record is None:
+        record = NameRecord(name=name, state="pending")
+    is_free = content_of(record, step.at, step.keep) is None
+    record = msgspec.structs.replace(record, pending=(*record.pending, one))
+    return _stepped(record, "pending", step, one) if is_free else record
+
+
+def _announced_again(record: NameRecord, present: Announcement, one: Announcement) -> NameRecord:
+    """The record in which a streamed write, announced before, says its digest."""
+    if one.digest is None or one.digest == present.digest:
+        return record
+    if present.digest is not None and present.verb != "copy":
+        msg = "the Op-Id was used for other bytes"
+        raise ConflictError(msg)
+    now = msgspec.structs.replace(present, digest=one.digest, size=one.size)
+    pending = tuple(now if other is present else other for other in record.pending)
+    return msgspec.structs.replace(record, pending=pending)
+
+
+def _check(record: NameRecord | None, one: Announcement, step: Step) -> None:
+    """Raises ConflictError, with the version that there is, and NotFoundError."""
+    content = content_of(record, step.at, step.keep)
+    version = 0 if record is None or content is None else record.version
+    failure = one.conditions.failure(version, None if content is None else content.digest)
+    if failure is not None:
+        raise ConflictError(failure, version=version)
+    if one.verb == "create" and content is not None:
+        msg = f"{TAKEN}, by version {version}"
+        raise ConflictError(msg, version=version)
+    if one.verb == "replace" and content is None:
+        raise NotFoundError(MISSING)
+
+
+def _check_not_being_created(record: NameRecord) -> None:
+    if any(other.verb == "create" for other in record.pending):
+        raise ConflictError(BEING_CREATED, version=0)
+
+
+def committed(record: NameRecord | None, op: str, step: Step) -> NameRecord:
+    """The record with what ``op`` announced; as it is where that was done.
+
+    Raises ConflictError and NotFoundError where the conditions do not hold any more, and
+    UnavailableError where the announcement is gone, or never said a digest.
+    """
+    if record is not None and made_by(record, op) is not None:
+        return record
+    one = announcement_of(record, op)
+    if record is None or one is None or one.digest is None:
+        raise UnavailableError(GIVEN_UP)
+    _check(record, one, step)
+    version = record.version + 1
+    record = msgspec.structs.replace(
+        record,
+        pending=_without(record, one),
+        version=version,
+        oldest=max(record.oldest, version - step.keep.versions + 1),
+        content=NamedContent(
+            digest=one.digest,
+            size=one.size,
+            type=one.type,
+            labels=one.labels,
+            expires_at=one.expires_at,
+        ),
+        modified_at=step.at.isoformat(),
+    )
+    return _stepped(record, "ok", step, one)
+
+
+def failed(record: NameRecord, op: str, reason: str, step: Step) -> NameRecord:
+    """The record once nothing came of the write ``op``; as it is where that is not under way.
+
+    The name is a ``failure`` if it has no blob, and nobody else is about to bring one.
+    """
+    one = announcement_of(record, op)
+    if one is None:
+        return record
+    record = msgspec.structs.replace(record, pending=_without(record, one))
+    state = record.state
+    if state == "pending" and not record.pending:
+        state = "failure"
+    stepped = _stepped(record, "failure", step, one, reason=reason)
+    return msgspec.structs.replace(stepped, state=state)
+
+
+def deleted(
+    record: NameRecord,
+    op: str,
+    conditions: Conditions,
+    step: Step,
+    *,
+    reason: str = "",
+) -> NameRecord:
+    """The record of the name once it has no blob any more; as it is where it had none.
+
+    Writes that are announced stay so. Raises ConflictError.
+    """
+    if made_by(record, op) is not None:
+        return record
+    content = content_of(record, step.at, step.keep)
+    version = 0 if content is None else record.version
+    failure = conditions.failure(version, None if content is None else content.digest)
+    if failure is not None:
+        raise ConflictError(failure, version=version)
+    if record.content is None and record.state != "failure":
+        return record
+    bare = msgspec.structs.replace(
+        record,
+        content=None,
+        oldest=max(record.oldest, record.version - step.keep.versions + 2),
+        modified_at=step.at.isoformat(),
+    )
+    one = Announcement(op=op, verb="copy", at="", worker=step.worker)
+    return _stepped(bare, "deleted", step, one, reason=reason)
+
+
+def superseded(record: NameRecord, step: Step) -> VersionRecord | None:
+    """What has to be written down before the record loses its blob, if that is to be kept."""
+    if record.content is None or step.keep.versions <= 1:
+        return None
+    return VersionRecord(
+        name=record.name,
+        version=record.version,
+        content=record.content,
+        modified_at=record.modified_at,
+        replaced_at=step.at.isoformat(),
+    )
+
+
+def counts(version: VersionRecord, record: NameRecord, at: datetime, keep: Keep) -> bool:
+    """Whether ``version``, found under its key, still is one of the name ``record``.
+
+    One that is not older than its record was written down by somebody who did not supersede it.
+    """
+    is_former = version.version < record.version or (
+        version.version == record.version and record.content is None
+    )
+    if not is_former or version.version < record.oldest:
+        return False
+    if keep.seconds is None or not version.replaced_at:
+        return True
+    return at < datetime.fromisoformat(version.replaced_at) + timedelta(seconds=keep.seconds)
+
+
+def _without(record: NameRecord, one: Announcement) -> tuple[Announcement, ...]:
+    return tuple(other for other in record.pending if other is not one)
+
+
+def _located(record: NameRecord, revision: int) -> NameRecord:
+    """The record found at ``revision``: where its last step was taken, unless that is said."""
+    if not record.transitions or record.transitions[-1].revision:
+        return record
+    *former, last = record.transitions
+    last = msgspec.structs.replace(last, revision=revision)
+    return msgspec.structs.replace(record, transitions=(*former, last))
+
+
+def _stepped(
+    record: NameRecord, state: NameState, step: Step, one: Announcement, *, reason: str = ""
+) -> NameRecord:
+    """The record with one more transition, to ``state``."""
+    transition = Transition(
+        at=step.at.isoformat(),
+        state=state,
+        version=record.version,
+        digest=one.digest,
+        size=one.size,
+        reason=reason[:_REASON_CHARS],
+        worker=step.worker,
+        op=one.op,
+    )
+    transitions = (*record.transitions, transition)[-MAX_TRANSITIONS:]
+    return msgspec.structs.replace(record, state=state, transitions=transitions)
+
+
+NAME: Final = RecordKind(
+    noun="name",
+    form=NameRecord,
+    prefix="n",
+    name=lambda record: name_key(record.name),
+    is_grave=lambda record: record.state == "deleted",
+    located=_located,
+    overtaken=MAX_OVERTAKEN,
+)
+VERSION: Final = RecordKind(noun="version", form=VersionRecord, prefix="v")
