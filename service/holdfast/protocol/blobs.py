@@ -50,12 +50,12 @@ class BlobStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class GetBlob(Request, frozen=True, kw_only=True):
     """Bytes ``offset`` to ``offset + length``, clipped to the blob; all of it by default.
 
-    It is the blob with a ``digest``, or the one that a ``name`` has, or had as ``version``. A body that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues
-    after a window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the
-    store send even what would fit into the worker's answer, where it can. With ``bare`` the store
-    may send a whole small blob alone, in one message without a head: whoever asks compares its
-    digest, and asks again without ``bare`` if it gets anything else, or nothing. Of a ``name``
-    it never does.
+    It is the blob with a ``digest``, or the one that a ``name`` has, or had as ``version``. A body
+    that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues after a
+    window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the store send
+    even what would fit into the worker's answer, where it can. With ``bare`` the store may send a
+    whole small blob alone, in one message without a head: whoever asks compares its digest, and
+    asks again without ``bare`` if it gets anything else, or nothing. Of a ``name`` it never does.
     """
 
     digest: WireDigest | None = None
@@ -92,12 +92,12 @@ class BlobHead(ContentHead, frozen=True, kw_only=True):
     A head has an empty body and ``parts``: that many messages follow on the same reply subject,
     numbered by ``Blob-Part`` from ``first`` on. With other numbers they are other bytes: ask again
     with ``proxy``. Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for
-    what comes after; the last window has none. ``name`` and ``version`` are told if asked by name.
+    what comes after; the last window has none. Asked by name, it tells that and the version.
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
     first: ToldCount | None = field(default=None, name=headers.BLOB_FIRST)
-    name: QuotedName | None = field(default=None, name=headers.BLOB_NAME)
+    quoted_name: QuotedName | None = field(default=None, name=headers.BLOB_NAME)
     version: ToldCount | None = field(default=None, name=headers.BLOB_VERSION)
 
 

@@ -31,6 +31,9 @@ from holdfast.protocol.message import (
 )
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
+NAMES_FEATURE: Final = "names"
+"""What a worker that knows names says among its ``features`` in discovery."""
+
 NameState = Literal["pending", "ok", "failure", "deleted"]
 QuotedLabels = Annotated[
     str,
@@ -63,10 +66,10 @@ class CreateName(Request, frozen=True, kw_only=True):
     from which on the name is not there any more.
     """
 
-    name: QuotedName = field(name=headers.BLOB_NAME)
+    quoted_name: QuotedName = field(name=headers.BLOB_NAME)
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     type: WireType = field(default=DEFAULT_TYPE, name=headers.BLOB_TYPE)
-    labels: QuotedLabels | None = field(default=None, name=headers.BLOB_LABELS)
+    quoted_labels: QuotedLabels | None = field(default=None, name=headers.BLOB_LABELS)
     expires: ZonedTime | None = field(default=None, name=headers.BLOB_EXPIRES)
     if_absent: bool | None = field(default=None, name=headers.BLOB_IF_ABSENT)
     if_version: WireVersion | None = field(default=None, name=headers.BLOB_IF_VERSION)
