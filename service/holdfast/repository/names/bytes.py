@@ -75,7 +75,7 @@ class NamedBytes:
             attributes = Attributes(type=type_, created_at=self._sources.clock(), pinned=False)
             try:
                 with not_applied():
-                    stored = await staged.commit(digest, len(data), attributes, likely_new=True)
+                    stored = await staged.commit(digest, len(data), attributes)
             except HoldfastError:
                 await self.discard(staged)
                 raise

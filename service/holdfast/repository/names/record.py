@@ -377,12 +377,14 @@ def _without(record: NameRecord, one: Announcement) -> tuple[Announcement, ...]:
 
 
 def _located(record: NameRecord, revision: int) -> NameRecord:
-    """The record found at ``revision``: where its last step was taken, unless that is said."""
+    """The record found at ``revision``: where its last steps were taken, unless that is said."""
     if not record.transitions or record.transitions[-1].revision:
         return record
-    *former, last = record.transitions
-    last = msgspec.structs.replace(last, revision=revision)
-    return msgspec.structs.replace(record, transitions=(*former, last))
+    steps = [
+        one if one.revision else msgspec.structs.replace(one, revision=revision)
+        for one in record.transitions
+    ]
+    return msgspec.structs.replace(record, transitions=tuple(steps))
 
 
 def _stepped(
