@@ -8,7 +8,9 @@ a prefix of whole tokens is a prefix of keys.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, Literal
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -16,8 +18,8 @@ import msgspec
 from holdfast.domain.names import check_labels, token, untoken
 from holdfast.errors import InvalidError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+Verb = Literal["create", "replace", "copy"]
+"""How a name gets a blob: where it has none, where it has one, either way."""
 
 MAX_BLOB_NAME_BYTES: Final = 512
 MAX_LABELS_BYTES: Final = 8 * 1024
@@ -151,3 +153,23 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.if_digest is not None and self.if_digest != digest:
             return f"the condition failed: the name has the digest {digest}, at version {version}"
         return None
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller says of a named blob beside its bytes, and on what conditions.
+
+    ``expires_at`` is a time with its zone: from then on the name is not there any more.
+    """
+
+    type: str = "application/octet-stream"
+    labels: Mapping[str, str] = {}
+    expires_at: datetime | None = None
+    conditions: Conditions = Conditions()
+
+    def check(self, verb: Verb) -> None:
+        """Raises InvalidError of labels that are none, conditions that contradict ``verb``."""
+        check_name_labels(self.labels)
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            msg = "the time from which on a name is not there any more says its zone"
+            raise InvalidError(msg)
+        self.conditions.check(may_be_absent=verb != "replace", may_be_present=verb != "create")

@@ -75,7 +75,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the putter says of a blob. Of two putters the first one's attributes stay.
+    """What the putter says of a blob. Of two putters the first one's stay, but for ``pinned``.
 
     ``op_id`` makes a repeat of the put that created the blob answer ``created`` again. As it comes
     from dispatch it is bound to its request (`holdfast.domain.op_id`): another request under the
@@ -101,6 +101,7 @@ class BlobListing:
 
 
 Claiming = Callable[[str], Awaitable[None]]
+Keeping = Callable[[], Awaitable[bool]]
 
 
 class StagedBlob(Protocol):
@@ -120,20 +121,22 @@ class StagedBlob(Protocol):
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
         """Make the parts the blob ``digest`` of ``size`` bytes, all at once.
 
         The caller has computed both over the bytes it wrote. All parts have been written. When
-        the blob exists, the parts are removed and the existing blob is the answer. May be
-        repeated after OutcomeUnknownError. Raises ConflictError when the parts were removed,
-        CorruptError.
+        the blob exists, the parts are removed and the existing blob is the answer, pinned as by
+        `BlobStore.put`. May be repeated after OutcomeUnknownError. ``likely_new``: the caller
+        expects that there is no such blob, so a store may look only if it is refused. Raises
+        ConflictError when the parts were removed, CorruptError.
 
         ``claim`` is awaited with the identifier of the parts before each attempt to make the blob,
-        after the store has looked and seen none; where they have to be written once more, also
-        with the fresh one that they get, before the first is written and now and then until all
-        are. What it raises ends the commit. Whoever finds (`stat` with ``sure``), after a claim,
-        the blob made of other parts may discard these, however long this commit is held up: the
-        attempt counts on what was seen before the claim, and fails.
+        after the store has looked and seen none, or was told to expect none; where they have to be
+        written once more, also with the fresh one that they get, before the first is written and
+        now and then until all are. What it raises ends the commit. Whoever finds (`stat` with
+        ``sure``), after a claim, the blob made of other parts may discard these, however long this
+        commit is held up: the attempt counts on what was seen before the claim, and fails.
         """
 
     async def discard(self) -> None:
@@ -152,9 +155,11 @@ class BlobStore(Protocol):
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
         Of racing puts of one blob exactly one creates it and nothing is left of the others.
-        ``data`` is at most ``max_inline_bytes`` long. A put heals, also by a staged commit: a
-        blob that cannot be read back, as far as that is cheap to see or was reported, is stored
-        anew. Raises ConflictError where a foreign object is in the way.
+        ``data`` is at most ``max_inline_bytes`` long. A put that pins, and finds the blob there
+        and not pinned, pins it before it answers; one that does not leaves a pin as it is. A put
+        heals, also by a staged commit: a blob that cannot be read back, as far as that is cheap to
+        see or was reported, is stored anew. Raises ConflictError where a foreign object is in the
+        way.
         """
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -195,10 +200,17 @@ class BlobStore(Protocol):
         deleted a moment ago.
         """
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
         """Forget a blob; whether it was there. Deleting what is not there succeeds.
 
         A record that cannot be read is removed as well.
+
+        ``kept`` tells whether something needs the blob. It is awaited after the record was read,
+        and only that record is replaced: where others have put, touched or pinned the blob since,
+        all is done again, ``kept`` too. A blob that is kept stays and only its pin is taken; the
+        answer is then whether it had one. ``kept`` does not call the store.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
         remembers it (memory and disk: until restarted; object store: until it is put again).
@@ -281,6 +293,8 @@ MAX_BATCH: Final = 1000
 """Changes in one batch: what a nats-server takes."""
 
 MAX_GET_MANY: Final = 1024
+CHANGES_LIMIT: Final = 500
+MAX_CHANGES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,21 +310,22 @@ class Record:
 class Put:
     """A write in a batch. ``expected`` as in `RecordStore.put`; None: whatever is there, or not.
 
-    With ``ttl`` the record goes away by itself, as in `RecordStore.put`.
+    With ``ttl`` the record goes away by itself, as in `RecordStore.put`; ``grave`` is as there.
     """
 
     key: str
     value: bytes
     expected: int | None
     ttl: timedelta | None = None
+    grave: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """A removal in a batch, of the record at ``expected``; None: whatever is there, or not.
 
-    With ``for_good`` the key is never used again. The store then keeps a note of the removal,
-    should what lies below its records come back, and may list the key for ever.
+    With ``for_good`` the key is never used again. The store then keeps its note of the removal for
+    ever, should what lies below its records come back, and may list the key as long.
     """
 
     key: str
@@ -321,24 +336,73 @@ class Delete:
 Change = Put | Delete
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How far a store of records has come.
+
+    ``created`` names this incarnation of the store: one that was made anew has another. ``last`` is
+    the revision of the latest change that the store has taken, 0 before the first. ``keys`` is how
+    many keys have a record or a note of a removal.
+    """
+
+    created: str
+    last: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The last change of a record, ``at`` a time by the store's clock.
+
+    ``value`` is None where the record was removed. A grave has a value.
+    """
+
+    key: str
+    revision: int
+    value: bytes | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """A page of changes, in ascending order of their revisions.
+
+    Everything up to and with the revision ``position`` has been read. ``is_end``: at a moment
+    during the call there was nothing behind it, by the word of whoever answered. That may be a
+    replica which lags: compare ``position`` with `Extent.last`.
+    """
+
+    changes: Sequence[Changed]
+    position: int
+    is_end: bool
+
+
 class RecordStore(Protocol):
     """Small records that change by compare-and-set.
 
-    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 1,024 characters. What is read
-    is the latest, never a stale copy, but for `get_many`. A method that is given a key or a prefix
-    that is none raises InvalidError.
+    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 2,048 characters. What is read
+    is the latest, never a stale copy, but for `get_many` and `changes`. A method that is given a
+    key or a prefix that is none raises InvalidError.
     """
 
     async def get(self, key: str) -> Record:
         """Raises NotFoundError, and CorruptError where a store finds damage."""
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """Write and return the new revision, if the present one is ``expected`` (0: no record).
 
         Raises ConflictError when it is not. With ``ttl`` the record goes away by itself, not
-        before that time (whole seconds), unless it is written again.
+        before that time (whole seconds), unless it is written again. Of a ``grave`` other programs
+        that read the store say that it was deleted; here it is a record like any other. Its value
+        is not empty, else InvalidError.
         """
 
     async def delete(self, key: str, *, expected: int) -> None:
@@ -373,6 +437,21 @@ class RecordStore(Protocol):
 
     def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """Every record whose key starts with the tokens of ``prefix``, each once."""
+
+    async def extent(self) -> Extent:
+        """How far the store has come: every change that was acknowledged before is counted."""
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """The last change of each key, of those whose revision is greater than ``after``.
+
+        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer. Whoever goes
+        on from `Changes.position` until ``is_end``, with a ``position`` that is no less than an
+        `Extent.last`, lacks nothing that was acknowledged before that extent was asked for.
+
+        What expired leaves no change, or one without a value. So does what was deleted, after the
+        note of it has gone (after a day on disk and a minute on JetStream; never where it was
+        deleted ``for_good``). What is damaged, or was removed behind the store's back, leaves none.
+        """
 
     async def check(self) -> None:
         """Whether the store is there. Raises UnavailableError with what to change."""

@@ -21,18 +21,17 @@ from typing import Final, Literal
 
 import msgspec
 
-from holdfast.domain.blob_names import Conditions, name_key
+from holdfast.domain.blob_names import Conditions, Said, Verb, name_key
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
     NotFoundError,
     RateLimitedError,
-    UnavailableError,
 )
 from holdfast.repository.ledger.ledger import RecordKind
+from holdfast.repository.targets import GivenUpError
 
 NameState = Literal["pending", "ok", "failure", "deleted"]
-Verb = Literal["create", "replace", "copy"]
 
 MAX_ANNOUNCED: Final = 16
 MAX_TRANSITIONS: Final = 16
@@ -40,7 +39,6 @@ MAX_OVERTAKEN: Final = 100
 """Of all that are announced for one name, each is written twice, and so may be all others."""
 
 _REASON_CHARS: Final = 200
-RACE: Final = "another write of the name came between: try again"
 TAKEN: Final = "the name is taken"
 BEING_CREATED: Final = "the name is being created"
 MISSING: Final = "there is no blob of that name"
@@ -67,7 +65,6 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     op: str
     verb: Verb
     at: str
-    worker: str
     digest: str | None = None
     size: int = 0
     upload: str | None = None
@@ -140,6 +137,31 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     keep: Keep = Keep()
 
 
+def announcing(
+    verb: Verb,
+    said: Said,
+    *,
+    op: str,
+    at: datetime,
+    digest: str | None = None,
+    size: int = 0,
+    upload: str | None = None,
+) -> Announcement:
+    """The announcement of a write of which so much is ``said``."""
+    return Announcement(
+        op=op,
+        verb=verb,
+        at=at.isoformat(),
+        digest=digest,
+        size=size,
+        upload=upload,
+        type=said.type,
+        labels=dict(said.labels),
+        expires_at=None if said.expires_at is None else said.expires_at.isoformat(),
+        conditions=said.conditions,
+    )
+
+
 def content_of(record: NameRecord | None, at: datetime, keep: Keep) -> NamedContent | None:
     """What the name has at the time ``at``: nothing once it has expired."""
     if record is None or record.content is None:
@@ -188,7 +210,8 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
             return record
         present = announcement_of(record, one.op)
         if present is not None:
-            return _announced_again(record, present, one)
+            _check_same(present, one)
+            return record
         if len(record.pending) >= MAX_ANNOUNCED:
             msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
             raise RateLimitedError(msg)
@@ -202,15 +225,26 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
     return _stepped(record, "pending", step, one) if is_free else record
 
 
-def _announced_again(record: NameRecord, present: Announcement, one: Announcement) -> NameRecord:
-    """The record in which a streamed write, announced before, says its digest."""
-    if one.digest is None or one.digest == present.digest:
-        return record
-    if present.digest is not None and present.verb != "copy":
+def _check_same(present: Announcement, again: Announcement) -> None:
+    if again.upload is None and again.verb != "copy" and present.digest != again.digest:
         msg = "the Op-Id was used for other bytes"
         raise ConflictError(msg)
-    now = msgspec.structs.replace(present, digest=one.digest, size=one.size)
-    pending = tuple(now if other is present else other for other in record.pending)
+
+
+def promised(record: NameRecord, op: str, digest: str, size: int) -> NameRecord:
+    """The record in which the announcement of ``op`` says its blob; as it is where it does.
+
+    Raises GivenUpError where there is no such announcement.
+    """
+    if made_by(record, op) is not None:
+        return record
+    one = announcement_of(record, op)
+    if one is None:
+        raise GivenUpError(GIVEN_UP)
+    if one.digest == digest:
+        return record
+    now = msgspec.structs.replace(one, digest=digest, size=size)
+    pending = tuple(now if other is one else other for other in record.pending)
     return msgspec.structs.replace(record, pending=pending)
 
 
@@ -237,13 +271,13 @@ def committed(record: NameRecord | None, op: str, step: Step) -> NameRecord:
     """The record with what ``op`` announced; as it is where that was done.
 
     Raises ConflictError and NotFoundError where the conditions do not hold any more, and
-    UnavailableError where the announcement is gone, or never said a digest.
+    GivenUpError where the announcement is gone, or never said a digest.
     """
     if record is not None and made_by(record, op) is not None:
         return record
     one = announcement_of(record, op)
     if record is None or one is None or one.digest is None:
-        raise UnavailableError(GIVEN_UP)
+        raise GivenUpError(GIVEN_UP)
     _check(record, one, step)
     version = record.version + 1
     record = msgspec.structs.replace(
@@ -306,7 +340,7 @@ def deleted(
         oldest=max(record.oldest, record.version - step.keep.versions + 2),
         modified_at=step.at.isoformat(),
     )
-    one = Announcement(op=op, verb="copy", at="", worker=step.worker)
+    one = Announcement(op=op, verb="copy", at="")
     return _stepped(bare, "deleted", step, one, reason=reason)
 
 
@@ -343,12 +377,14 @@ def _without(record: NameRecord, one: Announcement) -> tuple[Announcement, ...]:
 
 
 def _located(record: NameRecord, revision: int) -> NameRecord:
-    """The record found at ``revision``: where its last step was taken, unless that is said."""
+    """The record found at ``revision``: where its last steps were taken, unless that is said."""
     if not record.transitions or record.transitions[-1].revision:
         return record
-    *former, last = record.transitions
-    last = msgspec.structs.replace(last, revision=revision)
-    return msgspec.structs.replace(record, transitions=(*former, last))
+    steps = [
+        one if one.revision else msgspec.structs.replace(one, revision=revision)
+        for one in record.transitions
+    ]
+    return msgspec.structs.replace(record, transitions=tuple(steps))
 
 
 def _stepped(

@@ -30,6 +30,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
+from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -39,6 +40,7 @@ from holdfast.repository.uploads.record import (
     at,
     claimed,
     committed,
+    refused,
     without_claims,
 )
 from holdfast.stores.ports import Attributes
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore, Stored
@@ -93,6 +96,7 @@ class OwnedUpload:
         store: BlobStore,
         ledger: Ledger,
         stagings: Stagings,
+        deliveries: Deliveries,
         *,
         window: int,
         limits: UploadLimits,
@@ -111,6 +115,7 @@ class OwnedUpload:
         self._ledger = ledger
         self._store = store
         self._stagings = stagings
+        self._deliveries = deliveries
         self._staged = store.stage(self._nuid, held.record.part_size)
         self._parts = PartSequence(held.record.part_size, limits.max_blob_bytes)
         self._claims: set[Claim] = set()
@@ -259,8 +264,12 @@ class OwnedUpload:
     async def end(self, state: State) -> None:
         """Give the upload up. Raises ConflictError when it is another's by now."""
         await self._change(partial(at, state))
+        await self._ended(f"the upload was {state}")
+
+    async def _ended(self, reason: str) -> None:
         await self.let_go(keep=True)
         await self._stagings.remove_all(self._record.nuids, self._record.claims)
+        await self._deliveries.fail(self._record.target, reason)
 
     # --- the blob ---
 
@@ -300,8 +309,15 @@ class OwnedUpload:
         if self.broken or not self._carried.held.is_live:
             raise ConflictError(RESUME)
         digest = self._parts.digest
-        stored = await self._publish(digest)
-        result = Result(digest=digest, size=self._parts.size, created=stored.created)
+        try:
+            await self._deliveries.promise(self._record, digest, self._parts.size)
+            stored = await self._publish(digest)
+            result = Result(digest=digest, size=self._parts.size, created=stored.created)
+            result = await self._deliveries.give(self._record.target, result)
+        except RefusedDeliveryError as error:
+            await self._change(partial(refused, refusal_of(error)))
+            await self._ended(error.detail)
+            raise
         # A former owner that woke up may have made the blob: then it is its chunks that stay.
         keep = {self._nuid, stored.info.generation}
         await self._stagings.remove_former(self._record, keep=keep, digest=digest)
@@ -332,6 +348,7 @@ class OwnedUpload:
             type=self._record.type,
             created_at=self._sources.clock(),
             op_id=self._record.op_id or self.id,
+            pinned=self._record.target is None,
         )
         try:
             return await self._staged.commit(digest, self._parts.size, attributes, claim=claim)

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from holdfast.repository.ledger.ledger import RecordKind
+from holdfast.repository.targets import Target
 
 ENDED_TTL: Final = timedelta(hours=1)
 """How long the end of an upload may be asked for again."""
@@ -16,12 +17,21 @@ State = Literal["open", "copying", "committing", "committed", "aborted", "failed
 LIVE: Final = frozenset({"open", "copying", "committing"})
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the commit was answered with."""
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the commit was answered with. ``version``: of the name that the upload was for."""
 
     digest: str
     size: int
     created: bool
+    name: str | None = None
+    version: int | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why the name that the upload was for did not get its blob, and the version that it has."""
+
+    detail: str
+    version: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +56,8 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     op_id: str | None = None
     claims: tuple[Claim, ...] = ()
     result: Result | None = None
+    target: Target | None = None
+    refusal: Refusal | None = None
 
 
 UPLOAD: Final = RecordKind(
@@ -83,6 +95,11 @@ def without_claims(claims: set[Claim], record: UploadRecord) -> UploadRecord:
 def committed(result: Result, record: UploadRecord) -> UploadRecord:
     """``record`` when the blob has been made."""
     return msgspec.structs.replace(record, state="committed", result=result)
+
+
+def refused(refusal: Refusal, record: UploadRecord) -> UploadRecord:
+    """``record`` when the name did not get the blob."""
+    return msgspec.structs.replace(record, state="failed", refusal=refusal)
 
 
 def taken_over(owner: str, nuid: str, record: UploadRecord) -> UploadRecord:

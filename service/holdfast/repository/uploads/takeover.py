@@ -11,15 +11,19 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
     Result,
     UploadRecord,
     committed,
+    refused,
     taken_over,
 )
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.targets import Target
+    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.repository.uploads.table import UploadTable
@@ -47,6 +53,7 @@ class Takeovers:
         ledger: Ledger,
         table: UploadTable,
         stagings: Stagings,
+        deliveries: Deliveries,
         *,
         owner: str,
         own: Callable[[Held[UploadRecord], int], OwnedUpload],
@@ -61,6 +68,7 @@ class Takeovers:
         self._ledger = ledger
         self._table = table
         self._stagings = stagings
+        self._deliveries = deliveries
         self._owner = owner
         self._own = own
         self._unchanged_seconds = unchanged_seconds
@@ -98,15 +106,16 @@ class Takeovers:
             if len(record.nuids) > 1:  # who committed may not have come to this
                 await self._stagings.remove_all(record.nuids, record.claims)
             return record.result
+        if record.refusal is not None:
+            raise ConflictError(record.refusal.detail, version=record.refusal.version)
         if not held.is_live:
             msg = "no such upload"
             raise NotFoundError(msg)
         if self._unchanged_seconds(held) < TAKEOVER_SECONDS and record.state == "copying":
             raise UnavailableError(_BUSY)
-        for claim in record.claims:
-            result = await self._find_committed(held, claim)
-            if result is not None:
-                return result
+        result = await self.find_committed(held)
+        if result is not None:
+            return result
         former = self._table.get(upload)
         with self._table.place(former) as window:
             if former is not None:
@@ -124,11 +133,19 @@ class Takeovers:
             raise UnavailableError(_BUSY) from error
         return owned.opened
 
-    async def _find_committed(self, held: Held[UploadRecord], claim: Claim) -> Result | None:
+    async def find_committed(self, held: Held[UploadRecord]) -> Result | None:
         """The result, if a former owner made the blob and could not say so.
 
-        The owner may be alive, and only paused: what it wrote goes once the upload has ended.
+        The owner may be alive, and only paused: what it wrote goes once the upload has ended. A
+        name that the blob is for has it then, too. Raises RefusedDeliveryError: the upload failed.
         """
+        for claim in held.record.claims:
+            result = await self._find_claimed(held, claim)
+            if result is not None:
+                return result
+        return None
+
+    async def _find_claimed(self, held: Held[UploadRecord], claim: Claim) -> Result | None:
         try:
             info = await self._store.stat(Digest(claim.digest), sure=True)
         except NotFoundError:
@@ -137,9 +154,25 @@ class Takeovers:
             return None
         created = info.generation in held.record.nuids
         result = Result(digest=info.digest, size=info.size, created=created)
+        if held.record.target is not None:
+            given = await self._give(held, held.record.target, result)
+            if given is None:
+                return None
+            result = given
         with suppress(ConflictError, UnavailableError, OutcomeUnknownError):
             await self._ledger.take(held, partial(committed, result))
             await self._stagings.remove_former(
                 held.record, keep={info.generation}, digest=info.digest
             )
         return result
+
+    async def _give(
+        self, held: Held[UploadRecord], target: Target, result: Result
+    ) -> Result | None:
+        """The result once the name has the blob; None where that went away meanwhile."""
+        try:
+            given = await self._deliveries.give_present(target, Digest(result.digest), result.size)
+        except RefusedDeliveryError as error:
+            await self._ledger.take(held, partial(refused, refusal_of(error)))
+            raise
+        return None if given is None else msgspec.structs.replace(given, created=result.created)

@@ -7,10 +7,18 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.errors import ConflictError, NotFoundError, TooLargeError
+from holdfast.domain.digest import Digest
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    NotFoundError,
+    OutcomeUnknownError,
+    TooLargeError,
+)
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses, Watched
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
+from holdfast.repository.uploads.deliveries import Deliveries
 from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload
 from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at
 from holdfast.repository.uploads.stagings import Stagings
@@ -20,8 +28,8 @@ from holdfast.repository.uploads.takeover import Takeovers
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
-    from holdfast.domain.digest import Digest
     from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.targets import NewTarget, Target, Targets
     from holdfast.repository.uploads.owned import UploadLimits
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore, RecordStore
@@ -41,8 +49,9 @@ class UploadService:
         part_size: int,
         sources: Sources,
         limits: UploadLimits,
+        targets: Targets | None = None,
     ) -> None:
-        """``owner`` names this worker."""
+        """``owner`` names this worker; ``targets`` are the names that blobs may be for."""
         self._store = store
         self._ledger = Ledger(records)
         self._ops = Ops(records)
@@ -51,12 +60,13 @@ class UploadService:
         self._sources = sources
         self._limits = limits
         self._stagings = Stagings(store)
+        self._deliveries = Deliveries(targets)
         self._table = UploadTable(limits, part_size=part_size)
         watched = Watched(
             kind=UPLOAD,
             lease_seconds=lambda _record: limits.lease_seconds,
             is_ours=self._goes_on,
-            give_up=partial(self._close, "failed"),
+            give_up=self._give_up,
         )
         self._lapses = Lapses(
             self._ledger,
@@ -69,6 +79,7 @@ class UploadService:
             self._ledger,
             self._table,
             self._stagings,
+            self._deliveries,
             owner=owner,
             own=self._own,
             unchanged_seconds=self._lapses.unchanged_seconds,
@@ -92,10 +103,13 @@ class UploadService:
         digest: Digest | None,
         type: str,  # noqa: A002  (the wire's word)
         op_id: str | None,
+        new: NewTarget | None = None,
     ) -> Opened | Result:
         """Begin an upload; or say that the announced ``digest`` is stored already.
 
-        Raises TooLargeError, RateLimitedError, ConflictError (the ``op_id`` is another request's).
+        With ``new`` it is for a name, which has the blob when the upload has ended. Raises
+        TooLargeError, RateLimitedError, ConflictError (the ``op_id`` is another request's), and
+        what `Targets.announce` does.
         """
         if size is not None and size > self._limits.max_blob_bytes:
             msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
@@ -106,11 +120,12 @@ class UploadService:
         if repeated:
             with suppress(NotFoundError):
                 return await self.resume(upload)
-        if digest is not None:
-            with suppress(NotFoundError):
-                info = await self._store.stat(digest, sure=True)
-                if not info.damaged:
-                    return Result(digest=info.digest, size=info.size, created=False)
+        target = None
+        if new is not None:
+            announced = await self._deliveries.announce(new, op_id or upload, upload)
+            if isinstance(announced, Result):
+                return announced
+            target = announced
         record = UploadRecord(
             owner=self._owner,
             nuids=(self._sources.new_id(),),
@@ -120,11 +135,37 @@ class UploadService:
             size=size,
             digest=digest,
             op_id=op_id,
+            target=target,
         )
+        try:
+            opened = await self._begin(upload, record)
+        except HoldfastError as error:
+            if not isinstance(error, OutcomeUnknownError):
+                await self._deliveries.fail(target, error.detail)
+            raise
+        return opened or await self.resume(upload)
+
+    async def _begin(self, upload: str, record: UploadRecord) -> Opened | Result | None:
+        """The upload, or its result at once; None where a repeat of the request was quicker."""
+        if record.digest is not None:
+            result = await self._present(Digest(record.digest), record.target)
+            if result is not None:
+                return result
         with self._table.place() as window, suppress(ConflictError):
             held = await self._ledger.begin(UPLOAD, upload, record)
             return self._own(held, window).opened
-        return await self.resume(upload)  # a repeat of this request was quicker
+        return None
+
+    async def _present(self, digest: Digest, target: Target | None) -> Result | None:
+        """The result of an upload of which nothing has to be sent."""
+        with suppress(NotFoundError):
+            info = await self._store.stat(digest, sure=True)
+            if info.damaged:
+                return None
+            if target is not None:
+                return await self._deliveries.give_present(target, digest, info.size)
+            return Result(digest=info.digest, size=info.size, created=False)
+        return None
 
     def _own(self, held: Held[UploadRecord], window: int) -> OwnedUpload:
         return self._table.add(
@@ -133,6 +174,7 @@ class UploadService:
                 self._store,
                 self._ledger,
                 self._stagings,
+                self._deliveries,
                 window=window,
                 limits=self._limits,
                 sources=self._sources,
@@ -175,7 +217,9 @@ class UploadService:
     async def _finished(self, upload: str, parts: int, digest: Digest | None) -> Result:
         """The answer to a repeat that comes when the upload has ended."""
         held = await self._ledger.get(UPLOAD, upload)
-        result = held.record.result
+        result, refusal = held.record.result, held.record.refusal
+        if refusal is not None:
+            raise ConflictError(refusal.detail, version=refusal.version)
         if result is None:
             raise ConflictError(RESUME if held.is_live else ENDED)
         same_parts = parts == -(-result.size // held.record.part_size)
@@ -190,6 +234,13 @@ class UploadService:
         worker is at it: ask again).
         """
         return await self._takeovers.resume(upload)
+
+    async def is_live(self, upload: str) -> bool:
+        """Whether somebody may carry the upload on."""
+        try:
+            return (await self._ledger.get(UPLOAD, upload)).is_live
+        except NotFoundError:
+            return False
 
     async def abort(self, upload: str) -> bool:
         """Give an upload up and remove its parts; False when it had ended already.
@@ -217,6 +268,12 @@ class UploadService:
         """End an upload that has no owner here, and remove what all its owners wrote."""
         ended = await self._ledger.take(held, partial(at, state))
         await self._stagings.remove_all(ended.record.nuids, ended.record.claims)
+        await self._deliveries.fail(ended.record.target, f"the upload was {state}")
+
+    async def _give_up(self, held: Held[UploadRecord]) -> None:
+        """End an upload that nobody carries on: well, if its blob for a name is there."""
+        if held.record.target is None or await self._takeovers.find_committed(held) is None:
+            await self._close("failed", held)
 
     # --- in the background ---
 

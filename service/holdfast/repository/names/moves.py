@@ -1,0 +1,60 @@
+"""The other half of a rename: what takes the blob from the source, in the batch of the commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast.domain.blob_names import Conditions
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.names.record import MISSING, NameRecord, content_of, deleted
+from holdfast.stores.ports import Put
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.repository.ledger.ledger import Beside, Held
+    from holdfast.repository.names.writes import NameWrites
+    from holdfast.stores.ports import Change
+
+
+class SourceChangedError(ConflictError):
+    """The source has another blob than the one that was announced."""
+
+
+class Move:
+    """Takes the blob from ``source``, by the write ``op``."""
+
+    def __init__(self, writes: NameWrites, source: str, op: str) -> None:
+        self._writes = writes
+        self._source = source
+        self._op = op
+
+    def taking(self, digest: str) -> Beside[NameRecord]:
+        """What `NameWrites.commit` writes beside: the source without ``digest``, as it is then.
+
+        Raises SourceChangedError, NotFoundError.
+        """
+
+        async def beside(_: Held[NameRecord] | None, target: Held[NameRecord]) -> Sequence[Change]:
+            held = await self._writes.look(self._source)
+            step = await self._writes.step(self._source)
+            content = None if held is None else content_of(held.record, step.at, step.keep)
+            if held is None or content is None:
+                raise NotFoundError(MISSING)
+            if content.digest != digest:
+                raise SourceChangedError
+            await self._writes.keep_version(held, step)
+            reason = f"renamed to {target.record.name}"
+            bare = deleted(held.record, self._op, Conditions(), step, reason=reason)
+            return [
+                Put(
+                    key=held.key,
+                    value=msgspec.json.encode(bare),
+                    expected=held.revision,
+                    grave=True,
+                )
+            ]
+
+        return beside

@@ -1,0 +1,427 @@
+"""Names of blobs: create, replace, copy, rename, delete, read, history.
+
+There is no lock. Each write is announced in the record of the name, then its blob is stored or
+touched, then it is committed (`holdfast.repository.names.record`). Any worker may do any of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.blob_names import Said, check_blob_name, version_key
+from holdfast.domain.digest import Digest, digest_of, parse_digest
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
+from holdfast.repository.blobs import Bare
+from holdfast.repository.names.moves import Move, SourceChangedError
+from holdfast.repository.names.record import (
+    MISSING,
+    VERSION,
+    Keep,
+    NamedContent,
+    NameRecord,
+    VersionRecord,
+    announcing,
+    content_of,
+    counts,
+    deleted,
+    made_by,
+)
+from holdfast.repository.names.writes import Named, named
+from holdfast.stores.ports import MAX_GET_MANY
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Sequence
+    from datetime import datetime
+
+    from holdfast.domain.blob_names import Conditions, Verb
+    from holdfast.repository.blobs import BlobRepository, Content
+    from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.names.bytes import NamedBytes
+    from holdfast.repository.names.record import NameState
+    from holdfast.repository.names.rules import NameRules, Rule
+    from holdfast.repository.names.writes import NameWrites
+    from holdfast.sources import Sources
+    from holdfast.stores.ports import Change
+
+_CURSOR_JOINT: Final = "."
+_READS: Final = 3
+"""How often a name is read again whose blob went away while it was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a name has, as ``version``. ``state`` is that of the name."""
+
+    name: str
+    version: int
+    content: NamedContent
+    modified_at: str
+    state: NameState = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A name with the versions that count, newest first, the present one among them."""
+
+    record: NameRecord
+    versions: Sequence[VersionRecord]
+
+
+class NameRepository:
+    """The names of a deployment."""
+
+    def __init__(
+        self,
+        blobs: BlobRepository,
+        stored: NamedBytes,
+        writes: NameWrites,
+        rules: NameRules,
+        *,
+        sources: Sources,
+    ) -> None:
+        """``writes`` and ``rules`` are of the same bucket."""
+        self._blobs = blobs
+        self._stored = stored
+        self._writes = writes
+        self._rules = rules
+        self._sources = sources
+
+    # --- bytes under a name ---
+
+    async def create(
+        self, name: str, data: Buffer, said: Said, *, expected: str | None, op_id: str | None
+    ) -> Named:
+        """Store ``data`` under ``name``, which must be free.
+
+        ``expected`` is the digest that the caller expects. Raises InvalidError, ConflictError (with
+        the version that there is), RateLimitedError, UnavailableError, OutcomeUnknownError.
+        """
+        return await self._write("create", name, data, said, expected, op_id)
+
+    async def replace(
+        self, name: str, data: Buffer, said: Said, *, expected: str | None, op_id: str | None
+    ) -> Named:
+        """Store ``data`` under ``name``, which must be there. A failed one leaves what it has.
+
+        Raises NotFoundError, and what `create` does.
+        """
+        return await self._write("replace", name, data, said, expected, op_id)
+
+    async def _write(
+        self,
+        verb: Verb,
+        name: str,
+        data: Buffer,
+        said: Said,
+        expected: str | None,
+        op_id: str | None,
+    ) -> Named:
+        check_blob_name(name)
+        said.check(verb)
+        view = memoryview(data).cast("B")
+        digest = digest_of(view)
+        if expected is not None and expected != digest:
+            msg = f"the bytes have the digest {digest}, not the one expected"
+            raise InvalidError(msg)
+        one = announcing(
+            verb,
+            said,
+            op=op_id or self._sources.new_id(),
+            at=self._sources.clock(),
+            digest=digest,
+            size=len(view),
+        )
+        held, staged = await self._stored.stage(view, self._writes.announce(name, one))
+        if isinstance(staged, BaseException):
+            await self._writes.fail(name, one.op, str(staged))
+            raise staged
+        if made_by(held.record, one.op) is not None:
+            await self._stored.discard(staged)
+            return named(held.record, one.op)
+        try:
+            await self._stored.make(staged, digest, view, said.type)
+        except HoldfastError as error:
+            await self._writes.fail(name, one.op, error.detail)
+            raise
+        return await self._writes.commit(held, one.op)
+
+    # --- blobs that there are ---
+
+    async def copy(
+        self,
+        name: str,
+        *,
+        source: str | None,
+        version: int | None,
+        digest: Digest | None,
+        conditions: Conditions,
+        op_id: str | None,
+    ) -> Named:
+        """Give ``name`` the blob of ``source``, of a version of it, or the blob ``digest``.
+
+        Raises NotFoundError, and then the name has what it had; else as `create`.
+        """
+        check_blob_name(name)
+        if (source is None) == (digest is None) or (version is not None and source is None):
+            msg = "a copy is from a name, perhaps a version of it, or from a digest"
+            raise InvalidError(msg)
+        if source == name and version is None:
+            msg = "a name is copied onto itself only from a version of it"
+            raise InvalidError(msg)
+        conditions.check(may_be_absent=True, may_be_present=True)
+        op = op_id or self._sources.new_id()
+        target = await self._writes.look(name)
+        if target is not None and made_by(target.record, op) is not None:
+            return named(target.record, op)
+        content = await self._source(source, version, digest)
+        target = await self._announce_copy(name, content, conditions, op, target)
+        await self._touch(name, op, content)
+        return await self._writes.commit(target, op)
+
+    async def _source(
+        self, source: str | None, version: int | None, digest: Digest | None
+    ) -> NamedContent:
+        if source is not None:
+            return (await self.find(source, version=version)).content
+        if digest is None:
+            raise NotFoundError(MISSING)
+        info = await self._blobs.stat(digest)
+        return NamedContent(digest=info.digest, size=info.size, type=info.type)
+
+    async def _announce_copy(
+        self,
+        name: str,
+        content: NamedContent,
+        conditions: Conditions,
+        op: str,
+        seen: Held[NameRecord] | None,
+    ) -> Held[NameRecord]:
+        said = Said(type=content.type, labels=content.labels, conditions=conditions)
+        one = announcing(
+            "copy",
+            said,
+            op=op,
+            at=self._sources.clock(),
+            digest=content.digest,
+            size=content.size,
+        )
+        held = await self._writes.announce(name, one, seen=seen)
+        return await self._writes.promise(held, op, content.digest, content.size)
+
+    async def _touch(self, name: str, op: str, content: NamedContent) -> None:
+        """Touch the blob that was announced. Raises NotFoundError, having ended that."""
+        try:
+            if not await self._stored.touch(Digest(content.digest)):
+                msg = "the blob to be copied is not there, or cannot be read back"
+                raise NotFoundError(msg)
+        except HoldfastError as error:
+            await self._writes.fail(name, op, error.detail)
+            raise
+
+    async def rename(
+        self, name: str, source: str, *, conditions: Conditions, op_id: str | None
+    ) -> Named:
+        """Give ``name`` the blob of ``source``, and take it from there, in one step.
+
+        The versions that ``source`` had stay its own. Raises as `copy`.
+        """
+        check_blob_name(name)
+        if source == name:
+            msg = "a name is renamed to another"
+            raise InvalidError(msg)
+        conditions.check(may_be_absent=True, may_be_present=True)
+        op = op_id or self._sources.new_id()
+        target = await self._writes.look(name)
+        if target is not None and made_by(target.record, op) is not None:
+            return named(target.record, op)
+        move = Move(self._writes, source, op)
+        for _ in range(_READS):
+            try:
+                content = (await self.find(source)).content
+                target = await self._announce_copy(name, content, conditions, op, target)
+                await self._touch(name, op, content)
+                return await self._writes.commit(target, op, beside=move.taking(content.digest))
+            except SourceChangedError:
+                target = await self._writes.look(name)
+            except NotFoundError:
+                await self._writes.fail(name, op, MISSING)
+                raise
+        await self._writes.fail(name, op, "the source kept changing")
+        msg = f"{source} kept changing"
+        raise ConflictError(msg)
+
+    async def delete(self, name: str, *, conditions: Conditions, op_id: str | None) -> bool:
+        """Take the blob from a name; whether it had one. Raises InvalidError, ConflictError."""
+        check_blob_name(name)
+        conditions.check(may_be_absent=False, may_be_present=True)
+        held = await self._writes.look(name)
+        if held is None:
+            failure = conditions.failure(0, None)
+            if failure is not None:
+                raise ConflictError(failure, version=0)
+            return False
+        op = op_id or self._sources.new_id()
+        step = await self._writes.step(name)
+
+        async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
+            await self._writes.keep_version(present, step)
+            return []
+
+        made = await self._writes.ledger.update(
+            held, lambda record: deleted(record, op, conditions, step), beside=beside
+        )
+        return made_by(made.record, op) is not None
+
+    # --- reads ---
+
+    async def find(self, name: str, *, version: int | None = None) -> Found:
+        """What ``name`` has, or had as ``version``. Raises InvalidError, NotFoundError."""
+        check_blob_name(name)
+        held = await self._writes.look(name)
+        keep = await self._rules.of(name)
+        now = self._sources.clock()
+        content = content_of(held.record if held is not None else None, now, keep)
+        if (
+            held is not None
+            and version is not None
+            and (content is None or version != held.record.version)
+        ):
+            return await self._former(held.record, version, now, keep)
+        if held is None or content is None:
+            raise NotFoundError(_why_missing(held))
+        return Found(
+            name=name,
+            version=held.record.version,
+            content=content,
+            modified_at=held.record.modified_at,
+            state=held.record.state,
+        )
+
+    async def _former(self, record: NameRecord, version: int, now: datetime, keep: Keep) -> Found:
+        missing = f"the name has no version {version}, or does not keep it"
+        try:
+            held = await self._writes.ledger.get(VERSION, version_key(record.name, version))
+        except NotFoundError as error:
+            raise NotFoundError(missing) from error
+        if not counts(held.record, record, now, keep):
+            raise NotFoundError(missing)
+        return Found(
+            name=record.name,
+            version=version,
+            content=held.record.content,
+            modified_at=held.record.modified_at,
+        )
+
+    async def read(
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        offset: int = 0,
+        length: int | None = None,
+        cursor: str | None = None,
+        proxy: bool = False,
+        direct: bool = False,
+    ) -> tuple[Found | None, Content]:
+        """Bytes of what a name has, as `BlobRepository.read` gives them.
+
+        The content's cursor goes on with the same blob, whatever the name has by then: with one
+        nothing is said of the name. Raises NotFoundError, CorruptError, InvalidError.
+        """
+        if cursor is not None:
+            digest, _, cursor = cursor.partition(_CURSOR_JOINT)
+            content = await self._read(
+                parse_digest(digest), offset, length, cursor, proxy=proxy, direct=direct
+            )
+            return None, content
+        found = await self.find(name, version=version)
+        for _ in range(_READS):
+            digest = found.content.digest
+            try:
+                content = await self._read(
+                    Digest(digest), offset, length, None, proxy=proxy, direct=direct
+                )
+            except NotFoundError as error:
+                found = await self.find(name, version=version)
+                if found.content.digest == digest:
+                    msg = "the blob that the name has is not there"
+                    raise CorruptError(msg) from error
+            else:
+                return found, content
+        msg = "the name kept changing while it was read"
+        raise UnavailableError(msg)
+
+    async def _read(
+        self,
+        digest: Digest,
+        offset: int,
+        length: int | None,
+        cursor: str | None,
+        *,
+        proxy: bool,
+        direct: bool,
+    ) -> Content:
+        content = await self._blobs.read(
+            digest, offset=offset, length=length, cursor=cursor, proxy=proxy, direct=direct
+        )
+        if isinstance(content, Bare):
+            raise InternalError
+        if content.cursor is None:
+            return content
+        return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
+
+    async def history(self, name: str) -> History:
+        """What has become of a name. Raises InvalidError, NotFoundError: there never was one."""
+        check_blob_name(name)
+        held = await self._writes.look(name)
+        if held is None:
+            raise NotFoundError(MISSING)
+        record, now = held.record, self._sources.clock()
+        keep = await self._rules.of(name)
+        versions = await self._versions(record, now, keep)
+        content = content_of(record, now, keep)
+        if content is not None:
+            present = VersionRecord(
+                name=name,
+                version=record.version,
+                content=content,
+                modified_at=record.modified_at,
+            )
+            versions.insert(0, present)
+        return History(record=record, versions=versions)
+
+    async def _versions(self, record: NameRecord, now: datetime, keep: Keep) -> list[VersionRecord]:
+        """Former ones that count, newest first."""
+        newest = record.version if record.content is None else record.version - 1
+        numbers = range(newest, max(record.oldest, 1) - 1, -1)[:MAX_GET_MANY]
+        keys = [version_key(record.name, number) for number in numbers]
+        found, _ = await self._writes.ledger.get_many(VERSION, keys)
+        held = [found[key].record for key in keys if key in found]
+        return [one for one in held if counts(one, record, now, keep)]
+
+    # --- rules ---
+
+    async def rules(self) -> tuple[Sequence[Rule], int]:
+        """The rules of what is kept, and their revision."""
+        return await self._rules.read()
+
+    async def change_rules(
+        self, rules: Sequence[Rule], *, expected: int | None
+    ) -> tuple[Sequence[Rule], int]:
+        """Replace them. Raises InvalidError, ConflictError."""
+        return await self._rules.change(rules, expected=expected)
+
+
+def _why_missing(held: Held[NameRecord] | None) -> str:
+    if held is not None and held.record.pending:
+        return f"{MISSING} yet: a write of it is under way"
+    return MISSING

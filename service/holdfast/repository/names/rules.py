@@ -1,0 +1,150 @@
+"""What is kept of names: one record, ``r.rules``, which every worker reads now and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.domain.blob_names import check_blob_name
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
+from holdfast.repository.names.record import Keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holdfast.stores.ports import RecordStore
+
+BELIEVED_SECONDS: Final = 10.0
+"""For how long a worker goes by rules that another has changed since."""
+
+MAX_RULES: Final = 256
+_RULES: Final = "rules"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of the names that start with ``prefix``, or of the one ``name``.
+
+    See `Keep` for the rest; what is None is left to a rule of a shorter prefix.
+    """
+
+    prefix: str | None = None
+    name: str | None = None
+    keep_versions: int | None = None
+    keep_seconds: int | None = None
+    expire_seconds: int | None = None
+
+    def fits(self, name: str) -> bool:
+        """Whether it is one for ``name``."""
+        if self.prefix is None:
+            return name == self.name
+        return name.startswith(self.prefix)
+
+    @property
+    def weight(self) -> tuple[bool, int]:
+        """Of two that fit the heavier one holds."""
+        return self.prefix is None, len(self.prefix or "")
+
+    def check(self) -> None:
+        """Raises InvalidError."""
+        if (self.prefix is None) == (self.name is None):
+            msg = "a rule is for a prefix or for a name"
+            raise InvalidError(msg)
+        if self.name is not None:
+            check_blob_name(self.name)
+
+
+class RulesRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them."""
+
+    rules: tuple[Rule, ...] = ()
+
+
+RULES: Final = RecordKind(noun="rules of names", form=RulesRecord, prefix="r")
+
+
+class NameRules:
+    """The rules as this worker knows them."""
+
+    def __init__(self, records: RecordStore, *, monotonic: Callable[[], float]) -> None:
+        """``monotonic`` gives seconds that only rise."""
+        self._ledger = Ledger(records)
+        self._monotonic = monotonic
+        self._known: tuple[Rule, ...] = ()
+        self._read_at: float | None = None
+
+    def known(self, name: str) -> Keep:
+        """What is kept of ``name`` by the rules that were read last."""
+        heaviest = sorted((rule for rule in self._known if rule.fits(name)), key=_weight)
+        stated: dict[str, int] = {}
+        for rule in heaviest:
+            stated |= {
+                field: value
+                for field in ("keep_versions", "keep_seconds", "expire_seconds")
+                if (value := getattr(rule, field)) is not None
+            }
+        return Keep(
+            versions=stated.get("keep_versions", 1),
+            seconds=stated.get("keep_seconds"),
+            expire_seconds=stated.get("expire_seconds"),
+        )
+
+    async def of(self, name: str) -> Keep:
+        """What is kept of ``name``, by rules that were read lately."""
+        now = self._monotonic()
+        if self._read_at is None or now - self._read_at >= BELIEVED_SECONDS:
+            await self.read()
+        return self.known(name)
+
+    async def read(self) -> tuple[tuple[Rule, ...], int]:
+        """The rules as they are now, and their revision: 0 where none were ever made."""
+        now = self._monotonic()
+        try:
+            held = await self._ledger.get(RULES, _RULES)
+        except NotFoundError:
+            return self._learn((), now), 0
+        return self._learn(held.record.rules, now), held.revision
+
+    async def change(
+        self, rules: Sequence[Rule], *, expected: int | None
+    ) -> tuple[tuple[Rule, ...], int]:
+        """Replace all rules; ``expected`` is their revision. Raises ConflictError, InvalidError."""
+        if len(rules) > MAX_RULES:
+            msg = f"there are at most {MAX_RULES} rules"
+            raise InvalidError(msg)
+        for rule in rules:
+            rule.check()
+        wanted = RulesRecord(rules=tuple(rules))
+        _, revision = await self.read()
+        if expected is not None and revision != expected:
+            raise ConflictError(_changed(revision))
+        now = self._monotonic()
+        if not revision:
+            held = await self._ledger.make(RULES, _RULES, lambda found: found or wanted)
+        else:
+            held = await self._ledger.get(RULES, _RULES)
+            if expected is not None and held.revision != expected:
+                raise ConflictError(_changed(held.revision))
+            held = await self._replaced(held, wanted, is_bound=expected is not None)
+        if held.record != wanted:
+            raise ConflictError(_changed(held.revision))
+        return self._learn(held.record.rules, now), held.revision
+
+    async def _replaced(
+        self, held: Held[RulesRecord], wanted: RulesRecord, *, is_bound: bool
+    ) -> Held[RulesRecord]:
+        change = self._ledger.take if is_bound else self._ledger.update
+        return await change(held, lambda found: found if found == wanted else wanted)
+
+    def _learn(self, rules: tuple[Rule, ...], at: float) -> tuple[Rule, ...]:
+        self._known, self._read_at = rules, at
+        return rules
+
+
+def _weight(rule: Rule) -> tuple[bool, int]:
+    return rule.weight
+
+
+def _changed(revision: int) -> str:
+    return f"the rules were changed: they have revision {revision}"

@@ -1,0 +1,63 @@
+"""Names as targets of uploads: `holdfast.repository.targets` for what each method promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.domain.blob_names import check_blob_name
+from holdfast.repository.names.record import announcing, made_by
+from holdfast.repository.names.writes import Named, named
+from holdfast.repository.targets import Given, GivenUpError
+
+if TYPE_CHECKING:
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.names.bytes import NamedBytes
+    from holdfast.repository.names.record import NameRecord
+    from holdfast.repository.names.writes import NameWrites
+    from holdfast.repository.targets import NewTarget, Target
+    from holdfast.sources import Sources
+
+
+class NameTargets:
+    """The `Targets` of a deployment."""
+
+    def __init__(self, writes: NameWrites, stored: NamedBytes, sources: Sources) -> None:
+        """``stored`` touches blobs."""
+        self._writes = writes
+        self._stored = stored
+        self._sources = sources
+
+    async def announce(self, new: NewTarget, op: str, upload: str) -> Given | None:
+        """See `Targets.announce`."""
+        check_blob_name(new.name)
+        new.said.check(new.verb)
+        one = announcing(new.verb, new.said, op=op, at=self._sources.clock(), upload=upload)
+        held = await self._writes.announce(new.name, one)
+        return _given(named(held.record, op)) if made_by(held.record, op) is not None else None
+
+    async def promise(self, target: Target, digest: Digest, size: int) -> None:
+        """See `Targets.promise`."""
+        await self._writes.promise(await self._held(target), target.op, digest, size)
+
+    async def touch(self, digest: Digest) -> bool:
+        """See `Targets.touch`."""
+        return await self._stored.touch(digest)
+
+    async def commit(self, target: Target) -> Given:
+        """See `Targets.commit`."""
+        return _given(await self._writes.commit(await self._held(target), target.op))
+
+    async def fail(self, target: Target, reason: str) -> None:
+        """See `Targets.fail`."""
+        await self._writes.fail(target.name, target.op, reason)
+
+    async def _held(self, target: Target) -> Held[NameRecord]:
+        held = await self._writes.look(target.name)
+        if held is None:
+            raise GivenUpError
+        return held
+
+
+def _given(made: Named) -> Given:
+    return Given(digest=made.digest, size=made.size, version=made.version)

@@ -1,0 +1,190 @@
+"""How one write of a name goes into its record: announced, promised, committed or failed."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from holdfast.domain.blob_names import name_key, version_key
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.names.record import (
+    NAME,
+    VERSION,
+    NameRecord,
+    Step,
+    VersionRecord,
+    announced,
+    committed,
+    failed,
+    made_by,
+    promised,
+    superseded,
+)
+from holdfast.stores.ports import Delete
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from holdfast.repository.ledger.ledger import Beside, Held
+    from holdfast.repository.names.record import Announcement
+    from holdfast.repository.names.rules import NameRules
+    from holdfast.sources import Sources
+    from holdfast.stores.ports import Change, RecordStore
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What a write is answered with: the name has this blob, as this version."""
+
+    name: str
+    digest: str
+    size: int
+    version: int
+
+
+class NameWrites:
+    """Writes the records of names."""
+
+    def __init__(
+        self, records: RecordStore, rules: NameRules, *, worker: str, sources: Sources
+    ) -> None:
+        """``worker`` is noted in each transition."""
+        self.ledger = Ledger(records)
+        self._records = records
+        self._rules = rules
+        self._worker = worker
+        self._sources = sources
+
+    async def step(self, name: str) -> Step:
+        """A step that this worker takes now."""
+        keep = await self._rules.of(name)
+        return Step(worker=self._worker, at=self._sources.clock(), keep=keep)
+
+    async def look(self, name: str) -> Held[NameRecord] | None:
+        """The record of ``name``, or None where there never was one. Raises CorruptError."""
+        with suppress(NotFoundError):
+            return await self.ledger.get(NAME, name_key(name))
+        return None
+
+    async def announce(
+        self, name: str, one: Announcement, *, seen: Held[NameRecord] | None = None
+    ) -> Held[NameRecord]:
+        """The record with ``one`` in it, or with what came of it if it was announced before.
+
+        Raises ConflictError, NotFoundError (nothing to replace), RateLimitedError,
+        UnavailableError: nothing will come of it.
+        """
+        step = await self.step(name)
+
+        def change(record: NameRecord | None) -> NameRecord:
+            return announced(record, name, one, step)
+
+        with not_applied():
+            if one.verb != "create" and seen is None:
+                seen = await self.look(name)
+            if seen is None:
+                return await self.ledger.make(NAME, name_key(name), change)
+            return await self.ledger.update(seen, change)
+
+    async def promise(
+        self, held: Held[NameRecord], op: str, digest: str, size: int
+    ) -> Held[NameRecord]:
+        """Have the announcement of ``op`` say its blob. Raises UnavailableError: it is gone."""
+        with not_applied():
+            return await self.ledger.update(held, lambda record: promised(record, op, digest, size))
+
+    async def commit(
+        self, held: Held[NameRecord], op: str, *, beside: Beside[NameRecord] | None = None
+    ) -> Named:
+        """Give the name what ``op`` has announced; the announcement ends in any case.
+
+        ``beside`` gives what else belongs into the same batch. Raises ConflictError and
+        NotFoundError where the conditions do not hold any more, UnavailableError (the announcement
+        is gone), OutcomeUnknownError.
+        """
+        step = await self.step(held.record.name)
+        refusals: list[HoldfastError] = []
+
+        def change(record: NameRecord) -> NameRecord:
+            refusals.clear()
+            try:
+                return committed(record, op, step)
+            except (ConflictError, NotFoundError) as error:
+                refusals.append(error)
+                return failed(record, op, error.detail, step)
+
+        async def besides(
+            present: Held[NameRecord] | None, wanted: Held[NameRecord]
+        ) -> Sequence[Change]:
+            if refusals:
+                return []
+            await self.keep_version(present, step)
+            return [] if beside is None else await beside(present, wanted)
+
+        made = await self.ledger.update(held, change, beside=besides)
+        if refusals:
+            raise refusals[0]
+        await self.drop_versions(held.record, made.record, step)
+        return named(made.record, op)
+
+    async def fail(self, name: str, op: str, reason: str) -> None:
+        """End the announcement of ``op`` without a blob, if it is there: its lapse may be later."""
+        try:
+            held = await self.look(name)
+            if held is not None:
+                step = await self.step(name)
+                await self.ledger.update(held, lambda record: failed(record, op, reason, step))
+        except HoldfastError as error:
+            log.warning("name_not_failed", code=error.code)
+
+    async def keep_version(self, held: Held[NameRecord] | None, step: Step) -> None:
+        """Write down the version that the record is about to lose, if it is to be kept."""
+        former = None if held is None else superseded(held.record, step)
+        if former is not None:
+            key = version_key(former.name, former.version)
+            with not_applied():
+                await self.ledger.make(VERSION, key, _written_as(former))
+
+    async def drop_versions(self, before: NameRecord, after: NameRecord, step: Step) -> None:
+        """Remove versions that do not count any more. What is left of them is the collector's."""
+        gone = range(max(before.oldest, 1), min(after.oldest, after.version))
+        if step.keep.versions > 1 and gone:
+            deletes = [
+                Delete(key=VERSION.key(version_key(after.name, version))) for version in gone
+            ]
+            with suppress(HoldfastError):
+                await self._records.batch(deletes)
+
+
+def named(record: NameRecord, op: str) -> Named:
+    """What ``op``, which was carried out, is answered with. Raises OutcomeUnknownError."""
+    made = made_by(record, op)
+    if made is None:
+        msg = "so much was written since that nobody knows what came of it"
+        raise OutcomeUnknownError(msg)
+    return Named(name=record.name, digest=made.digest or "", size=made.size, version=made.version)
+
+
+def _written_as(former: VersionRecord) -> Callable[[VersionRecord | None], VersionRecord]:
+    return lambda found: found if found == former else former
+
+
+@contextmanager
+def not_applied() -> Iterator[None]:
+    """Of a step before the commit it may be unknown what came of it: of the write it is known."""
+    try:
+        yield
+    except OutcomeUnknownError as error:
+        raise UnavailableError(error.detail) from error

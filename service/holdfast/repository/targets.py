@@ -1,0 +1,80 @@
+"""Where an upload's blob goes beside the store: a name that is to have it.
+
+Uploads know names by this port only. The order of an upload's end: the digest is promised, the blob
+is made (or touched, if it was there), the name has it, and then the upload has ended. So whoever
+answers that an upload is committed knows that its name is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from holdfast.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from holdfast.domain.blob_names import Said, Verb
+    from holdfast.domain.digest import Digest
+
+
+class GivenUpError(UnavailableError):
+    """What was announced is not any more: others took it for abandoned. Nothing came of it."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of an open upload, and the write ``op`` that it announced there."""
+
+    name: str
+    op: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTarget:
+    """A name that an upload is to be opened for."""
+
+    name: str
+    verb: Verb
+    said: Said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a name has got: a blob, as this version."""
+
+    digest: str
+    size: int
+    version: int
+
+
+class Targets(Protocol):
+    """The names of a deployment, for uploads.
+
+    All of it may be repeated. ConflictError and NotFoundError say that the conditions of the write
+    do not hold (any more): nothing is announced then. GivenUpError says that nothing is announced.
+    """
+
+    async def announce(self, new: NewTarget, op: str, upload: str) -> Given | None:
+        """Announce the write, before the upload is begun; what came of it, if it was made before.
+
+        Raises InvalidError, ConflictError, NotFoundError, RateLimitedError, UnavailableError.
+        """
+
+    async def promise(self, target: Target, digest: Digest, size: int) -> None:
+        """Say which blob it will be, before its record is published.
+
+        Raises GivenUpError, ConflictError (it kept changing), UnavailableError.
+        """
+
+    async def touch(self, digest: Digest) -> bool:
+        """Have collectors leave a blob that was there before; is it there still?"""
+
+    async def commit(self, target: Target) -> Given:
+        """Have the name have the blob that was promised.
+
+        Raises ConflictError, NotFoundError, GivenUpError, UnavailableError, OutcomeUnknownError.
+        """
+
+    async def fail(self, target: Target, reason: str) -> None:
+        """End what was announced without a blob; where that fails, its lapse does."""

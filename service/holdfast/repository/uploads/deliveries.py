@@ -1,0 +1,95 @@
+"""What an upload does for the name that its blob is for, if there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.repository.targets import GivenUpError, Target
+from holdfast.repository.uploads.record import Refusal, Result, UploadRecord
+
+if TYPE_CHECKING:
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.targets import NewTarget, Targets
+
+
+class RefusedDeliveryError(ConflictError):
+    """The name does not get the blob, now or later: the upload has failed."""
+
+
+class Deliveries:
+    """Speaks for uploads to the names of a deployment. Uploads without a name need nothing."""
+
+    def __init__(self, targets: Targets | None) -> None:
+        """None where there are no names."""
+        self._targets = targets
+
+    async def announce(self, new: NewTarget, op: str, upload: str) -> Target | Result:
+        """The target of an upload that may be begun, or the result that it had before.
+
+        Raises as `Targets.announce`.
+        """
+        if self._targets is None:
+            msg = "there are no names here"
+            raise InvalidError(msg)
+        given = await self._targets.announce(new, op, upload)
+        if given is None:
+            return Target(name=new.name, op=op)
+        return Result(
+            digest=given.digest,
+            size=given.size,
+            created=False,
+            name=new.name,
+            version=given.version,
+        )
+
+    async def promise(self, record: UploadRecord, digest: Digest, size: int) -> None:
+        """To be awaited before the blob's record is published. Raises RefusedDeliveryError."""
+        if self._targets is not None and record.target is not None:
+            try:
+                await self._targets.promise(record.target, digest, size)
+            except GivenUpError as error:
+                raise _refused(error.detail, 0) from error
+
+    async def give(self, target: Target | None, result: Result) -> Result:
+        """The result once the name has the blob, which is there and was touched after the promise.
+
+        Raises RefusedDeliveryError, UnavailableError, OutcomeUnknownError.
+        """
+        if self._targets is None or target is None:
+            return result
+        try:
+            given = await self._targets.commit(target)
+        except ConflictError as error:
+            raise _refused(error.detail, error.version) from error
+        except (NotFoundError, GivenUpError) as error:
+            raise _refused(error.detail, 0) from error
+        return replace(result, name=target.name, version=given.version)
+
+    async def give_present(self, target: Target, digest: Digest, size: int) -> Result | None:
+        """As `promise` and `give`, of a blob that is there already; None if it is not."""
+        if self._targets is None:
+            return None
+        try:
+            await self._targets.promise(target, digest, size)
+        except GivenUpError as error:
+            raise _refused(error.detail, 0) from error
+        if not await self._targets.touch(digest):
+            return None
+        return await self.give(target, Result(digest=digest, size=size, created=False))
+
+    async def fail(self, target: Target | None, reason: str) -> None:
+        """To be awaited once the upload has ended without a blob."""
+        if self._targets is not None and target is not None:
+            await self._targets.fail(target, reason)
+
+
+def refusal_of(error: RefusedDeliveryError) -> Refusal:
+    """What is recorded of it."""
+    return Refusal(detail=error.detail, version=error.version or 0)
+
+
+def _refused(detail: str, version: int | None) -> RefusedDeliveryError:
+    return RefusedDeliveryError(detail, version=version or 0)
