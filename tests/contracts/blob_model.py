@@ -29,6 +29,7 @@ from tests.contracts.blob_store import (
     fresh_staging,
     put_staged,
     read,
+    said,
     some_bytes,
     staged_bytes,
     write_parts,
@@ -94,19 +95,25 @@ class BlobStoreModel(RuleBasedStateMachine):
         finally:
             self.runner.close()
 
-    def stored(self, data: bytes, info: BlobInfo, *, created: bool) -> None:
-        """Note a put and check its answer: it creates what is not there, and heals what is lost."""
+    def stored(self, data: bytes, info: BlobInfo, *, created: bool, pins: bool = True) -> None:
+        """Note a put and check its answer.
+
+        It creates what is not there, heals what is lost, and ``pins`` the rest.
+        """
         digest = digest_of(data)
         assert created == (digest not in self.model or digest in self.lost)
         self.lost.discard(digest)
         if created:
             self.model[digest] = (data, info)
+        elif pins:
+            self.model[digest] = (data, replace(self.model[digest][1], pinned=True))
         assert info == self.model[digest][1]
 
-    @rule(data=st.sampled_from(CONTENTS))
-    def put(self, data: bytes) -> None:
-        stored = self.run(self.store.put(digest_of(data), data, ATTRIBUTES))
-        self.stored(data, stored.info, created=stored.created)
+    @rule(data=st.sampled_from(CONTENTS), pins=st.booleans())
+    def put(self, data: bytes, pins: bool) -> None:
+        attributes = replace(ATTRIBUTES, pinned=pins)
+        stored = self.run(self.store.put(digest_of(data), data, attributes))
+        self.stored(data, stored.info, created=stored.created, pins=pins)
 
     @rule(data=st.sampled_from(CONTENTS), number=st.integers(0, 2))
     def put_again_under_an_operation(self, data: bytes, number: int) -> None:
@@ -118,6 +125,8 @@ class BlobStoreModel(RuleBasedStateMachine):
             assert first.created
             self.lost.discard(digest_of(data))
             del self.model[digest_of(data)]
+        elif not first.created:
+            self.stored(data, first.info, created=False)
         self.model.setdefault(digest_of(data), (data, first.info))
         assert self.model[digest_of(data)][1] == first.info == second.info
 
@@ -181,6 +190,16 @@ class BlobStoreModel(RuleBasedStateMachine):
         assert deleted == (digest in self.model) or digest in self.lost
         self.model.pop(digest, None)
         self.lost.discard(digest)
+
+    @rule(data=st.sampled_from(CONTENTS))
+    def delete_what_is_kept(self, data: bytes) -> None:
+        digest = digest_of(data)
+        if digest not in self.lost:
+            taken = self.run(self.store.delete(digest, kept=said(True)))
+            known = self.model.get(digest)
+            assert taken == (known is not None and known[1].pinned)
+            if known is not None:
+                self.model[digest] = (data, replace(known[1], pinned=False))
 
     @rule(data=st.sampled_from(CONTENTS[1:]))
     def lose_bytes(self, data: bytes) -> None:

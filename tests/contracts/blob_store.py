@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.op_id import bind_op_id
@@ -27,17 +28,19 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores.ports import Attributes, BlobInfo, Fetched, UnreadableObject
+from holdfast.stores.ports import Attributes, BlobInfo, Fetched, Stored, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.stores.ports import BlobStore, StagedBlob, Stored
+    from holdfast.stores.ports import BlobStore, Keeping, StagedBlob
 
     Putting = Callable[[BlobStore, bytes], Awaitable[BlobInfo]]
+    Storing = Callable[[BlobStore, bytes, Attributes], Awaitable[Stored]]
 
 CREATED_AT: Final = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 ATTRIBUTES: Final = Attributes(type="application/octet-stream", created_at=CREATED_AT)
+UNPINNED: Final = replace(ATTRIBUTES, pinned=False)
 PART_BYTES: Final = 1024
 LONG_AGO: Final = datetime(1971, 1, 1, tzinfo=UTC)
 FAR_AHEAD: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -81,9 +84,28 @@ async def put_staged(store: BlobStore, data: bytes, attributes: Attributes = ATT
     return await staged.commit(digest_of(data), len(data), attributes)
 
 
+async def put_whole(store: BlobStore, data: bytes, attributes: Attributes = ATTRIBUTES) -> Stored:
+    """Put ``data`` in one go."""
+    return await store.put(digest_of(data), data, attributes)
+
+
 async def put_in_parts(store: BlobStore, data: bytes) -> BlobInfo:
     """As `put`, part by part."""
     return (await put_staged(store, data)).info
+
+
+def said(answer: bool) -> Keeping:
+    """Who is asked whether a blob is kept says this."""
+
+    async def kept() -> bool:
+        return answer
+
+    return kept
+
+
+async def never_asked() -> bool:
+    """For what is not there."""
+    pytest.fail("nobody is to be asked")
 
 
 async def is_surely_whole(store: BlobStore, digest: Digest) -> bool:
@@ -308,7 +330,8 @@ class BlobStoreContract(ABC):
 
     async def test_the_attributes_of_the_first_putter_stay(self, store: BlobStore) -> None:
         first = Attributes(type="text/plain; charset=utf-8", created_at=CREATED_AT, pinned=False)
-        second = Attributes(type="image/png", created_at=datetime(2027, 1, 1, tzinfo=UTC))
+        later = datetime(2027, 1, 1, tzinfo=UTC)
+        second = Attributes(type="image/png", created_at=later, pinned=False)
         await put(store, b"whose", first)
 
         stored = await store.put(digest_of(b"whose"), b"whose", second)
@@ -320,6 +343,63 @@ class BlobStoreContract(ABC):
                 first.created_at,
                 first.pinned,
             )
+
+    @pytest.mark.parametrize("again", [put_whole, put_staged], ids=["whole", "in-parts"])
+    async def test_a_put_that_pins_pins_what_it_finds_and_changes_nothing_else(
+        self, store: BlobStore, again: Storing
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        before = await put(store, data, UNPINNED)
+
+        stored = await again(store, data, replace(ATTRIBUTES, type="image/png"))
+
+        assert stored == Stored(info=replace(before, pinned=True), created=False)
+        assert await store.stat(before.digest, sure=True) == stored.info
+        assert await store.get(before) == await store.get(stored.info) == data
+        assert await self.leftovers(store) == 0
+
+    @pytest.mark.parametrize("again", [put_whole, put_staged], ids=["whole", "in-parts"])
+    async def test_a_put_that_does_not_pin_leaves_a_pin(
+        self, store: BlobStore, again: Storing
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        before = await put(store, data)
+
+        assert await again(store, data, UNPINNED) == Stored(info=before, created=False)
+
+    async def test_of_racing_puts_that_pin_all_answer_that_it_is_pinned(
+        self, store: BlobStore
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        before = await put(store, data, UNPINNED)
+
+        stored = await asyncio.gather(
+            *(storing(store, data) for storing in (put_whole, put_staged) for _ in range(4)),
+            *(store.touch(before.digest, unless_seen_since=FAR_AHEAD) for _ in range(2)),
+        )
+
+        pinned = Stored(info=replace(before, pinned=True), created=False)
+        assert stored == [pinned] * 8 + [True] * 2
+        assert await store.get(await store.stat(before.digest, sure=True)) == data
+        assert await self.leftovers(store) == 0
+
+    async def test_a_put_that_pins_while_the_blob_is_deleted_brings_nothing_half_back(
+        self, store: BlobStore
+    ) -> None:
+        for number in range(RACERS):
+            data = b"%d" % number
+            before = await put(store, data, UNPINNED)
+
+            stored, deleted = await asyncio.gather(
+                put_whole(store, data), store.delete(before.digest)
+            )
+
+            assert deleted
+            assert stored.info.pinned
+            if stored.created:  # it was deleted before
+                assert await store.get(stored.info) == data
+            elif await is_surely_whole(store, before.digest):
+                assert (await store.stat(before.digest, sure=True)).pinned
 
     async def test_repeating_the_put_that_created_a_blob_says_created_again(
         self, store: BlobStore
@@ -724,6 +804,129 @@ class BlobStoreContract(ABC):
             assert deleted
             assert set(results) <= {data, None}
 
+    async def test_a_blob_that_is_kept_stays_when_it_is_deleted_and_only_its_pin_is_taken(
+        self, store: BlobStore
+    ) -> None:
+        data = some_bytes(3 * PART_BYTES)
+        before = (await put_staged(store, data)).info
+
+        answers = [await store.delete(before.digest, kept=said(True)) for _ in range(2)]
+
+        assert answers == [True, False]
+        after = await store.stat(before.digest, sure=True)
+        assert after == replace(before, pinned=False)
+        assert await store.get(after) == data
+        assert (await put_whole(store, data)).info == before
+        assert await store.delete(before.digest, kept=said(False))
+        assert await store.missing([before.digest]) == [before.digest]
+        assert await self.leftovers(store) == 0
+
+    async def test_of_what_is_not_there_nobody_is_asked_whether_it_is_kept(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"gone")
+        await store.delete(info.digest)
+
+        for digest in (info.digest, digest_of(b"never put")):
+            assert await store.delete(digest, kept=never_asked) is False
+
+    async def test_a_blob_stays_as_it_is_when_nothing_tells_whether_it_is_kept(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"kept")
+
+        async def kept() -> bool:
+            raise UnavailableError
+
+        with pytest.raises(UnavailableError):
+            await store.delete(info.digest, kept=kept)
+
+        assert await store.stat(info.digest, sure=True) == info
+
+    @pytest.mark.parametrize("pinned", [True, False])
+    async def test_a_blob_stays_that_a_writer_announces_and_touches_between_look_and_burial(
+        self, store: BlobStore, pinned: bool
+    ) -> None:
+        info = await put(store, b"named", replace(ATTRIBUTES, pinned=pinned))
+        announced = False
+
+        async def kept() -> bool:
+            nonlocal announced
+            if announced:
+                return True
+            announced = True  # by somebody else, as soon as it was looked for
+            assert await store.touch(info.digest, unless_seen_since=FAR_AHEAD)
+            return False
+
+        assert await store.delete(info.digest, kept=kept) is pinned
+
+        assert await store.stat(info.digest, sure=True) == replace(info, pinned=False)
+        assert await store.get(info) == b"named"
+
+    @pytest.mark.parametrize("is_kept", [True, False])
+    async def test_a_blob_that_was_put_again_since_is_looked_at_again(
+        self, store: BlobStore, is_kept: bool
+    ) -> None:
+        data = some_bytes(PART_BYTES)
+        before = await put(store, data)
+        put_again: list[BlobInfo] = []
+
+        async def kept() -> bool:
+            if put_again:
+                return True
+            await store.delete(before.digest)
+            put_again.append(await put(store, data))
+            return is_kept
+
+        assert await store.delete(before.digest, kept=kept) is True
+
+        after = await store.stat(before.digest, sure=True)
+        assert after == replace(put_again[0], pinned=False)
+        assert await store.get(after) == data
+
+    async def test_a_put_that_pins_since_the_look_has_it_looked_for_again(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"pinned", UNPINNED)
+        asked = 0
+
+        async def kept() -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                assert (await put(store, b"pinned")).pinned
+            return asked > 1
+
+        assert await store.delete(info.digest, kept=kept) is True
+
+        assert asked == 2
+        assert await store.stat(info.digest, sure=True) == info
+
+    async def test_a_repeat_of_the_delete_that_took_the_pin_answers_the_same_and_takes_no_other(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"op")
+        op_id = bind_op_id("op", "delete", b"")
+
+        assert await store.delete(info.digest, op_id=op_id, kept=said(True))
+        assert await store.delete(info.digest, op_id=op_id, kept=said(True))
+        assert (await put(store, b"op")).pinned
+        assert await store.delete(info.digest, op_id=op_id, kept=said(True))
+
+        assert await store.stat(info.digest, sure=True) == info
+
+    async def test_of_racing_deletes_of_a_kept_blob_one_takes_the_pin(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"kept")
+
+        answers = await asyncio.gather(
+            *(store.delete(info.digest, kept=said(True)) for _ in range(4))
+        )
+
+        assert sorted(answers) == [False] * 3 + [True]
+        assert await store.get(info) == b"kept"
+
     # List
 
     async def test_every_blob_is_listed_once_page_by_page(self, store: BlobStore) -> None:
@@ -893,6 +1096,30 @@ class BlobStoreContract(ABC):
         assert await store.get(second.info) == data
         assert await self.leftovers(store) == 0
 
+    @pytest.mark.parametrize("parts", [0, 1, 3])
+    async def test_what_a_commit_expects_to_be_new_need_not_be(
+        self, store: BlobStore, parts: int
+    ) -> None:
+        data = some_bytes(parts * PART_BYTES)
+
+        async def commit() -> Stored:
+            staged = store.stage(fresh_staging(), PART_BYTES)
+            await write_parts(staged, data)
+            return await staged.commit(digest_of(data), len(data), ATTRIBUTES, likely_new=True)
+
+        first, second = await commit(), await commit()
+        await store.delete(digest_of(data))
+        third = await commit()
+        racing = await asyncio.gather(*(commit() for _ in range(4)))
+
+        assert [one.created for one in (first, second, third, *racing)] == [
+            *(True, False, True),
+            *(False for _ in racing),
+        ]
+        assert second.info == first.info
+        assert await store.get(third.info) == data
+        assert await self.leftovers(store) == 0
+
     async def test_a_commit_is_claimed_unless_the_blob_is_there(self, store: BlobStore) -> None:
         data = some_bytes(3 * PART_BYTES)
         claimed: list[str] = []
@@ -997,6 +1224,18 @@ class SpoiltRecordContract(ABC):
         rows = [entry for entry in page.entries if isinstance(entry, UnreadableObject)]
         assert [row.name for row in rows] == [spoilt.digest]
         assert [entry for entry in page.entries if entry not in rows] == [other]
+
+    @pytest.mark.fault("D02")
+    async def test_a_record_that_cannot_be_read_can_be_deleted_unless_it_is_kept(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"spoilt")
+        await self.spoil_record(store, info.digest)
+
+        assert await store.delete(info.digest, kept=said(True)) is False
+        assert await store.delete(info.digest, kept=said(False)) is True
+        assert await store.delete(info.digest, kept=never_asked) is False
+        assert (await put_whole(store, b"spoilt")).created
 
     @pytest.mark.fault("D02")
     async def test_a_record_that_cannot_be_read_is_no_blob(self, store: BlobStore) -> None:

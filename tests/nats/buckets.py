@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 from dataclasses import replace
@@ -22,7 +23,7 @@ from holdfast.stores.location import BucketLocation
 from holdfast.transport.inbox import Inbox
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.jetstream.meta import ObjectMeta
@@ -123,6 +124,31 @@ class Bucket:
         assert message is not None
         decoded: dict[str, Any] = msgspec.json.decode(message.data)
         return decoded
+
+
+class Paused:
+    """Another writer, over whose requests a test has a say: it stops before the n-th of a kind."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = Bucket(bucket.js.connection, bucket.name)
+        self.reached, self.gate = asyncio.Event(), asyncio.Event()
+        self.left = 0
+
+    def stop_before(self, number: int) -> None:
+        """Stop before the ``number``-th request about a record from now on, counted from 0."""
+        self.left = number
+        request = self.bucket.js._request
+
+        async def gated(subject: str, data: Any, headers: Mapping[str, str] | None) -> Any:
+            about_record = ".M." in subject or b".M." in bytes(data)[:200]
+            if about_record and not self.gate.is_set():
+                if self.left == 0:
+                    self.reached.set()
+                    await self.gate.wait()
+                self.left -= 1
+            return await request(subject, data, headers)
+
+        self.bucket.js._request = gated  # type: ignore[method-assign]
 
 
 def meta_name(subject: str) -> str:

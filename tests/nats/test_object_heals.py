@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.contracts.blob_store import (
@@ -22,7 +22,7 @@ from tests.contracts.blob_store import (
     some_bytes,
     write_parts,
 )
-from tests.nats.buckets import NOW, Bucket
+from tests.nats.buckets import NOW, Bucket, Paused
 from tests.nats.tools import Times
 
 from holdfast.bootstrap.sources import SOURCES
@@ -54,31 +54,6 @@ pytestmark = pytest.mark.nats
 
 def is_record(subject: str, headers: Mapping[str, str]) -> bool:
     return ".M." in subject and bool(headers)
-
-
-class Paused:
-    """Another writer, over whose requests a test has a say: it stops before the n-th of a kind."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self.bucket = Bucket(bucket.js.connection, bucket.name)
-        self.reached, self.gate = asyncio.Event(), asyncio.Event()
-        self.left = 0
-
-    def stop_before(self, number: int) -> None:
-        """Stop before the ``number``-th request about a record from now on, counted from 0."""
-        self.left = number
-        request = self.bucket.js._request
-
-        async def gated(subject: str, data: Any, headers: Mapping[str, str] | None) -> Any:
-            about_record = ".M." in subject or b".M." in bytes(data)[:200]
-            if about_record and not self.gate.is_set():
-                if self.left == 0:
-                    self.reached.set()
-                    await self.gate.wait()
-                self.left -= 1
-            return await request(subject, data, headers)
-
-        self.bucket.js._request = gated  # type: ignore[method-assign]
 
 
 async def lone_read(bucket: Bucket, digest: Digest) -> bytes | None:

@@ -56,7 +56,7 @@ class GatedCommits(ObjectCommits):
         attributes: Attributes,
         claim: Claiming | None = None,
         *,
-        expected: int | None = None,
+        likely_new: bool = False,
         doubtful: bool = False,
     ) -> Stored:
         async def claim_and_stop(nuid: str) -> None:
@@ -67,7 +67,7 @@ class GatedCommits(ObjectCommits):
                 await self.gate.wait()
 
         stored = await super().commit(
-            info, attributes, claim_and_stop, expected=expected, doubtful=doubtful
+            info, attributes, claim_and_stop, likely_new=likely_new, doubtful=doubtful
         )
         if self.loses_answer:
             self.loses_answer = False

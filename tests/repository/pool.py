@@ -206,7 +206,9 @@ class _StagedAs(ForwardingStagedBlob):
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
+        del likely_new
         assert claim is not None
         return await self._committing(claim, partial(self._inner.commit, digest, size, attributes))
 

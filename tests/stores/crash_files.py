@@ -31,6 +31,7 @@ class Loss(Enum):
     NOTHING = "nothing"
     UNSYNCED = "data and names that were not synced"
     NEW_NAMES = "data and new names that were not synced; renaming and removing was kept"
+    """A name that a rename gave to another file was there before: it has the one or the other."""
     UNSYNCED_DATA = "data that was not synced; the file system kept the names"
 
 
@@ -39,6 +40,7 @@ class _File:
     content: bytes = b""
     synced: bytes = b""
     broken: bool = False
+    replaced: _File | _Directory | None = None
 
     def sync(self) -> None:
         if not self.broken:
@@ -130,7 +132,10 @@ class CrashFiles(Files):
     def rename(self, source: Path, target: Path) -> None:
         self._step("rename")
         super().rename(source, target)
-        self._parent(target).names[target.name] = self._parent(source).names.pop(source.name)
+        names, moved = self._parent(target).names, self._parent(source).names.pop(source.name)
+        if isinstance(moved, _File):
+            moved.replaced = names.get(target.name)
+        names[target.name] = moved
 
     def unlink(self, path: Path) -> None:
         self._step("unlink")
@@ -184,10 +189,11 @@ def _write(directory: _Directory, path: Path, loss: Loss) -> None:
     synced = {id(entry) for entry in directory.synced.values()}
     names = directory.synced if loss is Loss.UNSYNCED else directory.names
     for name, entry in names.items():
+        left: _File | _Directory | None = entry
         if loss is Loss.NEW_NAMES and id(entry) not in synced:
-            continue
-        if isinstance(entry, _Directory):
-            _write(entry, path / name, loss)
-        else:
-            content = entry.content if loss is Loss.NOTHING else entry.synced
+            left = entry.replaced if isinstance(entry, _File) else None
+        if isinstance(left, _Directory):
+            _write(left, path / name, loss)
+        elif left is not None:
+            content = left.content if loss is Loss.NOTHING else left.synced
             (path / name).write_bytes(content)

@@ -14,7 +14,14 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, some_bytes, staged_bytes
+from tests.contracts.blob_store import (
+    ATTRIBUTES,
+    PART_BYTES,
+    UNPINNED,
+    said,
+    some_bytes,
+    staged_bytes,
+)
 from tests.stores.crash_files import CrashFiles, Loss, PowerCut
 from tests.stores.disk_tools import FakeClock, blob_store, leftover_files
 
@@ -90,6 +97,27 @@ async def delete_blob(root: Path, files: CrashFiles) -> None:
     await blob_store(root, files=files).delete(digest_of(OLD))
 
 
+async def prepare_unpinned(root: Path) -> None:
+    await blob_store(root).put(digest_of(OLD), OLD, UNPINNED)
+
+
+async def pin_blob(root: Path, files: CrashFiles) -> None:
+    await blob_store(root, files=files).put(digest_of(OLD), OLD, ATTRIBUTES)
+
+
+async def unpin_blob(root: Path, files: CrashFiles) -> None:
+    await blob_store(root, files=files).delete(digest_of(OLD), kept=said(True))
+
+
+async def old_blob_is_pinned(root: Path) -> bool:
+    assert await blob_or_none(blob_store(root), OLD) == OLD
+    return (await blob_store(root).stat(digest_of(OLD))).pinned
+
+
+async def old_blob_is_unpinned(root: Path) -> bool:
+    return not await old_blob_is_pinned(root)
+
+
 async def new_blob_is_there(root: Path) -> bool:
     found = await blob_or_none(blob_store(root), NEW)
     assert found in {None, NEW}
@@ -126,6 +154,8 @@ OPERATIONS = (
     Operation("write-part", prepare_nothing, write_first_part, part_is_there, 8),
     Operation("commit", prepare_parts, commit_parts, parts_are_all_there_or_all_used, 12),
     Operation("delete", prepare_old_blob, delete_blob, old_blob_is_gone, 2),
+    Operation("pin", prepare_unpinned, pin_blob, old_blob_is_pinned, 7),
+    Operation("unpin", prepare_old_blob, unpin_blob, old_blob_is_unpinned, 7),
 )
 
 each_operation = pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.disk import blobs as disk_blobs
+from holdfast.stores.disk.blob_file import OpenBlob
 from holdfast.stores.disk.files import MARKER, Files, create_disk_store
 from holdfast.stores.disk.store import DiskBlobStore
 from holdfast.stores.ports import BlobInfo, ForeignObject, UnreadableObject
@@ -227,7 +228,7 @@ async def count_verifications(
     verified = []
     verify = disk_blobs.BlobFiles._verify
 
-    def counting(self: disk_blobs.BlobFiles, blob: disk_blobs._OpenBlob) -> None:
+    def counting(self: disk_blobs.BlobFiles, blob: OpenBlob) -> None:
         verified.append(blob.header.digest)
         verify(self, blob)
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         BlobStore,
         Claiming,
         DirectDelivery,
+        Keeping,
         Stored,
     )
 
@@ -235,9 +236,11 @@ class FlakyStore(MemoryBlobStore):
         self.fail(applied=True)
         return touched
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
         self.fail(applied=False)
-        deleted = await super().delete(digest, op_id=op_id)
+        deleted = await super().delete(digest, op_id=op_id, kept=kept)
         self.fail(applied=True)
         return deleted
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
-    from holdfast.stores.ports import BlobListing, BlobStore, ForeignObject, Stored
+    from holdfast.stores.ports import BlobListing, BlobStore, ForeignObject, Keeping, Stored
 
 BLOBS: Final = "blobs"
 PACKS: Final = "packs"
@@ -230,9 +230,14 @@ class BlobRepository:
         """A page of the users' blobs. Raises InvalidError for a foreign cursor."""
         return await self._store(BLOBS).list_blobs(prefix=prefix, cursor=cursor, limit=limit)
 
-    async def delete(self, digest: Digest, *, op_id: str | None) -> bool:
-        """Forget one of the users' blobs; whether it was there."""
-        return await self._store(BLOBS).delete(digest, op_id=op_id)
+    async def delete(
+        self, digest: Digest, *, op_id: str | None, kept: Keeping | None = None
+    ) -> bool:
+        """Forget one of the users' blobs, whether it was there; or take its pin where it is kept.
+
+        ``kept`` tells of what needs it, as `BlobStore.delete` says.
+        """
+        return await self._store(BLOBS).delete(digest, op_id=op_id, kept=kept)
 
     async def verify(self, digest: Digest) -> Verification:
         """Read one blob back. Raises NotFoundError."""

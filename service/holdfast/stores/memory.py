@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Change, Claiming
+    from holdfast.stores.ports import Attributes, Change, Claiming, Keeping
 
 
 @dataclass(slots=True)
@@ -75,6 +75,7 @@ class _Reachable:
         """Nothing is held open; what is stored stays as long as the object does."""
 
 
+_ATTEMPTS: Final = 16
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -127,16 +128,34 @@ class MemoryBlobStore(_Reachable):
         await self._reach()
         return [digest for digest in dict.fromkeys(digests) if not self._has(digest)]
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
         """See `BlobStore.delete`."""
-        await self._reach()
-        if self._was_deleted_by(digest, op_id):
-            return True
-        blob = self._blobs.get(digest)
-        if blob is None:
+        for _ in range(_ATTEMPTS):
+            await self._reach()
+            if self._was_deleted_by(digest, op_id):
+                return True
+            blob = self._blobs.get(digest)
+            if blob is None:
+                return False
+            is_repeat(blob.op_id, op_id)
+            seen = self._changes[digest]
+            is_kept = kept is not None and await kept()
+            if self._changes[digest] == seen:
+                return self._forget(blob, op_id, is_kept=is_kept)
+        msg = "others kept changing the blob"
+        raise ConflictError(msg)
+
+    def _forget(self, blob: _Blob, op_id: str | None, *, is_kept: bool) -> bool:
+        """Remove the blob or, where it is kept, its pin; whether that was there."""
+        digest = blob.info.digest
+        if is_kept and not blob.info.pinned:
             return False
-        is_repeat(blob.op_id, op_id)
-        del self._blobs[digest]
+        if is_kept:
+            blob.info = replace(blob.info, pinned=False)
+        else:
+            del self._blobs[digest]
         self._changes[digest] += 1
         if op_id is not None:
             self._deleted.setdefault(digest, {})[split_op_id(op_id)[0]] = op_id
@@ -149,11 +168,12 @@ class MemoryBlobStore(_Reachable):
         return is_repeat(self._deleted.get(digest, {}).get(split_op_id(op_id)[0]), op_id)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
-        """See `BlobStore.touch`. Nothing is to be marked: no collector lists what is in memory."""
+        """See `BlobStore.touch`. As nothing tells when it was seen, it is marked each time."""
         del unless_seen_since
         await self._reach()
-        blob = self._blobs.get(digest)
-        return blob is not None and blob.is_intact
+        is_whole = self._has_intact(digest)
+        self._changes[digest] += is_whole
+        return is_whole
 
     async def report_damage(self, info: BlobInfo) -> None:
         """See `BlobStore.report_damage`."""
@@ -249,10 +269,12 @@ class MemoryBlobStore(_Reachable):
         part_size: int | None,
         generation: str,
     ) -> Stored:
-        if (blob := self._blobs.get(digest)) is not None and blob.is_intact:
-            own = blob.info.generation == generation
-            again = is_repeat(blob.op_id, attributes.op_id)
-            return Stored(info=blob.info, created=own or again)
+        former = self._blobs.get(digest)
+        if former is not None and former.is_intact:
+            own = former.info.generation == generation
+            again = is_repeat(former.op_id, attributes.op_id)
+            self._pin(former, attributes)
+            return Stored(info=former.info, created=own or again)
         self._was_deleted_by(digest, attributes.op_id)
         part_size = part_size or max(len(data), 1)
         info = BlobInfo(
@@ -262,12 +284,17 @@ class MemoryBlobStore(_Reachable):
             part_size=part_size,
             type=attributes.type,
             created_at=attributes.created_at,
-            pinned=attributes.pinned,
+            pinned=attributes.pinned or (former is not None and former.info.pinned),
             generation=generation,
         )
         self._blobs[digest] = _Blob(info, data, attributes.op_id)
         self._changes[digest] += 1
         return Stored(info=info, created=True)
+
+    def _pin(self, blob: _Blob, attributes: Attributes) -> None:
+        if attributes.pinned and not blob.info.pinned:
+            blob.info = replace(blob.info, pinned=True)
+            self._changes[blob.info.digest] += 1
 
     def _has_intact(self, digest: Digest) -> bool:
         blob = self._blobs.get(digest)
@@ -311,7 +338,9 @@ class _MemoryStagedBlob:
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
+        del likely_new  # to look costs nothing
         return await self._store._commit(
             self._staging, digest, size, attributes, self._part_size, claim
         )

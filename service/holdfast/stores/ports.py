@@ -75,7 +75,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the putter says of a blob. Of two putters the first one's attributes stay.
+    """What the putter says of a blob. Of two putters the first one's stay, but for ``pinned``.
 
     ``op_id`` makes a repeat of the put that created the blob answer ``created`` again. As it comes
     from dispatch it is bound to its request (`holdfast.domain.op_id`): another request under the
@@ -101,6 +101,7 @@ class BlobListing:
 
 
 Claiming = Callable[[str], Awaitable[None]]
+Keeping = Callable[[], Awaitable[bool]]
 
 
 class StagedBlob(Protocol):
@@ -120,20 +121,22 @@ class StagedBlob(Protocol):
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
         """Make the parts the blob ``digest`` of ``size`` bytes, all at once.
 
         The caller has computed both over the bytes it wrote. All parts have been written. When
-        the blob exists, the parts are removed and the existing blob is the answer. May be
-        repeated after OutcomeUnknownError. Raises ConflictError when the parts were removed,
-        CorruptError.
+        the blob exists, the parts are removed and the existing blob is the answer, pinned as by
+        `BlobStore.put`. May be repeated after OutcomeUnknownError. ``likely_new``: the caller
+        expects that there is no such blob, so a store may look only if it is refused. Raises
+        ConflictError when the parts were removed, CorruptError.
 
         ``claim`` is awaited with the identifier of the parts before each attempt to make the blob,
-        after the store has looked and seen none; where they have to be written once more, also
-        with the fresh one that they get, before the first is written and now and then until all
-        are. What it raises ends the commit. Whoever finds (`stat` with ``sure``), after a claim,
-        the blob made of other parts may discard these, however long this commit is held up: the
-        attempt counts on what was seen before the claim, and fails.
+        after the store has looked and seen none, or was told to expect none; where they have to be
+        written once more, also with the fresh one that they get, before the first is written and
+        now and then until all are. What it raises ends the commit. Whoever finds (`stat` with
+        ``sure``), after a claim, the blob made of other parts may discard these, however long this
+        commit is held up: the attempt counts on what was seen before the claim, and fails.
         """
 
     async def discard(self) -> None:
@@ -152,9 +155,11 @@ class BlobStore(Protocol):
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
         Of racing puts of one blob exactly one creates it and nothing is left of the others.
-        ``data`` is at most ``max_inline_bytes`` long. A put heals, also by a staged commit: a
-        blob that cannot be read back, as far as that is cheap to see or was reported, is stored
-        anew. Raises ConflictError where a foreign object is in the way.
+        ``data`` is at most ``max_inline_bytes`` long. A put that pins, and finds the blob there
+        and not pinned, pins it before it answers; one that does not leaves a pin as it is. A put
+        heals, also by a staged commit: a blob that cannot be read back, as far as that is cheap to
+        see or was reported, is stored anew. Raises ConflictError where a foreign object is in the
+        way.
         """
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -195,10 +200,17 @@ class BlobStore(Protocol):
         deleted a moment ago.
         """
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
         """Forget a blob; whether it was there. Deleting what is not there succeeds.
 
         A record that cannot be read is removed as well.
+
+        ``kept`` tells whether something needs the blob. It is awaited after the record was read,
+        and only that record is replaced: where others have put, touched or pinned the blob since,
+        all is done again, ``kept`` too. A blob that is kept stays and only its pin is taken; the
+        answer is then whether it had one. ``kept`` does not call the store.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
         remembers it (memory and disk: until restarted; object store: until it is put again).

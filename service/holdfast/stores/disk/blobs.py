@@ -4,6 +4,9 @@ A blob is the one file ``blobs/<first two hex>/<digest>``: a header line, then t
 written under another name, synced, linked to its address (which exactly one of many racing
 processes can do), and then the directory is synced; only then is it acknowledged. A file that is
 not what it should be is moved to ``quarantine/``, so the same blob can be put again.
+
+A blob that is there is deleted, touched, or replaced by a copy with a pin or without, while its
+shard (the directory that it is in) is locked, so that it is done to the file that was seen before.
 """
 
 from __future__ import annotations
@@ -14,15 +17,16 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections import OrderedDict
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from holdfast.domain.digest import Digest, is_digest, parse_digest
-from holdfast.domain.limits import MIB
 from holdfast.domain.op_id import is_repeat, split_op_id
 from holdfast.errors import (
     CorruptError,
@@ -30,21 +34,29 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
+from holdfast.stores.disk.blob_file import (
+    FileIdentity,
+    OpenBlob,
+    Seen,
+    checked_content,
+    identity_of,
+    is_at,
+    is_the_bad_one,
+    look_at,
+    pieces_of,
+    read_header,
+)
 from holdfast.stores.disk.files import (
     confirm_disk_store,
     ensure_directory,
+    locked,
     open_regular,
     read_exactly,
     sync_change,
     translated,
     write_file,
 )
-from holdfast.stores.disk.format import (
-    MAX_HEADER_BYTES,
-    BlobHeader,
-    decode_blob_header,
-    encode_blob_header,
-)
+from holdfast.stores.disk.format import BlobHeader
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject, Stored, UnreadableObject
 
 if TYPE_CHECKING:
@@ -54,44 +66,17 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.disk.files import Files
 
-READ_BYTES: Final = MIB
 MAX_VERIFIED: Final = 4096
 MAX_DELETIONS: Final = 65_536
+PATIENCE_SECONDS: Final = 10.0
+"""How long a change waits for another of its shard: milliseconds, unless a process is stopped."""
+
+LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _PUT_ATTEMPTS: Final = 16
 _RACY_SECONDS: Final = 2.0
 """A file may change twice within one tick of its timestamps, so a fresh one is not remembered."""
 
 _SHARD: Final = re.compile(r"[0-9a-f]{2}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """What changes whenever a file does, or is another file."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    def same_file(self, other: FileIdentity) -> bool:
-        """Whether both are one unwritten file; a rename alone changes only the ctime."""
-        mine = (self.device, self.inode, self.size, self.mtime_ns)
-        return mine == (other.device, other.inode, other.size, other.mtime_ns)
-
-
-def _identity(status: os.stat_result) -> FileIdentity:
-    return FileIdentity(
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenBlob:
-    descriptor: int
-    header: BlobHeader
-    offset: int
-    identity: FileIdentity
 
 
 class BlobFiles:
@@ -123,8 +108,14 @@ class BlobFiles:
             with translated():
                 self._ensure_shard(path.parent)
                 existing = self._intact(path)
-                created = existing is None and self._create(path, header, pieces())
-            if existing is None and not created:
+                if existing is None:
+                    is_done = self._create(path, header, pieces())
+                elif header.pinned and not existing.pinned:
+                    existing = self._replace(path, look_at(path), pinned=True)
+                    is_done = existing is not None
+                else:
+                    is_done = True
+            if not is_done:
                 continue  # somebody else was first, and may have deleted it since
             # Also for a blob that was found: whoever linked it may not have come to this line yet.
             sync_change(self._files, path.parent)
@@ -169,31 +160,60 @@ class BlobFiles:
         with translated(), self._open_copy(info) as blob:
             self._verify(blob)
 
-    def delete(self, digest: Digest, op_id: str | None) -> bool:
-        """Remove the file; whether it was there, or this operation removed it before."""
-        path = self._path(digest)
+    def look(self, digest: Digest) -> Seen:
+        """The blob's file as it is now."""
         with translated():
-            removed = self._recalls(digest, op_id)
+            seen = look_at(self._path(digest))
+        if not seen.is_there:
+            confirm_disk_store(self._root)
+        return seen
+
+    def delete(self, digest: Digest, op_id: str | None, seen: Seen | None = None) -> bool | None:
+        """Remove the file; whether it was there, or this operation removed it before.
+
+        None, and nothing was done: it is not as it was ``seen``.
+        """
+        path = self._path(digest)
+        removed = self._recalls(digest, op_id)
+        try:
             if not removed:
-                is_repeat(_op_id_of_put(path), op_id)  # not under the id of the put
-                removed = self._unlink(path)
-            present = path.parent.exists()
-        if removed and op_id is not None:
-            self._remember_deletion(digest, op_id)
-        if present:
-            sync_change(self._files, path.parent)
+                with self._locked(path.parent), translated():
+                    found = look_at(path)
+                    if seen is not None and found != seen:
+                        return None
+                    _refuse_id_of_put(found, op_id)
+                    removed = self._unlink(path)
+        except NotFoundError:
+            return False
+        self._confirm_deletion(path, op_id if removed else None)
         if not removed:
             confirm_disk_store(self._root)
         return removed
+
+    def unpin(self, digest: Digest, op_id: str | None, seen: Seen) -> bool | None:
+        """Take the pin; whether there was one, or this operation took it before.
+
+        None, and nothing was done: the file is not as it was ``seen``.
+        """
+        path = self._path(digest)
+        if not self._recalls(digest, op_id):
+            _refuse_id_of_put(seen, op_id)
+            if seen.header is None or not seen.header.pinned:
+                return False
+            with translated():
+                if self._replace(path, seen, pinned=False) is None:
+                    return None
+        self._confirm_deletion(path, op_id)
+        return True
 
     def touch(self, digest: Digest, unless_seen_since: datetime) -> bool:
         """Give the file the present time, unless it has a late enough one; whether it is there."""
         path = self._path(digest)
         try:
-            with translated(), self._open(path) as blob:
+            with self._locked(path.parent), translated(), self._open(path) as blob:
                 if blob.identity.mtime_ns < unless_seen_since.timestamp() * 1e9:
                     self._files.touch(blob.descriptor)
-                return _is_at(path, blob.identity)
+                return is_at(path, blob.identity)
         except (NotFoundError, CorruptError):
             return False
 
@@ -232,7 +252,7 @@ class BlobFiles:
 
     def _create(self, path: Path, header: BlobHeader, pieces: Iterable[Buffer]) -> bool:
         temporary = self._root / "tmp" / self._new_id()
-        write_file(self._files, temporary, _checked_content(header, pieces))
+        write_file(self._files, temporary, checked_content(header, pieces))
         try:
             self._files.link(temporary, path)
         except FileExistsError:
@@ -241,6 +261,46 @@ class BlobFiles:
             with suppress(OSError):  # the blob's fate is decided; a leftover is swept later
                 self._files.unlink(temporary)
         return True
+
+    def _replace(self, path: Path, seen: Seen, *, pinned: bool) -> BlobHeader | None:
+        """Put a copy in the place of the blob that was ``seen``, with a pin or without.
+
+        None, and nothing was done: it is another by now, or damaged, and was moved aside.
+        """
+        if seen.header is None:
+            return None
+        header = replace(seen.header, pinned=pinned)
+        temporary = self._root / "tmp" / self._new_id()
+        try:
+            with self._open(path) as blob:
+                write_file(self._files, temporary, checked_content(header, pieces_of(blob)))
+        except NotFoundError:
+            return None
+        except CorruptError:
+            self._quarantine(path, seen.identity)
+            return None
+        try:
+            with self._locked(path.parent):
+                if look_at(path) != seen:
+                    return None
+                self._files.rename(temporary, path)
+        finally:
+            with suppress(OSError):  # it is gone if it was renamed
+                self._files.unlink(temporary)
+        return header
+
+    @contextmanager
+    def _locked(self, shard: Path) -> Iterator[None]:
+        """Keep others from changing blobs of ``shard``. Raises NotFoundError if it never had any.
+
+        New ones may be linked all the same.
+        """
+        if not shard.exists():
+            confirm_disk_store(self._root)
+            msg = f"no blob in {shard.name}"
+            raise NotFoundError(msg)
+        with locked(shard, time.monotonic() + PATIENCE_SECONDS, LOCKED):
+            yield
 
     def _ensure_shard(self, shard: Path) -> None:
         if shard.name not in self._shards:
@@ -264,16 +324,19 @@ class BlobFiles:
             kept = self._deletions.get((split_op_id(op_id)[0], digest))
         return is_repeat(kept, op_id)
 
-    def _remember_deletion(self, digest: Digest, op_id: str) -> None:
-        with self._guard:
-            self._deletions[split_op_id(op_id)[0], digest] = op_id
-            if len(self._deletions) > MAX_DELETIONS:
-                self._deletions.popitem(last=False)
+    def _confirm_deletion(self, path: Path, op_id: str | None) -> None:
+        """Remember who did it, and make it durable. Raises OutcomeUnknownError."""
+        if op_id is not None:
+            with self._guard:
+                self._deletions[split_op_id(op_id)[0], Digest(path.name)] = op_id
+                if len(self._deletions) > MAX_DELETIONS:
+                    self._deletions.popitem(last=False)
+        sync_change(self._files, path.parent)
 
     # Reading
 
     @contextmanager
-    def _open(self, path: Path) -> Iterator[_OpenBlob]:
+    def _open(self, path: Path) -> Iterator[OpenBlob]:
         try:
             descriptor = open_regular(path)
         except FileNotFoundError as error:
@@ -284,18 +347,18 @@ class BlobFiles:
             self._quarantine(path, None)
             raise
         try:
-            identity = _identity(os.fstat(descriptor))
+            identity = identity_of(os.fstat(descriptor))
             try:
-                header, offset = _read_header(descriptor, path.name, identity.size)
+                header, offset = read_header(descriptor, path.name, identity.size)
             except CorruptError:
                 self._quarantine(path, identity)
                 raise
-            yield _OpenBlob(descriptor, header, offset, identity)
+            yield OpenBlob(descriptor, header, offset, identity)
         finally:
             os.close(descriptor)
 
     @contextmanager
-    def _open_copy(self, info: BlobInfo) -> Iterator[_OpenBlob]:
+    def _open_copy(self, info: BlobInfo) -> Iterator[OpenBlob]:
         with self._open(self._path(info.digest)) as blob:
             if blob.header.generation != info.generation:
                 msg = f"this copy of blob {info.digest} is gone"
@@ -311,19 +374,17 @@ class BlobFiles:
         except (NotFoundError, CorruptError):
             return None
 
-    def _read(self, blob: _OpenBlob, start: int, stop: int) -> bytes:
+    def _read(self, blob: OpenBlob, start: int, stop: int) -> bytes:
         data = read_exactly(blob.descriptor, blob.offset + start, stop - start)
         if len(data) != stop - start:
             msg = f"the stored file of blob {blob.header.digest} became shorter"
             raise CorruptError(msg)
         return data
 
-    def _verify(self, blob: _OpenBlob) -> None:
+    def _verify(self, blob: OpenBlob) -> None:
         hasher = hashlib.sha256()
-        offset = blob.offset
-        while piece := os.pread(blob.descriptor, READ_BYTES, offset):
+        for piece in pieces_of(blob):
             hasher.update(piece)
-            offset += len(piece)
         if hasher.hexdigest() != blob.header.digest:
             self._quarantine(self._path(blob.header.digest), blob.identity)
             msg = f"the stored bytes of blob {blob.header.digest} do not match their digest"
@@ -349,10 +410,10 @@ class BlobFiles:
         """
         aside = self._root / "quarantine" / f"{path.name}.{self._new_id()}"
         with suppress(OSError):
-            if path.parent.is_symlink() or not _is_the_bad_one(path, seen):
+            if path.parent.is_symlink() or not is_the_bad_one(path, seen):
                 return
             self._files.rename(path, aside)
-            if not _is_the_bad_one(aside, seen):
+            if not is_the_bad_one(aside, seen):
                 self._files.link(aside, path)
                 self._files.unlink(aside)
 
@@ -387,60 +448,10 @@ class BlobFiles:
         return ForeignObject(name=os.fsencode(name[1]).decode("utf-8", "replace"), size=size)
 
 
-def _op_id_of_put(path: Path) -> str | None:
-    """The ``Op-Id`` of the put that made the file; None where that cannot be read."""
-    try:
-        descriptor = open_regular(path)
-    except (FileNotFoundError, CorruptError):
-        return None
-    try:
-        header, _ = decode_blob_header(read_exactly(descriptor, 0, MAX_HEADER_BYTES))
-    except CorruptError:
-        return None
-    finally:
-        os.close(descriptor)
-    return header.op_id
-
-
-def _read_header(descriptor: int, digest: str, file_size: int) -> tuple[BlobHeader, int]:
-    header, offset = decode_blob_header(read_exactly(descriptor, 0, MAX_HEADER_BYTES))
-    if header.digest != digest or file_size != offset + header.size:
-        msg = f"the stored file of blob {digest} has the wrong length or name"
-        raise CorruptError(msg)
-    return header, offset
-
-
-def _checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
-    """The file of a blob; ends with CorruptError if the bytes are not those of the header."""
-    yield encode_blob_header(header)
-    hasher = hashlib.sha256()
-    size = 0
-    for piece in pieces:
-        with memoryview(piece) as view:
-            hasher.update(view)
-            size += view.nbytes
-        yield piece
-    if size != header.size or hasher.hexdigest() != header.digest:
-        msg = "the stored parts are not the bytes that were announced"
-        raise CorruptError(msg)
-
-
-def _is_at(path: Path, seen: FileIdentity) -> bool:
-    """Whether the file that was opened is still the one at ``path``."""
-    try:
-        return path.lstat().st_ino == seen.inode
-    except FileNotFoundError:
-        return False
-
-
-def _is_the_bad_one(path: Path, seen: FileIdentity | None) -> bool:
-    if seen is not None:
-        return seen.same_file(_identity(path.lstat()))
-    try:
-        os.close(open_regular(path))
-    except CorruptError:
-        return True
-    return False
+def _refuse_id_of_put(seen: Seen, op_id: str | None) -> None:
+    """Raises ConflictError where ``op_id`` is that of the put of what was ``seen``."""
+    if seen.header is not None:
+        is_repeat(seen.header.op_id, op_id)
 
 
 def _encode_cursor(name: tuple[str, str]) -> str:

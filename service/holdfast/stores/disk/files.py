@@ -11,8 +11,10 @@ planted, and is reported as corrupt.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +34,7 @@ MARKER: Final = "holdfast-store"
 
 DIRECTORIES: Final = ("blobs", "staging", "tmp", "quarantine")
 
+_LOCK_STEP_SECONDS: Final = 0.002
 _REWRITTEN_BYTES: Final = 1024 * 1024
 _FORMAT: Final = b"holdfast disk store 1\n"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -58,8 +61,14 @@ class Files:
         os.fsync(descriptor)
 
     def touch(self, descriptor: int) -> None:
-        """Make the present time that of the file's last change, durably."""
+        """Make the present time that of the file's last change, or one just after it; durably.
+
+        Clocks of file systems stand still for milliseconds.
+        """
+        before = os.fstat(descriptor).st_mtime_ns
         os.utime(descriptor)
+        if os.fstat(descriptor).st_mtime_ns <= before:
+            os.utime(descriptor, ns=(before + 1, before + 1))
         os.fsync(descriptor)
 
     def close(self, descriptor: int) -> None:
@@ -329,6 +338,33 @@ def sync_change(files: Files, directory: Path) -> None:
     except OSError as error:
         msg = "the disk did not confirm the change"
         raise OutcomeUnknownError(msg) from error
+
+
+@contextmanager
+def locked(directory: Path, until: float, otherwise: str) -> Iterator[None]:
+    """Keep other threads and processes from locking ``directory``, which goes away with them.
+
+    Raises UnavailableError, with the text ``otherwise`` where another has it ``until`` that time by
+    `time.monotonic`.
+    """
+    with translated():
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        while not _try_lock(descriptor):
+            if time.monotonic() >= until:
+                raise UnavailableError(otherwise)
+            time.sleep(_LOCK_STEP_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

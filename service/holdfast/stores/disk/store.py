@@ -14,8 +14,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.op_id import is_repeat
-from holdfast.errors import CorruptError, NotFoundError, QuotaExceededError, UnavailableError
-from holdfast.stores.disk.blobs import READ_BYTES, BlobFiles
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    NotFoundError,
+    QuotaExceededError,
+    UnavailableError,
+)
+from holdfast.stores.disk.blob_file import READ_BYTES
+from holdfast.stores.disk.blobs import BlobFiles
 from holdfast.stores.disk.files import FailStop, Files, check_disk_store, confirm_disk_store
 from holdfast.stores.disk.format import BlobHeader
 from holdfast.stores.disk.staging import StagingFiles
@@ -35,8 +42,10 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.sources import Sources
-    from holdfast.stores.disk.blobs import FileIdentity
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Stored
+    from holdfast.stores.disk.blob_file import FileIdentity
+    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Keeping, Stored
+
+_DELETE_ATTEMPTS: Final = 16
 
 
 class DiskBlobStore:
@@ -88,9 +97,21 @@ class DiskBlobStore:
             lambda: [digest for digest in wanted if not self._blobs.has(digest)]
         )
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
-        """See `BlobStore.delete`."""
-        return await asyncio.to_thread(self._blobs.delete, digest, op_id)
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
+        """See `BlobStore.delete`. To take a pin the blob's file is copied."""
+        if kept is None:
+            return bool(await asyncio.to_thread(self._blobs.delete, digest, op_id))
+        for _ in range(_DELETE_ATTEMPTS):
+            seen = await asyncio.to_thread(self._blobs.look, digest)
+            is_kept = seen.is_there and await kept()
+            forget = self._blobs.unpin if is_kept else self._blobs.delete
+            forgotten = await asyncio.to_thread(forget, digest, op_id, seen)
+            if forgotten is not None:
+                return forgotten
+        msg = "others kept changing the blob"
+        raise ConflictError(msg)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See `BlobStore.touch`. A blob was last seen when its file was modified."""
@@ -192,7 +213,9 @@ class _DiskStagedBlob:
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
+        del likely_new  # to look costs nothing
         header = _header(digest, size, self._part_size, self._name, attributes)
         # The parts are copied into the blob's file: who discards them later spoils nothing, and
         # who did so before makes this end without a blob. One claim is enough.

@@ -18,14 +18,16 @@ from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import (
     DELETIONS_BYTES,
     NewerFormatError,
-    mark_deletions,
+    inherit,
+    mark_pinned,
     to_info,
     to_meta,
 )
-from holdfast.stores.jetstream.object_records import ObjectEntry
+from holdfast.stores.jetstream.object_records import ObjectEntry, RecordChange
 from holdfast.stores.ports import Attributes, BlobInfo, Stored
 
 if TYPE_CHECKING:
+    from holdfast.domain.digest import Digest
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.jetstream.object_records import ObjectRecords
@@ -71,19 +73,19 @@ class ObjectCommits:
         attributes: Attributes,
         claim: Claiming | None = None,
         *,
-        expected: int | None = None,
+        likely_new: bool = False,
         doubtful: bool = False,
     ) -> Stored:
         """Make the chunks of ``info.generation`` the blob; ``doubtful`` ones are counted first.
 
-        With ``expected`` the record is read first only if that one is not the last. Raises
-        PartsGoneError where they are not there, and then the blob is not made of them.
+        Of a ``likely_new`` blob the record is read only if there is one. Raises PartsGoneError
+        where the chunks are not there, and then the blob is not made of them.
         """
         known_at = self._places.now()
         if doubtful:
             await self._require_chunks(info)
         info, record = self._fitted(info, attributes)
-        seen = None if expected is None else ObjectEntry(expected)
+        seen = ObjectEntry(0) if likely_new else None
 
         async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> Stored:
             """Write the record, unless the blob is there.
@@ -101,7 +103,7 @@ class ObjectCommits:
                 await self._require_chunks(info)
             if claim is not None:
                 await claim(info.generation)  # before it is published over what was seen
-            ours = mark_deletions(record, entry.deletions)
+            ours = inherit(record, entry.meta)
             try:
                 await self._records.write(info.digest, entry, ours, f"{info.generation}.meta")
             except OutcomeUnknownError as unknown:
@@ -109,7 +111,9 @@ class ObjectCommits:
             if entry.sequence:
                 await self._confirm(info, is_live=True)
                 await self._healed(entry, info)
-            return Stored(info=info, created=True)
+            is_pinned = entry.meta is not None and entry.meta.is_pinned
+            made = replace(info, pinned=True) if is_pinned else info
+            return Stored(info=made, created=True)
 
         stored = await self._records.change(
             info.digest, attempt, look=self._records.believed, seen=seen
@@ -125,7 +129,7 @@ class ObjectCommits:
         if entry.meta is not None and entry.meta.nuid == info.generation:
             # Ours was the blob. If it was deleted since, that is not for us to undo.
             return await self._confirm(info, is_live=not entry.meta.deleted)
-        existing = await self.existing(entry, attributes)
+        existing = await self._existing(entry, attributes)
         if existing is not None and conflicts.certain:  # ours surely never became the blob's
             await self._chunks.remove_unneeded(info.generation)
         return existing
@@ -182,11 +186,22 @@ class ObjectCommits:
             if entry.meta is not None:
                 await self._chunks.remove_unneeded(entry.meta.nuid)
 
-    async def existing(self, entry: ObjectEntry, attributes: Attributes) -> Stored | None:
+    async def find(
+        self, digest: Digest, attributes: Attributes
+    ) -> tuple[ObjectEntry, Stored | None]:
+        """The record, and the answer of a put where the blob is there."""
+
+        async def attempt(entry: ObjectEntry, _: Conflicts) -> tuple[ObjectEntry, Stored | None]:
+            return entry, await self._existing(entry, attributes)
+
+        return await self._records.change(digest, attempt, look=self._records.believed)
+
+    async def _existing(self, entry: ObjectEntry, attributes: Attributes) -> Stored | None:
         """The answer of a put that finds the blob there: its own, if it carries the same op id.
 
-        None where there is none, or one to be replaced because it cannot be read back. Raises
-        ConflictError (a foreign object), CorruptError (a later version's).
+        None where there is none, or one to be replaced because it cannot be read back. A put that
+        pins has pinned it. Raises ConflictError (a foreign object), CorruptError (a later
+        version's), RefusedError.
         """
         if isinstance(entry.fault, NewerFormatError):
             raise entry.fault
@@ -203,4 +218,9 @@ class ObjectCommits:
         if info.damaged or not await self._chunks.are_all_there(info):
             return None
         repeated = is_repeat(meta.op_id, attributes.op_id)
+        if attributes.pinned and not info.pinned:
+            await self._records.write(
+                info.digest, entry, mark_pinned(meta), change=RecordChange.PINNED
+            )
+            info = replace(info, pinned=True)
         return Stored(info=info, created=repeated)

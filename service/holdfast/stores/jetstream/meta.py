@@ -92,6 +92,11 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return earlier if op_id is None else (*earlier, op_id)[-_DELETIONS_KEPT:]
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether the blob is kept although nothing may name it. No tombstone is."""
+        return (self.metadata or {}).get(HF_PINNED) == "true"
+
+    @property
     def is_damaged(self) -> bool:
         """Whether it was reported that the chunks cannot be read back."""
         return HF_DAMAGED in (self.metadata or {})
@@ -151,17 +156,40 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
 
 def mark_damaged(meta: ObjectMeta) -> bytes:
     """The record ``meta`` with a note that the chunks cannot be read back."""
-    metadata = {**(meta.metadata or {}), HF_DAMAGED: "true"}
-    return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
+    return _marked(meta, {HF_DAMAGED: "true"})
 
 
-def mark_deletions(record: bytes, deletions: Sequence[str]) -> bytes:
-    """``record`` with a note which requests deleted the blob before."""
-    if not deletions:
+def mark_pinned(meta: ObjectMeta) -> bytes:
+    """The record ``meta`` with a pin."""
+    return _marked(meta, {HF_PINNED: "true"})
+
+
+def mark_unpinned(meta: ObjectMeta, op_id: str) -> bytes:
+    """The record ``meta`` without a pin; ``op_id`` is noted among those of deletions."""
+    by = (*meta.deletions, op_id)[-_DELETIONS_KEPT:]
+    return _marked(meta, {HF_PINNED: "false", **_deleted_by(by)})
+
+
+def inherit(record: bytes, former: ObjectMeta | None) -> bytes:
+    """``record`` with what ``former``, which it replaces, leaves it.
+
+    That is the notes of deletions, and of a blob that is healed the pin.
+    """
+    if former is None:
         return record
-    meta = decode_meta(record)
-    metadata = {**(meta.metadata or {}), HF_DELETED_BY: _SEPARATOR.join(deletions)}
+    left = _deleted_by(former.deletions)
+    if former.is_pinned:
+        left[HF_PINNED] = "true"
+    return _marked(decode_meta(record), left) if left else record
+
+
+def _marked(meta: ObjectMeta, fields: dict[str, str]) -> bytes:
+    metadata = {**(meta.metadata or {}), **fields}
     return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
+
+
+def _deleted_by(deletions: Sequence[str]) -> dict[str, str]:
+    return {HF_DELETED_BY: _SEPARATOR.join(deletions)} if deletions else {}
 
 
 def tombstone(
@@ -174,9 +202,7 @@ def tombstone(
     deletions: Sequence[str] = (),
 ) -> bytes:
     """The record of a deleted object, as ADR-20 has it, with the ``deletions`` before this one."""
-    metadata = {HF_FORMAT: FORMAT, **_op_fields(op_id)}
-    if deletions:
-        metadata[HF_DELETED_BY] = _SEPARATOR.join(deletions)
+    metadata = {HF_FORMAT: FORMAT, **_op_fields(op_id), **_deleted_by(deletions)}
     return msgspec.json.encode(
         ObjectMeta(
             name=digest,
@@ -251,7 +277,7 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         part_size=part_size,
         type=media_type,
         created_at=created_at,
-        pinned=metadata.get(HF_PINNED) == "true",
+        pinned=meta.is_pinned,
         generation=meta.nuid,
         index=_index(metadata, meta.chunks),
         damaged=meta.is_damaged,

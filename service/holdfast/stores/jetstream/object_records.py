@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.op_id import is_repeat
@@ -28,7 +29,19 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.transport.jetstream import JetStream
 
+CHANGE: Final = "Holdfast-Change"
+"""The header of a record that is written again for a blob that stays: what was changed of it."""
+
 _ATTEMPTS: Final = 8
+
+
+class RecordChange(StrEnum):
+    """What is changed of a blob that stays."""
+
+    TOUCHED = "touch"
+    PINNED = "pin"
+    UNPINNED = "unpin"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +169,19 @@ class ObjectRecords:
         entry: ObjectEntry,
         record: bytes | memoryview,
         message_id: str | None = None,
+        change: RecordChange | None = None,
     ) -> Awaitable[object]:
-        """Replace ``entry``, under a fresh id or ``message_id``. Raises RefusedError."""
+        """Replace ``entry``, under a fresh id or ``message_id``. Raises RefusedError.
+
+        ``change`` says what is changed of a blob that stays; None: it is put, or deleted.
+        """
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
             MSG_ID: message_id or self.new_id(),
         }
+        if change is not None:
+            headers[CHANGE] = change
         return self._js.publish(meta_subject(self._bucket, digest), record, headers)
 
     async def bury(self, digest: Digest, entry: ObjectEntry, nuid: str, op_id: str | None) -> None:

@@ -33,11 +33,12 @@ from holdfast.stores.jetstream.meta import (
     chunk_subject,
     decode_meta,
     mark_damaged,
+    mark_unpinned,
     meta_subject,
     read_record,
     to_info,
 )
-from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
+from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords, RecordChange
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
 from holdfast.stores.jetstream.staging import StagedObject
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
+    from holdfast.stores.ports import Keeping
     from holdfast.transport.jetstream import JetStream
 
 _RECORDS_AT_ONCE: Final = 64
@@ -106,19 +108,17 @@ class ObjectBlobStore:
                 return grouped
             looks = grouped is Alone.LOOK
         if not looks:
-            return await self._put_alone(digest, view, attributes, 0)
-        entry = await self._records.believed(digest)
-        existing = await self._commits.existing(entry, attributes)
+            return await self._put_alone(digest, view, attributes, likely_new=True)
+        entry, existing = await self._commits.find(digest, attributes)
         if existing is not None:
             return existing
         # Over a tombstone the record says more, so that one is looked at again.
-        expected = entry.sequence if entry.meta is None and entry.is_vacant else None
-        return await self._put_alone(digest, view, attributes, expected)
+        return await self._put_alone(digest, view, attributes, likely_new=not entry.sequence)
 
     async def _put_alone(
-        self, digest: Digest, view: memoryview, attributes: Attributes, expected: int | None
+        self, digest: Digest, view: memoryview, attributes: Attributes, *, likely_new: bool
     ) -> Stored:
-        """A chunk and then the record, if the last one's sequence is ``expected`` still."""
+        """A chunk and then the record."""
         staged = self.stage(self._new_id(), max(len(view), 1))
         try:
             if view:
@@ -126,7 +126,7 @@ class ObjectBlobStore:
                     await staged.write(0, view)
                 except OutcomeUnknownError as error:  # a chunk without a record is no blob
                     raise UnavailableError(_NOTHING_PUT) from error
-            return await staged.commit(digest, len(view), attributes, expected=expected)
+            return await staged.commit(digest, len(view), attributes, likely_new=likely_new)
         except OutcomeUnknownError:
             raise  # the record may be stored, and then it needs the chunk
         except PartsGoneError as error:
@@ -249,26 +249,40 @@ class ObjectBlobStore:
             await self._js.check_leader(self.stream)
         return list(wanted.values())
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
         """See BlobStore."""
+        taker = op_id or self._new_id()  # by which it is told who took a pin
 
         async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             meta = entry.meta  # None where it is unreadable: its chunks may be another's
             if meta is not None and meta.deleted and meta.is_ours:
                 await self._remove_deleted(meta.nuid)  # whoever deleted it may not have got there
-            answer = entry.deletion(op_id, conflicts.tried)
+            answer = entry.deletion(taker, conflicts.tried)
             if answer is not None:
                 return answer
+            if kept is not None and await kept():
+                return await self._unpin(digest, entry, taker)
             conflicts.trying = meta.nuid if meta is not None else self._new_id()
             await self._records.bury(digest, entry, conflicts.trying, op_id)
             if meta is not None:
                 await self._remove_deleted(meta.nuid)
             return True
 
+        look = self._records.surely if kept is None else self._records.believed
         try:
-            return await self._records.change(digest, attempt, look=self._records.surely)
+            return await self._records.change(digest, attempt, look=look)
         finally:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
+
+    async def _unpin(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
+        """Take the blob's pin; whether it had one. Raises RefusedError, OutcomeUnknownError."""
+        if entry.meta is None or not entry.meta.is_pinned:
+            return False
+        record = mark_unpinned(entry.meta, taker)
+        await self._records.write(digest, entry, record, change=RecordChange.UNPINNED)
+        return True
 
     async def _remove_deleted(self, nuid: str) -> None:
         """Remove the bytes of a blob that is deleted, which others may remember the place of.
@@ -293,7 +307,7 @@ class ObjectBlobStore:
                 await self._js.check_leader(self.stream)
                 return is_whole
             met = entry.sequence
-            await self._records.write(digest, entry, entry.record)
+            await self._records.write(digest, entry, entry.record, change=RecordChange.TOUCHED)
             return True
 
         return await self._records.change(digest, attempt)
@@ -313,7 +327,9 @@ class ObjectBlobStore:
         async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
             meta = entry.meta
             if meta is not None and entry.is_of(info.generation) and not meta.is_damaged:
-                await self._records.write(info.digest, entry, mark_damaged(meta))
+                await self._records.write(
+                    info.digest, entry, mark_damaged(meta), change=RecordChange.DAMAGED
+                )
 
         await self._records.change(info.digest, attempt)
 

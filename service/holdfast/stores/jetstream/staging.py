@@ -56,16 +56,16 @@ class StagedObject:
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
-        expected: int | None = None,
+        likely_new: bool = False,
     ) -> Stored:
-        """See StagedBlob. With ``expected`` no record but that one is believed to be there."""
+        """See StagedBlob."""
         if len(self._sequences) > 1 and not all(a < b for a, b in pairwise(self._sequences)):
             await self._write_again(claim)  # one was lost and sent again, behind its successors
         try:
-            stored = await self._publish(digest, size, attributes, claim, expected)
+            stored = await self._publish(digest, size, attributes, claim, likely_new=likely_new)
         except PartsGoneError:
             await self._write_again(claim)
-            stored = await self._publish(digest, size, attributes, claim, None)
+            stored = await self._publish(digest, size, attributes, claim, likely_new=False)
         for nuid in self._copied:
             await self._chunks.remove_unneeded(nuid)
         self._committed = stored.info.generation == self._nuid
@@ -77,7 +77,8 @@ class StagedObject:
         size: int,
         attributes: Attributes,
         claim: Claiming | None,
-        expected: int | None,
+        *,
+        likely_new: bool,
     ) -> Awaitable[Stored]:
         info = BlobInfo(
             digest=digest,
@@ -91,7 +92,7 @@ class StagedObject:
             index=build_index(self._sequences) if self._sequences else None,
         )
         return self._commits.commit(
-            info, attributes, claim, expected=expected, doubtful=self._doubtful
+            info, attributes, claim, likely_new=likely_new, doubtful=self._doubtful
         )
 
     async def _write_again(self, claim: Claiming | None) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Claiming,
         DirectDelivery,
         Fetched,
+        Keeping,
         StagedBlob,
         Stored,
     )
@@ -95,11 +96,15 @@ class ForwardingBlobStore:
         """See `BlobStore.missing`."""
         return await self._call("missing", Repeat.ALWAYS, lambda: self._inner.missing(digests))
 
-    async def delete(self, digest: Digest, *, op_id: str | None = None) -> bool:
+    async def delete(
+        self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
+    ) -> bool:
         """See `BlobStore.delete`."""
         # Without an operation id a repeat could remove what was put again in between.
         repeat = Repeat.IF_NOT_APPLIED if op_id is None else Repeat.ALWAYS
-        return await self._call("delete", repeat, lambda: self._inner.delete(digest, op_id=op_id))
+        return await self._call(
+            "delete", repeat, lambda: self._inner.delete(digest, op_id=op_id, kept=kept)
+        )
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
         """See `BlobStore.touch`."""
@@ -171,12 +176,15 @@ class ForwardingStagedBlob:
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
         """See `StagedBlob.commit`."""
         return await self._call(
             "commit",
             Repeat.ALWAYS,
-            lambda: self._inner.commit(digest, size, attributes, claim=claim),
+            lambda: self._inner.commit(
+                digest, size, attributes, claim=claim, likely_new=likely_new
+            ),
         )
 
     async def discard(self) -> None:

@@ -334,9 +334,10 @@ class _GuardedStagedBlob(ForwardingStagedBlob):
         attributes: Attributes,
         *,
         claim: Claiming | None = None,
+        likely_new: bool = False,
     ) -> Stored:
         _check_size(size, self._max_blob_bytes)
-        return await super().commit(digest, size, attributes, claim=claim)
+        return await super().commit(digest, size, attributes, claim=claim, likely_new=likely_new)
 
 
 def _check_size(size: int, max_blob_bytes: int) -> None:

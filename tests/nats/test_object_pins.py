@@ -1,0 +1,231 @@
+"""Pins in an Object Store bucket, and deleting with a look in between: one record, told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+from tests.contracts.blob_store import (
+    ATTRIBUTES,
+    FAR_AHEAD,
+    UNPINNED,
+    fresh_staging,
+    put,
+    put_staged,
+    put_whole,
+    said,
+    some_bytes,
+)
+from tests.nats.buckets import Bucket, Paused
+from tests.nats.tools import Times
+
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.errors import NotFoundError, OutcomeUnknownError
+from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.object_records import CHANGE
+from holdfast.stores.ports import Attributes, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+pytestmark = pytest.mark.nats
+
+DATA = some_bytes(3000)
+DIGEST = digest_of(DATA)
+
+
+def writes_record(subject: str, _: Mapping[str, str]) -> bool:
+    return subject.startswith("$O.") and ".M." in subject
+
+
+async def change(bucket: Bucket, digest: Digest = DIGEST) -> str | None:
+    """What the last message of the blob's record says was changed of it."""
+    message = await bucket.js.last_message(bucket.stream, meta_subject(bucket.name, digest))
+    assert message is not None
+    return message.headers.get(CHANGE)
+
+
+async def test_a_put_of_one_chunk_that_is_expected_to_be_new_is_two_publishes(
+    bucket: Bucket,
+) -> None:
+    asked: list[str] = []
+
+    def note(subject: str, _: Mapping[str, str]) -> bool:
+        asked.append(subject)
+        return False
+
+    bucket.js.lose_request = note
+    staging = fresh_staging()
+    staged = bucket.store.stage(staging, len(DATA))
+    await staged.write(0, DATA)
+
+    stored = await staged.commit(DIGEST, len(DATA), UNPINNED, likely_new=True)
+
+    assert stored.created
+    assert asked == [f"$O.{bucket.name}.C.{staging}", meta_subject(bucket.name, DIGEST)]
+
+
+async def test_a_record_says_what_was_changed_of_a_blob_that_stays(bucket: Bucket) -> None:
+    store = bucket.store
+    said_of_it = []
+    acts: list[Callable[[], Awaitable[object]]] = [
+        lambda: put_whole(store, DATA, UNPINNED),
+        lambda: put_whole(store, DATA),
+        lambda: store.touch(DIGEST, unless_seen_since=FAR_AHEAD),
+        lambda: store.delete(DIGEST, kept=said(True)),
+        lambda: put_staged(store, DATA),
+        lambda: store.delete(DIGEST, kept=said(False)),
+        lambda: put_staged(store, DATA),
+    ]
+
+    for act in acts:
+        await act()
+        said_of_it.append(await change(bucket))
+    await store.report_damage(await store.stat(DIGEST))
+
+    assert said_of_it == [None, "pin", "touch", "unpin", "pin", None, None]
+    assert await change(bucket) == "damaged"
+
+
+@pytest.mark.parametrize("again", [put_whole, put_staged], ids=["whole", "in-parts"])
+@pytest.mark.parametrize("reported", [True, False])
+async def test_a_blob_that_is_healed_by_a_put_without_a_pin_keeps_its_own(
+    bucket: Bucket, again: Callable[..., Awaitable[Stored]], reported: bool
+) -> None:
+    info = await put(bucket.store, DATA)
+    if reported:
+        await bucket.store.report_damage(info)
+    else:
+        await bucket.lose_chunks(DIGEST)
+
+    stored = await again(bucket.store, DATA, UNPINNED)
+
+    assert stored.created
+    assert stored.info.pinned
+    assert await bucket.store.stat(DIGEST, sure=True) == stored.info
+
+
+async def test_a_blob_that_was_deleted_and_is_put_without_a_pin_has_none(bucket: Bucket) -> None:
+    await put(bucket.store, DATA)
+    await bucket.store.delete(DIGEST)
+
+    assert not (await put_whole(bucket.store, DATA, UNPINNED)).info.pinned
+    assert not (await bucket.store.stat(DIGEST, sure=True)).pinned
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("op_id", [None, "op"])
+async def test_a_pin_is_taken_once_although_the_answer_was_lost(
+    bucket: Bucket, op_id: str | None
+) -> None:
+    info = await put(bucket.store, DATA)
+    bucket.js.lose_answer = Times(1, writes_record)
+
+    assert await bucket.store.delete(DIGEST, op_id=op_id, kept=said(True))
+
+    assert await bucket.store.stat(DIGEST, sure=True) == replace(info, pinned=False)
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("op_id", [None, "op"])
+async def test_who_took_a_pin_knows_it_although_others_have_written_since(
+    bucket: Bucket, op_id: str | None
+) -> None:
+    """The deletion's record is stored, and replaced before it is sent again."""
+    await put(bucket.store, DATA)
+    losing = Bucket(bucket.js.connection, bucket.name)
+    losing.js.lose_answer = Times(1, writes_record)
+    request = losing.js._request
+
+    async def touched_before_it_is_sent_again(*asked: object) -> object:
+        if losing.js.lose_answer.left == 0 and writes_record(str(asked[0]), {}):  # type: ignore[attr-defined]
+            await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD)
+        return await request(*asked)  # type: ignore[arg-type]
+
+    losing.js._request = touched_before_it_is_sent_again  # type: ignore[method-assign,assignment]
+
+    assert await losing.store.delete(DIGEST, op_id=op_id, kept=said(True))
+
+    assert not (await bucket.store.stat(DIGEST, sure=True)).pinned
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("op_id", [None, "op"])
+async def test_a_pin_without_any_answer_is_unknown_and_its_repeat_settles_it(
+    bucket: Bucket, op_id: str | None
+) -> None:
+    attributes = replace(ATTRIBUTES, op_id=op_id)
+    info = await put(bucket.store, DATA, UNPINNED)
+    bucket.js.lose_answer = Times(
+        3, lambda subject, _: subject == meta_subject(bucket.name, DIGEST)
+    )
+
+    with pytest.raises(OutcomeUnknownError):
+        await put_staged(bucket.store, DATA, attributes)
+    stored = await put_staged(bucket.store, DATA, attributes)
+
+    assert stored == Stored(info=replace(info, pinned=True), created=False)
+
+
+async def announced_and_touched(bucket: Bucket) -> None:
+    """What a writer of a name does for its blob once the name is announced."""
+    if not await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD):
+        await put_whole(bucket.store, DATA, UNPINNED)
+
+
+async def pinned(bucket: Bucket) -> None:
+    await put_whole(bucket.store, DATA)
+
+
+async def put_without_a_pin(bucket: Bucket) -> None:
+    await put_whole(bucket.store, DATA, UNPINNED)
+    await announced_and_touched(bucket)
+
+
+@pytest.mark.fault("P07")
+@pytest.mark.parametrize(
+    ("before", "act"),
+    [
+        (UNPINNED, announced_and_touched),
+        (UNPINNED, put_without_a_pin),
+        (UNPINNED, pinned),
+        (ATTRIBUTES, announced_and_touched),
+        (ATTRIBUTES, put_without_a_pin),
+    ],
+)
+async def test_a_blob_stays_that_is_announced_between_any_two_messages_of_its_deletion(
+    bucket: Bucket, act: Callable[[Bucket], Awaitable[None]], before: Attributes
+) -> None:
+    step = 0
+    while True:
+        await put(bucket.store, DATA, before)
+        deleter = Paused(bucket)
+        deleter.stop_before(step)
+        announced = False
+
+        async def kept() -> bool:
+            return announced  # noqa: B023
+
+        deleting = asyncio.create_task(deleter.bucket.store.delete(DIGEST, kept=kept))
+        reached = asyncio.create_task(deleter.reached.wait())
+        await asyncio.wait([deleting, reached], return_when=asyncio.FIRST_COMPLETED)
+        if deleting.done():
+            reached.cancel()
+            break
+        announced = True
+        await act(bucket)
+        deleter.gate.set()
+        await deleting
+
+        info = await bucket.store.stat(DIGEST, sure=True)
+        assert not info.damaged
+        assert await bucket.store.get(info) == DATA
+        await bucket.store.delete(DIGEST)
+        step += 1
+
+    assert step == 2  # it is read, and replaced
+    with pytest.raises(NotFoundError):
+        await bucket.store.stat(DIGEST, sure=True)
+    assert await bucket.orphans() == 0
