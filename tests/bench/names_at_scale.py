@@ -165,8 +165,7 @@ async def follow(url: str) -> None:
         processor = time.process_time()
         index = NameIndex(store, keep=lambda _name: Keep(), sources=SOURCES)
         index.start()
-        while not index.state.is_ready:
-            await asyncio.sleep(0.1)
+        await until_built(index)
         state = index.state
         print(f"\n{state.names:,} names; built in {state.built_seconds or 0:.1f} s", end="")
         print(f", {time.process_time() - processor:.1f} s of processor time of the worker", end="")
@@ -176,6 +175,17 @@ async def follow(url: str) -> None:
         print(f"\nresident at the end {resident_mib('VmRSS'):.0f} MiB", end="")
         print(f", at most {resident_mib('VmHWM'):.0f} MiB; built anew {index.state.rebuilt} times")
         await index.aclose()
+
+
+async def until_built(index: NameIndex) -> None:
+    """Wait until it answers."""
+    while True:
+        try:
+            await index.names_of(digest_of(b""), 1)
+        except UnavailableError:
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 async def until_recovered(store: KeyValueRecordStore) -> None:
@@ -198,7 +208,13 @@ async def measure(index: NameIndex, store: KeyValueRecordStore, names: int) -> N
         return f"photos/{rng.randrange(DIRECTORIES):04}/"
 
     async def page(**said: Any) -> NamesPage:
-        asked = {"delimiter": "", "labels": {}, "start_after": "", "cursor": None, "limit": 1000}
+        asked: dict[str, Any] = {
+            "delimiter": "",
+            "labels": {},
+            "start_after": "",
+            "cursor": None,
+            "limit": 1000,
+        }
         return await index.page(now=SOURCES.clock(), **(asked | said))
 
     async def some_names() -> None:
