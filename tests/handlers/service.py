@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -21,7 +23,7 @@ from holdfast.runtime.dispatch import Answer, Dispatcher
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.stores.ports import BlobStore
@@ -123,3 +125,16 @@ class Service:
     async def put(self, data: bytes, **headers: str) -> str:
         """Put ``data``; its digest."""
         return str((await self.ask("blob.put", data, **headers)).json["digest"])
+
+
+@asynccontextmanager
+async def serving(*, max_inline_bytes: int = MAX_INLINE_BYTES) -> AsyncIterator[Service]:
+    """A service whose index of names is ready."""
+    service = Service(max_inline_bytes=max_inline_bytes)
+    service.index.start()
+    try:
+        while not service.index.state.is_ready:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        yield service
+    finally:
+        await service.index.aclose()

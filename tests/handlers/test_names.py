@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contracts.blob_store import some_bytes
-from tests.handlers.service import MAX_INLINE_BYTES, Service
+from tests.handlers.service import MAX_INLINE_BYTES, Service, serving
 from tests.handlers.test_blobs import body_of
 from tests.repository.pool import PART_BYTES, parts_of
 
@@ -23,11 +23,11 @@ LARGE = some_bytes(6 * PART_BYTES + 10)
 NASTY = ["a//b", "/", "/a", "a/", ".", "..", "\u00e9", "e\u0301", " ", "a b\n", "%41", "é" * 256]
 
 
-async def create(service: Service, name: str, data: bytes = DATA, **headers: str) -> Reply:
+async def create(service: Service, name: str, data: bytes = DATA, /, **headers: str) -> Reply:
     return await service.ask("blob.create", data, Blob_Name=quote_text(name), **headers)
 
 
-async def replace(service: Service, name: str, data: bytes = OTHER, **headers: str) -> Reply:
+async def replace(service: Service, name: str, data: bytes = OTHER, /, **headers: str) -> Reply:
     return await service.ask("blob.replace", data, Blob_Name=quote_text(name), **headers)
 
 
@@ -534,7 +534,7 @@ async def test_names_are_listed_in_the_order_of_their_bytes_with_prefixes_among_
 
 async def test_pages_of_a_list_joined_are_the_whole(service: Service) -> None:
     for number in range(7):
-        await create(service, f"n{number}", labels(number % 2))
+        await create(service, f"n{number}")
 
     found, request = [], {"limit": 2, "start_after": "n0"}
     while True:
@@ -545,10 +545,6 @@ async def test_pages_of_a_list_joined_are_the_whole(service: Service) -> None:
         request["cursor"] = page["cursor"]
 
     assert found == [f"n{number}" for number in range(1, 7)]
-
-
-def labels(number: int) -> bytes:
-    return b"odd" if number else b"even"
 
 
 async def test_names_with_certain_labels_are_listed(service: Service) -> None:
@@ -566,20 +562,20 @@ async def test_names_with_certain_labels_are_listed(service: Service) -> None:
 
 
 async def test_a_page_of_names_fits_into_one_message() -> None:
-    service = Service(max_inline_bytes=2000)
-    for number in range(9):
-        await create(service, f"{number}" + "\x01" * 100)
+    async with serving(max_inline_bytes=2000) as service:
+        for number in range(9):
+            await create(service, f"{number}" + "\x01" * 100)
 
-    found: list[str] = []
-    request: dict[str, Any] = {}
-    while True:
-        page = await service.ask("blob.names", request)
-        assert len(page.body) <= 2000
-        found += [row["name"][0] for row in page.json["names"]]
-        if "cursor" not in page.json:
-            break
-        request["cursor"] = page.json["cursor"]
-    assert found == list("012345678")
+        found: list[str] = []
+        request: dict[str, Any] = {}
+        while True:
+            page = await service.ask("blob.names", request)
+            assert len(page.body) <= 2000
+            found += [row["name"][0] for row in page.json["names"]]
+            if "cursor" not in page.json:
+                break
+            request["cursor"] = page.json["cursor"]
+        assert found == list("012345678")
 
 
 # --- history ---
@@ -603,22 +599,22 @@ async def test_a_history_has_steps_and_versions_newest_first(service: Service) -
 
 
 async def test_the_pages_of_a_history_joined_have_every_version() -> None:
-    service = Service(max_inline_bytes=8000)
-    await keep(service, 30)
-    await create(service, "n", b"0")
-    for number in range(1, 24):
-        await replace(service, "n", str(number).encode(), Blob_Labels=f"k={'v' * 250}")
+    async with serving(max_inline_bytes=8000) as service:
+        await keep(service, 30)
+        await create(service, "n", b"0")
+        for number in range(1, 24):
+            await replace(service, "n", str(number).encode(), Blob_Labels=f"k={'v' * 250}")
 
-    found: list[int] = []
-    request: dict[str, Any] = {"name": "n", "limit": 20}
-    while True:
-        page = await service.ask("blob.history", request)
-        assert len(page.body) <= 8000
-        found += [row["version"] for row in page.json["versions"]]
-        if "cursor" not in page.json:
-            break
-        request["cursor"] = page.json["cursor"]
-    assert found == list(range(24, 0, -1))
+        found: list[int] = []
+        request: dict[str, Any] = {"name": "n", "limit": 20}
+        while True:
+            page = await service.ask("blob.history", request)
+            assert len(page.body) <= 8000
+            found += [row["version"] for row in page.json["versions"]]
+            if "cursor" not in page.json:
+                break
+            request["cursor"] = page.json["cursor"]
+        assert found == list(range(24, 0, -1))
 
 
 # --- rules ---
