@@ -1,0 +1,4 @@
+"""The index of names that each worker keeps: lists in order, and what a blob is needed for.
+
+It is derived: built from the store when the worker starts, and built anew when in doubt.
+"""

@@ -1,0 +1,125 @@
+"""The index of names as the rest of the worker sees it."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from holdfast.repository.names.index.follower import Follower
+from holdfast.repository.names.index.listing import make_listing, read_page
+from holdfast.repository.names.index.rows import listed, record_of
+from holdfast.repository.names.index.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.names.index.follower import IndexState
+    from holdfast.repository.names.index.listing import NamesPage
+    from holdfast.repository.names.index.table import PendingName
+    from holdfast.repository.names.record import Keep
+    from holdfast.sources import Sources
+    from holdfast.stores.ports import RecordStore
+
+
+class NameIndex:
+    """All names of the store, in order, and what their blobs are needed for.
+
+    What is told includes everything that was acknowledged before it was asked for, by any worker;
+    where that cannot be made sure of, it raises UnavailableError. So does a worker that has begun a
+    moment ago.
+    """
+
+    def __init__(
+        self,
+        records: RecordStore,
+        *,
+        keep: Callable[[str], Keep],
+        sources: Sources,
+        directory: Path | None = None,
+    ) -> None:
+        """Of the bucket ``records``. ``keep`` says what is kept of a name, in any thread.
+
+        Its file lies in ``directory``; None: where temporary files do.
+        """
+        self._keep = keep
+        self._sources = sources
+        self._follower = Follower(records, directory, monotonic=sources.monotonic)
+
+    @property
+    def state(self) -> IndexState:
+        """How it is now."""
+        return self._follower.state
+
+    def start(self) -> None:
+        """Begin to follow the store."""
+        self._follower.start()
+
+    async def aclose(self) -> None:
+        """End. May be repeated."""
+        await self._follower.aclose()
+
+    async def page(
+        self,
+        *,
+        prefix: str,
+        delimiter: str,
+        labels: Mapping[str, str],
+        start_after: str,
+        cursor: str | None,
+        limit: int,
+        now: datetime,
+    ) -> NamesPage:
+        """Names with that prefix and all of ``labels``, behind ``start_after`` or ``cursor``.
+
+        In the order of their UTF-8 bytes. A ``pending`` one, or a ``failure``, has no digest;
+        deleted ones, and those that have expired ``now``, are left out. With a ``delimiter`` names
+        that have it behind the prefix are told once, as a common prefix. Names and prefixes are
+        ``limit`` (1 to 1,000) together, or fewer; ``cursor`` is None at the end. What lies within a
+        common prefix goes on behind it. Raises InvalidError, UnavailableError.
+        """
+        listing = make_listing(
+            prefix=prefix,
+            delimiter=delimiter,
+            labels=labels,
+            start_after=start_after,
+            cursor=cursor,
+            limit=limit,
+            now=now,
+        )
+        return await self._follower.settled(partial(read_page, listing=listing, keep=self._keep))
+
+    async def pending(self) -> list[PendingName]:
+        """Names with announcements, as they were a moment ago: whoever acts on it reads again.
+
+        Raises UnavailableError before anything was read.
+        """
+        return await self._follower.known(Table.pending)
+
+    async def keeps(self, digest: Digest) -> bool:
+        """Whether a name, a version that counts, or an announcement needs the blob.
+
+        Age is not looked at, for clocks differ: what has expired needs it until it is removed.
+        Nor is a record that cannot be read taken for one that needs nothing: then it is True.
+        Raises UnavailableError.
+        """
+        return await self._follower.settled(partial(Table.needs, digest=digest))
+
+    async def names_of(self, digest: Digest, limit: int) -> list[str]:
+        """Up to ``limit`` names that have this blob now, ascending. Raises UnavailableError."""
+        now = self._sources.clock()
+        return await self._follower.settled(
+            partial(_names_of, digest=digest, limit=limit, now=now, keep=self._keep)
+        )
+
+
+def _names_of(
+    table: Table, digest: Digest, limit: int, now: datetime, keep: Callable[[str], Keep]
+) -> list[str]:
+    records = map(record_of, table.rows_of(digest))
+    entries = (listed(record, now, keep(record.name)) for record in records)
+    found = (entry.name for entry in entries if entry is not None and entry.digest == digest)
+    return list(islice(found, limit))

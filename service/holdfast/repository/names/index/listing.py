@@ -1,0 +1,176 @@
+"""Pages of a list of names, in the order of their UTF-8 bytes, with common prefixes.
+
+As S3 has it (ListObjectsV2): names that have the delimiter behind the prefix are told once, as what
+they have in common up to and with it. They are passed over by one look into the table, however many
+they are. A page looks at a bounded number of names; where few of them fit, it is short.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, check_name_labels
+from holdfast.domain.limits import MAX_LIST_LIMIT
+from holdfast.errors import InvalidError
+from holdfast.repository.names.index.rows import listed, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from holdfast.repository.names.index.rows import IndexedName
+    from holdfast.repository.names.index.table import Table
+    from holdfast.repository.names.record import Keep
+
+MAX_LOOKED_AT: Final = 10_000
+"""Names that one page looks at: some 50 ms."""
+
+_ABOVE_ALL: Final = b"\xff"
+"""No UTF-8 has this byte."""
+
+_TOLD: Final = b"t"
+_LOOKED_AT: Final = b"l"
+_NOT_A_CURSOR: Final = "not a cursor of this list"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamesPage:
+    """Names and common prefixes, each ascending. ``cursor``: more may follow."""
+
+    names: Sequence[IndexedName]
+    prefixes: Sequence[str]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What is asked for. All bytes are UTF-8; ``start`` is the first name that may be told."""
+
+    prefix: bytes
+    delimiter: bytes
+    labels: Mapping[str, str]
+    start: bytes
+    limit: int
+    now: datetime
+
+    @property
+    def stop(self) -> bytes:
+        """Names are before this."""
+        return _above(self.prefix)
+
+    def shared(self, name: bytes) -> bytes | None:
+        """The common prefix as which ``name`` is told; None if it is told itself."""
+        return _shared(name, self.prefix, self.delimiter)
+
+
+def make_listing(
+    *,
+    prefix: str,
+    delimiter: str,
+    labels: Mapping[str, str],
+    start_after: str,
+    cursor: str | None,
+    limit: int,
+    now: datetime,
+) -> Listing:
+    """Raises InvalidError. A ``cursor`` counts instead of ``start_after``."""
+    if not 1 <= limit <= MAX_LIST_LIMIT:
+        msg = f"a page has 1 to {MAX_LIST_LIMIT} names"
+        raise InvalidError(msg)
+    check_name_labels(labels)
+    head, parting = _utf8(prefix), _utf8(delimiter)
+    if cursor is None:
+        start = _behind(_utf8(start_after), head, parting)
+    else:
+        start = _start_at(cursor, head, parting)
+    return Listing(
+        prefix=head,
+        delimiter=parting,
+        labels=labels,
+        start=max(head, start),
+        limit=limit,
+        now=now,
+    )
+
+
+def read_page(table: Table, listing: Listing, keep: Callable[[str], Keep]) -> NamesPage:
+    """The page that ``listing`` asks for. ``keep`` says when a name expires."""
+    names: list[IndexedName] = []
+    prefixes: list[str] = []
+    cursor = b""
+    rows = iter(table.rows(listing.start, listing.stop))
+    for _ in range(MAX_LOOKED_AT):
+        row = next(rows, None)
+        if row is None:
+            return NamesPage(names=names, prefixes=prefixes, cursor=None)
+        record = record_of(row)
+        entry = listed(record, listing.now, keep(record.name))
+        if entry is None or not listing.labels.items() <= entry.labels.items():
+            cursor = _LOOKED_AT + row[0]
+            continue
+        if len(names) + len(prefixes) == listing.limit:
+            break
+        shared = listing.shared(row[0])
+        if shared is None:
+            names.append(entry)
+        else:
+            prefixes.append(shared.decode())
+            rows = iter(table.rows(_above(shared), listing.stop))
+        cursor = _TOLD + (shared or row[0])
+    return NamesPage(names=names, prefixes=prefixes, cursor=_encoded(cursor))
+
+
+def _shared(name: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
+    found = name.find(delimiter, len(prefix)) if delimiter else -1
+    return None if found < 0 else name[: found + len(delimiter)]
+
+
+def _behind(told: bytes, prefix: bytes, delimiter: bytes) -> bytes:
+    """Where a list goes on that has got to ``told``: behind the common prefix that it is in."""
+    if not told:
+        return b""
+    shared = _shared(told, prefix, delimiter) if told.startswith(prefix) else None
+    return told + b"\0" if shared is None else _above(shared)
+
+
+def _start_at(cursor: str, prefix: bytes, delimiter: bytes) -> bytes:
+    """Where the list goes on. Raises InvalidError for a cursor that is none of it."""
+    plain = _decoded(cursor)
+    kind, last = plain[:1], plain[1:]
+    if not last.startswith(prefix) or not 0 < len(last) <= MAX_BLOB_NAME_BYTES:
+        raise InvalidError(_NOT_A_CURSOR)
+    if kind == _LOOKED_AT:
+        return last + b"\0"
+    if kind == _TOLD:
+        return _behind(last, prefix, delimiter)
+    raise InvalidError(_NOT_A_CURSOR)
+
+
+def _above(prefix: bytes) -> bytes:
+    """What is above every name with this prefix, and not above any other that is above those."""
+    return prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else _ABOVE_ALL
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        msg = "names, prefixes and delimiters are UTF-8"
+        raise InvalidError(msg) from error
+
+
+def _encoded(plain: bytes) -> str:
+    return base64.urlsafe_b64encode(plain).rstrip(b"=").decode()
+
+
+def _decoded(cursor: str) -> bytes:
+    try:
+        plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidError(_NOT_A_CURSOR) from error
+    if _encoded(plain) != cursor:
+        raise InvalidError(_NOT_A_CURSOR)
+    return plain

@@ -1,0 +1,218 @@
+"""Records as rows of the index, and rows as records again.
+
+A row has of a record what lists tell and what says whether a blob is needed. What cannot be read as
+the record that should lie under its key hides no other: it is set apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.blob_names import key_name, split_version_key, version_key
+from holdfast.errors import CorruptError, InvalidError
+from holdfast.repository.names.record import (
+    NAME,
+    VERSION,
+    NamedContent,
+    NameRecord,
+    content_of,
+    expires_at,
+)
+from holdfast.stores.ports import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from holdfast.repository.names.record import Keep, NameState
+    from holdfast.stores.ports import Changed
+
+log = structlog.get_logger(__name__)
+
+type NameRow = tuple[
+    bytes, int, str, int, int, bytes | None, int, str | None, bytes | None, str, str | None
+]
+"""Name, revision, state, version, oldest, digest, size, type, labels, modified_at, expires_at."""
+
+_DIGEST_BYTES: Final = 32
+_MAX_NUMBER: Final = 2**53
+"""Of versions and sizes: what JSON carries exactly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedName:
+    """A name as lists tell it. One that has no blob has no ``digest``."""
+
+    name: str
+    state: NameState
+    version: int
+    digest: str | None
+    size: int
+    type: str
+    modified_at: str
+    labels: dict[str, str]
+    expires_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What some changes put into the tables, and which names, versions and keys they concern.
+
+    ``graves``: name, version, oldest. ``announced``: name, number, revision, digest. ``versions``:
+    name, version, digest. ``others``: key, and whether a name or version should have been there.
+    """
+
+    changed_names: list[tuple[bytes]] = field(default_factory=list)
+    changed_versions: list[tuple[bytes, int]] = field(default_factory=list)
+    keys: list[tuple[str]] = field(default_factory=list)
+    names: list[NameRow] = field(default_factory=list)
+    graves: list[tuple[bytes, int, int]] = field(default_factory=list)
+    announced: list[tuple[bytes, int, int, bytes | None]] = field(default_factory=list)
+    versions: list[tuple[bytes, int, bytes]] = field(default_factory=list)
+    others: list[tuple[str, bool]] = field(default_factory=list)
+
+    def add(self, changed: Changed) -> None:
+        """Take one change in."""
+        self.keys.append((changed.key,))
+        kind, _, tokens = changed.key.partition(".")
+        try:
+            if kind == NAME.prefix:
+                self._add_name(changed, tokens)
+            elif kind == VERSION.prefix:
+                self._add_version(changed, tokens)
+            elif changed.value is not None:
+                self.others.append((changed.key, False))
+        except (CorruptError, InvalidError, ValueError):
+            log.warning("name_unreadable", key=changed.key, revision=changed.revision)
+            self.others.append((changed.key, True))
+
+    def _add_name(self, changed: Changed, tokens: str) -> None:
+        if changed.value is None:
+            self.changed_names.append((key_name(tokens).encode(),))
+            return
+        try:
+            record = NAME.read(_record(changed)).record
+            name = record.name.encode()
+            row = _name_row(record, name, changed.revision)
+            announced = [
+                (name, number, changed.revision, _binary(one.digest) if one.digest else None)
+                for number, one in enumerate(record.pending)
+            ]
+        except (CorruptError, ValueError):
+            self.changed_names.append((key_name(tokens).encode(),))
+            raise
+        self.changed_names.append((name,))
+        self.announced.extend(announced)
+        if record.state == "deleted":
+            self.graves.append((name, record.version, record.oldest))
+        else:
+            self.names.append(row)
+
+    def _add_version(self, changed: Changed, tokens: str) -> None:
+        name, version = split_version_key(tokens)
+        self.changed_versions.append((name.encode(), version))
+        if changed.value is None:
+            return
+        record = VERSION.read(_record(changed)).record
+        if version_key(record.name, record.version) != tokens:
+            msg = "the record is another's"
+            raise CorruptError(msg)
+        self.versions.append((name.encode(), version, _binary(record.content.digest)))
+
+
+def read_rows(changes: Iterable[Changed]) -> Rows:
+    """What ``changes`` put into the tables. What is unreadable is logged."""
+    rows = Rows()
+    for changed in changes:
+        rows.add(changed)
+    return rows
+
+
+def record_of(row: NameRow) -> NameRecord:
+    """The record of ``row``, without what is announced and its history."""
+    name, _, state, version, oldest, digest, size, media_type, labels, modified_at, expires = row
+    content = None
+    if digest is not None:
+        content = NamedContent(
+            digest=digest.hex(),
+            size=size,
+            type=media_type or "",
+            labels={} if labels is None else msgspec.msgpack.decode(labels, type=dict[str, str]),
+            expires_at=expires,
+        )
+    return NameRecord(
+        name=name.decode(),
+        state=state,  # type: ignore[arg-type]  # it was one when the row was made
+        version=version,
+        oldest=oldest,
+        content=content,
+        modified_at=modified_at,
+    )
+
+
+def listed(record: NameRecord, now: datetime, keep: Keep) -> IndexedName | None:
+    """The name as lists tell it at the time ``now``; None where they do not: it has expired."""
+    content = content_of(record, now, keep)
+    if content is None and record.state == "ok":
+        return None
+    expires = None if content is None else expires_at(record, keep)
+    return IndexedName(
+        name=record.name,
+        state=record.state,
+        version=record.version,
+        digest=None if content is None else content.digest,
+        size=0 if content is None else content.size,
+        type="" if content is None else content.type,
+        modified_at=record.modified_at,
+        labels={} if content is None else content.labels,
+        expires_at=None if expires is None else expires.isoformat(),
+    )
+
+
+def _name_row(record: NameRecord, name: bytes, revision: int) -> NameRow:
+    """Raises ValueError of what no worker has written."""
+    content = record.content
+    size = 0 if content is None else content.size
+    if not all(0 <= number <= _MAX_NUMBER for number in (record.version, record.oldest, size)):
+        msg = "a number out of bounds"
+        raise ValueError(msg)
+    _check_time(record.modified_at)
+    if content is None:
+        head = (name, revision, record.state, record.version, record.oldest)
+        return (*head, None, 0, None, None, record.modified_at, None)
+    _check_time(content.expires_at)
+    return (
+        name,
+        revision,
+        record.state,
+        record.version,
+        record.oldest,
+        _binary(content.digest),
+        content.size,
+        content.type,
+        msgspec.msgpack.encode(content.labels) if content.labels else None,
+        record.modified_at,
+        content.expires_at,
+    )
+
+
+def _check_time(text: str | None) -> None:
+    if text and datetime.fromisoformat(text).tzinfo is None:
+        msg = "a time without a zone"
+        raise ValueError(msg)
+
+
+def _binary(digest: str) -> bytes:
+    binary = bytes.fromhex(digest)
+    if len(binary) != _DIGEST_BYTES:
+        msg = "no digest"
+        raise ValueError(msg)
+    return binary
+
+
+def _record(changed: Changed) -> Record:
+    return Record(key=changed.key, value=changed.value or b"", revision=changed.revision)

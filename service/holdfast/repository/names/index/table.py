@@ -1,0 +1,196 @@
+"""The tables of the index: a temporary database of SQLite, which is gone with the process.
+
+Nothing in it is the only copy of anything, so nothing is synced or journalled: after an error it is
+of no use any more. At a million names it takes some 200 MB of disk, and 32 MiB of memory however
+many there are. Every method blocks; all are called in one thread, one after another.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from holdfast.repository.names.index.rows import read_rows, record_of
+from holdfast.repository.names.record import (
+    Keep,
+    NamedContent,
+    NameRecord,
+    VersionRecord,
+    counts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.names.index.rows import NameRow
+    from holdfast.stores.ports import Changed
+
+CACHE_KIB: Final = 32 * 1024
+MAX_PENDING: Final = 10_000
+"""Names with announcements that are told at once."""
+
+_SETTINGS: Final = (
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    f"PRAGMA cache_size = -{CACHE_KIB}",
+)
+_SCHEMA: Final = (
+    """
+    CREATE TABLE names (
+      name BLOB PRIMARY KEY, revision INTEGER, state TEXT, version INTEGER, oldest INTEGER,
+      digest BLOB, size INTEGER, type TEXT, labels BLOB, modified_at TEXT, expires_at TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE graves (name BLOB PRIMARY KEY, version INTEGER, oldest INTEGER) WITHOUT ROWID",
+    """
+    CREATE TABLE announced (
+      name BLOB, number INTEGER, revision INTEGER, digest BLOB, PRIMARY KEY (name, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE versions (
+      name BLOB, version INTEGER, digest BLOB, PRIMARY KEY (name, version)
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE others (key TEXT PRIMARY KEY, is_unreadable INTEGER) WITHOUT ROWID",
+)
+_BY_DIGEST: Final = (
+    "CREATE INDEX names_by_digest ON names (digest) WHERE digest IS NOT NULL",
+    "CREATE INDEX announced_by_digest ON announced (digest) WHERE digest IS NOT NULL",
+    "CREATE INDEX versions_by_digest ON versions (digest)",
+)
+_NAME: Final = """
+SELECT name, revision, state, version, oldest, digest, size, type, labels, modified_at, expires_at
+FROM names
+"""
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingName:
+    """A name with writes that are under way, as its record of that ``revision`` says."""
+
+    name: str
+    revision: int
+
+
+class Table:
+    """What the records of the bucket said when they were last read."""
+
+    def __init__(self, directory: Path | None) -> None:
+        """Make an empty one, in a file without a name in ``directory``."""
+        with (
+            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-names-") as file,
+            ExitStack() as closed_after,
+        ):
+            self._db = sqlite3.connect(file.name, isolation_level=None)
+            closed_after.callback(self._db.close)
+            for statement in (*_SETTINGS, *_SCHEMA):
+                self._db.execute(statement)
+            closed_after.pop_all()
+        self._names = 0
+        self._others = 0
+
+    @property
+    def names(self) -> int:
+        """How many names there are, the deleted ones aside."""
+        return self._names
+
+    @property
+    def keys(self) -> int:
+        """How many keys of the bucket have a record, graves included."""
+        return self._names + self._others
+
+    def close(self) -> None:
+        """Give the file back. May be repeated."""
+        self._db.close()
+
+    def apply(self, changes: Sequence[Changed]) -> None:
+        """Take in ``changes``, of different keys, none older than what was said of its key."""
+        rows = read_rows(changes)
+        self._db.execute("BEGIN")
+        self._names -= self._many("DELETE FROM names WHERE name = ?", sorted(rows.changed_names))
+        self._others -= self._many("DELETE FROM graves WHERE name = ?", rows.changed_names)
+        self._many("DELETE FROM announced WHERE name = ?", rows.changed_names)
+        self._others -= self._many(
+            "DELETE FROM versions WHERE name = ? AND version = ?", rows.changed_versions
+        )
+        self._others -= self._many("DELETE FROM others WHERE key = ?", rows.keys)
+        self._names += self._many(_inserted("names", 11), sorted(rows.names))
+        self._others += self._many(_inserted("graves", 3), rows.graves)
+        self._many(_inserted("announced", 4), rows.announced)
+        self._others += self._many(_inserted("versions", 3), rows.versions)
+        self._others += self._many(_inserted("others", 2), rows.others)
+        self._db.execute("COMMIT")
+
+    def find_digests(self) -> None:
+        """From here on digests are found at once. Once, after the first changes are in."""
+        for statement in _BY_DIGEST:
+            self._db.execute(statement)
+
+    def rows(self, start: bytes, stop: bytes) -> Iterator[NameRow]:
+        """Names from ``start`` to before ``stop``, ascending. None that is deleted."""
+        return self._db.execute(
+            f"{_NAME} WHERE name >= ? AND name < ? ORDER BY name", (start, stop)
+        )
+
+    def rows_of(self, digest: Digest) -> Iterator[NameRow]:
+        """Names that have this blob, ascending."""
+        return self._db.execute(f"{_NAME} WHERE digest = ? ORDER BY name", (bytes.fromhex(digest),))
+
+    def needs(self, digest: Digest) -> bool:
+        """Whether a name, a version that counts or an announcement needs the blob.
+
+        Age is not looked at, for clocks differ: what has expired needs it until it is removed. What
+        cannot be read may need any.
+        """
+        binary = (bytes.fromhex(digest),)
+        for question in (
+            "SELECT 1 FROM names WHERE digest = ? LIMIT 1",
+            "SELECT 1 FROM announced WHERE digest = ? LIMIT 1",
+        ):
+            if self._db.execute(question, binary).fetchone():
+                return True
+        if self._db.execute("SELECT 1 FROM others WHERE is_unreadable LIMIT 1").fetchone():
+            return True
+        versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
+        return any(self._counts(name, version, digest) for name, version in versions.fetchall())
+
+    def pending(self) -> list[PendingName]:
+        """Names with announcements, those changed longest ago first; ``MAX_PENDING`` at most."""
+        found = self._db.execute(
+            "SELECT DISTINCT revision, name FROM announced ORDER BY revision LIMIT ?",
+            (MAX_PENDING,),
+        )
+        return [PendingName(name=name.decode(), revision=revision) for revision, name in found]
+
+    def _counts(self, name: bytes, version: int, digest: Digest) -> bool:
+        """Whether the version is one of its name; yes, where nothing is known of that."""
+        record = self._record(name)
+        content = NamedContent(digest=digest, size=0, type="")
+        found = VersionRecord(name=name.decode(), version=version, content=content)
+        return record is None or counts(found, record, _EVER, Keep())
+
+    def _record(self, name: bytes) -> NameRecord | None:
+        row = self._db.execute(f"{_NAME} WHERE name = ?", (name,)).fetchone()
+        if row is not None:
+            return record_of(row)
+        grave = self._db.execute("SELECT version, oldest FROM graves WHERE name = ?", (name,))
+        for version, oldest in grave.fetchall():
+            return NameRecord(name=name.decode(), state="deleted", version=version, oldest=oldest)
+        return None
+
+    def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+        """How many rows the statement concerned, done for each of ``rows``."""
+        return max(self._db.executemany(statement, rows).rowcount, 0)
+
+
+def _inserted(table: str, columns: int) -> str:
+    return f"INSERT INTO {table} VALUES ({', '.join('?' * columns)})"  # noqa: S608  (constants)

@@ -1,0 +1,275 @@
+"""The index of names among a million: how long it takes to build, what it weighs, how fast it is.
+
+    python -m tests.bench.names_at_scale [--names 1000000] [--directory DIR]
+
+Not a test: it asserts little, takes minutes, and wants some 2 GB of memory and 2 GB of disk. It
+starts a nats-server of its own on ``DIR`` (a temporary one by default), loads it by pipelined
+publishes without syncing, starts it again as it is run in production, and follows it in a process
+of its own, which prints a table. The names lie in 1,000 directories and come in random order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from nats.nuid import NUID
+
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.domain.blob_names import name_key
+from holdfast.domain.digest import digest_of
+from holdfast.errors import UnavailableError
+from holdfast.repository.names.index.index import NameIndex
+from holdfast.repository.names.record import (
+    Announcement,
+    Keep,
+    NameRecord,
+    Step,
+    announced,
+    committed,
+)
+from holdfast.runtime.embedded import EmbeddedServer
+from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.records import KeyValueRecordStore
+from holdfast.stores.location import BucketLocation
+from holdfast.transport.connection import connect
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from holdfast.repository.names.index.listing import NamesPage
+    from holdfast.transport.message import Message
+
+BUCKET: Final = "names"
+DIRECTORIES: Final = 1000
+IN_FLIGHT: Final = 2000
+ROUNDS: Final = 200
+START: Final = datetime(2026, 11, 29, tzinfo=UTC)
+_nuid = NUID()
+
+
+def new_id() -> str:
+    """A fresh one."""
+    return _nuid.next().decode()
+
+
+def name_of(number: int) -> str:
+    """The name with that number."""
+    return f"photos/{number % DIRECTORIES:04}/2026/img-{number:08}.jpg"
+
+
+def record_of(name: str, at: datetime) -> NameRecord:
+    """The record of a name that was created, with its history."""
+    step = Step(worker="node-7-1f6c9a", at=at)
+    one = Announcement(
+        op=f"{new_id()}.{new_id()}",
+        verb="create",
+        at=at.isoformat(),
+        worker=step.worker,
+        digest=digest_of(name.encode()),
+        size=len(name) * 1000,
+        type="image/jpeg",
+    )
+    return committed(announced(None, name, one, step), one.op, step)
+
+
+def loaded(count: int) -> Iterator[tuple[str, bytes]]:
+    """Keys and records, in random order, the same every time."""
+    numbers = list(range(count))
+    random.Random(1).shuffle(numbers)  # noqa: S311  (test data, not secrets)
+    for number in numbers:
+        name = name_of(number)
+        record = record_of(name, START + timedelta(seconds=number))
+        yield f"n.{name_key(name)}", msgspec.json.encode(record)
+
+
+async def load(jetstream: JetStream, inbox: Inbox, count: int) -> None:
+    """Publish them, with a bounded number unacknowledged."""
+    slots = asyncio.Semaphore(IN_FLIGHT)
+
+    def acknowledged(message: Message) -> None:
+        if b'"error"' in bytes(message.data):
+            raise SystemExit(bytes(message.data).decode())
+        slots.release()
+
+    mailbox = inbox.open(acknowledged)
+    for key, value in loaded(count):
+        await slots.acquire()
+        await jetstream.connection.wait_sendable()
+        jetstream.connection.send(f"$KV.{BUCKET}.{key}", value, reply=mailbox.subject)
+    for _ in range(IN_FLIGHT):
+        await slots.acquire()
+    mailbox.close()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[KeyValueRecordStore, JetStream, Inbox]]:
+    """The bucket over a connection of its own."""
+    connection = await connect(NatsOptions(servers=(url,)))
+    try:
+        inbox = Inbox(connection)
+        js = JetStream(connection, inbox)
+        yield KeyValueRecordStore(js, BUCKET, new_id=new_id), js, inbox
+    finally:
+        await connection.close()
+
+
+async def fill(url: str, count: int) -> None:
+    """Make the bucket and what is in it."""
+    async with connected(url) as (_, js, inbox):
+        await ensure_stream(js, record_stream(BUCKET, BucketLocation(bucket=BUCKET)))
+        await load(js, inbox, count)
+
+
+async def timed(work: Callable[[], Awaitable[object]], rounds: int = ROUNDS) -> list[float]:
+    """Milliseconds of each round, one after another."""
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        await work()
+        found.append((time.perf_counter() - started) * 1000)
+    return found
+
+
+def row(what: str, milliseconds: list[float]) -> None:
+    """One line of the table."""
+    ordered = sorted(milliseconds)
+    p95 = ordered[int(len(ordered) * 0.95)]
+    print(f"| {what:<44} | {statistics.median(ordered):7.2f} | {p95:7.2f} | {ordered[-1]:7.2f} |")
+
+
+def resident_mib(line: str) -> float:
+    """What the process has in memory, by ``line`` of its status."""
+    [text] = [one for one in Path("/proc/self/status").read_text().splitlines() if line in one]
+    return int(text.split()[1]) / 1024
+
+
+async def follow(url: str) -> None:
+    """Build the index and measure it: the process of its own."""
+    async with connected(url) as (store, _, _):
+        await until_recovered(store)
+        before = resident_mib("VmRSS")
+        processor = time.process_time()
+        index = NameIndex(store, keep=lambda _name: Keep(), sources=SOURCES)
+        index.start()
+        while not index.state.is_ready:
+            await asyncio.sleep(0.1)
+        state = index.state
+        print(f"\n{state.names:,} names; built in {state.built_seconds or 0:.1f} s", end="")
+        print(f", {time.process_time() - processor:.1f} s of processor time of the worker", end="")
+        print(f"; resident before {before:.0f} MiB, then {resident_mib('VmRSS'):.0f} MiB", end="")
+        print(f", at most {resident_mib('VmHWM'):.0f} MiB\n")
+        await measure(index, store, state.names)
+        print(f"\nresident at the end {resident_mib('VmRSS'):.0f} MiB", end="")
+        print(f", at most {resident_mib('VmHWM'):.0f} MiB; built anew {index.state.rebuilt} times")
+        await index.aclose()
+
+
+async def until_recovered(store: KeyValueRecordStore) -> None:
+    """Wait until the server has read what it stored."""
+    while True:
+        try:
+            await store.extent()
+        except UnavailableError:
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+async def measure(index: NameIndex, store: KeyValueRecordStore, names: int) -> None:
+    """Print a row for each thing that is done."""
+    rng = random.Random(2)  # noqa: S311
+    in_directory = names // DIRECTORIES
+
+    def some_directory() -> str:
+        return f"photos/{rng.randrange(DIRECTORIES):04}/"
+
+    async def page(**said: Any) -> NamesPage:
+        asked = {"delimiter": "", "labels": {}, "start_after": "", "cursor": None, "limit": 1000}
+        return await index.page(now=SOURCES.clock(), **(asked | said))
+
+    async def some_names() -> None:
+        assert len((await page(prefix=some_directory(), limit=100)).names) == min(100, in_directory)
+
+    async def directory() -> None:
+        found = await page(prefix=f"{some_directory()}2026/", delimiter="/")
+        assert len(found.names) == min(1000, in_directory)
+
+    async def common_prefixes() -> None:
+        assert len((await page(prefix="photos/", delimiter="/")).prefixes) == DIRECTORIES
+
+    async def create() -> str:
+        name = f"{some_directory()}new/{new_id()}"
+        value = msgspec.json.encode(record_of(name, SOURCES.clock()))
+        await store.put(f"n.{name_key(name)}", value, expected=0)
+        return name
+
+    created: list[float] = []
+    lacked = 0
+
+    async def create_then_list() -> None:
+        nonlocal lacked
+        name = await create()
+        started = time.perf_counter()
+        found = await page(prefix=name.rpartition("/")[0], delimiter="")
+        created.append((time.perf_counter() - started) * 1000)
+        lacked += name not in {one.name for one in found.names}
+
+    async def keeps() -> None:
+        name = name_of(rng.randrange(names))
+        assert await index.keeps(digest_of(name.encode()))
+
+    print(f"| ms {'':<41} |     p50 |     p95 |     max |")
+    print(f"| {'-' * 44} | ------: | ------: | ------: |")
+    row("page of 100 by prefix", await timed(some_names))
+    row("a directory of 1,000 names", await timed(directory))
+    row("1,000 common prefixes", await timed(common_prefixes))
+    row("whether a blob is needed", await timed(keeps))
+    both = await timed(create_then_list)
+    row(f"a list right after a create (lacked it: {lacked})", created)
+    row("both", both)
+
+
+async def run(directory: Path, count: int) -> None:
+    """Load, start again, measure."""
+    started = time.perf_counter()
+    with EmbeddedServer.start(directory, sync_interval="2m") as server:
+        await fill(server.url, count)
+    print(f"loaded {count:,} names in {time.perf_counter() - started:.0f} s", flush=True)
+    with EmbeddedServer.start(directory) as server:
+        command = (sys.executable, "-m", "tests.bench.names_at_scale", "--follow", server.url)
+        process = await asyncio.create_subprocess_exec(*command)
+        await process.wait()
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--names", type=int, default=1_000_000)
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--follow", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.follow:
+        asyncio.run(follow(arguments.follow))
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        asyncio.run(run(Path(directory), arguments.names))
+
+
+if __name__ == "__main__":
+    main()
