@@ -52,16 +52,14 @@ class NotFoundError(HoldfastError):
 
 
 class ConflictError(HoldfastError):
-    """Another writer was first, or the state does not allow this step.
-
-    ``version`` is what a name has where that is in the way (0: it has no blob), else None.
-    """
+    """Another writer was first, or the state does not allow this step."""
 
     code = "conflict"
     status = 409
     title = "Conflict"
 
     def __init__(self, detail: str = "", *, version: int | None = None) -> None:
+        """``version``: what a name has where that is in the way (0: it has no blob), else None."""
         super().__init__(detail)
         self.version = version
 

@@ -51,7 +51,7 @@ def test_an_empty_body_is_the_message_without_fields(encoding: Encoding) -> None
 @pytest.mark.fault("I01")
 @both_encodings
 def test_an_empty_body_is_invalid_where_a_field_is_needed(encoding: Encoding) -> None:
-    assert "digest" in refuse(b"", GetBlob, encoding)
+    assert "digests" in refuse(b"", HasBlobs, encoding)
 
 
 @both_encodings
@@ -86,7 +86,7 @@ def test_anything_after_the_message_is_invalid(encoding: Encoding) -> None:
 @pytest.mark.parametrize("byte", range(256), ids="byte {:#04x}".format)
 def test_one_byte_is_never_a_request(byte: int) -> None:
     for encoding in Encoding:
-        refuse(bytes([byte]), GetBlob, encoding)
+        refuse(bytes([byte]), HasBlobs, encoding)
 
 
 @pytest.mark.fault("I01")
@@ -128,7 +128,7 @@ def test_a_damaged_request_is_a_request_or_invalid(operation: Any, data: st.Data
     ("field", "value"),
     [
         pytest.param("digest", 5, id="number for text"),
-        pytest.param("digest", None, id="null for text"),
+        pytest.param("space", None, id="null for text"),
         pytest.param("digest", [DIGEST], id="list for text"),
         pytest.param("digest", {"sha256": DIGEST}, id="object for text"),
         pytest.param("digest", "", id="no text"),

@@ -24,6 +24,7 @@ from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
+from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
@@ -63,9 +64,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 RENEW_SECONDS: Final = 5.0
-FEATURES: Final = "names"
-"""What requests may ask of this worker that those of an earlier version refuse, by commas."""
-
 PATIENCE_SECONDS: Final = 20.0
 """How long a worker waits for the leader of a bucket: a failover takes up to 16."""
 
@@ -295,6 +293,6 @@ def _identity(setup: Setup, durability: Durability) -> Identity:
             "wire": str(WIRE_VERSION),
             "durability": durability,
             "max_inline_bytes": str(setup.max_inline_bytes),
-            "features": FEATURES,
+            "features": NAMES_FEATURE,
         },
     )

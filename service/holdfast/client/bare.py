@@ -117,7 +117,7 @@ class BareReads:
         return message
 
 
-def whole_blob(message: Message, digest: str) -> bytes | memoryview | None:
+def whole_blob(message: Message, digest: str | None) -> bytes | memoryview | None:
     """The bytes of the blob, whoever sent them; None: ask again without ``bare``.
 
     Raises what a worker answered, but InvalidError: one of before there was ``bare`` refuses it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, Self
 
 import msgspec
@@ -17,16 +18,16 @@ import msgspec
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import Download, read_bytes
 from holdfast.client.many import in_order, weight_of
+from holdfast.client.names import Names
 from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import write_to
+from holdfast.client.put import put_source
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
 from holdfast.client.snapshots.api import Snapshots
-from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
-from holdfast.client.upload import Upload
 from holdfast.domain.digest import digest_of, parse_digest
-from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_DIGESTS_PER_HAS, max_inline_bytes
-from holdfast.errors import CorruptError, InvalidError, TooLargeError
+from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
+from holdfast.errors import CorruptError, InvalidError
 from holdfast.protocol.blobs import (
     DEFAULT_TYPE,
     DELETE_BLOB,
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterable,
-        AsyncIterator,
         Callable,
         Iterable,
         Sequence,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
     from holdfast.client.discovery import WorkerInfo
     from holdfast.client.sources import OnBytes, Source
+    from holdfast.client.upload import Upload, Uploaded
     from holdfast.transport.connection import Connection
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -88,6 +89,7 @@ class Client:
         self._connection = connection
         self._requester = requester
         self._files = SmallFiles()
+        self.names = Names(requester, self._files)
         self.snapshots = Snapshots(requester)
 
     async def __aenter__(self) -> Self:
@@ -129,31 +131,8 @@ class Client:
         UnavailableError (surely not stored), OutcomeUnknownError.
         """
         expected = parse_digest(digest) if digest is not None else None
-        most = max_inline_bytes(self._connection.max_payload)
-        whole = await whole_if_small(source, most, self._files)
-        if whole is None:
-            size = size_of(source)
-            if size is not None and size > MAX_BLOB_BYTES:
-                msg = f"a blob has at most {MAX_BLOB_BYTES} bytes"
-                raise TooLargeError(msg)
-            # Only of what cannot change the size is announced: the worker takes it at its word.
-            sure = size if isinstance(source, bytes | bytearray | memoryview) else None
-            async with aclosing(blocks(source)) as incoming:
-                head, is_all = await _take(incoming, most)
-                if not is_all:
-                    request = OpenUpload(size=sure, digest=expected, type=type)
-                    upload = Upload(self._requester, progress=progress, total=size)
-                    return await self._put_in_parts(upload, request, _chain(head, incoming))
-            whole = head[0] if len(head) == 1 else memoryview(b"".join(head))
-        try:
-            stored = await self._put_inline(whole, type, expected)
-        except TooLargeError:  # the worker's server takes less than ours
-            request = OpenUpload(size=len(whole), digest=expected, type=type)
-            upload = Upload(self._requester, progress=progress, total=len(whole))
-            return await self._put_in_parts(upload, request, blocks(whole))
-        if progress is not None:
-            progress(len(whole), len(whole))
-        return stored
+        put = _BlobPut(self._requester, type, expected)
+        return await put_source(self._requester, self._files, source, put, progress)
 
     async def put_many(
         self,
@@ -177,24 +156,6 @@ class Client:
         async with aclosing(puts) as results:
             async for stored in results:
                 yield stored
-
-    async def _put_in_parts(
-        self, upload: Upload, request: OpenUpload, incoming: AsyncIterator[memoryview]
-    ) -> BlobStored:
-        present = await upload.open(request)
-        if present is not None:
-            return present
-        async with aclosing(pieces(incoming, upload.part_size)) as sized:
-            return await upload.send(sized)
-
-    async def _put_inline(self, data: memoryview, type_: str, expected: str | None) -> BlobStored:
-        digest = digest_of(data)
-        request = PutBlob(digest=expected or digest, type=type_)
-        stored = await self._requester.ask(PUT_BLOB, request, data)
-        if (stored.digest, stored.size) != (digest, len(data)):
-            msg = f"sent {digest}, but {stored.digest} was stored"
-            raise CorruptError(msg)
-        return stored
 
     async def get(
         self,
@@ -343,22 +304,25 @@ async def connect(
     return Client(connection, requester)
 
 
-async def _take(incoming: AsyncIterator[memoryview], limit: int) -> tuple[list[memoryview], bool]:
-    """The first blocks, until they exceed ``limit`` bytes; and whether they were all."""
-    taken: list[memoryview] = []
-    size = 0
-    async for block in incoming:
-        taken.append(block)
-        size += len(block)
-        if size > limit:
-            return taken, False
-    return taken, True
+@dataclass(frozen=True, slots=True)
+class _BlobPut:
+    """A put of a blob: see ``holdfast.client.put.Put``."""
 
+    requester: Requester
+    type: str
+    expected: str | None
 
-async def _chain(
-    head: list[memoryview], rest: AsyncIterator[memoryview]
-) -> AsyncIterator[memoryview]:
-    while head:
-        yield head.pop(0)
-    async for block in rest:
-        yield block
+    async def whole(self, data: memoryview) -> BlobStored:
+        digest = digest_of(data)
+        request = PutBlob(digest=self.expected or digest, type=self.type)
+        stored = await self.requester.ask(PUT_BLOB, request, data)
+        if (stored.digest, stored.size) != (digest, len(data)):
+            msg = f"sent {digest}, but {stored.digest} was stored"
+            raise CorruptError(msg)
+        return stored
+
+    async def open(self, upload: Upload, size: int | None) -> Uploaded | None:
+        return await upload.open(OpenUpload(size=size, digest=self.expected, type=self.type))
+
+    def result(self, uploaded: Uploaded) -> BlobStored:
+        return BlobStored(digest=uploaded.digest, size=uploaded.size, created=uploaded.created)

@@ -42,6 +42,11 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     endpoints: list[EndpointInfo] = msgspec.field(default_factory=list)
 
     @property
+    def features(self) -> frozenset[str]:
+        """What it can do that workers of before it could not."""
+        return frozenset(filter(None, self.metadata.get("features", "").split(",")))
+
+    @property
     def requests(self) -> int:
         """How many requests it has answered."""
         return sum(endpoint.num_requests for endpoint in self.endpoints)

@@ -33,31 +33,56 @@ async def read_bytes(
     """What ``request`` asks for, in one piece. Raises as ``Download.stream``.
 
     One answer holds all of most blobs. It tells of the others how much more there is, which is then
-    read by windows.
+    read by windows; and of a name, which blob it has, whose digest is then asked for.
     """
     most = max_inline_bytes(requester.connection.max_payload)
     begun: Window[BlobHead] | None = None
-    if request.length is None or request.length <= most:
-        asked = request
-        if request.length is None:
-            asked = msgspec.structs.replace(request, length=most)
+    if request.name is not None or request.length is None or request.length <= most:
+        asked = _first(request, most)
         requester.check_usable()
         is_whole = request.length is None and not request.offset
-        came = await requester.bare.ask(asked, most) if is_whole and requester.bare.is_on else None
+        is_bare = is_whole and request.name is None and requester.bare.is_on
+        came = await requester.bare.ask(asked, most) if is_bare else None
         head, data = came or await requester.ask_for_bytes(GET_BLOB, asked, most)
         if head is None:
             return _whole(data, progress)
+        request = _pinned(request, head)
         if len(data) == head.length:
             if head.length == _wanted(request, head):
                 if head.length == head.size and digest_of(data) != request.digest:
                     raise _other_bytes(request)
                 if is_whole:
-                    requester.bare.try_once(request.digest, head.size)
+                    requester.bare.try_once(head.digest, head.size)
                 return _whole(data, progress)
             begun = Window(head, [memoryview(data)])
     download = Download(requester, request, begun=begun)
     async with aclosing(download.stream(progress)) as pieces:
         return b"".join([piece async for piece in pieces])
+
+
+async def open_named(requester: Requester, request: GetBlob) -> Download:
+    """A read of the blob that a name has: of that one, whatever the name has by the end.
+
+    Raises NotFoundError, InvalidError, UnavailableError.
+    """
+    most = max_inline_bytes(requester.connection.max_payload)
+    requester.check_usable()
+    head, data = await requester.ask_for_bytes(GET_BLOB, _first(request, most), most)
+    begun = Window(head, [memoryview(data)]) if len(data) == head.length else None
+    return Download(requester, _pinned(request, head), begun=begun)
+
+
+def _first(request: GetBlob, most_bytes: int) -> GetBlob:
+    """What one answer can hold of ``request``."""
+    length = most_bytes if request.length is None else min(request.length, most_bytes)
+    return msgspec.structs.replace(request, length=length)
+
+
+def _pinned(request: GetBlob, head: BlobHead) -> GetBlob:
+    """``request`` for the blob that the answer with ``head`` is of."""
+    if request.name is None:
+        return request
+    return msgspec.structs.replace(request, digest=head.digest, name=None, version=None)
 
 
 def _whole(data: bytes | memoryview, progress: OnBytes | None) -> bytes:
@@ -125,6 +150,8 @@ class Download:
     async def _windows(self) -> AsyncGenerator[Window[BlobHead]]:
         if self._begun is not None:
             yield self._begun
+            if self._begun.head.length == _wanted(self._request, self._begun.head):
+                return
         async with aclosing(self._reader.windows()) as windows:
             async for window in windows:
                 yield window

@@ -14,7 +14,10 @@ from holdfast.errors import CorruptError
 if TYPE_CHECKING:
     from holdfast.protocol.message import Reply, Request
 
-_ECHOED: Final = ("digest", "size", "upload", "key", "restore", "app", "labels", "mode", "dry_run")
+_ECHOED: Final = (
+    *("name", "digest", "size", "upload"),
+    *("key", "restore", "app", "labels", "mode", "dry_run"),
+)
 """Fields that say what was asked for, and in an answer what was done."""
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.protocol.blobs import BlobPage, VerifyReport
     from holdfast.protocol.files import DiffPage, FilePage, SnapshotVerified
+    from holdfast.protocol.names import NameHistory, NamePage
     from holdfast.protocol.operation import Operation
     from holdfast.protocol.snapshots import SnapshotPage
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PageT = TypeVar(
     "PageT",
-    bound="BlobPage | VerifyReport | SnapshotPage | FilePage | DiffPage | SnapshotVerified",
+    bound="BlobPage | VerifyReport | NamePage | NameHistory"
+    " | SnapshotPage | FilePage | DiffPage | SnapshotVerified",
 )
 
 

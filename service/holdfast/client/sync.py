@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from holdfast.client.blocking import Blocking, blocking, describe, iterating
 from holdfast.client.client import Client, connect
 from holdfast.client.loop_thread import LoopThread
+from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.protocol.blobs import DEFAULT_TYPE
 
@@ -49,6 +50,27 @@ class SyncSnapshots(Blocking[Snapshots]):
     purge = blocking(Snapshots.purge)
 
 
+class SyncNames(Blocking[Names]):
+    """See ``Names``. Callbacks run in the client's thread."""
+
+    create = blocking(Names.create)
+    replace = blocking(Names.replace)
+    put = blocking(Names.put)
+    copy = blocking(Names.copy)
+    rename = blocking(Names.rename)
+    delete = blocking(Names.delete)
+    restore = blocking(Names.restore)
+    get = blocking(Names.get)
+    stream = iterating(Names.stream)
+    get_to = blocking(Names.get_to)
+    stat = blocking(Names.stat)
+    list = iterating(Names.list)
+    history = blocking(Names.history)
+    versions = iterating(Names.versions)
+    rules = blocking(Names.rules)
+    set_rules = blocking(Names.set_rules)
+
+
 @functools.wraps(Client.put_many)
 def _put_many(
     client: Client,
@@ -66,6 +88,7 @@ class SyncClient(Blocking[Client]):
     def __init__(self, wrapped: Client, thread: LoopThread) -> None:
         """Made by ``connect_sync``."""
         super().__init__(wrapped, thread)
+        self.names = SyncNames(wrapped.names, thread)
         self.snapshots = SyncSnapshots(wrapped.snapshots, thread)
 
     def __enter__(self) -> Self:

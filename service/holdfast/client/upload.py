@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
 from holdfast.domain.digest import Digest
@@ -33,13 +33,13 @@ from holdfast.protocol.blobs import (
     PUT_PART,
     RESUME_UPLOAD,
     AbortUpload,
-    BlobStored,
     OpenUpload,
     PartStored,
     PutPart,
     ResumeUpload,
     UploadState,
 )
+from holdfast.protocol.names import OPEN_NAME, OpenName
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 
@@ -66,6 +66,16 @@ _MAX_WAIT_SECONDS: Final = 2.0
 _RENEWALS_PER_LEASE: Final = 4
 _SETTLE_SECONDS: Final = 2.0
 _RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
+
+
+class Uploaded(NamedTuple):
+    """What has become of an upload: a blob, and perhaps a version of a name."""
+
+    digest: str
+    size: int
+    created: bool
+    name: str | None
+    version: int | None
 
 
 class Upload:
@@ -96,9 +106,12 @@ class Upload:
         self._backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
         self._turn = asyncio.Lock()
 
-    async def open(self, request: OpenUpload) -> BlobStored | None:
+    async def open(self, request: OpenUpload | OpenName) -> Uploaded | None:
         """Begin; the stored blob when there is nothing to upload."""
-        self._state = await self._requester.ask(OPEN_UPLOAD, request)
+        if isinstance(request, OpenUpload):
+            self._state = await self._requester.ask(OPEN_UPLOAD, request)
+        else:
+            self._state = await self._requester.ask(OPEN_NAME, request)
         stored = _stored(self._state)
         if self._state.next_part or (stored is not None and request.digest is None):
             msg = "the answer is to another request: nothing has been sent of this upload"
@@ -110,7 +123,7 @@ class Upload:
         """The exact size of every part but the last, in bytes."""
         return self._state.part_size or 1
 
-    async def send(self, parts: AsyncIterator[memoryview]) -> BlobStored:
+    async def send(self, parts: AsyncIterator[memoryview]) -> Uploaded:
         """Send all parts and commit; the caller has ``open``ed. Every byte's digest is compared.
 
         While ``parts`` give nothing the upload is kept alive.
@@ -224,7 +237,7 @@ class Upload:
 
     async def _recover(self, failure: HoldfastError) -> None:
         """Have any worker take over, and send again what it lacks."""
-        if not isinstance(failure, _RESUMABLE):
+        if not isinstance(failure, _RESUMABLE) or _is_of_name(failure):
             raise failure
         self._forget_mailboxes()  # what the former owner still says counts no more
         await self._back_off(failure)
@@ -277,7 +290,7 @@ class Upload:
         if self._state.upload is None and _stored(self._state) is None:
             raise InternalError(_NO_STATE) from failure
 
-    async def _finish(self) -> BlobStored:
+    async def _finish(self) -> Uploaded:
         while self._unacked and _stored(self._state) is None:
             await self._wait_for_acks()
         digest = Digest(self._sha256.hexdigest())
@@ -292,7 +305,7 @@ class Upload:
                 raise CorruptError(msg)
             return stored
 
-    async def _commit(self, digest: Digest) -> BlobStored | None:
+    async def _commit(self, digest: Digest) -> Uploaded | None:
         """Ask for the commit; None when another worker had to be found and must be asked."""
         request = PutPart(final=self._sent, digest=digest)
         try:
@@ -356,7 +369,12 @@ def _raise_failure(message: Message) -> None:
     codec.raise_error(message.headers, message.data)
 
 
-def _stored(state: Any) -> BlobStored | None:
+def _is_of_name(failure: HoldfastError) -> bool:
+    """Whether it is the name that is in the way, and not the state of the upload."""
+    return isinstance(failure, ConflictError) and failure.version is not None
+
+
+def _stored(state: Any) -> Uploaded | None:
     if state.digest is None or state.size is None or state.created is None:
         return None
-    return BlobStored(digest=state.digest, size=state.size, created=state.created)
+    return Uploaded(state.digest, state.size, state.created, state.name, state.version)

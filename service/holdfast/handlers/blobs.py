@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec.structs import replace
 
+from holdfast.domain.blob_names import Conditions, quote_text
 from holdfast.domain.digest import Digest
-from holdfast.errors import InvalidError, TooLargeError
+from holdfast.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
+from holdfast.handlers.blob_replies import check_inline, upload_state
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Sent
 from holdfast.protocol.blobs import (
     ABORT_UPLOAD,
@@ -45,21 +49,27 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
-from holdfast.protocol.times import wire_time
-from holdfast.repository.blobs import Bare
-from holdfast.repository.uploads.owned import Opened
+from holdfast.protocol.times import as_utc, wire_time
+from holdfast.repository.blobs import BLOBS, Bare
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from holdfast.repository.blobs import BlobRepository
+    from holdfast.repository.blobs import BlobRepository, Content
+    from holdfast.repository.names.index.index import NameIndex
+    from holdfast.repository.names.names import Found, NameRepository
+    from holdfast.repository.uploads.owned import Opened
     from holdfast.repository.uploads.record import Result
     from holdfast.repository.uploads.uploads import UploadService
 
 
 _ENTRY_BYTES: Final = 700
 """What one blob takes of a page, at the most: its digest, its type and the rest."""
+
+_NAMES_TOLD: Final = 100
+_KEPT_TOLD: Final = 16
+"""How many names of a blob are told of when it is looked up, and when it is deleted."""
 
 _NAME_BYTES: Final = 512
 """Of the name of a foreign object: one long name is not to keep a page from fitting a message."""
@@ -72,20 +82,21 @@ class BlobHandlers:
         self,
         blobs: BlobRepository,
         uploads: UploadService,
+        names: NameRepository,
+        index: NameIndex,
         *,
         part_subject: Callable[[str], str],
     ) -> None:
         """``part_subject`` gives the subject on which this worker takes an upload's parts."""
         self._blobs = blobs
         self._uploads = uploads
+        self._names = names
+        self._index = index
         self._part_subject = part_subject
 
     async def put(self, request: PutBlob, call: Call) -> BlobStored:
         """``blob.put``."""
-        size = memoryview(call.data).nbytes
-        if size > self._blobs.max_inline_bytes:
-            msg = f"one message carries at most {self._blobs.max_inline_bytes} bytes: use blob.open"
-            raise TooLargeError(msg)
+        check_inline(call.data, self._blobs.max_inline_bytes, OPEN_UPLOAD.subject)
         stored = await self._blobs.put(
             call.data,
             expected=request.digest,
@@ -94,12 +105,16 @@ class BlobHandlers:
             now=call.now,
             op_id=call.op_id,
         )
+        size = memoryview(call.data).nbytes
         return BlobStored(digest=stored.info.digest, size=size, created=stored.created)
 
     async def get(self, request: GetBlob, _: Call) -> BytesReply[BlobHead] | Sent:
         """``blob.get``."""
+        if request.name is not None:
+            return await self._get_named(request.name, request)
+        digest = _digest_of(request)
         found = await self._blobs.read(
-            Digest(request.digest),
+            digest,
             offset=request.offset,
             length=request.length,
             cursor=request.cursor,
@@ -110,18 +125,29 @@ class BlobHandlers:
         )
         if isinstance(found, Bare):
             return Sent(found.deliver)
-        head = BlobHead(
-            digest=request.digest,
-            size=found.size,
-            offset=found.span.start,
-            length=found.span.length,
-            type=found.type,
-            parts=found.parts,
-            skip=found.skip,
-            first=found.first,
-            cursor=found.cursor,
+        return _bytes_reply(digest, found)
+
+    async def _get_named(self, name: str, request: GetBlob) -> BytesReply[BlobHead]:
+        _check_named(request)
+        digest, found, content = await self._names.read(
+            name,
+            version=request.version,
+            offset=request.offset,
+            length=request.length,
+            cursor=request.cursor,
+            proxy=request.proxy,
+            direct=request.direct,
         )
-        return BytesReply(head=head, data=found.data, deliver=found.deliver, pieces=found.pieces)
+        reply = _bytes_reply(digest, content)
+        if found is None:  # a further window: of that blob, whatever the name has by now
+            return reply
+        head = replace(
+            reply.head,
+            quoted_name=quote_text(name),
+            version=found.version,
+            type=found.content.type,
+        )
+        return dataclasses.replace(reply, head=head)
 
     async def has(self, request: HasBlobs, _: Call) -> MissingBlobs:
         """``blob.has``."""
@@ -131,7 +157,43 @@ class BlobHandlers:
 
     async def stat(self, request: StatBlob, _: Call) -> BlobStat:
         """``blob.stat``."""
-        info = await self._blobs.stat(Digest(request.digest), space=request.space)
+        if request.name is not None:
+            return await self._stat_named(request.name, request)
+        info = await self._blobs.stat(_digest_of(request), space=request.space)
+        return await self._stat_reply(info, has_names=request.space == BLOBS)
+
+    async def _stat_named(self, name: str, request: StatBlob) -> BlobStat:
+        _check_named(request)
+        found = await self._names.find(name, version=request.version)
+        content = found.content
+        info = await self._stat_kept(found, request.version)
+        return replace(
+            await self._stat_reply(info),
+            name=name,
+            version=found.version,
+            type=content.type,
+            labels=dict(content.labels),
+            expires_at=as_utc(content.expires_at) if content.expires_at is not None else None,
+            modified_at=as_utc(found.modified_at),
+        )
+
+    async def _stat_kept(self, found: Found, version: int | None) -> BlobInfo:
+        """The blob that was found under a name, where ``version`` was asked for."""
+        digest = found.content.digest
+        try:
+            return await self._blobs.stat(Digest(digest))
+        except NotFoundError as error:
+            latest = await self._names.find(found.name, version=version)
+            if latest.content.digest == digest:
+                msg = "the blob that the name has is not there"
+                raise CorruptError(msg) from error
+            msg = "the name changed while it was looked up"
+            raise UnavailableError(msg) from error
+
+    async def _stat_reply(self, info: BlobInfo, *, has_names: bool = True) -> BlobStat:
+        names: Sequence[str] = ()
+        if has_names and self._index.state.is_ready:
+            names = await self._index.names_of(info.digest, _NAMES_TOLD)
         return BlobStat(
             digest=info.digest,
             size=info.size,
@@ -139,6 +201,8 @@ class BlobHandlers:
             type=info.type,
             created_at=wire_time(info.created_at),
             pinned=info.pinned,
+            state="ok",
+            names=list(names),
         )
 
     async def list_blobs(self, request: ListBlobs, _: Call) -> BlobPage:
@@ -151,8 +215,22 @@ class BlobHandlers:
 
     async def delete(self, request: DeleteBlob, call: Call) -> BlobDeleted:
         """``blob.delete``."""
-        deleted = await self._blobs.delete(Digest(request.digest), op_id=call.op_id)
-        return BlobDeleted(deleted=deleted)
+        if request.name is not None:
+            _check_named(request)
+            conditions = Conditions(if_version=request.if_version, if_digest=request.if_digest)
+            deleted = await self._names.delete(
+                request.name, conditions=conditions, op_id=call.op_id
+            )
+            return BlobDeleted(deleted=deleted)
+        digest = _digest_of(request)
+        kept_by: list[str] = []
+
+        async def is_kept() -> bool:
+            kept_by[:] = await self._index.names_of(digest, _KEPT_TOLD)
+            return bool(kept_by) or await self._index.keeps(digest)
+
+        deleted = await self._blobs.delete(digest, op_id=call.op_id, kept=is_kept)
+        return BlobDeleted(deleted=deleted, kept_by=kept_by)
 
     async def open(self, request: OpenUpload, call: Call) -> UploadState:
         """``blob.open``."""
@@ -182,7 +260,14 @@ class BlobHandlers:
             return PartStored(part=part)
         digest = Digest(request.digest) if request.digest is not None else None
         result = await self._uploads.final(call.target, request.final, digest)
-        return PartStored(part=part, digest=result.digest, size=result.size, created=result.created)
+        return PartStored(
+            part=part,
+            digest=result.digest,
+            size=result.size,
+            created=result.created,
+            name=result.name,
+            version=result.version,
+        )
 
     async def resume(self, request: ResumeUpload, _: Call) -> UploadState:
         """``blob.resume``."""
@@ -208,16 +293,7 @@ class BlobHandlers:
         )
 
     def _upload_state(self, state: Opened | Result) -> UploadState:
-        if isinstance(state, Opened):
-            return UploadState(
-                upload=state.upload,
-                part_subject=self._part_subject(state.upload),
-                part_size=state.part_size,
-                window=state.window,
-                next_part=state.next_part,
-                lease_seconds=self._uploads.lease_seconds,
-            )
-        return UploadState(digest=state.digest, size=state.size, created=state.created)
+        return upload_state(state, self._part_subject, self._uploads.lease_seconds)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
         """Which method answers which operation."""
@@ -234,6 +310,46 @@ class BlobHandlers:
             Endpoint(ABORT_UPLOAD, self.abort),
             Endpoint(VERIFY_BLOBS, self.verify),
         )
+
+
+def _digest_of(request: GetBlob | StatBlob | DeleteBlob) -> Digest:
+    """The digest that is asked for. Raises InvalidError of what goes with a name alone."""
+    if request.digest is None:
+        msg = "give the digest of a blob, or a name"
+        raise InvalidError(msg)
+    if isinstance(request, DeleteBlob):
+        of_name = request.if_version, request.if_digest
+    else:
+        of_name = request.version, None
+    if of_name != (None, None):
+        msg = "a version and conditions go with a name, not with a digest"
+        raise InvalidError(msg)
+    return Digest(request.digest)
+
+
+def _check_named(request: GetBlob | StatBlob | DeleteBlob) -> None:
+    """Raises InvalidError of what does not go with a name."""
+    if request.digest is not None:
+        msg = "give the digest of a blob, or a name, and not both"
+        raise InvalidError(msg)
+    if not isinstance(request, DeleteBlob) and request.space != BLOBS:
+        msg = f"names are of the space {BLOBS} alone"
+        raise InvalidError(msg)
+
+
+def _bytes_reply(digest: Digest, found: Content) -> BytesReply[BlobHead]:
+    head = BlobHead(
+        digest=digest,
+        size=found.size,
+        offset=found.span.start,
+        length=found.span.length,
+        type=found.type,
+        parts=found.parts,
+        skip=found.skip,
+        first=found.first,
+        cursor=found.cursor,
+    )
+    return BytesReply(head=head, data=found.data, deliver=found.deliver, pieces=found.pieces)
 
 
 def _shown(name: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from holdfast.errors import CorruptError
 from holdfast.form.terms import EntryChange, EntryWarning
+from holdfast.handlers.pages import fitting
 from holdfast.protocol.entries import KIND_NAMES, change_message, warning_message, wire_path
 from holdfast.protocol.files import DamagedPack, FileEntry, SnapshotChange, SnapshotVerified
 from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord, SnapshotWarning
 from holdfast.protocol.times import as_utc, nanosecond_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from holdfast.archive.read.diff import Change
     from holdfast.archive.read.verify import Verified
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.record import StoredRestore, StoredSnapshot
 
 ReplyT = TypeVar("ReplyT", bound="Reply")
-RowT = TypeVar("RowT")
-EndT = TypeVar("EndT")
-
-PAGE_OVERHEAD_BYTES: Final = 1024
-"""What a page takes beside its rows."""
 
 
 def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> SnapshotRecord:
@@ -182,32 +178,6 @@ def stored_warning(warning: SnapshotWarning) -> EntryWarning:
     if warning.path_bytes is not None:
         path = warning.path_bytes
     return EntryWarning(kind=warning.kind[:32], path=path[:4096], detail=warning.detail[:512])
-
-
-def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:
-    """The first of ``rows`` that fit a message of ``max_bytes``; one at least."""
-    left = max_bytes - PAGE_OVERHEAD_BYTES
-    for count, row in enumerate(rows):
-        left -= len(msgspec.json.encode(row)) + 1
-        if left < 0 and count:
-            return list(rows[:count])
-    return list(rows)
-
-
-def page_of(
-    rows: Sequence[RowT],
-    to_message: Callable[[RowT], ReplyT],
-    end_of: Callable[[RowT], EndT],
-    end: EndT | None,
-    max_bytes: int,
-) -> tuple[list[ReplyT], EndT | None]:
-    """The first of ``rows`` that fit, as ``fitting``, and where their page ends.
-
-    That is ``end`` if they are all, and that of the last one shown if not.
-    """
-    messages = [to_message(row) for row in rows]
-    shown = fitting(messages, max_bytes)
-    return shown, end if len(shown) == len(messages) else end_of(rows[len(shown) - 1])
 
 
 def _optional_time(text: str | None) -> str | None:

@@ -17,10 +17,10 @@ from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey, id_floor
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
+from holdfast.handlers.pages import page_of
 from holdfast.handlers.snapshot_replies import (
     change_reply,
     entry_reply,
-    page_of,
     restore_reply,
     snapshot_replies,
     snapshot_reply,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
-    from holdfast.repository.names.index.index import IndexState
+    from holdfast.repository.names.index.follower import IndexState
 
 
 class StatusHandlers:
@@ -57,7 +57,10 @@ def store_status(state: StoreState) -> StoreStatus:
 
 def _index(state: IndexState) -> IndexStatus:
     return IndexStatus(
-        ready=state.is_ready, names=state.names, lag=state.lag, rebuilt=state.rebuilt
+        ready=state.is_ready,
+        names=state.names,
+        lag=max(state.last - state.position, 0),
+        rebuilt=state.rebuilt,
     )
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta, field
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.protocol import headers
 from holdfast.protocol.message import (
+    QuotedName,
     Reply,
     Request,
     ToldCount,
@@ -17,10 +18,12 @@ from holdfast.protocol.message import (
     WireCursor,
     WireDigest,
     WireLimit,
+    WireName,
     WireSize,
     WireTime,
     WireType,
     WireUpload,
+    WireVersion,
 )
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
@@ -47,14 +50,15 @@ class BlobStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class GetBlob(Request, frozen=True, kw_only=True):
     """Bytes ``offset`` to ``offset + length``, clipped to the blob; all of it by default.
 
-    A body that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues
-    after a window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the
-    store send even what would fit into the worker's answer, where it can. With ``bare`` the store
-    may send a whole small blob alone, in one message without a head: whoever asks compares its
-    digest, and asks again without ``bare`` if it gets anything else, or nothing.
+    It is the blob with a ``digest``, or the one that a ``name`` has, or had as ``version``. A body
+    that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues after a
+    window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the store send
+    even what would fit into the worker's answer, where it can. With ``bare`` the store may send a
+    whole small blob alone, in one message without a head: whoever asks compares its digest, and
+    asks again without ``bare`` if it gets anything else, or nothing. Of a ``name`` it never does.
     """
 
-    digest: WireDigest
+    digest: WireDigest | None = None
     offset: WireSize = 0
     length: WireSize | None = None
     cursor: WireCursor | None = None
@@ -62,6 +66,8 @@ class GetBlob(Request, frozen=True, kw_only=True):
     direct: bool = False
     bare: bool = False
     space: Space = "blobs"
+    name: WireName | None = None
+    version: WireVersion | None = None
 
 
 class ContentHead(Reply, frozen=True, kw_only=True):
@@ -86,11 +92,13 @@ class BlobHead(ContentHead, frozen=True, kw_only=True):
     A head has an empty body and ``parts``: that many messages follow on the same reply subject,
     numbered by ``Blob-Part`` from ``first`` on. With other numbers they are other bytes: ask again
     with ``proxy``. Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for
-    what comes after; the last window has none.
+    what comes after; the last window has none. Asked by name, it tells that and the version.
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
     first: ToldCount | None = field(default=None, name=headers.BLOB_FIRST)
+    quoted_name: QuotedName | None = field(default=None, name=headers.BLOB_NAME)
+    version: ToldCount | None = field(default=None, name=headers.BLOB_VERSION)
 
 
 class HasBlobs(Request, frozen=True, kw_only=True):
@@ -107,14 +115,20 @@ class MissingBlobs(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class StatBlob(Request, frozen=True, kw_only=True):
-    """What is recorded about a blob."""
+    """What is recorded about the blob with a ``digest``, or that a ``name`` has or had."""
 
-    digest: WireDigest
+    digest: WireDigest | None = None
     space: Space = "blobs"
+    name: WireName | None = None
+    version: WireVersion | None = None
 
 
-class BlobStat(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """``pinned``: kept until deleted. ``chunks``: messages or files that hold the bytes."""
+class BlobStat(Reply, frozen=True, kw_only=True):
+    """``pinned``: kept until deleted. ``chunks``: messages or files that hold the bytes.
+
+    ``names`` are up to 100 that have this blob, as far as the worker knows them already. Asked by
+    name, ``type`` is what was said of that, and the fields from ``name`` on are there.
+    """
 
     digest: WireDigest
     size: ToldSize
@@ -122,8 +136,13 @@ class BlobStat(Reply, frozen=True, kw_only=True, omit_defaults=False):
     type: str
     created_at: WireTime
     pinned: bool
-    state: Literal["ok"] = "ok"
-    names: list[str] = field(default_factory=list)
+    state: Literal["ok"]
+    names: list[str]
+    name: str | None = None
+    version: ToldCount | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    expires_at: WireTime | None = None
+    modified_at: WireTime | None = None
 
 
 class ListBlobs(Request, frozen=True, kw_only=True):
@@ -162,15 +181,25 @@ class BlobPage(Reply, frozen=True, kw_only=True):
 
 
 class DeleteBlob(Request, frozen=True, kw_only=True):
-    """Forget a blob."""
+    """Forget the blob with a ``digest``; or take from a ``name`` the blob that it has.
 
-    digest: WireDigest
+    ``if_version`` and ``if_digest`` are what the name must have.
+    """
+
+    digest: WireDigest | None = None
+    name: WireName | None = None
+    if_version: WireVersion | None = None
+    if_digest: WireDigest | None = None
 
 
-class BlobDeleted(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """``deleted`` is False when there was nothing to delete."""
+class BlobDeleted(Reply, frozen=True, kw_only=True):
+    """``deleted`` is False when there was nothing to delete.
+
+    ``kept_by`` are some of the names for which the bytes of a deleted blob are kept.
+    """
 
     deleted: bool
+    kept_by: list[str] = field(default_factory=list)
 
 
 class OpenUpload(Request, frozen=True, kw_only=True):
@@ -183,6 +212,8 @@ class OpenUpload(Request, frozen=True, kw_only=True):
 
 class UploadState(Reply, frozen=True, kw_only=True):
     """Where to send parts; or, when the blob is stored, what a put would have answered.
+
+    ``name`` and ``version`` are those that a streamed write of a name has brought about.
 
     Parts go to ``part_subject``, in order from ``next_part`` on, each ``part_size`` bytes but the
     last, with at most ``window`` bytes unacknowledged. An upload of which nothing is heard for
@@ -198,6 +229,8 @@ class UploadState(Reply, frozen=True, kw_only=True):
     digest: WireDigest | None = None
     size: ToldSize | None = None
     created: bool | None = None
+    name: str | None = None
+    version: ToldCount | None = None
 
 
 class PutPart(Request, frozen=True, kw_only=True):
@@ -221,6 +254,8 @@ class PartStored(Reply, frozen=True, kw_only=True):
     digest: WireDigest | None = None
     size: ToldSize | None = None
     created: bool | None = None
+    name: str | None = None
+    version: ToldCount | None = None
 
 
 class ResumeUpload(Request, frozen=True, kw_only=True):
@@ -276,7 +311,7 @@ HAS_BLOBS: Final = Operation("blob.has", HasBlobs, MissingBlobs, "Which digests 
 STAT_BLOB: Final = Operation("blob.stat", StatBlob, BlobStat, "What is recorded about a blob.")
 LIST_BLOBS: Final = Operation("blob.list", ListBlobs, BlobPage, "A page of blobs.")
 DELETE_BLOB: Final = Operation(
-    "blob.delete", DeleteBlob, BlobDeleted, "Forget a blob.", mutates=True
+    "blob.delete", DeleteBlob, BlobDeleted, "Forget a blob, or the blob of a name.", mutates=True
 )
 OPEN_UPLOAD: Final = Operation(
     "blob.open", OpenUpload, UploadState, "Begin a streamed put.", mutates=True

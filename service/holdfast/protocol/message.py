@@ -71,6 +71,25 @@ WireKey = Annotated[
         description="Key of a snapshot: its app, a colon, a UUID (version 7).",
     ),
 ]
+WireName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=512,
+        description="Name of a blob: any text of 1 to 512 bytes of UTF-8.",
+    ),
+]
+QuotedName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=1536,
+        description="Name of a blob, percent-encoded but for A-Z a-z 0-9 - . _ ~ and /.",
+    ),
+]
+WireVersion = Annotated[
+    int, Meta(ge=1, le=2**53, description="Version of a name: it rises with each blob.")
+]
 WireTime = Annotated[
     str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})
 ]

@@ -8,46 +8,45 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 
 from holdfast.domain.limits import MAX_LABELS, MAX_NAME_CURSOR_CHARS
 from holdfast.protocol import headers
 from holdfast.protocol.blobs import DEFAULT_TYPE, UploadState
 from holdfast.protocol.message import (
+    QuotedName,
     Reply,
     Request,
     ToldCount,
     ToldSize,
+    WireCount,
+    WireCursor,
     WireDigest,
     WireLimit,
+    WireName,
     WireSize,
     WireTime,
     WireType,
+    WireVersion,
 )
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
+NAMES_FEATURE: Final = "names"
+"""What a worker that knows names says among its ``features`` in discovery."""
+
 NameState = Literal["pending", "ok", "failure", "deleted"]
-WireName = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=512,
-        description="Name of a blob: any text of 1 to 512 bytes of UTF-8.",
-    ),
-]
-QuotedName = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=1536,
-        description="Name of a blob, percent-encoded but for A-Z a-z 0-9 - . _ ~ and /.",
-    ),
-]
 QuotedLabels = Annotated[
     str,
     Meta(max_length=32768, description="key=value joined by &, values percent-encoded."),
 ]
-WireVersion = Annotated[int, Meta(ge=1, le=2**53)]
+ZonedTime = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        description="RFC 3339, with its zone.",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 WireLabels = Annotated[dict[str, str], Meta(max_length=MAX_LABELS)]
 WireNameCursor = Annotated[
     str,
@@ -67,11 +66,11 @@ class CreateName(Request, frozen=True, kw_only=True):
     from which on the name is not there any more.
     """
 
-    name: QuotedName = field(name=headers.BLOB_NAME)
+    quoted_name: QuotedName = field(name=headers.BLOB_NAME)
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     type: WireType = field(default=DEFAULT_TYPE, name=headers.BLOB_TYPE)
-    labels: QuotedLabels | None = field(default=None, name=headers.BLOB_LABELS)
-    expires: WireTime | None = field(default=None, name=headers.BLOB_EXPIRES)
+    quoted_labels: QuotedLabels | None = field(default=None, name=headers.BLOB_LABELS)
+    expires: ZonedTime | None = field(default=None, name=headers.BLOB_EXPIRES)
     if_absent: bool | None = field(default=None, name=headers.BLOB_IF_ABSENT)
     if_version: WireVersion | None = field(default=None, name=headers.BLOB_IF_VERSION)
     if_digest: WireDigest | None = field(default=None, name=headers.BLOB_IF_DIGEST)
@@ -104,7 +103,7 @@ class OpenName(Request, frozen=True, kw_only=True):
     digest: WireDigest | None = None
     type: WireType = DEFAULT_TYPE
     labels: WireLabels = field(default_factory=dict)
-    expires: WireTime | None = None
+    expires: ZonedTime | None = None
     if_absent: bool = False
     if_version: WireVersion | None = None
     if_digest: WireDigest | None = None
@@ -175,9 +174,11 @@ class NamePage(Reply, frozen=True, kw_only=True):
 
 
 class GetHistory(Request, frozen=True, kw_only=True):
-    """What has become of a name."""
+    """What has become of a name, and a page of its versions."""
 
     name: WireName
+    cursor: WireCursor | None = None
+    limit: WireLimit = 100
 
 
 class NameTransition(Reply, frozen=True, kw_only=True):
@@ -203,17 +204,21 @@ class NameVersion(Reply, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
 
 
-class NameHistory(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """The last transitions and the kept versions, both newest first."""
+class NameHistory(Reply, frozen=True, kw_only=True):
+    """The last transitions and the kept versions, both newest first.
+
+    ``cursor`` is there while more versions follow; each page has all transitions.
+    """
 
     name: str
     state: NameState
     version: ToldCount
     transitions: list[NameTransition]
     versions: list[NameVersion]
+    cursor: WireCursor | None = None
 
 
-class NameRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class NameRule(Request, frozen=True, kw_only=True):
     """What is kept of the names that start with ``prefix``, or of one ``name``.
 
     ``keep_versions`` counts the present one (1: no other is kept); those replaced more than
@@ -229,17 +234,31 @@ class NameRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     expire_seconds: Annotated[int, Meta(ge=1, le=2**40)] | None = None
 
 
-class ChangeRules(Request, frozen=True, kw_only=True):
-    """Tell the rules of names, or replace all of them: by compare-and-set with ``if_revision``."""
+class KeptRule(Reply, frozen=True, kw_only=True):
+    """A rule as it is kept: see ``NameRule``."""
 
-    rules: Annotated[list[NameRule], Meta(max_length=256)] | None = None
-    if_revision: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    prefix: str | None = None
+    name: str | None = None
+    keep_versions: ToldCount | None = None
+    keep_seconds: ToldCount | None = None
+    expire_seconds: ToldCount | None = None
 
 
-class NameRules(Reply, frozen=True, kw_only=True, omit_defaults=False):
+class GetRules(Request, frozen=True, kw_only=True):
+    """The rules of names as they are."""
+
+
+class SetRules(Request, frozen=True, kw_only=True):
+    """Replace all rules of names; only while they are at ``if_revision``, where that is said."""
+
+    rules: Annotated[list[NameRule], Meta(max_length=256)]
+    if_revision: WireCount | None = None
+
+
+class RuleList(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """The rules as they are now. ``revision`` is 0 where none were ever made."""
 
-    rules: list[NameRule]
+    rules: list[KeptRule]
     revision: ToldCount
 
 
@@ -272,8 +291,11 @@ LIST_NAMES: Final = Operation("blob.names", ListNames, NamePage, "A page of name
 GET_HISTORY: Final = Operation(
     "blob.history", GetHistory, NameHistory, "What has become of a name."
 )
-CHANGE_RULES: Final = Operation(
-    "blob.rules", ChangeRules, NameRules, "What is kept of names, and for how long.", mutates=True
+GET_RULES: Final = Operation(
+    "blob.rules", GetRules, RuleList, "What is kept of names, and for how long."
+)
+SET_RULES: Final = Operation(
+    "blob.set_rules", SetRules, RuleList, "Change what is kept of names.", mutates=True
 )
 
 NAME_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
@@ -284,5 +306,6 @@ NAME_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     RENAME_NAME,
     LIST_NAMES,
     GET_HISTORY,
-    CHANGE_RULES,
+    GET_RULES,
+    SET_RULES,
 )

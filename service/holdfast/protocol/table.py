@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.protocol.blobs import BLOB_OPERATIONS
+from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
 from holdfast.protocol.status import STATUS_OPERATIONS
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *BLOB_OPERATIONS,
+    *NAME_OPERATIONS,
     *STATUS_OPERATIONS,
     *SNAPSHOT_OPERATIONS,
 )

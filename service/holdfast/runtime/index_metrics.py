@@ -25,8 +25,12 @@ class IndexState(Protocol):
         """How many it has."""
 
     @property
-    def lag(self) -> int:
-        """Changes of the bucket that it is behind, as far as it knows."""
+    def position(self) -> int:
+        """The revision up to which it has read the bucket."""
+
+    @property
+    def last(self) -> int:
+        """The revision that the bucket had got to."""
 
     @property
     def rebuilt(self) -> int:
@@ -52,7 +56,10 @@ class IndexMetrics(Collector):
         gauges = {
             "ready": ("1 while names are listed by this worker.", int(state.is_ready)),
             "names": ("Names in the index of this worker.", state.names),
-            "lag": ("Changes of names that the index is behind.", state.lag),
+            "lag": (
+                "Changes of names that the index is behind.",
+                max(state.last - state.position, 0),
+            ),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"holdfast_index_{name}", text, value=value)

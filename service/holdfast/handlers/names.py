@@ -1,0 +1,313 @@
+"""``blob.*`` of names: requests to repository calls, results to replies."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.domain.blob_names import Conditions, Said, unquote_labels, unquote_text
+from holdfast.domain.digest import Digest
+from holdfast.errors import InvalidError
+from holdfast.handlers.blob_replies import check_inline, upload_state
+from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
+from holdfast.handlers.pages import page_of
+from holdfast.protocol.names import (
+    COPY_NAME,
+    CREATE_NAME,
+    GET_HISTORY,
+    GET_RULES,
+    LIST_NAMES,
+    OPEN_NAME,
+    RENAME_NAME,
+    REPLACE_NAME,
+    SET_RULES,
+    CopyName,
+    CreateName,
+    GetHistory,
+    GetRules,
+    KeptRule,
+    ListNames,
+    NameEntry,
+    NameHistory,
+    NamePage,
+    NameRule,
+    NameStored,
+    NameTransition,
+    NameVersion,
+    OpenName,
+    RenameName,
+    ReplaceName,
+    RuleList,
+    SetRules,
+)
+from holdfast.protocol.times import as_utc, parse_zoned_time
+from holdfast.repository.names.rules import Rule
+from holdfast.repository.targets import NewTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from holdfast.protocol.blobs import UploadState
+    from holdfast.repository.names.index.index import IndexedName, NameIndex, NamesPage
+    from holdfast.repository.names.names import NameRepository
+    from holdfast.repository.names.record import Transition, VersionRecord
+    from holdfast.repository.names.writes import Named
+    from holdfast.repository.uploads.uploads import UploadService
+
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+
+
+class NameHandlers:
+    """Answers ``blob.*`` of names."""
+
+    def __init__(
+        self,
+        names: NameRepository,
+        index: NameIndex,
+        uploads: UploadService,
+        *,
+        part_subject: Callable[[str], str],
+        max_inline_bytes: int,
+    ) -> None:
+        """``part_subject`` as for blobs; ``max_inline_bytes`` is what one message may carry."""
+        self._names = names
+        self._index = index
+        self._uploads = uploads
+        self._part_subject = part_subject
+        self._max_inline_bytes = max_inline_bytes
+
+    # --- writes ---
+
+    async def create(self, request: CreateName, call: Call) -> NameStored:
+        """``blob.create``."""
+        check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
+        created = await self._names.create(
+            unquote_text(request.quoted_name),
+            call.data,
+            _said(request, unquote_labels(request.quoted_labels or "")),
+            expected=request.digest,
+            op_id=call.op_id,
+        )
+        return _stored(created)
+
+    async def replace(self, request: ReplaceName, call: Call) -> NameStored:
+        """``blob.replace``."""
+        check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
+        replaced = await self._names.replace(
+            unquote_text(request.quoted_name),
+            call.data,
+            _said(request, unquote_labels(request.quoted_labels or "")),
+            expected=request.digest,
+            op_id=call.op_id,
+        )
+        return _stored(replaced)
+
+    async def open(self, request: OpenName, call: Call) -> UploadState:
+        """``blob.open_name``."""
+        new = NewTarget(name=request.name, verb=request.mode, said=_said(request, request.labels))
+        state = await self._uploads.open(
+            size=request.size,
+            digest=_digest(request.digest),
+            type=request.type,
+            op_id=call.op_id,
+            new=new,
+        )
+        return upload_state(state, self._part_subject, self._uploads.lease_seconds)
+
+    async def copy(self, request: CopyName, call: Call) -> NameStored:
+        """``blob.copy``."""
+        copied = await self._names.copy(
+            request.name,
+            source=request.source,
+            version=request.version,
+            digest=_digest(request.digest),
+            conditions=_conditions(request),
+            op_id=call.op_id,
+        )
+        return _stored(copied)
+
+    async def rename(self, request: RenameName, call: Call) -> NameStored:
+        """``blob.rename``."""
+        renamed = await self._names.rename(
+            request.name, request.source, conditions=_conditions(request), op_id=call.op_id
+        )
+        return _stored(renamed)
+
+    # --- reads ---
+
+    async def list_names(self, request: ListNames, call: Call) -> NamePage:
+        """``blob.names``."""
+        limit = request.limit
+        while True:
+            found = await self._index.page(
+                prefix=request.prefix,
+                delimiter=request.delimiter,
+                labels=request.labels,
+                start_after=request.start_after,
+                cursor=request.cursor,
+                limit=limit,
+                now=call.now,
+            )
+            page = _page(found)
+            size = len(msgspec.json.encode(page))
+            if size <= self._max_inline_bytes or limit == 1:
+                return page
+            limit = max(1, limit * self._max_inline_bytes // size)
+
+    async def history(self, request: GetHistory, _: Call) -> NameHistory:
+        """``blob.history``."""
+        found = await self._names.history(request.name)
+        record = found.record
+        history = NameHistory(
+            name=record.name,
+            state=record.state,
+            version=record.version,
+            transitions=[_transition(one) for one in reversed(record.transitions)],
+            versions=[],
+        )
+        before = _version_before(request.cursor)
+        rows = [one for one in found.versions if before is None or one.version < before]
+        wanted = rows[: request.limit]
+        versions, cursor = page_of(
+            wanted,
+            _version,
+            lambda one: str(one.version),
+            str(wanted[-1].version) if len(rows) > len(wanted) else None,
+            self._max_inline_bytes - len(msgspec.json.encode(history)),
+        )
+        return msgspec.structs.replace(history, versions=versions, cursor=cursor)
+
+    # --- rules ---
+
+    async def rules(self, _request: GetRules, _: Call) -> RuleList:
+        """``blob.rules``."""
+        return _rules(*await self._names.rules())
+
+    async def set_rules(self, request: SetRules, _: Call) -> RuleList:
+        """``blob.set_rules``."""
+        rules = [_rule(rule) for rule in request.rules]
+        return _rules(*await self._names.change_rules(rules, expected=request.if_revision))
+
+    def endpoints(self) -> tuple[AnyEndpoint, ...]:
+        """Which method answers which operation."""
+        return (
+            Endpoint(CREATE_NAME, self.create),
+            Endpoint(REPLACE_NAME, self.replace),
+            Endpoint(OPEN_NAME, self.open),
+            Endpoint(COPY_NAME, self.copy),
+            Endpoint(RENAME_NAME, self.rename),
+            Endpoint(LIST_NAMES, self.list_names),
+            Endpoint(GET_HISTORY, self.history),
+            Endpoint(GET_RULES, self.rules),
+            Endpoint(SET_RULES, self.set_rules),
+        )
+
+
+def _digest(text: str | None) -> Digest | None:
+    return None if text is None else Digest(text)
+
+
+def _said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
+    """Raises InvalidError."""
+    return Said(
+        type=request.type,
+        labels=labels,
+        expires_at=_expires_at(request.expires),
+        conditions=_conditions(request),
+    )
+
+
+def _expires_at(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    at = parse_zoned_time(text)
+    if at is None:
+        msg = "the time from which on a name is not there is as RFC 3339 has it, with its zone"
+        raise InvalidError(msg)
+    return at
+
+
+def _conditions(request: CreateName | OpenName | CopyName | RenameName) -> Conditions:
+    return Conditions(
+        if_absent=bool(request.if_absent),
+        if_version=request.if_version,
+        if_digest=request.if_digest,
+    )
+
+
+def _stored(named: Named) -> NameStored:
+    return NameStored(name=named.name, digest=named.digest, size=named.size, version=named.version)
+
+
+def _page(found: NamesPage) -> NamePage:
+    return NamePage(
+        names=[_entry(name) for name in found.names],
+        prefixes=list(found.prefixes),
+        cursor=found.cursor,
+    )
+
+
+def _entry(one: IndexedName) -> NameEntry:
+    return NameEntry(
+        name=one.name,
+        state=one.state,
+        version=one.version,
+        digest=one.digest,
+        size=one.size,
+        type=one.type,
+        modified_at=as_utc(one.modified_at),
+        labels=one.labels,
+        expires_at=_optional_time(one.expires_at),
+    )
+
+
+def _optional_time(text: str | None) -> str | None:
+    return None if text is None else as_utc(text)
+
+
+def _version_before(cursor: str | None) -> int | None:
+    """The version that the page before ended with. Raises InvalidError."""
+    if cursor is None:
+        return None
+    if _VERSION.fullmatch(cursor) is None:
+        msg = "not a cursor of a history"
+        raise InvalidError(msg)
+    return int(cursor)
+
+
+def _transition(one: Transition) -> NameTransition:
+    return NameTransition(
+        at=as_utc(one.at),
+        state=one.state,
+        version=one.version,
+        digest=one.digest,
+        size=one.size,
+        reason=one.reason,
+        worker=one.worker,
+    )
+
+
+def _version(one: VersionRecord) -> NameVersion:
+    content = one.content
+    return NameVersion(
+        version=one.version,
+        digest=content.digest,
+        size=content.size,
+        type=content.type,
+        modified_at=as_utc(one.modified_at),
+        labels=content.labels,
+    )
+
+
+def _rules(rules: Sequence[Rule], revision: int) -> RuleList:
+    return RuleList(
+        rules=[msgspec.convert(rule, KeptRule, from_attributes=True) for rule in rules],
+        revision=revision,
+    )
+
+
+def _rule(rule: NameRule) -> Rule:
+    return msgspec.convert(rule, Rule, from_attributes=True)

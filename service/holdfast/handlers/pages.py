@@ -1,0 +1,45 @@
+"""Pages of rows that fit one message, whatever the rows hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holdfast.protocol.message import Reply
+
+ReplyT = TypeVar("ReplyT", bound="Reply")
+RowT = TypeVar("RowT")
+EndT = TypeVar("EndT")
+
+PAGE_OVERHEAD_BYTES: Final = 1024
+"""What a page takes beside its rows."""
+
+
+def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:
+    """The first of ``rows`` that fit a message of ``max_bytes``; one at least."""
+    left = max_bytes - PAGE_OVERHEAD_BYTES
+    for count, row in enumerate(rows):
+        left -= len(msgspec.json.encode(row)) + 1
+        if left < 0 and count:
+            return list(rows[:count])
+    return list(rows)
+
+
+def page_of(
+    rows: Sequence[RowT],
+    to_message: Callable[[RowT], ReplyT],
+    end_of: Callable[[RowT], EndT],
+    end: EndT | None,
+    max_bytes: int,
+) -> tuple[list[ReplyT], EndT | None]:
+    """The first of ``rows`` that fit, as ``fitting``, and where their page ends.
+
+    That is ``end`` if they are all, and that of the last one shown if not.
+    """
+    messages = [to_message(row) for row in rows]
+    shown = fitting(messages, max_bytes)
+    return shown, end if len(shown) == len(messages) else end_of(rows[len(shown) - 1])
