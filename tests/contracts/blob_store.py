@@ -863,6 +863,33 @@ class BlobStoreContract(ABC):
         assert await store.stat(info.digest, sure=True) == replace(info, pinned=False)
         assert await store.get(info) == b"named"
 
+    @pytest.mark.parametrize("staged", [False, True])
+    async def test_a_put_that_touches_what_it_finds_saves_it_from_who_looked_before(
+        self, store: BlobStore, staged: bool
+    ) -> None:
+        data = b"named"
+        info = await put(store, data, UNPINNED)
+        attributes = replace(UNPINNED, touches=True)
+        asked = 0
+
+        async def kept() -> bool:
+            nonlocal asked
+            asked += 1
+            if asked == 1:  # somebody announces it, as soon as it was looked for
+                if staged:
+                    place = store.stage("t" * 22, PART_BYTES)
+                    await place.write(0, data)
+                    stored = await place.commit(info.digest, len(data), attributes)
+                else:
+                    stored = await store.put(info.digest, data, attributes)
+                assert stored == Stored(info=info, created=False)
+            return asked > 1
+
+        await store.delete(info.digest, kept=kept)
+
+        assert asked == 2
+        assert await store.stat(info.digest, sure=True) == info
+
     @pytest.mark.parametrize("is_kept", [True, False])
     async def test_a_blob_that_was_put_again_since_is_looked_at_again(
         self, store: BlobStore, is_kept: bool

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
@@ -31,6 +33,7 @@ from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from holdfast.domain.store_state import Durability
+    from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
     from holdfast.transport.options import NatsOptions
@@ -117,6 +121,7 @@ async def _serve(
         guarded = stores.guarded(StoreMetrics.register(registry), SOURCES)
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
+        IndexMetrics.register(registry, lambda: parts.names.index.state)
         return await parts.serve(setup, stop, lost)
 
 
@@ -141,6 +146,7 @@ class _Parts:
     worker: Worker
     stores: Stores
     uploads: UploadService
+    names: NameParts
     snapshots: SnapshotParts
     peers: Peers
     apps: Apps
@@ -150,9 +156,10 @@ class _Parts:
         try:
             await unless_stopped(self.peers.check_node(), stop)
             self.peers.start()
+            self.names.index.start()
             return await serve_until_stopped(
                 self.worker,
-                self._chores(setup.config),
+                self._chores(setup),
                 stop=stop,
                 lost=lost,
                 drain_seconds=setup.config.drain_seconds,
@@ -160,16 +167,18 @@ class _Parts:
             )
         finally:
             await self.snapshots.aclose()
+            await self.names.index.aclose()
             await self.uploads.aclose()
             self.apps.close()
             await self.stores.aclose()
 
-    def _chores(self, config: Config) -> tuple[Chore, ...]:
-        sweep_seconds = config.upload_lease_seconds / SWEEPS_PER_LEASE
+    def _chores(self, setup: Setup) -> tuple[Chore, ...]:
+        sweep_seconds = setup.config.upload_lease_seconds / SWEEPS_PER_LEASE
         return (
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
+            *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
             *self.stores.chores,
         )
@@ -185,7 +194,8 @@ def _assemble(
 ) -> _Parts:
     config = setup.config
     connection = watch.jetstream.connection
-    uploads = _uploads(setup, stores)
+    names = assemble_names(setup, stores)
+    uploads = _uploads(setup, stores, names)
     apps = Apps(Path(config.apps) if config.apps is not None else None)
     peers = _peers(setup, connection, inbox, apps)
     snapshots = assemble_snapshots(
@@ -195,8 +205,8 @@ def _assemble(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
         (
-            *_blobs(setup, stores, uploads).endpoints(),
-            *StatusHandlers(watch.read).endpoints(),
+            *_blobs(setup, stores, uploads, names),
+            *StatusHandlers(watch.read, lambda: names.index.state).endpoints(),
             *snapshots.handlers.endpoints(),
         ),
         _identity(setup, durability),
@@ -206,11 +216,17 @@ def _assemble(
         node=config.node if config.apps is not None else None,
     )
     return _Parts(
-        worker=worker, stores=stores, uploads=uploads, snapshots=snapshots, peers=peers, apps=apps
+        worker=worker,
+        stores=stores,
+        uploads=uploads,
+        names=names,
+        snapshots=snapshots,
+        peers=peers,
+        apps=apps,
     )
 
 
-def _uploads(setup: Setup, stores: Stores) -> UploadService:
+def _uploads(setup: Setup, stores: Stores, names: NameParts) -> UploadService:
     return UploadService(
         stores.blobs,
         stores.records,
@@ -222,16 +238,30 @@ def _uploads(setup: Setup, stores: Stores) -> UploadService:
             memory_bytes=setup.config.upload_memory_bytes,
             lease_seconds=setup.config.upload_lease_seconds,
         ),
+        targets=names.targets,
     )
 
 
-def _blobs(setup: Setup, stores: Stores, uploads: UploadService) -> BlobHandlers:
+def _blobs(
+    setup: Setup, stores: Stores, uploads: UploadService, names: NameParts
+) -> tuple[AnyEndpoint, ...]:
     spaces = {BLOBS: stores.blobs, PACKS: stores.packs}
-    return BlobHandlers(
+    at = partial(part_subject, setup.config.prefix, setup.worker)
+    blobs = BlobHandlers(
         BlobRepository(spaces, max_inline_bytes=setup.max_inline_bytes),
         uploads,
-        part_subject=partial(part_subject, setup.config.prefix, setup.worker),
+        names.names,
+        names.index,
+        part_subject=at,
     )
+    of_names = NameHandlers(
+        names.names,
+        names.index,
+        uploads,
+        part_subject=at,
+        max_inline_bytes=setup.max_inline_bytes,
+    )
+    return (*blobs.endpoints(), *of_names.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

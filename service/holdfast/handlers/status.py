@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
 from holdfast.protocol.status import (
     GET_STATUS,
     BucketStatus,
     GetStatus,
+    IndexStatus,
     PeerStatus,
     ServerStatus,
     StoreStatus,
@@ -18,18 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
+    from holdfast.repository.names.index.follower import IndexState
 
 
 class StatusHandlers:
     """Answers ``blob.status``."""
 
-    def __init__(self, read: Callable[[], Awaitable[StoreState]]) -> None:
-        """``read`` looks at the store."""
+    def __init__(
+        self, read: Callable[[], Awaitable[StoreState]], index: Callable[[], IndexState]
+    ) -> None:
+        """``read`` looks at the store, ``index`` at this worker's index of names."""
         self._read = read
+        self._index = index
 
     async def status(self, _request: GetStatus, _call: Call) -> StoreStatus:
         """``blob.status``."""
-        return store_status(await self._read())
+        told = store_status(await self._read())
+        return msgspec.structs.replace(told, index=_index(self._index()))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
         """Which method answers which operation."""
@@ -44,6 +52,15 @@ def store_status(state: StoreState) -> StoreStatus:
         buckets=[_bucket(bucket, state.layout) for bucket in state.buckets],
         problems=list(state.problems),
         advice=list(state.advice),
+    )
+
+
+def _index(state: IndexState) -> IndexStatus:
+    return IndexStatus(
+        ready=state.is_ready,
+        names=state.names,
+        lag=max(state.last - state.position, 0),
+        rebuilt=state.rebuilt,
     )
 
 

@@ -56,6 +56,18 @@ class BucketStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     max_bytes: ToldCount | None
 
 
+class IndexStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """The index of names of the worker that answers; until ``ready`` it lists none.
+
+    ``lag``: changes that it is behind. ``rebuilt``: how often it was begun anew.
+    """
+
+    ready: bool
+    names: ToldCount
+    lag: ToldCount
+    rebuilt: ToldCount
+
+
 class StoreStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """The servers, the buckets, and what of them is not as the configuration asks.
 
@@ -69,6 +81,7 @@ class StoreStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     buckets: list[BucketStatus]
     problems: list[str]
     advice: list[str] = field(default_factory=list)
+    index: IndexStatus | None = None
 
 
 GET_STATUS: Final = Operation(

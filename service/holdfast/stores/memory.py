@@ -285,7 +285,7 @@ class MemoryBlobStore(_Reachable):
         if former is not None and former.is_intact:
             own = former.info.generation == generation
             again = is_repeat(former.op_id, attributes.op_id)
-            self._pin(former, attributes)
+            self._mark(former, attributes)
             return Stored(info=former.info, created=own or again)
         self._was_deleted_by(digest, attributes.op_id)
         part_size = part_size or max(len(data), 1)
@@ -303,9 +303,11 @@ class MemoryBlobStore(_Reachable):
         self._changes[digest] += 1
         return Stored(info=info, created=True)
 
-    def _pin(self, blob: _Blob, attributes: Attributes) -> None:
-        if attributes.pinned and not blob.info.pinned:
+    def _mark(self, blob: _Blob, attributes: Attributes) -> None:
+        pins = attributes.pinned and not blob.info.pinned
+        if pins:
             blob.info = replace(blob.info, pinned=True)
+        if pins or attributes.touches:
             self._changes[blob.info.digest] += 1
 
     def _has_intact(self, digest: Digest) -> bool:

@@ -79,13 +79,15 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
 
     ``op_id`` makes a repeat of the put that created the blob answer ``created`` again. As it comes
     from dispatch it is bound to its request (`holdfast.domain.op_id`): another request under the
-    same id is a ConflictError, wherever a store finds the one that it kept.
+    same id is a ConflictError, wherever a store finds the one that it kept. With ``touches`` a blob
+    that is found is touched, as by `BlobStore.touch`, before the put ends in any way.
     """
 
     type: str
     created_at: datetime
     pinned: bool = True
     op_id: str | None = None
+    touches: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

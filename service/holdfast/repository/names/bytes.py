@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore, StagedBlob
 
-_ATTEMPTS: Final = 3
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 AnnouncedT = TypeVar("AnnouncedT")
 
@@ -71,20 +70,15 @@ class NamedBytes:
 
         Raises UnavailableError, CorruptError, QuotaExceededError: the name does not have it.
         """
-        for _ in range(_ATTEMPTS):
-            attributes = Attributes(type=type_, created_at=self._sources.clock(), pinned=False)
-            try:
-                with not_applied():
-                    stored = await staged.commit(digest, len(data), attributes)
-            except HoldfastError:
-                await self.discard(staged)
-                raise
-            if stored.created or await self.touch(digest):
-                return
-            staged = self._blobs.stage(self._sources.new_id(), max(len(data), 1))
-            await self._write(staged, data)
-        msg = "the blob was removed again and again while it was being stored"
-        raise UnavailableError(msg)
+        attributes = Attributes(
+            type=type_, created_at=self._sources.clock(), pinned=False, touches=True
+        )
+        try:
+            with not_applied():
+                await staged.commit(digest, len(data), attributes, likely_new=True)
+        except HoldfastError:
+            await self.discard(staged)
+            raise
 
     async def touch(self, digest: Digest) -> bool:
         """Have every collector that listed the blob before leave it; is it there, and whole?"""

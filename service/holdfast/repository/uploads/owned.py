@@ -349,6 +349,7 @@ class OwnedUpload:
             created_at=self._sources.clock(),
             op_id=self._record.op_id or self.id,
             pinned=self._record.target is None,
+            touches=self._record.target is not None,
         )
         try:
             return await self._staged.commit(digest, self._parts.size, attributes, claim=claim)

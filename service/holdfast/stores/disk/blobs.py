@@ -74,6 +74,7 @@ PATIENCE_SECONDS: Final = 10.0
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _PUT_ATTEMPTS: Final = 16
 _RACY_SECONDS: Final = 2.0
+_ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 """A file may change twice within one tick of its timestamps, so a fresh one is not remembered."""
 
 _SHARD: Final = re.compile(r"[0-9a-f]{2}", re.ASCII)
@@ -97,10 +98,13 @@ class BlobFiles:
         header: BlobHeader,
         pieces: Callable[[], Iterable[Buffer]],
         is_own: Callable[[BlobHeader], bool],
+        *,
+        touches: bool = False,
     ) -> Stored:
         """Store the bytes of ``pieces()`` unless the blob is there already, and intact.
 
         ``is_own`` tells whether a blob that was found is this same put's, answered once before.
+        With ``touches`` such a one is touched.
         Raises CorruptError when the bytes do not match ``header``.
         """
         path = self._path(header.digest)
@@ -114,7 +118,7 @@ class BlobFiles:
                     existing = self._replace(path, look_at(path), pinned=True)
                     is_done = existing is not None
                 else:
-                    is_done = True
+                    is_done = not touches or self.touch(Digest(existing.digest), _ALWAYS)
             if not is_done:
                 continue  # somebody else was first, and may have deleted it since
             # Also for a blob that was found: whoever linked it may not have come to this line yet.

@@ -67,7 +67,11 @@ class DiskBlobStore:
             size = view.nbytes
         header = _header(digest, size, max(size, 1), self._new_id(), attributes)
         return await asyncio.to_thread(
-            self._blobs.put, header, lambda: [data], lambda found: _repeats(header, found)
+            self._blobs.put,
+            header,
+            lambda: [data],
+            lambda found: _repeats(header, found),
+            touches=attributes.touches,
         )
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -221,16 +225,17 @@ class _DiskStagedBlob:
         # who did so before makes this end without a blob. One claim is enough.
         if claim is not None and not await asyncio.to_thread(self._blobs.has, digest):
             await claim(self._name)
-        return await asyncio.to_thread(self._commit, header)
+        return await asyncio.to_thread(self._commit, header, touches=attributes.touches)
 
     async def discard(self) -> None:
         await asyncio.to_thread(self._staging.discard, self._name)
 
-    def _commit(self, header: BlobHeader) -> Stored:
+    def _commit(self, header: BlobHeader, *, touches: bool) -> Stored:
         stored = self._blobs.put(
             header,
             lambda: self._staging.parts(self._name),
             lambda found: found.generation == self._name or _repeats(header, found),
+            touches=touches,
         )
         with suppress(UnavailableError, QuotaExceededError):  # it is stored; the rest is swept
             self._staging.discard(self._name)

@@ -200,8 +200,8 @@ class ObjectCommits:
         """The answer of a put that finds the blob there: its own, if it carries the same op id.
 
         None where there is none, or one to be replaced because it cannot be read back. A put that
-        pins has pinned it. Raises ConflictError (a foreign object), CorruptError (a later
-        version's), RefusedError.
+        pins has pinned it, one that touches has touched it. Raises ConflictError (a foreign
+        object), CorruptError (a later version's), RefusedError.
         """
         if isinstance(entry.fault, NewerFormatError):
             raise entry.fault
@@ -223,4 +223,6 @@ class ObjectCommits:
                 info.digest, entry, mark_pinned(meta), change=RecordChange.PINNED
             )
             info = replace(info, pinned=True)
+        elif attributes.touches:
+            await self._records.write(info.digest, entry, entry.record, change=RecordChange.TOUCHED)
         return Stored(info=info, created=repeated)
