@@ -1,8 +1,9 @@
 """What every record store promises: one class of tests that each of them runs.
 
 A subclass gives the fixtures ``store`` (fresh and empty), ``unreachable_store``, ``pass_time``,
-which makes that much time pass for the store: a fake clock moved, or a real one waited for, and
-``clean_up``, which has it forget the keys of what was deleted.
+which makes that much time pass for the store: a fake clock moved, or a real one waited for,
+``clean_up``, which has it forget the keys of what was deleted, and ``made_anew``. What is promised
+to followers is in ``record_changes``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.contracts.record_changes import RecordChangesContract
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from holdfast.stores.ports import MAX_BATCH, MAX_GET_MANY, Delete, Put
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 RACERS: Final = 16
 LONG_KEY: Final = "k" * 100 + "." + "l" * 155
-LONGEST_KEY: Final = ".".join(["k" * 255, "l" * 511, "m" * 256])
+LONGEST_KEY: Final = ".".join(["k" * 255, "l" * 511, "m" * 1280])
 
 
 def put(key: str, expected: int | None = 0, value: bytes = b"batched") -> Put:
@@ -41,8 +43,8 @@ async def records(store: RecordStore, prefix: str) -> list[Record]:
     return [record async for record in store.list_records(prefix)]
 
 
-class RecordStoreContract:
-    """Subclass it as ``TestMyRecordStore`` with the four fixtures."""
+class RecordStoreContract(RecordChangesContract):
+    """Subclass it as ``TestMyRecordStore`` with the five fixtures."""
 
     @pytest.mark.parametrize("key", ["a", "u.0-_=Z", "a.b.c.d", LONG_KEY, LONGEST_KEY])
     @pytest.mark.parametrize("value", [b"", b"value", bytes(range(256)) * 40])
@@ -80,6 +82,10 @@ class RecordStoreContract:
             await unreachable_store.list_keys("")
         with pytest.raises(UnavailableError):
             await unreachable_store.get_many(["a"])
+        with pytest.raises(UnavailableError):
+            await unreachable_store.extent()
+        with pytest.raises(UnavailableError):
+            await unreachable_store.changes(0)
         batches: list[list[Change]] = [
             [put("a")],
             [put("a"), put("b")],
@@ -97,7 +103,7 @@ class RecordStoreContract:
         assert await records(store, "") == []
 
     @pytest.mark.parametrize(
-        "key", ["", ".", "a.", ".a", "a..b", "../a", "a/b", "a*", ">", "a b", "é", "k" * 1025]
+        "key", ["", ".", "a.", ".a", "a..b", "../a", "a/b", "a*", ">", "a b", "é", "k" * 2049]
     )
     async def test_a_key_that_is_no_key_is_invalid(self, store: RecordStore, key: str) -> None:
         with pytest.raises(InvalidError):

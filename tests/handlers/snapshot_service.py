@@ -80,10 +80,16 @@ class Records(MemoryRecordStore):
         return revisions
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """See `RecordStore.put`."""
-        revision = await super().put(key, value, expected=expected, ttl=ttl)
+        revision = await super().put(key, value, expected=expected, ttl=ttl, grave=grave)
         if self.gate is not None and "digest" in msgspec.json.decode(value):
             gate, self.gate = self.gate, None
             await gate.pass_through()

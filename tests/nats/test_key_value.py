@@ -18,7 +18,7 @@ from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.ports import Delete, Put
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
-from holdfast.transport.jetstream_messages import Subjects
+from holdfast.transport.jetstream_messages import TTL, Subjects
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -81,16 +81,27 @@ class TestKeyValueRecordStore(RecordStoreContract):
     def clean_up(self, store: KeyValueRecordStore) -> Callable[[], Awaitable[None]]:
         async def clean_up() -> None:
             async with asyncio.timeout(10):
-                while await deleted_keys(store):  # noqa: ASYNC110  (no event tells)
+                while await fading_keys(store):  # noqa: ASYNC110  (no event tells)
                     await asyncio.sleep(0.1)
 
         return clean_up
 
+    @pytest.fixture
+    def made_anew(
+        self, connection: Connection, js: FlakyJetStream, store: KeyValueRecordStore
+    ) -> Callable[[], Awaitable[KeyValueRecordStore]]:
+        async def made_anew() -> KeyValueRecordStore:
+            await js.api(f"STREAM.DELETE.{store.stream}")
+            return (await create_records(connection, store.bucket))[1]
 
-async def deleted_keys(store: KeyValueRecordStore) -> set[str]:
-    """Those of which the bucket still knows."""
-    keys = await store.list_keys("")
-    return set(keys) - {record.key for record in await store.get_many(keys)}
+        return made_anew
+
+
+async def fading_keys(store: KeyValueRecordStore) -> list[str]:
+    """Those of which the bucket still knows for a while."""
+    query = {"batch": 1000, "seq": 1}
+    messages, _ = await store._js.direct_batch(store.stream, query)
+    return [message.subject for message in messages if TTL in message.headers]
 
 
 class TestAPlainBucket:
@@ -106,6 +117,19 @@ class TestAPlainBucket:
         with pytest.raises(KeyNotFoundError):
             await stock.get("u.a")
 
+    async def test_stock_clients_see_a_grave_as_deleted(
+        self, store: KeyValueRecordStore, stock: KeyValue
+    ) -> None:
+        revision = await store.put("n.a", b"value", expected=0)
+        await store.put("n.b", b"value", expected=0)
+
+        grave = await store.put("n.a", b"grave", expected=revision, grave=True)
+
+        with pytest.raises(KeyNotFoundError):
+            await stock.get("n.a")
+        assert await stock.keys() == ["n.b"]
+        assert (await store.get("n.a")).revision == grave
+
     async def test_what_stock_clients_write_and_delete_is_understood(
         self, store: KeyValueRecordStore, stock: KeyValue
     ) -> None:
@@ -116,9 +140,15 @@ class TestAPlainBucket:
         await stock.purge("c")
 
         listed = await records(store, "")
+        changes = (await store.changes(0)).changes
 
         assert [(one.key, one.value, one.revision) for one in listed] == [
             ("a", b"theirs", revision)
+        ]
+        assert [(one.key, one.value) for one in changes] == [
+            ("a", b"theirs"),
+            ("b", None),
+            ("c", None),
         ]
         for key in ("b", "c"):
             with pytest.raises(NotFoundError):

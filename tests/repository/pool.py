@@ -21,7 +21,7 @@ from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
-from holdfast.stores.ports import BlobInfo
+from holdfast.stores.ports import CHANGES_LIMIT, BlobInfo
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob, Repeat
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
         Attributes,
         BlobStore,
         Change,
+        Changes,
         Claiming,
+        Extent,
         Record,
         RecordStore,
         StagedBlob,
@@ -245,10 +247,18 @@ class DoomedRecordStore:
         return await self._doom.run(lambda: self._inner.get(key))
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """See `RecordStore.put`."""
-        return await self._doom.run(lambda: self._inner.put(key, value, expected=expected, ttl=ttl))
+        return await self._doom.run(
+            lambda: self._inner.put(key, value, expected=expected, ttl=ttl, grave=grave)
+        )
 
     async def delete(self, key: str, *, expected: int) -> None:
         """See `RecordStore.delete`."""
@@ -271,6 +281,14 @@ class DoomedRecordStore:
         async for record in self._inner.list_records(prefix):
             await self._doom.run(_nothing)
             yield record
+
+    async def extent(self) -> Extent:
+        """See `RecordStore.extent`."""
+        return await self._doom.run(self._inner.extent)
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """See `RecordStore.changes`."""
+        return await self._doom.run(lambda: self._inner.changes(after, limit=limit))
 
     async def check(self) -> None:
         """See `RecordStore.check`."""

@@ -12,13 +12,14 @@ from holdfast.domain.names import id_floor
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot, snapshot_name
+from holdfast.stores.ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from holdfast.domain.names import SnapshotKey
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.stores.ports import Change, Record, RecordStore
+    from holdfast.stores.ports import Change, Changes, Extent, Record, RecordStore
 
 LEASE_SECONDS: Final = 60.0
 _numbers = itertools.count(1)
@@ -81,11 +82,17 @@ class LossyRecordStore:
         return await self._inner.get(key)
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """See `RecordStore.put`."""
         losing = await self._lose()
-        revision = await self._inner.put(key, value, expected=expected, ttl=ttl)
+        revision = await self._inner.put(key, value, expected=expected, ttl=ttl, grave=grave)
         if losing:
             raise OutcomeUnknownError("the answer was lost")
         return revision
@@ -113,6 +120,14 @@ class LossyRecordStore:
     def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See `RecordStore.list_records`."""
         return self._inner.list_records(prefix)
+
+    async def extent(self) -> Extent:
+        """See `RecordStore.extent`."""
+        return await self._inner.extent()
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """See `RecordStore.changes`."""
+        return await self._inner.changes(after, limit=limit)
 
     async def check(self) -> None:
         """See `RecordStore.check`."""

@@ -90,10 +90,17 @@ class PutsAs(DoomedRecordStore):
         self._around = around
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """See `RecordStore.put`."""
-        return await self._around(partial(super().put, key, value, expected=expected, ttl=ttl))
+        put = partial(super().put, key, value, expected=expected, ttl=ttl, grave=grave)
+        return await self._around(put)
 
 
 class UnheardRecordStore(MemoryRecordStore):

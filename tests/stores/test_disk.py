@@ -26,6 +26,7 @@ from tests.stores.disk_tools import (
 )
 
 from holdfast.bootstrap.sources import SOURCES
+from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
 
@@ -99,6 +100,17 @@ class TestDiskRecordStore(RecordStoreContract):
             await store.sweep(clock.now, timedelta(hours=1))
 
         return clean_up
+
+    @pytest.fixture
+    def made_anew(
+        self, store: DiskRecordStore, tmp_path: Path
+    ) -> Callable[[], Awaitable[DiskRecordStore]]:
+        async def made_anew() -> DiskRecordStore:
+            shutil.rmtree(tmp_path / "store")
+            create_record_store(tmp_path / "store")
+            return store
+
+        return made_anew
 
 
 class DiskModel(BlobStoreModel):

@@ -88,14 +88,22 @@ async def test_only_the_present_revision_is_kept(root: Path, store: DiskRecordSt
     assert in_database(root, "SELECT revision, value FROM records") == [(revision, b"4")]
 
 
-async def test_a_deleted_record_leaves_nothing(root: Path, store: DiskRecordStore) -> None:
-    await store.delete("a", expected=await store.put("a", b"", expected=0))
+async def test_a_deleted_record_leaves_a_note_until_the_grace_time_has_passed(
+    root: Path, store: DiskRecordStore, clock: FakeClock
+) -> None:
+    await store.delete("a", expected=await store.put("a", b"value", expected=0))
     await store.put("b", b"kept", expected=0)
     await store.batch([Put(key="c", value=b"", expected=0), Put(key="d", value=b"", expected=0)])
     await store.batch([Delete(key="c"), Delete(key="d", for_good=True)])
+    deleted = "SELECT key, value FROM records WHERE key <> 'b' ORDER BY key"
+    assert in_database(root, deleted) == [("a", b""), ("c", b""), ("d", b"")]
 
-    assert rows(root) == ["b"]
-    assert await store.list_keys("") == ["b"]
+    assert await store.sweep(clock.now, GRACE) == 0
+    clock.pass_time(GRACE)
+    assert await store.sweep(clock.now, GRACE) == 2
+
+    assert rows(root) == ["b", "d"]
+    assert (await store.extent()).keys == 2
 
 
 async def test_an_expired_record_leaves_nothing_once_the_grace_time_has_passed(
@@ -655,3 +663,52 @@ async def test_a_log_that_grew_is_cut_again(
         await store.batch([Put(key="a", value=b"", expected=None)])
 
         assert (root / f"{DATABASE}-wal").stat().st_size < 10_000_000
+
+
+# Following the changes
+
+
+async def test_another_process_sees_what_was_removed(root: Path, store: DiskRecordStore) -> None:
+    revision = await store.put("a", b"1", expected=0)
+    async with record_store(root) as other:
+        position = (await other.changes(0)).position
+
+        await store.delete("a", expected=revision)
+
+        page = await other.changes(position)
+        assert [(change.key, change.value) for change in page.changes] == [("a", None)]
+
+
+async def test_a_damaged_record_hides_no_other_change(root: Path, store: DiskRecordStore) -> None:
+    await store.batch([Put(key=key, value=b"1", expected=0) for key in ("a", "b", "c")])
+    damage_record(root, "c")
+    damage_record(root, "a")
+
+    with capture_logs() as logs:
+        page = await store.changes(0)
+        limited = await store.changes(0, limit=1)
+
+    assert [change.key for change in page.changes] == ["b"]
+    assert (page.position, page.is_end) == ((await store.extent()).last, True)
+    assert (list(limited.changes), limited.is_end) == ([], False)
+    assert [entry["key"] for entry in logs] == ["a", "c"]
+
+
+async def test_a_store_of_an_older_version_is_completed_by_an_upgrade(
+    root: Path, store: DiskRecordStore
+) -> None:
+    await store.batch([Put(key=key, value=b"1", expected=0) for key in ("a", "b", "c")])
+    for statement in ("TRIGGER counted_in", "TRIGGER counted_out", "TABLE extent"):
+        in_database(root, f"DROP {statement}")
+    with pytest.raises(UnavailableError, match="holdfast admin upgrade"):
+        await store.check()
+    assert (await store.get("a")).value == b"1"
+
+    create_record_store(root)
+
+    await store.check()
+    await store.put("d", b"1", expected=0)
+    assert (await store.extent()).keys == 4
+    created = (await store.extent()).created
+    create_record_store(root)
+    assert (await store.extent()).created == created

@@ -83,6 +83,13 @@ class TestMemoryRecordStore(RecordStoreContract):
 
         return clean_up
 
+    @pytest.fixture
+    def made_anew(self, monotonic: FakeMonotonic) -> Callable[[], Awaitable[MemoryRecordStore]]:
+        async def made_anew() -> MemoryRecordStore:
+            return MemoryRecordStore(monotonic)
+
+        return made_anew
+
 
 class MemoryModel(BlobStoreModel):
     async def open_store(self) -> BlobStore:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
-from holdfast.stores.ports import MAX_BATCH, MAX_GET_MANY, Delete, Put
+from holdfast.stores.ports import MAX_BATCH, MAX_CHANGES, MAX_GET_MANY, Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from holdfast.stores.ports import Change
 
-MAX_KEY_CHARS: Final = 1024
+MAX_KEY_CHARS: Final = 2048
 """A NATS subject with the key must stay far below the 4 KiB of a protocol line."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=-]+)*", re.ASCII)
@@ -29,7 +29,7 @@ def is_record_key(text: str) -> bool:
 def check_record_key(key: str) -> None:
     """Raises InvalidError unless ``key`` is tokens of ``[A-Za-z0-9_=-]`` joined by dots."""
     if not is_record_key(key):
-        msg = "a record key is tokens of A-Z a-z 0-9 _ = - joined by dots, at most 1,024"
+        msg = "a record key is tokens of A-Z a-z 0-9 _ = - joined by dots, at most 2,048"
         raise InvalidError(msg)
 
 
@@ -45,9 +45,24 @@ def check_batch(changes: Sequence[Change]) -> None:
         msg = f"a batch has 1 to {MAX_BATCH} changes"
         raise InvalidError(msg)
     for change in changes:
-        check_record_key(change.key)
+        check_change(change)
     if len({change.key for change in changes}) < len(changes):
         msg = "a batch changes each record once"
+        raise InvalidError(msg)
+
+
+def check_change(change: Change) -> None:
+    """Raises InvalidError for a key that is none, and for a grave that looks like a removal."""
+    check_record_key(change.key)
+    if isinstance(change, Put) and change.grave and not change.value:
+        msg = "a grave has a value"
+        raise InvalidError(msg)
+
+
+def check_limit(limit: int) -> None:
+    """Raises InvalidError unless so many changes may be read at once."""
+    if not 1 <= limit <= MAX_CHANGES:
+        msg = f"1 to {MAX_CHANGES} changes can be read at once"
         raise InvalidError(msg)
 
 
@@ -75,11 +90,18 @@ class CheckedChanges(ABC):
     """The changes of a RecordStore, which makes all of them in the same way."""
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """See `RecordStore.put`."""
-        check_record_key(key)
-        return (await self._change([Put(key=key, value=value, expected=expected, ttl=ttl)]))[0]
+        change = Put(key=key, value=value, expected=expected, ttl=ttl, grave=grave)
+        check_change(change)
+        return (await self._change([change]))[0]
 
     async def delete(self, key: str, *, expected: int) -> None:
         """See `RecordStore.delete`."""

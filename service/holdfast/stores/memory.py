@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -27,6 +27,7 @@ from holdfast.errors import (
 )
 from holdfast.stores.keys import (
     CheckedChanges,
+    check_limit,
     check_many,
     check_prefix,
     check_record_key,
@@ -34,7 +35,18 @@ from holdfast.stores.keys import (
     is_below,
 )
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobInfo, BlobListing, Delete, Fetched, Record, Stored
+from holdfast.stores.ports import (
+    CHANGES_LIMIT,
+    BlobInfo,
+    BlobListing,
+    Changed,
+    Changes,
+    Delete,
+    Extent,
+    Fetched,
+    Record,
+    Stored,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
@@ -349,40 +361,50 @@ class _MemoryStagedBlob:
         await self._store.discard_staged(self._staging)
 
 
+_record_stores: Final = count(1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    record: Record
+    """The last change of a key, and when what it wrote goes away."""
+
+    changed: Changed
     expires: float | None
 
 
 class MemoryRecordStore(CheckedChanges, _Reachable):
     """A `RecordStore` that lasts as long as the object.
 
-    ``monotonic`` gives seconds that only rise; records with a time to live go away by it.
-    Revisions rise across all keys, so a record that was deleted never gets an old one back.
+    ``monotonic`` gives seconds that only rise; records with a time to live go away by it. Changes
+    have the time that ``clock`` tells. Revisions rise across all keys, so a record that was
+    deleted never gets an old one back.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], *, clock: Callable[[], datetime] = lambda: _NEVER
+    ) -> None:
         super().__init__()
         self._monotonic = monotonic
-        self._entries: dict[str, _Entry] = {}
-        self._revisions = count(1)
+        self._clock = clock
+        self._created = f"memory {next(_record_stores)}"
+        self._entries: dict[str, _Entry] = {}  # in ascending order of the revisions
+        self._last = 0
 
     async def get(self, key: str) -> Record:
         """See `RecordStore.get`."""
         await self._reach()
         check_record_key(key)
-        entry = self._live(key)
-        if entry is None:
+        record = self._live(key)
+        if record is None:
             msg = f"no record {key}"
             raise NotFoundError(msg)
-        return entry.record
+        return record
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See `RecordStore.get_many`."""
         await self._reach()
-        entries = [self._live(key) for key in check_many(keys)]
-        return [entry.record for entry in entries if entry is not None]
+        records = [self._live(key) for key in check_many(keys)]
+        return [record for record in records if record is not None]
 
     async def list_keys(self, prefix: str) -> list[str]:
         """See `RecordStore.list_keys`. What was deleted is never listed."""
@@ -396,10 +418,26 @@ class MemoryRecordStore(CheckedChanges, _Reachable):
         await self._reach()
         for key in sorted(self._entries):
             if has_prefix(key, prefix):
-                entry = self._live(key)
-                if entry is not None:
-                    yield entry.record
+                record = self._live(key)
+                if record is not None:
+                    yield record
                     await self._reach()
+
+    async def extent(self) -> Extent:
+        """See `RecordStore.extent`."""
+        await self._reach()
+        return Extent(created=self._created, last=self._last, keys=len(self._entries))
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """See `RecordStore.changes`. What was removed is remembered for ever."""
+        await self._reach()
+        check_limit(limit)
+        newest_first = (entry.changed for entry in reversed(self._entries.values()))
+        behind = list(takewhile(lambda changed: changed.revision > after, newest_first))
+        page = [self._present(changed) for changed in behind[::-1][:limit]]
+        is_end = len(page) == len(behind)
+        position = max(after, self._last) if is_end else page[-1].revision
+        return Changes(changes=page, position=position, is_end=is_end)
 
     async def _change(self, changes: Sequence[Change]) -> list[int]:
         await self._reach()
@@ -409,24 +447,30 @@ class MemoryRecordStore(CheckedChanges, _Reachable):
         return [self._apply(change) for change in changes]
 
     def _apply(self, change: Change) -> int:
-        if isinstance(change, Delete):
-            self._entries.pop(change.key, None)
-            return 0
-        revision = next(self._revisions)
-        record = Record(key=change.key, value=change.value, revision=revision)
-        expires = None if change.ttl is None else self._monotonic() + change.ttl.total_seconds()
-        self._entries[change.key] = _Entry(record, expires)
-        return revision
+        self._last += 1
+        value, ttl = (None, None) if isinstance(change, Delete) else (change.value, change.ttl)
+        changed = Changed(key=change.key, revision=self._last, value=value, at=self._clock())
+        expires = None if ttl is None else self._monotonic() + ttl.total_seconds()
+        self._entries.pop(change.key, None)
+        self._entries[change.key] = _Entry(changed, expires)
+        return self._last
 
-    def _live(self, key: str) -> _Entry | None:
+    def _present(self, changed: Changed) -> Changed:
+        """The same, without its value if that has expired."""
+        record = self._live(changed.key)
+        value = None if record is None else record.value
+        return Changed(key=changed.key, revision=changed.revision, value=value, at=changed.at)
+
+    def _live(self, key: str) -> Record | None:
         entry = self._entries.get(key)
-        if entry is not None and entry.expires is not None and entry.expires <= self._monotonic():
-            del self._entries[key]
+        if entry is None or entry.changed.value is None:
             return None
-        return entry
+        if entry.expires is not None and entry.expires <= self._monotonic():
+            return None
+        return Record(key=key, value=entry.changed.value, revision=entry.changed.revision)
 
     def _compare(self, key: str, expected: int) -> None:
-        entry = self._live(key)
-        if expected != (0 if entry is None else entry.record.revision):
+        record = self._live(key)
+        if expected != (0 if record is None else record.revision):
             msg = f"record {key} is not at the expected revision"
             raise ConflictError(msg)

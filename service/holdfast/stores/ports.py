@@ -293,6 +293,8 @@ MAX_BATCH: Final = 1000
 """Changes in one batch: what a nats-server takes."""
 
 MAX_GET_MANY: Final = 1024
+CHANGES_LIMIT: Final = 500
+MAX_CHANGES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,21 +310,22 @@ class Record:
 class Put:
     """A write in a batch. ``expected`` as in `RecordStore.put`; None: whatever is there, or not.
 
-    With ``ttl`` the record goes away by itself, as in `RecordStore.put`.
+    With ``ttl`` the record goes away by itself, as in `RecordStore.put`; ``grave`` is as there.
     """
 
     key: str
     value: bytes
     expected: int | None
     ttl: timedelta | None = None
+    grave: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """A removal in a batch, of the record at ``expected``; None: whatever is there, or not.
 
-    With ``for_good`` the key is never used again. The store then keeps a note of the removal,
-    should what lies below its records come back, and may list the key for ever.
+    With ``for_good`` the key is never used again. The store then keeps its note of the removal for
+    ever, should what lies below its records come back, and may list the key as long.
     """
 
     key: str
@@ -333,24 +336,73 @@ class Delete:
 Change = Put | Delete
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How far a store of records has come.
+
+    ``created`` names this incarnation of the store: one that was made anew has another. ``last`` is
+    the revision of the latest change that the store has taken, 0 before the first. ``keys`` is how
+    many keys have a record or a note of a removal.
+    """
+
+    created: str
+    last: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The last change of a record, ``at`` a time by the store's clock.
+
+    ``value`` is None where the record was removed. A grave has a value.
+    """
+
+    key: str
+    revision: int
+    value: bytes | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """A page of changes, in ascending order of their revisions.
+
+    Everything up to and with the revision ``position`` has been read. ``is_end``: at a moment
+    during the call there was nothing behind it, by the word of whoever answered. That may be a
+    replica which lags: compare ``position`` with `Extent.last`.
+    """
+
+    changes: Sequence[Changed]
+    position: int
+    is_end: bool
+
+
 class RecordStore(Protocol):
     """Small records that change by compare-and-set.
 
-    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 1,024 characters. What is read
-    is the latest, never a stale copy, but for `get_many`. A method that is given a key or a prefix
-    that is none raises InvalidError.
+    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 2,048 characters. What is read
+    is the latest, never a stale copy, but for `get_many` and `changes`. A method that is given a
+    key or a prefix that is none raises InvalidError.
     """
 
     async def get(self, key: str) -> Record:
         """Raises NotFoundError, and CorruptError where a store finds damage."""
 
     async def put(
-        self, key: str, value: bytes, *, expected: int, ttl: timedelta | None = None
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        ttl: timedelta | None = None,
+        grave: bool = False,
     ) -> int:
         """Write and return the new revision, if the present one is ``expected`` (0: no record).
 
         Raises ConflictError when it is not. With ``ttl`` the record goes away by itself, not
-        before that time (whole seconds), unless it is written again.
+        before that time (whole seconds), unless it is written again. Of a ``grave`` other programs
+        that read the store say that it was deleted; here it is a record like any other. Its value
+        is not empty, else InvalidError.
         """
 
     async def delete(self, key: str, *, expected: int) -> None:
@@ -385,6 +437,21 @@ class RecordStore(Protocol):
 
     def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """Every record whose key starts with the tokens of ``prefix``, each once."""
+
+    async def extent(self) -> Extent:
+        """How far the store has come: every change that was acknowledged before is counted."""
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """The last change of each key, of those whose revision is greater than ``after``.
+
+        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer. Whoever goes
+        on from `Changes.position` until ``is_end``, with a ``position`` that is no less than an
+        `Extent.last`, lacks nothing that was acknowledged before that extent was asked for.
+
+        What expired leaves no change, or one without a value. So does what was deleted, after the
+        note of it has gone (after a day on disk and a minute on JetStream; never where it was
+        deleted ``for_good``). What is damaged, or was removed behind the store's back, leaves none.
+        """
 
     async def check(self) -> None:
         """Whether the store is there. Raises UnavailableError with what to change."""

@@ -60,6 +60,23 @@ CREATE TABLE IF NOT EXISTS records (
   value BLOB NOT NULL
 )
 """
+_EXTENT: Final = (
+    "CREATE TABLE IF NOT EXISTS extent (created TEXT NOT NULL, keys INTEGER NOT NULL)",
+    """
+    INSERT INTO extent SELECT lower(hex(randomblob(16))), (SELECT COUNT(*) FROM records)
+    WHERE NOT EXISTS (SELECT 1 FROM extent)
+    """,
+    """
+    CREATE TRIGGER IF NOT EXISTS counted_in AFTER INSERT ON records
+    BEGIN UPDATE extent SET keys = keys + 1; END
+    """,
+    """
+    CREATE TRIGGER IF NOT EXISTS counted_out AFTER DELETE ON records
+    BEGIN UPDATE extent SET keys = keys - 1; END
+    """,
+)
+"""To count a million rows takes a while, so the database does it as they come and go."""
+
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """With the last of them our statements, which are right, meet a table that is another."""
 
@@ -78,6 +95,10 @@ _OLD_FORM: Final = (
     "with the version that wrote them, or move `records` and `snapshots` out of the disk store and "
     "run `holdfast admin init`; the blobs stay"
 )
+OLDER: Final = (
+    "the records were made by an older version; `holdfast admin upgrade` with the same store"
+    " completes them"
+)
 _OTHER_FORM: Final = "the records have another format; use the version of holdfast that wrote them"
 _FORKED: Final = "the records on disk were opened before this process was forked; start it anew"
 
@@ -90,7 +111,8 @@ _processes: Final[set[int]] = set()
 def create_record_store(root: Path) -> None:
     """Make ``root`` a store of records: what an operator does once, and no worker ever does.
 
-    May be repeated; what is stored stays. Raises UnavailableError, QuotaExceededError.
+    May be repeated, and completes a store of an older version; what is stored stays. Raises
+    UnavailableError, QuotaExceededError.
     """
     with translated():
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,10 +123,15 @@ def create_record_store(root: Path) -> None:
         if _form(connection) == _NOT_MADE:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_SCHEMA)
+            _complete(connection)
             connection.execute(f"PRAGMA application_id = {_FORM[0]}")
             connection.execute(f"PRAGMA user_version = {_FORM[1]}")
             connection.execute("COMMIT")
         _check_form(connection)
+        is_of_older = not is_complete(connection)
+    if is_of_older:
+        with closing(Database(root, Files())) as database:
+            database.change(_complete, time.monotonic() + PATIENCE_SECONDS)
     with translated():
         Files().sync_directory(root)
 
@@ -222,6 +249,17 @@ class Database:
             _check_form(connection)
             closed_after.pop_all()
         return connection
+
+
+def _complete(connection: sqlite3.Connection) -> None:
+    for statement in _EXTENT:
+        connection.execute(statement)
+
+
+def is_complete(connection: sqlite3.Connection) -> bool:
+    """Whether `create_record_store` of this version has seen the database."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'counted_out'").fetchone()
+    return found is not None
 
 
 def _connect(root: Path) -> sqlite3.Connection:

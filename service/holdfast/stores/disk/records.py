@@ -1,8 +1,9 @@
 """Records in a database of SQLite, in a directory of one machine.
 
 One row is one record. It carries a checksum over all that it says, so a record that was damaged is
-told as such and hides no other. How the database is kept is in ``disk_database``; this module takes
-the blocking work off the event loop.
+told as such and hides no other. What was removed leaves a row that has expired, as a note for those
+who follow the changes. How the database is kept is in ``disk_database``; this module takes the
+blocking work off the event loop.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import structlog
 
 from holdfast.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
 from holdfast.stores.disk import database as disk_database
-from holdfast.stores.disk.database import LOCKED, SPOILT, Database, primary_code
+from holdfast.stores.disk.database import LOCKED, OLDER, SPOILT, Database, primary_code
 from holdfast.stores.disk.files import Files
 from holdfast.stores.keys import (
     CheckedChanges,
+    check_limit,
     check_many,
     check_prefix,
     check_record_key,
     is_record_key,
 )
-from holdfast.stores.ports import Delete, Record
+from holdfast.stores.ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -48,11 +50,21 @@ _PAGE: Final = """
 SELECT key, revision, expires_at, checksum, value FROM records
 WHERE key > ? AND key < ? ORDER BY key LIMIT ?
 """
+_CHANGED: Final = """
+SELECT key, revision, expires_at, checksum, value FROM records
+WHERE revision > ? ORDER BY revision LIMIT ?
+"""
+_LAST: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
+_EXTENT: Final = f"SELECT created, ifnull(({_LAST}), 0), keys FROM extent"  # noqa: S608
 _EXPIRED: Final = """
-DELETE FROM records WHERE revision IN (SELECT revision FROM records WHERE expires_at < ? LIMIT ?)
+DELETE FROM records WHERE revision IN
+(SELECT revision FROM records WHERE expires_at BETWEEN 0 AND ? LIMIT ?)
 """
 _ABOVE_ALL_KEYS: Final = b""
 """SQLite has bytes follow any text, damaged or not."""
+
+_FOR_GOOD: Final = -1
+"""When a row expired that is never swept."""
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -96,7 +108,7 @@ class DiskRecordStore(CheckedChanges):
         return found
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See `RecordStore.list_keys`. What has expired is listed until it is swept."""
+        """See `RecordStore.list_keys`. What was removed or expired is listed until it is swept."""
         check_prefix(prefix)
         found, damaged = await self._read(partial(_keys, prefix=prefix))
         self._tell(damaged)
@@ -119,8 +131,26 @@ class DiskRecordStore(CheckedChanges):
                 return
             after = page[-1][0].key
 
+    async def extent(self) -> Extent:
+        """See `RecordStore.extent`."""
+        return await self._read(_extent)
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """See `RecordStore.changes`. What is left out as damaged is logged once.
+
+        The time of a change is its revision, in microseconds.
+        """
+        check_limit(limit)
+        work = partial(_changes, after=after, limit=limit, clock=self._clock)
+        found, damaged = await self._read(work)
+        self._tell(damaged)
+        return found
+
     async def sweep(self, now: datetime, grace: timedelta) -> int:
-        """Remove what expired ``grace`` or longer ago; how many. A damaged database is logged."""
+        """Remove what expired, or the notes of what was removed, ``grace`` or longer ago; how many.
+
+        A damaged database is logged.
+        """
         removed = 0
         expired = partial(_sweep_some, before=_micros(now - grace))
         while some := await self._write(expired):
@@ -133,9 +163,12 @@ class DiskRecordStore(CheckedChanges):
     async def check(self) -> None:
         """See `RecordStore.check`."""
         try:
+            is_complete = await self._read(disk_database.is_complete)
             await self._read(partial(_page, after="", end=""))
         except CorruptError as error:
             raise UnavailableError(error.detail) from error
+        if not is_complete:
+            raise UnavailableError(OLDER)
 
     async def aclose(self) -> None:
         """See `RecordStore.aclose`."""
@@ -181,21 +214,29 @@ def _apply(
     for change in changes:
         if change.expected is not None:
             _compare(connection, change.key, change.expected, now)
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
-    revision = max(now, 1 + (0 if last is None else last[0]))
-    revisions = []
-    for change in changes:
+    first = max(now, 1 + _last(connection))
+    for revision, change in enumerate(changes, first):
         connection.execute("DELETE FROM records WHERE key = ?", (change.key,))
-        if isinstance(change, Delete):
-            revisions.append(0)
-            continue
-        expires_at = None if change.ttl is None else now + change.ttl // _MICROSECOND
-        checksum = _checksum(change.key, revision, expires_at, change.value)
-        row = (revision, change.key, expires_at, checksum, change.value)
+        value = b"" if isinstance(change, Delete) else change.value
+        expires_at = _expiry(change, now)
+        checksum = _checksum(change.key, revision, expires_at, value)
+        row = (revision, change.key, expires_at, checksum, value)
         connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", row)
-        revisions.append(revision)
-        revision += 1
-    return revisions
+    return list(range(first, first + len(changes)))
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    """The last revision that was given, 0 if none was."""
+    found = connection.execute(_LAST).fetchone()
+    last: int = 0 if found is None else found[0]
+    return last
+
+
+def _expiry(change: Change, now: int) -> int | None:
+    """When the row of ``change`` is over; at once, if it removes the record."""
+    if isinstance(change, Delete):
+        return _FOR_GOOD if change.for_good else now
+    return None if change.ttl is None else now + change.ttl // _MICROSECOND
 
 
 def _compare(connection: sqlite3.Connection, key: str, expected: int, now: int) -> None:
@@ -244,6 +285,42 @@ def _keys(connection: sqlite3.Connection, prefix: str) -> tuple[list[str], list[
 def _page(connection: sqlite3.Connection, after: str, end: str | bytes) -> list[_Found]:
     rows = connection.execute(_PAGE, (after, end, PAGE_RECORDS)).fetchall()
     return [_checked(row[0].decode("ascii", "backslashreplace"), row[1:]) for row in rows]
+
+
+def _extent(connection: sqlite3.Connection) -> Extent:
+    [(created, last, keys)] = connection.execute(_EXTENT).fetchall()
+    return Extent(created=created.decode(), last=last, keys=keys)
+
+
+def _changes(
+    connection: sqlite3.Connection, after: int, limit: int, clock: Callable[[], datetime]
+) -> tuple[Changes, list[str]]:
+    """The changes behind ``after``; and the keys of those that are damaged."""
+    connection.execute("BEGIN")
+    rows = connection.execute(_CHANGED, (after, limit)).fetchall()
+    last = _last(connection)
+    connection.execute("COMMIT")
+    now = _micros(clock())
+    changes, damaged = [], []
+    for row in rows:
+        key = row[0].decode("ascii", "backslashreplace")
+        try:
+            changes.append(_changed(_checked(key, row[1:]), now))
+        except CorruptError:
+            damaged.append(key)
+    is_end = len(rows) < limit
+    position = max(after, last) if is_end else rows[-1][1]
+    return Changes(changes=changes, position=position, is_end=is_end), damaged
+
+
+def _changed(found: _Found, now: int) -> Changed:
+    record, expires_at = found
+    return Changed(
+        key=record.key,
+        revision=record.revision,
+        value=None if _is_over(expires_at, now) else record.value,
+        at=_EPOCH + record.revision * _MICROSECOND,
+    )
 
 
 def _sweep_some(connection: sqlite3.Connection, before: int) -> int:

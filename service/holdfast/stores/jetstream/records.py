@@ -3,7 +3,7 @@
 Reads ask the leader: a record decides who owns an upload, and a stale one would lie. Several
 changes are one atomic batch (ADR-50). A removal is a purge marker that goes away by itself, unless
 it is for good: a nats-server that is killed may bring deleted messages back, and a marker that
-stays covers them.
+stays covers them. A grave is a stock client's deletion that has a value.
 
 A condition is tried before it is looked at: a key that is new takes no read. Where the server
 refuses, the records as they are tell whether that was a marker in the way, this store's own write
@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -28,18 +30,20 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.keys import (
     CheckedChanges,
+    check_limit,
     check_many,
     check_prefix,
     check_record_key,
     is_below,
 )
-from holdfast.stores.ports import Delete, Record
+from holdfast.stores.ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
     SUBJECT,
+    TIME_STAMP,
     TTL,
     BatchMessage,
     RefusedError,
@@ -69,6 +73,8 @@ _QUERY_BYTES: Final = 192 * 1024
 """Of subjects in one request: far below the smallest usual limit of a message."""
 
 _LIST_ATTEMPTS: Final = 8
+_CHANGES_BYTES: Final = 8 * MIB
+"""Of changes in one answer: a server gives up a client that is 64 MiB behind."""
 
 
 class KeyValueRecordStore(CheckedChanges):
@@ -152,6 +158,8 @@ class KeyValueRecordStore(CheckedChanges):
             if not change.for_good:
                 headers[TTL] = _seconds(self._marker_ttl)
             return BatchMessage(self._subject(change.key), b"", headers)
+        if change.grave:
+            headers[OPERATION] = "DEL"
         if change.ttl is not None:
             headers[TTL] = _seconds(change.ttl)
         return BatchMessage(self._subject(change.key), change.value, headers)
@@ -262,6 +270,40 @@ class KeyValueRecordStore(CheckedChanges):
                 if not _is_deleted(message):
                     yield self._record(message)
 
+    async def extent(self) -> Extent:
+        """See RecordStore. A leader that is believed says so."""
+        state = await self._js.state(self.stream)
+        return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
+        """See RecordStore. A server may look at all its keys for each call: ask for thousands.
+
+        Any replica answers. One that has a message has all that came before it, so what it lacks is
+        not passed over; where it has none, the leader is asked.
+        """
+        check_limit(limit)
+        query = {"seq": after + 1, "batch": limit, "max_bytes": _CHANGES_BYTES}
+        messages, pending = await self._js.direct_batch(self.stream, query)
+        if not messages:
+            return await self._changes_of_leader(after)
+        changes = [self._changed(message) for message in messages]
+        return Changes(changes=changes, position=changes[-1].revision, is_end=not pending)
+
+    async def _changes_of_leader(self, after: int) -> Changes:
+        """The change that follows. If there is none, whatever the stream has had has been read."""
+        last, following = await self._js.believed(self.stream, partial(self._following, after))
+        if following is None:
+            return Changes(changes=(), position=max(after, last), is_end=True)
+        changed = self._changed(following)
+        return Changes(changes=(changed,), position=changed.revision, is_end=False)
+
+    async def _following(self, after: int) -> tuple[int, StoredMessage | None]:
+        """The stream's last sequence, and the first message behind ``after``, by the leader."""
+        last = (await self._js.state(self.stream)).last_sequence
+        if last <= after:
+            return last, None
+        return last, await self._js.next_message(self.stream, ">", after + 1)
+
     async def check(self) -> None:
         """See RecordStore."""
         await check_bucket(self._js, self.bucket, self.stream)
@@ -286,6 +328,14 @@ class KeyValueRecordStore(CheckedChanges):
                 return await self._last(key)
 
         return list(await asyncio.gather(*map(last, keys)))
+
+    def _changed(self, message: StoredMessage) -> Changed:
+        return Changed(
+            key=message.subject.removeprefix(self._subject("")),
+            revision=message.sequence,
+            value=None if _is_deleted(message) else bytes(message.data),
+            at=message.stored_at or datetime.fromisoformat(message.headers[TIME_STAMP]),
+        )
 
     def _subject(self, key: str) -> str:
         return f"$KV.{self.bucket}.{key}"
@@ -367,9 +417,11 @@ def _seconds(duration: timedelta) -> str:
 
 
 def _is_deleted(message: StoredMessage) -> bool:
-    return message.headers.get(OPERATION) in _DELETED or MARKER_REASON in message.headers
+    operation = message.headers.get(OPERATION)
+    is_grave = operation == "DEL" and len(message.data) > 0
+    return (operation in _DELETED and not is_grave) or MARKER_REASON in message.headers
 
 
 def _is_removed_for_good(message: StoredMessage) -> bool:
     """Whether nothing comes after ``message``: then any replica may tell."""
-    return message.headers.get(OPERATION) in _DELETED and TTL not in message.headers
+    return _is_deleted(message) and OPERATION in message.headers and TTL not in message.headers
