@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Final
