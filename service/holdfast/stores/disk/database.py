@@ -17,6 +17,7 @@ drops the locks of the whole process.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -33,7 +34,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.disk.files import MARKER, Files, locked, translated
+from holdfast.stores.disk.files import MARKER, Files, translated
 from holdfast.stores.disk.mounts import refuse_network
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ DATABASE: Final = "records.sqlite"
 PATIENCE_SECONDS: Final = 10.0
 """How long a change waits for those of others, which take milliseconds unless one is stopped."""
 
+LOCK_STEP_SECONDS: Final = 0.002
 CHECKPOINT_PAGES: Final = 1000
 MAX_LOG_BYTES: Final = 64 * 1024 * 1024
 """To this length the write-ahead log is cut again, once a reader that was stopped let it grow."""
@@ -199,8 +201,16 @@ class Database:
     def _locked(self, deadline: float) -> Iterator[None]:
         """Keep others from changing anything. The lock goes away with the process."""
         self._identity()
-        with locked(self._root, deadline, LOCKED):
+        with translated():
+            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise UnavailableError(LOCKED)
+                time.sleep(LOCK_STEP_SECONDS)
             yield
+        finally:
+            os.close(descriptor)
 
     def _make_log_durable(self) -> None:
         """Nobody else writes to it: the caller has begun a transaction that may."""
@@ -307,6 +317,14 @@ def _check_form(connection: sqlite3.Connection) -> None:
     form = _form(connection)
     if form != _FORM:
         raise UnavailableError(_NOT_FOUND if form == _NOT_MADE else _OTHER_FORM)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _refuse_forked() -> None:
