@@ -17,6 +17,7 @@ from holdfast.protocol.operation import AnyOperation, Body, Operation
 
 WatchKind = Literal["names", "blobs", "snapshots"]
 WatchEnd = Literal["credit", "lease", "drain"]
+WireSequence = Annotated[str, Meta(pattern=r"^[0-9]{1,20}$(?!\n)", max_length=20)]
 EVENTS_TYPE: Final = "application/cloudevents-batch+json"
 MAX_CREDIT: Final = 65_536
 
@@ -65,8 +66,8 @@ class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     subject: str
     time: str
-    sequence: str
-    position: str
+    sequence: WireSequence
+    position: WireSequence
     data: dict[str, Any] = {}
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
