@@ -78,7 +78,6 @@ def record_of(name: str, at: datetime) -> NameRecord:
         op=f"{new_id()}.{new_id()}",
         verb="create",
         at=at.isoformat(),
-        worker=step.worker,
         digest=digest_of(name.encode()),
         size=len(name) * 1000,
         type="image/jpeg",

@@ -381,9 +381,6 @@ class _MemoryStagedBlob:
         await self._store.discard_staged(self._staging)
 
 
-_record_stores: Final = count(1)
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """The last change of a key, and when what it wrote goes away."""

@@ -337,8 +337,6 @@ MAX_BATCH: Final = 1000
 """Changes in one batch: what a nats-server takes."""
 
 MAX_GET_MANY: Final = 1024
-CHANGES_LIMIT: Final = 500
-MAX_CHANGES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
