@@ -78,7 +78,6 @@ def record_of(name: str, at: datetime) -> NameRecord:
         op=f"{new_id()}.{new_id()}",
         verb="create",
         at=at.isoformat(),
-        worker=step.worker,
         digest=digest_of(name.encode()),
         size=len(name) * 1000,
         type="image/jpeg",
@@ -165,7 +164,7 @@ async def follow(url: str) -> None:
         processor = time.process_time()
         index = NameIndex(store, keep=lambda _name: Keep(), sources=SOURCES)
         index.start()
-        await until_built(index)
+        await index.wait_ready()
         state = index.state
         print(f"\n{state.names:,} names; built in {state.built_seconds or 0:.1f} s", end="")
         print(f", {time.process_time() - processor:.1f} s of processor time of the worker", end="")
@@ -175,17 +174,6 @@ async def follow(url: str) -> None:
         print(f"\nresident at the end {resident_mib('VmRSS'):.0f} MiB", end="")
         print(f", at most {resident_mib('VmHWM'):.0f} MiB; built anew {index.state.rebuilt} times")
         await index.aclose()
-
-
-async def until_built(index: NameIndex) -> None:
-    """Wait until it answers."""
-    while True:
-        try:
-            await index.names_of(digest_of(b""), 1)
-        except UnavailableError:
-            await asyncio.sleep(0.1)
-        else:
-            return
 
 
 async def until_recovered(store: KeyValueRecordStore) -> None:

@@ -18,6 +18,9 @@ MAX_NAME_CURSOR_CHARS: Final = 1024
 MAX_INDEX_ENTRIES: Final = 4096
 MAX_LABELS: Final = 64
 
+MAX_WATCHES: Final = 1000
+"""Watches of one worker at a time."""
+
 MAX_BLOB_BYTES: Final = 16 * TIB
 """Far beyond any bucket; keeps sizes inside what JSON numbers carry exactly."""
 

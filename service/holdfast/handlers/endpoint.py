@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Buffer, Callable
     from datetime import datetime
 
+Lane = Literal["requests", "parts", "watches"]
+
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What comes with a request beside its message.
@@ -69,6 +71,17 @@ class BytesReply(Generic[ReplyT]):
 
 
 @dataclass(frozen=True, slots=True)
+class Messages(Generic[ReplyT]):
+    """A reply of many messages, which may last far longer than the caller waits for the first.
+
+    ``type`` is the media type of each. What is raised among them ends it with that failure.
+    """
+
+    type: str
+    messages: AsyncGenerator[BytesReply[ReplyT]]
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint(Generic[RequestT, ReplyT]):
     """The type checker refuses a handler whose types differ from its operation.
 
@@ -77,9 +90,12 @@ class Endpoint(Generic[RequestT, ReplyT]):
     """
 
     operation: Operation[RequestT, ReplyT]
-    handle: Callable[[RequestT, Call], Awaitable[ReplyT | BytesReply[ReplyT] | Sent | Forward]]
+    handle: Callable[
+        [RequestT, Call],
+        Awaitable[ReplyT | BytesReply[ReplyT] | Sent | Forward | Messages[ReplyT]],
+    ]
     local: bool = False
-    lane: Literal["requests", "parts"] = "requests"
+    lane: Lane = "requests"
 
 
 AnyEndpoint = Endpoint[Any, Any]

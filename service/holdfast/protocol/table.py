@@ -9,10 +9,12 @@ from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
 from holdfast.protocol.status import STATUS_OPERATIONS
+from holdfast.protocol.watch import WATCH_OPERATIONS
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *BLOB_OPERATIONS,
     *NAME_OPERATIONS,
     *STATUS_OPERATIONS,
     *SNAPSHOT_OPERATIONS,
+    *WATCH_OPERATIONS,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,7 +25,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.handlers.endpoint import BytesReply, Call, Forward, Sent
+from holdfast.handlers.endpoint import BytesReply, Call, Forward, Messages, Sent
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.operation import Body
@@ -50,7 +51,8 @@ class Answer(msgspec.Struct, frozen=True):
     """What goes back: one message, and for a window what follows it. ``error`` names a failure.
 
     With ``node`` it does not go back: it is the request, for a worker of that node to answer. If it
-    ``is_sent`` there is no message from here, only what ``deliver`` has sent.
+    ``is_sent`` there is no message from here, only what ``deliver`` has sent, or ``messages``, each
+    with its headers.
     """
 
     headers: Mapping[str, str]
@@ -58,6 +60,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: HoldfastError | None = None
     deliver: Callable[[str], Awaitable[None]] | None = None
     pieces: AsyncGenerator[Buffer] | None = None
+    messages: AsyncGenerator[tuple[Mapping[str, str], Buffer]] | None = None
     node: str | None = None
     is_sent: bool = False
 
@@ -143,7 +146,11 @@ def out_of_time(endpoint: AnyEndpoint) -> HoldfastError:
     return UnavailableError("the request did not end in time")
 
 
-def _answered(reply: Reply | BytesReply[Any] | Sent, encoding: codec.Encoding) -> Answer:
+def _answered(
+    reply: Reply | BytesReply[Any] | Sent | Messages[Any], encoding: codec.Encoding
+) -> Answer:
+    if isinstance(reply, Messages):
+        return Answer({}, b"", messages=_messages(reply), is_sent=True)
     if isinstance(reply, Sent):
         return Answer({}, b"", deliver=reply.deliver, is_sent=True)
     if isinstance(reply, BytesReply):
@@ -154,6 +161,15 @@ def _answered(reply: Reply | BytesReply[Any] | Sent, encoding: codec.Encoding) -
             pieces=reply.pieces,
         )
     return Answer({names.CONTENT_TYPE: encoding.value}, codec.encode(reply, encoding))
+
+
+async def _messages(
+    reply: Messages[Any],
+) -> AsyncGenerator[tuple[Mapping[str, str], Buffer]]:
+    async with aclosing(reply.messages) as messages:
+        async for message in messages:
+            headers = codec.encode_headers(message.head)
+            yield {names.CONTENT_TYPE: reply.type, **headers}, message.data
 
 
 def _forwarded(forward: Forward, headers: Mapping[str, str], body: Buffer, call: Call) -> Answer:

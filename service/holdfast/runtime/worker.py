@@ -11,11 +11,12 @@ import asyncio
 import time
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 import structlog
 
+from holdfast.domain.limits import MAX_WATCHES
 from holdfast.errors import (
     ForbiddenError,
     HoldfastError,
@@ -23,6 +24,7 @@ from holdfast.errors import (
     RateLimitedError,
     UnavailableError,
 )
+from holdfast.handlers.endpoint import Lane
 from holdfast.protocol import codec
 from holdfast.protocol.headers import BLOB_PART, TRACEPARENT
 from holdfast.protocol.operation import QUEUE_GROUP
@@ -31,7 +33,7 @@ from holdfast.runtime.dispatch import Answer, out_of_time
 from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Buffer, Callable
+    from collections.abc import AsyncGenerator, Buffer, Callable, Mapping
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.runtime.dispatch import Dispatcher
@@ -69,8 +71,9 @@ class Worker:
         self._node = node
         self._max_concurrent = max_concurrent
         self._reply = reply_pattern(inbox_prefixes)
-        self._running: dict[asyncio.Task[None], tuple[AnyEndpoint, Message]] = {}
-        self._parts: dict[asyncio.Task[None], tuple[AnyEndpoint, Message]] = {}
+        self._lanes: dict[Lane, dict[asyncio.Task[None], tuple[AnyEndpoint, Message]]] = {
+            lane: {} for lane in get_args(Lane)
+        }
         self._sids: list[int] = []
         self.refused_replies = 0
         self.is_serving = False
@@ -89,8 +92,8 @@ class Worker:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are being answered."""
-        return len(self._running) + len(self._parts)
+        """How many requests are being answered; who watches does not count."""
+        return len(self._lanes["requests"]) + len(self._lanes["parts"])
 
     def start(self) -> None:
         """Subscribe: from here on requests are answered."""
@@ -137,15 +140,18 @@ class Worker:
         self.is_serving = False
         sids, self._sids = self._sids, []
         await self._connection.drain_routes(sids)
-        if self.in_flight:
-            await asyncio.wait({**self._running, **self._parts}, timeout=seconds)
-        late = {**self._running, **self._parts}
+        if running := self._running():
+            await asyncio.wait(running, timeout=seconds)
+        late = self._running()
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late)
         for endpoint, message in late.values():
             self._send_failure(message, out_of_time(endpoint))
+
+    def _running(self) -> dict[asyncio.Task[None], tuple[AnyEndpoint, Message]]:
+        return {task: asked for lane in self._lanes.values() for task, asked in lane.items()}
 
     def _subject(self, endpoint: AnyEndpoint) -> str:
         subject = prefixed(self._prefix, endpoint.operation.subject)
@@ -165,8 +171,9 @@ class Worker:
             stats.refused_replies += 1
             return
         # Parts have windows of their own: counted apart, neither starves the other.
-        running = self._parts if endpoint.lane == "parts" else self._running
-        if len(running) >= self._max_concurrent:
+        running = self._lanes[endpoint.lane]
+        most = MAX_WATCHES if endpoint.lane == "watches" else self._max_concurrent
+        if len(running) >= most:
             stats.count(0, RateLimitedError.code)
             self._send_failure(message, RateLimitedError("this worker is at its limit of requests"))
             return
@@ -226,6 +233,8 @@ class Worker:
             await answer.deliver(reply)
         if answer.pieces is not None:
             await self._relay(reply, answer.pieces)
+        if answer.messages is not None:
+            await self._send_all(reply, answer.messages)
 
     async def _relay(self, reply: str, pieces: AsyncGenerator[Buffer]) -> None:
         """Send the pieces of a window ourselves. A short end tells the client of a failure."""
@@ -236,6 +245,15 @@ class Worker:
                 headers = {BLOB_PART: str(number)}
                 self._connection.send(reply, memoryview(piece), headers=headers)
                 number += 1
+
+    async def _send_all(
+        self, reply: str, messages: AsyncGenerator[tuple[Mapping[str, str], Buffer]]
+    ) -> None:
+        """Send messages as they come."""
+        async with aclosing(messages):
+            async for headers, body in messages:
+                await self._connection.wait_sendable()
+                self._connection.send(reply, memoryview(body), headers=headers)
 
     def _send_failure(self, message: Message, error: HoldfastError) -> None:
         headers, body = codec.encode_error(error, codec.Encoding.JSON)

@@ -1,0 +1,221 @@
+"""What becomes of names, blobs and snapshots, read off the changes of their stores.
+
+A record tells its last state. That of a name also tells the last steps to it, so that one which was
+rewritten between two reads hides none of them. A blob, and a snapshot that is no longer pending,
+are told by their last change alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from holdfast.domain.blob_names import key_name
+from holdfast.domain.names import SnapshotKey, untoken
+from holdfast.errors import CorruptError, InvalidError
+from holdfast.protocol.times import as_utc, wire_time
+from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
+from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
+from holdfast.stores.ports import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from holdfast.stores.ports import BlobChanged, BlobStore, Changed, Extent, RecordStore
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What happened ``at`` a time to the name, blob or snapshot ``subject``: it is ``state`` now.
+
+    ``revision`` is that of the change, which no other event of its kind has.
+    """
+
+    revision: int
+    subject: str
+    state: str
+    at: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """A page of events, of records that were read up to and with the revision ``position``.
+
+    ``is_end`` as in `holdfast.stores.ports.Changes`.
+    """
+
+    events: Sequence[Event]
+    position: int
+    is_end: bool
+
+
+class EventSource(Protocol):
+    """Where the events of one kind come from."""
+
+    async def extent(self) -> Extent:
+        """How far the store has come."""
+
+    async def read(self, after: int, floor: int) -> Events:
+        """The events behind ``floor`` of what was written last behind ``after``.
+
+        ``floor`` is no greater: of a record that is met now, events behind it are told that come
+        before ``after``. Raises as the store does.
+        """
+
+
+class RecordEvents:
+    """The events of records."""
+
+    def __init__(
+        self, records: RecordStore, told: Callable[[Changed, int], Iterator[Event]]
+    ) -> None:
+        """``told`` gives the events behind a floor of one that was changed, or CorruptError."""
+        self._records = records
+        self._told = told
+
+    async def extent(self) -> Extent:
+        """See `EventSource`."""
+        return await self._records.extent()
+
+    async def read(self, after: int, floor: int) -> Events:
+        """See `EventSource`. A record that is unreadable hides no other."""
+        page = await self._records.changes(after)
+        events: list[Event] = []
+        for changed in page.changes:
+            try:
+                events.extend(self._told(changed, floor))
+            except (CorruptError, InvalidError):
+                log.warning("record_unreadable", key=changed.key)
+        return Events(events=events, position=page.position, is_end=page.is_end)
+
+
+class BlobEvents:
+    """The events of blobs. That one is touched or pinned is none."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        """The users' blobs."""
+        self._blobs = blobs
+
+    async def extent(self) -> Extent:
+        """See `EventSource`."""
+        return await self._blobs.extent()
+
+    async def read(self, after: int, floor: int) -> Events:
+        """See `EventSource`."""
+        page = await self._blobs.changes(after)
+        events = [_blob_event(one) for one in page.changes if one.kind != "changed"]
+        return Events(
+            events=[event for event in events if event.revision > floor],
+            position=page.position,
+            is_end=page.is_end,
+        )
+
+
+def name_events(changed: Changed, floor: int) -> Iterator[Event]:
+    """The steps of a name behind ``floor``. Raises CorruptError, InvalidError.
+
+    The first says that others may be ``missed``, where it is the oldest that is kept.
+    """
+    family, _, key = changed.key.partition(".")
+    if family != NAME.prefix:
+        return
+    if changed.value is None:
+        yield _removed(changed, key_name(key))
+        return
+    held = NAME.read(Record(key=changed.key, value=changed.value, revision=changed.revision))
+    steps = [(one.revision or held.revision, one) for one in held.record.transitions]
+    news = [(revision, one) for revision, one in steps if revision > floor]
+    for number, (revision, one) in enumerate(news):
+        data = _name_data(held.record, one)
+        if number == 0 and len(news) == MAX_TRANSITIONS:
+            data["missed"] = True
+        yield Event(
+            revision=revision,
+            subject=held.record.name,
+            state=one.state,
+            at=as_utc(one.at),
+            data=data,
+        )
+
+
+def _name_data(record: NameRecord, step: Transition) -> dict[str, Any]:
+    told = {
+        "digest": step.digest,
+        "size": step.size if step.digest is not None else None,
+        "reason": step.reason or None,
+        "worker": step.worker or None,
+    }
+    present = {key: value for key, value in told.items() if value is not None}
+    return {"name": record.name, "state": step.state, "version": step.version, **present}
+
+
+def snapshot_events(changed: Changed, floor: int) -> Iterator[Event]:
+    """What became of a snapshot. Raises CorruptError, InvalidError.
+
+    It is pending from when it is marked so: its record is rewritten all the while.
+    """
+    family, _, name = changed.key.partition(".")
+    if changed.revision <= floor:
+        return
+    if family == SNAPSHOT.live_prefix and changed.value is not None:
+        key = _snapshot_key(name)
+        data = {"key": str(key), "app": key.app, "state": "pending"}
+        yield _at_once(changed, str(key), "pending", data)
+    elif family == SNAPSHOT.prefix and changed.value is None:
+        yield _removed(changed, str(_snapshot_key(name)))
+    elif family == SNAPSHOT.prefix and changed.value is not None:
+        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
+        record = SNAPSHOT.read(found).record
+        if not SNAPSHOT.is_live(record):
+            yield _at_once(changed, str(record.key), record.state, _snapshot_data(record))
+
+
+def _snapshot_key(name: str) -> SnapshotKey:
+    app, _, identifier = name.rpartition(".")
+    return SnapshotKey(untoken(app), identifier)
+
+
+def _snapshot_data(record: StoredSnapshot) -> dict[str, Any]:
+    told = {
+        "node": record.node or None,
+        "digest": record.digest if record.state == "ok" else None,
+        "labels": record.labels or None,
+        "size": record.totals.size if record.state == "ok" else None,
+        "code": record.code,
+        "reason": record.reason,
+    }
+    present = {key: value for key, value in told.items() if value is not None}
+    return {"key": str(record.key), "app": record.app, "state": record.state, **present}
+
+
+def _blob_event(changed: BlobChanged) -> Event:
+    data: dict[str, Any] = {"digest": changed.digest}
+    if changed.info is not None:
+        data |= {"size": changed.info.size, "type": changed.info.type}
+    return Event(
+        revision=changed.revision,
+        subject=changed.digest,
+        state=changed.kind,
+        at=wire_time(changed.at),
+        data=data,
+    )
+
+
+def _removed(changed: Changed, subject: str) -> Event:
+    return _at_once(changed, subject, "deleted", {"state": "deleted"})
+
+
+def _at_once(changed: Changed, subject: str, state: str, data: Mapping[str, Any]) -> Event:
+    """The event of the change itself."""
+    return Event(
+        revision=changed.revision,
+        subject=subject,
+        state=state,
+        at=wire_time(changed.at),
+        data=data,
+    )

@@ -1,0 +1,248 @@
+"""One reader for all who watch one kind: a hundred watchers cost the store no more than one.
+
+The feed reads while somebody watches, and keeps the last batches. Who comes from further back reads
+by itself until it has caught up, and so does who falls behind what is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.deadline import outliving_task
+from holdfast.errors import ConflictError, HoldfastError, InternalError, InvalidError
+from holdfast.repository.watch.following import (
+    MADE_ANEW,
+    Batch,
+    Follower,
+    Place,
+    store_name,
+)
+
+if TYPE_CHECKING:
+    from holdfast.repository.watch.events import EventSource
+
+BUSY_SECONDS: Final = 0.05
+IDLE_SECONDS: Final = 0.25
+_SLOWER: Final = 1.5
+MAX_KEPT: Final = 4096
+"""Events that are kept for those who are a moment behind."""
+
+log = structlog.get_logger(__name__)
+
+
+class Feed:
+    """The events of one kind, to be watched."""
+
+    def __init__(self, source: EventSource) -> None:
+        """Nothing is read before somebody watches."""
+        self._source = source
+        self._reader: _Reader | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether those who watch are to go."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Have all who watch go, at once."""
+        self._stop.set()
+        if self._reader is not None:
+            self._reader.wake()
+
+    async def begin(self, *, since: int | None = None, cursor: str | None = None) -> Watching:
+        """Watch from behind ``since``, from the place of ``cursor``, or from now on.
+
+        Raises InvalidError for what is none, or beyond the end, ConflictError for a cursor of a
+        store that was made anew since, and as the store.
+        """
+        if since is not None and cursor is not None:
+            msg = "a watch goes on from `since` or from `cursor`, not from both"
+            raise InvalidError(msg)
+        place = Place.parse(cursor) if cursor is not None else None
+        extent = await self._source.extent()
+        if place is None:
+            if since is not None and since > extent.last:
+                msg = f"`since` is beyond the end, which is {extent.last}"
+                raise InvalidError(msg)
+            at = extent.last if since is None else since
+            place = Place(store_name(extent), at, at)
+        elif place.store != store_name(extent):
+            raise ConflictError(MADE_ANEW)
+        return Watching(self, place)
+
+    def follower(self, place: Place) -> Follower:
+        """A reader for one watcher alone."""
+        return Follower(self._source, place)
+
+    def join(self, place: Place) -> _Reader | None:
+        """The reader for somebody at ``place``, or None where that is too far back for it."""
+        if not place.is_sure:
+            return None
+        if self._reader is None or self._reader.error is not None:
+            self._reader = _Reader(self.follower(place))
+        if not self._reader.reaches(place):
+            return None
+        self._reader.watchers += 1
+        return self._reader
+
+    def leave(self, reader: _Reader) -> None:
+        """Stop ``reader`` if nobody is left."""
+        reader.watchers -= 1
+        if not reader.watchers:
+            reader.stop()
+            if self._reader is reader:
+                self._reader = None
+
+
+class Watching:
+    """Somebody who watches: to be closed, once ``next`` was called."""
+
+    def __init__(self, feed: Feed, place: Place) -> None:
+        """Made by ``Feed.begin``."""
+        self.place = place
+        self._feed = feed
+        self._follower = feed.follower(place)
+        self._reader: _Reader | None = None
+        self._number = 0
+        self._joined_at = 0
+
+    def close(self) -> None:
+        """Watch no more. May be repeated."""
+        if self._reader is not None:
+            self._feed.leave(self._reader)
+            self._reader = None
+
+    async def next(self, seconds: float) -> Batch | None:
+        """What comes next; None when nothing has come for ``seconds``, or the feed is stopped.
+
+        Raises ConflictError once the store was made anew, and as the store.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                batch = await self._next()
+        except TimeoutError:
+            return None
+        if batch is not None:
+            self.place = batch.end
+        return batch
+
+    async def _next(self) -> Batch | None:
+        while not self._feed.is_stopped:
+            if self._reader is None:
+                batch = await self._read_alone()
+            elif self._reader.has(self._number):
+                batch = await self._read_along(self._reader)
+            else:
+                self.close()
+                self._follower = self._feed.follower(self.place)
+                continue
+            if batch is not None:
+                return batch
+        return None
+
+    async def _read_along(self, reader: _Reader) -> Batch | None:
+        batch = await reader.batch(self._number)
+        if batch is None:
+            return None
+        self._number += 1
+        return batch.behind(self._joined_at)
+
+    async def _read_alone(self) -> Batch | None:
+        batch = await self._follower.read()
+        self._join(self._follower.place)
+        if batch is None and self._reader is None:
+            await asyncio.sleep(IDLE_SECONDS)
+        return batch
+
+    def _join(self, place: Place) -> None:
+        """Read along with the others, if ``place`` is not too far back for that."""
+        self._reader = self._feed.join(place)
+        if self._reader is not None:
+            self._joined_at = place.position
+            self._number = self._reader.number_at(place)
+
+
+class _Reader:
+    """What the watchers of a feed have in common while there are any."""
+
+    def __init__(self, follower: Follower) -> None:
+        """Begin to read."""
+        self.watchers = 0
+        self.error: HoldfastError | None = None
+        self._follower = follower
+        self._batches: deque[Batch] = deque()
+        self._first = 0
+        self._events = 0
+        self._kept_since = follower.place.position
+        self._news = asyncio.Event()
+        self._task = outliving_task(self._read())
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._task.cancel()
+
+    def wake(self) -> None:
+        """Have those who wait look up."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def reaches(self, place: Place) -> bool:
+        """Whether everything behind ``place`` is kept, or still to be read."""
+        return place.position >= self._kept_since
+
+    def number_at(self, place: Place) -> int:
+        """The number of the batch with which somebody at ``place`` goes on."""
+        passed = sum(batch.end.position <= place.position for batch in self._batches)
+        return self._first + passed
+
+    def has(self, number: int) -> bool:
+        """Whether the batch ``number`` is kept, or still to come."""
+        return number >= self._first
+
+    async def batch(self, number: int) -> Batch | None:
+        """The batch ``number``, once it is there; None for who was woken before.
+
+        Raises why there will be none.
+        """
+        if self.error is None and number >= self._first + len(self._batches):
+            await self._news.wait()
+        if self.error is not None:
+            raise type(self.error)(self.error.detail) from self.error
+        at = number - self._first
+        return self._batches[at] if 0 <= at < len(self._batches) else None
+
+    async def _read(self) -> None:
+        try:
+            await self._read_on()
+        except HoldfastError as error:
+            self.error = error
+        except Exception:
+            log.exception("feed_failed")
+            self.error = InternalError()
+        self.wake()
+
+    async def _read_on(self) -> None:
+        seconds = BUSY_SECONDS
+        while True:
+            await asyncio.sleep(seconds)
+            batch = await self._follower.read()
+            if batch is None:
+                seconds = min(max(seconds, BUSY_SECONDS) * _SLOWER, IDLE_SECONDS)
+            else:
+                self._keep(batch)
+                seconds = BUSY_SECONDS if batch.end.is_sure else 0
+
+    def _keep(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        self._events += len(batch.events)
+        while self._events > MAX_KEPT and len(self._batches) > 1:
+            dropped = self._batches.popleft()
+            self._first += 1
+            self._events -= len(dropped.events)
+            self._kept_since = dropped.end.position
+        self.wake()

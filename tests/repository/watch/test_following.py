@@ -1,0 +1,111 @@
+"""Whoever follows a store misses no step, whichever replica answers and wherever it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.repository.watch.replicas import Replicas
+
+from holdfast.client.watch import Seen
+from holdfast.errors import ConflictError, InvalidError
+from holdfast.repository.watch.following import Follower, Place, store_name
+
+NAMES = st.sampled_from("abcd")
+MOST = 60
+
+
+async def start(source: Replicas, since: int = 0) -> Place:
+    return Place(store_name(await source.extent()), since, since)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_every_step_is_told_in_order_of_its_name_whoever_answers(seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311  (which replica answers, not a secret)
+    source = Replicas(
+        log=rng.choices("abcd", k=rng.randrange(20)),
+        lag=lambda: rng.choice((0, 0, 1, 3, 8)),
+        limit=lambda: rng.randint(1, 4),
+    )
+    since = rng.randint(0, len(source.log))
+    had: list[tuple[int, str]] = []
+
+    async def follow() -> None:
+        seen = Seen()
+        seen.passed(since)
+        follower = Follower(source, await start(source, since))
+        while follower.place.floor < MOST:
+            batch = await follower.read()
+            for event in [] if batch is None else batch.events:
+                if seen.is_news(event.revision):
+                    had.append((event.revision, event.subject))
+            seen.passed(follower.place.floor)
+            new = rng.choices("abcd", k=rng.randrange(6))
+            source.log.extend(new[: MOST - len(source.log)])
+            if rng.random() < 0.2:  # another worker carries on
+                follower = Follower(source, Place.parse(follower.place.cursor))
+
+    asyncio.run(follow())
+
+    wanted = [(number, name) for number, name in enumerate(source.log, 1) if number > since]
+    for name in "abcd":
+        assert [one for one in had if one[1] == name] == [one for one in wanted if one[1] == name]
+
+
+@given(log=st.lists(NAMES, min_size=1, max_size=30), since=st.integers(0, 30), data=st.data())
+def test_whoever_goes_on_from_any_event_of_one_page_misses_nothing(
+    log: list[str], since: int, data: st.DataObject
+) -> None:
+    source = Replicas(log=log)
+
+    async def told(since: int) -> list[int]:
+        batch = await Follower(source, await start(source, since)).read()
+        if batch is None:
+            return []
+        assert [batch.place_after(event).floor for event in batch.events] == [
+            event.revision for event in batch.events
+        ]
+        return [event.revision for event in batch.events]
+
+    first = asyncio.run(told(min(since, len(log))))
+    stop = data.draw(st.integers(0, len(first)))
+    position = first[stop - 1] if stop else min(since, len(log))
+
+    assert first == list(range(min(since, len(log)) + 1, len(log) + 1))
+    assert first[:stop] + asyncio.run(told(position)) == first
+
+
+async def test_a_store_that_was_made_anew_is_not_followed() -> None:
+    source = Replicas(log=["a"])
+    follower = Follower(source, await start(source))
+    source.created = "2026-03-02"
+
+    with pytest.raises(ConflictError, match="made anew"):
+        await follower.read()
+
+
+async def test_a_store_that_has_less_is_doubted_for_a_while() -> None:
+    source = Replicas(log=["a", "b"])
+    follower = Follower(source, await start(source))
+    await follower.read()
+
+    del source.log[1:]
+    assert await follower.read() is None
+    source.log.extend(["b", "c"])
+    batch = await follower.read()
+    assert batch is not None
+    assert [event.subject for event in batch.events] == ["c"]
+
+    source.log.clear()
+    with pytest.raises(ConflictError, match="set back"):
+        while True:
+            assert await follower.read() is None
+
+
+@pytest.mark.parametrize("cursor", ["", "1", "1.2", "2.1.0123456789abcdef", "1.2.x", "-1.2.0"])
+def test_what_is_no_cursor_is_invalid(cursor: str) -> None:
+    with pytest.raises(InvalidError):
+        Place.parse(cursor)
