@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
+from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_store import (
     BlobStoreContract,
@@ -37,14 +40,15 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobStore
 
 
-class TestDiskBlobStore(SpoiltRecordContract, BlobStoreContract):
+class TestDiskBlobStore(BlobChangesContract, SpoiltRecordContract, BlobStoreContract):
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         return tmp_path / "store"
 
-    @pytest.fixture
-    def store(self, root: Path) -> DiskBlobStore:
-        return blob_store(root)
+    @pytest_asyncio.fixture
+    async def store(self, root: Path) -> AsyncGenerator[DiskBlobStore]:
+        async with aclosing(blob_store(root)) as store:
+            yield store
 
     @pytest.fixture
     def unreachable_store(self, tmp_path: Path) -> DiskBlobStore:

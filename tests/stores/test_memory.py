@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_store import BlobStoreContract, lose_everything
 from tests.contracts.record_store import RecordStoreContract
@@ -29,7 +30,7 @@ class FakeMonotonic:
         return self.now
 
 
-class TestMemoryBlobStore(BlobStoreContract):
+class TestMemoryBlobStore(BlobChangesContract, BlobStoreContract):
     @pytest.fixture
     def store(self) -> MemoryBlobStore:
         return MemoryBlobStore()

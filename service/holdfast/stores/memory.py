@@ -8,11 +8,10 @@ off (``reachable = False``). A value altered through the private fields is found
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count, takewhile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec.structs import replace
 
@@ -34,9 +33,11 @@ from holdfast.stores.keys import (
     has_prefix,
     is_below,
 )
+from holdfast.stores.memory_log import NEVER, MemoryLog
 from holdfast.stores.pieces import part_ranges
 from holdfast.stores.ports import (
     CHANGES_LIMIT,
+    BlobChanges,
     BlobInfo,
     BlobListing,
     Changed,
@@ -88,7 +89,7 @@ class _Reachable:
 
 
 _ATTEMPTS: Final = 16
-_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_record_stores: Final = count(1)
 
 
 class MemoryBlobStore(_Reachable):
@@ -99,7 +100,7 @@ class MemoryBlobStore(_Reachable):
         self._blobs: dict[Digest, _Blob] = {}
         self._staged: dict[str, dict[int, bytes]] = {}
         self._deleted: dict[Digest, dict[str, str]] = {}
-        self._changes: Counter[Digest] = Counter()
+        self._log = MemoryLog()
         self._numbers = count(1)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
@@ -152,9 +153,9 @@ class MemoryBlobStore(_Reachable):
             if blob is None:
                 return False
             is_repeat(blob.op_id, op_id)
-            seen = self._changes[digest]
+            seen = self._log.revision(digest)
             is_kept = kept is not None and await kept()
-            if self._changes[digest] == seen:
+            if self._log.revision(digest) == seen:
                 return self._forget(blob, op_id, is_kept=is_kept)
         msg = "others kept changing the blob"
         raise ConflictError(msg)
@@ -168,7 +169,7 @@ class MemoryBlobStore(_Reachable):
             blob.info = replace(blob.info, pinned=False)
         else:
             del self._blobs[digest]
-        self._changes[digest] += 1
+        self._note(digest, "changed" if is_kept else "deleted")
         if op_id is not None:
             self._deleted.setdefault(digest, {})[split_op_id(op_id)[0]] = op_id
         return True
@@ -184,7 +185,8 @@ class MemoryBlobStore(_Reachable):
         del unless_seen_since
         await self._reach()
         is_whole = self._has_intact(digest)
-        self._changes[digest] += is_whole
+        if is_whole:
+            self._note(digest, "changed")
         return is_whole
 
     async def report_damage(self, info: BlobInfo) -> None:
@@ -193,11 +195,12 @@ class MemoryBlobStore(_Reachable):
         blob = self._blobs.get(info.digest)
         if blob is not None and blob.info.generation == info.generation:
             blob.info = replace(blob.info, damaged=True)
+            self._note(info.digest, "changed")
 
     async def now(self) -> datetime:
         """See `BlobStore.now`. Nothing was ever seen here, so it is always the same time."""
         await self._reach()
-        return _NEVER
+        return NEVER
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -216,6 +219,17 @@ class MemoryBlobStore(_Reachable):
             after=page,
             cursor=page[-1] if len(found) > limit else None,
         )
+
+    async def extent(self) -> Extent:
+        """See `BlobStore.extent`."""
+        await self._reach()
+        return self._log.extent
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
+        """See `BlobStore.changes`."""
+        await self._reach()
+        check_limit(limit)
+        return self._log.page(after, limit)
 
     def stage(self, staging: str, part_size: int) -> _MemoryStagedBlob:
         """See `BlobStore.stage`."""
@@ -253,10 +267,10 @@ class MemoryBlobStore(_Reachable):
     ) -> Stored:
         await self._reach()
         while claim is not None and not self._has_intact(digest):
-            seen = self._changes[digest]
+            seen = self._log.revision(digest)
             await claim(staging)
             await self._reach()
-            if self._changes[digest] == seen:
+            if self._log.revision(digest) == seen:
                 break
         data = b"" if self._has_intact(digest) else self._joined(staging, digest, size)
         stored = self._store(digest, data, attributes, part_size=part_size, generation=staging)
@@ -300,15 +314,19 @@ class MemoryBlobStore(_Reachable):
             generation=generation,
         )
         self._blobs[digest] = _Blob(info, data, attributes.op_id)
-        self._changes[digest] += 1
+        self._note(digest, "put")
         return Stored(info=info, created=True)
+
+    def _note(self, digest: Digest, kind: Literal["put", "deleted", "changed"]) -> None:
+        blob = self._blobs.get(digest)
+        self._log.note(digest, blob.info if blob is not None else None, kind)
 
     def _mark(self, blob: _Blob, attributes: Attributes) -> None:
         pins = attributes.pinned and not blob.info.pinned
         if pins:
             blob.info = replace(blob.info, pinned=True)
         if pins or attributes.touches:
-            self._changes[blob.info.digest] += 1
+            self._note(blob.info.digest, "changed")
 
     def _has_intact(self, digest: Digest) -> bool:
         blob = self._blobs.get(digest)
@@ -363,9 +381,6 @@ class _MemoryStagedBlob:
         await self._store.discard_staged(self._staging)
 
 
-_record_stores: Final = count(1)
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """The last change of a key, and when what it wrote goes away."""
@@ -383,7 +398,7 @@ class MemoryRecordStore(CheckedChanges, _Reachable):
     """
 
     def __init__(
-        self, monotonic: Callable[[], float], *, clock: Callable[[], datetime] = lambda: _NEVER
+        self, monotonic: Callable[[], float], *, clock: Callable[[], datetime] = lambda: NEVER
     ) -> None:
         super().__init__()
         self._monotonic = monotonic

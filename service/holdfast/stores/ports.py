@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
@@ -102,6 +102,37 @@ class BlobListing:
     cursor: str | None
 
 
+CHANGES_LIMIT: Final = 500
+MAX_CHANGES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobChanged:
+    """The last change of a blob, ``at`` a time by the store's clock.
+
+    ``info`` is None where it was deleted. ``changed``: it was there and stays, but was touched,
+    pinned, unpinned or found damaged: of no concern to watchers, and a store may leave it out.
+    """
+
+    digest: Digest
+    revision: int
+    at: datetime
+    info: BlobInfo | None
+    kind: Literal["put", "deleted", "changed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobChanges:
+    """A page of changes, in ascending order, as `Changes` has them.
+
+    ``is_end``: at a moment during the call there was nothing behind ``position``.
+    """
+
+    changes: Sequence[BlobChanged]
+    position: int
+    is_end: bool
+
+
 Claiming = Callable[[str], Awaitable[None]]
 Keeping = Callable[[], Awaitable[bool]]
 
@@ -157,11 +188,10 @@ class BlobStore(Protocol):
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
         Of racing puts of one blob exactly one creates it and nothing is left of the others.
-        ``data`` is at most ``max_inline_bytes`` long. A put that pins, and finds the blob there
-        and not pinned, pins it before it answers; one that does not leaves a pin as it is. A put
-        heals, also by a staged commit: a blob that cannot be read back, as far as that is cheap to
-        see or was reported, is stored anew. Raises ConflictError where a foreign object is in the
-        way.
+        ``data`` is at most ``max_inline_bytes`` long. A put that pins also pins what it finds there
+        unpinned, before it answers; another leaves a pin as it is. A put heals, also by a staged
+        commit: a blob that cannot be read back, as far as that is cheap to see or was reported, is
+        stored anew. Raises ConflictError where a foreign object is in the way.
         """
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -245,6 +275,18 @@ class BlobStore(Protocol):
         Raises InvalidError for a cursor that this store did not make.
         """
 
+    async def extent(self) -> Extent:
+        """How far the store has come: every change that was acknowledged before is counted."""
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
+        """The last change of each blob, of those whose revision is greater than ``after``.
+
+        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer. Whoever goes
+        on from `BlobChanges.position` until ``is_end`` is told of every blob that was put or
+        deleted, perhaps twice; where both happened, of the latter. Foreign and unreadable objects
+        are left out. Positions are of one `Extent.created`, while `Extent.last` does not fall.
+        """
+
     def stage(self, staging: str, part_size: int) -> StagedBlob:
         """A place for parts, under the fresh identifier ``staging`` (22 of A-Z a-z 0-9)."""
 
@@ -295,8 +337,6 @@ MAX_BATCH: Final = 1000
 """Changes in one batch: what a nats-server takes."""
 
 MAX_GET_MANY: Final = 1024
-CHANGES_LIMIT: Final = 500
-MAX_CHANGES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,6 +248,18 @@ class BlobFiles:
                     cursors.append(_encode_cursor(name))
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
+    def shards(self) -> list[tuple[str, int]]:
+        """The shards, each with the time at which a name in it was last changed, in nanoseconds."""
+        blobs = self._root / "blobs"
+        with translated():
+            return [(name, (blobs / name).lstat().st_mtime_ns) for name in self._shard_names()]
+
+    def keys_in(self, shard: str) -> list[str]:
+        """The digests of the blobs in ``shard``, each as ``<shard>.<digest>``."""
+        with translated():
+            names = os.listdir(self._root / "blobs" / shard)
+        return [f"{shard}.{name}" for name in names if is_digest(name) and name[:2] == shard]
+
     def _path(self, digest: str) -> Path:
         parse_digest(digest)  # an unchecked digest has been a path before
         return self._root / "blobs" / digest[:2] / digest
@@ -425,15 +437,18 @@ class BlobFiles:
 
     def _names(self, prefix: str, after: tuple[str, str]) -> Iterator[tuple[str, str]]:
         blobs = self._root / "blobs"
-        for shard in sorted(filter(_SHARD.fullmatch, os.listdir(blobs))):
+        for shard in self._shard_names():
             if shard < after[0] or not (prefix.startswith(shard) or shard.startswith(prefix)):
-                continue
-            if (blobs / shard).is_symlink():
                 continue
             for name in sorted(os.listdir(blobs / shard), key=os.fsencode):
                 later = (shard, os.fsencode(name)) > (after[0], os.fsencode(after[1]))
                 if later and name.startswith(prefix):
                     yield shard, name
+
+    def _shard_names(self) -> list[str]:
+        blobs = self._root / "blobs"
+        names = sorted(filter(_SHARD.fullmatch, os.listdir(blobs)))
+        return [name for name in names if not (blobs / name).is_symlink()]
 
     def _entry(self, name: tuple[str, str]) -> BlobInfo | ForeignObject | None:
         path = self._root / "blobs" / name[0] / name[1]

@@ -21,13 +21,14 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores.disk.blob_changes import BlobLog
 from holdfast.stores.disk.blob_file import READ_BYTES
 from holdfast.stores.disk.blobs import BlobFiles
 from holdfast.stores.disk.files import FailStop, Files, check_disk_store, confirm_disk_store
 from holdfast.stores.disk.format import BlobHeader
 from holdfast.stores.disk.staging import StagingFiles
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import Fetched
+from holdfast.stores.ports import CHANGES_LIMIT, Fetched
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -43,7 +44,16 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.sources import Sources
     from holdfast.stores.disk.blob_file import FileIdentity
-    from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Claiming, Keeping, Stored
+    from holdfast.stores.ports import (
+        Attributes,
+        BlobChanges,
+        BlobInfo,
+        BlobListing,
+        Claiming,
+        Extent,
+        Keeping,
+        Stored,
+    )
 
 _DELETE_ATTEMPTS: Final = 16
 
@@ -60,6 +70,7 @@ class DiskBlobStore:
         self._files = FailStop(files or Files())
         self._blobs = BlobFiles(root, self._files, sources)
         self._staging = StagingFiles(root, self._files, sources.new_id)
+        self._log = BlobLog(root, self._blobs, self._files, sources)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`. Of a blob that is there but damaged, a whole copy is stored."""
@@ -134,6 +145,14 @@ class DiskBlobStore:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
         return await asyncio.to_thread(self._blobs.list_page, prefix, cursor, limit)
 
+    async def extent(self) -> Extent:
+        """See `BlobStore.extent`."""
+        return await self._log.extent()
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
+        """See `BlobStore.changes`. Touches and pins are left out."""
+        return await self._log.page(after, limit)
+
     def stage(self, staging: str, part_size: int) -> _DiskStagedBlob:
         """See `BlobStore.stage`."""
         return _DiskStagedBlob(self._blobs, self._staging, staging, part_size)
@@ -166,7 +185,8 @@ class DiskBlobStore:
         await asyncio.to_thread(check_disk_store, self._root, self._files)
 
     async def aclose(self) -> None:
-        """Nothing is held open between two calls."""
+        """Close the log of changes; nothing else is held open between two calls."""
+        await self._log.aclose()
 
     async def _read_whole(self, info: BlobInfo) -> AsyncGenerator[Buffer]:
         hasher = hashlib.sha256()

@@ -28,11 +28,16 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.sources import Sources
     from holdfast.transport.jetstream import JetStream
+    from holdfast.transport.jetstream_messages import StoredMessage
 
 CHANGE: Final = "Holdfast-Change"
 """The header of a record that is written again for a blob that stays: what was changed of it."""
 
+PUT_AT: Final = "Holdfast-Put"
+"""Beside it, the sequence of the record that made the blob: a reader may not have seen that one."""
+
 _ATTEMPTS: Final = 8
+_MAX_DIGITS: Final = 19
 
 
 class RecordChange(StrEnum):
@@ -49,7 +54,7 @@ class ObjectEntry:
     """The subject of a record. ``sequence`` 0: nothing was ever there.
 
     ``fault`` tells why what lies there cannot be read; then there is no ``meta``. ``stored_at`` is
-    by the leader's clock.
+    by the leader's clock. ``put_at`` is the sequence of the record that made the blob.
     """
 
     sequence: int
@@ -57,6 +62,7 @@ class ObjectEntry:
     fault: CorruptError | None = None
     record: bytes | memoryview = b""
     stored_at: datetime | None = None
+    put_at: int = 0
 
     @property
     def live(self) -> ObjectMeta | None:
@@ -102,6 +108,12 @@ class ObjectEntry:
         return None
 
 
+def put_at(message: StoredMessage) -> int:
+    """The sequence of the record that made the blob whose record is ``message``."""
+    told = message.headers.get(PUT_AT, "")
+    return int(told) if told.isdecimal() and len(told) <= _MAX_DIGITS else message.sequence
+
+
 class ObjectRecords:
     """The records in one bucket."""
 
@@ -124,7 +136,9 @@ class ObjectRecords:
             meta = read_record(message.data, digest)
         except CorruptError as error:
             fault = error
-        return ObjectEntry(message.sequence, meta, fault, message.data, message.stored_at)
+        return ObjectEntry(
+            message.sequence, meta, fault, message.data, message.stored_at, put_at(message)
+        )
 
     async def believed(self, digest: Digest) -> ObjectEntry:
         """The record, for what is acknowledged or removed on its word."""
@@ -181,7 +195,7 @@ class ObjectRecords:
             MSG_ID: message_id or self.new_id(),
         }
         if change is not None:
-            headers[CHANGE] = change
+            headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}
         return self._js.publish(meta_subject(self._bucket, digest), record, headers)
 
     async def bury(self, digest: Digest, entry: ObjectEntry, nuid: str, op_id: str | None) -> None:

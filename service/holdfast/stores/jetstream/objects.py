@@ -22,6 +22,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
+from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
@@ -41,7 +42,14 @@ from holdfast.stores.jetstream.meta import (
 from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords, RecordChange
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
 from holdfast.stores.jetstream.staging import StagedObject
-from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
+from holdfast.stores.ports import (
+    CHANGES_LIMIT,
+    Attributes,
+    BlobInfo,
+    BlobListing,
+    Fetched,
+    Stored,
+)
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
@@ -57,7 +65,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.ports import Keeping
+    from holdfast.stores.ports import BlobChanges, Extent, Keeping
     from holdfast.transport.jetstream import JetStream
 
 _RECORDS_AT_ONCE: Final = 64
@@ -77,6 +85,7 @@ class ObjectBlobStore:
         self._records = ObjectRecords(jetstream, bucket, sources)
         self._chunks = ObjectChunks(jetstream, bucket, self._records)
         self._listing = ObjectListing(jetstream, bucket)
+        self._changes = ObjectChanges(jetstream, bucket)
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
         self._lately = LatelyStored()
@@ -340,6 +349,14 @@ class ObjectBlobStore:
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See BlobStore. In the order of writing, or with a prefix in that of the digests."""
         return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
+
+    async def extent(self) -> Extent:
+        """See BlobStore."""
+        return await self._changes.extent()
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
+        """See BlobStore."""
+        return await self._changes.page(after, limit)
 
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
+from holdfast.stores.ports import CHANGES_LIMIT
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
     from datetime import datetime
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import (
         Attributes,
+        BlobChanges,
         BlobInfo,
         BlobListing,
         BlobStore,
         Claiming,
         DirectDelivery,
+        Extent,
         Fetched,
         Keeping,
         StagedBlob,
@@ -128,6 +132,16 @@ class ForwardingBlobStore:
             "list_blobs",
             Repeat.ALWAYS,
             lambda: self._inner.list_blobs(prefix=prefix, cursor=cursor, limit=limit),
+        )
+
+    async def extent(self) -> Extent:
+        """See `BlobStore.extent`."""
+        return await self._call("extent", Repeat.ALWAYS, self._inner.extent)
+
+    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
+        """See `BlobStore.changes`."""
+        return await self._call(
+            "changes", Repeat.ALWAYS, lambda: self._inner.changes(after, limit=limit)
         )
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:

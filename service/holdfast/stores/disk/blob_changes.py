@@ -1,0 +1,122 @@
+"""What was put and deleted in a disk store: a log that is made of what the directories show.
+
+Nobody writes it who puts or deletes a blob. Whoever asks for changes looks which shards changed
+since it last looked, compares their names with what the log says, and adds what is new: so a crash
+loses nothing, and every process that asks finds the same log. It is a store of records below
+``changes/``, one record for each digest that was ever met. A blob that was put and deleted, or the
+reverse, while nobody asked is not told of, nor are touches and pins. Who removes the directory has
+it made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+from holdfast.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
+from holdfast.stores.disk.database import create_record_store
+from holdfast.stores.disk.files import confirm_disk_store
+from holdfast.stores.disk.records import DiskRecordStore
+from holdfast.stores.ports import MAX_BATCH, BlobChanged, BlobChanges, Put
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from holdfast.sources import Sources
+    from holdfast.stores.disk.blobs import BlobFiles
+    from holdfast.stores.disk.files import Files
+    from holdfast.stores.ports import Changed, Extent, RecordStore
+
+CHANGES: Final = "changes"
+_PUT: Final = b"put"
+_DELETED: Final = b"deleted"
+_ATTEMPTS: Final = 16
+_RACY_NS: Final = 2_000_000_000
+"""A directory may change twice within one tick of its time, so one of late is looked at again."""
+
+
+class BlobLog:
+    """The changes of the blobs under one root."""
+
+    def __init__(self, root: Path, blobs: BlobFiles, files: Files, sources: Sources) -> None:
+        self._root = root
+        self._blobs = blobs
+        self._clock = sources.clock
+        self._records = DiskRecordStore(root / CHANGES, clock=sources.clock, files=files)
+        self._is_made = False
+        self._settled: dict[str, int] = {}
+        self._turn = asyncio.Lock()
+
+    async def extent(self) -> Extent:
+        """See `BlobStore.extent`."""
+        records = await self._caught_up()
+        return await records.extent()
+
+    async def page(self, after: int, limit: int) -> BlobChanges:
+        """See `BlobStore.changes`. The time of a change is when it was noticed."""
+        records = await self._caught_up()
+        found = await records.changes(after, limit=limit)
+        changes = await asyncio.to_thread(self._blob_changes, found.changes)
+        return BlobChanges(changes=changes, position=found.position, is_end=found.is_end)
+
+    async def aclose(self) -> None:
+        """Close the log. May be repeated."""
+        await self._records.aclose()
+
+    async def _caught_up(self) -> RecordStore:
+        """The log, with all that the directories show."""
+        async with self._turn:
+            await asyncio.to_thread(confirm_disk_store, self._root)
+            if not self._is_made:
+                await asyncio.to_thread(create_record_store, self._root / CHANGES)
+                self._is_made = True
+            now_ns = int(self._clock().timestamp() * 1e9)
+            for shard, changed_ns in await asyncio.to_thread(self._blobs.shards):
+                if self._settled.get(shard) != changed_ns:
+                    await self._note_changes(shard)
+                    if now_ns - changed_ns > _RACY_NS:
+                        self._settled[shard] = changed_ns
+        return self._records
+
+    async def _note_changes(self, shard: str) -> None:
+        """Add to the log what differs from it. Raises UnavailableError if others keep doing so."""
+        for _ in range(_ATTEMPTS):
+            # The log first: what is new in the directory then is new, or another has just noted it.
+            known = {record.key: record async for record in self._records.list_records(shard)}
+            present = set(await asyncio.to_thread(self._blobs.keys_in, shard))
+            notes = [
+                Put(key=key, value=value, expected=known[key].revision if key in known else 0)
+                for value, keys in (
+                    (_PUT, sorted(present - {k for k, r in known.items() if r.value == _PUT})),
+                    (_DELETED, sorted(k for k in known.keys() - present if known[k].value == _PUT)),
+                )
+                for key in keys
+            ]
+            try:
+                for start in range(0, len(notes), MAX_BATCH):
+                    await self._records.batch(notes[start : start + MAX_BATCH])
+            except ConflictError:
+                continue
+            return
+        msg = "others keep noting what changed on disk"
+        raise UnavailableError(msg)
+
+    def _blob_changes(self, changes: Sequence[Changed]) -> list[BlobChanged]:
+        return [told for told in map(self._told, changes) if told is not None]
+
+    def _told(self, changed: Changed) -> BlobChanged | None:
+        """None of what has gone since it was put: a later change says so."""
+        digest = Digest(changed.key.rpartition(".")[2])
+        if changed.value == _DELETED:
+            return BlobChanged(
+                digest=digest, revision=changed.revision, at=changed.at, info=None, kind="deleted"
+            )
+        try:
+            info = self._blobs.stat(digest)
+        except (NotFoundError, CorruptError):
+            return None
+        return BlobChanged(
+            digest=digest, revision=changed.revision, at=changed.at, info=info, kind="put"
+        )

@@ -1,0 +1,91 @@
+"""What was put, deleted and changed in a JetStream Object Store bucket, in the order of its stream.
+
+The stream itself is the log: the last record of each blob, under its sequence. A put that nobody
+has read yet and that a touch has replaced since is still told as a put, for the touch says which
+record made the blob. Touches of versions that did not say so are told as puts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+from holdfast.domain.digest import Digest, is_digest
+from holdfast.errors import CorruptError
+from holdfast.stores.jetstream.meta import name_at, read_record, to_info
+from holdfast.stores.jetstream.object_records import CHANGE, put_at
+from holdfast.stores.jetstream.walk import RecordWalk
+from holdfast.stores.keys import check_limit
+from holdfast.stores.ports import BlobChanged, BlobChanges, Extent
+from holdfast.transport.jetstream_messages import TIME_STAMP
+
+if TYPE_CHECKING:
+    from holdfast.stores.ports import BlobInfo
+    from holdfast.transport.jetstream import JetStream
+    from holdfast.transport.jetstream_messages import StoredMessage
+
+_SCAN_PER_PAGE: Final = 8192
+"""Messages that are looked through for one page: most may be chunks."""
+
+
+class ObjectChanges:
+    """The changes of the blobs in one bucket."""
+
+    def __init__(self, jetstream: JetStream, bucket: str) -> None:
+        self._js = jetstream
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+
+    async def extent(self) -> Extent:
+        """See BlobStore. A leader that is believed says so; chunks count like records."""
+        state = await self._js.state(self._stream)
+        return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
+
+    async def page(self, after: int, limit: int) -> BlobChanges:
+        """See ``BlobStore.changes``. One request where there is nothing new."""
+        check_limit(limit)
+        last = (await self._js.state(self._stream)).last_sequence
+        if last <= after:
+            return BlobChanges(changes=(), position=after, is_end=True)
+        walk = RecordWalk(self._js, self._bucket, after + 1)
+        changes: list[BlobChanged] = []
+        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+            for record in await walk.step(limit - len(changes)):
+                changed = _changed(record, after)
+                if changed is not None:
+                    changes.append(changed)
+                if len(changes) == limit:
+                    return BlobChanges(changes=changes, position=record.sequence, is_end=False)
+        # At the end, what lies up to the last message of before is chunks: no record comes there.
+        position = max(walk.position - 1, last if walk.is_at_end else 0)
+        return BlobChanges(changes=changes, position=position, is_end=walk.is_at_end)
+
+
+def _changed(record: StoredMessage, after: int) -> BlobChanged | None:
+    """What ``record`` tells whoever has read up to ``after``; None for what is left out."""
+    name = name_at(record.subject)
+    if not is_digest(name):
+        return None
+    digest = Digest(name)
+    try:
+        info = _info(record, digest)
+    except CorruptError:
+        return None
+    kind: Literal["put", "deleted", "changed"] = "put"
+    if info is None:
+        kind = "deleted"
+    elif CHANGE in record.headers and put_at(record) <= after:
+        kind = "changed"
+    at = record.stored_at or datetime.fromisoformat(record.headers[TIME_STAMP])
+    return BlobChanged(digest=digest, revision=record.sequence, at=at, info=info, kind=kind)
+
+
+def _info(record: StoredMessage, digest: Digest) -> BlobInfo | None:
+    """What is recorded; None of what was deleted, by whomever. Raises CorruptError."""
+    meta = read_record(record.data, digest) if record.data else None
+    if meta is None or meta.deleted:
+        return None
+    if not meta.is_ours:
+        msg = "another program's object"
+        raise CorruptError(msg)
+    return to_info(meta)
