@@ -133,8 +133,8 @@ async def test_names_small_and_large_with_all_that_is_asked_of_them(holdfast: Cl
     await names.create("docs/a", b"one", labels={"k": "v"})
     await names.replace("docs/a", b"two")
     await names.create("docs/large", LARGE)
-    await names.copy("docs/b", "docs/a")
-    await names.rename("docs/c", "docs/b")
+    await names.copy("docs/b", source="docs/a")
+    await names.rename("docs/c", source="docs/b")
     await names.restore("docs/a", 1)
 
     assert await names.get("docs/a") == b"one"
