@@ -164,6 +164,7 @@ async def test_changes_are_watched(holdfast: Client) -> None:
             seen = asyncio.ensure_future(anext(events))
             await asyncio.wait([seen], timeout=1)
             seen.cancel()
+            await asyncio.wait([seen])
 
 
 async def test_an_upload_that_another_worker_takes_over(pool: Pool, holdfast: Client) -> None:
