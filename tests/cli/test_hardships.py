@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "snapshot verify": [KEY],
     "snapshot rm": [KEY],
     "snapshot purge": ["nobody"],
+    "watch": ["names", "--since", "1000000"],
     "status": [],
     "worker": ["--store", "disk:///nonexistent/store"],
     "admin init": [],

@@ -19,6 +19,7 @@ from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import Stores, open_stores
+from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.names import NameHandlers
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.handlers.watch import WatchHandlers
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
     from holdfast.transport.options import NatsOptions
@@ -148,6 +150,7 @@ class _Parts:
     uploads: UploadService
     names: NameParts
     snapshots: SnapshotParts
+    watches: WatchHandlers
     peers: Peers
     apps: Apps
 
@@ -163,7 +166,7 @@ class _Parts:
                 stop=stop,
                 lost=lost,
                 drain_seconds=setup.config.drain_seconds,
-                drain_too=(self._drain,),
+                drain_too=(self.watches.drain, self._drain),
             )
         finally:
             await self.snapshots.aclose()
@@ -201,6 +204,7 @@ def _assemble(
     snapshots = assemble_snapshots(
         setup, stores, apps=apps, peers=peers, publish=partial(_publish, connection)
     )
+    watches = assemble_watch(setup, stores)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -208,6 +212,7 @@ def _assemble(
             *_blobs(setup, stores, uploads, names),
             *StatusHandlers(watch.read, lambda: names.index.state).endpoints(),
             *snapshots.handlers.endpoints(),
+            *watches.endpoints(),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -221,6 +226,7 @@ def _assemble(
         uploads=uploads,
         names=names,
         snapshots=snapshots,
+        watches=watches,
         peers=peers,
         apps=apps,
     )

@@ -16,6 +16,7 @@ COMMANDS: Final = (
     ("blob", "holdfast.cli.blob:app", "Store, read, list and check blobs."),
     ("name", "holdfast.cli.name:app", "Store blobs under names, read, list and copy them."),
     ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
+    ("watch", "holdfast.cli.watch:watch", "Changes as they happen, in lines of JSON."),
     ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
     ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
     ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),

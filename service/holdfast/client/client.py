@@ -25,6 +25,7 @@ from holdfast.client.put import put_source
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
 from holdfast.client.snapshots.api import Snapshots
+from holdfast.client.watch import watched
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError
@@ -50,6 +51,7 @@ from holdfast.protocol.blobs import (
     VerifyReport,
 )
 from holdfast.protocol.status import GET_STATUS, GetStatus, StoreStatus
+from holdfast.protocol.watch import WatchChanges
 from holdfast.transport import connection as transport
 from holdfast.transport.contexts import options_from_environment
 from holdfast.transport.inbox import Inbox
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from holdfast.client.discovery import WorkerInfo
     from holdfast.client.sources import OnBytes, Source
     from holdfast.client.upload import Upload, Uploaded
+    from holdfast.protocol.watch import WatchEvent, WatchKind
     from holdfast.transport.connection import Connection
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -247,6 +250,24 @@ class Client:
         async with aclosing(reports) as incoming:
             async for report in incoming:
                 yield report
+
+    async def watch(
+        self, kind: WatchKind, *, prefix: str = "", since: int | None = None
+    ) -> AsyncGenerator[WatchEvent]:
+        """What becomes of names, blobs or snapshots, as it happens, for ever.
+
+        Those whose name, digest or key starts with ``prefix``; from now on, or from behind the
+        revision ``since``, which is the ``position`` of the last event that was had before. Each
+        event comes once, those of one name in order. No more are taken from a worker than a few
+        thousand that were not yet asked for here; another carries on for one that falls silent.
+
+        Raises InvalidError (``since`` is beyond the end), ConflictError (the store was made anew:
+        list what is there, and watch from now), UnavailableError where no worker answers in time.
+        """
+        request = WatchChanges(kind=kind, prefix=prefix, since=since)
+        async with aclosing(watched(self._requester, request)) as events:
+            async for event in events:
+                yield event
 
     async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
         """How the store is: its servers and buckets, and what is not as it is asked to be.

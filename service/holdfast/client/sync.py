@@ -121,6 +121,7 @@ class SyncClient(Blocking[Client]):
     list = iterating(Client.list)
     delete = blocking(Client.delete)
     verify = iterating(Client.verify)
+    watch = iterating(Client.watch)
     store_status = blocking(Client.store_status)
     workers = blocking(Client.workers)
 

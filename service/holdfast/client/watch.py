@@ -34,7 +34,7 @@ _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 
 
-class Seen:
+class News:
     """Which events were had already, by their revisions."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Seen:
         self._position = -1
         self._beyond: set[int] = set()
 
-    def is_news(self, revision: int) -> bool:
+    def is_new(self, revision: int) -> bool:
         """Whether the event was not had before. It is from now on."""
         if revision <= self._position or revision in self._beyond:
             return False
@@ -58,7 +58,7 @@ class Seen:
 
 async def watched(requester: Requester, request: WatchChanges) -> AsyncGenerator[WatchEvent]:
     """The events that ``request`` asks for, each once, for ever. See ``Client.watch``."""
-    seen = Seen()
+    news = News()
     backoff: Backoff | None = None
     while True:
         requester.check_usable()
@@ -67,9 +67,9 @@ async def watched(requester: Requester, request: WatchChanges) -> AsyncGenerator
                 async for head, events in messages:
                     backoff = None
                     for event in events:
-                        if seen.is_news(int(event.sequence)):
+                        if news.is_new(int(event.sequence)):
                             yield event
-                    seen.passed(head.position)
+                    news.passed(head.position)
                     request = replace(request, since=None, cursor=head.cursor)
         except (UnavailableError, RateLimitedError):
             if backoff is None:

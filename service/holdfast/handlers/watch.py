@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.repository.watch.events import Event
     from holdfast.repository.watch.feed import Feed, Watching
-    from holdfast.repository.watch.following import Batch, Place
+    from holdfast.repository.watch.following import Batch, Point
 
 HEARTBEAT_SECONDS: Final = 5
 LEASE_SECONDS: Final = 60
@@ -44,11 +44,11 @@ _NOUNS: Final[Mapping[WatchKind, str]] = {
 
 
 class _Part(NamedTuple):
-    """Events of a batch as one body; how many are told with it, and the place behind them."""
+    """Events of a batch as one body; how many are told with it, and the point behind them."""
 
     body: bytes
     told: int
-    place: Place
+    point: Point
 
 
 class WatchHandlers:
@@ -96,8 +96,8 @@ class WatchHandlers:
         """A head, then events as they come with heartbeats between them, and an end."""
         told_at = self._monotonic()
         until = told_at + self._lease_seconds
-        place, credit = watching.place, request.credit
-        head = _head(place)
+        point, credit = watching.point, request.credit
+        head = _head(point)
         head = replace(head, heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
         yield BytesReply(head=head, data=NO_EVENTS)
         with closing(watching):
@@ -106,17 +106,17 @@ class WatchHandlers:
                 batch = await watching.next(max(due - self._monotonic(), 0))
                 if batch is not None:
                     for part in self._parts_of(batch, request):
-                        place, told_at = part.place, self._monotonic()
-                        yield BytesReply(head=_head(place), data=part.body)
+                        point, told_at = part.point, self._monotonic()
+                        yield BytesReply(head=_head(point), data=part.body)
                         credit -= part.told
                         if credit <= 0:
                             break
                     else:
-                        place = batch.end
+                        point = batch.end
                 if self._monotonic() >= told_at + self._heartbeat_seconds:
                     told_at = self._monotonic()
-                    yield BytesReply(head=_head(place), data=NO_EVENTS)
-        yield BytesReply(head=replace(_head(place), end=end), data=NO_EVENTS)
+                    yield BytesReply(head=_head(point), data=NO_EVENTS)
+        yield BytesReply(head=replace(_head(point), end=end), data=NO_EVENTS)
 
     def _parts_of(self, batch: Batch, request: WatchChanges) -> list[_Part]:
         """The events of ``batch`` for ``request``: written once for all who ask the same."""
@@ -131,30 +131,30 @@ class WatchHandlers:
         lines: list[bytes] = []
         size = 0
         for number, event in enumerate(events, start=1):
-            place = batch.place_after(event)
-            lines.append(msgspec.json.encode(self._event(kind, event, place)))
+            point = batch.point_after(event)
+            lines.append(msgspec.json.encode(self._event(kind, event, point)))
             size += len(lines[-1])
             is_last = number == len(events)
             if is_last or len(lines) == MAX_EVENTS or size >= self._max_bytes:
                 body = b"[" + b",".join(lines) + b"]"
-                yield _Part(body, len(lines), batch.end if is_last else place)
+                yield _Part(body, len(lines), batch.end if is_last else point)
                 lines, size = [], 0
 
-    def _event(self, kind: WatchKind, event: Event, place: Place) -> WatchEvent:
+    def _event(self, kind: WatchKind, event: Event, point: Point) -> WatchEvent:
         return WatchEvent(
-            id=f"{kind}.{place.store}.{event.revision}",
+            id=f"{kind}.{point.store}.{event.revision}",
             source=self._source,
             type=f"holdfast.{_NOUNS[kind]}.{event.state}",
             subject=event.subject,
             time=event.at,
             sequence=f"{event.revision:020d}",
-            position=str(place.floor),
+            position=str(point.floor),
             data=dict(event.data),
         )
 
 
-def _head(place: Place) -> WatchHead:
-    return WatchHead(position=place.floor, cursor=place.cursor)
+def _head(point: Point) -> WatchHead:
+    return WatchHead(position=point.floor, cursor=point.cursor)
 
 
 def _why_over(feed: Feed, credit: int, seconds_left: float) -> WatchEnd | None:

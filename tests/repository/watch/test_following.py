@@ -10,16 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.repository.watch.replicas import Replicas
 
-from holdfast.client.watch import Seen
+from holdfast.client.watch import News
 from holdfast.errors import ConflictError, InvalidError
-from holdfast.repository.watch.following import Follower, Place, store_name
+from holdfast.repository.watch.following import Follower, Point, store_name
 
 NAMES = st.sampled_from("abcd")
 MOST = 60
 
 
-async def start(source: Replicas, since: int = 0) -> Place:
-    return Place(store_name(await source.extent()), since, since)
+async def start(source: Replicas, since: int = 0) -> Point:
+    return Point(store_name(await source.extent()), since, since)
+
+
+async def read_until_refused(follower: Follower) -> None:
+    while True:
+        assert await follower.read() is None
 
 
 @given(seed=st.integers(0, 2**32))
@@ -34,19 +39,18 @@ def test_every_step_is_told_in_order_of_its_name_whoever_answers(seed: int) -> N
     had: list[tuple[int, str]] = []
 
     async def follow() -> None:
-        seen = Seen()
-        seen.passed(since)
+        news = News()
+        news.passed(since)
         follower = Follower(source, await start(source, since))
-        while follower.place.floor < MOST:
+        while follower.point.floor < MOST:
             batch = await follower.read()
-            for event in [] if batch is None else batch.events:
-                if seen.is_news(event.revision):
-                    had.append((event.revision, event.subject))
-            seen.passed(follower.place.floor)
+            events = () if batch is None else batch.events
+            had.extend((e.revision, e.subject) for e in events if news.is_new(e.revision))
+            news.passed(follower.point.floor)
             new = rng.choices("abcd", k=rng.randrange(6))
             source.log.extend(new[: MOST - len(source.log)])
             if rng.random() < 0.2:  # another worker carries on
-                follower = Follower(source, Place.parse(follower.place.cursor))
+                follower = Follower(source, Point.parse(follower.point.cursor))
 
     asyncio.run(follow())
 
@@ -65,7 +69,7 @@ def test_whoever_goes_on_from_any_event_of_one_page_misses_nothing(
         batch = await Follower(source, await start(source, since)).read()
         if batch is None:
             return []
-        assert [batch.place_after(event).floor for event in batch.events] == [
+        assert [batch.point_after(event).floor for event in batch.events] == [
             event.revision for event in batch.events
         ]
         return [event.revision for event in batch.events]
@@ -101,11 +105,10 @@ async def test_a_store_that_has_less_is_doubted_for_a_while() -> None:
 
     source.log.clear()
     with pytest.raises(ConflictError, match="set back"):
-        while True:
-            assert await follower.read() is None
+        await read_until_refused(follower)
 
 
 @pytest.mark.parametrize("cursor", ["", "1", "1.2", "2.1.0123456789abcdef", "1.2.x", "-1.2.0"])
 def test_what_is_no_cursor_is_invalid(cursor: str) -> None:
     with pytest.raises(InvalidError):
-        Place.parse(cursor)
+        Point.parse(cursor)

@@ -270,7 +270,7 @@ class NameRepository:
                 raise ConflictError(failure, version=0)
             return False
         op = op_id or self._sources.new_id()
-        step = await self._writes.step(name)
+        step = await self._writes.step(name, may_lose=True)
 
         async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
             await self._writes.keep_version(present, step)

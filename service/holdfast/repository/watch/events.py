@@ -108,7 +108,7 @@ class BlobEvents:
     async def read(self, after: int, floor: int) -> Events:
         """See `EventSource`."""
         page = await self._blobs.changes(after)
-        events = [_blob_event(one) for one in page.changes if one.kind != "changed"]
+        events = [_blob_event(one) for one in page.changes]
         return Events(
             events=[event for event in events if event.revision > floor],
             position=page.position,
@@ -194,15 +194,22 @@ def _snapshot_data(record: StoredSnapshot) -> dict[str, Any]:
 
 
 def _blob_event(changed: BlobChanged) -> Event:
-    data: dict[str, Any] = {"digest": changed.digest}
-    if changed.info is not None:
-        data |= {"size": changed.info.size, "type": changed.info.type}
+    """That the blob was put, when that was, or deleted."""
+    info = changed.info
+    if info is None:
+        return Event(
+            revision=changed.revision,
+            subject=changed.digest,
+            state="deleted",
+            at=wire_time(changed.at),
+            data={"digest": changed.digest},
+        )
     return Event(
         revision=changed.revision,
         subject=changed.digest,
-        state=changed.kind,
-        at=wire_time(changed.at),
-        data=data,
+        state="put",
+        at=wire_time(info.created_at),
+        data={"digest": changed.digest, "size": info.size, "type": info.type},
     )
 
 

@@ -18,7 +18,7 @@ from holdfast.repository.watch.following import (
     MADE_ANEW,
     Batch,
     Follower,
-    Place,
+    Point,
     store_name,
 )
 
@@ -55,7 +55,7 @@ class Feed:
             self._reader.wake()
 
     async def begin(self, *, since: int | None = None, cursor: str | None = None) -> Watching:
-        """Watch from behind ``since``, from the place of ``cursor``, or from now on.
+        """Watch from behind ``since``, from the point of ``cursor``, or from now on.
 
         Raises InvalidError for what is none, or beyond the end, ConflictError for a cursor of a
         store that was made anew since, and as the store.
@@ -63,29 +63,29 @@ class Feed:
         if since is not None and cursor is not None:
             msg = "a watch goes on from `since` or from `cursor`, not from both"
             raise InvalidError(msg)
-        place = Place.parse(cursor) if cursor is not None else None
+        point = Point.parse(cursor) if cursor is not None else None
         extent = await self._source.extent()
-        if place is None:
+        if point is None:
             if since is not None and since > extent.last:
                 msg = f"`since` is beyond the end, which is {extent.last}"
                 raise InvalidError(msg)
             at = extent.last if since is None else since
-            place = Place(store_name(extent), at, at)
-        elif place.store != store_name(extent):
+            point = Point(store_name(extent), at, at)
+        elif point.store != store_name(extent):
             raise ConflictError(MADE_ANEW)
-        return Watching(self, place)
+        return Watching(self, point)
 
-    def follower(self, place: Place) -> Follower:
+    def follower(self, point: Point) -> Follower:
         """A reader for one watcher alone."""
-        return Follower(self._source, place)
+        return Follower(self._source, point)
 
-    def join(self, place: Place) -> _Reader | None:
-        """The reader for somebody at ``place``, or None where that is too far back for it."""
-        if not place.is_sure:
+    def join(self, point: Point) -> _Reader | None:
+        """The reader for somebody at ``point``, or None where that is too far back for it."""
+        if not point.is_sure:
             return None
         if self._reader is None or self._reader.error is not None:
-            self._reader = _Reader(self.follower(place))
-        if not self._reader.reaches(place):
+            self._reader = _Reader(self.follower(point))
+        if not self._reader.reaches(point):
             return None
         self._reader.watchers += 1
         return self._reader
@@ -102,11 +102,11 @@ class Feed:
 class Watching:
     """Somebody who watches: to be closed, once ``next`` was called."""
 
-    def __init__(self, feed: Feed, place: Place) -> None:
+    def __init__(self, feed: Feed, point: Point) -> None:
         """Made by ``Feed.begin``."""
-        self.place = place
+        self.point = point
         self._feed = feed
-        self._follower = feed.follower(place)
+        self._follower = feed.follower(point)
         self._reader: _Reader | None = None
         self._number = 0
         self._joined_at = 0
@@ -128,7 +128,7 @@ class Watching:
         except TimeoutError:
             return None
         if batch is not None:
-            self.place = batch.end
+            self.point = batch.end
         return batch
 
     async def _next(self) -> Batch | None:
@@ -139,7 +139,7 @@ class Watching:
                 batch = await self._read_along(self._reader)
             else:
                 self.close()
-                self._follower = self._feed.follower(self.place)
+                self._follower = self._feed.follower(self.point)
                 continue
             if batch is not None:
                 return batch
@@ -154,17 +154,17 @@ class Watching:
 
     async def _read_alone(self) -> Batch | None:
         batch = await self._follower.read()
-        self._join(self._follower.place)
+        self._join(self._follower.point)
         if batch is None and self._reader is None:
             await asyncio.sleep(IDLE_SECONDS)
         return batch
 
-    def _join(self, place: Place) -> None:
-        """Read along with the others, if ``place`` is not too far back for that."""
-        self._reader = self._feed.join(place)
+    def _join(self, point: Point) -> None:
+        """Read along with the others, if ``point`` is not too far back for that."""
+        self._reader = self._feed.join(point)
         if self._reader is not None:
-            self._joined_at = place.position
-            self._number = self._reader.number_at(place)
+            self._joined_at = point.position
+            self._number = self._reader.number_at(point)
 
 
 class _Reader:
@@ -178,7 +178,7 @@ class _Reader:
         self._batches: deque[Batch] = deque()
         self._first = 0
         self._events = 0
-        self._kept_since = follower.place.position
+        self._kept_since = follower.point.position
         self._news = asyncio.Event()
         self._task = outliving_task(self._read())
 
@@ -191,13 +191,13 @@ class _Reader:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def reaches(self, place: Place) -> bool:
-        """Whether everything behind ``place`` is kept, or still to be read."""
-        return place.position >= self._kept_since
+    def reaches(self, point: Point) -> bool:
+        """Whether everything behind ``point`` is kept, or still to be read."""
+        return point.position >= self._kept_since
 
-    def number_at(self, place: Place) -> int:
-        """The number of the batch with which somebody at ``place`` goes on."""
-        passed = sum(batch.end.position <= place.position for batch in self._batches)
+    def number_at(self, point: Point) -> int:
+        """The number of the batch with which somebody at ``point`` goes on."""
+        passed = sum(batch.end.position <= point.position for batch in self._batches)
         return self._first + passed
 
     def has(self, number: int) -> bool:

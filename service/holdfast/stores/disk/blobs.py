@@ -255,11 +255,11 @@ class BlobFiles:
         with translated():
             return [(name, (blobs / name).lstat().st_mtime_ns) for name in self._shard_names()]
 
-    def keys_in(self, shard: str) -> list[str]:
+    def keys_in(self, shard: str) -> set[str]:
         """The digests of the blobs in ``shard``, each as ``<shard>.<digest>``."""
         with translated():
             names = os.listdir(self._root / "blobs" / shard)
-        return [f"{shard}.{name}" for name in names if is_digest(name) and name[:2] == shard]
+        return {f"{shard}.{name}" for name in names if is_digest(name) and name[:2] == shard}
 
     def _path(self, digest: str) -> Path:
         parse_digest(digest)  # an unchecked digest has been a path before
