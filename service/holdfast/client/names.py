@@ -15,9 +15,7 @@ from holdfast.client.pages import pages
 from holdfast.client.partial_file import write_to
 from holdfast.client.put import put_source
 from holdfast.client.upgrades import on_new_subjects, on_old_subjects
-from holdfast.domain.blob_names import (
-    check_blob_name,
-)
+from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
 from holdfast.protocol.blobs import (
     DEFAULT_TYPE,
@@ -52,12 +50,7 @@ from holdfast.protocol.names import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import (
-        AsyncGenerator,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from holdfast.client.requests import Requester
