@@ -341,7 +341,7 @@ async def test_a_worker_that_stops_ends_its_watches_at_once(alone: Deployment) -
 
     last = await subscription.next_msg(SECONDS)
     assert status == 0
-    assert (first.headers or {})["Blob-Heartbeat"] == "5"
+    assert (first.headers or {})["Blob-Heartbeat"] == "2"
     assert (last.headers or {})["Blob-End"] == "drain"
     assert (last.headers or {})["Blob-Position"] == (first.headers or {})["Blob-Position"]
     await client.close()

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.deadline import outliving_task
-from holdfast.errors import ConflictError, HoldfastError, InternalError, InvalidError
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    InternalError,
+    InvalidError,
+    UnavailableError,
+)
 from holdfast.repository.watch.following import (
     MADE_ANEW,
     Batch,
@@ -58,8 +64,11 @@ class Feed:
         """Watch from behind ``since``, from the point of ``cursor``, or from now on.
 
         Raises InvalidError for what is none, or beyond the end, ConflictError for a cursor of a
-        store that was made anew since, and as the store.
+        store that was made anew since, UnavailableError once the feed is stopped, and as the store.
         """
+        if self.is_stopped:
+            msg = "this worker stops: ask another"
+            raise UnavailableError(msg)
         if since is not None and cursor is not None:
             msg = "a watch goes on from `since` or from `cursor`, not from both"
             raise InvalidError(msg)
