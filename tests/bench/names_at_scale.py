@@ -78,7 +78,6 @@ def record_of(name: str, at: datetime) -> NameRecord:
         op=f"{new_id()}.{new_id()}",
         verb="create",
         at=at.isoformat(),
-        worker=step.worker,
         digest=digest_of(name.encode()),
         size=len(name) * 1000,
         type="image/jpeg",
@@ -165,8 +164,7 @@ async def follow(url: str) -> None:
         processor = time.process_time()
         index = NameIndex(store, keep=lambda _name: Keep(), sources=SOURCES)
         index.start()
-        while not index.state.is_ready:
-            await asyncio.sleep(0.1)
+        await index.wait_ready()
         state = index.state
         print(f"\n{state.names:,} names; built in {state.built_seconds or 0:.1f} s", end="")
         print(f", {time.process_time() - processor:.1f} s of processor time of the worker", end="")
@@ -198,7 +196,13 @@ async def measure(index: NameIndex, store: KeyValueRecordStore, names: int) -> N
         return f"photos/{rng.randrange(DIRECTORIES):04}/"
 
     async def page(**said: Any) -> NamesPage:
-        asked = {"delimiter": "", "labels": {}, "start_after": "", "cursor": None, "limit": 1000}
+        asked: dict[str, Any] = {
+            "delimiter": "",
+            "labels": {},
+            "start_after": "",
+            "cursor": None,
+            "limit": 1000,
+        }
         return await index.page(now=SOURCES.clock(), **(asked | said))
 
     async def some_names() -> None:

@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from typing import IO
 
-from holdfast.cli import blob, main, snapshot, status  # noqa: F401 - loaded once, for all
+from holdfast.cli import blob, main, name, snapshot, status  # noqa: F401 - loaded once, for all
 
 FULL = "/dev/full"
 
@@ -37,10 +37,10 @@ def in_child(arguments: list[str], hardship: str, said: IO[bytes]) -> int:
     os.dup2(nowhere, 1)
     if hardship == "full":
         os.dup2(os.open(FULL, os.O_WRONLY), 1)
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if name in hardship.split():
+    for number, word in enumerate(("stdin", "stdout", "stderr")):
+        if word in hardship.split():
             os.close(number)
-            setattr(sys, name, None)  # as the interpreter does
+            setattr(sys, word, None)  # as the interpreter does
     try:
         result = main(arguments)
         for stream in (sys.stdout, sys.stderr):

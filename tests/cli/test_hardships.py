@@ -33,6 +33,17 @@ ARGUMENTS: dict[str, list[str]] = {
     "blob ls": [],
     "blob rm": [ABSENT],
     "blob verify": [],
+    "name put": ["hostname", "/etc/hostname"],
+    "name get": ["nothing"],
+    "name ls": [],
+    "name stat": ["nothing"],
+    "name cp": ["nothing", "else"],
+    "name mv": ["nothing", "else"],
+    "name rm": ["nothing"],
+    "name history": ["nothing"],
+    "name versions": ["nothing"],
+    "name restore": ["nothing", "1"],
+    "name rules": [],
     "snapshot create": ["nobody"],
     "snapshot restore": [KEY],
     "snapshot ls": [],
@@ -59,7 +70,10 @@ ARGUMENTS: dict[str, list[str]] = {
 """What each command is called with: enough to get as far as it can without doing harm."""
 
 UNCONNECTED = {"up", "bench blob", "bench snapshot"}
-WRITERS = {"blob put", "blob rm", "blob ls", "status", "admin init", "admin layout", "config"}
+WRITERS = {
+    *("blob put", "blob rm", "blob ls", "name put", "name rm"),
+    *("status", "admin init", "admin layout", "config"),
+}
 CLOSED = ["stdin", "stdout", "stderr", "stdin stdout", "stdin stdout stderr"]
 
 ODD = [

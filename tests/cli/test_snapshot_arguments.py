@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.arguments import first_words, output_of, standard_input
+from holdfast.cli.arguments import first_words, output_of, parse_labels, standard_input
 from holdfast.cli.snapshot_arguments import (
     ARCHIVE_ENDINGS,
     AppSource,
     LocalSource,
-    parse_labels,
     parse_time,
     read_patterns,
     source_of,

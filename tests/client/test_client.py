@@ -462,7 +462,14 @@ async def test_a_worker_has_longer_to_verify_one_blob_the_larger_it_is(
 
     async def stat(message: Msg) -> None:
         stat = BlobStat(
-            digest=ABSENT, size=10**10, chunks=1, type="a/b", created_at="then", pinned=True
+            digest=ABSENT,
+            size=10**10,
+            chunks=1,
+            type="a/b",
+            created_at="then",
+            pinned=True,
+            state="ok",
+            names=[],
         )
         await message.respond(codec.encode(stat))
 

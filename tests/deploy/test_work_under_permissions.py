@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -20,6 +21,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.client import Client, connect
 from holdfast.errors import NotFoundError
+from holdfast.protocol.names import NameEntry, NameRule
 from holdfast.runtime.child import dies_with_this_process
 from holdfast.stores.ports import Delete
 from holdfast.transport.inbox import Inbox
@@ -122,6 +124,47 @@ async def test_blobs_small_and_large(holdfast: Client) -> None:
         assert await holdfast.delete(one.digest)
         with pytest.raises(NotFoundError):
             await holdfast.get(one.digest)
+
+
+async def test_names_small_and_large_with_all_that_is_asked_of_them(holdfast: Client) -> None:
+    names = holdfast.names
+    rules = await names.rules()
+    await names.set_rules([NameRule(prefix="", keep_versions=3)], if_revision=rules.revision)
+    await names.create("docs/a", b"one", labels={"k": "v"})
+    await names.replace("docs/a", b"two")
+    await names.create("docs/large", LARGE)
+    await names.copy("docs/b", source="docs/a")
+    await names.rename("docs/c", source="docs/b")
+    await names.restore("docs/a", 1)
+
+    assert await names.get("docs/a") == b"one"
+    assert await names.get("docs/large") == LARGE
+    assert [entry.name async for entry in names.list("docs/") if isinstance(entry, NameEntry)] == [
+        "docs/a",
+        "docs/c",
+        "docs/large",
+    ]
+    assert (await names.stat("docs/a")).version == 3
+    assert [one.version async for one in names.versions("docs/a")] == [3, 2, 1]
+    assert (await names.history("docs/c")).state == "ok"
+    for name in ("docs/a", "docs/c", "docs/large"):
+        assert await names.delete(name)
+    assert [entry async for entry in names.list("docs/")] == []
+
+
+async def test_changes_are_watched(holdfast: Client) -> None:
+    async with aclosing(holdfast.watch("names", prefix="seen/")) as events:
+        seen = asyncio.ensure_future(anext(events))
+        while not seen.done():
+            await holdfast.names.put("seen/a", b"one")
+            await asyncio.wait([seen], timeout=1)
+        assert seen.result().subject == "seen/a"
+    for kind in ("blobs", "snapshots"):
+        async with aclosing(holdfast.watch(kind, since=0)) as events:
+            seen = asyncio.ensure_future(anext(events))
+            await asyncio.wait([seen], timeout=1)
+            seen.cancel()
+            await asyncio.wait([seen])
 
 
 async def test_an_upload_that_another_worker_takes_over(pool: Pool, holdfast: Client) -> None:

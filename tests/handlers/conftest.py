@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.handlers.service import Service
+from typing import TYPE_CHECKING
+
+import pytest_asyncio
+from tests.handlers.service import Service, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
-@pytest.fixture
-def service() -> Service:
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[Service]:
     """Everything but the connection, with nothing stored."""
-    return Service()
+    async with serving() as service:
+        yield service

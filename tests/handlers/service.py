@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -9,12 +11,19 @@ from tests.repository.pool import PART_BYTES, Pool
 
 from holdfast.errors import ERRORS
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.names import NameHandlers
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.names.bytes import NamedBytes
+from holdfast.repository.names.index.index import NameIndex
+from holdfast.repository.names.names import NameRepository
+from holdfast.repository.names.rules import NameRules
+from holdfast.repository.names.targets import NameTargets
+from holdfast.repository.names.writes import NameWrites
 from holdfast.runtime.dispatch import Answer, Dispatcher
-from holdfast.stores.memory import MemoryBlobStore
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.stores.ports import BlobStore
@@ -22,6 +31,10 @@ if TYPE_CHECKING:
 MAX_INLINE_BYTES: Final = 4 * PART_BYTES
 PART_SUBJECT: Final = "blob.part.w1."
 CODES: Final = {error.code: error.status for error in ERRORS}
+
+
+def _part_subject(upload: str) -> str:
+    return PART_SUBJECT + upload
 
 
 class Reply(NamedTuple):
@@ -69,17 +82,37 @@ class Service:
         self.pool = Pool()
         self.blobs = blobs or self.pool.blobs
         self.packs = MemoryBlobStore()
-        self.uploads = self.pool.worker("w1")
         repository = BlobRepository(
             {BLOBS: self.blobs, PACKS: self.packs}, max_inline_bytes=max_inline_bytes
         )
-        handlers = BlobHandlers(
-            repository, self.uploads, part_subject=lambda upload: PART_SUBJECT + upload
+        names = self._names(repository)
+        blob_handlers = BlobHandlers(
+            repository, self.uploads, names, self.index, part_subject=_part_subject
+        )
+        name_handlers = NameHandlers(
+            names,
+            self.index,
+            self.uploads,
+            part_subject=_part_subject,
+            max_inline_bytes=max_inline_bytes,
         )
         self.endpoints: dict[str, AnyEndpoint] = {
-            endpoint.operation.subject: endpoint for endpoint in handlers.endpoints()
+            endpoint.operation.subject: endpoint
+            for handlers in (blob_handlers, name_handlers)
+            for endpoint in handlers.endpoints()
         }
         self.dispatcher = Dispatcher(self.pool.time.sources, timeout_seconds=timeout_seconds)
+
+    def _names(self, blobs: BlobRepository) -> NameRepository:
+        """The names, with what else goes by them: the uploads and the index."""
+        sources = self.pool.time.sources
+        records = MemoryRecordStore(sources.monotonic)
+        rules = NameRules(records, monotonic=sources.monotonic)
+        writes = NameWrites(records, rules, worker="w1", sources=sources)
+        stored = NamedBytes(self.blobs, sources)
+        self.index = NameIndex(records, keep=rules.known, sources=sources)
+        self.uploads = self.pool.worker("w1", targets=NameTargets(writes, stored, sources))
+        return NameRepository(blobs, stored, writes, rules, sources=sources)
 
     async def ask(self, subject: str, body: bytes | dict[str, Any] = b"", **headers: str) -> Reply:
         """Ask for ``subject``. ``_`` in a header's name stands for ``-``."""
@@ -92,3 +125,16 @@ class Service:
     async def put(self, data: bytes, **headers: str) -> str:
         """Put ``data``; its digest."""
         return str((await self.ask("blob.put", data, **headers)).json["digest"])
+
+
+@asynccontextmanager
+async def serving(*, max_inline_bytes: int = MAX_INLINE_BYTES) -> AsyncIterator[Service]:
+    """A service whose index of names is ready."""
+    service = Service(max_inline_bytes=max_inline_bytes)
+    service.index.start()
+    try:
+        while not service.index.state.is_ready:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        yield service
+    finally:
+        await service.index.aclose()

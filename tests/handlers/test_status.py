@@ -7,6 +7,7 @@ import msgspec
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
 from holdfast.handlers.status import StatusHandlers
+from holdfast.repository.names.index.follower import IndexState
 from holdfast.runtime.dispatch import Dispatcher
 
 STATE = StoreState(
@@ -32,13 +33,14 @@ STATE = StoreState(
     problems=("one", "two"),
     advice=("three",),
 )
+INDEX = IndexState(is_ready=True, names=3, position=7, last=9, rebuilt=1)
 
 
 async def ask(state: StoreState, body: bytes = b"") -> dict[str, object]:
     async def read() -> StoreState:
         return state
 
-    (endpoint,) = StatusHandlers(read).endpoints()
+    (endpoint,) = StatusHandlers(read, lambda: INDEX).endpoints()
     dispatcher = Dispatcher(SOURCES, timeout_seconds=5)
     answer = await dispatcher.answer(endpoint, "blob.status", {}, body)
     decoded: dict[str, object] = msgspec.json.decode(answer.body)
@@ -79,6 +81,7 @@ async def test_everything_that_was_seen_is_told() -> None:
         ],
         "problems": ["one", "two"],
         "advice": ["three"],
+        "index": {"ready": True, "names": 3, "lag": 2, "rebuilt": 1},
     }
 
 
@@ -89,6 +92,7 @@ async def test_a_store_without_buckets_has_none_and_no_problems() -> None:
         "buckets": [],
         "problems": [],
         "advice": [],
+        "index": {"ready": True, "names": 3, "lag": 2, "rebuilt": 1},
     }
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from holdfast.repository.targets import Targets
     from holdfast.sources import Sources
     from holdfast.stores.ports import (
         Attributes,
@@ -317,6 +318,7 @@ class Pool:
         limits: UploadLimits | None = None,
         blobs: BlobStore | None = None,
         records: RecordStore | None = None,
+        targets: Targets | None = None,
     ) -> UploadService:
         """A worker that has just started: it knows nothing but the stores.
 
@@ -339,6 +341,7 @@ class Pool:
             part_size=PART_BYTES,
             sources=replace(self.time.sources, new_id=new_id),
             limits=limits or UploadLimits(),
+            targets=targets,
         )
 
     async def leftovers(self) -> dict[str, int]:

@@ -44,7 +44,16 @@ if TYPE_CHECKING:
 
 DIGEST = "ab" * 32
 BODY = json.dumps({"digest": DIGEST}).encode()
-STAT = BlobStat(digest=DIGEST, size=1, chunks=1, type="a/b", created_at="then", pinned=True)
+STAT = BlobStat(
+    digest=DIGEST,
+    size=1,
+    chunks=1,
+    type="a/b",
+    created_at="then",
+    pinned=True,
+    state="ok",
+    names=[],
+)
 LIMIT = 4
 SECRET = "hunter2"
 

@@ -15,11 +15,14 @@ import pytest
 from tests.contracts.blob_store import (
     ALTERATIONS,
     ATTRIBUTES,
+    FAR_AHEAD,
     PART_BYTES,
+    UNPINNED,
     fresh_staging,
     put,
     put_staged,
     read,
+    said,
     some_bytes,
     staged_bytes,
 )
@@ -44,7 +47,7 @@ from holdfast.errors import (
 )
 from holdfast.stores.disk import blobs as disk_blobs
 from holdfast.stores.disk.blob_file import OpenBlob
-from holdfast.stores.disk.files import MARKER, Files, create_disk_store
+from holdfast.stores.disk.files import MARKER, Files, create_disk_store, locked
 from holdfast.stores.disk.store import DiskBlobStore
 from holdfast.stores.ports import BlobInfo, ForeignObject, UnreadableObject
 
@@ -713,3 +716,63 @@ async def test_a_damaged_blob_is_no_blob_to_be_touched(root: Path) -> None:
 
     assert quarantined(root) == [info.digest]
     assert (await store.put(info.digest, DATA, ATTRIBUTES)).created
+
+
+async def test_a_touch_makes_the_time_later_although_the_clock_stands_still(root: Path) -> None:
+    store = blob_store(root)
+    info = await put(store, DATA)
+    path = blob_path(root, info.digest)
+    os.utime(path, (LONG_AFTER.timestamp(), LONG_AFTER.timestamp()))
+    before = path.stat().st_mtime_ns
+
+    for _ in range(3):
+        assert await store.touch(info.digest, unless_seen_since=FAR_AHEAD)
+
+    assert path.stat().st_mtime_ns == before + 3
+
+
+# Pins, and deleting what was seen
+
+
+async def test_whoever_changes_a_blob_waits_for_another_and_not_for_ever(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = blob_store(root)
+    info = await put(store, DATA, UNPINNED)
+    monkeypatch.setattr(disk_blobs, "PATIENCE_SECONDS", 0.0)
+
+    with locked(blob_path(root, info.digest).parent, 0.0, "not to be had"):
+        for change in (
+            store.delete(info.digest),
+            store.delete(info.digest, kept=said(False)),
+            store.put(info.digest, DATA, ATTRIBUTES),
+            store.touch(info.digest, unless_seen_since=FAR_AHEAD),
+        ):
+            with pytest.raises(UnavailableError, match="does not finish"):
+                await change
+        assert await store.get(info) == DATA
+        assert not (await store.put(info.digest, DATA, UNPINNED)).created
+    assert leftover_files(root) == []
+    assert await store.delete(info.digest)
+
+
+async def test_a_kept_blob_that_is_found_damaged_is_moved_aside_with_its_pin(root: Path) -> None:
+    store = blob_store(root)
+    info = await put(store, DATA)
+    alter_blob(root, info.digest, lambda data: bytes(len(data)))
+
+    assert await store.delete(info.digest, kept=said(True)) is False
+
+    assert quarantined(root) == [info.digest]
+    assert leftover_files(root) == []
+    assert (await store.put(info.digest, DATA, ATTRIBUTES)).created
+
+
+async def test_a_directory_that_was_planted_is_deleted_unless_it_is_kept(root: Path) -> None:
+    store = blob_store(root)
+    digest = digest_of(DATA)
+    blob_path(root, digest).mkdir(parents=True)
+
+    assert await store.delete(digest, kept=said(True)) is False
+    assert await store.delete(digest, kept=said(False)) is True
+    assert await store.delete(digest, kept=said(False)) is False

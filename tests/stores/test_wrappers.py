@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_store import (
     ATTRIBUTES,
     FAR_AHEAD,
@@ -74,7 +75,7 @@ def guarded(
     )
 
 
-class TestWrappedBlobStore(BlobStoreContract):
+class TestWrappedBlobStore(BlobChangesContract, BlobStoreContract):
     """Around the memory store."""
 
     @pytest.fixture

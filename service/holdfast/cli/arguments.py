@@ -1,14 +1,17 @@
-"""What arguments of several commands have in common: ``-``, ``--json``, output files."""
+"""What arguments of several commands have in common: ``-``, ``--json``, labels, output files."""
 
 from __future__ import annotations
 
+import re
 import sys
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
+from holdfast.domain.names import check_labels
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 STANDARD: Final = "-"
 
+_DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 _END_OF_OPTIONS: Final = "--"
 _literal: ContextVar[frozenset[str]] = ContextVar("literal", default=frozenset())
@@ -72,3 +77,23 @@ def standard_input() -> SupportsRead:
     """
     raw: SupportsRead = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     return raw
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """``KEY=VALUE`` texts as a mapping. Raises InvalidError."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidError(f"a label is KEY=VALUE, and {text!r} is not")
+        if key in labels:
+            raise InvalidError(f"label {key} is given twice")
+        labels[key] = value
+    check_labels(labels)
+    return labels
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """How long ``90m`` or ``2d`` is; None where ``text`` is no duration."""
+    found = _DURATION.fullmatch(text)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
+from holdfast.cli.arguments import (
+    DASH,
+    STANDARD,
+    Json,
+    first_words,
+    output_of,
+    parse_labels,
+    standard_input,
+)
 from holdfast.cli.connection import connect
 from holdfast.cli.output import (
     as_total,
@@ -28,7 +36,6 @@ from holdfast.cli.output import (
 from holdfast.cli.settings import ClientFlags
 from holdfast.cli.snapshot_arguments import (
     AppSource,
-    parse_labels,
     parse_time,
     read_patterns,
     resolve_key,

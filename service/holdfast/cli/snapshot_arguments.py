@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.cli.arguments import STANDARD
-from holdfast.domain.names import SnapshotKey, check_app, check_labels
+from holdfast.cli.arguments import STANDARD, parse_duration
+from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -29,8 +28,6 @@ ARCHIVE_ENDINGS: Final = (
 )
 """Those that GNU tar knows of what can be read here, in upper case too."""
 
-_DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MAX_PATTERN_FILE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -83,20 +80,6 @@ def _app_of(path: Path) -> str:
         raise InvalidError(f"no app may be called {name!r}: name one with --app") from None
 
 
-def parse_labels(texts: Iterable[str]) -> dict[str, str]:
-    """``KEY=VALUE`` texts as a mapping. Raises InvalidError."""
-    labels: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidError(f"a label is KEY=VALUE, and {text!r} is not")
-        if key in labels:
-            raise InvalidError(f"label {key} is given twice")
-        labels[key] = value
-    check_labels(labels)
-    return labels
-
-
 def parse_time(text: str | None, now: datetime) -> datetime | None:
     """A time: RFC 3339 (UTC if it names no zone), or how long ago, such as ``2d`` or ``90m``.
 
@@ -104,10 +87,10 @@ def parse_time(text: str | None, now: datetime) -> datetime | None:
     """
     if text is None:
         return None
-    ago = _DURATION.fullmatch(text)
+    ago = parse_duration(text)
     try:
         if ago is not None:
-            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+            return now - ago
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):  # at the edge of time there is no other zone

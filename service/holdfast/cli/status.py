@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.client import Client, WorkerInfo
-    from holdfast.protocol.status import StoreStatus
+    from holdfast.protocol.status import IndexStatus, StoreStatus
 
 _STORE_SECONDS: Final = 10.0
 """How long the store's state is waited for: a worker reads it within three."""
@@ -74,7 +74,15 @@ def _print(workers: Sequence[WorkerInfo], store: StoreStatus | None) -> None:
         print_buckets(store.buckets)
     print_line("")
     print_line(f"Durability: {store.durability}")
+    if store.index is not None:
+        print_line(_index_line(store.index))
     print_verdict(store)
+
+
+def _index_line(index: IndexStatus) -> str:
+    if not index.ready:
+        return "Index of names: not ready yet at the worker that answers, which lists none"
+    return f"Index of names: {index.names} names, {index.lag} changes behind"
 
 
 def _print_workers(workers: Sequence[WorkerInfo]) -> None:

@@ -10,6 +10,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, Literal, TypeVar
 
+from msgspec import structs
+
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import open_named, read_bytes
 from holdfast.client.pages import pages
@@ -382,7 +384,7 @@ class _Write:
     """What is said of a name beside the bytes, checked."""
 
     name: str
-    type: str
+    media_type: str
     digest: str | None
     labels: dict[str, str]
     expires: str | None
@@ -405,7 +407,7 @@ class _Write:
         check_name_labels(labels or {})
         return cls(
             name=check_blob_name(name),
-            type=type_,
+            media_type=type_,
             digest=None if digest is None else parse_digest(digest),
             labels=dict(labels or {}),
             expires=_expires(expires_at),
@@ -413,12 +415,16 @@ class _Write:
             if_digest=None if if_digest is None else parse_digest(if_digest),
         )
 
-    def headers(self, kind: type[CreateName], digest: str) -> CreateName:
-        """Beside the bytes ``digest``, for a request of ``kind``."""
-        return kind(
+    def replacing(self, digest: str) -> ReplaceName:
+        """Beside the bytes ``digest``."""
+        return ReplaceName(**structs.asdict(self.creating(digest)))
+
+    def creating(self, digest: str) -> CreateName:
+        """Beside the bytes ``digest``."""
+        return CreateName(
             quoted_name=quote_text(self.name),
             digest=self.digest or digest,
-            type=self.type,
+            type=self.media_type,
             quoted_labels=quote_labels(self.labels) or None,
             expires=self.expires,
             if_version=self.if_version,
@@ -432,7 +438,7 @@ class _Write:
             mode=mode,
             size=size,
             digest=self.digest,
-            type=self.type,
+            type=self.media_type,
             labels=self.labels,
             expires=self.expires,
             if_version=self.if_version,
@@ -454,10 +460,8 @@ class _NamedPut:
 
         async def ask(mode: Mode) -> NameStored:
             if mode == "create":
-                request = self.write.headers(CreateName, digest)
-                return await self.requester.ask(CREATE_NAME, request, data)
-            request = self.write.headers(ReplaceName, digest)
-            return await self.requester.ask(REPLACE_NAME, request, data)
+                return await self.requester.ask(CREATE_NAME, self.write.creating(digest), data)
+            return await self.requester.ask(REPLACE_NAME, self.write.replacing(digest), data)
 
         stored = await self._first(ask)
         if (stored.name, stored.digest, stored.size) != (self.write.name, digest, len(data)):

@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from holdfast.client.upload import Uploaded
 
 StoredT = TypeVar("StoredT")
+ResultT = TypeVar("ResultT", covariant=True)
 
 
-class Put(Protocol[StoredT]):
+class Put(Protocol[ResultT]):
     """What is asked for, once it is known how the bytes go."""
 
-    async def whole(self, data: memoryview) -> StoredT:
+    async def whole(self, data: memoryview) -> ResultT:
         """Store ``data``, which one message holds."""
 
     async def open(self, upload: Upload, size: int | None) -> Uploaded | None:
         """Begin ``upload``, of ``size`` bytes if that is sure; what there is if none is needed."""
 
-    def result(self, uploaded: Uploaded) -> StoredT:
+    def result(self, uploaded: Uploaded) -> ResultT:
         """What the caller is told of ``uploaded``."""
 
 

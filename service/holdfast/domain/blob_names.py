@@ -29,7 +29,9 @@ _EMPTY: Final = "="
 """The token of an empty part: no other has a ``=`` without two digits after it."""
 
 _VERSION: Final = re.compile(r"=v([1-9][0-9]{0,15})", re.ASCII)
-_QUOTED: Final = re.compile(r"(?:[A-Za-z0-9._~/-]|%[0-9A-F]{2})*", re.ASCII)
+_QUOTED: Final = re.compile(r"(?:[A-Za-z0-9._~/!'()*-]|%[0-9A-Fa-f]{2})*", re.ASCII)
+"""What encoders leave as it is: JavaScript's, for one, does so with ! ' ( ) and *."""
+
 _SAFE: Final = "/"
 
 
@@ -91,7 +93,7 @@ def quote_text(text: str) -> str:
 def unquote_text(text: str) -> str:
     """The text that a header has as ``text``. Raises InvalidError where it is raw, or not UTF-8."""
     if _QUOTED.fullmatch(text) is None:
-        msg = "in a header a name or label is percent-encoded (RFC 3986), with upper-case digits"
+        msg = "in a header a name or label is percent-encoded (RFC 3986)"
         raise InvalidError(msg)
     try:
         return unquote_to_bytes(text).decode()

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.protocol.blobs import UploadState
-    from holdfast.repository.names.index.index import IndexedName, NameIndex, NamesPage
+    from holdfast.repository.names.index.index import NameIndex
+    from holdfast.repository.names.index.listing import NamesPage
+    from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.names import NameRepository
     from holdfast.repository.names.record import Transition, VersionRecord
     from holdfast.repository.names.writes import Named

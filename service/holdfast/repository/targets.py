@@ -23,7 +23,7 @@ class GivenUpError(UnavailableError):
     """What was announced is not any more: others took it for abandoned. Nothing came of it."""
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class UploadTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The name of an open upload, and the write ``op`` that it announced there."""
 
     name: str
@@ -61,7 +61,7 @@ class Targets(Protocol):
         Raises InvalidError, ConflictError, NotFoundError, RateLimitedError, UnavailableError.
         """
 
-    async def promise(self, target: Target, digest: Digest, size: int) -> None:
+    async def promise(self, target: UploadTarget, digest: Digest, size: int) -> None:
         """Say which blob it will be, before its record is published.
 
         Raises GivenUpError, ConflictError (it kept changing), UnavailableError.
@@ -70,11 +70,11 @@ class Targets(Protocol):
     async def touch(self, digest: Digest) -> bool:
         """Have collectors leave a blob that was there before; is it there still?"""
 
-    async def commit(self, target: Target) -> Given:
+    async def commit(self, target: UploadTarget) -> Given:
         """Have the name have the blob that was promised.
 
         Raises ConflictError, NotFoundError, GivenUpError, UnavailableError, OutcomeUnknownError.
         """
 
-    async def fail(self, target: Target, reason: str) -> None:
+    async def fail(self, target: UploadTarget, reason: str) -> None:
         """End what was announced without a blob; where that fails, its lapse does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -12,29 +12,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry, Metric
 
-
-class IndexState(Protocol):
-    """See `holdfast.repository.names.index.index.IndexState`."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has caught up since it was begun."""
-
-    @property
-    def names(self) -> int:
-        """How many it has."""
-
-    @property
-    def position(self) -> int:
-        """The revision up to which it has read the bucket."""
-
-    @property
-    def last(self) -> int:
-        """The revision that the bucket had got to."""
-
-    @property
-    def rebuilt(self) -> int:
-        """How often it was begun anew."""
+    from holdfast.repository.names.index.follower import IndexState
 
 
 class IndexMetrics(Collector):

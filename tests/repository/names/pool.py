@@ -90,7 +90,7 @@ class NamesWorker:
 
     async def read(self, name: str, *, version: int | None = None) -> bytes:
         """All bytes that a name has."""
-        _, content = await self.names.read(name, version=version)
+        *_, content = await self.names.read(name, version=version)
         return bytes(content.data)
 
     async def find(self, name: str, *, version: int | None = None) -> Found:

@@ -7,7 +7,7 @@ a streamed write is its upload's, which ends it: here only what no upload will e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -20,23 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.names.index.table import PendingName
     from holdfast.repository.names.record import NameRecord
     from holdfast.repository.names.writes import NameWrites
 
 _REASON: Final = "nobody carried the write on"
 log = structlog.get_logger(__name__)
-
-
-class PendingName(Protocol):
-    """A name with announcements, and the revision of its record."""
-
-    @property
-    def name(self) -> str:
-        """The name."""
-
-    @property
-    def revision(self) -> int:
-        """Of its record, as the index knows it."""
 
 
 class NameLapses:

@@ -39,7 +39,7 @@ class Move:
 
         async def beside(_: Held[NameRecord] | None, target: Held[NameRecord]) -> Sequence[Change]:
             held = await self._writes.look(self._source)
-            step = await self._writes.step(self._source)
+            step = await self._writes.step(self._source, may_lose=True)
             content = None if held is None else content_of(held.record, step.at, step.keep)
             if held is None or content is None:
                 raise NotFoundError(MISSING)

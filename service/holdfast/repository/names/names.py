@@ -270,7 +270,7 @@ class NameRepository:
                 raise ConflictError(failure, version=0)
             return False
         op = op_id or self._sources.new_id()
-        step = await self._writes.step(name)
+        step = await self._writes.step(name, may_lose=True)
 
         async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
             await self._writes.keep_version(present, step)
@@ -331,32 +331,29 @@ class NameRepository:
         cursor: str | None = None,
         proxy: bool = False,
         direct: bool = False,
-    ) -> tuple[Found | None, Content]:
-        """Bytes of what a name has, as `BlobRepository.read` gives them.
+    ) -> tuple[Digest, Found | None, Content]:
+        """The digest of what a name has, and bytes of it as `BlobRepository.read` gives them.
 
         The content's cursor goes on with the same blob, whatever the name has by then: with one
         nothing is said of the name. Raises NotFoundError, CorruptError, InvalidError.
         """
         if cursor is not None:
-            digest, _, cursor = cursor.partition(_CURSOR_JOINT)
-            content = await self._read(
-                parse_digest(digest), offset, length, cursor, proxy=proxy, direct=direct
-            )
-            return None, content
+            of, _, cursor = cursor.partition(_CURSOR_JOINT)
+            digest = parse_digest(of)
+            content = await self._read(digest, offset, length, cursor, proxy=proxy, direct=direct)
+            return digest, None, content
         found = await self.find(name, version=version)
         for _ in range(_READS):
-            digest = found.content.digest
+            digest = Digest(found.content.digest)
             try:
-                content = await self._read(
-                    Digest(digest), offset, length, None, proxy=proxy, direct=direct
-                )
+                content = await self._read(digest, offset, length, None, proxy=proxy, direct=direct)
             except NotFoundError as error:
                 found = await self.find(name, version=version)
                 if found.content.digest == digest:
                     msg = "the blob that the name has is not there"
                     raise CorruptError(msg) from error
             else:
-                return found, content
+                return digest, found, content
         msg = "the name kept changing while it was read"
         raise UnavailableError(msg)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.bytes import NamedBytes
     from holdfast.repository.names.record import NameRecord
     from holdfast.repository.names.writes import NameWrites
-    from holdfast.repository.targets import NewTarget, Target
+    from holdfast.repository.targets import NewTarget, UploadTarget
     from holdfast.sources import Sources
 
 
@@ -36,7 +36,7 @@ class NameTargets:
         held = await self._writes.announce(new.name, one)
         return _given(named(held.record, op)) if made_by(held.record, op) is not None else None
 
-    async def promise(self, target: Target, digest: Digest, size: int) -> None:
+    async def promise(self, target: UploadTarget, digest: Digest, size: int) -> None:
         """See `Targets.promise`."""
         await self._writes.promise(await self._held(target), target.op, digest, size)
 
@@ -44,15 +44,15 @@ class NameTargets:
         """See `Targets.touch`."""
         return await self._stored.touch(digest)
 
-    async def commit(self, target: Target) -> Given:
+    async def commit(self, target: UploadTarget) -> Given:
         """See `Targets.commit`."""
         return _given(await self._writes.commit(await self._held(target), target.op))
 
-    async def fail(self, target: Target, reason: str) -> None:
+    async def fail(self, target: UploadTarget, reason: str) -> None:
         """See `Targets.fail`."""
         await self._writes.fail(target.name, target.op, reason)
 
-    async def _held(self, target: Target) -> Held[NameRecord]:
+    async def _held(self, target: UploadTarget) -> Held[NameRecord]:
         held = await self._writes.look(target.name)
         if held is None:
             raise GivenUpError

@@ -67,8 +67,13 @@ class NameWrites:
         self._worker = worker
         self._sources = sources
 
-    async def step(self, name: str) -> Step:
-        """A step that this worker takes now."""
+    async def step(self, name: str, *, may_lose: bool = False) -> Step:
+        """A step that this worker takes now.
+
+        One that ``may_lose`` a version goes by the rules as they are at this moment.
+        """
+        if may_lose:
+            await self._rules.read()
         keep = await self._rules.of(name)
         return Step(worker=self._worker, at=self._sources.clock(), keep=keep)
 
@@ -114,7 +119,7 @@ class NameWrites:
         NotFoundError where the conditions do not hold any more, UnavailableError (the announcement
         is gone), OutcomeUnknownError.
         """
-        step = await self.step(held.record.name)
+        step = await self._last_step(held)
         refusals: list[HoldfastError] = []
 
         def change(record: NameRecord) -> NameRecord:
@@ -138,6 +143,11 @@ class NameWrites:
             raise refusals[0]
         await self.drop_versions(held.record, made.record, step)
         return named(made.record, op)
+
+    async def _last_step(self, held: Held[NameRecord]) -> Step:
+        has_content = held.record.content is not None
+        with not_applied():
+            return await self.step(held.record.name, may_lose=has_content)
 
     async def fail(self, name: str, op: str, reason: str) -> None:
         """End the announcement of ``op`` without a blob, if it is there: its lapse may be later."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.repository.targets import GivenUpError, Target
+from holdfast.repository.targets import GivenUpError, UploadTarget
 from holdfast.repository.uploads.record import Refusal, Result, UploadRecord
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Deliveries:
         """None where there are no names."""
         self._targets = targets
 
-    async def announce(self, new: NewTarget, op: str, upload: str) -> Target | Result:
+    async def announce(self, new: NewTarget, op: str, upload: str) -> UploadTarget | Result:
         """The target of an upload that may be begun, or the result that it had before.
 
         Raises as `Targets.announce`.
@@ -36,7 +36,7 @@ class Deliveries:
             raise InvalidError(msg)
         given = await self._targets.announce(new, op, upload)
         if given is None:
-            return Target(name=new.name, op=op)
+            return UploadTarget(name=new.name, op=op)
         return Result(
             digest=given.digest,
             size=given.size,
@@ -53,7 +53,7 @@ class Deliveries:
             except GivenUpError as error:
                 raise _refused(error.detail, 0) from error
 
-    async def give(self, target: Target | None, result: Result) -> Result:
+    async def give(self, target: UploadTarget | None, result: Result) -> Result:
         """The result once the name has the blob, which is there and was touched after the promise.
 
         Raises RefusedDeliveryError, UnavailableError, OutcomeUnknownError.
@@ -68,7 +68,7 @@ class Deliveries:
             raise _refused(error.detail, 0) from error
         return replace(result, name=target.name, version=given.version)
 
-    async def give_present(self, target: Target, digest: Digest, size: int) -> Result | None:
+    async def give_present(self, target: UploadTarget, digest: Digest, size: int) -> Result | None:
         """As `promise` and `give`, of a blob that is there already; None if it is not."""
         if self._targets is None:
             return None
@@ -80,7 +80,7 @@ class Deliveries:
             return None
         return await self.give(target, Result(digest=digest, size=size, created=False))
 
-    async def fail(self, target: Target | None, reason: str) -> None:
+    async def fail(self, target: UploadTarget | None, reason: str) -> None:
         """To be awaited once the upload has ended without a blob."""
         if self._targets is not None and target is not None:
             await self._targets.fail(target, reason)

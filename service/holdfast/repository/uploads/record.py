@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from holdfast.repository.ledger.ledger import RecordKind
-from holdfast.repository.targets import Target
+from holdfast.repository.targets import UploadTarget
 
 ENDED_TTL: Final = timedelta(hours=1)
 """How long the end of an upload may be asked for again."""
@@ -56,7 +56,7 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     op_id: str | None = None
     claims: tuple[Claim, ...] = ()
     result: Result | None = None
-    target: Target | None = None
+    target: UploadTarget | None = None
     refusal: Refusal | None = None
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.targets import Target
+    from holdfast.repository.targets import UploadTarget
     from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
@@ -167,7 +167,7 @@ class Takeovers:
         return result
 
     async def _give(
-        self, held: Held[UploadRecord], target: Target, result: Result
+        self, held: Held[UploadRecord], target: UploadTarget, result: Result
     ) -> Result | None:
         """The result once the name has the blob; None where that went away meanwhile."""
         try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer
 
     from holdfast.repository.ledger.ledger import Held
-    from holdfast.repository.targets import NewTarget, Target, Targets
+    from holdfast.repository.targets import NewTarget, Targets, UploadTarget
     from holdfast.repository.uploads.owned import UploadLimits
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore, RecordStore
@@ -156,7 +156,7 @@ class UploadService:
             return self._own(held, window).opened
         return None
 
-    async def _present(self, digest: Digest, target: Target | None) -> Result | None:
+    async def _present(self, digest: Digest, target: UploadTarget | None) -> Result | None:
         """The result of an upload of which nothing has to be sent."""
         with suppress(NotFoundError):
             info = await self._store.stat(digest, sure=True)

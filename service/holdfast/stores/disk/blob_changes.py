@@ -11,6 +11,7 @@ it made anew.
 from __future__ import annotations
 
 import asyncio
+from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.disk.blobs import BlobFiles
     from holdfast.stores.disk.files import Files
-    from holdfast.stores.ports import BlobInfo, Changed, Extent, RecordStore
+    from holdfast.stores.ports import Changed, Extent, RecordStore
 
 CHANGES: Final = "changes"
 _PUT: Final = b"put"
 _DELETED: Final = b"deleted"
 _ATTEMPTS: Final = 16
+_SHARDS_AT_ONCE: Final = 32
 _RACY_NS: Final = 2_000_000_000
 """A directory may change twice within one tick of its time, so one of late is looked at again."""
 
@@ -73,35 +75,37 @@ class BlobLog:
                 await asyncio.to_thread(create_record_store, self._root / CHANGES)
                 self._is_made = True
             now_ns = int(self._clock().timestamp() * 1e9)
-            for shard, changed_ns in await asyncio.to_thread(self._blobs.shards):
-                if self._settled.get(shard) != changed_ns:
-                    await self._note_changes(shard)
-                    if now_ns - changed_ns > _RACY_NS:
-                        self._settled[shard] = changed_ns
+            shards = await asyncio.to_thread(self._blobs.shards)
+            changed = [one for one in shards if self._settled.get(one[0]) != one[1]]
+            for several in batched(changed, _SHARDS_AT_ONCE):
+                await self._note_changes([shard for shard, _ in several])
+                self._settled |= {one[0]: one[1] for one in several if now_ns - one[1] > _RACY_NS}
         return self._records
 
-    async def _note_changes(self, shard: str) -> None:
+    async def _note_changes(self, shards: Sequence[str]) -> None:
         """Add to the log what differs from it. Raises UnavailableError if others keep doing so."""
         for _ in range(_ATTEMPTS):
-            # The log first: what is new in the directory then is new, or another has just noted it.
-            known = {record.key: record async for record in self._records.list_records(shard)}
-            present = set(await asyncio.to_thread(self._blobs.keys_in, shard))
-            notes = [
-                Put(key=key, value=value, expected=known[key].revision if key in known else 0)
-                for value, keys in (
-                    (_PUT, sorted(present - {k for k, r in known.items() if r.value == _PUT})),
-                    (_DELETED, sorted(k for k in known.keys() - present if known[k].value == _PUT)),
-                )
-                for key in keys
-            ]
+            notes = [note for shard in shards for note in await self._notes(shard)]
             try:
-                for start in range(0, len(notes), MAX_BATCH):
-                    await self._records.batch(notes[start : start + MAX_BATCH])
+                for several in batched(notes, MAX_BATCH):
+                    await self._records.batch(several)
             except ConflictError:
                 continue
             return
         msg = "others keep noting what changed on disk"
         raise UnavailableError(msg)
+
+    async def _notes(self, shard: str) -> list[Put]:
+        """What the log lacks. It is read first: what is new then, others may have noted since."""
+        known = {record.key: record async for record in self._records.list_records(shard)}
+        present = await asyncio.to_thread(self._blobs.keys_in, shard)
+        was_present = {key for key, record in known.items() if record.value == _PUT}
+        values = dict.fromkeys(sorted(present - was_present), _PUT)
+        values |= dict.fromkeys(sorted(was_present - present), _DELETED)
+        return [
+            Put(key=key, value=value, expected=known[key].revision if key in known else 0)
+            for key, value in values.items()
+        ]
 
     def _blob_changes(self, changes: Sequence[Changed]) -> list[BlobChanged]:
         return [told for told in map(self._told, changes) if told is not None]
@@ -110,20 +114,13 @@ class BlobLog:
         """None of what has gone since it was put: a later change says so."""
         digest = Digest(changed.key.rpartition(".")[2])
         if changed.value == _DELETED:
-            return _noted(changed, digest, None)
+            return BlobChanged(
+                digest=digest, revision=changed.revision, at=changed.at, info=None, kind="deleted"
+            )
         try:
             info = self._blobs.stat(digest)
         except (NotFoundError, CorruptError):
             return None
-        return _noted(changed, digest, info)
-
-
-def _noted(changed: Changed, digest: Digest, info: BlobInfo | None) -> BlobChanged:
-    return BlobChanged(
-        digest=digest,
-        revision=changed.revision,
-        put_at=changed.revision,
-        at=changed.at,
-        info=info,
-        kind="put" if info is not None else "deleted",
-    )
+        return BlobChanged(
+            digest=digest, revision=changed.revision, at=changed.at, info=info, kind="put"
+        )

@@ -74,8 +74,9 @@ PATIENCE_SECONDS: Final = 10.0
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _PUT_ATTEMPTS: Final = 16
 _RACY_SECONDS: Final = 2.0
-_ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 """A file may change twice within one tick of its timestamps, so a fresh one is not remembered."""
+
+_ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
 _SHARD: Final = re.compile(r"[0-9a-f]{2}", re.ASCII)
 
@@ -254,11 +255,11 @@ class BlobFiles:
         with translated():
             return [(name, (blobs / name).lstat().st_mtime_ns) for name in self._shard_names()]
 
-    def keys_in(self, shard: str) -> list[str]:
+    def keys_in(self, shard: str) -> set[str]:
         """The digests of the blobs in ``shard``, each as ``<shard>.<digest>``."""
         with translated():
             names = os.listdir(self._root / "blobs" / shard)
-        return [f"{shard}.{name}" for name in names if is_digest(name) and name[:2] == shard]
+        return {f"{shard}.{name}" for name in names if is_digest(name) and name[:2] == shard}
 
     def _path(self, digest: str) -> Path:
         parse_digest(digest)  # an unchecked digest has been a path before

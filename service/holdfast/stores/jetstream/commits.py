@@ -129,7 +129,7 @@ class ObjectCommits:
         if entry.meta is not None and entry.meta.nuid == info.generation:
             # Ours was the blob. If it was deleted since, that is not for us to undo.
             return await self._confirm(info, is_live=not entry.meta.deleted)
-        existing = await self._existing(entry, attributes)
+        existing = await self._existing(entry, attributes, conflicts)
         if existing is not None and conflicts.certain:  # ours surely never became the blob's
             await self._chunks.remove_unneeded(info.generation)
         return existing
@@ -191,12 +191,16 @@ class ObjectCommits:
     ) -> tuple[ObjectEntry, Stored | None]:
         """The record, and the answer of a put where the blob is there."""
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> tuple[ObjectEntry, Stored | None]:
-            return entry, await self._existing(entry, attributes)
+        async def attempt(
+            entry: ObjectEntry, conflicts: Conflicts
+        ) -> tuple[ObjectEntry, Stored | None]:
+            return entry, await self._existing(entry, attributes, conflicts)
 
         return await self._records.change(digest, attempt, look=self._records.believed)
 
-    async def _existing(self, entry: ObjectEntry, attributes: Attributes) -> Stored | None:
+    async def _existing(
+        self, entry: ObjectEntry, attributes: Attributes, conflicts: Conflicts
+    ) -> Stored | None:
         """The answer of a put that finds the blob there: its own, if it carries the same op id.
 
         None where there is none, or one to be replaced because it cannot be read back. A put that
@@ -223,6 +227,9 @@ class ObjectCommits:
                 info.digest, entry, mark_pinned(meta), change=RecordChange.PINNED
             )
             info = replace(info, pinned=True)
-        elif attributes.touches:
+        elif attributes.touches and entry.sequence <= conflicts.met:
+            conflicts.met = entry.sequence
             await self._records.write(info.digest, entry, entry.record, change=RecordChange.TOUCHED)
+        elif attributes.touches:  # others have put or touched it, since we began
+            await self._js.check_leader(self._stream)
         return Stored(info=info, created=repeated)

@@ -34,12 +34,13 @@ class Conflicts:
     """Refusals of a compare-and-set, until one gives up.
 
     ``certain``: nothing of ours was ever stored. ``tried`` is what may have been, as ``trying``,
-    the write at hand, was named.
+    the write at hand, was named. ``met`` is the sequence that a touch was to replace.
     """
 
     def __init__(self) -> None:
         self.certain = True
         self.trying = self.tried = ""
+        self.met: float = math.inf
         self._backoff: Backoff | None = None  # hardly ever needed
         self._in_flight = False
 

@@ -58,6 +58,10 @@ class NameIndex:
         """Begin to follow the store."""
         self._follower.start()
 
+    async def wait_ready(self) -> None:
+        """Wait until it is built, so that it answers."""
+        await self._follower.wait_ready()
+
     async def aclose(self) -> None:
         """End. May be repeated."""
         await self._follower.aclose()

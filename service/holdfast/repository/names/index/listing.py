@@ -101,9 +101,10 @@ def read_page(table: Table, listing: Listing, keep: Callable[[str], Keep]) -> Na
     names: list[IndexedName] = []
     prefixes: list[str] = []
     cursor = b""
-    rows = iter(table.rows(listing.start, listing.stop))
+    rows = table.names_before(listing.stop)
+    rows.seek(listing.start)
     for _ in range(MAX_LOOKED_AT):
-        row = next(rows, None)
+        row = rows.next()
         if row is None:
             return NamesPage(names=names, prefixes=prefixes, cursor=None)
         record = record_of(row)
@@ -118,7 +119,7 @@ def read_page(table: Table, listing: Listing, keep: Callable[[str], Keep]) -> Na
             names.append(entry)
         else:
             prefixes.append(shared.decode())
-            rows = iter(table.rows(_above(shared), listing.stop))
+            rows.seek(_above(shared))
         cursor = _TOLD + (shared or row[0])
     return NamesPage(names=names, prefixes=prefixes, cursor=_encoded(cursor))
 

@@ -70,6 +70,7 @@ _NAME: Final = """
 SELECT name, revision, state, version, oldest, digest, size, type, labels, modified_at, expires_at
 FROM names
 """
+_RANGE: Final = f"{_NAME} WHERE name >= ? AND name < ? ORDER BY name"
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -79,6 +80,23 @@ class PendingName:
 
     name: str
     revision: int
+
+
+class NamesBefore:
+    """Names before ``stop`` in ascending order, from where it was last told."""
+
+    def __init__(self, cursor: sqlite3.Cursor, stop: bytes) -> None:
+        self._cursor = cursor
+        self._stop = stop
+
+    def seek(self, start: bytes) -> None:
+        """Go on with the first name that is not before ``start``."""
+        self._cursor.execute(_RANGE, (start, self._stop))
+
+    def next(self) -> NameRow | None:
+        """The row of the next name; None where there is none."""
+        row: NameRow | None = self._cursor.fetchone()
+        return row
 
 
 class Table:
@@ -135,11 +153,9 @@ class Table:
         for statement in _BY_DIGEST:
             self._db.execute(statement)
 
-    def rows(self, start: bytes, stop: bytes) -> Iterator[NameRow]:
-        """Names from ``start`` to before ``stop``, ascending. None that is deleted."""
-        return self._db.execute(
-            f"{_NAME} WHERE name >= ? AND name < ? ORDER BY name", (start, stop)
-        )
+    def names_before(self, stop: bytes) -> NamesBefore:
+        """Names before ``stop``, none of them deleted."""
+        return NamesBefore(self._db.cursor(), stop)
 
     def rows_of(self, digest: Digest) -> Iterator[NameRow]:
         """Names that have this blob, ascending."""

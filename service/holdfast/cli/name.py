@@ -1,0 +1,427 @@
+"""``holdfast name``: blobs under names, one command per verb.
+
+Results go to standard output, a line each (or JSON with ``--json``); the exit status tells what
+went wrong (``exit_codes``): 4 where a condition did not hold. ``-`` is standard input or output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from holdfast.cli.arguments import (
+    DASH,
+    STANDARD,
+    Json,
+    output_of,
+    parse_duration,
+    parse_labels,
+    standard_input,
+)
+from holdfast.cli.connection import connect
+from holdfast.cli.output import as_total, print_json, print_line, progress_bar, say
+from holdfast.cli.settings import ClientFlags
+from holdfast.domain.digest import parse_digest
+from holdfast.errors import InvalidError
+from holdfast.protocol.blobs import DEFAULT_TYPE
+from holdfast.protocol.names import NameEntry, NameRule
+from holdfast.protocol.times import parse_zoned_time
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from holdfast.protocol.names import KeptRule, NameStored, NameTransition, NameVersion
+
+app = App(name="name", help_format="plaintext")
+
+Many = Parameter(negative="", negative_iterable="", show_default=False)
+Flag = Parameter(negative="", show_default=False)
+IfAbsent = Annotated[bool, Flag, Parameter(help="Only if the name has no blob.")]
+IfVersion = Annotated[int | None, Parameter(help="Only if the name has this version.")]
+IfDigest = Annotated[str | None, Parameter(help="Only if the name has the blob of this digest.")]
+Version = Annotated[int | None, Parameter(help="A version that the name had and still keeps.")]
+Labels = Annotated[tuple[str, ...], Many, Parameter(help="KEY=VALUE; may be repeated.")]
+
+_NO_BLOB = "-"
+
+
+@app.command
+async def put(
+    name: str,
+    file: Annotated[str, DASH],
+    /,
+    *,
+    type: Annotated[str, Parameter(help="Media type of the blob.")] = DEFAULT_TYPE,  # noqa: A002 - the flag's name
+    digest: Annotated[
+        str | None, Parameter(help="Expected digest; other content is refused.")
+    ] = None,
+    label: Labels = (),
+    expires: Annotated[
+        str | None, Parameter(help="When the name ends: 2027-01-31T12:00:00Z, or 30d from now.")
+    ] = None,
+    create: Annotated[bool, Flag, Parameter(help="Fail if the name has a blob.")] = False,
+    replace: Annotated[bool, Flag, Parameter(help="Fail if the name has none.")] = False,
+    if_absent: IfAbsent = False,
+    if_version: IfVersion = None,
+    if_digest: IfDigest = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Store a file under a name, and print the digest, the version and the name.
+
+    The name may have a blob already, unless an option says otherwise; it keeps that until all is
+    stored.
+
+    Parameters
+    ----------
+    file
+        A file; - is standard input.
+    """
+    is_new = create or if_absent
+    is_there = replace or if_version is not None or if_digest is not None
+    if is_new and is_there:
+        raise InvalidError("the options say that the name has a blob, and that it has none")
+    labels = parse_labels(label)
+    expires_at = _expiry(expires)
+    async with await connect(flags) as connection:
+        names = connection.names
+        write: Callable[..., Awaitable[NameStored]] = names.create if is_new else names.put
+        if is_there:
+            write = partial(names.replace, if_version=if_version, if_digest=_digest(if_digest))
+        with progress_bar("put", _size_of(file)) as advance:
+            stored = await write(
+                name,
+                standard_input() if file == STANDARD else Path(file),
+                type=type,
+                digest=_digest(digest),
+                labels=labels,
+                expires_at=expires_at,
+                progress=as_total(advance),
+            )
+    _print_stored(stored, json=json)
+
+
+def _digest(text: str | None) -> str | None:
+    return None if text is None else parse_digest(text.strip())
+
+
+def _expiry(text: str | None) -> datetime | None:
+    """A time, or how long from now. Raises InvalidError."""
+    if text is None:
+        return None
+    duration = parse_duration(text)
+    if duration is None:
+        at = parse_zoned_time(text)
+    else:
+        try:
+            at = datetime.fromtimestamp(time.time(), UTC) + duration
+        except OverflowError:
+            at = None
+    if at is None:
+        raise InvalidError(
+            f"{text!r} is no time: 2027-01-31T12:00:00Z, or 30d for 30 days from now"
+        )
+    return at
+
+
+def _size_of(file: str) -> int | None:
+    """What the file holds, None where that cannot be known."""
+    try:
+        return None if file == STANDARD else Path(file).stat().st_size
+    except OSError:
+        return None
+
+
+def _print_stored(stored: NameStored, *, json: bool) -> None:
+    if json:
+        print_json(stored)
+    else:
+        print_line(stored.digest, f"{stored.version:>6}", stored.name)
+
+
+@app.command
+async def get(
+    name: str,
+    /,
+    *,
+    version: Version = None,
+    output: Annotated[
+        str, DASH, Parameter(name=("--output", "-o"), help="File to write.")
+    ] = STANDARD,
+    offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
+    length: Annotated[int | None, Parameter(help="Number of bytes at most.")] = None,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Write what a name has, or a range of it, to standard output or a file.
+
+    The file appears when every byte is there and has been checked, or not at all.
+    """
+    async with await connect(flags) as connection:
+        with progress_bar("get", length) as advance:
+            await connection.names.get_to(
+                name,
+                output_of(output),
+                version=version,
+                offset=offset,
+                length=length,
+                progress=as_total(advance),
+            )
+    sys.stdout.buffer.flush()
+
+
+@app.command
+async def ls(
+    prefix: str = "",
+    /,
+    *,
+    long: Annotated[
+        bool,
+        Flag,
+        Parameter(name=("--long", "-l"), help="Also state, version, size, time and digest."),
+    ] = False,
+    delimiter: Annotated[
+        str,
+        Parameter(help="Show names that have this behind the prefix as one: / as directories."),
+    ] = "",
+    label: Labels = (),
+    start_after: Annotated[str, Parameter(help="Only names behind this one.")] = "",
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """List names, in the order of their bytes; also those whose first blob is not there yet.
+
+    Parameters
+    ----------
+    prefix
+        How the names begin.
+    """
+    labels = parse_labels(label)
+    async with await connect(flags) as connection:
+        rows = connection.names.list(
+            prefix, delimiter=delimiter, labels=labels, start_after=start_after
+        )
+        async for row in rows:
+            if json:
+                print_json(row if isinstance(row, NameEntry) else {"prefix": row})
+            elif long:
+                print_line(*_long_row(row))
+            else:
+                print_line(row.name if isinstance(row, NameEntry) else row)
+
+
+def _long_row(row: NameEntry | str) -> tuple[str, ...]:
+    if isinstance(row, str):
+        return ("prefix ", " " * 6, " " * 12, " " * 27, " " * 64, row)
+    return (
+        f"{row.state:7}",
+        f"{row.version:>6}",
+        f"{row.size:>12}",
+        row.modified_at.ljust(27),
+        (row.digest or _NO_BLOB).ljust(64),
+        row.name,
+    )
+
+
+@app.command
+async def stat(
+    name: str,
+    /,
+    *,
+    version: Version = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print what is recorded about a name and its blob."""
+    async with await connect(flags) as connection:
+        answer = await connection.names.stat(name, version=version)
+    if json:
+        print_json(answer)
+        return
+    for key, value in msgspec.to_builtins(answer).items():
+        print_line(f"{key:12}", _shown(value))
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={text}" for key, text in value.items())
+    return ", ".join(value) if isinstance(value, list) else value
+
+
+@app.command
+async def cp(
+    source: str,
+    name: str,
+    /,
+    *,
+    version: Version = None,
+    by_digest: Annotated[bool, Flag, Parameter(help="SOURCE is the digest of a blob.")] = False,
+    if_absent: IfAbsent = False,
+    if_version: IfVersion = None,
+    if_digest: IfDigest = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Give a name the blob of another, and print it. No bytes are moved."""
+    async with await connect(flags) as connection:
+        stored = await connection.names.copy(
+            name,
+            source=None if by_digest else source,
+            digest=_digest(source) if by_digest else None,
+            version=version,
+            if_absent=if_absent,
+            if_version=if_version,
+            if_digest=_digest(if_digest),
+        )
+    _print_stored(stored, json=json)
+
+
+@app.command
+async def mv(
+    source: str,
+    name: str,
+    /,
+    *,
+    if_absent: IfAbsent = False,
+    if_version: IfVersion = None,
+    if_digest: IfDigest = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Give a blob another name, in one step. Conditions are of the name that it gets."""
+    async with await connect(flags) as connection:
+        stored = await connection.names.rename(
+            name,
+            source=source,
+            if_absent=if_absent,
+            if_version=if_version,
+            if_digest=_digest(if_digest),
+        )
+    _print_stored(stored, json=json)
+
+
+@app.command
+async def rm(
+    names: list[str],
+    /,
+    *,
+    if_version: IfVersion = None,
+    if_digest: IfDigest = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Take the blobs from names. A name that has none counts as deleted."""
+    if len(names) != 1 and (if_version, if_digest) != (None, None):
+        raise InvalidError("--if-version and --if-digest are for one name")
+    digest = _digest(if_digest)
+    async with await connect(flags) as connection:
+        for name in names:
+            deleted = await connection.names.delete(name, if_version=if_version, if_digest=digest)
+            if json:
+                print_json({"name": name, "deleted": deleted})
+            else:
+                print_line(name, "deleted" if deleted else "was not there")
+
+
+@app.command
+async def history(name: str, /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """Print the last steps of a name, newest first: time, state, version, digest, reason."""
+    async with await connect(flags) as connection:
+        found = await connection.names.history(name)
+    for step in found.transitions:
+        if json:
+            print_json(step)
+        else:
+            print_line(*_step(step))
+
+
+def _step(step: NameTransition) -> tuple[str, ...]:
+    digest = (step.digest or _NO_BLOB).ljust(64)
+    return (step.at.ljust(27), f"{step.state:7}", f"{step.version:>6}", digest, step.reason)
+
+
+@app.command
+async def versions(name: str, /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """Print the versions that a name has and keeps, newest first: version, size, time, digest."""
+    async with await connect(flags) as connection:
+        async for version in connection.names.versions(name):
+            if json:
+                print_json(version)
+            else:
+                print_line(*_version(version))
+
+
+def _version(one: NameVersion) -> tuple[str, ...]:
+    return (f"{one.version:>6}", f"{one.size:>12}", one.modified_at.ljust(27), one.digest)
+
+
+@app.command
+async def restore(
+    name: str,
+    version: int,
+    /,
+    *,
+    if_version: IfVersion = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Give a name the blob of a version that it had, as a new version, and print it."""
+    async with await connect(flags) as connection:
+        stored = await connection.names.restore(name, version, if_version=if_version)
+    _print_stored(stored, json=json)
+
+
+@app.command
+async def rules(
+    *,
+    replace: Annotated[
+        str | None,
+        DASH,
+        Parameter(
+            help="Replace all rules by those of a file, a JSON object a line as --json prints "
+            "them; - is standard input."
+        ),
+    ] = None,
+    if_revision: Annotated[
+        int | None, Parameter(help="Replace them only if they have this revision.")
+    ] = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print what is kept of names, and for how long; the revision goes to standard error."""
+    if replace is None and if_revision is not None:
+        raise InvalidError("--if-revision goes with --replace")
+    wanted = None if replace is None else _read_rules(replace)
+    async with await connect(flags) as connection:
+        names = connection.names
+        if wanted is None:
+            found = await names.rules()
+        else:
+            found = await names.set_rules(wanted, if_revision=if_revision)
+    for rule in found.rules:
+        if json:
+            print_json(rule)
+        else:
+            print_line(*_rule(rule))
+    say(f"revision {found.revision}")
+
+
+def _read_rules(file: str) -> list[NameRule]:
+    """Raises InvalidError, OSError."""
+    text = sys.stdin.buffer.read() if file == STANDARD else Path(file).read_bytes()
+    try:
+        return msgspec.json.Decoder(NameRule).decode_lines(text)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidError(f"these are no rules: {error}") from error
+
+
+def _rule(rule: KeptRule) -> tuple[str, ...]:
+    fields = msgspec.to_builtins(rule)
+    subject = "prefix" if rule.prefix is not None else "name"
+    return (subject, fields.pop(subject), *(f"{key}={value}" for key, value in fields.items()))
