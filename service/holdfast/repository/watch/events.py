@@ -212,7 +212,7 @@ def _blob_event(changed: BlobChanged) -> Event:
             data={"digest": changed.digest},
         )
     return Event(
-        revision=changed.revision,
+        revision=changed.put_at,
         subject=changed.digest,
         state="put",
         at=wire_time(info.created_at),

@@ -23,7 +23,7 @@ from holdfast.errors import (
 from holdfast.repository.watch.following import (
     MADE_ANEW,
     Batch,
-    Follower,
+    EventFollower,
     Point,
     store_name,
 )
@@ -84,9 +84,9 @@ class Feed:
             raise ConflictError(MADE_ANEW)
         return Watching(self, point)
 
-    def follower(self, point: Point) -> Follower:
+    def follower(self, point: Point) -> EventFollower:
         """A reader for one watcher alone."""
-        return Follower(self._source, point)
+        return EventFollower(self._source, point)
 
     def join(self, point: Point) -> _Reader | None:
         """The reader for somebody at ``point``, or None where that is too far back for it."""
@@ -179,7 +179,7 @@ class Watching:
 class _Reader:
     """What the watchers of a feed have in common while there are any."""
 
-    def __init__(self, follower: Follower) -> None:
+    def __init__(self, follower: EventFollower) -> None:
         """Begin to read."""
         self.watchers = 0
         self.error: HoldfastError | None = None

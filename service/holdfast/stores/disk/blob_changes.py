@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.disk.blobs import BlobFiles
     from holdfast.stores.disk.files import Files
-    from holdfast.stores.ports import Changed, Extent, RecordStore
+    from holdfast.stores.ports import BlobInfo, Changed, Extent, RecordStore
 
 CHANGES: Final = "changes"
 _PUT: Final = b"put"
@@ -114,13 +114,20 @@ class BlobLog:
         """None of what has gone since it was put: a later change says so."""
         digest = Digest(changed.key.rpartition(".")[2])
         if changed.value == _DELETED:
-            return BlobChanged(
-                digest=digest, revision=changed.revision, at=changed.at, info=None, kind="deleted"
-            )
+            return _noted(changed, digest, None)
         try:
             info = self._blobs.stat(digest)
         except (NotFoundError, CorruptError):
             return None
-        return BlobChanged(
-            digest=digest, revision=changed.revision, at=changed.at, info=info, kind="put"
-        )
+        return _noted(changed, digest, info)
+
+
+def _noted(changed: Changed, digest: Digest, info: BlobInfo | None) -> BlobChanged:
+    return BlobChanged(
+        digest=digest,
+        revision=changed.revision,
+        put_at=changed.revision,
+        at=changed.at,
+        info=info,
+        kind="put" if info is not None else "deleted",
+    )
