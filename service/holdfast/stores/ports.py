@@ -112,10 +112,12 @@ class BlobChanged:
 
     ``info`` is None where it was deleted. ``changed``: it was there and stays, but was touched,
     pinned, unpinned or found damaged: of no concern to watchers, and a store may leave it out.
+    ``put_at`` is the revision at which the blob was put that is there.
     """
 
     digest: Digest
     revision: int
+    put_at: int
     at: datetime
     info: BlobInfo | None
     kind: Literal["put", "deleted", "changed"]

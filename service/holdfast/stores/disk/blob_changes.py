@@ -127,6 +127,7 @@ class BlobLog:
         return BlobChanged(
             digest=digest,
             revision=changed.revision,
+            put_at=changed.revision,
             at=changed.at,
             info=self._blobs.stat(digest) if is_put else None,
             kind="put" if is_put else "deleted",
