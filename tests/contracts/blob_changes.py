@@ -114,6 +114,22 @@ class BlobChangesContract:
 
         assert for_watchers(told) == []
 
+    async def test_a_change_says_when_the_blob_was_put_that_is_there(
+        self, store: BlobStore
+    ) -> None:
+        digest = (await put(store, b"x", UNPINNED)).digest
+        [first], _ = await follow(store)
+
+        await store.touch(digest, unless_seen_since=FAR_AHEAD)
+        [touched], seen = await follow(store)
+        await store.delete(digest)
+        _, seen = await follow(store, seen)
+        await put(store, b"x")
+        [again], _ = await follow(store, seen)
+
+        assert first.put_at == touched.put_at == first.revision
+        assert again.put_at == again.revision
+
     async def test_of_a_blob_that_was_deleted_and_put_again_the_put_may_be_told_last(
         self, store: BlobStore
     ) -> None:

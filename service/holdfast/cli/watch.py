@@ -25,8 +25,8 @@ async def watch(
     kinds: Annotated[list[WatchKind] | None, Parameter(negative="")] = None,
     /,
     *,
-    prefix: Annotated[
-        str, Parameter(help="Of the names, digests or keys that are watched.", negative="")
+    only: Annotated[
+        str, Parameter(help="Watch those whose name, digest or key starts with this.", negative="")
     ] = "",
     since: Annotated[
         int | None, Parameter(help="Begin behind this: the position of a line before.")
@@ -49,9 +49,7 @@ async def watch(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with await connect(flags) as connection:
-        tasks = [
-            asyncio.create_task(_print_all(connection, kind, prefix, since)) for kind in chosen
-        ]
+        tasks = [asyncio.create_task(_print_all(connection, kind, only, since)) for kind in chosen]
         await _until_first(stop, tasks)
     return exit_codes.OK
 

@@ -25,7 +25,7 @@ from holdfast.client.put import put_source
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
 from holdfast.client.snapshots.api import Snapshots
-from holdfast.client.watch import watched
+from holdfast.client.watch import position, watched
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError
@@ -268,6 +268,13 @@ class Client:
         async with aclosing(watched(self._requester, request)) as events:
             async for event in events:
                 yield event
+
+    async def position(self, kind: WatchKind) -> int:
+        """The revision of the latest change, to ``watch`` from behind it.
+
+        Whoever asks for it, then lists what is there, then watches, misses nothing.
+        """
+        return await position(self._requester, kind)
 
     async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
         """How the store is: its servers and buckets, and what is not as it is asked to be.

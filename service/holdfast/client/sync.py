@@ -122,6 +122,7 @@ class SyncClient(Blocking[Client]):
     delete = blocking(Client.delete)
     verify = iterating(Client.verify)
     watch = iterating(Client.watch)
+    position = blocking(Client.position)
     store_status = blocking(Client.store_status)
     workers = blocking(Client.workers)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from holdfast.client.requests import Requester
+    from holdfast.protocol.watch import WatchKind
     from holdfast.transport.message import Message
 
 _SILENT_HEARTBEATS: Final = 2.2
@@ -77,6 +78,12 @@ async def watched(requester: Requester, request: WatchChanges) -> AsyncGenerator
                 backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=seconds)
             if requester.connection.is_closed or not await backoff.wait():
                 raise
+
+
+async def position(requester: Requester, kind: WatchKind) -> int:
+    """Where a watch would begin. See ``Client.position``."""
+    head, _ = await requester.ask_for_bytes(WATCH, WatchChanges(kind=kind, credit=0), 0)
+    return head.position
 
 
 async def _told(

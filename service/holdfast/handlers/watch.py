@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from holdfast.repository.watch.feed import Feed, Watching
     from holdfast.repository.watch.following import Batch, Point
 
-HEARTBEAT_SECONDS: Final = 5
+HEARTBEAT_SECONDS: Final = 2
+"""Who watches a worker that dies has it back after little more than twice that."""
+
 LEASE_SECONDS: Final = 60
 MAX_EVENTS: Final = 128
 """In one message: encoding them takes the event loop for less than a millisecond."""

@@ -27,14 +27,14 @@ class WatchChanges(Request, frozen=True, kw_only=True):
 
     From now on; from behind the revision ``since``; or from where an earlier answer was, by its
     ``cursor``. ``credit``: after so many events, or a few more, the watch ends and is asked for
-    again.
+    again; with none it tells where it would begin.
     """
 
     kind: WatchKind
     prefix: Annotated[str, Meta(max_length=512)] = ""
     since: WireCount | None = None
     cursor: WireCursor | None = None
-    credit: Annotated[int, Meta(ge=1, le=MAX_CREDIT)] = 4096
+    credit: Annotated[int, Meta(ge=0, le=MAX_CREDIT)] = 4096
 
 
 class WatchHead(Reply, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
@@ -19,21 +19,13 @@ NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _logs: Final = count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """``put_at`` is the revision at which the blob was put."""
-
-    changed: BlobChanged
-    put_at: int
-
-
 class MemoryLog:
     """The log of one store. What was deleted is remembered for ever."""
 
     def __init__(self) -> None:
         self._created = f"memory log {next(_logs)}"
         self._last = 0
-        self._notes: dict[Digest, _Note] = {}  # in ascending order of the revisions
+        self._notes: dict[Digest, BlobChanged] = {}  # in ascending order of the revisions
 
     @property
     def extent(self) -> Extent:
@@ -47,24 +39,25 @@ class MemoryLog:
         self._last += 1
         former = self._notes.pop(digest, None)
         put_at = former.put_at if former is not None and kind == "changed" else self._last
-        changed = BlobChanged(digest=digest, revision=self._last, at=NEVER, info=info, kind=kind)
-        self._notes[digest] = _Note(changed, put_at)
+        self._notes[digest] = BlobChanged(
+            digest=digest, revision=self._last, put_at=put_at, at=NEVER, info=info, kind=kind
+        )
 
     def revision(self, digest: Digest) -> int:
         """Of the blob's last change; 0 of one that never was."""
         note = self._notes.get(digest)
-        return note.changed.revision if note is not None else 0
+        return note.revision if note is not None else 0
 
     def page(self, after: int, limit: int) -> BlobChanges:
         """See `BlobStore.changes`."""
-        behind = [note for note in self._notes.values() if note.changed.revision > after]
+        behind = [note for note in self._notes.values() if note.revision > after]
         page = [_told(note, after) for note in behind[:limit]]
         is_end = len(page) == len(behind)
         position = max(after, self._last) if is_end else page[-1].revision
         return BlobChanges(changes=page, position=position, is_end=is_end)
 
 
-def _told(note: _Note, after: int) -> BlobChanged:
+def _told(note: BlobChanged, after: int) -> BlobChanged:
     """The change to whoever has read up to ``after``, and may not know of the put before it."""
-    is_new = note.changed.kind == "changed" and note.put_at > after
-    return replace(note.changed, kind="put") if is_new else note.changed
+    is_new = note.kind == "changed" and note.put_at > after
+    return replace(note, kind="put") if is_new else note

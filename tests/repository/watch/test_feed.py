@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.repository.watch.replicas import Replicas
 from tests.repository.watch.scribe import Scribe
 
+from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, UnavailableError
-from holdfast.repository.watch.events import RecordEvents, name_events
+from holdfast.repository.watch.events import BlobEvents, RecordEvents, name_events
 from holdfast.repository.watch.feed import MAX_KEPT, Feed
-from holdfast.stores.memory import MemoryRecordStore
+from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from holdfast.repository.watch.events import Event, Events
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import Extent
 
 SECONDS = 20.0
+AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class Counted(Replicas):
@@ -136,8 +140,8 @@ async def test_a_feed_that_is_stopped_lets_all_go_at_once() -> None:
 
         async with asyncio.timeout(SECONDS / 2):
             assert await waiting is None
-    with closing(await feed.begin()) as late:
-        assert await late.next(SECONDS) is None
+    with pytest.raises(UnavailableError):
+        await feed.begin()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +220,23 @@ async def test_where_more_steps_were_taken_than_are_kept_the_first_event_says_so
 
     assert revisions(had) == scribe.taken["a"][4:]
     assert [event.data.get("missed") for event in had] == [True, *[None] * 15]
+
+
+async def test_a_blob_that_was_touched_is_told_as_put_when_it_was_and_once() -> None:
+    blobs = MemoryBlobStore()
+    data = b"a blob"
+    attributes = Attributes(type="text/plain", created_at=AT)
+    await blobs.put(digest_of(data), data, attributes)
+    await blobs.touch(digest_of(data), unless_seen_since=AT + timedelta(days=1))
+    feed = Feed(BlobEvents(blobs))
+    with closing(await feed.begin(since=0)) as watching:
+        told = await take(watching, 1)
+        await blobs.touch(digest_of(data), unless_seen_since=AT + timedelta(days=1))
+        await blobs.delete(digest_of(data))
+        told += await take(watching, 1)
+
+    assert [(event.state, event.revision) for event in told] == [("put", 1), ("deleted", 4)]
+    assert {event.subject for event in told} == {digest_of(data)}
 
 
 async def test_a_record_that_is_unreadable_hides_no_other() -> None:

@@ -12,7 +12,7 @@ from tests.repository.watch.replicas import Replicas
 
 from holdfast.client.watch import News
 from holdfast.errors import ConflictError, InvalidError
-from holdfast.repository.watch.following import Follower, Point, store_name
+from holdfast.repository.watch.following import EventFollower, Point, store_name
 
 NAMES = st.sampled_from("abcd")
 MOST = 60
@@ -22,7 +22,7 @@ async def start(source: Replicas, since: int = 0) -> Point:
     return Point(store_name(await source.extent()), since, since)
 
 
-async def read_until_refused(follower: Follower) -> None:
+async def read_until_refused(follower: EventFollower) -> None:
     while True:
         assert await follower.read() is None
 
@@ -41,7 +41,7 @@ def test_every_step_is_told_in_order_of_its_name_whoever_answers(seed: int) -> N
     async def follow() -> None:
         news = News()
         news.passed(since)
-        follower = Follower(source, await start(source, since))
+        follower = EventFollower(source, await start(source, since))
         while follower.point.floor < MOST:
             batch = await follower.read()
             events = () if batch is None else batch.events
@@ -50,7 +50,7 @@ def test_every_step_is_told_in_order_of_its_name_whoever_answers(seed: int) -> N
             new = rng.choices("abcd", k=rng.randrange(6))
             source.log.extend(new[: MOST - len(source.log)])
             if rng.random() < 0.2:  # another worker carries on
-                follower = Follower(source, Point.parse(follower.point.cursor))
+                follower = EventFollower(source, Point.parse(follower.point.cursor))
 
     asyncio.run(follow())
 
@@ -66,7 +66,7 @@ def test_whoever_goes_on_from_any_event_of_one_page_misses_nothing(
     source = Replicas(log=log)
 
     async def told(since: int) -> list[int]:
-        batch = await Follower(source, await start(source, since)).read()
+        batch = await EventFollower(source, await start(source, since)).read()
         if batch is None:
             return []
         assert [batch.point_after(event).floor for event in batch.events] == [
@@ -84,7 +84,7 @@ def test_whoever_goes_on_from_any_event_of_one_page_misses_nothing(
 
 async def test_a_store_that_was_made_anew_is_not_followed() -> None:
     source = Replicas(log=["a"])
-    follower = Follower(source, await start(source))
+    follower = EventFollower(source, await start(source))
     source.created = "2026-03-02"
 
     with pytest.raises(ConflictError, match="made anew"):
@@ -93,7 +93,7 @@ async def test_a_store_that_was_made_anew_is_not_followed() -> None:
 
 async def test_a_store_that_has_less_is_doubted_for_a_while() -> None:
     source = Replicas(log=["a", "b"])
-    follower = Follower(source, await start(source))
+    follower = EventFollower(source, await start(source))
     await follower.read()
 
     del source.log[1:]

@@ -7,8 +7,10 @@ are told by their last change alone.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import batched
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from holdfast.stores.ports import BlobChanged, BlobStore, Changed, Extent, RecordStore
+
+_AT_ONCE: Final = 64
+"""Records that are read before others have their turn of the event loop."""
 
 log = structlog.get_logger(__name__)
 
@@ -86,11 +91,13 @@ class RecordEvents:
         """See `EventSource`. A record that is unreadable hides no other."""
         page = await self._records.changes(after)
         events: list[Event] = []
-        for changed in page.changes:
-            try:
-                events.extend(self._told(changed, floor))
-            except (CorruptError, InvalidError):
-                log.warning("record_unreadable", key=changed.key)
+        for some in batched(page.changes, _AT_ONCE):
+            for changed in some:
+                try:
+                    events.extend(self._told(changed, floor))
+                except (CorruptError, InvalidError):
+                    log.warning("record_unreadable", key=changed.key)
+            await asyncio.sleep(0)
         return Events(events=events, position=page.position, is_end=page.is_end)
 
 
@@ -205,7 +212,7 @@ def _blob_event(changed: BlobChanged) -> Event:
             data={"digest": changed.digest},
         )
     return Event(
-        revision=changed.revision,
+        revision=changed.put_at,
         subject=changed.digest,
         state="put",
         at=wire_time(info.created_at),

@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.deadline import outliving_task
-from holdfast.errors import ConflictError, HoldfastError, InternalError, InvalidError
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    InternalError,
+    InvalidError,
+    UnavailableError,
+)
 from holdfast.repository.watch.following import (
     MADE_ANEW,
     Batch,
-    Follower,
+    EventFollower,
     Point,
     store_name,
 )
@@ -58,8 +64,11 @@ class Feed:
         """Watch from behind ``since``, from the point of ``cursor``, or from now on.
 
         Raises InvalidError for what is none, or beyond the end, ConflictError for a cursor of a
-        store that was made anew since, and as the store.
+        store that was made anew since, UnavailableError once the feed is stopped, and as the store.
         """
+        if self.is_stopped:
+            msg = "this worker stops: ask another"
+            raise UnavailableError(msg)
         if since is not None and cursor is not None:
             msg = "a watch goes on from `since` or from `cursor`, not from both"
             raise InvalidError(msg)
@@ -75,9 +84,9 @@ class Feed:
             raise ConflictError(MADE_ANEW)
         return Watching(self, point)
 
-    def follower(self, point: Point) -> Follower:
+    def follower(self, point: Point) -> EventFollower:
         """A reader for one watcher alone."""
-        return Follower(self._source, point)
+        return EventFollower(self._source, point)
 
     def join(self, point: Point) -> _Reader | None:
         """The reader for somebody at ``point``, or None where that is too far back for it."""
@@ -170,7 +179,7 @@ class Watching:
 class _Reader:
     """What the watchers of a feed have in common while there are any."""
 
-    def __init__(self, follower: Follower) -> None:
+    def __init__(self, follower: EventFollower) -> None:
         """Begin to read."""
         self.watchers = 0
         self.error: HoldfastError | None = None

@@ -95,7 +95,7 @@ class Batch:
         return self.end.at(event.revision) if self.end.is_sure else self.start
 
 
-class Follower:
+class EventFollower:
     """Reads what is new, again and again."""
 
     def __init__(self, source: EventSource, point: Point) -> None:

@@ -77,7 +77,14 @@ def _changed(record: StoredMessage, after: int) -> BlobChanged | None:
     elif CHANGE in record.headers and put_at(record) <= after:
         kind = "changed"
     at = record.stored_at or datetime.fromisoformat(record.headers[TIME_STAMP])
-    return BlobChanged(digest=digest, revision=record.sequence, at=at, info=info, kind=kind)
+    return BlobChanged(
+        digest=digest,
+        revision=record.sequence,
+        put_at=put_at(record),
+        at=at,
+        info=info,
+        kind=kind,
+    )
 
 
 def _info(record: StoredMessage, digest: Digest) -> BlobInfo | None:
