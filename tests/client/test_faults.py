@@ -58,7 +58,8 @@ async def owner_of_uploads(ask: Asker) -> str:
     for stats in await ask_all(ask.client, "$SRV.STATS.holdfast"):
         if stats["endpoints"][0]["subject"].startswith(ask.deployment.prefix):
             by_name = {e["name"]: e["num_requests"] for e in stats["endpoints"]}
-            counts[stats["metadata"]["node"]] = by_name["blob-open"]
+            opened = by_name["blob-open"] + by_name["blob-open_name"]
+            counts[stats["metadata"]["node"]] = opened
     return max(counts, key=lambda node: counts[node])
 
 

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from holdfast.cli.exit_codes import exit_code_of
 from holdfast.cli.settings import WorkerFlags
 from holdfast.domain import limits
+from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, MAX_LABELS_BYTES
 from holdfast.errors import ERRORS
 from holdfast.protocol.operation import AnyOperation, Body
 from holdfast.protocol.schemas import sides
@@ -98,7 +99,10 @@ ADVICE: Final = {
     "invalid": "Change the request: `detail` says what is wrong with it. Nothing was stored.",
     "forbidden": "Fix the credentials or the permissions.",
     "not_found": "It is surely not there; a store that cannot be reached never says so.",
-    "conflict": "Of an upload: ask `blob.resume`. Otherwise look at what is there now.",
+    "conflict": (
+        "Of an upload: ask `blob.resume`. Of a name: `version` is what it has. Otherwise look at"
+        " what is there now."
+    ),
     "too_large": "Stream it with `blob.open`, or ask for less at once.",
     "rate_limited": "Nothing was done. Wait a little, and repeat; add workers if it stays so.",
     "internal": "A bug. The worker's log has all of it; please report it.",
@@ -143,6 +147,12 @@ def limits_table() -> str:
         ("bytes of an upload that are not acknowledged", size(limits.UPLOAD_WINDOW_BYTES)),
         ("digests in one `blob.has`", f"{limits.MAX_DIGESTS_PER_HAS:,}"),
         ("blobs in one page of `blob.list`", f"{limits.MAX_LIST_LIMIT:,}"),
+        ("names and prefixes in one page of `blob.names`", f"{limits.MAX_LIST_LIMIT:,}"),
+        ("bytes of a name (UTF-8)", str(MAX_BLOB_NAME_BYTES)),
+        (
+            "labels of a name, and bytes of all of them",
+            f"{limits.MAX_LABELS}, {size(MAX_LABELS_BYTES)}",
+        ),
         ("characters of an `Op-Id`", str(limits.MAX_OP_ID_CHARS)),
         ("characters of a `Blob-Type`", str(limits.MAX_TYPE_CHARS)),
     ]

@@ -132,7 +132,14 @@ def test_the_examples_in_the_shell_run(
 
 
 def test_there_are_examples_to_run() -> None:
-    assert {"README-1", "clients-1", "clients-2", "clients-3", "snapshots-1"} <= PYTHON.keys()
+    assert {
+        "README-1",
+        "clients-1",
+        "clients-2",
+        "clients-3",
+        "names-1",
+        "snapshots-1",
+    } <= PYTHON.keys()
     assert len(SHELL) == 1
 
 

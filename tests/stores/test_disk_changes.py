@@ -18,6 +18,9 @@ from holdfast.stores.disk.blobs import BlobFiles
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import BlobInfo
+
 LONG_AFTER = FakeClock().now
 """By this clock no directory has changed of late."""
 
@@ -91,6 +94,33 @@ async def test_a_directory_is_looked_at_again_if_it_changed_or_may_have_within_a
         info = await put(store, b"y")
         assert info.digest in {one.digest for one in (await follow(store))[0]}
         assert info.digest[:2] in looked
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_a_blob_that_goes_before_it_is_told_is_told_as_it_is_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    async with aclosing(blob_store(tmp_path)) as store:
+        info = await put(store, b"x")
+        stat, bytes_of_file = BlobFiles.stat, blob_path(tmp_path, info.digest).read_bytes()
+        asked = 0
+
+        def gone_when_first_asked(self: BlobFiles, digest: Digest) -> BlobInfo:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                return stat(self, digest)
+            blob_path(tmp_path, digest).unlink()
+            try:
+                return stat(self, digest)
+            finally:
+                if comes_back:
+                    blob_path(tmp_path, digest).write_bytes(bytes_of_file)
+
+        monkeypatch.setattr(BlobFiles, "stat", gone_when_first_asked)
+        told, _ = await follow(store)
+
+        assert for_watchers(told) == [("put" if comes_back else "deleted", info.digest)]
 
 
 async def test_what_lies_there_and_is_no_blob_is_not_told(tmp_path: Path) -> None:

@@ -674,6 +674,66 @@ async def test_of_racing_processes_exactly_one_creates_each_blob(root: Path) -> 
     assert leftover_files(root) == []
 
 
+ROUNDS = 30
+
+
+def announce_or_delete_in_a_process(
+    root: str, number: int, start: multiprocessing.synchronize.Barrier
+) -> Never:
+    """Of each blob the first announces a name and touches it, the others delete and pin it."""
+
+    async def announce(store: DiskBlobStore, data: bytes, name: Path) -> None:
+        await asyncio.to_thread(name.touch)
+        if not await store.touch(digest_of(data), unless_seen_since=FAR_AHEAD):
+            await store.put(digest_of(data), data, UNPINNED)
+
+    async def delete(store: DiskBlobStore, data: bytes, name: Path) -> None:
+        async def kept() -> bool:
+            looked = await asyncio.to_thread(name.exists)
+            some_bytes(1_000_000)  # it takes a while, as a look elsewhere does
+            return looked
+
+        await store.delete(digest_of(data), kept=kept)
+
+    async def work() -> None:
+        ids = iter(range(1_000_000))
+        sources = replace(SOURCES, new_id=lambda: f"p{number}n{next(ids)}")
+        store = DiskBlobStore(Path(root), sources=sources)
+        for n in range(ROUNDS):
+            data, name = some_bytes(3000, seed=n), Path(root, f"announced-{n}")
+            start.wait(30)
+            if number == 0:
+                await announce(store, data, name)
+            elif number == 1:
+                await delete(store, data, name)
+            else:
+                await store.put(digest_of(data), data, ATTRIBUTES)
+
+    asyncio.run(work())
+    os._exit(0)
+
+
+@pytest.mark.fault("P07")
+async def test_no_process_deletes_what_another_has_announced_and_touched(root: Path) -> None:
+    store = blob_store(root)
+    infos = [await put(store, some_bytes(3000, seed=n), UNPINNED) for n in range(ROUNDS)]
+    spawning = multiprocessing.get_context("spawn")
+    start = spawning.Barrier(3)
+    processes = [
+        spawning.Process(target=announce_or_delete_in_a_process, args=(str(root), n, start))
+        for n in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        await asyncio.to_thread(process.join, 60)
+
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    for n, info in enumerate(infos):
+        assert await store.get(await store.stat(info.digest)) == some_bytes(3000, seed=n)
+    assert leftover_files(root) == []
+
+
 async def test_a_cancelled_put_leaves_the_blob_whole_or_not_there(root: Path) -> None:
     store = blob_store(root)
     for n in range(10):

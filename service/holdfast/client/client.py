@@ -334,7 +334,7 @@ async def connect(
 
 @dataclass(frozen=True, slots=True)
 class _BlobPut:
-    """A put of a blob: see ``holdfast.client.put.Put``."""
+    """A put of a blob: see ``holdfast.client.put.PutSteps``."""
 
     requester: Requester
     type: str

@@ -6,32 +6,17 @@ hf.names.create("notes/today.txt", b"hello", labels={"why": "trying"})
 from __future__ import annotations
 
 import heapq
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, Literal, TypeVar
+from contextlib import aclosing
+from typing import IO, TYPE_CHECKING, Final
 
-from msgspec import structs
-
-from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import open_named, read_bytes
+from holdfast.client.named_put import NamedPut, NamedWrite
 from holdfast.client.pages import pages
 from holdfast.client.partial_file import write_to
 from holdfast.client.put import put_source
-from holdfast.domain.blob_names import (
-    check_blob_name,
-    check_name_labels,
-    quote_labels,
-    quote_text,
-)
-from holdfast.domain.digest import digest_of, parse_digest
-from holdfast.errors import (
-    ConflictError,
-    CorruptError,
-    HoldfastError,
-    InvalidError,
-    NotFoundError,
-    UnavailableError,
-)
+from holdfast.client.upgrades import on_new_subjects, on_old_subjects
+from holdfast.domain.blob_names import check_blob_name
+from holdfast.domain.digest import parse_digest
 from holdfast.protocol.blobs import (
     DEFAULT_TYPE,
     DELETE_BLOB,
@@ -43,16 +28,12 @@ from holdfast.protocol.blobs import (
 )
 from holdfast.protocol.names import (
     COPY_NAME,
-    CREATE_NAME,
     GET_HISTORY,
     GET_RULES,
     LIST_NAMES,
-    NAMES_FEATURE,
     RENAME_NAME,
-    REPLACE_NAME,
     SET_RULES,
     CopyName,
-    CreateName,
     GetHistory,
     GetRules,
     ListNames,
@@ -62,41 +43,22 @@ from holdfast.protocol.names import (
     NameRule,
     NameStored,
     NameVersion,
-    OpenName,
     RenameName,
-    ReplaceName,
     RuleList,
     SetRules,
 )
-from holdfast.protocol.times import wire_time
-from holdfast.transport.backoff import Backoff
-from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import (
-        AsyncGenerator,
-        Awaitable,
-        Callable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from holdfast.client.requests import Requester
     from holdfast.client.small_files import SmallFiles
     from holdfast.client.sources import OnBytes, Source
-    from holdfast.client.upload import Upload, Uploaded
     from holdfast.protocol.operation import Operation, ReplyT, RequestT
 
-Mode = Literal["create", "replace"]
-T = TypeVar("T")
-
 _PAGE: Final = 1000
-_FIRST_WAIT_SECONDS: Final = 0.02
-_MAX_WAIT_SECONDS: Final = 1.0
-UPGRADE: Final = "workers of the pool know nothing of names: upgrade all workers of the pool"
 
 
 class Names:
@@ -131,8 +93,8 @@ class Names:
         With ``digest``, other bytes are refused. From ``expires_at`` on, which has a time zone, the
         name is not there any more. Raises ConflictError, and what ``Client.put`` does.
         """
-        write = _Write.of(name, type, digest, labels, expires_at)
-        return await self._put(_NamedPut(self._requester, write, ("create",)), source, progress)
+        write = NamedWrite.of(name, type, digest, labels, expires_at)
+        return await self._put(NamedPut(self._requester, write, ("create",)), source, progress)
 
     async def replace(
         self,
@@ -152,10 +114,10 @@ class Names:
         Type, labels and expiry are those that are said now. Raises NotFoundError, ConflictError,
         and what ``Client.put`` does.
         """
-        write = _Write.of(
+        write = NamedWrite.of(
             name, type, digest, labels, expires_at, if_version=if_version, if_digest=if_digest
         )
-        return await self._put(_NamedPut(self._requester, write, ("replace",)), source, progress)
+        return await self._put(NamedPut(self._requester, write, ("replace",)), source, progress)
 
     async def put(
         self,
@@ -174,12 +136,12 @@ class Names:
         a streamed source that ends when a part of it has been sent: then it raises what either
         raises.
         """
-        write = _Write.of(name, type, digest, labels, expires_at)
-        put = _NamedPut(self._requester, write, ("create", "replace"))
+        write = NamedWrite.of(name, type, digest, labels, expires_at)
+        put = NamedPut(self._requester, write, ("create", "replace"))
         return await self._put(put, source, progress)
 
-    async def _put(self, put: _NamedPut, source: Source, progress: OnBytes | None) -> NameStored:
-        async with _on_new_subjects(self._requester):
+    async def _put(self, put: NamedPut, source: Source, progress: OnBytes | None) -> NameStored:
+        async with on_new_subjects(self._requester):
             return await put_source(self._requester, self._files, source, put, progress)
 
     async def copy(
@@ -236,7 +198,7 @@ class Names:
     ) -> bool:
         """Take the blob from a name; False when it had none. Raises ConflictError."""
         request = DeleteBlob(name=check_blob_name(name), if_version=if_version, if_digest=if_digest)
-        async with _on_old_subjects(self._requester):
+        async with on_old_subjects(self._requester):
             return (await self._requester.ask(DELETE_BLOB, request)).deleted
 
     async def restore(
@@ -272,7 +234,7 @@ class Names:
         ``Client.get``. Raises NotFoundError, CorruptError.
         """
         request = _get(name, version, offset, length)
-        async with _on_old_subjects(self._requester):
+        async with on_old_subjects(self._requester):
             return await read_bytes(self._requester, request, progress)
 
     async def stream(
@@ -285,7 +247,7 @@ class Names:
         progress: OnBytes | None = None,
     ) -> AsyncGenerator[memoryview]:
         """As ``get``, piece by piece, in bounded memory: see ``Client.stream``."""
-        async with _on_old_subjects(self._requester):
+        async with on_old_subjects(self._requester):
             download = await open_named(self._requester, _get(name, version, offset, length))
         async with aclosing(download.stream(progress)) as incoming:
             async for piece in incoming:
@@ -309,7 +271,7 @@ class Names:
     async def stat(self, name: str, *, version: int | None = None) -> BlobStat:
         """What is recorded of a name, or a version, and of its blob. Raises NotFoundError."""
         request = StatBlob(name=check_blob_name(name), version=version)
-        async with _on_old_subjects(self._requester):
+        async with on_old_subjects(self._requester):
             return await self._requester.ask(STAT_BLOB, request)
 
     async def list(
@@ -334,7 +296,7 @@ class Names:
             limit=_PAGE,
         )
         async with (
-            _on_new_subjects(self._requester),
+            on_new_subjects(self._requester),
             aclosing(pages(self._requester, LIST_NAMES, request)) as found,
         ):
             async for page in found:
@@ -352,7 +314,7 @@ class Names:
         """The blobs that a name has, had and still keeps, newest first. Raises NotFoundError."""
         request = GetHistory(name=check_blob_name(name), limit=_PAGE)
         async with (
-            _on_new_subjects(self._requester),
+            on_new_subjects(self._requester),
             aclosing(pages(self._requester, GET_HISTORY, request)) as found,
         ):
             async for page in found:
@@ -375,144 +337,8 @@ class Names:
         return await self._ask(SET_RULES, SetRules(rules=list(rules), if_revision=if_revision))
 
     async def _ask(self, operation: Operation[RequestT, ReplyT], request: RequestT) -> ReplyT:
-        async with _on_new_subjects(self._requester):
+        async with on_new_subjects(self._requester):
             return await self._requester.ask(operation, request)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Write:
-    """What is said of a name beside the bytes, checked."""
-
-    name: str
-    media_type: str
-    digest: str | None
-    labels: dict[str, str]
-    expires: str | None
-    if_version: int | None = None
-    if_digest: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        type_: str,
-        digest: str | None,
-        labels: Mapping[str, str] | None,
-        expires_at: datetime | None,
-        *,
-        if_version: int | None = None,
-        if_digest: str | None = None,
-    ) -> _Write:
-        """Raises InvalidError."""
-        check_name_labels(labels or {})
-        return cls(
-            name=check_blob_name(name),
-            media_type=type_,
-            digest=None if digest is None else parse_digest(digest),
-            labels=dict(labels or {}),
-            expires=_expires(expires_at),
-            if_version=if_version,
-            if_digest=None if if_digest is None else parse_digest(if_digest),
-        )
-
-    def replacing(self, digest: str) -> ReplaceName:
-        """Beside the bytes ``digest``."""
-        return ReplaceName(**structs.asdict(self.creating(digest)))
-
-    def creating(self, digest: str) -> CreateName:
-        """Beside the bytes ``digest``."""
-        return CreateName(
-            quoted_name=quote_text(self.name),
-            digest=self.digest or digest,
-            type=self.media_type,
-            quoted_labels=quote_labels(self.labels) or None,
-            expires=self.expires,
-            if_version=self.if_version,
-            if_digest=self.if_digest,
-        )
-
-    def opening(self, mode: Mode, size: int | None) -> OpenName:
-        """For a streamed write of ``size`` bytes, where that is sure."""
-        return OpenName(
-            name=self.name,
-            mode=mode,
-            size=size,
-            digest=self.digest,
-            type=self.media_type,
-            labels=self.labels,
-            expires=self.expires,
-            if_version=self.if_version,
-            if_digest=self.if_digest,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _NamedPut:
-    """A put of a name, in the first of ``modes`` that it is in the state for."""
-
-    requester: Requester
-    write: _Write
-    modes: tuple[Mode, ...]
-
-    async def whole(self, data: memoryview) -> NameStored:
-        """See ``holdfast.client.put.Put``."""
-        digest = digest_of(data)
-
-        async def ask(mode: Mode) -> NameStored:
-            if mode == "create":
-                return await self.requester.ask(CREATE_NAME, self.write.creating(digest), data)
-            return await self.requester.ask(REPLACE_NAME, self.write.replacing(digest), data)
-
-        stored = await self._first(ask)
-        if (stored.name, stored.digest, stored.size) != (self.write.name, digest, len(data)):
-            msg = f"sent {digest}, but {stored.digest} was stored as {stored.name}"
-            raise CorruptError(msg)
-        return stored
-
-    async def open(self, upload: Upload, size: int | None) -> Uploaded | None:
-        """See ``holdfast.client.put.Put``."""
-        return await self._first(lambda mode: upload.open(self.write.opening(mode, size)))
-
-    def result(self, uploaded: Uploaded) -> NameStored:
-        """See ``holdfast.client.put.Put``."""
-        if uploaded.version is None:  # an old worker has taken the upload over
-            raise UnavailableError(UPGRADE)
-        return NameStored(
-            name=self.write.name,
-            digest=uploaded.digest,
-            size=uploaded.size,
-            version=uploaded.version,
-        )
-
-    async def _first(self, attempt: Callable[[Mode], Awaitable[T]]) -> T:
-        """What ``attempt`` gives in a mode; of several each, while the name comes and goes."""
-        backoff = Backoff(
-            _FIRST_WAIT_SECONDS,
-            _MAX_WAIT_SECONDS,
-            within_seconds=self.requester.timeout_seconds,
-        )
-        while True:
-            failure: HoldfastError | None = None
-            for mode in self.modes:
-                try:
-                    return await attempt(mode)
-                except (ConflictError, NotFoundError) as error:
-                    failure = error
-            if failure is not None and (len(self.modes) == 1 or not await backoff.wait()):
-                raise failure
-
-
-def _expires(at: datetime | None) -> str | None:
-    if at is None:
-        return None
-    if at.tzinfo is None:
-        msg = "the time from which on a name is not there any more has a time zone"
-        raise InvalidError(msg)
-    try:
-        return wire_time(at)
-    except OverflowError as error:
-        msg = "the time from which on a name is not there any more is out of range"
-        raise InvalidError(msg) from error
 
 
 def _get(name: str, version: int | None, offset: int, length: int | None) -> GetBlob:
@@ -527,30 +353,3 @@ def _in_order(page: NamePage) -> Iterator[NameEntry | str]:
 
 def _text(row: NameEntry | str) -> bytes:
     return (row if isinstance(row, str) else row.name).encode()
-
-
-@asynccontextmanager
-async def _on_new_subjects(requester: Requester) -> AsyncGenerator[None]:
-    """What only workers that know names listen to: where nobody does there may be others."""
-    try:
-        yield
-    except NoRespondersError as error:
-        await _check_workers(requester, error)
-        raise
-
-
-@asynccontextmanager
-async def _on_old_subjects(requester: Requester) -> AsyncGenerator[None]:
-    """What a worker that knows no names refuses as it would refuse a typo."""
-    try:
-        yield
-    except InvalidError as error:
-        await _check_workers(requester, error)
-        raise
-
-
-async def _check_workers(requester: Requester, error: HoldfastError) -> None:
-    """Raises UnavailableError where a worker of the pool knows no names."""
-    for worker in await find_workers(requester, DISCOVERY_SECONDS):
-        if NAMES_FEATURE not in worker.features:
-            raise UnavailableError(UPGRADE) from error

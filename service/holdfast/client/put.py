@@ -22,7 +22,7 @@ StoredT = TypeVar("StoredT")
 ResultT = TypeVar("ResultT", covariant=True)
 
 
-class Put(Protocol[ResultT]):
+class PutSteps(Protocol[ResultT]):
     """What is asked for, once it is known how the bytes go."""
 
     async def whole(self, data: memoryview) -> ResultT:
@@ -39,7 +39,7 @@ async def put_source(
     requester: Requester,
     files: SmallFiles,
     source: Source,
-    put: Put[StoredT],
+    put: PutSteps[StoredT],
     progress: OnBytes | None,
 ) -> StoredT:
     """Store what ``source`` gives. Memory is bounded whatever the size.
@@ -72,7 +72,7 @@ async def put_source(
 
 
 async def _in_parts(
-    upload: Upload, put: Put[StoredT], size: int | None, incoming: AsyncIterator[memoryview]
+    upload: Upload, put: PutSteps[StoredT], size: int | None, incoming: AsyncIterator[memoryview]
 ) -> StoredT:
     present = await put.open(upload, size)
     if present is not None:

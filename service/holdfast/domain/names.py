@@ -76,12 +76,12 @@ def check_id(text: str) -> str:
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Raises InvalidError unless these may label a snapshot: at most 64.
+    """Raises InvalidError unless these may label a snapshot or a name: at most 64.
 
     Keys are as names of apps; values have 1 to 256 printable characters.
     """
     if len(labels) > MAX_LABELS:
-        msg = f"a snapshot has at most {MAX_LABELS} labels"
+        msg = f"there are at most {MAX_LABELS} labels"
         raise InvalidError(msg)
     for key, value in labels.items():
         if _NAME.fullmatch(key) is None:

@@ -84,7 +84,7 @@ QuotedName = Annotated[
     Meta(
         min_length=1,
         max_length=1536,
-        description="Name of a blob, percent-encoded but for A-Z a-z 0-9 - . _ ~ and /.",
+        description="Name of a blob, percent-encoded UTF-8 (RFC 3986); a / may stay.",
     ),
 ]
 WireVersion = Annotated[

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.disk.blobs import BlobFiles
     from holdfast.stores.disk.files import Files
-    from holdfast.stores.ports import BlobInfo, Changed, Extent, RecordStore
+    from holdfast.stores.ports import Changed, Extent, RecordStore
 
 CHANGES: Final = "changes"
 _PUT: Final = b"put"
 _DELETED: Final = b"deleted"
+_BUSY: Final = "what is on disk changes while it is noted"
 _ATTEMPTS: Final = 16
 _SHARDS_AT_ONCE: Final = 32
 _RACY_NS: Final = 2_000_000_000
@@ -57,11 +58,18 @@ class BlobLog:
         return await records.extent()
 
     async def page(self, after: int, limit: int) -> BlobChanges:
-        """See `BlobStore.changes`. The time of a change is when it was noticed."""
-        records = await self._caught_up()
-        found = await records.changes(after, limit=limit)
-        changes = await asyncio.to_thread(self._blob_changes, found.changes)
-        return BlobChanges(changes=changes, position=found.position, is_end=found.is_end)
+        """See `BlobStore.changes`. The time of a change is when it was noticed.
+
+        A blob that is gone before it is told may be back before anybody looks: then the log would
+        say no more of it. So it is looked at again at once.
+        """
+        for _ in range(_ATTEMPTS):
+            records = await self._caught_up()
+            found = await records.changes(after, limit=limit)
+            changes = await asyncio.to_thread(self._tell, found.changes)
+            if changes is not None:
+                return BlobChanges(changes=changes, position=found.position, is_end=found.is_end)
+        raise UnavailableError(_BUSY)
 
     async def aclose(self) -> None:
         """Close the log. May be repeated."""
@@ -92,8 +100,7 @@ class BlobLog:
             except ConflictError:
                 continue
             return
-        msg = "others keep noting what changed on disk"
-        raise UnavailableError(msg)
+        raise UnavailableError(_BUSY)
 
     async def _notes(self, shard: str) -> list[Put]:
         """What the log lacks. It is read first: what is new then, others may have noted since."""
@@ -107,27 +114,21 @@ class BlobLog:
             for key, value in values.items()
         ]
 
-    def _blob_changes(self, changes: Sequence[Changed]) -> list[BlobChanged]:
-        return [told for told in map(self._told, changes) if told is not None]
-
-    def _told(self, changed: Changed) -> BlobChanged | None:
-        """None of what has gone since it was put: a later change says so."""
-        digest = Digest(changed.key.rpartition(".")[2])
-        if changed.value == _DELETED:
-            return _noted(changed, digest, None)
+    def _tell(self, changes: Sequence[Changed]) -> list[BlobChanged] | None:
+        """None where a blob has gone since it was noted."""
         try:
-            info = self._blobs.stat(digest)
+            return [self._told(changed) for changed in changes]
         except (NotFoundError, CorruptError):
             return None
-        return _noted(changed, digest, info)
 
-
-def _noted(changed: Changed, digest: Digest, info: BlobInfo | None) -> BlobChanged:
-    return BlobChanged(
-        digest=digest,
-        revision=changed.revision,
-        put_at=changed.revision,
-        at=changed.at,
-        info=info,
-        kind="put" if info is not None else "deleted",
-    )
+    def _told(self, changed: Changed) -> BlobChanged:
+        digest = Digest(changed.key.rpartition(".")[2])
+        is_put = changed.value == _PUT
+        return BlobChanged(
+            digest=digest,
+            revision=changed.revision,
+            put_at=changed.revision,
+            at=changed.at,
+            info=self._blobs.stat(digest) if is_put else None,
+            kind="put" if is_put else "deleted",
+        )
