@@ -6,7 +6,6 @@ Also what removes blobs that no name needs, as hastily as its rules allow: witho
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tests.repository.names.pool import NamesPool, NamesWorker
@@ -14,6 +13,7 @@ from tests.repository.pool import BucketBlobStore, DoomedBlobStore, DoomedRecord
 
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
+from holdfast.repository.names.index.table import PendingName
 from holdfast.repository.names.lapses import NameLapses
 from holdfast.repository.names.record import NAME, NameRecord
 
@@ -98,12 +98,6 @@ class CollectedBlobStore(BucketBlobStore):
             self._log.note(digest, None, "deleted")
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    name: str
-    revision: int
-
-
 class GatedPool(NamesPool):
     """Stores that workers behind gates share."""
 
@@ -158,7 +152,11 @@ class GatedPool(NamesPool):
         for digest, seen in self._doomed.items():
             self.collected.remove(digest, seen)
 
-    async def _pending(self) -> list[_Pending]:
+    async def _pending(self) -> list[PendingName]:
         found = [record async for record in self.names.list_records(NAME.prefix)]
         held = [NAME.read(record) for record in found]
-        return [_Pending(one.record.name, one.revision) for one in held if one.record.pending]
+        return [
+            PendingName(name=one.record.name, revision=one.revision)
+            for one in held
+            if one.record.pending
+        ]

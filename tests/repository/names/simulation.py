@@ -109,6 +109,7 @@ class Simulation:
         self.pool = GatedPool()
         self._clients = [_Client(name=f"c{n}", left=requests) for n in range(clients)]
         self._alive: list[_Attempt] = []
+        self._dead: list[asyncio.Task[NameCall]] = []
         self._turn = 0
         self._workers = 0
         self.calls: list[NameCall] = []
@@ -124,11 +125,18 @@ class Simulation:
             await self._take_turn()
             await asyncio.sleep(_TURN_SECONDS)
             self._look_at_answers()
-        await self.pool.lapse()
+        await self._bury()
+        for _ in range(2):  # an upload that ends begins the lease of others of its name anew
+            await self.pool.lapse()
         await self.pool.look_for_garbage()
         self.pool.collect()
         await self._read_all()
         self.pending = [record for record in await self.pool.name_records() if record.pending]
+
+    async def _bury(self) -> None:
+        for task in self._dead:
+            task.cancel()
+        await asyncio.gather(*self._dead, return_exceptions=True)
 
     # --- turns ---
 
@@ -269,6 +277,7 @@ class Simulation:
         for attempt in [*self._alive]:
             if attempt.task.done() or attempt.is_dead:
                 self._alive.remove(attempt)
+                self._dead.append(attempt.task)
         for client in self._clients:
             if client.asked is None:
                 continue

@@ -10,7 +10,7 @@ import pytest
 from tests.name_histories import violations
 from tests.repository.names.simulation import Simulation, run
 
-_RUNS: Final = int(os.environ.get("RUNS", "100"))
+_RUNS: Final = int(os.environ.get("RUNS", "30"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
 
 
