@@ -21,6 +21,7 @@ from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
+from holdfast.client.small_puts import SmallPuts
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
 from holdfast.client.upload import Upload
@@ -32,7 +33,6 @@ from holdfast.protocol.blobs import (
     DELETE_BLOB,
     HAS_BLOBS,
     LIST_BLOBS,
-    PUT_BLOB,
     STAT_BLOB,
     VERIFY_BLOBS,
     BlobEntry,
@@ -88,6 +88,7 @@ class Client:
         self._connection = connection
         self._requester = requester
         self._files = SmallFiles()
+        self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
 
     async def __aenter__(self) -> Self:
@@ -163,7 +164,7 @@ class Client:
     ) -> AsyncGenerator[BlobStored]:
         """Store each of ``sources``, as ``put`` does; the results in their order, as they come.
 
-        Up to 64 are under way at a time, as far as they hold no more than 32 MiB together, and a
+        Up to 256 are under way at a time, as far as they hold no more than 32 MiB together, and a
         source is taken when there is room for it: what makes them up may read from disk, but must
         not block the event loop for long. Without ``await`` they are taken in other threads, one
         after the other, and may block.
@@ -190,7 +191,7 @@ class Client:
     async def _put_inline(self, data: memoryview, type_: str, expected: str | None) -> BlobStored:
         digest = digest_of(data)
         request = PutBlob(digest=expected or digest, type=type_)
-        stored = await self._requester.ask(PUT_BLOB, request, data)
+        stored = await self._small_puts.put(request, data)
         if (stored.digest, stored.size) != (digest, len(data)):
             msg = f"sent {digest}, but {stored.digest} was stored"
             raise CorruptError(msg)
