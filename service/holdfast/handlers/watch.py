@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Messages
+from holdfast.protocol.times import as_utc
 from holdfast.protocol.watch import (
     EVENTS_TYPE,
     WATCH,
@@ -148,7 +149,7 @@ class WatchHandlers:
             source=self._source,
             type=f"holdfast.{_NOUNS[kind]}.{event.state}",
             subject=event.subject,
-            time=event.at,
+            time=as_utc(event.at),
             sequence=f"{event.revision:020d}",
             position=str(point.floor),
             data=dict(event.data),

@@ -17,7 +17,6 @@ import structlog
 from holdfast.domain.blob_names import key_name
 from holdfast.domain.names import SnapshotKey, untoken
 from holdfast.errors import CorruptError, InvalidError
-from holdfast.protocol.times import as_utc, wire_time
 from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
 from holdfast.stores.ports import Record
@@ -37,7 +36,8 @@ log = structlog.get_logger(__name__)
 class Event:
     """What happened ``at`` a time to the name, blob or snapshot ``subject``: it is ``state`` now.
 
-    ``revision`` is that of the change, which no other event of its kind has.
+    ``revision`` is that of the change, which no other event of its kind has. The time is in UTC, as
+    records have it.
     """
 
     revision: int
@@ -145,7 +145,7 @@ def name_events(changed: Changed, floor: int) -> Iterator[Event]:
             revision=revision,
             subject=held.record.name,
             state=one.state,
-            at=as_utc(one.at),
+            at=one.at,
             data=data,
         )
 
@@ -208,14 +208,14 @@ def _blob_event(changed: BlobChanged) -> Event:
             revision=changed.revision,
             subject=changed.digest,
             state="deleted",
-            at=wire_time(changed.at),
+            at=changed.at.isoformat(),
             data={"digest": changed.digest},
         )
     return Event(
         revision=changed.put_at,
         subject=changed.digest,
         state="put",
-        at=wire_time(info.created_at),
+        at=info.created_at.isoformat(),
         data={"digest": changed.digest, "size": info.size, "type": info.type},
     )
 
@@ -230,6 +230,6 @@ def _at_once(changed: Changed, subject: str, state: str, data: Mapping[str, Any]
         revision=changed.revision,
         subject=subject,
         state=state,
-        at=wire_time(changed.at),
+        at=changed.at.isoformat(),
         data=data,
     )
