@@ -152,6 +152,7 @@ class _Search(Generic[CallT, StateT]):
             if not place.done >> number & 1:
                 soonest = min(soonest, call.end)
                 some.append(number)
+        some.sort(key=lambda number: self._ended[number].end)
         yield from (number for number in some if self._ended[number].start <= soonest)
         for number in range(max(place.first, len(self._ended)), len(self._calls)):
             if self._calls[number].start > soonest:

@@ -45,6 +45,7 @@ class NameCall:
     version: int | None = None
     conditions: Conditions = NO_CONDITIONS
     client: str = ""
+    note: str = ""
     may_bring: tuple[str, ...] = ()
 
     @property
@@ -62,7 +63,8 @@ class NameCall:
         told = f"{self.outcome} version {self.version} digest {(self.digest or 'none')[:8]}"
         of = f" from {self.source}" if self.source else ""
         took = f"{self.start:.3f} to {self.end:.3f} s"
-        return f"{took} {self.client}: {self.verb} {self.name}{of} {self.conditions}: {told}"
+        asked = f"{self.client}: {self.verb} {self.name}{of} {self.conditions}"
+        return f"{took} {asked}: {told} {self.note}"
 
 
 class NameModel:
@@ -101,7 +103,7 @@ class NameModel:
         if fails is not None or (call.verb == "create" and digest is not None):
             found.add("conflict")
         if call.verb == "replace" and digest is None:
-            found.add("not_found")
+            found |= {"not_found", "conflict"}  # the latter when it had been there meanwhile
         if call.verb == "rename" and self._source(state, call)[1] is None:
             found.add("not_found")
         return found

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.contracts.blob_store import some_bytes
 
-from holdfast.client import Client, connect, connect_sync
+from holdfast.client import Client, connect_sync
 from holdfast.client.many import AT_ONCE, BYTES_AT_ONCE, in_order, weight_of
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import MIB, UPLOAD_WINDOW_BYTES
-from holdfast.protocol import codec
-from holdfast.protocol.blobs import PUT_BLOB, BlobStored
-from holdfast.transport import connection as transport
-from holdfast.transport.options import NatsOptions
+from holdfast.protocol.blobs import BlobStored
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
     from tests.deployment import Deployment
 
     from holdfast.client.sources import Source
-    from holdfast.transport.message import Message
 
 
 class Doing:
@@ -189,30 +184,6 @@ def test_a_source_weighs_what_of_it_is_in_memory(tmp_path: Path) -> None:
 
 
 # --- put_many ---
-
-
-@pytest.mark.nats
-async def test_64_puts_are_under_way_together(nats_url: str) -> None:
-    """All are sent before the first is answered."""
-    prefix = f"w{secrets.token_hex(4)}"
-    answering = await transport.connect(NatsOptions(servers=(nats_url,)))
-    waiting: list[Message] = []
-
-    def receive(message: Message) -> None:
-        waiting.append(message)
-        if len(waiting) % AT_ONCE == 0:
-            for each in waiting[-AT_ONCE:]:
-                stored = BlobStored(digest=digest_of(each.data), size=len(each.data), created=True)
-                answering.send(each.reply, codec.encode(stored))
-
-    answering.route(f"{prefix}.{PUT_BLOB.subject}", receive)
-    await answering.wait_flushed(5)
-    blobs = [b"%d" % number for number in range(2 * AT_ONCE)]
-    async with await connect(servers=nats_url, prefix=prefix) as client:
-        stored = [each.digest async for each in client.put_many(blobs)]
-
-    await answering.close()
-    assert stored == [digest_of(blob) for blob in blobs]
 
 
 @pytest.mark.nats

@@ -9,7 +9,6 @@ is there and right, also what was deleted and put again, and no record lacks its
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import random
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.cluster.relayed import RelayedDeployment
 from tests.cluster.servers import Cluster
+from tests.cluster.trouble import Trouble
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.client import Client, connect
@@ -38,10 +38,6 @@ STEADY: Final = "c"
 
 WRITERS: Final = 16 if _BLOBS else 4
 SIZES: Final = (2_000,) * (30 if _BLOBS else 1) + (1_100_000, 2_500_000)
-SHORT_SECONDS: Final = (0.1, 3.0)
-LONG_SECONDS: Final = 17.0
-"""Longer than an owner believes without looking that it is one."""
-
 _SETTLED_SECONDS: Final = 90.0
 
 pytestmark = [
@@ -119,39 +115,6 @@ class Load:
         assert (self.wrong, damaged) == ([], [])
 
 
-class Trouble:
-    """What happens to the owners."""
-
-    def __init__(self, deployment: RelayedDeployment, load: Load, seed: int) -> None:
-        self.deployment = deployment
-        self.load = load
-        self.seed = seed
-        self.counts: Counter[str] = Counter()
-
-    async def make(self, node: str) -> None:
-        """Trouble for one worker, ``OWNERS`` times, and until ``BLOBS`` were put."""
-        rng = random.Random(f"{self.seed} {node}")  # noqa: S311  (to be repeatable)
-        moments = itertools.count()
-        while next(moments) < _MOMENTS or self.load.counts["put"] < _BLOBS:
-            await asyncio.sleep(rng.uniform(*SHORT_SECONDS))
-            self.deployment.revive()
-            seconds = LONG_SECONDS if rng.random() < 0.2 else rng.uniform(*SHORT_SECONDS)
-            kind = rng.choice(("paused", "cut off", "heard but deaf", "killed"))
-            self.counts[kind] += 1
-            match kind:
-                case "paused":
-                    self.deployment.pause(node)
-                    await asyncio.sleep(seconds)
-                    self.deployment.wake(node)
-                case "killed":
-                    self.deployment.kill(node)
-                    self.deployment.spawn(node)
-                case _:
-                    self.deployment.cut_off(node, is_heard=kind == "heard but deaf")
-                    await asyncio.sleep(seconds)
-                    self.deployment.connect_again(node)
-
-
 async def provision(deployment: RelayedDeployment) -> None:
     """What ``holdfast admin init --wait`` does."""
     await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
@@ -162,7 +125,11 @@ async def check_owners(deployment: RelayedDeployment) -> None:
     deployment.spawn(*NODES)
     await deployment.wait_serving(set(NODES))
     load = Load(_SEED)
-    trouble = Trouble(deployment, load, _SEED)
+    trouble = Trouble(
+        deployment,
+        _SEED,
+        goes_on=lambda moments: moments < _MOMENTS or load.counts["put"] < _BLOBS,
+    )
     async with await connect(servers=deployment.servers, prefix=deployment.prefix) as client:
         writing = [asyncio.create_task(load.write(client, str(n))) for n in range(WRITERS)]
         await asyncio.gather(*(trouble.make(node) for node in NODES if node != STEADY))

@@ -145,6 +145,7 @@ def limits_table() -> str:
         ("bytes of a part", size(limits.part_bytes(payload))),
         ("bytes of one download window", size(limits.WINDOW_BYTES)),
         ("bytes of an upload that are not acknowledged", size(limits.UPLOAD_WINDOW_BYTES)),
+        ("blobs in one `blob.put_many`, with as many bytes", f"{limits.MAX_BLOBS_PER_PUT:,}"),
         ("digests in one `blob.has`", f"{limits.MAX_DIGESTS_PER_HAS:,}"),
         ("blobs in one page of `blob.list`", f"{limits.MAX_LIST_LIMIT:,}"),
         ("names and prefixes in one page of `blob.names`", f"{limits.MAX_LIST_LIMIT:,}"),

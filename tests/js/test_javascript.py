@@ -44,6 +44,23 @@ def test_plain_requests_put_get_and_list(deployment: Deployment) -> None:
     }
 
 
+def test_plain_requests_create_get_list_and_delete_a_name(deployment: Deployment) -> None:
+    name = " what's /new\u00e9\u0301\u4e2d!(1)* "
+    data = b"created from JavaScript"
+
+    seen = run_script_here("names.mjs", deployment.url, deployment.prefix, name)
+
+    digest = hashlib.sha256(data).hexdigest()
+    assert seen == {
+        "created": {"name": name, "digest": digest, "size": 23, "version": 1, "state": "ok"},
+        "again": ["conflict", 1],
+        "got": data.decode(),
+        "told": name,
+        "listed": [name],
+        "removed": {"deleted": True},
+    }
+
+
 def test_the_stock_object_store_reads_what_was_put_through_a_worker(
     deployment: Deployment,
 ) -> None:

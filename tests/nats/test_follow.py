@@ -41,6 +41,13 @@ async def fill(store: KeyValueRecordStore, rng: random.Random, *, writes: int, k
         await store.batch([Put(key=f"k.{key}", value=b"1", expected=None) for key in some])
 
 
+@pytest.fixture(params=[50, 8192])
+def tail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How near the end a batch is asked for."""
+    monkeypatch.setattr(follow_module, "_TAIL", request.param)
+
+
+@pytest.mark.usefixtures("tail")
 @pytest.mark.parametrize("stretches", [1, 3, 512])
 @pytest.mark.parametrize("keys", [1, 5, 150])
 async def test_nothing_is_passed_over_among_gaps_of_any_size(
@@ -62,22 +69,24 @@ async def test_nothing_is_passed_over_among_gaps_of_any_size(
         assert follower.position == (await store.extent()).last
 
 
-@pytest.mark.parametrize("last", [1, 30])
+@pytest.mark.usefixtures("tail")
+@pytest.mark.parametrize("last", [1, 30, 100])
 async def test_where_the_last_messages_are_gone_the_end_is_reached(
     opened: Opened, last: int
 ) -> None:
     js, store = opened
-    await store.batch([Put(key=f"k.{key}", value=b"1", expected=0) for key in range(40)])
-    for key in range(40 - last, 40):
+    await store.batch([Put(key=f"k.{key}", value=b"1", expected=0) for key in range(120)])
+    for key in range(120 - last, 120):
         await js.purge(store.stream, f"$KV.{store.bucket}.k.{key}")
     follower = Follower(store)
 
     await follower.catch_up()
 
-    assert len(follower.records) == 40 - last
-    assert follower.position == (await store.extent()).last == 40
+    assert len(follower.records) == 120 - last
+    assert follower.position == (await store.extent()).last == 120
 
 
+@pytest.mark.usefixtures("tail")
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_some_of_the_replicas_lack_is_not_passed_over(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -85,11 +94,19 @@ async def test_what_some_of_the_replicas_lack_is_not_passed_over(
     js, store = opened
     rng = random.Random(seed)  # noqa: S311
     await fill(store, rng, writes=300, keys=100)
-    each, at = js.direct_each, js.direct_at
+    each, at, batch = js.direct_each, js.direct_at, js.direct_batch
 
     def has(message: StoredMessage) -> bool:
         """Whether the replica that was asked has it: each time another one, as far as it is."""
         return message.sequence <= rng.choice((120, 250, 300, 300, 300))
+
+    async def direct_batch(
+        stream: str, query: Mapping[str, Any], **_options: float
+    ) -> tuple[list[StoredMessage], int]:
+        messages, pending = await batch(stream, query)
+        end = rng.choice((120, 250, 300, 300, 300))
+        has_all = end == 300
+        return [one for one in messages if one.sequence <= end], pending if has_all else 0
 
     async def direct_each(stream: str, queries: Sequence[Mapping[str, Any]]) -> list[StoredMessage]:
         return [message for message in await each(stream, queries) if has(message)]
@@ -100,11 +117,14 @@ async def test_what_some_of_the_replicas_lack_is_not_passed_over(
 
     monkeypatch.setattr(js, "direct_each", direct_each)
     monkeypatch.setattr(js, "direct_at", direct_at)
+    monkeypatch.setattr(js, "direct_batch", direct_batch)
 
     for limit in (1, 7, 1000):
         follower = Follower(store)
         await follower.catch_up(limit)
-        assert follower.records == await listed(store)
+        with monkeypatch.context() as patches:
+            patches.setattr(js, "direct_batch", batch)
+            assert follower.records == await listed(store)
 
 
 async def test_a_leader_that_has_not_caught_up_does_not_end_it(

@@ -335,6 +335,17 @@ class TestGroups:
         assert await bucket.messages() == 2 * MANY
         assert await all_readable(bucket)
 
+    async def test_what_is_new_is_grouped_also_where_puts_mostly_find_their_blob(
+        self, bucket: Bucket, batches: Batches
+    ) -> None:
+        store = grouping(bucket)
+        for _ in range(MANY):
+            await put_one(store, DATA)
+
+        assert created(await put_all(store)) == [True] * MANY
+        assert sum(batches.sizes) > MANY - LEAST_PUTS
+        assert await all_readable(bucket)
+
     @pytest.mark.fault("P08")
     async def test_racing_workers_create_each_blob_exactly_once_and_leave_nothing(
         self, bucket: Bucket

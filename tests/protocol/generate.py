@@ -56,9 +56,9 @@ def _value(info: mi.Type) -> st.SearchStrategy[Any]:
             return _struct(info)
         case mi.UnionType(types=types):
             return st.one_of(*map(_value, types))
-        case mi.ListType(item_type=item, max_length=longest):
+        case mi.ListType(item_type=item, min_length=shortest, max_length=longest):
             few = 1 if isinstance(item, mi.StructType) else 3
-            return st.lists(_value(item), max_size=min(longest or few, few))
+            return st.lists(_value(item), min_size=shortest or 0, max_size=min(longest or few, few))
         case mi.DictType(key_type=key, value_type=value):
             return st.dictionaries(_value(key), _value(value), max_size=2)
         case _:

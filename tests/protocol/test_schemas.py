@@ -155,7 +155,7 @@ def as_bytes(text: Any) -> Any:
         return text
 
 
-_BYTES = {"path_bytes": as_bytes, "exclude_bytes": each_as_bytes}
+_BYTES = {"path_bytes": as_bytes, "exclude_bytes": each_as_bytes, "data": as_bytes}
 
 
 @pytest.mark.fault("I05")

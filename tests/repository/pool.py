@@ -12,7 +12,7 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
@@ -216,10 +216,18 @@ class _StagedAs(ForwardingStagedBlob):
         return await self._committing(claim, partial(self._inner.commit, digest, size, attributes))
 
 
+class Holdup(Protocol):
+    """What may stop a worker at a call to a store."""
+
+    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Do one call, if and when the worker may."""
+        ...
+
+
 class DoomedBlobStore(ForwardingBlobStore):
     """The blob store, as a doomed worker sees it."""
 
-    def __init__(self, inner: BlobStore, doom: Doom | Pause) -> None:
+    def __init__(self, inner: BlobStore, doom: Holdup) -> None:
         super().__init__(inner)
         self._doom = doom
 
@@ -239,7 +247,7 @@ class DoomedBlobStore(ForwardingBlobStore):
 class DoomedRecordStore:
     """The record store, as a doomed worker sees it."""
 
-    def __init__(self, inner: RecordStore, doom: Doom | Pause) -> None:
+    def __init__(self, inner: RecordStore, doom: Holdup) -> None:
         self._inner = inner
         self._doom = doom
 
@@ -314,7 +322,7 @@ class Pool:
         self,
         name: str,
         *,
-        doom: Doom | Pause | None = None,
+        doom: Holdup | None = None,
         limits: UploadLimits | None = None,
         blobs: BlobStore | None = None,
         records: RecordStore | None = None,

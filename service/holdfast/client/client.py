@@ -24,6 +24,7 @@ from holdfast.client.partial_file import write_to
 from holdfast.client.put import put_source
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
+from holdfast.client.small_puts import SmallPuts
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.watch import position, watched
 from holdfast.domain.digest import digest_of, parse_digest
@@ -34,7 +35,6 @@ from holdfast.protocol.blobs import (
     DELETE_BLOB,
     HAS_BLOBS,
     LIST_BLOBS,
-    PUT_BLOB,
     STAT_BLOB,
     VERIFY_BLOBS,
     BlobEntry,
@@ -93,6 +93,7 @@ class Client:
         self._requester = requester
         self._files = SmallFiles()
         self.names = Names(requester, self._files)
+        self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
 
     async def __aenter__(self) -> Self:
@@ -134,7 +135,7 @@ class Client:
         UnavailableError (surely not stored), OutcomeUnknownError.
         """
         expected = parse_digest(digest) if digest is not None else None
-        put = _BlobPut(self._requester, type, expected)
+        put = _BlobPut(self._small_puts, type, expected)
         return await put_source(self._requester, self._files, source, put, progress)
 
     async def put_many(
@@ -145,7 +146,7 @@ class Client:
     ) -> AsyncGenerator[BlobStored]:
         """Store each of ``sources``, as ``put`` does; the results in their order, as they come.
 
-        Up to 64 are under way at a time, as far as they hold no more than 32 MiB together, and a
+        Up to 256 are under way at a time, as far as they hold no more than 32 MiB together, and a
         source is taken when there is room for it: what makes them up may read from disk, but must
         not block the event loop for long. Without ``await`` they are taken in other threads, one
         after the other, and may block.
@@ -336,14 +337,14 @@ async def connect(
 class _BlobPut:
     """A put of a blob: see ``holdfast.client.put.PutSteps``."""
 
-    requester: Requester
+    small_puts: SmallPuts
     type: str
     expected: str | None
 
     async def whole(self, data: memoryview) -> BlobStored:
         digest = digest_of(data)
         request = PutBlob(digest=self.expected or digest, type=self.type)
-        stored = await self.requester.ask(PUT_BLOB, request, data)
+        stored = await self.small_puts.put(request, data)
         if (stored.digest, stored.size) != (digest, len(data)):
             msg = f"sent {digest}, but {stored.digest} was stored"
             raise CorruptError(msg)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.client.sources import Source
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 256
 BYTES_AT_ONCE: Final = 32 * MIB
 """What they hold together, as far as it is on its way: half of what a connection may queue."""
 

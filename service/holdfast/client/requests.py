@@ -19,6 +19,7 @@ from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
 from holdfast.domain.limits import MIB
 from holdfast.errors import (
+    ForbiddenError,
     HoldfastError,
     InvalidError,
     OutcomeUnknownError,
@@ -31,6 +32,7 @@ from holdfast.protocol.blobs import GET_BLOB
 from holdfast.protocol.operation import Body
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.fresh_ids import new_id
+from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     from holdfast.protocol.operation import AnyOperation, Operation, ReplyT, RequestT
@@ -56,6 +58,17 @@ FORKED: Final = "this client belongs to the process that was forked: connect ane
 
 BYTES_AT_ONCE: Final = 48 * MIB
 """What may be on its way to one connection, over all its reads: a server gives one up at 64 MiB."""
+
+
+class NotOfferedError(UnavailableError):
+    """No worker takes requests of this kind, or this user may not ask for them.
+
+    ``maybe_applied``: one that did has been asked before, and may have done it.
+    """
+
+    def __init__(self, *, maybe_applied: bool) -> None:
+        super().__init__("no worker takes such requests")
+        self.maybe_applied = maybe_applied
 
 
 class Way(enum.IntEnum):
@@ -139,13 +152,19 @@ class Requester:
         *,
         timeout_seconds: float | None = None,
         attempt_seconds: float | None = None,
+        encoding: codec.Encoding = codec.Encoding.JSON,
+        op_id: str | None = None,
+        maybe_applied: bool = False,
+        is_new: bool = False,
     ) -> ReplyT:
         """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
 
         Also CorruptError, for an answer that is to another request, and as ``check_usable``.
 
         ``attempt_seconds`` is for what takes a worker longer than a moment.
-        A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been.
+        A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been:
+        ``op_id`` where it was asked for before in another way, and then it is ``maybe_applied``.
+        What ``is_new`` is not asked for again where nobody takes it: raises NotOfferedError.
         """
         self.check_usable()
         headers: dict[str, str] = {}
@@ -153,9 +172,11 @@ class Requester:
             headers.update(codec.encode_headers(request))
             body: bytes | memoryview = data
         else:
-            body = codec.encode(request)
+            body = codec.encode(request, encoding)
+            if encoding is not codec.Encoding.JSON:
+                headers[names.CONTENT_TYPE] = encoding.value
         if operation.mutates:
-            headers[names.OP_ID] = new_id()
+            headers[names.OP_ID] = op_id or new_id()
         message = await self._repeat(
             operation,
             body,
@@ -163,8 +184,10 @@ class Requester:
             timeout_seconds=timeout_seconds or self.timeout_seconds,
             patience_seconds=attempt_seconds or FIRST_ATTEMPT_SECONDS,
             longest_seconds=attempt_seconds or ATTEMPT_SECONDS,
+            maybe_applied=maybe_applied,
+            is_new=is_new,
         )
-        reply = codec.decode_reply(message.data, operation.reply)
+        reply = codec.decode_reply(message.data, operation.reply, encoding)
         check_echo(request, reply)
         return reply
 
@@ -199,12 +222,13 @@ class Requester:
         timeout_seconds: float,
         patience_seconds: float,
         longest_seconds: float,
+        maybe_applied: bool = False,
+        is_new: bool = False,
     ) -> Message:
         """The answer. One attempt takes ``patience_seconds``, each further one twice as long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=timeout_seconds)
-        maybe_applied = False
         while True:
             try:
                 await self.connection.wait_connected(max(deadline - loop.time(), 0))
@@ -212,9 +236,15 @@ class Requester:
                 patience_seconds = min(patience_seconds * 2, longest_seconds)
                 headers[names.TIMEOUT] = worker_seconds(attempt)
                 message = await self._request(operation, body, headers, attempt)
+            except (NoRespondersError, ForbiddenError) as error:
+                if is_new:
+                    raise NotOfferedError(maybe_applied=maybe_applied) from error
+                if isinstance(error, ForbiddenError):
+                    raise
+                failure: HoldfastError = error
             except TimeoutError:
                 said = CLOSED if self.connection.is_closed else "no worker answered in time"
-                failure: HoldfastError = UnavailableError(said)
+                failure = UnavailableError(said)
                 maybe_applied = maybe_applied or operation.mutates
             except (UnavailableError, RateLimitedError, OutcomeUnknownError) as error:
                 failure = error

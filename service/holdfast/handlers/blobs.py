@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
@@ -10,9 +11,19 @@ from msgspec.structs import replace
 
 from holdfast.domain.blob_names import Conditions, quote_text
 from holdfast.domain.digest import Digest
-from holdfast.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
+from holdfast.domain.op_id import bind_op_id, split_op_id
+from holdfast.errors import (
+    CorruptError,
+    HoldfastError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
 from holdfast.handlers.blob_replies import check_inline, upload_state
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Sent
+from holdfast.protocol import codec
 from holdfast.protocol.blobs import (
     ABORT_UPLOAD,
     DELETE_BLOB,
@@ -21,6 +32,7 @@ from holdfast.protocol.blobs import (
     LIST_BLOBS,
     OPEN_UPLOAD,
     PUT_BLOB,
+    PUT_BLOBS,
     PUT_PART,
     RESUME_UPLOAD,
     STAT_BLOB,
@@ -30,8 +42,10 @@ from holdfast.protocol.blobs import (
     BlobEntry,
     BlobHead,
     BlobPage,
+    BlobsStored,
     BlobStat,
     BlobStored,
+    BlobToPut,
     DamagedBlob,
     DeleteBlob,
     GetBlob,
@@ -41,7 +55,9 @@ from holdfast.protocol.blobs import (
     OpenUpload,
     PartStored,
     PutBlob,
+    PutBlobs,
     PutPart,
+    PutResult,
     ResumeUpload,
     StatBlob,
     UploadAborted,
@@ -49,6 +65,7 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
+from holdfast.protocol.problem import problem_of
 from holdfast.protocol.times import as_utc, wire_time
 from holdfast.repository.blobs import BLOBS, Bare
 from holdfast.stores.ports import BlobInfo, ForeignObject
@@ -107,6 +124,30 @@ class BlobHandlers:
         )
         size = memoryview(call.data).nbytes
         return BlobStored(digest=stored.info.digest, size=size, created=stored.created)
+
+    async def put_many(self, request: PutBlobs, call: Call) -> BlobsStored:
+        """``blob.put_many``: each as ``blob.put``, at the same time. One that fails fails alone."""
+        if sum(len(blob.data) for blob in request.blobs) > self._blobs.max_inline_bytes:
+            most = self._blobs.max_inline_bytes
+            msg = f"the blobs of one request hold at most {most} bytes together"
+            raise TooLargeError(msg)
+        async with asyncio.TaskGroup() as group:
+            puts = [
+                group.create_task(self._put_one(blob, number, call))
+                for number, blob in enumerate(request.blobs)
+            ]
+        return BlobsStored(results=[put.result() for put in puts])
+
+    async def _put_one(self, blob: BlobToPut, number: int, call: Call) -> PutResult:
+        request = PutBlob(digest=blob.digest, type=blob.type)
+        op_id = _op_id_of_one(call.op_id, number, request)
+        try:
+            stored = await self.put(request, replace(call, data=blob.data, op_id=op_id))
+        except InternalError:
+            raise  # a bug: it is logged, and answered, where all are
+        except HoldfastError as error:
+            return PutResult(problem=problem_of(error))
+        return PutResult(digest=stored.digest, size=stored.size, created=stored.created)
 
     async def get(self, request: GetBlob, _: Call) -> BytesReply[BlobHead] | Sent:
         """``blob.get``."""
@@ -299,6 +340,7 @@ class BlobHandlers:
         """Which method answers which operation."""
         return (
             Endpoint(PUT_BLOB, self.put),
+            Endpoint(PUT_BLOBS, self.put_many),
             Endpoint(GET_BLOB, self.get),
             Endpoint(HAS_BLOBS, self.has),
             Endpoint(STAT_BLOB, self.stat),
@@ -350,6 +392,14 @@ def _bytes_reply(digest: Digest, found: Content) -> BytesReply[BlobHead]:
         cursor=found.cursor,
     )
     return BytesReply(head=head, data=found.data, deliver=found.deliver, pieces=found.pieces)
+
+
+def _op_id_of_one(op_id: str | None, number: int, request: PutBlob) -> str | None:
+    """That of the put that stands for blob ``number`` of a request with ``op_id``."""
+    if op_id is None:
+        return None
+    said, _ = split_op_id(op_id)
+    return bind_op_id(f"{said}.{number}", PUT_BLOB.subject, codec.meaning(request))
 
 
 def _shown(name: str) -> str:

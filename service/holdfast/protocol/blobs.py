@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self, override
 
 from msgspec import Meta, field
+from msgspec.structs import replace
 
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
+from holdfast.domain.limits import MAX_BLOBS_PER_PUT, MAX_DIGESTS_PER_HAS, MIB
 from holdfast.protocol import headers
 from holdfast.protocol.message import (
     QuotedName,
@@ -24,8 +25,10 @@ from holdfast.protocol.message import (
     WireType,
     WireUpload,
     WireVersion,
+    base64_of,
 )
 from holdfast.protocol.operation import AnyOperation, Body, Operation
+from holdfast.protocol.problem import Problem
 
 Space = Literal["blobs", "packs"]
 DEFAULT_TYPE: Final = "application/octet-stream"
@@ -45,6 +48,45 @@ class BlobStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
     digest: WireDigest
     size: ToldSize
     created: bool
+
+
+class BlobToPut(Request, frozen=True, kw_only=True):
+    """One of several blobs: its bytes, and what ``blob.put`` would be told of them."""
+
+    data: Annotated[bytes, base64_of("the blob", 64 * MIB)]
+    digest: WireDigest
+    type: WireType = DEFAULT_TYPE
+
+
+class PutBlobs(Request, frozen=True, kw_only=True):
+    """Up to 256 blobs, which together hold no more bytes than one ``blob.put`` may.
+
+    Each is stored as ``blob.put`` would store it, or not, whatever becomes of the others. The one
+    at position n, counted from 0, has the ``Op-Id`` of the request with ``.n`` after it: whoever
+    puts it alone under that one repeats it.
+    """
+
+    blobs: Annotated[list[BlobToPut], Meta(min_length=1, max_length=MAX_BLOBS_PER_PUT)]
+
+    @override
+    def without_bytes(self) -> Self:
+        """See Request."""
+        return replace(self, blobs=[replace(blob, data=b"") for blob in self.blobs])
+
+
+class PutResult(Reply, frozen=True, kw_only=True):
+    """One blob as ``BlobStored`` tells of it; or the ``problem``, and nothing else."""
+
+    digest: WireDigest | None = None
+    size: ToldSize | None = None
+    created: bool | None = None
+    problem: Problem | None = None
+
+
+class BlobsStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """What became of each blob, in the order of the request."""
+
+    results: list[PutResult]
 
 
 class GetBlob(Request, frozen=True, kw_only=True):
@@ -304,6 +346,9 @@ class VerifyReport(Reply, frozen=True, kw_only=True):
 PUT_BLOB: Final = Operation(
     "blob.put", PutBlob, BlobStored, "Store bytes.", request_body=Body.BYTES, mutates=True
 )
+PUT_BLOBS: Final = Operation(
+    "blob.put_many", PutBlobs, BlobsStored, "Store several small blobs.", mutates=True
+)
 GET_BLOB: Final = Operation(
     "blob.get", GetBlob, BlobHead, "Read a blob or a range of it.", reply_body=Body.BYTES, bare=True
 )
@@ -335,6 +380,7 @@ VERIFY_BLOBS: Final = Operation("blob.verify", VerifyBlobs, VerifyReport, "Read 
 
 BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     PUT_BLOB,
+    PUT_BLOBS,
     GET_BLOB,
     HAS_BLOBS,
     STAT_BLOB,

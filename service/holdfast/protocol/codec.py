@@ -95,6 +95,7 @@ def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> byte
 
 def meaning(request: Request) -> bytes:
     """What ``request`` asks for, alike however it was encoded and however long is waited for it."""
+    request = request.without_bytes()
     if _WAIT in request.__struct_fields__:
         request = msgspec.structs.replace(request, **{_WAIT: 0.0})
     return msgspec.json.encode(request, order="deterministic")

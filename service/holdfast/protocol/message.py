@@ -108,6 +108,10 @@ def base64_of(what: str, max_bytes: int) -> Meta:
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a caller sends. A field this version does not know is ``invalid``."""
 
+    def without_bytes(self) -> Request:
+        """The same, but for bytes that it names by their digest as well."""
+        return self
+
 
 class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker answers. A field this version does not know is ignored."""

@@ -412,7 +412,8 @@ class Changes:
     """A page of changes, in ascending order of their revisions.
 
     Everything up to and with the revision ``position`` has been read. ``is_end``: at a moment
-    during the call there was nothing behind it.
+    during the call there was nothing behind it, by the word of whoever answered. That may be a
+    replica which lags: compare ``position`` with `Extent.last`.
     """
 
     changes: Sequence[Changed]
@@ -489,8 +490,8 @@ class RecordStore(Protocol):
 
         At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer; a key that
         changes meanwhile may come with each of its changes, in order. Whoever goes on from
-        `Changes.position` until ``is_end`` lacks nothing that was acknowledged before the last
-        call, and no `Extent.last` that was told before it is greater than the ``position``.
+        `Changes.position` until ``is_end``, with a ``position`` that is no less than an
+        `Extent.last`, lacks nothing that was acknowledged before that extent was asked for.
 
         What expired leaves no change, or one without a value. So does what was deleted, after the
         note of it has gone (after a day on disk and a minute on JetStream; never where it was

@@ -9,6 +9,7 @@ so it must bear to meet a record that it was applied to before. That nothing is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 import msgspec
 import structlog
 
+from holdfast.deadline import seconds_left
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -45,6 +47,7 @@ MAX_OVERTAKEN: Final = 8
 PRESENT: Final = b"1"
 """The value of a key that finds a record."""
 
+_TOO_LATE: Final = "the request's time was over before the store was asked to write"
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 log = structlog.get_logger(__name__)
 
@@ -334,8 +337,12 @@ class Ledger:
     ) -> Held[RecordT]:
         """Write ``wanted`` over its revision, and ``others`` with it, until the outcome is known.
 
-        Raises ConflictError: it was not written, or something was written over it since.
+        Raises ConflictError: it was not written, or something was written over it since. Not begun
+        once the request's time is over: its caller asks another worker by then, and what that
+        answers must stay so. What it was made of was read before, so it lands late on nothing else.
         """
+        if seconds_left(math.inf) <= 0:
+            raise UnavailableError(_TOO_LATE)
         backoff = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
         is_known = True
         while True:

@@ -7,6 +7,7 @@ touched, then it is committed (`holdfast.repository.names.record`). Any worker m
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import Said, check_blob_name, version_key
@@ -39,7 +40,7 @@ from holdfast.repository.names.writes import Named, named
 from holdfast.stores.ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Sequence
+    from collections.abc import Awaitable, Buffer, Callable, Sequence
     from datetime import datetime
 
     from holdfast.domain.blob_names import Conditions, Verb
@@ -179,13 +180,35 @@ class NameRepository:
             raise InvalidError(msg)
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
+        return await self._bring(
+            name, op, conditions, partial(self._source, source, version, digest)
+        )
+
+    async def _bring(
+        self,
+        name: str,
+        op: str,
+        conditions: Conditions,
+        look: Callable[[], Awaitable[NamedContent]],
+        move: Move | None = None,
+    ) -> Named:
+        """Give ``name`` what ``look`` finds; with ``move`` that is taken away there."""
         target = await self._writes.look(name)
         if target is not None and made_by(target.record, op) is not None:
             return named(target.record, op)
-        content = await self._source(source, version, digest)
-        target = await self._announce_copy(name, content, conditions, op, target)
-        await self._touch(name, op, content)
-        return await self._writes.commit(target, op)
+        for _ in range(_READS):
+            try:
+                content = await look()
+                target = await self._announce_copy(name, content, conditions, op, target)
+                await self._touch(name, op, content.digest, look)
+                beside = None if move is None else move.taking(content.digest)
+                return await self._writes.commit(target, op, beside=beside)
+            except SourceChangedError:
+                target = await self._writes.look(name)
+            except NotFoundError as error:
+                return await self._writes.refuse(name, op, error)
+        kept_changing = ConflictError("what is to be copied kept changing: try again")
+        return await self._writes.refuse(name, op, kept_changing)
 
     async def _source(
         self, source: str | None, version: int | None, digest: Digest | None
@@ -217,15 +240,21 @@ class NameRepository:
         held = await self._writes.announce(name, one, seen=seen)
         return await self._writes.promise(held, op, content.digest, content.size)
 
-    async def _touch(self, name: str, op: str, content: NamedContent) -> None:
-        """Touch the blob that was announced. Raises NotFoundError, having ended that."""
+    async def _touch(
+        self, name: str, op: str, digest: str, look: Callable[[], Awaitable[NamedContent]]
+    ) -> None:
+        """Touch the blob that was announced. Raises NotFoundError, SourceChangedError."""
         try:
-            if not await self._stored.touch(Digest(content.digest)):
-                msg = "the blob to be copied is not there, or cannot be read back"
-                raise NotFoundError(msg)
+            is_there = await self._stored.touch(Digest(digest))
         except HoldfastError as error:
             await self._writes.fail(name, op, error.detail)
             raise
+        if is_there:
+            return
+        if (await look()).digest != digest:
+            raise SourceChangedError
+        msg = "the blob to be copied is not there, or cannot be read back"
+        raise NotFoundError(msg)
 
     async def rename(
         self, name: str, source: str, *, conditions: Conditions, op_id: str | None
@@ -240,24 +269,8 @@ class NameRepository:
             raise InvalidError(msg)
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
-        target = await self._writes.look(name)
-        if target is not None and made_by(target.record, op) is not None:
-            return named(target.record, op)
-        move = Move(self._writes, source, op)
-        for _ in range(_READS):
-            try:
-                content = (await self.find(source)).content
-                target = await self._announce_copy(name, content, conditions, op, target)
-                await self._touch(name, op, content)
-                return await self._writes.commit(target, op, beside=move.taking(content.digest))
-            except SourceChangedError:
-                target = await self._writes.look(name)
-            except NotFoundError:
-                await self._writes.fail(name, op, MISSING)
-                raise
-        await self._writes.fail(name, op, "the source kept changing")
-        msg = f"{source} kept changing"
-        raise ConflictError(msg)
+        look = partial(self._source, source, None, None)
+        return await self._bring(name, op, conditions, look, Move(self._writes, source, op))
 
     async def delete(self, name: str, *, conditions: Conditions, op_id: str | None) -> bool:
         """Take the blob from a name; whether it had one. Raises InvalidError, ConflictError."""
@@ -279,7 +292,8 @@ class NameRepository:
         made = await self._writes.ledger.update(
             held, lambda record: deleted(record, op, conditions, step), beside=beside
         )
-        return made_by(made.record, op) is not None
+        transition = made_by(made.record, op)
+        return transition is not None and transition.digest is not None
 
     # --- reads ---
 

@@ -323,7 +323,8 @@ def deleted(
 ) -> NameRecord:
     """The record of the name once it has no blob any more; as it is where it had none.
 
-    Writes that are announced stay so. Raises ConflictError.
+    A ``failure`` is forgotten, too. The transition says which blob the name lost, if one. Writes
+    that are announced stay so. Raises ConflictError.
     """
     if made_by(record, op) is not None:
         return record
@@ -341,6 +342,8 @@ def deleted(
         modified_at=step.at.isoformat(),
     )
     one = Announcement(op=op, verb="copy", at="")
+    if content is not None:
+        one = msgspec.structs.replace(one, digest=content.digest, size=content.size)
     return _stepped(bare, "deleted", step, one, reason=reason)
 
 

@@ -159,6 +159,21 @@ class NameWrites:
         except HoldfastError as error:
             log.warning("name_not_failed", code=error.code)
 
+    async def refuse(self, name: str, op: str, error: HoldfastError) -> Named:
+        """What ``op`` did, if it was carried out after all; else it never will be: ``error``.
+
+        Another worker, asked before, may have announced it and be about to commit it. Raises
+        UnavailableError and OutcomeUnknownError, too.
+        """
+        held = await self.look(name)
+        if held is None:
+            raise error
+        step = await self.step(name)
+        held = await self.ledger.update(held, lambda record: failed(record, op, error.detail, step))
+        if made_by(held.record, op) is None:
+            raise error
+        return named(held.record, op)
+
     async def keep_version(self, held: Held[NameRecord] | None, step: Step) -> None:
         """Write down the version that the record is about to lose, if it is to be kept."""
         former = None if held is None else superseded(held.record, step)

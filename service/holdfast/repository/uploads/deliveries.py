@@ -51,7 +51,7 @@ class Deliveries:
             try:
                 await self._targets.promise(record.target, digest, size)
             except GivenUpError as error:
-                raise _refused(error.detail, 0) from error
+                raise _refused(error.detail, None) from error
 
     async def give(self, target: UploadTarget | None, result: Result) -> Result:
         """The result once the name has the blob, which is there and was touched after the promise.
@@ -64,8 +64,10 @@ class Deliveries:
             given = await self._targets.commit(target)
         except ConflictError as error:
             raise _refused(error.detail, error.version) from error
-        except (NotFoundError, GivenUpError) as error:
+        except NotFoundError as error:
             raise _refused(error.detail, 0) from error
+        except GivenUpError as error:
+            raise _refused(error.detail, None) from error
         return replace(result, name=target.name, version=given.version)
 
     async def give_present(self, target: UploadTarget, digest: Digest, size: int) -> Result | None:
@@ -75,7 +77,7 @@ class Deliveries:
         try:
             await self._targets.promise(target, digest, size)
         except GivenUpError as error:
-            raise _refused(error.detail, 0) from error
+            raise _refused(error.detail, None) from error
         if not await self._targets.touch(digest):
             return None
         return await self.give(target, Result(digest=digest, size=size, created=False))
@@ -88,8 +90,8 @@ class Deliveries:
 
 def refusal_of(error: RefusedDeliveryError) -> Refusal:
     """What is recorded of it."""
-    return Refusal(detail=error.detail, version=error.version or 0)
+    return Refusal(detail=error.detail, version=error.version)
 
 
 def _refused(detail: str, version: int | None) -> RefusedDeliveryError:
-    return RefusedDeliveryError(detail, version=version or 0)
+    return RefusedDeliveryError(detail, version=version)

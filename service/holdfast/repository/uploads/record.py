@@ -28,10 +28,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why the name that the upload was for did not get its blob, and the version that it has."""
+    """Why the name that the upload was for did not get its blob.
+
+    ``version`` is what that has where it is in the way, as in `ConflictError`.
+    """
 
     detail: str
-    version: int = 0
+    version: int | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

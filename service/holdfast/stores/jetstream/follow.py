@@ -1,9 +1,13 @@
 """Reading what a stream has from a sequence on, among gaps of any size.
 
 A server that is asked for a batch looks at all its subjects to say how many more there are, once
-anything was removed, and meanwhile nothing can be written. So no batch is asked for but many single
-messages at once: what lies ahead is cut into stretches, and in each the next message behind the
-last one is asked for until all are read. Each answer is a message, however far they lie apart.
+anything was removed, and meanwhile nothing can be written. So far from the end no batch is asked
+for but many single messages at once: what lies ahead is cut into stretches, and in each the next
+message behind the last one is asked for until all are read. Each answer is a message, however far
+they lie apart.
+
+Near the end a batch costs little, and tells what nothing else does: that at one moment there was no
+more. A record that is written again moves to the end, so before that it may have been missed.
 
 Any replica answers. One that has a message has all that came before it, so what it tells of the
 place between is right; one that lags has no message to give, and then fewer are asked for, at last
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.domain.limits import MIB
 from holdfast.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -28,6 +33,11 @@ _IN_STRETCH: Final = 4
 
 _LONGEST_STRETCH: Final = 1 << 20
 _FEWER: Final = 4
+_TAIL: Final = 8192
+"""Sequences from the end. There a server counts what is left within a block or two."""
+
+_BATCH_BYTES: Final = 8 * MIB
+"""A server gives up a client that is 64 MiB behind."""
 
 
 class StreamReader:
@@ -38,26 +48,39 @@ class StreamReader:
         self._stream = stream
         self._stretch = 2 * _IN_STRETCH
 
-    async def read(self, start: int, limit: int) -> tuple[list[StoredMessage], int]:
-        """Up to ``limit`` messages from sequence ``start`` on, in order, and the stream's last one.
+    async def read(self, start: int, limit: int) -> tuple[list[StoredMessage], int, bool]:
+        """Up to ``limit`` messages from sequence ``start`` on, in order; to where; is it the end?
 
-        There are no others before the last of them, and where there are fewer than ``limit``, none
-        up to the end of the stream as a believed leader tells it. Raises UnavailableError.
+        All up to and with that sequence were read, and there were no more at a moment during this,
+        if so it is, on the server that answered. Raises UnavailableError.
         """
         last = (await self._js.state(self._stream)).last_sequence
+        if last < start:
+            return [], start - 1, True
+        pending = 1
+        if last - start >= _TAIL:
+            messages = await self._many(start, last, limit)
+        else:
+            query = {"seq": start, "batch": limit, "max_bytes": _BATCH_BYTES}
+            messages, pending = await self._js.direct_batch(self._stream, query)
+        messages = messages or await self._next(start, last)
+        if not messages:
+            return [], last, True
+        return messages, messages[-1].sequence, not pending
+
+    async def _many(self, start: int, last: int, limit: int) -> list[StoredMessage]:
+        """Messages from ``start`` on; fewer than ``limit`` only where they end, or are in doubt."""
         messages: list[StoredMessage] = []
         width = _STRETCHES
-        while start <= last and len(messages) < limit:
+        while start <= last and len(messages) < limit and width:
             width = min(width, -(-(limit - len(messages)) // _IN_STRETCH))
-            some = await (self._some(start, last, width) if width else self._next(start, last))
+            some = await self._some(start, last, width)
             if some is None:
                 width //= _FEWER
                 continue
-            if not some:
-                break
             messages += some
             start = some[-1].sequence + 1
-        return messages[:limit], last
+        return messages[:limit]
 
     async def _some(self, start: int, last: int, width: int) -> list[StoredMessage] | None:
         """All messages in the next ``width`` stretches, and perhaps one behind; None if unsure.

@@ -110,13 +110,13 @@ class ObjectBlobStore:
         return stored
 
     async def _put(self, digest: Digest, view: memoryview, attributes: Attributes) -> Stored:
-        looks = self._lately.often or self._places.find(digest) is not None
-        if not looks and self._groups.is_on:
+        looks = self._places.find(digest) is not None
+        if not looks and self._groups.is_on:  # a group looks first, for all of its members at once
             grouped = await self._groups.put(digest, view, attributes)
             if isinstance(grouped, Stored):
                 return grouped
             looks = grouped is Alone.LOOK
-        if not looks:
+        if not looks and not self._lately.often:
             return await self._put_alone(digest, view, attributes, likely_new=True)
         entry, existing = await self._commits.find(digest, attributes)
         if existing is not None:

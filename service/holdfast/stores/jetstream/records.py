@@ -274,16 +274,11 @@ class KeyValueRecordStore(CheckedChanges):
         return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
-        """See RecordStore. Ends where a believed leader's stream ended at the beginning."""
+        """See RecordStore."""
         check_limit(limit)
-        messages, last = await self._reader.read(after + 1, limit)
-        position = messages[-1].sequence if messages else after
-        is_end = len(messages) < limit or position >= last
-        return Changes(
-            changes=[self._changed(message) for message in messages],
-            position=max(position, last) if is_end else position,
-            is_end=is_end,
-        )
+        messages, position, is_end = await self._reader.read(after + 1, limit)
+        changes = [self._changed(message) for message in messages]
+        return Changes(changes=changes, position=position, is_end=is_end)
 
     async def check(self) -> None:
         """See RecordStore."""

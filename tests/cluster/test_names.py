@@ -1,0 +1,252 @@
+"""Names are linearizable while workers are paused, cut off and killed; nothing stays pending.
+
+Real processes, on one server and on three; the moments are drawn by the seed.
+``make names ROUNDS=500 SEED=1`` for as many moments as one likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from nats.aio.client import Client as NatsClient
+from tests.cluster.name_load import NameLoad, wait_until
+from tests.cluster.relayed import RelayedDeployment
+from tests.cluster.servers import Cluster
+from tests.cluster.trouble import Trouble
+from tests.deployment import Asker
+from tests.name_histories import violations
+from tests.nats.tools import connected, kill, until
+
+from holdfast.bootstrap.admin import init_store
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.client import Client, connect
+from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.repository.names.record import NAME
+from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.records import KeyValueRecordStore
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import StartServer
+
+    from holdfast.runtime.embedded import EmbeddedServer
+
+_ROUNDS: Final = int(os.environ.get("ROUNDS", "6"))
+_CREATES: Final = int(os.environ.get("CREATES", "10"))
+_KILLS: Final = int(os.environ.get("KILLS", "1"))
+_SEED: Final = int(os.environ.get("SEED", "1"))
+NODES: Final = ("a", "b", "c")
+STEADY: Final = "c"
+"""Nothing happens to it: some worker can always be asked."""
+
+CLIENTS: Final = 16
+CREATORS: Final = 64
+DELETED: Final = 1_000
+LEASE_SECONDS: Final = 20.0
+_SETTLED_SECONDS: Final = 90.0
+
+pytestmark = [
+    pytest.mark.nats,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(400 + 20 * (_ROUNDS + _CREATES) + 60 * _KILLS),
+    pytest.mark.usefixtures("unhurried"),
+]
+
+
+class NamedDeployment(RelayedDeployment):
+    """Workers that soon take what nobody carries on for abandoned."""
+
+    def spawn(self, *nodes: str, **settings: str) -> None:
+        """See `RelayedDeployment.spawn`."""
+        super().spawn(*nodes, upload_lease_seconds=str(LEASE_SECONDS), **settings)
+
+
+async def pending(deployment: RelayedDeployment) -> list[str]:
+    """The names with writes that are under way."""
+    async with connected(deployment.config.nats) as connection:
+        bucket = bucket_names("blobs", deployment.prefix).names
+        jetstream = JetStream(connection, Inbox(connection))
+        store = KeyValueRecordStore(jetstream, bucket, new_id=SOURCES.new_id)
+        found = [NAME.read(record).record async for record in store.list_records(NAME.prefix)]
+    return [record.name for record in found if record.pending or record.state == "pending"]
+
+
+async def check_names(deployment: RelayedDeployment) -> None:
+    """Trouble for two of three workers while clients write, and what is there in the end."""
+    await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
+    deployment.spawn(*NODES)
+    await deployment.wait_serving(set(NODES))
+    load = NameLoad(_SEED)
+    trouble = Trouble(deployment, _SEED, goes_on=lambda moments: 2 * moments < _ROUNDS)
+    async with AsyncExitStack() as stack:
+        clients = await connect_all(stack, deployment, CLIENTS)
+        writing = [
+            asyncio.create_task(load.write(client, f"c{number}"))
+            for number, client in enumerate(clients)
+        ]
+        await asyncio.gather(*(trouble.make(node) for node in NODES if node != STEADY))
+        load.stopping.set()
+        await asyncio.gather(*writing)
+        deployment.revive()
+        await deployment.wait_serving(set(NODES))
+
+        async def nothing_is_pending() -> bool:
+            return await pending(deployment) == []
+
+        await wait_until(nothing_is_pending, 5 * LEASE_SECONDS)
+        await load.read_all(clients[0])
+
+    print(f"\n{len(load.calls)} calls; {dict(load.counts)}; {dict(trouble.counts)}")  # noqa: T201
+    assert load.wrong == []
+    assert violations(load.calls) == []
+
+
+async def connect_all(
+    stack: AsyncExitStack, deployment: RelayedDeployment, count: int
+) -> list[Client]:
+    """So many clients."""
+    connecting = (
+        connect(servers=deployment.servers, prefix=deployment.prefix) for _ in range(count)
+    )
+    return [await stack.enter_async_context(await one) for one in connecting]
+
+
+async def test_names_on_one_server_are_linearizable(nats_server: EmbeddedServer) -> None:
+    deployment = NamedDeployment([nats_server.url], NODES, store="nats://blobs")
+    try:
+        await check_names(deployment)
+    finally:
+        deployment.__exit__(None, None, None)
+
+
+async def test_names_on_three_servers_are_linearizable(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "cluster") as cluster:
+        await cluster.wait_formed()
+        deployment = NamedDeployment([*cluster.urls], NODES, store="nats://blobs?replicas=3")
+        try:
+            await check_names(deployment)
+        finally:
+            deployment.__exit__(None, None, None)
+
+
+async def create(client: Client, name: str, number: int) -> str:
+    """How one of those who create a name at once is answered."""
+    try:
+        await client.names.create(name, f"{name} of {number}".encode() * 50)
+    except HoldfastError as error:
+        return error.code
+    return "ok"
+
+
+async def test_of_64_creates_at_once_one_succeeds(nats_server: EmbeddedServer) -> None:
+    deployment = NamedDeployment([nats_server.url], NODES, store="nats://blobs")
+    await init_store(deployment.config)
+    deployment.spawn(*NODES)
+    await deployment.wait_serving(set(NODES))
+    kills = 0
+    try:
+        async with AsyncExitStack() as stack:
+            clients = await connect_all(stack, deployment, CREATORS)
+            for number in range(_CREATES):
+                creating = asyncio.gather(
+                    *(create(client, f"n/{number}", n) for n, client in enumerate(clients))
+                )
+                if number % 10 == 5:
+                    await asyncio.sleep(0.01 * (number % 7))
+                    deployment.kill("a")
+                    deployment.spawn("a")
+                    kills += 1
+
+                told = Counter(await creating)
+
+                assert told == {"ok": 1, "conflict": CREATORS - 1}, f"round {number}"
+                assert (await clients[0].names.stat(f"n/{number}")).version == 1
+                await deployment.wait_serving(set(NODES))
+            await check_chunks(deployment, kills)
+    finally:
+        deployment.__exit__(None, None, None)
+
+
+async def check_chunks(deployment: RelayedDeployment, kills: int) -> None:
+    """No chunk is left without a meta but what killed workers were at."""
+    client = NatsClient()
+    await client.connect(deployment.servers)
+    try:
+        asker = Asker(deployment, client)
+        left = await asker.chunks_in_bucket() - await asker.chunks_of_blobs()
+    finally:
+        await client.close()
+    assert 0 <= left <= kills * CREATORS
+
+
+@pytest.mark.fault("G01")
+async def test_deleted_names_stay_deleted_when_the_server_is_killed_after_two_sync_ticks(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(directory=tmp_path, sync_interval="1s")
+    port = int(server.url.rpartition(":")[2])
+    deployment = NamedDeployment([server.url], NODES, store="nats://blobs")
+    await init_store(deployment.config)
+    deployment.spawn(STEADY)
+    await deployment.wait_serving({STEADY})
+    try:
+        for number in range(_KILLS):
+            async with await connect(
+                servers=deployment.servers, prefix=deployment.prefix
+            ) as client:
+                await delete_many(client, tmp_path, number)
+
+                kill(server)
+                server = start_server(directory=tmp_path, port=port, sync_interval="1s")
+
+                await wait_until(partial(is_answered, client), 60)
+                assert [entry async for entry in client.names.list()] == []
+                for name in names_of(number):
+                    with pytest.raises(NotFoundError):
+                        await client.names.stat(name)
+    finally:
+        deployment.__exit__(None, None, None)
+
+
+def names_of(number: int) -> list[str]:
+    """Those that are deleted before the server is killed so often."""
+    return [f"k{number}/{one}" for one in range(DELETED)]
+
+
+async def delete_many(client: Client, directory: Path, number: int) -> None:
+    """Create and delete, and wait for two ticks of the server's timer."""
+    await asyncio.gather(*(client.names.create(name, b"1") for name in names_of(number)))
+    for _ in range(2):
+        before = blocks(directory)
+        half = [name for one, name in enumerate(names_of(number)) if one % 2 == _]
+        await asyncio.gather(*(client.names.delete(name) for name in half))
+        await until(partial(has_changed, directory, before), 60)
+
+
+def has_changed(directory: Path, before: dict[str, int]) -> bool:
+    """Whether the server has rewritten blocks."""
+    return blocks(directory) != before
+
+
+def blocks(directory: Path) -> dict[str, int]:
+    """The blocks of the bucket of names: one that is rewritten is another file."""
+    return {path.name: path.stat().st_ino for path in directory.rglob("KV_*names/msgs/*.blk")}
+
+
+async def is_answered(client: Client) -> bool:
+    """Whether the pool lists names again."""
+    try:
+        [entry async for entry in client.names.list()]
+    except HoldfastError:
+        return False
+    return True
