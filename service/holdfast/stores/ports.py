@@ -108,11 +108,10 @@ MAX_CHANGES: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobChanged:
-    """The last change of a blob, ``at`` a time by the store's clock.
+    """The last change of a blob, ``at`` a time by the store's clock; deleted without ``info``.
 
-    ``info`` is None where it was deleted. ``changed``: it was there and stays, but was touched,
-    pinned, unpinned or found damaged: of no concern to watchers, and a store may leave it out.
-    ``put_at`` is the revision at which the blob was put that is there.
+    ``changed``: it stays, but was touched, pinned, unpinned or found damaged: of no concern to
+    watchers, and a store may leave it out. ``put_at`` is the revision at which it was put.
     """
 
     digest: Digest
@@ -125,10 +124,7 @@ class BlobChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobChanges:
-    """A page of changes, in ascending order, as `Changes` has them.
-
-    ``is_end``: at a moment during the call there was nothing behind ``position``.
-    """
+    """A page of changes, in ascending order, with a position and an end as `Changes` has."""
 
     changes: Sequence[BlobChanged]
     position: int
@@ -396,10 +392,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """The last change of a record, ``at`` a time by the store's clock.
-
-    ``value`` is None where the record was removed. A grave has a value.
-    """
+    """The last change of a record, ``at`` the store's time. A grave has a value, a removal None."""
 
     key: str
     revision: int
