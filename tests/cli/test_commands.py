@@ -51,13 +51,14 @@ def test_admin_layout_shows_the_buckets_and_what_differs(holdfast: Holdfast) -> 
     assert fine.lines[-1] == "The store is what the configuration asks for."
     assert "1/1, not 3" in other.out.decode()
     problems = other.lines[other.lines.index("The store is not what the configuration asks for:") :]
-    assert len(problems) == 5
+    assert len(problems) == 6
     assert problems[1].startswith("- bucket cli_blobs has 1 replica and the configuration asks for")
     assert [bucket["bucket"] for bucket in listed["buckets"]] == [
         "cli_blobs",
         "cli_packs",
         "cli_holdfast",
         "cli_snapshots",
+        "cli_names",
     ]
 
 
@@ -75,6 +76,7 @@ def test_more_replicas_than_servers_are_refused_and_as_many_as_there_are_is_fine
         ("OBJ_cli_packs", False),
         ("KV_cli_holdfast", False),
         ("KV_cli_snapshots", False),
+        ("KV_cli_names", False),
     ]
     assert "say replicas=1" in one.err
 

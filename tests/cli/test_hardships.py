@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "status": [],
     "worker": ["--store", "disk:///nonexistent/store"],
     "admin init": [],
+    "admin upgrade": [],
     "admin replicas": ["1"],
     "admin layout": [],
     "up": ["--workers", "0"],

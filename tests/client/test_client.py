@@ -61,6 +61,7 @@ async def test_how_the_store_is_can_be_asked(holdfast: Client, deployment: Deplo
         f"OBJ_{prefix}_packs",
         f"KV_{prefix}_holdfast",
         f"KV_{prefix}_snapshots",
+        f"KV_{prefix}_names",
     ]
     assert [server.version.split(".")[0] for server in status.servers] == ["2"]
     assert (status.durability, status.problems) == ("unknown", [])

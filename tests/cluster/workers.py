@@ -39,15 +39,9 @@ class Pool(Deployment):
             path.mkdir(parents=True)
 
     @property
-    def streams(self) -> tuple[str, str, str, str]:
+    def streams(self) -> tuple[str, ...]:
         """The streams of its buckets."""
-        names = bucket_names("blobs", self.prefix)
-        return (
-            f"OBJ_{names.blobs}",
-            f"OBJ_{names.packs}",
-            f"KV_{names.records}",
-            f"KV_{names.snapshots}",
-        )
+        return bucket_names("blobs", self.prefix).streams
 
     async def __aenter__(self) -> Self:
         await self.cluster.wait_formed()

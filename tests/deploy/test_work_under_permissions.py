@@ -13,11 +13,17 @@ import pytest
 import pytest_asyncio
 from tests.deploy.shipped import INBOXES, PASSWORDS, options, shipped_server
 from tests.deployment import START_SECONDS
+from tests.nats.tools import connected
 
 from holdfast.bootstrap.admin import init_store
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.stores import open_stores
 from holdfast.client import Client, connect
 from holdfast.errors import NotFoundError
 from holdfast.runtime.child import dies_with_this_process
+from holdfast.stores.ports import Delete
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -205,8 +211,27 @@ async def test_status_is_told_to_a_client(pool: Pool, holdfast: Client) -> None:
     assert all(node in told.decode() for node in NODES)
 
 
+async def test_records_are_changed_and_followed(pool: Pool) -> None:
+    config = pool.server.config("worker")
+    async with connected(config.nats) as connection:
+        inbox = Inbox(connection, config.nats.inbox_prefix)
+        stores = open_stores(config, JetStream(connection, inbox), SOURCES)
+        for store in (stores.names, stores.snapshots):
+            before = await store.extent()
+
+            revision = await store.put("n.x", b"value", expected=0)
+            await store.put("n.x", b"grave", expected=revision, grave=True)
+            page = await store.changes(before.last)
+            end = await store.changes(page.position)
+
+            assert [(change.key, change.value) for change in page.changes] == [("n.x", b"grave")]
+            assert end.position == (await store.extent()).last
+            await store.batch([Delete(key="n.x")])
+    assert pool.server.violations() == []
+
+
 async def test_the_administrator_looks_after_the_buckets(pool: Pool) -> None:
     found = await init_store(pool.server.config("admin"))
 
-    assert len(found) == 5
+    assert len(found) == 6
     assert pool.server.violations() == []

@@ -163,7 +163,11 @@ class Shared:
         self.records = Records(self.time.monotonic)
         self.ops = MemoryRecordStore(self.time.monotonic)
         self.stores = Stores(
-            blobs=MemoryBlobStore(), packs=self.packs, records=self.ops, snapshots=self.records
+            blobs=MemoryBlobStore(),
+            packs=self.packs,
+            records=self.ops,
+            snapshots=self.records,
+            names=MemoryRecordStore(self.time.monotonic),
         )
         self.ids = itertools.count(1)
         self.sources = replace(self.time.sources, new_uuid=self.new_uuid)

@@ -196,9 +196,9 @@ async def test_a_deployment_gets_its_replicas_is_seen_and_changed_as_a_whole(
         wanted = await replace(store, layout=replace(store.layout, replicas=3)).read()
 
     assert [kept.state.stream for kept in first] == list(store.streams)
-    assert [kept.changed for kept in (*first, *second)] == [True] * 4 + [False] * 4
-    assert [state.stream for state in seen[-4:]] == list(store.streams)
-    assert len(other.problems) == 4
+    assert [kept.changed for kept in (*first, *second)] == [True] * 5 + [False] * 5
+    assert [state.stream for state in seen[-5:]] == list(store.streams)
+    assert len(other.problems) == 5
     assert all("asks for 1: `holdfast admin replicas 1`" in told for told in other.problems)
     assert (wanted.problems, wanted.durability) == ((), "synced")
     assert [server.name for server in wanted.servers] == ["nats-1", "nats-2", "nats-3"]

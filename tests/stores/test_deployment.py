@@ -18,7 +18,7 @@ from holdfast.stores.jetstream.deployment import (
 from holdfast.stores.memory import MemoryRecordStore
 from holdfast.stores.ports import Record
 
-WANTED = Deployment(blobs="blobs", packs="packs", snapshots="snapshots")
+WANTED = Deployment(blobs="blobs", packs="packs", snapshots="snapshots", names="names")
 
 
 @pytest.fixture
@@ -40,20 +40,36 @@ async def test_it_is_written_once_and_found_again(records: MemoryRecordStore) ->
     await check_deployment(records, WANTED)
 
 
-async def test_one_from_before_snapshots_is_read_and_completed_by_init(
-    records: MemoryRecordStore,
+@pytest.mark.parametrize(
+    ("old", "added"),
+    [
+        (
+            b'{"blobs": "blobs", "packs": "packs", "format": 1, "grace_seconds": 7}',
+            "snapshots, names",
+        ),
+        (
+            b'{"blobs": "blobs", "packs": "packs", "snapshots": "snapshots", "format": 1,'
+            b' "grace_seconds": 7}',
+            "names",
+        ),
+    ],
+    ids=["before-snapshots", "before-names"],
+)
+async def test_an_older_one_is_refused_until_it_is_completed(
+    records: MemoryRecordStore, old: bytes, added: str
 ) -> None:
-    old = b'{"blobs": "blobs", "packs": "packs", "format": 1, "grace_seconds": 7}'
     await records.put(KEY, old, expected=0)
+    with pytest.raises(UnavailableError, match=f"lacks {added}; `holdfast admin upgrade`"):
+        await check_deployment(records, WANTED)
 
-    await check_deployment(records, WANTED)
     said = await write_deployment(records, WANTED)
 
-    assert said == "added the bucket for snapshots to the deployment's record"
+    assert said == f"added to the deployment's record: {added}"
     assert await recorded(records) == msgspec.structs.replace(WANTED, grace_seconds=7)
+    await check_deployment(records, WANTED)
 
 
-@pytest.mark.parametrize("field", ["blobs", "packs", "snapshots"])
+@pytest.mark.parametrize("field", ["blobs", "packs", "snapshots", "names"])
 async def test_another_deployments_is_refused_and_left_as_it_is(
     records: MemoryRecordStore, field: str
 ) -> None:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.bootstrap.stores import create_on_disk, open_stores
+from holdfast.bootstrap.stores import create_on_disk, open_stores, upgrade_on_disk
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.runtime.startup import check_server_version, missing_right_told
-from holdfast.stores.jetstream.deployment import write_deployment
+from holdfast.stores.jetstream.deployment import find_deployment, write_deployment
 from holdfast.stores.jetstream.provisioning import (
     bucket_names,
     ensure_stream,
@@ -26,7 +26,8 @@ from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
@@ -50,32 +51,65 @@ async def init_store(
     ``waiting`` is told what it is. Raises ConflictError when a bucket is there that does not fit,
     ForbiddenError, UnavailableError.
     """
+    return await _make(config, _make_buckets, create_on_disk, wait_seconds, waiting)
+
+
+async def upgrade_store(
+    config: Config,
+    *,
+    wait_seconds: float = INIT_SECONDS,
+    waiting: Callable[[str], None] = lambda _why: None,
+) -> list[str]:
+    """Add to a store of an older version what this one needs; a sentence about each part.
+
+    As `init_store`, but raises UnavailableError where no store was set up.
+    """
+    return await _make(config, _upgrade_buckets, upgrade_on_disk, wait_seconds, waiting)
+
+
+async def _make(
+    config: Config,
+    make_buckets: Callable[[Config, BucketLocation, JetStream], Awaitable[list[str]]],
+    make_on_disk: Callable[[Path], None],
+    wait_seconds: float,
+    waiting: Callable[[str], None],
+) -> list[str]:
+    """Have the store made where it is."""
     location = parse_location(config.store)
-    if isinstance(location, BucketLocation):
-        init = partial(_init_buckets, config, location)
-        return await wait_ready(init, wait_seconds, waiting=waiting)
     if isinstance(location, DiskLocation):
-        await asyncio.to_thread(create_on_disk, location.root)
+        await asyncio.to_thread(make_on_disk, location.root)
         return [f"{location.root} is a disk store"]
-    return ["a memory store needs nothing"]
+    if not isinstance(location, BucketLocation):
+        return ["a memory store needs nothing"]
+
+    async def attempt() -> list[str]:
+        async with _jetstream(config) as js:
+            check_server_version(str(js.connection.server_info.get("version", "0")))
+            return await make_buckets(config, location, js)
+
+    return await wait_ready(attempt, wait_seconds, waiting=waiting)
 
 
-async def _init_buckets(config: Config, location: BucketLocation) -> list[str]:
+async def _make_buckets(config: Config, location: BucketLocation, js: JetStream) -> list[str]:
     names = bucket_names(location.bucket, config.prefix)
-    async with _jetstream(config) as js:
-        check_server_version(str(js.connection.server_info.get("version", "0")))
-        lines = [
-            await ensure_stream(js, object_stream(names.blobs, location)),
-            await ensure_stream(js, object_stream(names.packs, location)),
-            await ensure_stream(js, record_stream(names.records, location)),
-            await ensure_stream(js, record_stream(names.snapshots, location)),
-        ]
-        for stream in names.streams:
-            await wait_ready(partial(wait_for_leader, js, stream), LEADER_SECONDS)
-        stores = open_stores(config, js, SOURCES)
-        if stores.deployment is not None:
-            lines.append(await write_deployment(stores.records, stores.deployment))
-        return lines
+    lines = [
+        *[await ensure_stream(js, object_stream(name, location)) for name in names.of_objects],
+        *[await ensure_stream(js, record_stream(name, location)) for name in names.of_records],
+    ]
+    for stream in names.streams:
+        await wait_ready(partial(wait_for_leader, js, stream), LEADER_SECONDS)
+    stores = open_stores(config, js, SOURCES)
+    if stores.deployment is not None:
+        lines.append(await write_deployment(stores.records, stores.deployment))
+    return lines
+
+
+async def _upgrade_buckets(config: Config, location: BucketLocation, js: JetStream) -> list[str]:
+    stores = open_stores(config, js, SOURCES)
+    await stores.records.check()
+    if stores.deployment is not None:
+        await find_deployment(stores.records, stores.deployment)
+    return await _make_buckets(config, location, js)
 
 
 @contextlib.asynccontextmanager

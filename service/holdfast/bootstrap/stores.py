@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.limits import MAX_BLOB_BYTES
 from holdfast.domain.store_state import Layout
+from holdfast.errors import UnavailableError
 from holdfast.repository.blobs import BLOBS, PACKS
 from holdfast.runtime.lifecycle import Chore
 from holdfast.runtime.store_watch import StoreWatch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 RECORDS: Final = "records"
 SNAPSHOTS: Final = "snapshots"
+NAMES: Final = "names"
 LIMITS: Final = Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=1024)
 RETRIES: Final = Retries(attempts=3, timeout_seconds=10.0, first_wait_seconds=0.05)
 SWEEP_SECONDS: Final = 3600.0
@@ -44,15 +46,16 @@ SWEEP_GRACE: Final = timedelta(hours=24)
 class Stores:
     """The stores of one deployment, and what has to be done for them now and then.
 
-    ``records`` are those of uploads and requests. ``streams`` are those of the buckets, which are
-    to be kept as ``layout`` says, and ``deployment`` what is to be recorded of them: none where
-    there are no buckets.
+    ``records`` are those of uploads and requests, ``names`` those of named blobs. ``streams`` are
+    those of the buckets, which are to be kept as ``layout`` says, and ``deployment`` what is to be
+    recorded of them: none where there are no buckets.
     """
 
     blobs: BlobStore
     packs: BlobStore
     records: RecordStore
     snapshots: RecordStore
+    names: RecordStore
     deployment: Deployment | None = None
     streams: tuple[str, ...] = ()
     layout: Layout = field(default_factory=Layout)
@@ -63,12 +66,15 @@ class Stores:
 
         In that all workers must agree. Raises UnavailableError with what to change, NotReadyError.
         """
-        for store in (self.blobs, self.packs, self.records, self.snapshots):
+        grace_seconds = GRACE_SECONDS
+        for store in (self.blobs, self.packs, self.records):
             await store.check()
-        if self.deployment is None:
-            return timedelta(seconds=GRACE_SECONDS)
-        found = await check_deployment(self.records, self.deployment)
-        return timedelta(seconds=found.grace_seconds)
+        if self.deployment is not None:
+            found = await check_deployment(self.records, self.deployment)
+            grace_seconds = found.grace_seconds
+        for added_later in (self.snapshots, self.names):
+            await added_later.check()
+        return timedelta(seconds=grace_seconds)
 
     def group_puts(self) -> None:
         """See `ObjectBlobStore.group_puts`, where they are such stores."""
@@ -99,7 +105,7 @@ class Stores:
 
     async def aclose(self) -> None:
         """Release what they hold. May be repeated."""
-        for store in (self.blobs, self.packs, self.records, self.snapshots):
+        for store in (self.blobs, self.packs, self.records, self.snapshots, self.names):
             await store.aclose()
 
 
@@ -110,11 +116,13 @@ def open_stores(config: Config, jetstream: JetStream, sources: Sources) -> Store
         return _in_buckets(location, config.prefix, jetstream, sources)
     if isinstance(location, DiskLocation):
         return open_on_disk(location.root, sources)
+    records = partial(MemoryRecordStore, sources.monotonic, clock=sources.clock)
     return Stores(
         blobs=MemoryBlobStore(),
         packs=MemoryBlobStore(),
-        records=MemoryRecordStore(sources.monotonic),
-        snapshots=MemoryRecordStore(sources.monotonic),
+        records=records(),
+        snapshots=records(),
+        names=records(),
     )
 
 
@@ -122,12 +130,16 @@ def _in_buckets(
     location: BucketLocation, prefix: str, jetstream: JetStream, sources: Sources
 ) -> Stores:
     names = bucket_names(location.bucket, prefix)
+    records = partial(KeyValueRecordStore, jetstream, new_id=sources.new_id)
     return Stores(
         blobs=ObjectBlobStore(jetstream, names.blobs, sources=sources),
         packs=ObjectBlobStore(jetstream, names.packs, sources=sources),
-        records=KeyValueRecordStore(jetstream, names.records, new_id=sources.new_id),
-        snapshots=KeyValueRecordStore(jetstream, names.snapshots, new_id=sources.new_id),
-        deployment=Deployment(blobs=names.blobs, packs=names.packs, snapshots=names.snapshots),
+        records=records(names.records),
+        snapshots=records(names.snapshots),
+        names=records(names.names),
+        deployment=Deployment(
+            blobs=names.blobs, packs=names.packs, snapshots=names.snapshots, names=names.names
+        ),
         streams=names.streams,
         layout=location,
     )
@@ -135,21 +147,30 @@ def _in_buckets(
 
 def create_on_disk(root: Path) -> None:
     """Make what is missing under ``root``. Blocks. Raises UnavailableError, QuotaExceededError."""
-    for name in (RECORDS, SNAPSHOTS):
+    for name in (RECORDS, SNAPSHOTS, NAMES):
         create_record_store(root / name)
     for name in (BLOBS, PACKS):
         create_disk_store(root / name)
+
+
+def upgrade_on_disk(root: Path) -> None:
+    """Make what is missing where an older version has made a store. As `create_on_disk`."""
+    if not (root / RECORDS).is_dir():
+        msg = f"there is no store in {root}; mount it, or `holdfast admin init` makes one"
+        raise UnavailableError(msg)
+    create_on_disk(root)
 
 
 def open_on_disk(root: Path, sources: Sources) -> Stores:
     """What `create_on_disk` has made."""
     blobs = DiskBlobStore(root / BLOBS, sources=sources)
     packs = DiskBlobStore(root / PACKS, sources=sources)
-    records = DiskRecordStore(root / RECORDS, clock=sources.clock)
-    snapshots = DiskRecordStore(root / SNAPSHOTS, clock=sources.clock)
+    records, snapshots, names = (
+        DiskRecordStore(root / name, clock=sources.clock) for name in (RECORDS, SNAPSHOTS, NAMES)
+    )
 
     async def sweep() -> None:
-        for store in (blobs, packs, records, snapshots):
+        for store in (blobs, packs, records, snapshots, names):
             await store.sweep(sources.clock(), SWEEP_GRACE)
 
     return Stores(
@@ -157,5 +178,6 @@ def open_on_disk(root: Path, sources: Sources) -> Stores:
         packs=packs,
         records=records,
         snapshots=snapshots,
+        names=names,
         chores=(Chore("sweep_disk", SWEEP_SECONDS, sweep),),
     )

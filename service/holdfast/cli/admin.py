@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from holdfast.bootstrap.admin import init_store, watch_store
+from holdfast.bootstrap.admin import init_store, upgrade_store, watch_store
 from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
 from holdfast.cli.store_output import print_buckets, print_verdict, progress_of
@@ -39,10 +39,40 @@ async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None 
     json
         Print a list of what was created or found.
     """
+    _check_wait(wait)
+    config = (flags or StoreFlags()).load().config
+    _print_lines(await init_store(config, wait_seconds=wait, waiting=_say_why), json=json)
+
+
+@app.command
+async def upgrade(*, wait: float = 0, json: bool = False, flags: StoreFlags | None = None) -> None:
+    """Add to a store of an older version what this version needs. What is there is kept.
+
+    Do it before workers of this version start; those of the older version may go on meanwhile.
+    Where there is no store it makes none: `holdfast admin init` does.
+
+    Parameters
+    ----------
+    wait
+        Seconds to wait for a cluster that is starting.
+    json
+        Print a list of what was created or found.
+    """
+    _check_wait(wait)
+    config = (flags or StoreFlags()).load().config
+    _print_lines(await upgrade_store(config, wait_seconds=wait, waiting=_say_why), json=json)
+
+
+def _check_wait(wait: float) -> None:
     if wait < 0:
         raise InvalidError("--wait is a number of seconds")
-    config = (flags or StoreFlags()).load().config
-    lines = await init_store(config, wait_seconds=wait, waiting=lambda why: say(f"Waiting: {why}"))
+
+
+def _say_why(why: str) -> None:
+    say(f"Waiting: {why}")
+
+
+def _print_lines(lines: list[str], *, json: bool) -> None:
     if json:
         print_json(lines)
         return

@@ -432,8 +432,9 @@ class RecordStore(Protocol):
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """The last change of each key, of those whose revision is greater than ``after``.
 
-        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer. Whoever goes
-        on from `Changes.position` until ``is_end``, with a ``position`` that is no less than an
+        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer; a key that
+        changes meanwhile may come with each of its changes, in order. Whoever goes on from
+        `Changes.position` until ``is_end``, with a ``position`` that is no less than an
         `Extent.last`, lacks nothing that was acknowledged before that extent was asked for.
 
         What expired leaves no change, or one without a value. So does what was deleted, after the

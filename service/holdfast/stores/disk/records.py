@@ -45,7 +45,12 @@ MAX_TOLD: Final = 1000
 """Damaged records that are logged, once each."""
 
 _FIND: Final = "SELECT revision, expires_at, checksum, value FROM records WHERE key = ?"
-_KEYS: Final = "SELECT key FROM records WHERE key > ? AND key < ? ORDER BY key"
+_KEYS: Final = """
+SELECT key FROM records WHERE key > :after AND key < :end
+EXCEPT SELECT key FROM records
+WHERE key > :after AND key < :end AND expires_at IS NOT NULL AND expires_at <= :now
+ORDER BY key
+"""
 _PAGE: Final = """
 SELECT key, revision, expires_at, checksum, value FROM records
 WHERE key > ? AND key < ? ORDER BY key LIMIT ?
@@ -108,9 +113,9 @@ class DiskRecordStore(CheckedChanges):
         return found
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See `RecordStore.list_keys`. What was removed or expired is listed until it is swept."""
+        """See `RecordStore.list_keys`. What was removed or has expired is not listed."""
         check_prefix(prefix)
-        found, damaged = await self._read(partial(_keys, prefix=prefix))
+        found, damaged = await self._read(partial(_keys, prefix=prefix, clock=self._clock))
         self._tell(damaged)
         return found
 
@@ -270,12 +275,16 @@ def _many(
     return found, damaged
 
 
-def _keys(connection: sqlite3.Connection, prefix: str) -> tuple[list[str], list[str]]:
+def _keys(
+    connection: sqlite3.Connection, prefix: str, clock: Callable[[], datetime]
+) -> tuple[list[str], list[str]]:
     """The keys below ``prefix``, ascending; and what stands in the place of one that was damaged.
 
-    No row is touched: the index has it all.
+    No row is touched: the indexes have it all.
     """
-    rows = connection.execute(_KEYS, _range_below(prefix)).fetchall()
+    after, end = _range_below(prefix)
+    bounds = {"after": after, "end": end, "now": _micros(clock())}
+    rows = connection.execute(_KEYS, bounds).fetchall()
     keys = [row[0].decode("ascii", "backslashreplace") for row in rows]
     found = [key for key in keys if is_record_key(key)]
     damaged = [] if len(found) == len(keys) else sorted(set(keys) - set(found))

@@ -30,12 +30,13 @@ GRACE_SECONDS: Final = 24 * 3600
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
 
-    ``snapshots`` is empty in a record from before there were snapshots.
+    ``snapshots`` and ``names`` are empty in a record from before there were such buckets.
     """
 
     blobs: str
     packs: str
     snapshots: str = ""
+    names: str = ""
     format: int = FORMAT
     grace_seconds: int = GRACE_SECONDS
 
@@ -51,11 +52,11 @@ async def write_deployment(records: RecordStore, wanted: Deployment) -> str:
     except ConflictError:
         found, revision = await _read(records)
         _check(found, wanted)
-        if found.snapshots or not wanted.snapshots:
+        missing = _missing(found, wanted)
+        if not missing:
             return "found the deployment's record"
-        completed = msgspec.structs.replace(found, snapshots=wanted.snapshots)
-        await _put(records, completed, revision)
-        return "added the bucket for snapshots to the deployment's record"
+        await _put(records, msgspec.structs.replace(found, **missing), revision)
+        return f"added to the deployment's record: {', '.join(missing.values())}"
     return "wrote the deployment's record"
 
 
@@ -67,7 +68,23 @@ async def _put(records: RecordStore, deployment: Deployment, expected: int) -> N
 
 
 async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
-    """What is recorded, which fits.
+    """What is recorded, which fits and is complete.
+
+    Raises UnavailableError with what to change, NotReadyError, CorruptError.
+    """
+    found = await find_deployment(records, wanted)
+    missing = _missing(found, wanted)
+    if missing:
+        msg = (
+            f"the store is of an older version and lacks {', '.join(missing.values())};"
+            " `holdfast admin upgrade` adds what is missing"
+        )
+        raise UnavailableError(msg)
+    return found
+
+
+async def find_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
+    """What is recorded, which fits as far as it goes.
 
     Raises UnavailableError with what to change, NotReadyError, CorruptError.
     """
@@ -94,15 +111,22 @@ def _check(found: Deployment, wanted: Deployment) -> None:
     if found.format > FORMAT:
         msg = f"the store has format {found.format}, and this version knows {FORMAT}: upgrade it"
         raise UnavailableError(msg)
-    there = (found.blobs, found.packs, found.snapshots or wanted.snapshots)
-    if there != (wanted.blobs, wanted.packs, wanted.snapshots or found.snapshots):
+    there, needed = _buckets(found), _buckets(wanted)
+    if there | _missing(found, wanted) != needed:
         msg = (
-            f"the records here belong to the buckets {_names(found)}, not {_names(wanted)}: "
-            "change the store's URL or the prefix"
+            f"the records here belong to the buckets {', '.join(there.values())},"
+            f" not {', '.join(needed.values())}: change the store's URL or the prefix"
         )
         raise UnavailableError(msg)
 
 
-def _names(deployment: Deployment) -> str:
-    names = (deployment.blobs, deployment.packs, deployment.snapshots)
-    return ", ".join(name for name in names if name)
+def _missing(found: Deployment, wanted: Deployment) -> dict[str, str]:
+    """The buckets, by the names of their fields, that ``found`` does not have yet."""
+    there = _buckets(found)
+    return {field: name for field, name in _buckets(wanted).items() if field not in there}
+
+
+def _buckets(deployment: Deployment) -> dict[str, str]:
+    """Those that are recorded, by the names of their fields."""
+    fields = ("blobs", "packs", "snapshots", "names")
+    return {field: name for field in fields if (name := getattr(deployment, field))}

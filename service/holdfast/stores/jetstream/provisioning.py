@@ -40,22 +40,31 @@ _CHANGEABLE: Final = (
 class Buckets:
     """The buckets of one deployment.
 
-    ``blobs`` and ``packs`` hold objects; ``records`` and ``snapshots`` are KV.
+    ``blobs`` and ``packs`` hold objects; ``records``, ``snapshots`` and ``names`` are KV.
     """
 
     blobs: str
     packs: str
     records: str
     snapshots: str
+    names: str
+
+    @property
+    def of_objects(self) -> tuple[str, ...]:
+        """Those that hold objects."""
+        return self.blobs, self.packs
+
+    @property
+    def of_records(self) -> tuple[str, ...]:
+        """Those that are KV."""
+        return self.records, self.snapshots, self.names
 
     @property
     def streams(self) -> tuple[str, ...]:
         """The streams behind them."""
         return (
-            f"OBJ_{self.blobs}",
-            f"OBJ_{self.packs}",
-            f"KV_{self.records}",
-            f"KV_{self.snapshots}",
+            *(f"OBJ_{name}" for name in self.of_objects),
+            *(f"KV_{name}" for name in self.of_records),
         )
 
 
@@ -68,6 +77,7 @@ def bucket_names(bucket: str, prefix: str) -> Buckets:
         packs=f"{head}{own}packs",
         records=f"{head}holdfast",
         snapshots=f"{head}{own}snapshots",
+        names=f"{head}{own}names",
     )
 
 

@@ -16,10 +16,8 @@ import asyncio
 import math
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -28,6 +26,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.follow import StreamReader
 from holdfast.stores.keys import (
     CheckedChanges,
     check_limit,
@@ -73,8 +72,6 @@ _QUERY_BYTES: Final = 192 * 1024
 """Of subjects in one request: far below the smallest usual limit of a message."""
 
 _LIST_ATTEMPTS: Final = 8
-_CHANGES_BYTES: Final = 8 * MIB
-"""Of changes in one answer: a server gives up a client that is 64 MiB behind."""
 
 
 class KeyValueRecordStore(CheckedChanges):
@@ -94,6 +91,7 @@ class KeyValueRecordStore(CheckedChanges):
         self._js = jetstream
         self._new_id = new_id
         self._marker_ttl = marker_ttl
+        self._reader = StreamReader(jetstream, self.stream)
 
     async def get(self, key: str) -> Record:
         """See RecordStore."""
@@ -276,33 +274,11 @@ class KeyValueRecordStore(CheckedChanges):
         return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
-        """See RecordStore. A server may look at all its keys for each call: ask for thousands.
-
-        Any replica answers. One that has a message has all that came before it, so what it lacks is
-        not passed over; where it has none, the leader is asked.
-        """
+        """See RecordStore."""
         check_limit(limit)
-        query = {"seq": after + 1, "batch": limit, "max_bytes": _CHANGES_BYTES}
-        messages, pending = await self._js.direct_batch(self.stream, query)
-        if not messages:
-            return await self._changes_of_leader(after)
+        messages, position, is_end = await self._reader.read(after + 1, limit)
         changes = [self._changed(message) for message in messages]
-        return Changes(changes=changes, position=changes[-1].revision, is_end=not pending)
-
-    async def _changes_of_leader(self, after: int) -> Changes:
-        """The change that follows. If there is none, whatever the stream has had has been read."""
-        last, following = await self._js.believed(self.stream, partial(self._following, after))
-        if following is None:
-            return Changes(changes=(), position=max(after, last), is_end=True)
-        changed = self._changed(following)
-        return Changes(changes=(changed,), position=changed.revision, is_end=False)
-
-    async def _following(self, after: int) -> tuple[int, StoredMessage | None]:
-        """The stream's last sequence, and the first message behind ``after``, by the leader."""
-        last = (await self._js.state(self.stream)).last_sequence
-        if last <= after:
-            return last, None
-        return last, await self._js.next_message(self.stream, ">", after + 1)
+        return Changes(changes=changes, position=position, is_end=is_end)
 
     async def check(self) -> None:
         """See RecordStore."""

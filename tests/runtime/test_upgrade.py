@@ -1,0 +1,127 @@
+"""Stores that an older version made are refused by workers until they are upgraded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import nats
+import pytest
+from tests.runtime.test_start_refusals import config_of, streams
+from tests.stores.disk_tools import in_database
+
+from holdfast.bootstrap.admin import init_store, upgrade_store
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.stores import open_on_disk, open_stores
+from holdfast.errors import UnavailableError
+from holdfast.stores.jetstream.deployment import KEY
+from holdfast.transport.connection import connect
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from holdfast.bootstrap.stores import Stores
+    from holdfast.runtime.config import Config
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Stores]:
+    """The stores as a worker has them."""
+    connection = await connect(config.nats)
+    yield open_stores(config, JetStream(connection, Inbox(connection)), SOURCES)
+    await connection.close()
+
+
+async def make_older(url: str, config: Config) -> None:
+    """Take from a deployment what the version before names did not make."""
+    async with opened(config) as stores:
+        record = await stores.records.get(KEY)
+        recorded: dict[str, Any] = msgspec.json.decode(record.value)
+        del recorded["names"]
+        await stores.records.put(KEY, msgspec.json.encode(recorded), expected=record.revision)
+        await stores.records.put("u.kept", b"value", expected=0)
+    client = await nats.connect(url)
+    await client.jetstream().delete_stream(f"KV_{config.prefix}_names")
+    await client.close()
+
+
+@pytest.mark.nats
+async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url: str) -> None:
+    config = config_of(nats_url, prefix="older")
+    made = await init_store(config)
+    await make_older(nats_url, config)
+    async with opened(config) as stores:
+        with pytest.raises(UnavailableError, match="lacks older_names; `holdfast admin upgrade`"):
+            await stores.check()
+
+    said = await upgrade_store(config)
+    again = await upgrade_store(config)
+
+    assert len(said) == len(again) == len(made)
+    assert "created KV_older_names with 1 replica(s)" in said
+    assert said[-1] == "added to the deployment's record: older_names"
+    assert again == await init_store(config)
+    async with opened(config) as stores:
+        await stores.check()
+        assert (await stores.records.get("u.kept")).value == b"value"
+        assert "KV_older_names" in stores.streams
+
+
+@pytest.mark.nats
+async def test_buckets_that_are_not_there_are_not_made_by_an_upgrade(nats_url: str) -> None:
+    config = config_of(nats_url, prefix="absent")
+    before = await streams(nats_url)
+
+    with pytest.raises(UnavailableError, match="holdfast admin init"):
+        await upgrade_store(config, wait_seconds=0)
+
+    assert await streams(nats_url) == before
+
+
+@pytest.mark.nats
+async def test_another_deployments_records_are_refused_before_anything_is_made(
+    nats_url: str,
+) -> None:
+    await init_store(config_of(nats_url, prefix="theirs"))
+    before = await streams(nats_url)
+
+    with pytest.raises(UnavailableError, match="belong to the buckets theirs_blobs"):
+        await upgrade_store(config_of(nats_url, prefix="theirs", store="nats://media"))
+
+    assert await streams(nats_url) == before
+
+
+async def test_a_disk_store_of_an_older_version_is_completed_by_an_upgrade(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    config = config_of("nats://127.0.0.1:1", store=f"disk://{root}")
+    await init_store(config)
+    stores = open_on_disk(root, SOURCES)
+    await stores.records.put("u.kept", b"value", expected=0)
+    shutil.rmtree(root / "names")
+    for name in ("records", "snapshots"):
+        for added in ("INDEX ending", "TRIGGER counted_in", "TRIGGER counted_out", "TABLE extent"):
+            in_database(root / name, f"DROP {added}")
+    with pytest.raises(UnavailableError, match="`holdfast admin upgrade`"):
+        await stores.check()
+
+    await upgrade_store(config)
+
+    await stores.check()
+    assert (await stores.records.get("u.kept")).value == b"value"
+    assert (await stores.names.extent()).keys == 0
+    await stores.aclose()
+
+
+async def test_a_disk_store_that_is_not_there_is_not_made_by_an_upgrade(tmp_path: Path) -> None:
+    config = config_of("nats://127.0.0.1:1", store=f"disk://{tmp_path}/store")
+
+    with pytest.raises(UnavailableError, match="`holdfast admin init`"):
+        await upgrade_store(config)
+
+    assert os.listdir(tmp_path) == []
