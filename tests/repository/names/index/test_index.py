@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.repository.names.index.index import NameIndex
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.ports import Extent, RecordStore
 
 WRITERS = 4
 WRITES = 15
@@ -149,6 +149,24 @@ async def lists_lack_nothing(rng: random.Random) -> None:
                 dict.fromkeys(before, True)
             )
         assert index.state.rebuilt == 0
+
+
+async def test_lists_at_one_time_ask_the_store_together() -> None:
+    class Asked(UnsafeRecordStore):
+        times = 0
+
+        async def extent(self) -> Extent:
+            self.times += 1
+            return await super().extent()
+
+    store = Asked()
+    async with running(store) as index:
+        await listed(index)
+        before = store.times
+
+        await asyncio.gather(*(listed(index) for _ in range(100)))
+
+        assert store.times - before < 10
 
 
 async def test_before_it_is_built_the_index_is_unavailable() -> None:
