@@ -32,8 +32,9 @@ def test_status_shows_the_pool_and_the_store(holdfast: Holdfast) -> None:
             row[:4] for row in rows
         ]
     assert [store["servers"][0]["name"], store["servers"][0]["version"]] in [r[:2] for r in rows]
-    assert shown.lines[-2:] == [
+    assert shown.lines[-3:] == [
         "Durability: unknown",
+        "Index of names: 0 names, 0 changes behind",
         "The store is what the configuration asks for.",
     ]
 

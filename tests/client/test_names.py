@@ -147,6 +147,34 @@ async def test_a_condition_that_is_lost_while_bytes_are_sent_is_a_conflict_too(
     assert await holdfast.names.get(prefix) == b"two"
 
 
+async def test_a_streamed_write_that_is_given_up_leaves_the_name_free_or_as_it_was(
+    holdfast: Client, prefix: str
+) -> None:
+    begun = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield some_bytes(3 * PART, seed=8)
+        begun.set()
+        await asyncio.Event().wait()
+
+    await holdfast.names.create(f"{prefix}there", b"before")
+    for write in (
+        holdfast.names.create(f"{prefix}new", source()),
+        holdfast.names.replace(f"{prefix}there", source()),
+    ):
+        writing = asyncio.create_task(write)
+        await begun.wait()
+        begun.clear()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    states = [row.state async for row in holdfast.names.list(prefix) if isinstance(row, NameEntry)]
+    assert states == ["failure", "ok"]
+    assert await holdfast.names.get(f"{prefix}there") == b"before"
+    assert (await holdfast.names.create(f"{prefix}new", b"after")).version == 1
+
+
 async def test_bytes_with_another_digest_than_expected_are_refused(
     holdfast: Client, prefix: str
 ) -> None:

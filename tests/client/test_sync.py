@@ -11,14 +11,16 @@ import pytest
 from holdfast.client import Client, SyncClient, connect, connect_sync
 from holdfast.client.blocking import Blocking, iterating
 from holdfast.client.loop_thread import LoopThread
+from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
-from holdfast.client.sync import SyncSnapshots
+from holdfast.client.sync import SyncNames, SyncSnapshots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
 PAIRS: tuple[tuple[type[Any], type[Any]], ...] = (
     (Client, SyncClient),
+    (Names, SyncNames),
     (Snapshots, SyncSnapshots),
 )
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}

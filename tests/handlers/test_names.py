@@ -394,6 +394,16 @@ async def test_a_delete_by_digest_keeps_the_bytes_that_names_have(service: Servi
     assert (await service.ask("blob.stat", {"digest": DIGEST})).code == "not_found"
 
 
+async def test_without_an_index_blobs_are_looked_up_and_none_is_deleted() -> None:
+    service = Service()  # whose index was not started
+    await service.put(DATA)
+
+    assert (await service.ask("blob.stat", {"digest": DIGEST})).json["names"] == []
+    assert (await service.ask("blob.delete", {"digest": DIGEST})).code == "unavailable"
+    assert (await service.ask("blob.names", {})).code == "unavailable"
+    assert (await service.ask("blob.get", {"digest": DIGEST})).body == DATA
+
+
 # --- copies ---
 
 

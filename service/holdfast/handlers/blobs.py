@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.deadline import deadline
 from holdfast.domain.blob_names import Conditions, quote_text
 from holdfast.domain.digest import Digest
 from holdfast.domain.op_id import bind_op_id, split_op_id
@@ -87,6 +89,9 @@ _ENTRY_BYTES: Final = 700
 _NAMES_TOLD: Final = 100
 _KEPT_TOLD: Final = 16
 """How many names of a blob are told of when it is looked up, and when it is deleted."""
+
+_NAMES_SECONDS: Final = 1.0
+"""How long the look at a blob waits for its names: it does not need the bucket of names."""
 
 _NAME_BYTES: Final = 512
 """Of the name of a foreign object: one long name is not to keep a page from fitting a message."""
@@ -232,9 +237,7 @@ class BlobHandlers:
             raise UnavailableError(msg) from error
 
     async def _stat_reply(self, info: BlobInfo, *, has_names: bool = True) -> BlobStat:
-        names: Sequence[str] = ()
-        if has_names and self._index.state.is_ready:
-            names = await self._index.names_of(info.digest, _NAMES_TOLD)
+        names = await self._names_of(info.digest) if has_names else ()
         return BlobStat(
             digest=info.digest,
             size=info.size,
@@ -245,6 +248,12 @@ class BlobHandlers:
             state="ok",
             names=list(names),
         )
+
+    async def _names_of(self, digest: Digest) -> Sequence[str]:
+        """Names that have the blob; none where the index cannot tell soon."""
+        with suppress(UnavailableError), deadline(_NAMES_SECONDS):
+            return await self._index.names_of(digest, _NAMES_TOLD)
+        return ()
 
     async def list_blobs(self, request: ListBlobs, _: Call) -> BlobPage:
         """``blob.list``."""

@@ -125,7 +125,7 @@ class Rows:
 
 
 def read_rows(changes: Iterable[Changed]) -> Rows:
-    """What ``changes`` put into the tables. What is unreadable is logged."""
+    """What ``changes``, of different keys, put into the tables. What is unreadable is logged."""
     rows = Rows()
     for changed in changes:
         rows.add(changed)

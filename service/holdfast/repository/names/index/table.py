@@ -131,8 +131,8 @@ class Table:
         self._db.close()
 
     def apply(self, changes: Sequence[Changed]) -> None:
-        """Take in ``changes``, of different keys, none older than what was said of its key."""
-        rows = read_rows(changes)
+        """Take in ``changes``, in order, none older than what was said of its key before."""
+        rows = read_rows({changed.key: changed for changed in changes}.values())
         self._db.execute("BEGIN")
         self._names -= self._many("DELETE FROM names WHERE name = ?", sorted(rows.changed_names))
         self._others -= self._many("DELETE FROM graves WHERE name = ?", rows.changed_names)
