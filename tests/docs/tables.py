@@ -154,6 +154,7 @@ def limits_table() -> str:
             "labels of a name, and bytes of all of them",
             f"{limits.MAX_LABELS}, {size(MAX_LABELS_BYTES)}",
         ),
+        ("watches of one worker", f"{limits.MAX_WATCHES:,}"),
         ("characters of an `Op-Id`", str(limits.MAX_OP_ID_CHARS)),
         ("characters of a `Blob-Type`", str(limits.MAX_TYPE_CHARS)),
     ]

@@ -113,7 +113,9 @@ def test_the_bytes_of_a_blob_are_a_payload_and_their_fields_are_headers(operatio
         fields = f"#/components/schemas/{message['title']}"
 
         if body is Body.BYTES:
-            assert message["contentType"] == "application/octet-stream"
+            has_events = side == "reply" and operation.events is not None
+            plain, events = "application/octet-stream", "application/cloudevents-batch+json"
+            assert message["contentType"] == (events if has_events else plain)
             assert {"$ref": fields} in message["headers"]["allOf"]
         else:
             assert message["contentType"] == "application/json"

@@ -32,6 +32,7 @@ from holdfast.protocol.codec import (
 from holdfast.protocol.operation import Body
 from holdfast.protocol.schemas import component_schemas, schema_documents, to_json
 from holdfast.protocol.table import OPERATIONS
+from holdfast.protocol.watch import WatchEvent
 
 DOCUMENTS = schema_documents()
 GOLDEN: dict[str, dict[str, Any]] = json.loads(
@@ -207,6 +208,23 @@ def test_the_schema_of_problems_explains_every_code_and_admits_later_ones() -> N
 
     assert explained == [error.code for error in ERRORS]
     assert Draft202012Validator(code).is_valid("teapot")
+
+
+def test_an_event_fits_its_schema_and_is_written_with_all_that_cloudevents_need() -> None:
+    event = WatchEvent(
+        id="names.0.1",
+        source="urn:holdfast",
+        type="holdfast.name.ok",
+        subject="a",
+        time="2026-01-02T03:04:05Z",
+        sequence="1",
+        position="1",
+    )
+
+    written = json.loads(msgspec.json.encode(event))
+
+    Draft202012Validator(DOCUMENTS["blob.watch.event.json"]).validate(written)
+    assert {"specversion", "id", "source", "type"} <= written.keys()
 
 
 def test_no_two_messages_share_a_name() -> None:

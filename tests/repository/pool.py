@@ -21,7 +21,8 @@ from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
-from holdfast.stores.ports import CHANGES_LIMIT, BlobInfo
+from holdfast.stores.ports import BlobInfo
+from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob, Repeat
 
 if TYPE_CHECKING:
@@ -36,18 +37,8 @@ if TYPE_CHECKING:
 
     from holdfast.repository.targets import Targets
     from holdfast.sources import Sources
-    from holdfast.stores.ports import (
-        Attributes,
-        BlobStore,
-        Change,
-        Changes,
-        Claiming,
-        Extent,
-        Record,
-        RecordStore,
-        StagedBlob,
-        Stored,
-    )
+    from holdfast.stores.ports import Attributes, BlobStore, Claiming, StagedBlob, Stored
+    from holdfast.stores.record_ports import Change, Changes, Extent, Record, RecordStore
 
     Committing = Callable[[str, Claiming, Callable[..., Awaitable[Stored]]], Awaitable[Stored]]
 

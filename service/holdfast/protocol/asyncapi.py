@@ -15,6 +15,7 @@ from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation, Body
 from holdfast.protocol.problem import Problem
 from holdfast.protocol.schemas import Schema, caller_headers, component_schemas, sides
 from holdfast.protocol.table import OPERATIONS
+from holdfast.protocol.watch import EVENTS_TYPE
 
 if TYPE_CHECKING:
     from holdfast.protocol.message import Reply, Request
@@ -95,7 +96,8 @@ def _reply_channel(operation: AnyOperation) -> Schema:
     return {
         "address": None,
         "title": f"answer to {operation.subject}",
-        "description": "The reply subject of the request.",
+        "description": "The reply subject of the request."
+        + (" Many messages come on it." if operation.events is not None else ""),
         "messages": {
             "reply": _message_ref(_message_name(operation, "reply")),
             _PROBLEM: _message_ref(_PROBLEM),
@@ -140,6 +142,10 @@ def _message(operation: AnyOperation, side: str, kind: type[Request | Reply], bo
         message["contentType"] = "application/octet-stream"
         message["payload"] = {"type": "string", "format": "binary"}
         parts.append(fields)
+    if side == "reply" and operation.events is not None:
+        event = {"$ref": f"#/components/schemas/{operation.events.__name__}"}
+        message["contentType"] = EVENTS_TYPE
+        message["payload"] = {"type": "array", "items": event}
     if side == "request":
         parts.append({"properties": caller_headers(mutates=operation.mutates)})
     if parts:

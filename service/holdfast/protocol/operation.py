@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from msgspec import Struct
+
 from holdfast.protocol.message import Reply, Request
 
 RequestT = TypeVar("RequestT", bound=Request)
@@ -21,7 +23,7 @@ class Body(enum.Enum):
     MESSAGE = "message"
     """The message itself, as JSON or msgpack."""
     BYTES = "bytes"
-    """The blob's bytes; the message's fields travel as headers."""
+    """The blob's bytes, or events; the message's fields travel as headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Operation(Generic[RequestT, ReplyT]):
 
     ``subject`` is without the deployment's prefix. ``mutates`` says whether a lost answer leaves
     the outcome unknown. ``queue`` is False for subjects that one worker alone answers. Where it may
-    be ``bare``, a body that is a digest and nothing else stands for the request for that.
+    be ``bare``, a body that is a digest and nothing else stands for the request for that. One that
+    is answered by many messages has ``events`` in their bodies, as JSON arrays.
     """
 
     subject: str
@@ -42,6 +45,7 @@ class Operation(Generic[RequestT, ReplyT]):
     mutates: bool = False
     queue: bool = True
     bare: bool = False
+    events: type[Struct] | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +53,7 @@ class Operation(Generic[RequestT, ReplyT]):
         return self.subject.replace(".", "-")
 
     def schema_id(self, side: str) -> str:
-        """The ``$id`` of this operation's ``request`` or ``reply`` schema."""
+        """The ``$id`` of this operation's ``request``, ``reply`` or ``event`` schema."""
         return f"urn:holdfast:wire:1:{self.subject}:{side}"
 
 

@@ -43,6 +43,13 @@ def schema_documents() -> dict[str, Schema]:
         for operation in OPERATIONS
         for side, kind, body in sides(operation)
     }
+    documents |= {
+        f"{operation.subject}.event.json": _document(
+            operation.schema_id("event"), operation.events, as_headers=False
+        )
+        for operation in OPERATIONS
+        if operation.events is not None
+    }
     documents["problem.json"] = _document(PROBLEM_ID, Problem, as_headers=False)
     return documents
 
@@ -70,7 +77,8 @@ def component_schemas(ref_template: str) -> dict[str, Schema]:
     kinds: list[type[Request | Reply]] = [
         kind for operation in OPERATIONS for _, kind, _ in sides(operation)
     ]
-    components = _components([*kinds, Problem], ref_template)
+    events = [operation.events for operation in OPERATIONS if operation.events is not None]
+    components = _components([*kinds, *events, Problem], ref_template)
     for kind in in_headers:
         components[kind.__name__] = _header_schema(kind, components[kind.__name__])
     return dict(sorted(components.items()))
@@ -105,7 +113,7 @@ def caller_headers(*, mutates: bool) -> dict[str, Schema]:
     return known
 
 
-def _document(schema_id: str, kind: type[Request | Reply], *, as_headers: bool) -> Schema:
+def _document(schema_id: str, kind: type[msgspec.Struct], *, as_headers: bool) -> Schema:
     components = _components([kind], _LOCAL_REF)
     root = components.pop(kind.__name__)
     document = {
@@ -153,7 +161,7 @@ def _meaning(error: type[HoldfastError]) -> str:
     return f"{error.__doc__} Status {error.status}; {again}."
 
 
-def _header_schema(kind: type[Request | Reply], schema: Schema) -> Schema:
+def _header_schema(kind: type[msgspec.Struct], schema: Schema) -> Schema:
     properties = {name: _header_value(field) for name, field in schema["properties"].items()}
     described = {**schema, "description": f"{schema['description']}\n\n{_HEADERS_NOTE}"}
     described.pop("additionalProperties", None)

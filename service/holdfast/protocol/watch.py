@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, field
 
 from holdfast.protocol import headers
-from holdfast.protocol.message import Reply, Request, ToldCount, WireCount, WireCursor
+from holdfast.protocol.message import Reply, Request, ToldCount, WireCount, WireCursor, WireTime
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
 WatchKind = Literal["names", "blobs", "snapshots"]
@@ -65,7 +65,7 @@ class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     type: str
     subject: str
-    time: str
+    time: WireTime
     sequence: WireSequence
     position: WireSequence
     data: dict[str, Any] = {}
@@ -79,6 +79,7 @@ WATCH: Final = Operation(
     WatchHead,
     "Changes as they happen.",
     reply_body=Body.BYTES,
+    events=WatchEvent,
 )
 
 WATCH_OPERATIONS: Final[tuple[AnyOperation, ...]] = (WATCH,)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Change, RecordStore
+    from holdfast.stores.record_ports import Change, RecordStore
 
 T = TypeVar("T")
 

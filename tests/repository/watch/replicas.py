@@ -1,12 +1,17 @@
-"""A store of names as a log: each replica has read some of it, and any of them may answer."""
+"""A store of names as a log, whose pages are read while others write, of replicas that lag."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from holdfast.repository.watch.events import Event, Events
-from holdfast.stores.ports import Extent
+from holdfast.stores.record_ports import Extent
+
+if TYPE_CHECKING:
+    from holdfast.repository.watch.events import IsNew
 
 CREATED = "2026-03-01"
 
@@ -15,35 +20,47 @@ CREATED = "2026-03-01"
 class Replicas:
     """An `EventSource`. The name at index ``n`` of ``log`` took the step ``n + 1``.
 
-    ``lag`` says how far behind the next answer is, ``limit`` how many records it has.
+    A page has ``limit`` records. Each place of it is read by itself, in whatever order, of a
+    replica that knows the place, and others ``write`` in between.
     """
 
     log: list[str] = field(default_factory=list)
-    lag: Callable[[], int] = lambda: 0
     limit: Callable[[], int] = lambda: 500
+    write: Callable[[], None] = lambda: None
+    rng: random.Random | None = None
     created: str = CREATED
 
     async def extent(self) -> Extent:
         """That of the leader."""
         return Extent(created=self.created, last=len(self.log), keys=len(set(self.log)))
 
-    async def read(self, after: int, floor: int) -> Events:
-        """What a replica has, which may lag. Each record keeps all its steps."""
-        read = max(len(self.log) - self.lag(), 0)
-        steps: dict[str, list[int]] = {}
-        for revision, name in enumerate(self.log[:read], start=1):
-            steps.setdefault(name, []).append(revision)
-        records = sorted(steps.items(), key=lambda record: record[1][-1])
-        behind = [(name, taken) for name, taken in records if taken[-1] > after]
-        page = behind[: self.limit()]
-        is_end = len(page) == len(behind)
+    async def read(self, after: int, is_new: IsNew) -> Events:
+        """The records that are found at their places up to the end as it was at first."""
+        last = len(self.log)
+        places = list(range(after + 1, last + 1))
+        if self.rng is not None:
+            self.rng.shuffle(places)
+        found: dict[int, list[int]] = {}
+        for place in places:
+            steps = self._steps(place)
+            if steps[-1] == place:
+                found[place] = steps
+            self.write()
+        page = sorted(found)[: self.limit()]
+        is_end = len(page) == len(found)
         return Events(
             events=[
-                Event(revision=revision, subject=name, state="ok", at="")
-                for name, taken in page
-                for revision in taken
-                if revision > floor
+                Event(revision=revision, subject=self.log[place - 1], state="ok", at="")
+                for place in page
+                for revision in found[place]
+                if is_new(revision)
             ],
-            position=max(after, read) if is_end else page[-1][1][-1],
+            position=max(after, last) if is_end else page[-1],
             is_end=is_end,
         )
+
+    def _steps(self, place: int) -> list[int]:
+        """All steps of the name at ``place`` that some replica knows, which knows the place."""
+        known = len(self.log) if self.rng is None else self.rng.randint(place, len(self.log))
+        name = self.log[place - 1]
+        return [n for n, other in enumerate(self.log[:known], start=1) if other == name]

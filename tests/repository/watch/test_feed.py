@@ -19,9 +19,9 @@ from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from holdfast.repository.watch.events import Event, Events
+    from holdfast.repository.watch.events import Event, Events, IsNew
     from holdfast.repository.watch.feed import Watching
-    from holdfast.stores.ports import Extent
+    from holdfast.stores.record_ports import Extent
 
 SECONDS = 20.0
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -40,10 +40,10 @@ class Counted(Replicas):
             raise self.failure
         return await super().extent()
 
-    async def read(self, after: int, floor: int) -> Events:
+    async def read(self, after: int, is_new: IsNew) -> Events:
         """See `Replicas`."""
         await asyncio.sleep(0)
-        return await super().read(after, floor)
+        return await super().read(after, is_new)
 
 
 async def take(watching: Watching, count: int) -> list[Event]:

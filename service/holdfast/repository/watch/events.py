@@ -8,6 +8,7 @@ are told by their last change alone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,12 +20,13 @@ from holdfast.domain.names import SnapshotKey, untoken
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
-from holdfast.stores.ports import Record
+from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from holdfast.stores.ports import BlobChanged, BlobStore, Changed, Extent, RecordStore
+    from holdfast.stores.ports import BlobChanged, BlobStore
+    from holdfast.stores.record_ports import Changed, Extent, RecordStore
 
 _AT_ONCE: Final = 64
 """Records that are read before others have their turn of the event loop."""
@@ -59,17 +61,20 @@ class Events:
     is_end: bool
 
 
+IsNew = Callable[[int], bool]
+"""Whether the event of a revision was not told yet."""
+
+
 class EventSource(Protocol):
     """Where the events of one kind come from."""
 
     async def extent(self) -> Extent:
         """How far the store has come."""
 
-    async def read(self, after: int, floor: int) -> Events:
-        """The events behind ``floor`` of what was written last behind ``after``.
+    async def read(self, after: int, is_new: IsNew) -> Events:
+        """The events of what was written last behind ``after``, of those revisions that are new.
 
-        ``floor`` is no greater: of a record that is met now, events behind it are told that come
-        before ``after``. Raises as the store does.
+        Some may come before ``after``, where a record has moved. Raises as the store does.
         """
 
 
@@ -77,9 +82,9 @@ class RecordEvents:
     """The events of records."""
 
     def __init__(
-        self, records: RecordStore, told: Callable[[Changed, int], Iterator[Event]]
+        self, records: RecordStore, told: Callable[[Changed, IsNew], Iterator[Event]]
     ) -> None:
-        """``told`` gives the events behind a floor of one that was changed, or CorruptError."""
+        """``told`` gives the new events of one that was changed, or raises CorruptError."""
         self._records = records
         self._told = told
 
@@ -87,14 +92,14 @@ class RecordEvents:
         """See `EventSource`."""
         return await self._records.extent()
 
-    async def read(self, after: int, floor: int) -> Events:
+    async def read(self, after: int, is_new: IsNew) -> Events:
         """See `EventSource`. A record that is unreadable hides no other."""
         page = await self._records.changes(after)
         events: list[Event] = []
         for some in batched(page.changes, _AT_ONCE):
             for changed in some:
                 try:
-                    events.extend(self._told(changed, floor))
+                    events.extend(self._told(changed, is_new))
                 except (CorruptError, InvalidError):
                     log.warning("record_unreadable", key=changed.key)
             await asyncio.sleep(0)
@@ -112,31 +117,32 @@ class BlobEvents:
         """See `EventSource`."""
         return await self._blobs.extent()
 
-    async def read(self, after: int, floor: int) -> Events:
+    async def read(self, after: int, is_new: IsNew) -> Events:
         """See `EventSource`."""
         page = await self._blobs.changes(after)
         events = [_blob_event(one) for one in page.changes]
         return Events(
-            events=[event for event in events if event.revision > floor],
+            events=[event for event in events if is_new(event.revision)],
             position=page.position,
             is_end=page.is_end,
         )
 
 
-def name_events(changed: Changed, floor: int) -> Iterator[Event]:
-    """The steps of a name behind ``floor``. Raises CorruptError, InvalidError.
+def name_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
+    """The new steps of a name. Raises CorruptError, InvalidError.
 
-    The first says that others may be ``missed``, where it is the oldest that is kept.
+    The first says that others may be ``missed``, where all that are kept are new.
     """
     family, _, key = changed.key.partition(".")
     if family != NAME.prefix:
         return
     if changed.value is None:
-        yield _removed(changed, key_name(key))
+        if is_new(changed.revision):
+            yield _removed(changed, key_name(key))
         return
     held = NAME.read(Record(key=changed.key, value=changed.value, revision=changed.revision))
     steps = [(one.revision or held.revision, one) for one in held.record.transitions]
-    news = [(revision, one) for revision, one in steps if revision > floor]
+    news = [(revision, one) for revision, one in steps if is_new(revision)]
     for number, (revision, one) in enumerate(news):
         data = _name_data(held.record, one)
         if number == 0 and len(news) == MAX_TRANSITIONS:
@@ -161,13 +167,13 @@ def _name_data(record: NameRecord, step: Transition) -> dict[str, Any]:
     return {"name": record.name, "state": step.state, "version": step.version, **present}
 
 
-def snapshot_events(changed: Changed, floor: int) -> Iterator[Event]:
+def snapshot_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
     """What became of a snapshot. Raises CorruptError, InvalidError.
 
     It is pending from when it is marked so: its record is rewritten all the while.
     """
     family, _, name = changed.key.partition(".")
-    if changed.revision <= floor:
+    if not is_new(changed.revision):
         return
     if family == SNAPSHOT.live_prefix and changed.value is not None:
         key = _snapshot_key(name)

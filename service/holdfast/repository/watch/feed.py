@@ -88,13 +88,13 @@ class Feed:
         """A reader for one watcher alone."""
         return EventFollower(self._source, point)
 
-    def join(self, point: Point) -> _Reader | None:
-        """The reader for somebody at ``point``, or None where that is too far back for it."""
-        if not point.is_sure:
-            return None
+    def join(self, follower: EventFollower) -> _Reader | None:
+        """The reader for somebody who has read with ``follower``; None while that is far back."""
         if self._reader is None or self._reader.error is not None:
-            self._reader = _Reader(self.follower(point))
-        if not self._reader.reaches(point):
+            if not follower.is_at_end:
+                return None
+            self._reader = _Reader(follower)
+        elif not self._reader.reaches(follower.point):
             return None
         self._reader.watchers += 1
         return self._reader
@@ -163,17 +163,17 @@ class Watching:
 
     async def _read_alone(self) -> Batch | None:
         batch = await self._follower.read()
-        self._join(self._follower.point)
+        self._join(self._follower)
         if batch is None and self._reader is None:
             await asyncio.sleep(IDLE_SECONDS)
         return batch
 
-    def _join(self, point: Point) -> None:
-        """Read along with the others, if ``point`` is not too far back for that."""
-        self._reader = self._feed.join(point)
+    def _join(self, follower: EventFollower) -> None:
+        """Read along with the others, unless that is too far ahead."""
+        self._reader = self._feed.join(follower)
         if self._reader is not None:
-            self._joined_at = point.position
-            self._number = self._reader.number_at(point)
+            self._joined_at = follower.point.floor
+            self._number = self._reader.number_at(follower.point)
 
 
 class _Reader:
@@ -202,11 +202,11 @@ class _Reader:
 
     def reaches(self, point: Point) -> bool:
         """Whether everything behind ``point`` is kept, or still to be read."""
-        return point.position >= self._kept_since
+        return point.floor >= self._kept_since
 
     def number_at(self, point: Point) -> int:
         """The number of the batch with which somebody at ``point`` goes on."""
-        passed = sum(batch.end.position <= point.position for batch in self._batches)
+        passed = sum(batch.end.position <= point.floor for batch in self._batches)
         return self._first + passed
 
     def has(self, number: int) -> bool:

@@ -1,15 +1,17 @@
-"""One reader of a store's events, from a point on: what it may say that it has seen.
+"""One reader of a store's events, from a point on: what it may say that it has told.
 
-A record that is rewritten moves to the end of the changes. Who reads them page by page, perhaps of
-several replicas, may pass the point where it was before it gets to where it is, and only there read
-the steps that it took. So a point has two numbers: how far was read, and the **floor**, up to which
-every step has been told for sure. They part while more than a page is read, and meet when all is
-read that any replica may have shown by then; until that, a step may be told twice.
+A record that is rewritten moves to the end of the changes. Who reads them may so pass the place
+where it was before it gets to where it is, and only there meet the steps that it took. So a point
+has two numbers: how far was read, and the **floor**, up to which every step has been told. They are
+one where the store had nothing behind what was read, after it was read. While others keep writing,
+the floor follows some reads behind: a record would have to move in each of them, at the moment when
+its place is read. Steps behind the floor are told where they are met, perhaps twice.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +21,13 @@ from holdfast.errors import ConflictError, InvalidError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.repository.watch.events import Event, EventSource
-    from holdfast.stores.ports import Extent
+    from holdfast.repository.watch.events import Event, Events, EventSource
+    from holdfast.stores.record_ports import Extent
 
 MADE_ANEW: Final = "the store was made anew or set back: list what is there, and watch from now"
+PATIENCE: Final = 20
+"""Reads to the end of what there is, after which no record is believed to have evaded all."""
+
 _DOUBTS: Final = 20
 """How often a store may have less than it had: a new leader may not know at once what it has."""
 
@@ -56,8 +61,12 @@ class Point:
 
     @property
     def is_sure(self) -> bool:
-        """Whether all that was read, was told."""
+        """Whether every step up to what was read has been told."""
         return self.floor == self.position
+
+    def raised_to(self, floor: int) -> Point:
+        """The same for somebody to whom every step up to ``floor`` was told."""
+        return Point(self.store, max(self.floor, floor), max(self.position, floor))
 
     def at(self, revision: int) -> Point:
         """The point where all steps up to ``revision`` have been told."""
@@ -83,14 +92,14 @@ class Batch:
             return self
         return Batch(
             events=[event for event in self.events if event.revision > floor],
-            start=self.start.at(floor),
-            end=Point(self.end.store, max(self.end.floor, floor), max(self.end.position, floor)),
+            start=self.start.raised_to(floor),
+            end=self.end.raised_to(floor),
         )
 
     def point_after(self, event: Event) -> Point:
         """Where to go on from once ``event``, and those before it, were told.
 
-        Nothing is missed from there; in the midst of many pages much may be told twice.
+        Nothing is missed from there; while others keep writing some may be told twice.
         """
         return self.end.at(event.revision) if self.end.is_sure else self.start
 
@@ -102,31 +111,55 @@ class EventFollower:
         """Go on from ``point``."""
         self._source = source
         self.point = point
-        self._target: int | None = 0 if point.is_sure else None
+        self._ends: deque[int] = deque()
+        self._told: set[int] = set()
         self._doubts = 0
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all was read that there was at the last read."""
+        return self.point.is_sure or bool(self._ends)
 
     async def read(self) -> Batch | None:
         """What is new; None when nothing is.
 
         Raises ConflictError when the store is another than that of the point, and as the store.
         """
+        start = self.point
         extent = await self._source.extent()
         if not self._is_believable(extent):
             return None
-        if self._target is None:
-            self._target = extent.last
-        start, position, events, is_end = self.point, self.point.position, [], True
-        if extent.last > position:
-            page = await self._source.read(position, start.floor)
-            position, is_end = page.position, page.is_end
-            events = sorted(page.events, key=lambda event: event.revision)
-        if not is_end:
-            self._target = None  # whoever showed a page may be ahead of whoever shows the next
-        is_sure = self._target is not None and position >= self._target
-        self.point = Point(start.store, position if is_sure else start.floor, position)
-        if self.point == start:
-            return None
+        if extent.last == start.position:
+            self._move(start.position, is_sure=True)
+            return None if start.is_sure else Batch(events=(), start=start, end=self.point)
+        page = await self._source.read(start.position, self._is_new)
+        left = await self._source.extent()
+        self._note(page)
+        self._move(page.position, is_sure=left.last <= page.position)
+        events = sorted(page.events, key=lambda event: event.revision)
         return Batch(events=events, start=start, end=self.point)
+
+    def _is_new(self, revision: int) -> bool:
+        """Whether the step was not told, for all that is known."""
+        return revision > self.point.floor and revision not in self._told
+
+    def _note(self, page: Events) -> None:
+        """Remember ends in a row; and what was told, but for the many before the first end."""
+        if not page.is_end:
+            self._ends.clear()
+            return
+        self._ends.append(page.position)
+        self._told.update(event.revision for event in page.events)
+
+    def _move(self, position: int, *, is_sure: bool) -> None:
+        floor = self.point.floor
+        if is_sure:
+            floor = position
+            self._ends.clear()
+        elif len(self._ends) > PATIENCE:
+            floor = self._ends.popleft()
+        self.point = Point(self.point.store, floor, position)
+        self._told = {revision for revision in self._told if revision > floor}
 
     def _is_believable(self, extent: Extent) -> bool:
         """Whether the store has what was read. Raises ConflictError when it never will."""

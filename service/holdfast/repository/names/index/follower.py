@@ -28,14 +28,14 @@ from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.repository.names.index.census import Census
 from holdfast.repository.names.index.table import Table
 from holdfast.repository.names.index.table_thread import NOT_READY, TableThread
-from holdfast.stores.ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from holdfast.stores.ports import Changed, Changes, Extent, RecordStore
+    from holdfast.stores.record_ports import Changed, Changes, Extent, RecordStore
 
 SETTLE_SECONDS: Final = 10.0
 """How long a list waits for its round."""
@@ -91,6 +91,7 @@ class Follower:
         self._census = Census()
         self._created = ""
         self._read_last: Changed | None = None
+        self._ahead: Sequence[Changed] = ()
         self._removed = 0
 
     @property
@@ -165,7 +166,8 @@ class Follower:
         """Read everything there is into a new table."""
         began = self._monotonic()
         await self._table.make_anew()
-        self._census, self._created, self._read_last, self._removed = Census(), "", None, 0
+        self._census, self._created = Census(), ""
+        self._read_last, self._ahead, self._removed = None, (), 0
         self._state = replace(self._state, position=0)
         await self._round()
         await self._table.ask(Table.find_digests)
@@ -220,6 +222,7 @@ class Follower:
         extent = await self._extent()
         while not await self._has_reached(extent):
             extent = await self._extent()
+        await self._take_in()
         records = await self._table.ask(lambda table: table.keys)
         removed, self._removed = self._removed, 0
         if not self._census.is_right(extent.keys, records=records, removed=removed):
@@ -244,8 +247,7 @@ class Follower:
         lag = Backoff(_FIRST_LAG_SECONDS, _LONGEST_LAG_SECONDS, within_seconds=_LAG_SECONDS)
         after = self._before_read_last()
         while self._state.position < extent.last:
-            page = await self._records.changes(after, limit=MAX_CHANGES)
-            await self._take_in(page)
+            page = await self._read(after)
             after = self._state.position
             if not page.is_end or (after < extent.last and not await lag.wait()):
                 return False
@@ -255,13 +257,26 @@ class Follower:
         """From where to read so that the last change comes again, unless its record has changed."""
         return 0 if self._read_last is None else self._read_last.revision - 1
 
-    async def _take_in(self, page: Changes) -> None:
-        changes = self._unread(page.changes)
-        if changes:
-            await self._table.ask(partial(Table.apply, changes=changes))
-            self._read_last = replace(changes[-1], value=None)
-            self._removed += sum(changed.value is None for changed in changes)
+    async def _read(self, after: int) -> Changes:
+        """The page behind ``after``; the one before is taken in meanwhile."""
+        reading = self._records.changes(after, limit=MAX_CHANGES)
+        page, taken = await asyncio.gather(reading, self._take_in(), return_exceptions=True)
+        if isinstance(taken, BaseException):
+            raise taken
+        if isinstance(page, BaseException):
+            raise page
+        self._ahead = self._unread(page.changes)
+        if self._ahead:
+            self._read_last = replace(self._ahead[-1], value=None)
+            self._removed += sum(changed.value is None for changed in self._ahead)
         self._state = replace(self._state, position=max(page.position, self._state.position))
+        return page
+
+    async def _take_in(self) -> None:
+        """Have the page that was read last in the table, too."""
+        ahead, self._ahead = self._ahead, ()
+        if ahead:
+            await self._table.ask(partial(Table.apply, changes=ahead))
 
     def _unread(self, changes: Sequence[Changed]) -> Sequence[Changed]:
         """Those that were not read yet. Raises _OtherStoreError where the last is another."""

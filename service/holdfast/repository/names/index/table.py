@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.repository.names.index.rows import NameRow
-    from holdfast.stores.ports import Changed
+    from holdfast.stores.record_ports import Changed
 
 CACHE_KIB: Final = 32 * 1024
 MAX_PENDING: Final = 10_000
@@ -131,8 +131,8 @@ class Table:
         self._db.close()
 
     def apply(self, changes: Sequence[Changed]) -> None:
-        """Take in ``changes``, of different keys, none older than what was said of its key."""
-        rows = read_rows(changes)
+        """Take in ``changes``, in order, none older than what was said of its key before."""
+        rows = read_rows({changed.key: changed for changed in changes}.values())
         self._db.execute("BEGIN")
         self._names -= self._many("DELETE FROM names WHERE name = ?", sorted(rows.changed_names))
         self._others -= self._many("DELETE FROM graves WHERE name = ?", rows.changed_names)
