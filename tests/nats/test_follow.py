@@ -41,13 +41,13 @@ async def fill(store: KeyValueRecordStore, rng: random.Random, *, writes: int, k
         await store.batch([Put(key=f"k.{key}", value=b"1", expected=None) for key in some])
 
 
-@pytest.fixture(params=[50, 8192])
-def tail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How near the end a batch is asked for."""
-    monkeypatch.setattr(follow_module, "_TAIL", request.param)
+@pytest.fixture(params=[1, 4])
+def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How often the end is looked for before a batch is asked for."""
+    monkeypatch.setattr(follow_module, "_LOOKS", request.param)
 
 
-@pytest.mark.usefixtures("tail")
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("stretches", [1, 3, 512])
 @pytest.mark.parametrize("keys", [1, 5, 150])
 async def test_nothing_is_passed_over_among_gaps_of_any_size(
@@ -69,7 +69,7 @@ async def test_nothing_is_passed_over_among_gaps_of_any_size(
         assert follower.position == (await store.extent()).last
 
 
-@pytest.mark.usefixtures("tail")
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("last", [1, 30, 100])
 async def test_where_the_last_messages_are_gone_the_end_is_reached(
     opened: Opened, last: int
@@ -86,7 +86,7 @@ async def test_where_the_last_messages_are_gone_the_end_is_reached(
     assert follower.position == (await store.extent()).last == 120
 
 
-@pytest.mark.usefixtures("tail")
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_some_of_the_replicas_lack_is_not_passed_over(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, seed: int
