@@ -127,6 +127,36 @@ async def test_what_some_of_the_replicas_lack_is_not_passed_over(
             assert follower.records == await listed(store)
 
 
+async def test_an_end_that_a_replica_tells_of_is_that_of_its_own_answer(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "_LOOKS", 1)
+    js, store = opened
+    for key in ("a", "k", "z"):
+        await store.put(key, b"1", expected=0)
+    lagging, _ = await js.direct_batch(store.stream, {"seq": 1, "batch": 10})
+    each = js.direct_each
+
+    async def direct_each(stream: str, queries: Sequence[Mapping[str, Any]]) -> list[StoredMessage]:
+        present = await store.get("k")
+        if present.value == b"1":
+            await store.put("k", b"2", expected=present.revision)
+        return await each(stream, queries)
+
+    async def direct_batch(
+        _stream: str, query: Mapping[str, Any], **_options: float
+    ) -> tuple[list[StoredMessage], int]:
+        return [message for message in lagging if message.sequence >= query["seq"]], 0
+
+    monkeypatch.setattr(js, "direct_each", direct_each)
+    monkeypatch.setattr(js, "direct_batch", direct_batch)
+    follower = Follower(store)
+
+    await follower.catch_up()
+
+    assert set(follower.records) == {"a", "k", "z"}
+
+
 async def test_a_leader_that_has_not_caught_up_does_not_end_it(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

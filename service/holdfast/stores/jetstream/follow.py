@@ -8,7 +8,8 @@ message, however far they lie apart.
 
 A record that is written again moves to the end, and may be missed before that. So the end is where
 at one moment there is nothing more: the leader is asked after the reading. Where others write too
-fast for that, a batch is asked for after all, which is read and counted at one moment.
+fast for that, a batch is asked for after all, from where the reading began: it is read and counted
+at one moment by one server, and what others have told before may be from further on.
 
 Any replica answers. One that has a message has all that came before it, so what it tells of the
 place between is right; one that lags has no message to give, and then fewer are asked for, at last
@@ -56,6 +57,7 @@ class StreamReader:
         if so it is, on the server that answered. Raises UnavailableError.
         """
         messages: list[StoredMessage] = []
+        first = start
         for _ in range(_LOOKS):
             last = (await self._js.state(self._stream)).last_sequence
             if last < start:
@@ -68,10 +70,9 @@ class StreamReader:
             start = some[-1].sequence + 1
             if len(messages) == limit:
                 return messages, start - 1, False
-        query = {"seq": start, "batch": limit - len(messages), "max_bytes": _BATCH_BYTES}
-        some, pending = await self._js.direct_batch(self._stream, query)
-        messages += some
-        return messages, some[-1].sequence if some else start - 1, not pending
+        query = {"seq": first, "batch": limit, "max_bytes": _BATCH_BYTES}
+        messages, pending = await self._js.direct_batch(self._stream, query)
+        return messages, messages[-1].sequence if messages else first - 1, not pending
 
     async def _many(self, start: int, last: int, limit: int) -> list[StoredMessage]:
         """Messages from ``start`` on; fewer than ``limit`` only where they end, or are in doubt."""
