@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.bootstrap.sources import utc_now
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
-from holdfast.stores.ports import Put
+from holdfast.stores.record_ports import Put
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

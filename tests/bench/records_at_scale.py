@@ -28,7 +28,7 @@ from holdfast.runtime.embedded import EmbeddedServer
 from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
-from holdfast.stores.ports import Put
+from holdfast.stores.record_ports import Put
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

@@ -21,7 +21,8 @@ from tests.contracts.blob_store import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import InvalidError, UnavailableError
-from holdfast.stores.ports import MAX_CHANGES, BlobInfo
+from holdfast.stores.ports import BlobInfo
+from holdfast.stores.record_ports import MAX_CHANGES
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from holdfast.errors import ConflictError, InvalidError
-from holdfast.stores.ports import CHANGES_LIMIT, MAX_CHANGES, Delete, Put
+from holdfast.stores.record_ports import CHANGES_LIMIT, MAX_CHANGES, Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.stores.ports import Changed, RecordStore
+    from holdfast.stores.record_ports import Changed, RecordStore
 
 WRITERS: Final = 4
 WRITES: Final = 25

@@ -16,12 +16,12 @@ import pytest
 from tests.contracts.record_changes import RecordChangesContract
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
-from holdfast.stores.ports import MAX_BATCH, MAX_GET_MANY, Delete, Put
+from holdfast.stores.record_ports import MAX_BATCH, MAX_GET_MANY, Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.stores.ports import Change, Record, RecordStore
+    from holdfast.stores.record_ports import Change, Record, RecordStore
 
 RACERS: Final = 16
 LONG_KEY: Final = "k" * 100 + "." + "l" * 155

@@ -23,7 +23,7 @@ from holdfast.client import Client, connect
 from holdfast.errors import NotFoundError
 from holdfast.protocol.names import NameEntry, NameRule
 from holdfast.runtime.child import dies_with_this_process
-from holdfast.stores.ports import Delete
+from holdfast.stores.record_ports import Delete
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.handlers.endpoint import AnyEndpoint
-    from holdfast.stores.ports import Change, Stored
+    from holdfast.stores.ports import Stored
+    from holdfast.stores.record_ports import Change
 
 LEASE_SECONDS: Final = 60.0
 GRACE: Final = timedelta(hours=24)

@@ -12,7 +12,7 @@ import structlog
 from tests.handlers.snapshot_service import Shared, Site
 
 from holdfast.protocol.snapshots import SnapshotPage
-from holdfast.stores.ports import Put
+from holdfast.stores.record_ports import Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,7 +13,7 @@ from tests.nats.buckets import create_records
 
 from holdfast.errors import UnavailableError
 from holdfast.stores.jetstream import follow as follow_module
-from holdfast.stores.ports import Put
+from holdfast.stores.record_ports import Put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,13 +41,13 @@ async def fill(store: KeyValueRecordStore, rng: random.Random, *, writes: int, k
         await store.batch([Put(key=f"k.{key}", value=b"1", expected=None) for key in some])
 
 
-@pytest.fixture(params=[50, 8192])
-def tail(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How near the end a batch is asked for."""
-    monkeypatch.setattr(follow_module, "_TAIL", request.param)
+@pytest.fixture(params=[1, 4])
+def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How often the end is looked for before a batch is asked for."""
+    monkeypatch.setattr(follow_module, "_LOOKS", request.param)
 
 
-@pytest.mark.usefixtures("tail")
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("stretches", [1, 3, 512])
 @pytest.mark.parametrize("keys", [1, 5, 150])
 async def test_nothing_is_passed_over_among_gaps_of_any_size(
@@ -69,7 +69,7 @@ async def test_nothing_is_passed_over_among_gaps_of_any_size(
         assert follower.position == (await store.extent()).last
 
 
-@pytest.mark.usefixtures("tail")
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("last", [1, 30, 100])
 async def test_where_the_last_messages_are_gone_the_end_is_reached(
     opened: Opened, last: int
@@ -86,7 +86,7 @@ async def test_where_the_last_messages_are_gone_the_end_is_reached(
     assert follower.position == (await store.extent()).last == 120
 
 
-@pytest.mark.usefixtures("tail")
+@pytest.mark.usefixtures("looks")
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_some_of_the_replicas_lack_is_not_passed_over(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -125,6 +125,36 @@ async def test_what_some_of_the_replicas_lack_is_not_passed_over(
         with monkeypatch.context() as patches:
             patches.setattr(js, "direct_batch", batch)
             assert follower.records == await listed(store)
+
+
+async def test_an_end_that_a_replica_tells_of_is_that_of_its_own_answer(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "_LOOKS", 1)
+    js, store = opened
+    for key in ("a", "k", "z"):
+        await store.put(key, b"1", expected=0)
+    lagging, _ = await js.direct_batch(store.stream, {"seq": 1, "batch": 10})
+    each = js.direct_each
+
+    async def direct_each(stream: str, queries: Sequence[Mapping[str, Any]]) -> list[StoredMessage]:
+        present = await store.get("k")
+        if present.value == b"1":
+            await store.put("k", b"2", expected=present.revision)
+        return await each(stream, queries)
+
+    async def direct_batch(
+        _stream: str, query: Mapping[str, Any], **_options: float
+    ) -> tuple[list[StoredMessage], int]:
+        return [message for message in lagging if message.sequence >= query["seq"]], 0
+
+    monkeypatch.setattr(js, "direct_each", direct_each)
+    monkeypatch.setattr(js, "direct_batch", direct_batch)
+    follower = Follower(store)
+
+    await follower.catch_up()
+
+    assert set(follower.records) == {"a", "k", "z"}
 
 
 async def test_a_leader_that_has_not_caught_up_does_not_end_it(

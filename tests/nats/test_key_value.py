@@ -15,7 +15,7 @@ from tests.nats.tools import Times, connected
 
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.jetstream.records import KeyValueRecordStore
-from holdfast.stores.ports import Delete, Put
+from holdfast.stores.record_ports import Delete, Put
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.jetstream_messages import TTL, Subjects
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue
     from tests.nats.tools import FlakyJetStream
 
-    from holdfast.stores.ports import Change
+    from holdfast.stores.record_ports import Change
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 

@@ -20,7 +20,7 @@ from holdfast.errors import NotFoundError
 from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
-from holdfast.stores.ports import Delete, Put
+from holdfast.stores.record_ports import Delete, Put
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 from holdfast.transport.options import NatsOptions

@@ -68,7 +68,8 @@ def _value(info: mi.Type) -> st.SearchStrategy[Any]:
 def _scalar(info: mi.Type) -> st.SearchStrategy[Any]:
     match info:
         case mi.IntType(ge=lowest, le=highest):
-            return st.integers(min_value=lowest, max_value=highest or 2**63 - 1)
+            smallest = -(2**63) if lowest is None else lowest
+            return st.integers(min_value=smallest, max_value=highest or 2**63 - 1)
         case mi.FloatType(ge=lowest, le=highest):
             return st.floats(
                 min_value=lowest, max_value=highest, allow_nan=False, allow_infinity=False

@@ -21,7 +21,8 @@ from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
-from holdfast.stores.ports import CHANGES_LIMIT, BlobInfo
+from holdfast.stores.ports import BlobInfo
+from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob, Repeat
 
 if TYPE_CHECKING:
@@ -31,23 +32,15 @@ if TYPE_CHECKING:
         Awaitable,
         Buffer,
         Callable,
+        Coroutine,
         Sequence,
     )
+    from typing import Any
 
     from holdfast.repository.targets import Targets
     from holdfast.sources import Sources
-    from holdfast.stores.ports import (
-        Attributes,
-        BlobStore,
-        Change,
-        Changes,
-        Claiming,
-        Extent,
-        Record,
-        RecordStore,
-        StagedBlob,
-        Stored,
-    )
+    from holdfast.stores.ports import Attributes, BlobStore, Claiming, StagedBlob, Stored
+    from holdfast.stores.record_ports import Change, Changes, Extent, Record, RecordStore
 
     Committing = Callable[[str, Claiming, Callable[..., Awaitable[Stored]]], Awaitable[Stored]]
 
@@ -367,6 +360,19 @@ class Pool:
         assert listing.cursor is None
         infos = [entry for entry in listing.entries if isinstance(entry, BlobInfo)]
         return {info.digest: await self.blobs.get(info) for info in infos}
+
+
+async def lives(work: Coroutine[Any, Any, T], doom: Doom) -> T | None:
+    """What ``work`` gives, or None when its worker died over it."""
+    working = asyncio.create_task(work)
+    death = asyncio.create_task(doom.dead.wait())
+    await asyncio.wait({working, death}, return_when=asyncio.FIRST_COMPLETED)
+    death.cancel()
+    if doom.dead.is_set():
+        doom.bury()
+        await asyncio.wait({working})
+        return None
+    return await working
 
 
 async def open_upload(

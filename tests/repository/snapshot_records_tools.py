@@ -12,14 +12,14 @@ from holdfast.domain.names import id_floor
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot, snapshot_name
-from holdfast.stores.ports import CHANGES_LIMIT
+from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from holdfast.domain.names import SnapshotKey
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.stores.ports import Change, Changes, Extent, Record, RecordStore
+    from holdfast.stores.record_ports import Change, Changes, Extent, Record, RecordStore
 
 LEASE_SECONDS: Final = 60.0
 _numbers = itertools.count(1)

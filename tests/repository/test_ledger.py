@@ -31,7 +31,7 @@ from holdfast.stores.memory import MemoryRecordStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from holdfast.stores.ports import Change, Record, RecordStore
+    from holdfast.stores.record_ports import Change, Record, RecordStore
 
     Put = Callable[[], Awaitable[int]]
 

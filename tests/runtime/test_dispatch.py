@@ -14,7 +14,13 @@ import pytest
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.deadline import seconds_left
 from holdfast.domain.op_id import bind_op_id, split_op_id
-from holdfast.errors import ERRORS, HoldfastError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import (
+    ERRORS,
+    HoldfastError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint
 from holdfast.protocol.blobs import (
     DELETE_BLOB,
@@ -23,6 +29,7 @@ from holdfast.protocol.blobs import (
     STAT_BLOB,
     BlobDeleted,
     BlobHead,
+    BlobStat,
     BlobStored,
     DeleteBlob,
     PutBlob,
@@ -285,3 +292,33 @@ async def test_a_reply_that_cannot_be_sent_as_headers_is_a_failure_not_a_forged_
 
     assert answer.error is not None
     assert "Nats-Rollup" not in answer.headers
+
+
+async def test_a_change_is_not_begun_that_may_have_waited_longer_than_its_caller_does() -> None:
+    begun: list[float] = []
+
+    async def delete(request: DeleteBlob, call: Call) -> BlobDeleted:
+        del request
+        begun.append(call.seconds)
+        return BlobDeleted(deleted=True)
+
+    async def answer(age_seconds: float) -> Answer:
+        return await dispatcher().answer(
+            deleting(delete), "blob.delete", {"Timeout": "2"}, REQUEST, age_seconds=age_seconds
+        )
+
+    assert (await answer(0.5)).error is None
+    assert code_of(await answer(2.5)) == "unavailable"
+    assert begun == [1.5]
+
+
+async def test_a_read_is_answered_however_old_it_may_be() -> None:
+    async def stat(request: StatBlob, call: Call) -> BlobStat:
+        del request, call
+        raise NotFoundError
+
+    answer = await dispatcher().answer(
+        Endpoint(STAT_BLOB, stat), "blob.stat", {"Timeout": "2"}, REQUEST, age_seconds=60
+    )
+
+    assert code_of(answer) == "not_found"

@@ -16,7 +16,7 @@ from holdfast.stores.jetstream.deployment import (
     write_deployment,
 )
 from holdfast.stores.memory import MemoryRecordStore
-from holdfast.stores.ports import Record
+from holdfast.stores.record_ports import Record
 
 WANTED = Deployment(blobs="blobs", packs="packs", snapshots="snapshots", names="names")
 

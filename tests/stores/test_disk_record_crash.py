@@ -33,7 +33,7 @@ from holdfast.errors import (
 from holdfast.stores.disk import database as disk_database
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
-from holdfast.stores.ports import Delete, Put
+from holdfast.stores.record_ports import Delete, Put
 
 if TYPE_CHECKING:
     from pathlib import Path

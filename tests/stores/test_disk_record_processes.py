@@ -19,7 +19,7 @@ from tests.stores.disk_tools import FakeClock, in_database, record_store
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
 from holdfast.stores.disk import database as disk_database
 from holdfast.stores.disk.records import DiskRecordStore
-from holdfast.stores.ports import Put
+from holdfast.stores.record_ports import Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator

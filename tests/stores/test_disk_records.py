@@ -28,12 +28,12 @@ from holdfast.stores.disk import database as disk_database
 from holdfast.stores.disk.database import DATABASE, create_record_store
 from holdfast.stores.disk.files import create_disk_store
 from holdfast.stores.disk.records import PAGE_RECORDS, SWEPT_AT_ONCE, DiskRecordStore
-from holdfast.stores.ports import Delete, Put
+from holdfast.stores.record_ports import Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from holdfast.stores.ports import Change
+    from holdfast.stores.record_ports import Change
 
 GRACE = timedelta(hours=1)
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from holdfast.runtime.config import Config
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore, RecordStore
+    from holdfast.stores.ports import BlobStore
+    from holdfast.stores.record_ports import RecordStore
     from holdfast.transport.jetstream import JetStream
 
 RECORDS: Final = "records"

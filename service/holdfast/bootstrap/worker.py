@@ -34,6 +34,7 @@ from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
 from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
@@ -146,6 +147,7 @@ class _Parts:
     """What a worker is made of."""
 
     worker: Worker
+    freshness: Freshness
     stores: Stores
     uploads: UploadService
     names: NameParts
@@ -178,6 +180,7 @@ class _Parts:
     def _chores(self, setup: Setup) -> tuple[Chore, ...]:
         sweep_seconds = setup.config.upload_lease_seconds / SWEEPS_PER_LEASE
         return (
+            Chore("prove_freshness", PROVE_SECONDS, self.freshness.prove, first_seconds=0),
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
@@ -205,6 +208,7 @@ def _assemble(
         setup, stores, apps=apps, peers=peers, publish=partial(_publish, connection)
     )
     watches = assemble_watch(setup, stores)
+    freshness = Freshness(connection)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -219,9 +223,11 @@ def _assemble(
         max_concurrent=config.max_concurrent_requests,
         inbox_prefixes=config.inbox_prefixes,
         node=config.node if config.apps is not None else None,
+        age=lambda: freshness.most_seconds,
     )
     return _Parts(
         worker=worker,
+        freshness=freshness,
         stores=stores,
         uploads=uploads,
         names=names,

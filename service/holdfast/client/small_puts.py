@@ -109,9 +109,11 @@ class SmallPuts:
         try:
             if self._under_way == 1 or len(data) > MOST_BYTES_EACH or request.digest is None:
                 return await self._requester.ask(PUT_BLOB, request, data)
-            blob = BlobToPut(data=bytes(data), digest=request.digest, type=request.type)
-            one = _Waiting(blob, self._now() + self._requester.timeout_seconds)
-            settled = await self._together(one)
+            until = self._now() + self._requester.timeout_seconds
+            settled: BlobStored | _Alone = _Alone(new_id())
+            if self._now() >= self._offered_from:
+                blob = BlobToPut(data=bytes(data), digest=request.digest, type=request.type)
+                settled = await self._together(_Waiting(blob, until))
             if isinstance(settled, BlobStored):
                 return settled
             async with self._alone_at_once:
@@ -119,7 +121,7 @@ class SmallPuts:
                     PUT_BLOB,
                     request,
                     data,
-                    timeout_seconds=max(one.until - self._now(), SHORTEST_SECONDS),
+                    timeout_seconds=max(until - self._now(), SHORTEST_SECONDS),
                     op_id=settled.op_id,
                     maybe_applied=settled.maybe_applied,
                 )
@@ -130,8 +132,6 @@ class SmallPuts:
         return asyncio.get_running_loop().time()
 
     async def _together(self, one: _Waiting) -> BlobStored | _Alone:
-        if self._now() < self._offered_from:
-            return _Alone(new_id())
         self._waiting.append(one)
         self._gathering.schedule()
         self._timers.start(one, one.until, one.expire)

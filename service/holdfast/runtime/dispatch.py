@@ -82,14 +82,20 @@ class Dispatcher:
         body: Buffer,
         *,
         forwarded: bool = False,
+        age_seconds: float = 0.0,
     ) -> Answer:
-        """Never raises but CancelledError. A ``forwarded`` request is not forwarded again."""
+        """Never raises but CancelledError. A ``forwarded`` request is not forwarded again.
+
+        A change is refused whose caller may not wait any more, for the request may be so old.
+        """
         encoding = codec.Encoding.JSON
         try:
             encoding = _encoding(endpoint, headers)
             request = _decode(endpoint, headers, body, encoding)
             op_id = _op_id(headers, endpoint, request)
             left = self._seconds(headers)
+            if endpoint.operation.mutates:
+                left = _left(left, age_seconds)
             call = self._call(subject, left, body, op_id, forwarded=forwarded)
             # Who waits below gives up a moment before, and can still say what is known.
             with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
@@ -137,6 +143,14 @@ class Dispatcher:
             msg = f"Timeout is a number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f}"
             raise InvalidError(msg)
         return float(text)
+
+
+def _left(seconds: float, age_seconds: float) -> float:
+    """What is left of ``seconds`` for a request of that age. Raises UnavailableError."""
+    if age_seconds >= seconds:
+        msg = "the request came too late: it may be repeated"
+        raise UnavailableError(msg)
+    return seconds - age_seconds
 
 
 def out_of_time(endpoint: AnyEndpoint) -> HoldfastError:

@@ -59,16 +59,19 @@ class Worker:
         max_concurrent: int,
         inbox_prefixes: tuple[str, ...],
         node: str | None = None,
+        age: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """``prefix`` is put before every subject, ``inbox_prefixes`` bound reply subjects.
 
-        With ``node`` the requests that other workers forward to that node are taken too.
+        With ``node`` the requests that other workers forward to that node are taken too. ``age``
+        says how many seconds ago a request may have been sent that arrives now.
         """
         self._connection = connection
         self._dispatcher = dispatcher
         self._endpoints = endpoints
         self._prefix = prefix
         self._node = node
+        self._age = age
         self._max_concurrent = max_concurrent
         self._reply = reply_pattern(inbox_prefixes)
         self._lanes: dict[Lane, dict[asyncio.Task[None], tuple[AnyEndpoint, Message]]] = {
@@ -197,7 +200,12 @@ class Worker:
         error: HoldfastError | None
         try:
             answer = await self._dispatcher.answer(
-                endpoint, message.subject, message.headers, message.data, forwarded=forwarded
+                endpoint,
+                message.subject,
+                message.headers,
+                message.data,
+                forwarded=forwarded,
+                age_seconds=self._age(),
             )
             error = answer.error
             if answer.node is not None:

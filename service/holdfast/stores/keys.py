@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
-from holdfast.stores.ports import MAX_BATCH, MAX_CHANGES, MAX_GET_MANY, Delete, Put
+from holdfast.stores.record_ports import MAX_BATCH, MAX_CHANGES, MAX_GET_MANY, Delete, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    from holdfast.stores.ports import Change
+    from holdfast.stores.record_ports import Change
 
 MAX_KEY_CHARS: Final = 2048
 """A NATS subject with the key must stay far below the 4 KiB of a protocol line."""

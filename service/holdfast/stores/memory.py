@@ -35,25 +35,15 @@ from holdfast.stores.keys import (
 )
 from holdfast.stores.memory_log import NEVER, MemoryLog
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import (
-    CHANGES_LIMIT,
-    BlobChanges,
-    BlobInfo,
-    BlobListing,
-    Changed,
-    Changes,
-    Delete,
-    Extent,
-    Fetched,
-    Record,
-    Stored,
-)
+from holdfast.stores.ports import BlobChanges, BlobInfo, BlobListing, Fetched, Stored
+from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Change, Claiming, Keeping
+    from holdfast.stores.ports import Attributes, Claiming, Keeping
+    from holdfast.stores.record_ports import Change
 
 
 @dataclass(slots=True)

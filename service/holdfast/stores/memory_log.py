@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
-from holdfast.stores.ports import BlobChanged, BlobChanges, Extent
+from holdfast.stores.ports import BlobChanged, BlobChanges
+from holdfast.stores.record_ports import Extent
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest

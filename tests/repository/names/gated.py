@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import timedelta
 
+    from tests.repository.pool import Holdup
+
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Change, RecordStore
+    from holdfast.stores.record_ports import Change, RecordStore
 
 T = TypeVar("T")
 
@@ -122,6 +124,16 @@ class GatedPool(NamesPool):
             DoomedBlobStore(self.blobs, gate),
             GatedRecordStore(self.names, gate),
             GatedRecordStore(self.records, gate),
+            self.time,
+        )
+
+    def doomed(self, name: str, doom: Holdup) -> NamesWorker:
+        """A worker that stops at a call to a store."""
+        return NamesWorker(
+            name,
+            DoomedBlobStore(self.blobs, doom),
+            DoomedRecordStore(self.names, doom),
+            DoomedRecordStore(self.records, doom),
             self.time,
         )
 

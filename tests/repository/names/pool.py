@@ -20,7 +20,8 @@ from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 if TYPE_CHECKING:
     from holdfast.repository.names.names import Found
     from holdfast.repository.names.writes import Named
-    from holdfast.stores.ports import BlobStore, RecordStore
+    from holdfast.stores.ports import BlobStore
+    from holdfast.stores.record_ports import RecordStore
 
 MAX_INLINE_BYTES = 64 * 1024
 

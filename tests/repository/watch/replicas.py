@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from holdfast.repository.watch.events import Event, Events
-from holdfast.stores.ports import Extent
+from holdfast.stores.record_ports import Extent
 
 if TYPE_CHECKING:
     from holdfast.repository.watch.events import IsNew

@@ -14,7 +14,7 @@ from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, 
 
 if TYPE_CHECKING:
     from holdfast.repository.names.record import NameState
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC).isoformat()
 

@@ -21,7 +21,7 @@ from holdfast.stores.ports import Attributes
 if TYPE_CHECKING:
     from holdfast.repository.watch.events import Event, Events, IsNew
     from holdfast.repository.watch.feed import Watching
-    from holdfast.stores.ports import Extent
+    from holdfast.stores.record_ports import Extent
 
 SECONDS = 20.0
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -26,14 +26,14 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.ports import MAX_GET_MANY, Change, Delete, Put
+from holdfast.stores.record_ports import MAX_GET_MANY, Change, Delete, Put
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import timedelta
 
-    from holdfast.stores.ports import Record, RecordStore
+    from holdfast.stores.record_ports import Record, RecordStore
 
 SETTLE_SECONDS: Final = 120.0
 """How long a write is sent again, if no deadline comes before. A job's end must outlast what its

@@ -17,7 +17,7 @@ from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.ledger.ledger import Ledger, RecordKind
 
 if TYPE_CHECKING:
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 OP_TTL: Final = timedelta(hours=24)
 

@@ -37,7 +37,7 @@ from holdfast.repository.names.record import (
     made_by,
 )
 from holdfast.repository.names.writes import Named, named
-from holdfast.stores.ports import MAX_GET_MANY
+from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable, Sequence
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.rules import NameRules, Rule
     from holdfast.repository.names.writes import NameWrites
     from holdfast.sources import Sources
-    from holdfast.stores.ports import Change
+    from holdfast.stores.record_ports import Change
 
 _CURSOR_JOINT: Final = "."
 _READS: Final = 3

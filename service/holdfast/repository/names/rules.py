@@ -14,7 +14,7 @@ from holdfast.repository.names.record import Keep
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 BELIEVED_SECONDS: Final = 10.0
 """For how long a worker goes by rules that another has changed since."""

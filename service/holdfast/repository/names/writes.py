@@ -30,7 +30,7 @@ from holdfast.repository.names.record import (
     promised,
     superseded,
 )
-from holdfast.stores.ports import Delete
+from holdfast.stores.record_ports import Delete
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.record import Announcement
     from holdfast.repository.names.rules import NameRules
     from holdfast.sources import Sources
-    from holdfast.stores.ports import Change, RecordStore
+    from holdfast.stores.record_ports import Change, RecordStore
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from holdfast.domain.names import (
 )
 from holdfast.errors import InvalidError
 from holdfast.repository.snapshots.record import SNAPSHOT, label_prefix, snapshot_name
-from holdfast.stores.ports import MAX_GET_MANY
+from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -40,7 +40,7 @@ from holdfast.repository.snapshots.record import (
     renewed,
     snapshot_name,
 )
-from holdfast.stores.ports import MAX_GET_MANY
+from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence

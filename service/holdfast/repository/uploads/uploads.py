@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from holdfast.repository.targets import NewTarget, Targets, UploadTarget
     from holdfast.repository.uploads.owned import UploadLimits
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore, RecordStore
+    from holdfast.stores.ports import BlobStore
+    from holdfast.stores.record_ports import RecordStore
 
 SETTLE_SECONDS: Final = 1.0
 

@@ -20,12 +20,13 @@ from holdfast.domain.names import SnapshotKey, untoken
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
-from holdfast.stores.ports import Record
+from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from holdfast.stores.ports import BlobChanged, BlobStore, Changed, Extent, RecordStore
+    from holdfast.stores.ports import BlobChanged, BlobStore
+    from holdfast.stores.record_ports import Changed, Extent, RecordStore
 
 _AT_ONCE: Final = 64
 """Records that are read before others have their turn of the event loop."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.repository.watch.events import Event, Events, EventSource
-    from holdfast.stores.ports import Extent
+    from holdfast.stores.record_ports import Extent
 
 MADE_ANEW: Final = "the store was made anew or set back: list what is there, and watch from now"
 PATIENCE: Final = 20

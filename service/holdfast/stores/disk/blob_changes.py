@@ -19,7 +19,8 @@ from holdfast.errors import ConflictError, CorruptError, NotFoundError, Unavaila
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.files import confirm_disk_store
 from holdfast.stores.disk.records import DiskRecordStore
-from holdfast.stores.ports import MAX_BATCH, BlobChanged, BlobChanges, Put
+from holdfast.stores.ports import BlobChanged, BlobChanges
+from holdfast.stores.record_ports import MAX_BATCH, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.disk.blobs import BlobFiles
     from holdfast.stores.disk.files import Files
-    from holdfast.stores.ports import Changed, Extent, RecordStore
+    from holdfast.stores.record_ports import Changed, Extent, RecordStore
 
 CHANGES: Final = "changes"
 _PUT: Final = b"put"

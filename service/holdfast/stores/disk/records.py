@@ -31,13 +31,13 @@ from holdfast.stores.keys import (
     check_record_key,
     is_record_key,
 )
-from holdfast.stores.ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
+from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from holdfast.stores.ports import Change
+    from holdfast.stores.record_ports import Change
 
 PAGE_RECORDS: Final = 100
 SWEPT_AT_ONCE: Final = 1000

@@ -28,7 +28,8 @@ from holdfast.stores.disk.files import FailStop, Files, check_disk_store, confir
 from holdfast.stores.disk.format import BlobHeader
 from holdfast.stores.disk.staging import StagingFiles
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import CHANGES_LIMIT, Fetched
+from holdfast.stores.ports import Fetched
+from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -50,10 +51,10 @@ if TYPE_CHECKING:
         BlobInfo,
         BlobListing,
         Claiming,
-        Extent,
         Keeping,
         Stored,
     )
+    from holdfast.stores.record_ports import Extent
 
 _DELETE_ATTEMPTS: Final = 16
 

@@ -16,7 +16,8 @@ from holdfast.stores.jetstream.meta import name_at, read_record, to_info
 from holdfast.stores.jetstream.object_records import CHANGE, put_at
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.keys import check_limit
-from holdfast.stores.ports import BlobChanged, BlobChanges, Extent
+from holdfast.stores.ports import BlobChanged, BlobChanges
+from holdfast.stores.record_ports import Extent
 from holdfast.transport.jetstream_messages import TIME_STAMP
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.readiness import NotReadyError
 
 if TYPE_CHECKING:
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 KEY: Final = "config"
 FORMAT: Final = 1

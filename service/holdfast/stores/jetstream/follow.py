@@ -1,13 +1,15 @@
 """Reading what a stream has from a sequence on, among gaps of any size.
 
 A server that is asked for a batch looks at all its subjects to say how many more there are, once
-anything was removed, and meanwhile nothing can be written. So far from the end no batch is asked
-for but many single messages at once: what lies ahead is cut into stretches, and in each the next
-message behind the last one is asked for until all are read. Each answer is a message, however far
-they lie apart.
+anything was removed, and meanwhile nothing can be written; at the end it still reads a whole block.
+So no batch is asked for but many single messages at once: what lies ahead is cut into stretches,
+and in each the next message behind the last one is asked for until all are read. Each answer is a
+message, however far they lie apart.
 
-Near the end a batch costs little, and tells what nothing else does: that at one moment there was no
-more. A record that is written again moves to the end, so before that it may have been missed.
+A record that is written again moves to the end, and may be missed before that. So the end is where
+at one moment there is nothing more: the leader is asked after the reading. Where others write too
+fast for that, a batch is asked for after all, from where the reading began: it is read and counted
+at one moment by one server, and what others have told before may be from further on.
 
 Any replica answers. One that has a message has all that came before it, so what it tells of the
 place between is right; one that lags has no message to give, and then fewer are asked for, at last
@@ -33,8 +35,8 @@ _IN_STRETCH: Final = 4
 
 _LONGEST_STRETCH: Final = 1 << 20
 _FEWER: Final = 4
-_TAIL: Final = 8192
-"""Sequences from the end. There a server counts what is left within a block or two."""
+_LOOKS: Final = 4
+"""For the end, before a batch is asked for."""
 
 _BATCH_BYTES: Final = 8 * MIB
 """A server gives up a client that is 64 MiB behind."""
@@ -54,19 +56,23 @@ class StreamReader:
         All up to and with that sequence were read, and there were no more at a moment during this,
         if so it is, on the server that answered. Raises UnavailableError.
         """
-        last = (await self._js.state(self._stream)).last_sequence
-        if last < start:
-            return [], start - 1, True
-        pending = 1
-        if last - start >= _TAIL:
-            messages = await self._many(start, last, limit)
-        else:
-            query = {"seq": start, "batch": limit, "max_bytes": _BATCH_BYTES}
-            messages, pending = await self._js.direct_batch(self._stream, query)
-        messages = messages or await self._next(start, last)
-        if not messages:
-            return [], last, True
-        return messages, messages[-1].sequence, not pending
+        messages: list[StoredMessage] = []
+        first = start
+        for _ in range(_LOOKS):
+            last = (await self._js.state(self._stream)).last_sequence
+            if last < start:
+                return messages, start - 1, True
+            wanted = limit - len(messages)
+            some = await self._many(start, last, wanted) or await self._next(start, last)
+            if not some:
+                return messages, last, True
+            messages += some
+            start = some[-1].sequence + 1
+            if len(messages) == limit:
+                return messages, start - 1, False
+        query = {"seq": first, "batch": limit, "max_bytes": _BATCH_BYTES}
+        messages, pending = await self._js.direct_batch(self._stream, query)
+        return messages, messages[-1].sequence if messages else first - 1, not pending
 
     async def _many(self, start: int, last: int, limit: int) -> list[StoredMessage]:
         """Messages from ``start`` on; fewer than ``limit`` only where they end, or are in doubt."""

@@ -42,14 +42,8 @@ from holdfast.stores.jetstream.meta import (
 from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords, RecordChange
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
 from holdfast.stores.jetstream.staging import StagedObject
-from holdfast.stores.ports import (
-    CHANGES_LIMIT,
-    Attributes,
-    BlobInfo,
-    BlobListing,
-    Fetched,
-    Stored,
-)
+from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
+from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
@@ -65,7 +59,8 @@ if TYPE_CHECKING:
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.ports import BlobChanges, Extent, Keeping
+    from holdfast.stores.ports import BlobChanges, Keeping
+    from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
 _RECORDS_AT_ONCE: Final = 64

@@ -35,7 +35,7 @@ from holdfast.stores.keys import (
     check_record_key,
     is_below,
 )
-from holdfast.stores.ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
+from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
@@ -52,7 +52,7 @@ from holdfast.transport.jetstream_messages import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from holdfast.stores.ports import Change
+    from holdfast.stores.record_ports import Change
     from holdfast.transport.jetstream import JetStream
 
 OPERATION: Final = "KV-Operation"

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.stores.ports import CHANGES_LIMIT
+from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
         BlobStore,
         Claiming,
         DirectDelivery,
-        Extent,
         Fetched,
         Keeping,
         StagedBlob,
         Stored,
     )
+    from holdfast.stores.record_ports import Extent
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 KINDS = ["memory", "disk", pytest.param("nats", marks=pytest.mark.nats)]
 

@@ -21,7 +21,7 @@ from holdfast.repository.names.record import (
     VersionRecord,
 )
 from holdfast.stores.memory import MemoryRecordStore
-from holdfast.stores.ports import Changed, Changes
+from holdfast.stores.record_ports import Changed, Changes
 
 if TYPE_CHECKING:
     import random
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from holdfast.repository.names.index.listing import NamesPage
     from holdfast.repository.names.record import NameState
-    from holdfast.stores.ports import Change, RecordStore
+    from holdfast.stores.record_ports import Change, RecordStore
 
 MAX_LAG = 4
 """Changes that a replica may lack."""
@@ -54,7 +54,6 @@ def announcement(number: int | None) -> Announcement:
         op=f"op-{number}",
         verb="replace",
         at=NOW.isoformat(),
-        worker="w",
         digest=None if number is None else digest(number),
     )
 

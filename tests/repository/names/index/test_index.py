@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.repository.names.index.index import NameIndex
-    from holdfast.stores.ports import Extent, RecordStore
+    from holdfast.stores.record_ports import Extent, RecordStore
 
 WRITERS = 4
 WRITES = 15

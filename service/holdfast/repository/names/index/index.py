@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.index.table import PendingName
     from holdfast.repository.names.record import Keep
     from holdfast.sources import Sources
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 
 class NameIndex:

@@ -23,13 +23,13 @@ from holdfast.repository.names.record import (
     content_of,
     expires_at,
 )
-from holdfast.stores.ports import Record
+from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from holdfast.repository.names.record import Keep, NameState
-    from holdfast.stores.ports import Changed
+    from holdfast.stores.record_ports import Changed
 
 log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.repository.names.index.rows import NameRow
-    from holdfast.stores.ports import Changed
+    from holdfast.stores.record_ports import Changed
 
 CACHE_KIB: Final = 32 * 1024
 MAX_PENDING: Final = 10_000

@@ -1,0 +1,43 @@
+"""How old a request may be that has just arrived.
+
+It may have lain in the socket of a worker that was stopped or cut off, while its client asked
+another one, which refused it: taken up now, it would be done after all. What arrives behind the
+answer to a PING was sent after that PING, so nothing is older than the last one that was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from holdfast.transport.connection import Connection
+
+PROVE_SECONDS: Final = 0.5
+"""How often to ask: well below what any client waits for a change to be made."""
+
+_ANSWER_SECONDS: Final = 1
+
+
+class Freshness:
+    """What a worker knows of its requests. To be made before it subscribes."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Of a connection that is open."""
+        self._connection = connection
+        self._asked_at = asyncio.get_running_loop().time()
+
+    async def prove(self) -> None:
+        """Ask the server for a sign of life. To be called every ``PROVE_SECONDS``."""
+        asked_at = asyncio.get_running_loop().time()
+        with suppress(UnavailableError):
+            await self._connection.wait_flushed(_ANSWER_SECONDS)
+            self._asked_at = asked_at
+
+    @property
+    def most_seconds(self) -> float:
+        """How long ago what arrives now may have been sent."""
+        return asyncio.get_running_loop().time() - self._asked_at
