@@ -16,9 +16,11 @@ from tests.deployment import code_of, deployed
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.client import connect, connect_sync
+from holdfast.client.watch import watched
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import MAX_WATCHES
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.protocol.watch import WatchChanges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -40,6 +42,7 @@ class Watcher:
 
     def __init__(self, client: Client, kind: WatchKind, since: int, prefix: str = "") -> None:
         self.had: list[WatchEvent] = []
+        self.prefix = prefix
         self.task = asyncio.create_task(self._take(client, kind, since, prefix))
         self._news = asyncio.Event()
 
@@ -61,6 +64,11 @@ class Watcher:
     async def wait_for_type(self, type_: str) -> None:
         """Until an event of that type has come."""
         while type_ not in types(self.had):
+            await self.wait_for(len(self.had) + 1)
+
+    async def wait_for_last(self, count: int) -> None:
+        """Until ``count`` steps of names called last have come."""
+        while sum(event.subject.endswith("/last") for event in self.had) < count:
             await self.wait_for(len(self.had) + 1)
 
     async def stop(self) -> None:
@@ -187,9 +195,7 @@ async def test_each_watcher_has_every_step_in_order_though_a_worker_is_killed(
         for folder in "ab":
             await client.names.put(f"{folder}/last", b"")
         for watcher in watchers:
-            while sum(event.subject.endswith("/last") for event in watcher.had) < 2:
-                await watcher.wait_for(len(watcher.had) + 1)
-        for watcher in watchers:
+            await watcher.wait_for_last(2 if watcher.prefix else 4)
             await watcher.stop()
 
         told: dict[str, list[str]] = defaultdict(list)
@@ -200,13 +206,28 @@ async def test_each_watcher_has_every_step_in_order_though_a_worker_is_killed(
             kept = [step.at for step in reversed(history.transitions)]
             ours = [event.time for event in watchers[2].had if event.subject == name]
             assert ours[-len(kept) :] == kept
-        for watcher, prefix in zip(watchers, ("a/", "b/", "") * 4, strict=True):
+        for watcher in watchers:
             had: dict[str, list[str]] = defaultdict(list)
             for event in watcher.had:
                 had[event.subject].append(event.sequence)
-            assert had == {n: steps for n, steps in told.items() if n.startswith(prefix)}
+            assert had == {n: steps for n, steps in told.items() if n.startswith(watcher.prefix)}
             assert all(steps == sorted(set(steps)) for steps in had.values())
             assert not any("missed" in event.data for event in watcher.had)
+
+
+async def test_a_reader_who_is_slow_has_everything_in_the_end(holdfast: Client) -> None:
+    since = await holdfast.position("names")
+    request = WatchChanges(kind="names", prefix="slow", since=since, credit=5)
+    async with aclosing(watched(holdfast._requester, request)) as events:
+        await holdfast.names.create("slow", b"")
+        had = [await anext(events)]
+        for number in range(30):
+            await holdfast.names.put(f"slow/{number % 10}", bytes([number]))
+        had += [await anext(events) for _ in range(1 + 40)]
+
+    versions = [event.data["version"] for event in had if event.subject == "slow/9"]
+    assert versions == [0, 1, 2, 3]
+    assert len({event.id for event in had}) == len(had)
 
 
 async def test_a_watch_may_go_on_from_any_event(holdfast: Client) -> None:

@@ -255,17 +255,17 @@ async def test_a_server_that_was_killed_is_named_and_the_store_goes_on(
             async with asyncio.timeout(SETTLE_SECONDS):
                 while True:
                     state = await store.read()
-                    if len(state.problems) == 5 and len(state.buckets) == 4:
+                    if len(state.problems) == 6 and len(state.buckets) == 5:
                         break
                     await asyncio.sleep(0.2)
     finally:
         cluster.__exit__(None, None, None)
 
-    assert state.problems[:4] == tuple(
+    assert state.problems[:5] == tuple(
         f"bucket {bucket} has 2 of 3 replicas current: nats-3 is offline"
-        for bucket in ("blobs", "packs", "holdfast", "snapshots")
+        for bucket in ("blobs", "packs", "holdfast", "snapshots", "names")
     )
-    assert cluster.monitor_url("nats-3") in state.problems[4]
+    assert cluster.monitor_url("nats-3") in state.problems[5]
     assert state.durability == "synced", "most of the servers say so"
 
 

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
         Awaitable,
         Buffer,
         Callable,
+        Coroutine,
         Sequence,
     )
+    from typing import Any
 
     from holdfast.repository.targets import Targets
     from holdfast.sources import Sources
@@ -358,6 +360,19 @@ class Pool:
         assert listing.cursor is None
         infos = [entry for entry in listing.entries if isinstance(entry, BlobInfo)]
         return {info.digest: await self.blobs.get(info) for info in infos}
+
+
+async def lives(work: Coroutine[Any, Any, T], doom: Doom) -> T | None:
+    """What ``work`` gives, or None when its worker died over it."""
+    working = asyncio.create_task(work)
+    death = asyncio.create_task(doom.dead.wait())
+    await asyncio.wait({working, death}, return_when=asyncio.FIRST_COMPLETED)
+    death.cancel()
+    if doom.dead.is_set():
+        doom.bury()
+        await asyncio.wait({working})
+        return None
+    return await working
 
 
 async def open_upload(

@@ -6,7 +6,6 @@ own. What a client sees is the blob, once, and nothing is left in the store.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,7 @@ from tests.repository.pool import (
     Pool,
     carry_on,
     is_stored,
+    lives,
     open_upload,
     parts_of,
     put_anew,
@@ -25,9 +25,6 @@ from tests.repository.pool import (
 from holdfast.domain.digest import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
     from holdfast.repository.uploads.record import Result
 
 DATA = some_bytes(2 * PART_BYTES + 7)
@@ -36,19 +33,6 @@ OP_ID = "an-operation"
 MOMENTS = [pytest.param(False, id="before"), pytest.param(True, id="after")]
 MOST_CALLS = 60
 """More than any worker needs here; a test that never gets through fails."""
-
-
-async def lives(work: Coroutine[Any, Any, Result], doom: Doom) -> Result | None:
-    """What ``work`` gives, or None when its worker died over it."""
-    working = asyncio.create_task(work)
-    death = asyncio.create_task(doom.dead.wait())
-    await asyncio.wait({working, death}, return_when=asyncio.FIRST_COMPLETED)
-    death.cancel()
-    if doom.dead.is_set():
-        doom.bury()
-        await asyncio.wait({working})
-        return None
-    return await working
 
 
 async def check_end(pool: Pool, result: Result) -> None:

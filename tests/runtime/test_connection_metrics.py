@@ -30,6 +30,7 @@ class FakeWorker:
 
     is_serving: bool = True
     in_flight: int = 0
+    watches: int = 0
     refused_replies: int = 0
 
 
@@ -57,11 +58,12 @@ def test_it_is_ready_while_it_serves_and_is_connected(
 def test_everything_that_is_counted_is_shown_as_it_is_now() -> None:
     connection = FakeConnection(counters=Counters(1, 2, 3, 4, 5))
 
-    lines = shown(connection, FakeWorker(in_flight=6, refused_replies=7))
+    lines = shown(connection, FakeWorker(in_flight=6, watches=8, refused_replies=7))
 
     assert lines == [
         "holdfast_ready 1.0",
         "holdfast_requests_in_flight 6.0",
+        "holdfast_watches 8.0",
         "holdfast_nats_disconnects_total 1.0",
         "holdfast_nats_reconnects_total 2.0",
         "holdfast_nats_servers_left_total 3.0",

@@ -41,6 +41,9 @@ class ConnectionMetrics(Collector):
         yield GaugeMetricFamily(
             "holdfast_requests_in_flight", "Requests under way.", value=self._worker.in_flight
         )
+        yield GaugeMetricFamily(
+            "holdfast_watches", "Watches under way.", value=self._worker.watches
+        )
         counters = self._connection.counters
         counted = {
             "nats_disconnects": ("Connections to NATS that were lost.", counters.disconnects),

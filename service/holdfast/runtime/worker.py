@@ -98,6 +98,11 @@ class Worker:
         """How many requests are being answered; who watches does not count."""
         return len(self._lanes["requests"]) + len(self._lanes["parts"])
 
+    @property
+    def watches(self) -> int:
+        """How many are told of changes."""
+        return len(self._lanes["watches"])
+
     def start(self) -> None:
         """Subscribe: from here on requests are answered."""
         self.is_serving = True

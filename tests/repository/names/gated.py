@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import timedelta
 
+    from tests.repository.pool import Holdup
+
     from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import Change, RecordStore
 
 T = TypeVar("T")
@@ -124,6 +127,20 @@ class GatedPool(NamesPool):
             GatedRecordStore(self.records, gate),
             self.time,
         )
+
+    def doomed(self, name: str, doom: Holdup) -> NamesWorker:
+        """A worker that stops at a call to a store."""
+        return NamesWorker(
+            name,
+            DoomedBlobStore(self.blobs, doom),
+            DoomedRecordStore(self.names, doom),
+            DoomedRecordStore(self.records, doom),
+            self.time,
+        )
+
+    def on(self, blobs: BlobStore) -> NamesWorker:
+        """A worker that sees ``blobs`` instead."""
+        return NamesWorker("a", blobs, self.names, self.records, self.time)
 
     async def name_records(self) -> list[NameRecord]:
         """The record of every name."""
