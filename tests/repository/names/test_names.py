@@ -345,6 +345,22 @@ async def test_rules_of_the_longest_times_end_nothing(worker: NamesWorker) -> No
     assert await worker.read("n", version=1) == b"one"
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [Rule(prefix="a", keep_versions=1), Rule(prefix="a", keep_versions=2)],
+        [Rule(keep_versions=1)],
+        [Rule(prefix="a", name="a")],
+        [Rule(prefix=str(number)) for number in range(257)],
+    ],
+)
+async def test_rules_that_make_no_sense_are_refused(worker: NamesWorker, rules: list[Rule]) -> None:
+    with pytest.raises(InvalidError):
+        await worker.names.change_rules(rules, expected=None)
+
+    assert await worker.names.rules() == ((), 0)
+
+
 async def test_a_history_tells_each_step_newest_first_at_the_end(worker: NamesWorker) -> None:
     await worker.create("n", b"one")
     await worker.replace("n", b"two")

@@ -35,17 +35,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep_seconds: int | None = None
     expire_seconds: int | None = None
 
-    def fits(self, name: str) -> bool:
-        """Whether it is one for ``name``."""
-        if self.prefix is None:
-            return name == self.name
-        return name.startswith(self.prefix)
-
-    @property
-    def weight(self) -> tuple[bool, int]:
-        """Of two that fit the heavier one holds."""
-        return self.prefix is None, len(self.prefix or "")
-
     def check(self) -> None:
         """Raises InvalidError."""
         if (self.prefix is None) == (self.name is None):
@@ -64,6 +53,31 @@ class RulesRecord(msgspec.Struct, frozen=True, kw_only=True):
 RULES: Final = RecordKind(noun="rules of names", form=RulesRecord, prefix="r")
 
 
+class _Known:
+    """Rules to be looked up by name, each as fast as there are lengths of prefixes."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._names = {rule.name: rule for rule in rules if rule.name is not None}
+        self._prefixes = {rule.prefix: rule for rule in rules if rule.prefix is not None}
+        self._lengths = sorted({len(prefix) for prefix in self._prefixes})
+
+    def of(self, name: str) -> Keep:
+        """What is kept of ``name``: a rule of a longer prefix goes before, its own before all."""
+        fitting = [
+            rule
+            for length in self._lengths
+            if length <= len(name) and (rule := self._prefixes.get(name[:length])) is not None
+        ]
+        if name in self._names:
+            fitting.append(self._names[name])
+        versions, seconds, expire_seconds = 1, None, None
+        for rule in fitting:
+            versions = rule.keep_versions or versions
+            seconds = rule.keep_seconds or seconds
+            expire_seconds = rule.expire_seconds or expire_seconds
+        return Keep(versions=versions, seconds=seconds, expire_seconds=expire_seconds)
+
+
 class NameRules:
     """The rules as this worker knows them."""
 
@@ -71,24 +85,12 @@ class NameRules:
         """``monotonic`` gives seconds that only rise."""
         self._ledger = Ledger(records)
         self._monotonic = monotonic
-        self._known: tuple[Rule, ...] = ()
+        self._known = _Known(())
         self._read_at: float | None = None
 
     def known(self, name: str) -> Keep:
-        """What is kept of ``name`` by the rules that were read last."""
-        heaviest = sorted((rule for rule in self._known if rule.fits(name)), key=_weight)
-        stated: dict[str, int] = {}
-        for rule in heaviest:
-            stated |= {
-                field: value
-                for field in ("keep_versions", "keep_seconds", "expire_seconds")
-                if (value := getattr(rule, field)) is not None
-            }
-        return Keep(
-            versions=stated.get("keep_versions", 1),
-            seconds=stated.get("keep_seconds"),
-            expire_seconds=stated.get("expire_seconds"),
-        )
+        """What is kept of ``name`` by the rules that were read last. In any thread."""
+        return self._known.of(name)
 
     async def of(self, name: str) -> Keep:
         """What is kept of ``name``, by rules that were read lately."""
@@ -115,6 +117,9 @@ class NameRules:
             raise InvalidError(msg)
         for rule in rules:
             rule.check()
+        if len({(rule.prefix, rule.name) for rule in rules}) < len(rules):
+            msg = "there is one rule for each prefix or name"
+            raise InvalidError(msg)
         wanted = RulesRecord(rules=tuple(rules))
         _, revision = await self.read()
         if expected is not None and revision != expected:
@@ -138,12 +143,8 @@ class NameRules:
         return await change(held, lambda found: found if found == wanted else wanted)
 
     def _learn(self, rules: tuple[Rule, ...], at: float) -> tuple[Rule, ...]:
-        self._known, self._read_at = rules, at
+        self._known, self._read_at = _Known(rules), at
         return rules
-
-
-def _weight(rule: Rule) -> tuple[bool, int]:
-    return rule.weight
 
 
 def _changed(revision: int) -> str:
