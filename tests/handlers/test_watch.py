@@ -152,7 +152,9 @@ async def test_only_what_begins_with_the_prefix_is_told_and_the_position_goes_on
     watches = Watches("a/1", "b/1", "a/2", "b/2")
 
     async with aclosing(await watches.ask(call, since=0, prefix="a/")) as messages:
-        told = [await anext(messages) for _ in range(3)]
+        told: list[BytesReply[WatchHead]] = []
+        while not told or told[-1].head.position < 4:
+            told.append(await anext(messages))
 
     assert [event.subject for message in told for event in events(message)] == ["a/1", "a/2"]
     assert told[-1].head.position == 4
