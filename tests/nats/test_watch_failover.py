@@ -54,7 +54,8 @@ async def test_every_step_is_told_though_each_server_is_killed_in_turn(
             await watchers[0].wait_for(len(watchers[0].had) + 50)
             cluster.kill(name)
             await watchers[0].wait_for(len(watchers[0].had) + 50)
-            await asyncio.to_thread(cluster.start, name)
+            cluster.launch(name)
+            await asyncio.to_thread(cluster.wait_healthy, name)
         stop.set()
         await asyncio.gather(*writing)
         for folder in "ab":

@@ -125,7 +125,7 @@ class Watching:
 
     def __init__(self, feed: Feed, point: Point, *, is_near: bool) -> None:
         """Made by ``Feed.begin``."""
-        self.point = point
+        self.point = self.begun = point
         self._feed = feed
         self._is_near = is_near
         self._follower = feed.follower(point)

@@ -64,6 +64,10 @@ class Point:
         """Whether every step up to what was read has been told."""
         return self.floor == self.position
 
+    def is_beyond(self, other: Point) -> bool:
+        """Whether whoever goes on from here, and not from ``other``, is further."""
+        return self.floor > other.floor or self.position > other.position
+
     def raised_to(self, floor: int) -> Point:
         """The same for somebody to whom every step up to ``floor`` was told."""
         return Point(self.store, max(self.floor, floor), max(self.position, floor))
