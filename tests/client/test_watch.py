@@ -262,9 +262,9 @@ async def test_a_worker_tells_no_more_than_the_credit_and_goes_on_from_the_curso
     request: dict[str, object] = {"since": since}
     rounds = 0
     while len(had) < 400:
-        answered = await Raw(ask).until_end(kind="names", prefix="credit/", credit=10, **request)
+        answered = await Raw(ask).until_end(kind="names", prefix="credit/", credit=1, **request)
         events = [event for message in answered for event in json.loads(message.data)]
-        assert len(events) >= 10
+        assert events
         had |= {event["id"] for event in events}
         last = answered[-1].headers or {}
         assert last["Blob-End"] == "credit"
@@ -272,7 +272,7 @@ async def test_a_worker_tells_no_more_than_the_credit_and_goes_on_from_the_curso
         request, rounds = {"cursor": last["Blob-Cursor"]}, rounds + 1
 
     assert len(had) == 400
-    assert rounds <= 40
+    assert rounds <= 400
 
 
 async def test_a_worker_that_stops_ends_its_watches_at_once(alone: Deployment) -> None:

@@ -139,7 +139,8 @@ class EventFollower:
         page = await self._source.read(start.position, self._is_new)
         left = await self._source.extent()
         self._note(page)
-        self._move(page.position, is_sure=left.last <= page.position)
+        # A leader that has less than was read has not caught up, and knows nothing of it.
+        self._move(page.position, is_sure=left.last == page.position)
         events = sorted(page.events, key=lambda event: event.revision)
         return Batch(events=events, start=start, end=self.point)
 
