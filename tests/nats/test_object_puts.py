@@ -18,6 +18,7 @@ from tests.nats.tools import FlakyJetStream, Times, connected, kill, until
 
 from holdfast.deadline import deadline
 from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -289,7 +290,7 @@ class TestGroups:
     ) -> None:
         monkeypatch.setattr(put_groups_module, "MOST_PUTS", 10)
         monkeypatch.setattr(put_groups_module, "MOST_BYTES", 10 * 300)
-        assert (MOST_PUTS, MOST_BYTES) == (64, 1024 * 1024)
+        assert (MOST_PUTS, MOST_BYTES) == (128, 2 * MIB)
         large = some_bytes(MOST_BYTES_EACH + 1)
 
         outcomes = await put_all(grouping(bucket), [*BLOBS, large, b""])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.repository.pool import Holdup
 
     from holdfast.domain.digest import Digest
+    from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import Change, RecordStore
 
 T = TypeVar("T")
@@ -136,6 +137,10 @@ class GatedPool(NamesPool):
             DoomedRecordStore(self.records, doom),
             self.time,
         )
+
+    def on(self, blobs: BlobStore) -> NamesWorker:
+        """A worker that sees ``blobs`` instead."""
+        return NamesWorker("a", blobs, self.names, self.records, self.time)
 
     async def name_records(self) -> list[NameRecord]:
         """The record of every name."""

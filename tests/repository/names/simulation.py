@@ -47,6 +47,8 @@ _TURN_SECONDS: Final = 5.0
 """Longer than anybody waits of himself."""
 
 _ATTEMPTS: Final = 3
+_SHARED: Final = 2
+"""So many blobs are written again and again."""
 
 
 class _Jump(selectors.DefaultSelector):
@@ -142,13 +144,13 @@ class Simulation:
 
     async def _take_turn(self) -> None:
         event = self._rng.random()
-        if event < 0.04:
+        if event < 0.06:
             await self.pool.look_for_garbage()
-        elif event < 0.08:
+        elif event < 0.12:
             self.pool.collect()
-        elif event < 0.09:
+        elif event < 0.13:
             await self.pool.lapse()
-        elif event < 0.25:
+        elif event < 0.3:
             self._ask()
         else:
             self._let_go()
@@ -159,7 +161,8 @@ class Simulation:
             client = self._rng.choice(idle)
             client.left -= 1
             client.asked, client.is_streamed = self._request(client)
-            client.data = some_bytes(PART_BYTES + 1 if client.is_streamed else 9, seed=self._turn)
+            seed = self._turn if self._rng.random() < 0.6 else -self._rng.randrange(_SHARED)
+            client.data = some_bytes(PART_BYTES + 1 if client.is_streamed else 9, seed=seed)
             client.may_be_done = False
             self._attempt(client)
 

@@ -335,6 +335,16 @@ async def test_names_expire_by_the_rule_of_their_prefix(
         assert await worker.read(name) == b"one"
 
 
+async def test_rules_of_the_longest_times_end_nothing(worker: NamesWorker) -> None:
+    longest = Rule(prefix="", keep_versions=2, keep_seconds=2**40, expire_seconds=2**40)
+    await worker.names.change_rules([longest], expected=0)
+    await worker.create("n", b"one")
+    await worker.replace("n", b"two")
+
+    assert await worker.read("n") == b"two"
+    assert await worker.read("n", version=1) == b"one"
+
+
 async def test_a_history_tells_each_step_newest_first_at_the_end(worker: NamesWorker) -> None:
     await worker.create("n", b"one")
     await worker.replace("n", b"two")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from tests.repository.names.gated import GatedPool
 from tests.repository.names.pool import NamesWorker
-from tests.repository.pool import PART_BYTES, Doom, finish, lives, send
+from tests.repository.pool import PART_BYTES, Doom, DoomedBlobStore, finish, lives, send
 
 from holdfast.domain.blob_names import Said
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
     NotFoundError,
+    OutcomeUnknownError,
+    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.repository.names.record import MAX_TRANSITIONS, VERSION
@@ -23,6 +26,10 @@ from holdfast.repository.names.rules import Rule
 from holdfast.repository.targets import NewTarget
 from holdfast.repository.uploads.owned import Opened
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
 OLD = b"the old bytes"
 NEW = b"the new bytes"
 LONG = b"the new bytes" * PART_BYTES
@@ -54,6 +61,21 @@ async def write(worker: NamesWorker, verb: str, data: bytes) -> bool:
     else:
         await worker.create("n", data, op_id="op")
     return True
+
+
+class Fails:
+    """Lets no call to a store succeed from the ``call``-th on."""
+
+    def __init__(self, call: int, failure: type[HoldfastError]) -> None:
+        self._left = call - 1
+        self._failure = failure
+
+    async def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """See `Holdup.run`."""
+        self._left -= 1
+        if self._left < 0:
+            raise self._failure
+        return await function()
 
 
 async def collect(pool: GatedPool) -> None:
@@ -172,6 +194,20 @@ async def test_a_write_that_did_not_reach_the_store_is_no_success(pool: GatedPoo
         await pool.worker().create("n", NEW)
 
     pool.blobs.reachable = True
+    with pytest.raises(NotFoundError):
+        await pool.worker().find("n")
+    assert [record.state for record in await pool.name_records()] == ["failure"]
+
+
+@pytest.mark.parametrize("failure", [UnavailableError, OutcomeUnknownError, QuotaExceededError])
+async def test_a_write_whose_blob_was_perhaps_not_made_is_no_success(
+    pool: GatedPool, failure: type[HoldfastError]
+) -> None:
+    worker = pool.on(DoomedBlobStore(pool.blobs, Fails(2, failure)))
+
+    with pytest.raises((UnavailableError, QuotaExceededError)):
+        await worker.create("n", NEW)
+
     with pytest.raises(NotFoundError):
         await pool.worker().find("n")
     assert [record.state for record in await pool.name_records()] == ["failure"]

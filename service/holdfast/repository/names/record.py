@@ -16,7 +16,7 @@ under ``v.<tokens>.=v<version>``, written before the record that supersedes it.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 import msgspec
@@ -39,6 +39,7 @@ MAX_OVERTAKEN: Final = 100
 """Of all that are announced for one name, each is written twice, and so may be all others."""
 
 _REASON_CHARS: Final = 200
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 TAKEN: Final = "the name is taken"
 BEING_CREATED: Final = "the name is being created"
 MISSING: Final = "there is no blob of that name"
@@ -176,9 +177,16 @@ def expires_at(record: NameRecord, keep: Keep) -> datetime | None:
     if record.content is not None and record.content.expires_at is not None:
         times.append(datetime.fromisoformat(record.content.expires_at))
     if keep.expire_seconds is not None and record.modified_at:
-        changed = datetime.fromisoformat(record.modified_at)
-        times.append(changed + timedelta(seconds=keep.expire_seconds))
+        times.append(_after(record.modified_at, keep.expire_seconds))
     return min(times, default=None)
+
+
+def _after(at: str, seconds: int) -> datetime:
+    """The time ``seconds`` after ``at``, or the last of the calendar."""
+    try:
+        return datetime.fromisoformat(at) + timedelta(seconds=seconds)
+    except OverflowError:
+        return _END_OF_TIME
 
 
 def made_by(record: NameRecord | None, op: str) -> Transition | None:
@@ -372,7 +380,7 @@ def counts(version: VersionRecord, record: NameRecord, at: datetime, keep: Keep)
         return False
     if keep.seconds is None or not version.replaced_at:
         return True
-    return at < datetime.fromisoformat(version.replaced_at) + timedelta(seconds=keep.seconds)
+    return at < _after(version.replaced_at, keep.seconds)
 
 
 def _without(record: NameRecord, one: Announcement) -> tuple[Announcement, ...]:

@@ -53,8 +53,8 @@ LEAST_PUTS: Final = 8
 MANY_PUTS: Final = 2 * LEAST_PUTS
 """With so many under way a first batch may be small, for what comes meanwhile makes the next."""
 
-MOST_PUTS: Final = 64
-MOST_BYTES: Final = MIB
+MOST_PUTS: Final = 128
+MOST_BYTES: Final = 2 * MIB
 MOST_BYTES_EACH: Final = 64 * KIB
 BATCHES_AT_ONCE: Final = 1
 """Of one worker: a second would make both smaller, and each waits for as many syncs."""

@@ -177,7 +177,7 @@ class Table:
         if self._db.execute("SELECT 1 FROM others WHERE is_unreadable LIMIT 1").fetchone():
             return True
         versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
-        return any(self._counts(name, version, digest) for name, version in versions.fetchall())
+        return any(self._counts(name, version, digest) for name, version in versions)
 
     def pending(self) -> list[PendingName]:
         """Names with announcements, those changed longest ago first; ``MAX_PENDING`` at most."""
