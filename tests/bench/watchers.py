@@ -134,7 +134,9 @@ async def measure(deployment: Deployment, server: int, options: argparse.Namespa
             await asyncio.sleep(0.1)
         for task in watching:
             task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        ended = await asyncio.gather(*watching, return_exceptions=True)
+        failures = Counter(repr(e) for e in ended if not isinstance(e, asyncio.CancelledError))
+        print(f"watches that failed: {dict(failures)}")
     report(watchers, wanted, outcomes, used)
 
 

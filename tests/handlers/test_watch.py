@@ -146,13 +146,37 @@ async def test_whoever_spends_the_credit_among_many_goes_on_behind_what_was_told
     assert [int(sequence) for sequence in told] == list(range(1, count + 1))
 
 
+async def test_however_small_the_credit_who_asks_again_gets_on_while_others_write(
+    call: Call,
+) -> None:
+    watches = Watches(*(f"n{number % 9}" for number in range(3 * MAX_EVENTS)))
+
+    def write() -> None:
+        if len(watches.source.log) < 4 * MAX_EVENTS:
+            watches.source.log.append("other")
+
+    watches.source.write = write
+    request: dict[str, object] = {"since": 0}
+    had: set[str] = set()
+    for _ in range(100):
+        told = await rest(await watches.ask(call, credit=1, **request))
+        had |= {event.id for message in told for event in events(message)}
+        request = {"cursor": told[-1].head.cursor}
+        if len(had) == 4 * MAX_EVENTS:
+            break
+
+    assert len(had) == 4 * MAX_EVENTS
+
+
 async def test_only_what_begins_with_the_prefix_is_told_and_the_position_goes_on(
     call: Call,
 ) -> None:
     watches = Watches("a/1", "b/1", "a/2", "b/2")
 
     async with aclosing(await watches.ask(call, since=0, prefix="a/")) as messages:
-        told = [await anext(messages) for _ in range(3)]
+        told: list[BytesReply[WatchHead]] = []
+        while not told or told[-1].head.position < 4:
+            told.append(await anext(messages))
 
     assert [event.subject for message in told for event in events(message)] == ["a/1", "a/2"]
     assert told[-1].head.position == 4

@@ -113,8 +113,12 @@ class Cluster:
         """Start some, or all, and wait until each is healthy. Raises TimeoutError."""
         starting = names or self.names
         self.launch(*starting)
+        self.wait_healthy(*starting)
+
+    def wait_healthy(self, *names: str) -> None:
+        """Until each of ``names``, which were started, is healthy. Raises TimeoutError."""
         deadline = time.monotonic() + START_SECONDS
-        for name in starting:
+        for name in names:
             while not _is_healthy(self._monitors[name]):
                 assert self._processes[name].poll() is None, f"{name} ended"
                 if time.monotonic() > deadline:

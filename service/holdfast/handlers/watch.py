@@ -104,7 +104,10 @@ class WatchHandlers:
         head = replace(head, heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
         yield BytesReply(head=head, data=NO_EVENTS)
         with closing(watching):
-            while (end := _why_over(feed, credit, until - self._monotonic())) is None:
+            while True:
+                is_spent = _is_spent(credit, request, point, watching.begun)
+                if end := _why_over(feed, until - self._monotonic(), is_spent=is_spent):
+                    break
                 due = min(told_at + self._heartbeat_seconds, until)
                 batch = await watching.next(max(due - self._monotonic(), 0))
                 if batch is not None:
@@ -112,7 +115,7 @@ class WatchHandlers:
                         point, told_at = part.point, self._monotonic()
                         yield BytesReply(head=_head(point), data=part.body)
                         credit -= part.told
-                        if credit <= 0:
+                        if _is_spent(credit, request, point, watching.begun):
                             break
                     else:
                         point = batch.end
@@ -160,9 +163,14 @@ def _head(point: Point) -> WatchHead:
     return WatchHead(position=point.floor, cursor=point.cursor)
 
 
-def _why_over(feed: Feed, credit: int, seconds_left: float) -> WatchEnd | None:
+def _is_spent(credit: int, request: WatchChanges, point: Point, begun: Point) -> bool:
+    """Whether the watch ends. Not before it is further, or it would be asked for again in vain."""
+    return credit <= 0 and (request.credit == 0 or point.is_beyond(begun))
+
+
+def _why_over(feed: Feed, seconds_left: float, *, is_spent: bool) -> WatchEnd | None:
     if feed.is_stopped:
         return "drain"
-    if credit <= 0:
+    if is_spent:
         return "credit"
     return "lease" if seconds_left <= 0 else None

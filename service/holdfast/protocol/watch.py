@@ -26,7 +26,7 @@ class WatchChanges(Request, frozen=True, kw_only=True):
     """Tell what becomes of those whose name, digest or key starts with ``prefix``.
 
     From now on; from behind the revision ``since``; or from where an earlier answer was, by its
-    ``cursor``. ``credit``: after so many events, or a few more, the watch ends and is asked for
+    ``cursor``. ``credit``: after so many events, or some more, the watch ends and is asked for
     again; with none it tells where it would begin.
     """
 

@@ -37,6 +37,9 @@ _SLOWER: Final = 1.5
 MAX_KEPT: Final = 4096
 """Events that are kept for those who are a moment behind."""
 
+MAX_ALONE: Final = 4
+"""Who may read at a time because they are further behind."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -48,6 +51,7 @@ class Feed:
         self._source = source
         self._reader: _Reader | None = None
         self._stop = asyncio.Event()
+        self._turns = asyncio.Semaphore(MAX_ALONE)
 
     @property
     def is_stopped(self) -> bool:
@@ -82,19 +86,27 @@ class Feed:
             point = Point(store_name(extent), at, at)
         elif point.store != store_name(extent):
             raise ConflictError(MADE_ANEW)
-        return Watching(self, point)
+        return Watching(self, point, is_near=extent.last - point.floor <= MAX_KEPT)
 
     def follower(self, point: Point) -> EventFollower:
         """A reader for one watcher alone."""
         return EventFollower(self._source, point)
 
-    def join(self, follower: EventFollower) -> _Reader | None:
-        """The reader for somebody who has read with ``follower``; None while that is far back."""
+    async def read_alone(self, follower: EventFollower) -> Batch | None:
+        """What ``follower`` reads, once it is its turn."""
+        async with self._turns:
+            return await follower.read()
+
+    def join(self, point: Point, *, is_near: bool) -> _Reader | None:
+        """The common reader for somebody at ``point``; None where it does not reach back so far.
+
+        Where there is none it begins there, if that ``is_near`` the end.
+        """
         if self._reader is None or self._reader.error is not None:
-            if not follower.is_at_end:
+            if not is_near:
                 return None
-            self._reader = _Reader(follower)
-        elif not self._reader.reaches(follower.point):
+            self._reader = _Reader(self.follower(point.at(point.floor)))
+        if not self._reader.reaches(point):
             return None
         self._reader.watchers += 1
         return self._reader
@@ -111,17 +123,26 @@ class Feed:
 class Watching:
     """Somebody who watches: to be closed, once ``next`` was called."""
 
-    def __init__(self, feed: Feed, point: Point) -> None:
+    def __init__(self, feed: Feed, point: Point, *, is_near: bool) -> None:
         """Made by ``Feed.begin``."""
-        self.point = point
+        self.point = self.begun = point
         self._feed = feed
+        self._is_near = is_near
         self._follower = feed.follower(point)
+        self._reading: asyncio.Task[Batch | None] | None = None
         self._reader: _Reader | None = None
         self._number = 0
         self._joined_at = 0
 
     def close(self) -> None:
         """Watch no more. May be repeated."""
+        self._leave()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading.add_done_callback(_forget)
+            self._reading = None
+
+    def _leave(self) -> None:
         if self._reader is not None:
             self._feed.leave(self._reader)
             self._reader = None
@@ -142,17 +163,26 @@ class Watching:
 
     async def _next(self) -> Batch | None:
         while not self._feed.is_stopped:
+            if self._reader is None and self._reading is None:
+                self._join()
             if self._reader is None:
                 batch = await self._read_alone()
             elif self._reader.has(self._number):
                 batch = await self._read_along(self._reader)
             else:
-                self.close()
-                self._follower = self._feed.follower(self.point)
+                self._leave()
+                self._follower, self._is_near = self._feed.follower(self.point), False
                 continue
             if batch is not None:
                 return batch
         return None
+
+    def _join(self) -> None:
+        """Read along with the others, unless these are too far ahead."""
+        self._reader = self._feed.join(self.point, is_near=self._is_near)
+        if self._reader is not None:
+            self._joined_at = self.point.floor
+            self._number = self._reader.number_at(self.point)
 
     async def _read_along(self, reader: _Reader) -> Batch | None:
         batch = await reader.batch(self._number)
@@ -162,18 +192,25 @@ class Watching:
         return batch.behind(self._joined_at)
 
     async def _read_alone(self) -> Batch | None:
-        batch = await self._follower.read()
-        self._join(self._follower)
-        if batch is None and self._reader is None:
-            await asyncio.sleep(IDLE_SECONDS)
+        """In a task that goes on when nobody waits for it: whoever stopped waiting comes back."""
+        if self._reading is None:
+            self._reading = outliving_task(self._feed.read_alone(self._follower))
+        await asyncio.wait([self._reading])
+        reading, self._reading = self._reading, None
+        batch = reading.result()
+        behind = self._follower.point.position - self._follower.point.floor
+        self._is_near = self._follower.is_at_end and behind <= MAX_KEPT
+        if batch is None:
+            self._join()
+            if self._reader is None:
+                await asyncio.sleep(IDLE_SECONDS)
         return batch
 
-    def _join(self, follower: EventFollower) -> None:
-        """Read along with the others, unless that is too far ahead."""
-        self._reader = self._feed.join(follower)
-        if self._reader is not None:
-            self._joined_at = follower.point.floor
-            self._number = self._reader.number_at(follower.point)
+
+def _forget(reading: asyncio.Task[Batch | None]) -> None:
+    """Nobody wants to know how it ended."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class _Reader:

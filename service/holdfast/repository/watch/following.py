@@ -64,6 +64,10 @@ class Point:
         """Whether every step up to what was read has been told."""
         return self.floor == self.position
 
+    def is_beyond(self, other: Point) -> bool:
+        """Whether whoever goes on from here, and not from ``other``, is further."""
+        return self.floor > other.floor or self.position > other.position
+
     def raised_to(self, floor: int) -> Point:
         """The same for somebody to whom every step up to ``floor`` was told."""
         return Point(self.store, max(self.floor, floor), max(self.position, floor))
@@ -135,7 +139,8 @@ class EventFollower:
         page = await self._source.read(start.position, self._is_new)
         left = await self._source.extent()
         self._note(page)
-        self._move(page.position, is_sure=left.last <= page.position)
+        # A leader that has less than was read has not caught up, and knows nothing of it.
+        self._move(page.position, is_sure=left.last == page.position)
         events = sorted(page.events, key=lambda event: event.revision)
         return Batch(events=events, start=start, end=self.point)
 
