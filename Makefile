@@ -16,12 +16,13 @@ JOBS ?= 4
 PROFILE := quick
 # The tree of `make bench-snapshot`; how many workers `make kill-snapshots` kills, and how many
 # faults `make faults` makes, when and which; how often `make owners` troubles each owner,
-# and how many blobs it is to put in the meantime.
+# and how many blobs it is to put in the meantime; how often `make names` troubles workers.
 TREE ?= /usr/share
 KILLS ?= 50
 FAULTS ?= 20
 OWNERS ?= 50
 BLOBS ?= 0
+ROUNDS ?= 500
 SEED ?= 1
 # Some kinds alone, by name, with | between them.
 KINDS ?=
@@ -41,7 +42,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots faults faults-majority owners lock clean
+  bench-snapshot kill-snapshots faults faults-majority owners names lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -50,7 +51,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      faults-majority owners lock clean'
+	@echo '      faults-majority owners names lock clean'
 
 setup: $(INSTALLED)
 
@@ -157,6 +158,12 @@ faults-majority: setup
 owners: setup
 	OWNERS=$(OWNERS) BLOBS=$(BLOBS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/cluster/test_owners.py $(ARGS)
+
+# Workers paused, cut off and killed at ROUNDS moments drawn by SEED, on one server and on three, while
+# names are written; 64 creates at once CREATES times; the server killed KILLS times after deletions.
+names: setup
+	ROUNDS=$(ROUNDS) CREATES=$${CREATES:-200} KILLS=$${KILLS:-10} SEED=$(SEED) $(BIN)/pytest -s \
+	  -o faulthandler_timeout=0 tests/cluster/test_names.py $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:

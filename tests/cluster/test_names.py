@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
-from itertools import batched
+from itertools import batched, cycle
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -82,6 +82,11 @@ async def pending(deployment: RelayedDeployment) -> list[str]:
     return [record.name for record in found if record.pending or record.state == "pending"]
 
 
+async def nothing_is_pending(deployment: RelayedDeployment) -> bool:
+    """Whether all that was announced has ended."""
+    return await pending(deployment) == []
+
+
 async def check_names(deployment: RelayedDeployment) -> None:
     """Trouble for two of three workers while clients write, and what is there in the end."""
     await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
@@ -101,10 +106,7 @@ async def check_names(deployment: RelayedDeployment) -> None:
         deployment.revive()
         await deployment.wait_serving(set(NODES))
 
-        async def nothing_is_pending() -> bool:
-            return await pending(deployment) == []
-
-        await wait_until(nothing_is_pending, 5 * LEASE_SECONDS)
+        await wait_until(partial(nothing_is_pending, deployment), 5 * LEASE_SECONDS)
         await load.read_all(clients[0])
 
     print(f"\n{len(load.calls)} calls; {dict(load.counts)}; {dict(trouble.counts)}")  # noqa: T201
@@ -139,6 +141,43 @@ async def test_names_on_three_servers_are_linearizable(tmp_path: Path) -> None:
             await check_names(deployment)
         finally:
             deployment.__exit__(None, None, None)
+
+
+async def test_a_replace_whose_upload_is_killed_leaves_the_old_bytes(
+    nats_server: EmbeddedServer,
+) -> None:
+    deployment = NamedDeployment([nats_server.url], NODES, store="nats://blobs")
+    await init_store(deployment.config)
+    deployment.spawn(*NODES)
+    await deployment.wait_serving(set(NODES))
+    names = [f"r/{number}" for number in range(_CREATES)]
+    raw = NatsClient()
+    await raw.connect(deployment.servers)
+    try:
+        async with AsyncExitStack() as stack:
+            [client] = await connect_all(stack, deployment, 1)
+            for name, node in zip(names, cycle(NODES), strict=False):
+                await client.names.create(name, name.encode())
+                await begin_a_replace(Asker(deployment, raw), name)
+                deployment.kill(node)
+                deployment.spawn(node)
+
+                assert await client.names.get(name) == name.encode()
+
+            await wait_until(partial(nothing_is_pending, deployment), 5 * LEASE_SECONDS)
+            for name in names:
+                assert await client.names.get(name) == name.encode()
+                assert (await client.names.stat(name)).version == 1
+    finally:
+        await raw.close()
+        deployment.__exit__(None, None, None)
+
+
+async def begin_a_replace(asker: Asker, name: str) -> None:
+    """Open it, send a part of what is to be there, and be heard of no more."""
+    upload = await asker.json("blob.open_name", {"name": name, "mode": "replace"})
+    part = bytes(upload["part_size"])
+    assert code_of(await asker.to(upload["part_subject"], part, Blob_Part="0")) == "ok"
 
 
 async def test_what_lay_in_the_socket_of_a_stopped_worker_is_not_done_when_it_wakes(

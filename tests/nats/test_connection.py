@@ -319,3 +319,16 @@ class TestUnreachable:
     async def test_web_sockets_are_refused_with_a_sentence(self) -> None:
         with pytest.raises(UnavailableError, match="not by WebSocket"):
             await connect(NatsOptions(servers=("ws://127.0.0.1:1",)), timeout_seconds=0.5)
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_ends_nothing(
+    start_server: StartServer,
+) -> None:
+    server = start_server()
+    async with connected(NatsOptions(servers=(server.url,))) as connection:
+        with frozen(server), pytest.raises(UnavailableError):
+            await connection.wait_flushed(1)
+        await connection.wait_flushed(5)
+
+        with frozen(server), pytest.raises(UnavailableError):
+            await connection.wait_flushed(1)

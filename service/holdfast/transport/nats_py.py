@@ -143,6 +143,14 @@ class NatsClient(Client):
             msg = "the NATS server does not answer"
             raise UnavailableError(msg) from error
 
+    async def _process_pong(self) -> None:
+        """As nats-py does, which fails where nobody waits for it any more, and reads no further."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
     async def ask_for_sign_of_life(self) -> None:
         """Send a PING, if that is possible; nothing is awaited of the server."""
         with contextlib.suppress(OSError, nats.errors.Error):
