@@ -166,6 +166,18 @@ async def test_the_same_op_id_with_other_bytes_is_a_conflict(worker: NamesWorker
         await worker.create("n", b"two", op_id="x 2")
 
 
+async def test_no_repeat_brings_other_bytes_than_the_first(
+    pool: NamesPool, worker: NamesWorker
+) -> None:
+    await worker.create("n", b"one", op_id="x")
+
+    with pytest.raises(ConflictError, match="other bytes"):
+        await worker.create("n", b"two", op_id="x")
+
+    assert await worker.read("n") == b"one"
+    assert pool.blobs._staged == {}
+
+
 async def test_of_many_creates_exactly_one_succeeds(pool: NamesPool) -> None:
     workers = [pool.worker(str(number)) for number in range(64)]
 

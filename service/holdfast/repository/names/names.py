@@ -31,6 +31,7 @@ from holdfast.repository.names.record import (
     NameRecord,
     VersionRecord,
     announcing,
+    check_same_bytes,
     content_of,
     counts,
     deleted,
@@ -145,8 +146,10 @@ class NameRepository:
         if isinstance(staged, BaseException):
             await self._writes.fail(name, one.op, str(staged))
             raise staged
-        if made_by(held.record, one.op) is not None:
+        made = made_by(held.record, one.op)
+        if made is not None:
             await self._stored.discard(staged)
+            check_same_bytes(made, one)
             return named(held.record, one.op)
         try:
             await self._stored.make(staged, digest, view, said.type)

@@ -218,7 +218,8 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
             return record
         present = announcement_of(record, one.op)
         if present is not None:
-            _check_same(present, one)
+            if one.upload is None and one.verb != "copy":
+                check_same_bytes(present, one)
             return record
         if len(record.pending) >= MAX_ANNOUNCED:
             msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
@@ -233,8 +234,9 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
     return _stepped(record, "pending", step, one) if is_free else record
 
 
-def _check_same(present: Announcement, again: Announcement) -> None:
-    if again.upload is None and again.verb != "copy" and present.digest != again.digest:
+def check_same_bytes(before: Announcement | Transition, again: Announcement) -> None:
+    """Raises ConflictError of an Op-Id that comes with other bytes than ``before``."""
+    if before.digest != again.digest:
         msg = "the Op-Id was used for other bytes"
         raise ConflictError(msg)
 
