@@ -22,7 +22,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.repository.blobs import Bare
-from holdfast.repository.names.moves import Move, SourceChangedError
+from holdfast.repository.names.moves import Move, SourceChangedError, bringing
 from holdfast.repository.names.record import (
     MISSING,
     VERSION,
@@ -204,7 +204,7 @@ class NameRepository:
                 content = await look()
                 target = await self._announce_copy(name, content, conditions, op, target)
                 await self._touch(name, op, content.digest, look)
-                beside = None if move is None else move.taking(content.digest)
+                beside = bringing(content) if move is None else move.taking(content)
                 return await self._writes.commit(target, op, beside=beside)
             except SourceChangedError:
                 target = await self._writes.look(name)
@@ -241,7 +241,7 @@ class NameRepository:
             size=content.size,
         )
         held = await self._writes.announce(name, one, seen=seen)
-        return await self._writes.promise(held, op, content.digest, content.size)
+        return await self._writes.restate(held, one)
 
     async def _touch(
         self, name: str, op: str, digest: str, look: Callable[[], Awaitable[NamedContent]]

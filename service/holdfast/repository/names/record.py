@@ -246,14 +246,33 @@ def promised(record: NameRecord, op: str, digest: str, size: int) -> NameRecord:
 
     Raises GivenUpError where there is no such announcement.
     """
-    if made_by(record, op) is not None:
-        return record
     one = announcement_of(record, op)
     if one is None:
+        return _unless_given_up(record, op)
+    return _announcing_again(record, one, msgspec.structs.replace(one, digest=digest, size=size))
+
+
+def restated(record: NameRecord, again: Announcement) -> NameRecord:
+    """The record in which a copy says what it brings by now. Raises GivenUpError as `promised`."""
+    one = announcement_of(record, again.op)
+    if one is None:
+        return _unless_given_up(record, again.op)
+    now = msgspec.structs.replace(
+        one, digest=again.digest, size=again.size, type=again.type, labels=again.labels
+    )
+    return _announcing_again(record, one, now)
+
+
+def _unless_given_up(record: NameRecord, op: str) -> NameRecord:
+    if made_by(record, op) is None:
         raise GivenUpError(GIVEN_UP)
-    if one.digest == digest:
+    return record
+
+
+def _announcing_again(record: NameRecord, one: Announcement, now: Announcement) -> NameRecord:
+    """The record with ``now`` for ``one``; as it is where they are alike."""
+    if now == one:
         return record
-    now = msgspec.structs.replace(one, digest=digest, size=size)
     pending = tuple(now if other is one else other for other in record.pending)
     return msgspec.structs.replace(record, pending=pending)
 

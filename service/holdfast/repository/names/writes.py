@@ -28,6 +28,7 @@ from holdfast.repository.names.record import (
     failed,
     made_by,
     promised,
+    restated,
     superseded,
 )
 from holdfast.stores.record_ports import Delete
@@ -109,6 +110,11 @@ class NameWrites:
         """Have the announcement of ``op`` say its blob. Raises UnavailableError: it is gone."""
         with not_applied():
             return await self.ledger.update(held, lambda record: promised(record, op, digest, size))
+
+    async def restate(self, held: Held[NameRecord], one: Announcement) -> Held[NameRecord]:
+        """Have the announcement of a copy say what ``one`` does. Raises as `promise`."""
+        with not_applied():
+            return await self.ledger.update(held, lambda record: restated(record, one))
 
     async def commit(
         self, held: Held[NameRecord], op: str, *, beside: Beside[NameRecord] | None = None
