@@ -347,6 +347,14 @@ async def test_names_expire_by_the_rule_of_their_prefix(
         assert await worker.read(name) == b"one"
 
 
+async def test_a_change_of_rules_may_be_repeated(pool: NamesPool, worker: NamesWorker) -> None:
+    rules = [Rule(prefix="", keep_versions=3)]
+
+    changed = await worker.names.change_rules(rules, expected=0)
+
+    assert await pool.worker("b").names.change_rules(rules, expected=0) == changed
+
+
 async def test_rules_of_the_longest_times_end_nothing(worker: NamesWorker) -> None:
     longest = Rule(prefix="", keep_versions=2, keep_seconds=2**40, expire_seconds=2**40)
     await worker.names.change_rules([longest], expected=0)

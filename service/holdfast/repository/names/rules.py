@@ -109,14 +109,19 @@ class NameRules:
     async def change(
         self, rules: Sequence[Rule], *, expected: int | None
     ) -> tuple[tuple[Rule, ...], int]:
-        """Replace all rules; ``expected`` is their revision. Raises ConflictError, InvalidError."""
+        """Replace all rules; ``expected`` is their revision, unless they are so already.
+
+        Raises ConflictError, InvalidError.
+        """
         if len(rules) > MAX_RULES:
             msg = f"there are at most {MAX_RULES} rules"
             raise InvalidError(msg)
         for rule in rules:
             rule.check()
         wanted = RulesRecord(rules=tuple(rules))
-        _, revision = await self.read()
+        known, revision = await self.read()
+        if revision and known == wanted.rules:
+            return known, revision  # a repeat, perhaps
         if expected is not None and revision != expected:
             raise ConflictError(_changed(revision))
         now = self._monotonic()
