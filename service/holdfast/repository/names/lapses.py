@@ -95,7 +95,7 @@ class NameLapses:
                 record = failed(record, op, _REASON, step)
             return record
 
-        await self._writes.ledger.update(held, change)
+        await self._writes.update(held, change)
 
 
 def _key(one: PendingWrite) -> str:

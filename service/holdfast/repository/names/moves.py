@@ -71,6 +71,7 @@ class Move:
             await self._writes.keep_version(held, step)
             reason = f"renamed to {target.record.name}"
             bare = deleted(held.record, self._op, Conditions(), step, reason=reason)
+            await self._writes.past.note(held.record, bare)
             return [
                 Put(
                     key=held.key,

@@ -37,7 +37,8 @@ from holdfast.repository.names.record import (
     deleted,
     made_by,
 )
-from holdfast.repository.names.writes import Named, named
+from holdfast.repository.names.writes import MadeBeforeError, Named, named
+from holdfast.repository.targets import GivenUpError
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
@@ -142,7 +143,10 @@ class NameRepository:
             digest=digest,
             size=len(view),
         )
-        held, staged = await self._stored.stage(view, self._writes.announce(name, one))
+        try:
+            held, staged = await self._stored.stage(view, self._writes.announce(name, one))
+        except MadeBeforeError as error:
+            return error.made
         if isinstance(staged, BaseException):
             await self._writes.fail(name, one.op, str(staged))
             raise staged
@@ -156,7 +160,10 @@ class NameRepository:
         except HoldfastError as error:
             await self._writes.fail(name, one.op, error.detail)
             raise
-        return await self._writes.commit(held, one.op)
+        try:
+            return await self._writes.commit(held, one.op)
+        except GivenUpError as error:
+            return await self._writes.refuse(name, one.op, error)
 
     # --- blobs that there are ---
 
@@ -206,9 +213,11 @@ class NameRepository:
                 await self._touch(name, op, content.digest, look)
                 beside = bringing(content) if move is None else move.taking(content)
                 return await self._writes.commit(target, op, beside=beside)
+            except MadeBeforeError as error:
+                return error.made
             except SourceChangedError:
                 target = await self._writes.look(name)
-            except NotFoundError as error:
+            except (NotFoundError, GivenUpError) as error:
                 return await self._writes.refuse(name, op, error)
         kept_changing = ConflictError("what is to be copied kept changing: try again")
         return await self._writes.refuse(name, op, kept_changing)
@@ -286,13 +295,16 @@ class NameRepository:
                 raise ConflictError(failure, version=0)
             return False
         op = op_id or self._sources.new_id()
+        past = await self._writes.past.find(held.record, op)
+        if past is not None:
+            return past.digest is not None
         step = await self._writes.step(name, may_lose=True)
 
         async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
             await self._writes.keep_version(present, step)
             return []
 
-        made = await self._writes.ledger.update(
+        made = await self._writes.update(
             held, lambda record: deleted(record, op, conditions, step), beside=beside
         )
         transition = made_by(made.record, op)
