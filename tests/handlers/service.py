@@ -16,6 +16,7 @@ from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.names.bytes import NamedBytes
 from holdfast.repository.names.index.index import NameIndex
 from holdfast.repository.names.names import NameRepository
+from holdfast.repository.names.past import PastWrites
 from holdfast.repository.names.rules import NameRules
 from holdfast.repository.names.targets import NameTargets
 from holdfast.repository.names.writes import NameWrites
@@ -108,7 +109,8 @@ class Service:
         sources = self.pool.time.sources
         records = MemoryRecordStore(sources.monotonic)
         rules = NameRules(records, monotonic=sources.monotonic)
-        writes = NameWrites(records, rules, worker="w1", sources=sources)
+        past = PastWrites(self.pool.records, sources.clock)
+        writes = NameWrites(records, rules, past, worker="w1", sources=sources)
         stored = NamedBytes(self.blobs, sources)
         self.index = NameIndex(records, keep=rules.known, sources=sources)
         self.uploads = self.pool.worker("w1", targets=NameTargets(writes, stored, sources))

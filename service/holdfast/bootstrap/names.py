@@ -11,6 +11,7 @@ from holdfast.repository.names.bytes import NamedBytes
 from holdfast.repository.names.index.index import NameIndex
 from holdfast.repository.names.lapses import NameLapses
 from holdfast.repository.names.names import NameRepository
+from holdfast.repository.names.past import PastWrites
 from holdfast.repository.names.rules import BELIEVED_SECONDS, NameRules
 from holdfast.repository.names.targets import NameTargets
 from holdfast.repository.names.writes import NameWrites
@@ -52,7 +53,8 @@ def assemble_names(setup: Setup, stores: Stores) -> NameParts:
     """To be called in the event loop that runs them."""
     sources = setup.sources
     rules = NameRules(stores.names, monotonic=sources.monotonic)
-    writes = NameWrites(stores.names, rules, worker=setup.worker, sources=sources)
+    past = PastWrites(stores.records, sources.clock)
+    writes = NameWrites(stores.names, rules, past, worker=setup.worker, sources=sources)
     stored = NamedBytes(stores.blobs, sources)
     blobs = BlobRepository({BLOBS: stores.blobs}, max_inline_bytes=setup.max_inline_bytes)
     return NameParts(

@@ -13,7 +13,7 @@ from tests.repository.pool import BucketBlobStore, DoomedBlobStore, DoomedRecord
 
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
-from holdfast.repository.names.index.table import PendingName
+from holdfast.repository.names.index.table import PendingWrite
 from holdfast.repository.names.lapses import NameLapses
 from holdfast.repository.names.record import NAME, NameRecord
 
@@ -150,9 +150,13 @@ class GatedPool(NamesPool):
     async def lapse(self) -> None:
         """Let all leases pass, as a worker sees it that looks."""
         for _ in range(SWEEPS_PER_LEASE + 1):
-            await self._observer.uploads.sweep()
-            await self._lapses.sweep()
-            self.time.advance(LEASE_SECONDS / SWEEPS_PER_LEASE)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Have a worker look once for what has lapsed, and let the time to the next look pass."""
+        await self._observer.uploads.sweep()
+        await self._lapses.sweep()
+        self.time.advance(LEASE_SECONDS / SWEEPS_PER_LEASE)
 
     async def look_for_garbage(self) -> None:
         """List the blobs, and then what no name needs of them."""
@@ -169,11 +173,9 @@ class GatedPool(NamesPool):
         for digest, seen in self._doomed.items():
             self.collected.remove(digest, seen)
 
-    async def _pending(self) -> list[PendingName]:
-        found = [record async for record in self.names.list_records(NAME.prefix)]
-        held = [NAME.read(record) for record in found]
+    async def _pending(self) -> list[PendingWrite]:
         return [
-            PendingName(name=one.record.name, revision=one.revision)
-            for one in held
-            if one.record.pending
+            PendingWrite(name=record.name, op=one.op, at=one.at)
+            for record in await self.name_records()
+            for one in record.pending
         ]

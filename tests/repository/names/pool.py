@@ -10,6 +10,7 @@ from holdfast.domain.blob_names import Conditions, Said
 from holdfast.repository.blobs import BLOBS, BlobRepository
 from holdfast.repository.names.bytes import NamedBytes
 from holdfast.repository.names.names import NameRepository
+from holdfast.repository.names.past import PastWrites
 from holdfast.repository.names.rules import NameRules
 from holdfast.repository.names.targets import NameTargets
 from holdfast.repository.names.writes import NameWrites
@@ -39,7 +40,8 @@ class NamesWorker:
     ) -> None:
         sources = time.sources
         rules = NameRules(names, monotonic=time.monotonic)
-        self.writes = NameWrites(names, rules, worker=worker, sources=sources)
+        past = PastWrites(records, sources.clock)
+        self.writes = NameWrites(names, rules, past, worker=worker, sources=sources)
         stored = NamedBytes(blobs, sources)
         self.uploads = UploadService(
             blobs,

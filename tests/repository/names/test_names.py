@@ -166,6 +166,18 @@ async def test_the_same_op_id_with_other_bytes_is_a_conflict(worker: NamesWorker
         await worker.create("n", b"two", op_id="x 2")
 
 
+async def test_no_repeat_brings_other_bytes_than_the_first(
+    pool: NamesPool, worker: NamesWorker
+) -> None:
+    await worker.create("n", b"one", op_id="x")
+
+    with pytest.raises(ConflictError, match="other bytes"):
+        await worker.create("n", b"two", op_id="x")
+
+    assert await worker.read("n") == b"one"
+    assert pool.blobs._staged == {}
+
+
 async def test_of_many_creates_exactly_one_succeeds(pool: NamesPool) -> None:
     workers = [pool.worker(str(number)) for number in range(64)]
 
@@ -333,6 +345,14 @@ async def test_names_expire_by_the_rule_of_their_prefix(
         await worker.read("tmp/a")
     for name in ("tmp/kept/a", "tmp/one", "a"):
         assert await worker.read(name) == b"one"
+
+
+async def test_a_change_of_rules_may_be_repeated(pool: NamesPool, worker: NamesWorker) -> None:
+    rules = [Rule(prefix="", keep_versions=3)]
+
+    changed = await worker.names.change_rules(rules, expected=0)
+
+    assert await pool.worker("b").names.change_rules(rules, expected=0) == changed
 
 
 async def test_rules_of_the_longest_times_end_nothing(worker: NamesWorker) -> None:

@@ -1,8 +1,9 @@
 """Writes of names that nobody carries on are ended, so that no name stays pending.
 
-Which names have announcements the index knows, of all workers' names. A lease has passed when this
-worker has itself seen the record unchanged for that long, by its own monotonic clock. The lease of
-a streamed write is its upload's, which ends it: here only what no upload will end any more is.
+What is announced the index knows, of all workers' names. A lease has passed when this worker has
+itself seen the announcement for that long, by its own monotonic clock, however often others write
+the name meanwhile. The lease of a streamed write is its upload's, which ends it: here only what no
+upload will end any more is.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from holdfast.repository.ledger.observations import Observations
 from holdfast.repository.names.record import failed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Container, Sequence
 
     from holdfast.repository.ledger.ledger import Held
-    from holdfast.repository.names.index.table import PendingName
-    from holdfast.repository.names.record import NameRecord
+    from holdfast.repository.names.index.table import PendingWrite
+    from holdfast.repository.names.record import Announcement, NameRecord
     from holdfast.repository.names.writes import NameWrites
 
 _REASON: Final = "nobody carried the write on"
+type _Announced = tuple[str, str]
+"""Op and time of an announcement."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -34,13 +38,13 @@ class NameLapses:
     def __init__(
         self,
         writes: NameWrites,
-        pending: Callable[[], Awaitable[Sequence[PendingName]]],
+        pending: Callable[[], Awaitable[Sequence[PendingWrite]]],
         is_live_upload: Callable[[str], Awaitable[bool]],
         *,
         monotonic: Callable[[], float],
         lease_seconds: float,
     ) -> None:
-        """``pending`` gives the names that have announcements.
+        """``pending`` gives what is announced.
 
         ``sweep`` is called ``SWEEPS_PER_LEASE`` times in ``lease_seconds``.
         """
@@ -54,36 +58,36 @@ class NameLapses:
     async def sweep(self) -> int:
         """End what has lapsed; of how many names."""
         found = await self._pending()
-        ended = 0
+        lapsed: dict[str, set[_Announced]] = {}
         for one in found:
-            unchanged = self._observed.unchanged_seconds(one.name, one.revision)
-            if unchanged >= self._lease_seconds:
-                ended += await self._end(one)
-        self._observed.keep_only([one.name for one in found])
-        return ended
+            if self._observed.unchanged_seconds(_key(one), 0) >= self._lease_seconds:
+                lapsed.setdefault(one.name, set()).add((one.op, one.at))
+        self._observed.keep_only([_key(one) for one in found])
+        return sum([await self._end(name, lapsed[name]) for name in lapsed])
 
-    async def _end(self, one: PendingName) -> bool:
+    async def _end(self, name: str, lapsed: Container[_Announced]) -> bool:
         try:
-            held = await self._writes.look(one.name)
-            if held is None or held.revision != one.revision:
-                return False  # the index has not heard of it yet
+            held = await self._writes.look(name)
             ops = [
-                announced.op
-                for announced in held.record.pending
-                if announced.upload is None or not await self._is_live_upload(announced.upload)
+                one.op
+                for one in (held.record.pending if held is not None else ())
+                if (one.op, one.at) in lapsed and not await self._is_streamed(one)
             ]
-            if not ops:
+            if held is None or not ops:
                 return False
-            await self._take(held, ops)
+            await self._fail(held, ops)
         except ConflictError:
-            return False  # it is alive, or another worker was quicker
+            return False  # others kept writing: the next time
         except HoldfastError as error:
             log.warning("lapse_not_recorded", kind="name", code=error.code)
             return False
         log.info("lapsed", kind="name", announcements=len(ops))
         return True
 
-    async def _take(self, held: Held[NameRecord], ops: Sequence[str]) -> None:
+    async def _is_streamed(self, one: Announcement) -> bool:
+        return one.upload is not None and await self._is_live_upload(one.upload)
+
+    async def _fail(self, held: Held[NameRecord], ops: Sequence[str]) -> None:
         step = await self._writes.step(held.record.name)
 
         def change(record: NameRecord) -> NameRecord:
@@ -91,4 +95,8 @@ class NameLapses:
                 record = failed(record, op, _REASON, step)
             return record
 
-        await self._writes.ledger.take(held, change)
+        await self._writes.update(held, change)
+
+
+def _key(one: PendingWrite) -> str:
+    return f"{one.at} {one.op} {one.name}"

@@ -1,4 +1,8 @@
-"""The other half of a rename: what takes the blob from the source, in the batch of the commit."""
+"""What goes into the batch that commits a copy or a rename, or keeps it from being written.
+
+Another worker that was asked for the same write may have announced what the source has since then,
+and not have touched it yet. So a worker commits only what it has itself announced and touched.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.repository.ledger.ledger import Beside, Held
+    from holdfast.repository.names.record import NamedContent
     from holdfast.repository.names.writes import NameWrites
     from holdfast.stores.record_ports import Change
 
 
 class SourceChangedError(ConflictError):
-    """The source has another blob than the one that was announced."""
+    """The source has something else than what was announced, or another worker announced that."""
+
+
+def bringing(content: NamedContent) -> Beside[NameRecord]:
+    """Nothing, where the target gets ``content``. Raises SourceChangedError."""
+
+    async def beside(_: Held[NameRecord] | None, target: Held[NameRecord]) -> Sequence[Change]:
+        _check_brings(target.record.content, content)
+        return []
+
+    return beside
+
+
+def _check_brings(brought: NamedContent | None, content: NamedContent) -> None:
+    """Raises SourceChangedError unless it is the blob of ``content``, and what was said of it."""
+    wanted = msgspec.structs.replace(content, expires_at=None)
+    if brought != wanted:
+        raise SourceChangedError
 
 
 class Move:
@@ -31,23 +53,25 @@ class Move:
         self._source = source
         self._op = op
 
-    def taking(self, digest: str) -> Beside[NameRecord]:
-        """What `NameWrites.commit` writes beside: the source without ``digest``, as it is then.
+    def taking(self, moved: NamedContent) -> Beside[NameRecord]:
+        """What `NameWrites.commit` writes beside: the source without ``moved``, as it is then.
 
         Raises SourceChangedError, NotFoundError.
         """
 
         async def beside(_: Held[NameRecord] | None, target: Held[NameRecord]) -> Sequence[Change]:
+            _check_brings(target.record.content, moved)
             held = await self._writes.look(self._source)
             step = await self._writes.step(self._source, may_lose=True)
             content = None if held is None else content_of(held.record, step.at, step.keep)
             if held is None or content is None:
                 raise NotFoundError(MISSING)
-            if content.digest != digest:
+            if content != moved:
                 raise SourceChangedError
             await self._writes.keep_version(held, step)
             reason = f"renamed to {target.record.name}"
             bare = deleted(held.record, self._op, Conditions(), step, reason=reason)
+            await self._writes.past.note(held.record, bare)
             return [
                 Put(
                     key=held.key,

@@ -22,7 +22,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.repository.blobs import Bare
-from holdfast.repository.names.moves import Move, SourceChangedError
+from holdfast.repository.names.moves import Move, SourceChangedError, bringing
 from holdfast.repository.names.record import (
     MISSING,
     VERSION,
@@ -31,12 +31,14 @@ from holdfast.repository.names.record import (
     NameRecord,
     VersionRecord,
     announcing,
+    check_same_bytes,
     content_of,
     counts,
     deleted,
     made_by,
 )
-from holdfast.repository.names.writes import Named, named
+from holdfast.repository.names.writes import MadeBeforeError, Named, named
+from holdfast.repository.targets import GivenUpError
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
@@ -141,19 +143,27 @@ class NameRepository:
             digest=digest,
             size=len(view),
         )
-        held, staged = await self._stored.stage(view, self._writes.announce(name, one))
+        try:
+            held, staged = await self._stored.stage(view, self._writes.announce(name, one))
+        except MadeBeforeError as error:
+            return error.made
         if isinstance(staged, BaseException):
             await self._writes.fail(name, one.op, str(staged))
             raise staged
-        if made_by(held.record, one.op) is not None:
+        made = made_by(held.record, one.op)
+        if made is not None:
             await self._stored.discard(staged)
+            check_same_bytes(made, one)
             return named(held.record, one.op)
         try:
             await self._stored.make(staged, digest, view, said.type)
         except HoldfastError as error:
             await self._writes.fail(name, one.op, error.detail)
             raise
-        return await self._writes.commit(held, one.op)
+        try:
+            return await self._writes.commit(held, one.op)
+        except GivenUpError as error:
+            return await self._writes.refuse(name, one.op, error)
 
     # --- blobs that there are ---
 
@@ -201,11 +211,13 @@ class NameRepository:
                 content = await look()
                 target = await self._announce_copy(name, content, conditions, op, target)
                 await self._touch(name, op, content.digest, look)
-                beside = None if move is None else move.taking(content.digest)
+                beside = bringing(content) if move is None else move.taking(content)
                 return await self._writes.commit(target, op, beside=beside)
+            except MadeBeforeError as error:
+                return error.made
             except SourceChangedError:
                 target = await self._writes.look(name)
-            except NotFoundError as error:
+            except (NotFoundError, GivenUpError) as error:
                 return await self._writes.refuse(name, op, error)
         kept_changing = ConflictError("what is to be copied kept changing: try again")
         return await self._writes.refuse(name, op, kept_changing)
@@ -238,7 +250,7 @@ class NameRepository:
             size=content.size,
         )
         held = await self._writes.announce(name, one, seen=seen)
-        return await self._writes.promise(held, op, content.digest, content.size)
+        return await self._writes.restate(held, one)
 
     async def _touch(
         self, name: str, op: str, digest: str, look: Callable[[], Awaitable[NamedContent]]
@@ -283,13 +295,16 @@ class NameRepository:
                 raise ConflictError(failure, version=0)
             return False
         op = op_id or self._sources.new_id()
+        past = await self._writes.past.find(held.record, op)
+        if past is not None:
+            return past.digest is not None
         step = await self._writes.step(name, may_lose=True)
 
         async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
             await self._writes.keep_version(present, step)
             return []
 
-        made = await self._writes.ledger.update(
+        made = await self._writes.update(
             held, lambda record: deleted(record, op, conditions, step), beside=beside
         )
         transition = made_by(made.record, op)

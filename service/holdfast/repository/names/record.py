@@ -218,7 +218,8 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
             return record
         present = announcement_of(record, one.op)
         if present is not None:
-            _check_same(present, one)
+            if one.upload is None and one.verb != "copy":
+                check_same_bytes(present, one)
             return record
         if len(record.pending) >= MAX_ANNOUNCED:
             msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
@@ -233,8 +234,9 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
     return _stepped(record, "pending", step, one) if is_free else record
 
 
-def _check_same(present: Announcement, again: Announcement) -> None:
-    if again.upload is None and again.verb != "copy" and present.digest != again.digest:
+def check_same_bytes(before: Announcement | Transition, again: Announcement) -> None:
+    """Raises ConflictError of an Op-Id that comes with other bytes than ``before``."""
+    if before.digest != again.digest:
         msg = "the Op-Id was used for other bytes"
         raise ConflictError(msg)
 
@@ -244,14 +246,33 @@ def promised(record: NameRecord, op: str, digest: str, size: int) -> NameRecord:
 
     Raises GivenUpError where there is no such announcement.
     """
-    if made_by(record, op) is not None:
-        return record
     one = announcement_of(record, op)
     if one is None:
+        return _unless_given_up(record, op)
+    return _announcing_again(record, one, msgspec.structs.replace(one, digest=digest, size=size))
+
+
+def restated(record: NameRecord, again: Announcement) -> NameRecord:
+    """The record in which a copy says what it brings by now. Raises GivenUpError as `promised`."""
+    one = announcement_of(record, again.op)
+    if one is None:
+        return _unless_given_up(record, again.op)
+    now = msgspec.structs.replace(
+        one, digest=again.digest, size=again.size, type=again.type, labels=again.labels
+    )
+    return _announcing_again(record, one, now)
+
+
+def _unless_given_up(record: NameRecord, op: str) -> NameRecord:
+    if made_by(record, op) is None:
         raise GivenUpError(GIVEN_UP)
-    if one.digest == digest:
+    return record
+
+
+def _announcing_again(record: NameRecord, one: Announcement, now: Announcement) -> NameRecord:
+    """The record with ``now`` for ``one``; as it is where they are alike."""
+    if now == one:
         return record
-    now = msgspec.structs.replace(one, digest=digest, size=size)
     pending = tuple(now if other is one else other for other in record.pending)
     return msgspec.structs.replace(record, pending=pending)
 

@@ -111,7 +111,10 @@ class NameRules:
     async def change(
         self, rules: Sequence[Rule], *, expected: int | None
     ) -> tuple[tuple[Rule, ...], int]:
-        """Replace all rules; ``expected`` is their revision. Raises ConflictError, InvalidError."""
+        """Replace all rules; ``expected`` is their revision, unless they are so already.
+
+        Raises ConflictError, InvalidError.
+        """
         if len(rules) > MAX_RULES:
             msg = f"there are at most {MAX_RULES} rules"
             raise InvalidError(msg)
@@ -121,7 +124,9 @@ class NameRules:
             msg = "there is one rule for each prefix or name"
             raise InvalidError(msg)
         wanted = RulesRecord(rules=tuple(rules))
-        _, revision = await self.read()
+        known, revision = await self.read()
+        if revision and known == wanted.rules:
+            return known, revision  # a repeat, perhaps
         if expected is not None and revision != expected:
             raise ConflictError(_changed(revision))
         now = self._monotonic()

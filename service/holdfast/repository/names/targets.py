@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.repository.names.record import announcing, made_by
-from holdfast.repository.names.writes import Named, named
+from holdfast.repository.names.writes import MadeBeforeError, Named, named
 from holdfast.repository.targets import Given, GivenUpError
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class NameTargets:
         check_blob_name(new.name)
         new.said.check(new.verb)
         one = announcing(new.verb, new.said, op=op, at=self._sources.clock(), upload=upload)
-        held = await self._writes.announce(new.name, one)
+        try:
+            held = await self._writes.announce(new.name, one)
+        except MadeBeforeError as error:
+            return _given(error.made)
         return _given(named(held.record, op)) if made_by(held.record, op) is not None else None
 
     async def promise(self, target: UploadTarget, digest: Digest, size: int) -> None:

@@ -28,6 +28,7 @@ from holdfast.repository.names.record import (
     failed,
     made_by,
     promised,
+    restated,
     superseded,
 )
 from holdfast.stores.record_ports import Delete
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from holdfast.repository.ledger.ledger import Beside, Held
-    from holdfast.repository.names.record import Announcement
+    from holdfast.repository.names.past import PastWrites
+    from holdfast.repository.names.record import Announcement, Transition
     from holdfast.repository.names.rules import NameRules
     from holdfast.sources import Sources
     from holdfast.stores.record_ports import Change, RecordStore
@@ -54,14 +56,30 @@ class Named:
     version: int
 
 
+class MadeBeforeError(Exception):
+    """The write that is asked for was carried out before, and is not to be made again."""
+
+    def __init__(self, made: Named) -> None:
+        """``made`` is the answer."""
+        super().__init__()
+        self.made = made
+
+
 class NameWrites:
     """Writes the records of names."""
 
     def __init__(
-        self, records: RecordStore, rules: NameRules, *, worker: str, sources: Sources
+        self,
+        records: RecordStore,
+        rules: NameRules,
+        past: PastWrites,
+        *,
+        worker: str,
+        sources: Sources,
     ) -> None:
         """``worker`` is noted in each transition."""
         self.ledger = Ledger(records)
+        self.past = past
         self._records = records
         self._rules = rules
         self._worker = worker
@@ -88,27 +106,76 @@ class NameWrites:
     ) -> Held[NameRecord]:
         """The record with ``one`` in it, or with what came of it if it was announced before.
 
-        Raises ConflictError, NotFoundError (nothing to replace), RateLimitedError,
+        Raises MadeBeforeError; ConflictError, NotFoundError (nothing to replace), RateLimitedError,
         UnavailableError: nothing will come of it.
         """
+        with not_applied():
+            if one.verb != "create" and seen is None:
+                seen = await self.look(name)
+            try:
+                held = await self._announce(name, one, seen)
+            except (ConflictError, NotFoundError):
+                await self._check_past(await self.look(name), one.op)
+                raise
+            if made_by(held.record, one.op) is None:
+                await self._check_past(held, one.op)
+        return held
+
+    async def _announce(
+        self, name: str, one: Announcement, seen: Held[NameRecord] | None
+    ) -> Held[NameRecord]:
         step = await self.step(name)
 
         def change(record: NameRecord | None) -> NameRecord:
             return announced(record, name, one, step)
 
+        if seen is not None:
+            return await self.update(seen, change)
+        return await self.ledger.make(NAME, name_key(name), change, beside=self._noting)
+
+    async def _check_past(self, held: Held[NameRecord] | None, op: str) -> None:
+        """Raises MadeBeforeError; what ``op`` has announced again is ended."""
+        if held is not None:
+            made = await self.past.find(held.record, op)
+            if made is not None:
+                await self.fail(held.record.name, op, "it was made before")
+                raise MadeBeforeError(_named(held.record, made))
+
+    async def update(
+        self,
+        held: Held[NameRecord],
+        change: Callable[[NameRecord], NameRecord],
+        *,
+        beside: Beside[NameRecord] | None = None,
+    ) -> Held[NameRecord]:
+        """As `Ledger.update`. What the record tells of no more is noted before."""
+
+        async def besides(
+            present: Held[NameRecord] | None, wanted: Held[NameRecord]
+        ) -> Sequence[Change]:
+            await self._noting(present, wanted)
+            return [] if beside is None else await beside(present, wanted)
+
+        return await self.ledger.update(held, change, beside=besides)
+
+    async def _noting(
+        self, present: Held[NameRecord] | None, wanted: Held[NameRecord]
+    ) -> Sequence[Change]:
         with not_applied():
-            if one.verb != "create" and seen is None:
-                seen = await self.look(name)
-            if seen is None:
-                return await self.ledger.make(NAME, name_key(name), change)
-            return await self.ledger.update(seen, change)
+            await self.past.note(None if present is None else present.record, wanted.record)
+        return []
 
     async def promise(
         self, held: Held[NameRecord], op: str, digest: str, size: int
     ) -> Held[NameRecord]:
         """Have the announcement of ``op`` say its blob. Raises UnavailableError: it is gone."""
         with not_applied():
-            return await self.ledger.update(held, lambda record: promised(record, op, digest, size))
+            return await self.update(held, lambda record: promised(record, op, digest, size))
+
+    async def restate(self, held: Held[NameRecord], one: Announcement) -> Held[NameRecord]:
+        """Have the announcement of a copy say what ``one`` does. Raises as `promise`."""
+        with not_applied():
+            return await self.update(held, lambda record: restated(record, one))
 
     async def commit(
         self, held: Held[NameRecord], op: str, *, beside: Beside[NameRecord] | None = None
@@ -138,7 +205,7 @@ class NameWrites:
             await self.keep_version(present, step)
             return [] if beside is None else await beside(present, wanted)
 
-        made = await self.ledger.update(held, change, beside=besides)
+        made = await self.update(held, change, beside=besides)
         if refusals:
             raise refusals[0]
         await self.drop_versions(held.record, made.record, step)
@@ -155,7 +222,7 @@ class NameWrites:
             held = await self.look(name)
             if held is not None:
                 step = await self.step(name)
-                await self.ledger.update(held, lambda record: failed(record, op, reason, step))
+                await self.update(held, lambda record: failed(record, op, reason, step))
         except HoldfastError as error:
             log.warning("name_not_failed", code=error.code)
 
@@ -169,10 +236,11 @@ class NameWrites:
         if held is None:
             raise error
         step = await self.step(name)
-        held = await self.ledger.update(held, lambda record: failed(record, op, error.detail, step))
-        if made_by(held.record, op) is None:
+        held = await self.update(held, lambda record: failed(record, op, error.detail, step))
+        made = made_by(held.record, op) or await self.past.find(held.record, op)
+        if made is None:
             raise error
-        return named(held.record, op)
+        return _named(held.record, made)
 
     async def keep_version(self, held: Held[NameRecord] | None, step: Step) -> None:
         """Write down the version that the record is about to lose, if it is to be kept."""
@@ -199,6 +267,10 @@ def named(record: NameRecord, op: str) -> Named:
     if made is None:
         msg = "so much was written since that nobody knows what came of it"
         raise OutcomeUnknownError(msg)
+    return _named(record, made)
+
+
+def _named(record: NameRecord, made: Transition) -> Named:
     return Named(name=record.name, digest=made.digest or "", size=made.size, version=made.version)
 
 

@@ -27,7 +27,7 @@ from tests.repository.names.index.index_tools import (
 from holdfast.deadline import deadline
 from holdfast.domain.blob_names import name_key
 from holdfast.errors import UnavailableError
-from holdfast.repository.names.index.table import PendingName
+from holdfast.repository.names.index.table import PendingWrite
 from holdfast.repository.names.record import Keep
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ async def test_a_blob_is_kept_by_a_version_that_counts(store: RecordStore) -> No
         assert not await index.keeps(digest(3))
 
 
-async def test_names_with_announcements_are_told_those_changed_longest_ago_first(
+async def test_what_is_announced_is_told_of_names_changed_longest_ago_first(
     store: RecordStore,
 ) -> None:
     names = Names(store)
@@ -407,8 +407,9 @@ async def test_names_with_announcements_are_told_those_changed_longest_ago_first
 
         found = await index.pending()
 
-        assert [one.name for one in found] == ["b", "a", "c"]
-        assert found[0] == PendingName(name="b", revision=(await store.get("n.b")).revision)
+        assert [one.name for one in found] == ["b", "b", "a", "c"]
+        first = announcement(1)
+        assert found[0] == PendingWrite(name="b", op=first.op, at=first.at)
 
 
 async def test_the_state_tells_how_far_the_index_is(store: RecordStore) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.repository.names.index.follower import IndexState
     from holdfast.repository.names.index.listing import NamesPage
-    from holdfast.repository.names.index.table import PendingName
+    from holdfast.repository.names.index.table import PendingWrite
     from holdfast.repository.names.record import Keep
     from holdfast.sources import Sources
     from holdfast.stores.record_ports import RecordStore
@@ -96,8 +96,8 @@ class NameIndex:
         )
         return await self._follower.settled(partial(read_page, listing=listing, keep=self._keep))
 
-    async def pending(self) -> list[PendingName]:
-        """Names with announcements, as they were a moment ago: whoever acts on it reads again.
+    async def pending(self) -> list[PendingWrite]:
+        """What is announced, as it was a moment ago: whoever acts on it reads again.
 
         Raises UnavailableError before anything was read.
         """

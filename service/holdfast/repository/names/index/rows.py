@@ -38,6 +38,9 @@ type NameRow = tuple[
 ]
 """Name, revision, state, version, oldest, digest, size, type, labels, modified_at, expires_at."""
 
+type AnnouncedRow = tuple[bytes, int, int, str, str, bytes | None]
+"""Name, number, revision, op, at, digest."""
+
 _DIGEST_BYTES: Final = 32
 _MAX_NUMBER: Final = 2**53
 """Of versions and sizes: what JSON carries exactly."""
@@ -62,8 +65,9 @@ class IndexedName:
 class Rows:
     """What some changes put into the tables, and which names, versions and keys they concern.
 
-    ``graves``: name, version, oldest. ``announced``: name, number, revision, digest. ``versions``:
-    name, version, digest. ``others``: key, and whether a name or version should have been there.
+    ``graves``: name, version, oldest. ``announced``: name, number, revision, op, at, digest.
+    ``versions``: name, version, digest. ``others``: key, and whether a name or version should have
+    been there.
     """
 
     changed_names: list[tuple[bytes]] = field(default_factory=list)
@@ -71,7 +75,7 @@ class Rows:
     keys: list[tuple[str]] = field(default_factory=list)
     names: list[NameRow] = field(default_factory=list)
     graves: list[tuple[bytes, int, int]] = field(default_factory=list)
-    announced: list[tuple[bytes, int, int, bytes | None]] = field(default_factory=list)
+    announced: list[AnnouncedRow] = field(default_factory=list)
     versions: list[tuple[bytes, int, bytes]] = field(default_factory=list)
     others: list[tuple[str, bool]] = field(default_factory=list)
 
@@ -98,10 +102,7 @@ class Rows:
             record = NAME.read(_record(changed)).record
             name = record.name.encode()
             row = _name_row(record, name, changed.revision)
-            announced = [
-                (name, number, changed.revision, _binary(one.digest) if one.digest else None)
-                for number, one in enumerate(record.pending)
-            ]
+            announced = _announced_rows(record, name, changed.revision)
         except (CorruptError, ValueError):
             self.changed_names.append((key_name(tokens).encode(),))
             raise
@@ -198,6 +199,14 @@ def _name_row(record: NameRecord, name: bytes, revision: int) -> NameRow:
         record.modified_at,
         content.expires_at,
     )
+
+
+def _announced_rows(record: NameRecord, name: bytes, revision: int) -> list[AnnouncedRow]:
+    """Raises ValueError of what no worker has written."""
+    return [
+        (name, number, revision, one.op, one.at, _binary(one.digest) if one.digest else None)
+        for number, one in enumerate(record.pending)
+    ]
 
 
 def _check_time(text: str | None) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CACHE_KIB: Final = 32 * 1024
 MAX_PENDING: Final = 10_000
-"""Names with announcements that are told at once."""
+"""Announcements that are told at once."""
 
 _SETTINGS: Final = (
     "PRAGMA journal_mode = OFF",
@@ -51,7 +51,8 @@ _SCHEMA: Final = (
     "CREATE TABLE graves (name BLOB PRIMARY KEY, version INTEGER, oldest INTEGER) WITHOUT ROWID",
     """
     CREATE TABLE announced (
-      name BLOB, number INTEGER, revision INTEGER, digest BLOB, PRIMARY KEY (name, number)
+      name BLOB, number INTEGER, revision INTEGER, op TEXT, at TEXT, digest BLOB,
+      PRIMARY KEY (name, number)
     ) WITHOUT ROWID
     """,
     """
@@ -75,11 +76,12 @@ _EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PendingName:
-    """A name with writes that are under way, as its record of that ``revision`` says."""
+class PendingWrite:
+    """A write ``op`` of ``name`` that was announced ``at`` a time and is under way."""
 
     name: str
-    revision: int
+    op: str
+    at: str
 
 
 class NamesBefore:
@@ -143,7 +145,7 @@ class Table:
         self._others -= self._many("DELETE FROM others WHERE key = ?", rows.keys)
         self._names += self._many(_inserted("names", 11), sorted(rows.names))
         self._others += self._many(_inserted("graves", 3), rows.graves)
-        self._many(_inserted("announced", 4), rows.announced)
+        self._many(_inserted("announced", 6), rows.announced)
         self._others += self._many(_inserted("versions", 3), rows.versions)
         self._others += self._many(_inserted("others", 2), rows.others)
         self._db.execute("COMMIT")
@@ -179,13 +181,12 @@ class Table:
         versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
         return any(self._counts(name, version, digest) for name, version in versions)
 
-    def pending(self) -> list[PendingName]:
-        """Names with announcements, those changed longest ago first; ``MAX_PENDING`` at most."""
+    def pending(self) -> list[PendingWrite]:
+        """What is announced, of names changed longest ago first; ``MAX_PENDING`` at most."""
         found = self._db.execute(
-            "SELECT DISTINCT revision, name FROM announced ORDER BY revision LIMIT ?",
-            (MAX_PENDING,),
+            "SELECT name, op, at FROM announced ORDER BY revision, number LIMIT ?", (MAX_PENDING,)
         )
-        return [PendingName(name=name.decode(), revision=revision) for revision, name in found]
+        return [PendingWrite(name=name.decode(), op=op, at=at) for name, op, at in found]
 
     def _counts(self, name: bytes, version: int, digest: Digest) -> bool:
         """Whether the version is one of its name; yes, where nothing is known of that."""

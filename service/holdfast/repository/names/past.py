@@ -1,0 +1,86 @@
+"""Writes that the record of their name tells of no more, ``w.<op>``, for whoever repeats them.
+
+A record keeps its last steps. Of a name that many write the step by which a repeat is known may be
+gone while its caller still waits for an answer, and the repeat would be made over what others wrote
+since. So a young step is written down here before the record that has it no more. That costs only
+names that are written more than ``MAX_TRANSITIONS`` times in ``REMEMBERED``.
+"""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.domain.op_id import is_repeat, split_op_id
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.ledger.ledger import Ledger, RecordKind
+from holdfast.repository.names.record import MAX_TRANSITIONS, NameRecord, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.stores.record_ports import RecordStore
+
+REMEMBERED: Final = timedelta(minutes=10)
+"""How long after a write its repeat is known, however many others came since."""
+
+_KEPT: Final = timedelta(hours=1)
+"""Longer than that, for clocks of workers differ."""
+
+
+class PastWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """The step that carried a write of ``name`` out."""
+
+    name: str
+    step: Transition
+
+
+PAST_WRITE: Final = RecordKind(noun="write", form=PastWrite, prefix="w", ttl=lambda _record: _KEPT)
+
+
+class PastWrites:
+    """Those of all workers."""
+
+    def __init__(self, records: RecordStore, clock: Callable[[], datetime]) -> None:
+        """``records`` is not the bucket of the names: what lies here goes away by itself."""
+        self._ledger = Ledger(records)
+        self._clock = clock
+
+    async def note(self, before: NameRecord | None, after: NameRecord) -> None:
+        """To be awaited before ``after`` is written in the place of ``before``."""
+        for step in before.transitions if before is not None else ():
+            if step not in after.transitions and self._is_to_be_noted(step):
+                past = PastWrite(name=after.name, step=step)
+                with suppress(ConflictError):  # it was noted before
+                    await self._ledger.begin(PAST_WRITE, _key(step.op), past)
+
+    def _is_to_be_noted(self, step: Transition) -> bool:
+        is_done = step.state in {"ok", "deleted"} and bool(split_op_id(step.op)[1])
+        return is_done and self._is_young(step)
+
+    def _is_young(self, step: Transition) -> bool:
+        return self._clock() - datetime.fromisoformat(step.at) < REMEMBERED
+
+    async def find(self, record: NameRecord | None, op: str) -> Transition | None:
+        """The step that carried ``op`` out, which ``record`` may tell of no more.
+
+        Raises ConflictError when the same Op-Id was used for another request.
+        """
+        if record is None or len(record.transitions) < MAX_TRANSITIONS:
+            return None
+        if not self._is_young(record.transitions[0]):
+            return None
+        try:
+            past = (await self._ledger.get(PAST_WRITE, _key(op))).record
+        except NotFoundError:
+            return None
+        return past.step if past.name == record.name and is_repeat(past.step.op, op) else None
+
+
+def _key(op: str) -> str:
+    """Where the write is kept, whatever its request: any text as one token of a key."""
+    return base64.urlsafe_b64encode(split_op_id(op)[0].encode()).decode().rstrip("=")
