@@ -8,6 +8,7 @@ upload will end any more is.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.index.table import PendingWrite
-    from holdfast.repository.names.record import Announcement, NameRecord
+    from holdfast.repository.names.record import Announcement, NameRecord, Step
     from holdfast.repository.names.writes import NameWrites
 
 _REASON: Final = "nobody carried the write on"
@@ -88,14 +89,14 @@ class NameLapses:
         return one.upload is not None and await self._is_live_upload(one.upload)
 
     async def _fail(self, held: Held[NameRecord], ops: Sequence[str]) -> None:
+        """End each by a write of its own: who watches tells steps apart by their revisions."""
         step = await self._writes.step(held.record.name)
+        for op in ops:
+            held = await self._writes.update(held, partial(_lapsed, op, step))
 
-        def change(record: NameRecord) -> NameRecord:
-            for op in ops:
-                record = failed(record, op, _REASON, step)
-            return record
 
-        await self._writes.update(held, change)
+def _lapsed(op: str, step: Step, record: NameRecord) -> NameRecord:
+    return failed(record, op, _REASON, step)
 
 
 def _key(one: PendingWrite) -> str:
