@@ -52,7 +52,7 @@ STEADY: Final = "c"
 CLIENTS: Final = 16
 CREATORS: Final = 64
 DELETED: Final = 1_000
-LEASE_SECONDS: Final = 20.0
+LEASE_SECONDS: Final = 10.0
 _SETTLED_SECONDS: Final = 90.0
 
 pytestmark = [
