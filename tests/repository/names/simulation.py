@@ -192,7 +192,7 @@ class Simulation:
         gate = Gate()
         worker = self.pool.gated(f"w{self._workers}", gate)
         turns = self._rng.choice((30, 60, 120))
-        doing = self._do(worker, client, client.asked, f"{client.name}-{client.left}")
+        doing = self._do(worker, client, client.asked, f"{client.name}-{client.left} asked")
         with deadline(turns * _TURN_SECONDS):
             task = asyncio.get_running_loop().create_task(doing)
         task.add_done_callback(look_at)

@@ -34,6 +34,12 @@ async def write_often(worker: NamesWorker) -> None:
     await worker.replace("n", LAST)
 
 
+async def check_nothing_announced(worker: NamesWorker) -> None:
+    held = await worker.writes.look("n")
+    assert held is not None
+    assert held.record.pending == ()
+
+
 WRITES: dict[str, Callable[[NamesWorker], Awaitable[object]]] = {
     "replace": lambda worker: worker.replace("n", b"mine", op_id=OP),
     "copy": lambda worker: worker.copy("n", "source", op_id=OP),
@@ -58,9 +64,7 @@ async def test_a_repeat_after_many_writes_is_answered_as_before_and_changes_noth
     assert await WRITES[write](pool.worker("b")) == answer
 
     assert await worker.find("n") == before
-    held = await worker.writes.look("n")
-    assert held is not None
-    assert held.record.pending == ()
+    await check_nothing_announced(worker)
 
 
 async def test_a_create_repeated_after_many_writes_is_no_conflict(pool: NamesPool) -> None:
@@ -85,6 +89,7 @@ async def test_after_many_writes_an_op_id_still_is_of_one_request(pool: NamesPoo
         await worker.replace("n", b"two", op_id=OTHER_REQUEST)
 
     assert await worker.read("n") == LAST
+    await check_nothing_announced(worker)
 
 
 async def test_what_is_written_now_and_then_costs_no_notes(pool: NamesPool) -> None:

@@ -134,12 +134,18 @@ class NameWrites:
         return await self.ledger.make(NAME, name_key(name), change, beside=self._noting)
 
     async def _check_past(self, held: Held[NameRecord] | None, op: str) -> None:
-        """Raises MadeBeforeError; what ``op`` has announced again is ended."""
-        if held is not None:
+        """Raises MadeBeforeError, ConflictError; then what ``op`` has announced again is ended."""
+        if held is None:
+            return
+        name = held.record.name
+        try:
             made = await self.past.find(held.record, op)
-            if made is not None:
-                await self.fail(held.record.name, op, "it was made before")
-                raise MadeBeforeError(_named(held.record, made))
+        except HoldfastError as error:
+            await self.fail(name, op, error.detail)
+            raise
+        if made is not None:
+            await self.fail(name, op, "it was made before")
+            raise MadeBeforeError(_named(held.record, made))
 
     async def update(
         self,
