@@ -50,7 +50,8 @@ class Teller:
                     raise turn
                 self.told += 1
                 yield BytesReply(
-                    head=WatchHead(position=self.told, cursor=f"c{self.told}"), data=b"told"
+                    head=WatchHead(part=self.told, position=self.told, cursor=f"c{self.told}"),
+                    data=b"told",
                 )
         finally:
             self.ended.set()

@@ -97,6 +97,7 @@ async def _told(
     asked_at = time.monotonic()
     silence = float(ATTEMPT_SECONDS)
     head: WatchHead | None = None
+    part = 0
     try:
         headers = {names.TIMEOUT: worker_seconds(ATTEMPT_SECONDS)}
         connection.send(subject, codec.encode(request), reply=mailbox.subject, headers=headers)
@@ -107,6 +108,9 @@ async def _told(
             if head is None:
                 connection.liveness.answered()
             head = codec.decode_reply_headers(message.headers, WatchHead)
+            if head.part != part:
+                return  # some were lost, as with a server: as if it had fallen silent
+            part += 1
             if head.heartbeat is not None:
                 silence = head.heartbeat * _SILENT_HEARTBEATS
             yield head, _events(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -97,12 +98,16 @@ class WatchHandlers:
         self, request: WatchChanges, feed: Feed, watching: Watching
     ) -> AsyncGenerator[BytesReply[WatchHead]]:
         """A head, then events as they come with heartbeats between them, and an end."""
+        numbers = count()
+
+        def head(point: Point) -> WatchHead:
+            return WatchHead(part=next(numbers), position=point.floor, cursor=point.cursor)
+
         told_at = self._monotonic()
         until = told_at + self._lease_seconds
         point, credit = watching.point, request.credit
-        head = _head(point)
-        head = replace(head, heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
-        yield BytesReply(head=head, data=NO_EVENTS)
+        first = replace(head(point), heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
+        yield BytesReply(head=first, data=NO_EVENTS)
         with closing(watching):
             while True:
                 is_spent = _is_spent(credit, request, point, watching.begun)
@@ -113,7 +118,7 @@ class WatchHandlers:
                 if batch is not None:
                     for part in self._parts_of(batch, request):
                         point, told_at = part.point, self._monotonic()
-                        yield BytesReply(head=_head(point), data=part.body)
+                        yield BytesReply(head=head(point), data=part.body)
                         credit -= part.told
                         if _is_spent(credit, request, point, watching.begun):
                             break
@@ -121,8 +126,8 @@ class WatchHandlers:
                         point = batch.end
                 if self._monotonic() >= told_at + self._heartbeat_seconds:
                     told_at = self._monotonic()
-                    yield BytesReply(head=_head(point), data=NO_EVENTS)
-        yield BytesReply(head=replace(_head(point), end=end), data=NO_EVENTS)
+                    yield BytesReply(head=head(point), data=NO_EVENTS)
+        yield BytesReply(head=replace(head(point), end=end), data=NO_EVENTS)
 
     def _parts_of(self, batch: Batch, request: WatchChanges) -> list[_Part]:
         """The events of ``batch`` for ``request``: written once for all who ask the same."""
@@ -157,10 +162,6 @@ class WatchHandlers:
             position=str(point.floor),
             data=dict(event.data),
         )
-
-
-def _head(point: Point) -> WatchHead:
-    return WatchHead(position=point.floor, cursor=point.cursor)
 
 
 def _is_spent(credit: int, request: WatchChanges, point: Point, begun: Point) -> bool:

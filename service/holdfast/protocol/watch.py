@@ -40,11 +40,13 @@ class WatchChanges(Request, frozen=True, kw_only=True):
 class WatchHead(Reply, frozen=True, kw_only=True):
     """Headers beside events. All up to and with the revision ``position`` has been told.
 
-    ``cursor`` is for asking again. The first message says how often one comes at the least, and how
-    long the watch lasts, in seconds. ``end`` says why no more will come: the credit is spent, the
-    lease is over, or the worker stops.
+    ``cursor`` is for asking again. Messages are numbered by ``part``, from 0: where one is missing
+    it was lost, and the cursor of the one before is to be asked with. The first message says how
+    often one comes at the least, and how long the watch lasts, in seconds. ``end`` says why no more
+    will come: the credit is spent, the lease is over, or the worker stops.
     """
 
+    part: ToldCount = field(name=headers.BLOB_PART)
     position: ToldCount = field(name=headers.BLOB_POSITION)
     cursor: WireCursor = field(name=headers.BLOB_CURSOR)
     heartbeat: ToldCount | None = field(default=None, name=headers.BLOB_HEARTBEAT)
