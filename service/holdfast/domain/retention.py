@@ -62,7 +62,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             msg = "a policy keeps 0 snapshots or more"
             raise InvalidError(msg)
         if self.within:
-            Span.parse(self.within)
+            CalendarSpan.parse(self.within)
         for labels in self.labels:
             check_labels(labels)
             if not labels:
@@ -71,7 +71,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CalendarSpan:
     """A time by the calendar, and hours."""
 
     years: int
@@ -80,7 +80,7 @@ class Span:
     hours: int
 
     @classmethod
-    def parse(cls, text: str) -> Span:
+    def parse(cls, text: str) -> CalendarSpan:
         """The span that ``text`` spells. Raises InvalidError."""
         found = _SPAN.fullmatch(text)
         if found is None:
@@ -249,7 +249,7 @@ class _Within:
     def __init__(self, span: str, counted: Sequence[Dated], zone: tzinfo, now: datetime) -> None:
         newest = next((one for one in counted if one.at <= now), None)
         self._span = span
-        self._from = None if newest is None else Span.parse(span).before(newest.at, zone)
+        self._from = None if newest is None else CalendarSpan.parse(span).before(newest.at, zone)
         self.instead = frozenset([newest.id] if newest is not None else ())
 
     def keeps(self, one: Dated, local: datetime, *, is_oldest: bool) -> str | None:
