@@ -468,7 +468,7 @@ def _tags(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("policy", BESIDE, ids=lambda policy: " ".join(_flags(policy)))
 def test_restic_keeps_the_same(repository: Path, policy: Retention) -> None:
     found = json.loads(restic(repository, "forget", "--dry-run", "--json", *_flags(policy)))
