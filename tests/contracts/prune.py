@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.repository.pool import Pause
+from tests.repository.snapshot_records_tools import read
 
 from holdfast.domain.retention import Retention
 from holdfast.errors import NotFoundError
@@ -62,7 +63,7 @@ class PruneContract:
     every = 1
 
     async def at_each_call(self, play: Callable[[Pause], Awaitable[bool]], *, after: bool) -> None:
-        """Have ``play`` pause a run at a call to the store, until it says that there are no more."""
+        """Have ``play`` pause a run at a call to the store, until it says there are no more."""
         for call in range(1, MAX_CALLS, self.every):
             if not await play(Pause(call, after=after)):
                 assert call > 5
@@ -162,6 +163,29 @@ class PruneContract:
             return paused
 
         await self.at_each_call(play, after=after)
+
+    async def test_where_one_that_was_counted_on_goes_unnoticed_a_run_does_not_go_on_for_long(
+        self, archives: Archives
+    ) -> None:
+        async def play(pause: Pause) -> bool:
+            archive = archives()
+            keys = await archive.add_days(REMOVED_PER_LOOK * 2)
+            await archive.policies().change(archive.app, LAST_TWO, expected=None)
+            left: list[int] = []
+
+            async def delete() -> None:
+                for key in keys[-2:]:  # as a worker does that knows nothing of fences
+                    await archive.ledger.remove(await read(archive.ledger, key))
+                left.append(len(await archive.left()))
+
+            paused = await paused_run(archive, pause, delete)
+
+            left.append(len(await archive.left()))
+            assert not paused or left[0] - left[1] <= REMOVED_PER_LOOK
+            assert left[1] > 0
+            return paused
+
+        await self.at_each_call(play, after=False)
 
     @AFTER
     async def test_a_policy_that_has_changed_is_not_carried_out_for_long(

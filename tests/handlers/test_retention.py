@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,29 @@ async def test_a_request_that_makes_a_snapshot_anew_after_it_was_pruned_is_a_con
     site: Site,
 ) -> None:
     made = (await site.ask("snapshot.create", {"app": "shop"}, op_id="once")).json
-    await days(site, 1)
+    await site.create()
     await site.ok("snapshot.prune", app="shop", keep={"last": 1})
 
     again = await site.ask("snapshot.create", {"app": "shop"}, op_id="once")
 
     assert again.code == "conflict"
     assert made["key"] not in await left(site)
+
+
+async def test_a_run_ends_where_somebody_deletes_a_snapshot_of_the_app(tmp_path: Path) -> None:
+    site = Site(Shared(), tmp_path / "apps")
+    site.write("shop/conf", b"name = shop\n")
+    keys = await days(site, 4)
+    gate = site.shared.when_begun()
+    pruning = asyncio.create_task(site.ok("snapshot.prune", app="shop", keep={"last": 1}))
+    await gate.wait()  # the oldest is gone
+    await site.ok("snapshot.delete", key=keys[3])
+
+    gate.go_on()
+
+    assert (await pruning)["stopped"] != []
+    assert await left(site) == keys[1:3]
+    await site.aclose()
 
 
 async def test_only_snapshots_with_the_labels_are_pruned(site: Site) -> None:
