@@ -17,7 +17,7 @@ from tests.repository.retention_pool import APP, Archive, other_zones
 from tests.repository.snapshot_records_tools import read
 
 from holdfast.bootstrap.sources import utc_now
-from holdfast.domain.retention import Retention
+from holdfast.domain.retention import MAX_CLOCK_OFF, Retention
 from holdfast.errors import ConflictError, InvalidError
 from holdfast.repository.snapshots.zones import packaged_zones
 from holdfast.stores.disk.database import create_record_store
@@ -156,6 +156,17 @@ async def test_a_minute_is_not_off() -> None:
 
     assert len(await archive.left()) == 2
     assert worker.advice() == []
+
+
+async def test_the_present_is_the_stores_not_the_workers() -> None:
+    archive = Archive()
+    keys = [await archive.add(day) for day in range(2)]
+    ahead = archive.time.clock() + MAX_CLOCK_OFF + timedelta(seconds=30)
+    dated = await archive.add(29, dated=ahead)
+
+    await archive.worker(off=timedelta(seconds=59)).prune(APP, Retention(last=1))
+
+    assert await archive.left() == [dated, keys[1]]
 
 
 @given(
