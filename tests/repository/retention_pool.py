@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.names import SnapshotKey
     from holdfast.form.terms import SnapshotState
-    from holdfast.stores.ports import RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 APP = "shop"
 ZONES = packaged_zones()

@@ -22,7 +22,7 @@ from holdfast.errors import ConflictError, InvalidError
 from holdfast.repository.snapshots.zones import packaged_zones
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
-from holdfast.stores.ports import Put
+from holdfast.stores.record_ports import Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -22,7 +22,7 @@ from holdfast.domain.retention import MAX_CLOCK_OFF, Dated, Fate, Retention, dec
 from holdfast.errors import ConflictError, CorruptError, HoldfastError, NotFoundError
 from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
 from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
-from holdfast.stores.ports import MAX_GET_MANY, Put
+from holdfast.stores.record_ports import MAX_GET_MANY, Put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
