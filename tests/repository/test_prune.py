@@ -19,6 +19,7 @@ from tests.repository.snapshot_records_tools import read
 from holdfast.bootstrap.sources import utc_now
 from holdfast.domain.retention import MAX_CLOCK_OFF, Retention
 from holdfast.errors import ConflictError, InvalidError
+from holdfast.repository.snapshots.prune import REMOVED_PER_LOOK
 from holdfast.repository.snapshots.zones import packaged_zones
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
@@ -84,6 +85,17 @@ async def test_without_a_policy_nothing_is_removed() -> None:
 
     assert pruned.stopped == "there is no policy"
     assert len(await archive.left()) == 3
+
+
+async def test_what_there_is_no_time_for_is_left_to_another_run() -> None:
+    archive = Archive()
+    await archive.add_days(REMOVED_PER_LOOK * 2)
+    times = iter([True, False])
+
+    pruned = await archive.worker().prune(APP, Retention(last=1), has_time=lambda: next(times))
+
+    assert pruned.stopped == "the time of the request is over"
+    assert len(pruned.removed) == len(await archive.left()) == REMOVED_PER_LOOK
 
 
 async def test_only_what_is_ok_counts_and_goes() -> None:

@@ -75,7 +75,13 @@ class RetentionHandlers:
         cursor = None
         for number, app in enumerate(apps, start=1):
             done.append(
-                await self._pruner.prune(app, keep, labels=request.labels, dry_run=request.dry_run)
+                await self._pruner.prune(
+                    app,
+                    keep,
+                    labels=request.labels,
+                    dry_run=request.dry_run,
+                    has_time=call.has_time,
+                )
             )
             rows = sum(len(pruned.fates) for pruned in done)
             if number < len(apps) and (rows >= MAX_ROWS or not call.has_time()):

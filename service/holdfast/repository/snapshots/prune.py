@@ -25,7 +25,7 @@ from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
 from holdfast.stores.record_ports import MAX_GET_MANY, Put
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.listing import SnapshotListing
@@ -142,10 +142,12 @@ class Pruner:
         *,
         labels: Mapping[str, str] | None = None,
         dry_run: bool = False,
+        has_time: Callable[[], bool] = lambda: True,
     ) -> Pruned:
         """Remove what ``keep``, or else the policy of ``app``, does not keep.
 
         With ``labels`` only of the snapshots that have them. A dry run only says what it would do.
+        Once there is no time any more nothing is begun.
         Raises InvalidError, CorruptError (of a policy).
         """
         check_labels(labels or {})
@@ -171,7 +173,7 @@ class Pruner:
         if self.clock_off > MAX_CLOCK_OFF:
             pruned.stopped = _clock_told(self.clock_off)
         elif not dry_run:
-            await self._carry_out(pruned, listed, policy, fence)
+            await self._carry_out(pruned, listed, policy, fence, has_time)
         return pruned
 
     async def _begin(self, name: str) -> tuple[Held[FenceRecord], datetime]:
@@ -205,11 +207,19 @@ class Pruner:
         return _Listed(held, dated, damaged)
 
     async def _carry_out(
-        self, pruned: Pruned, listed: _Listed, policy: Policy | None, fence: Held[FenceRecord]
+        self,
+        pruned: Pruned,
+        listed: _Listed,
+        policy: Policy | None,
+        fence: Held[FenceRecord],
+        has_time: Callable[[], bool],
     ) -> None:
         """Remove what is not kept, the oldest first. ``policy`` is what was decided by."""
         superfluous = [fate for fate in reversed(pruned.fates) if not fate.kept]
         for some in batched(superfluous, REMOVED_PER_LOOK):
+            if not has_time():
+                pruned.stopped = "the time of the request is over"
+                return
             pruned.stopped = await self._look(pruned.app, policy, some)
             if pruned.stopped is not None:
                 return
