@@ -13,7 +13,8 @@ from holdfast.client.blocking import Blocking, iterating
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
-from holdfast.client.sync import SyncNames, SyncSnapshots
+from holdfast.client.snapshots.retention import SnapshotRetention
+from holdfast.client.sync import SyncNames, SyncSnapshotRetention, SyncSnapshots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -22,6 +23,7 @@ PAIRS: tuple[tuple[type[Any], type[Any]], ...] = (
     (Client, SyncClient),
     (Names, SyncNames),
     (Snapshots, SyncSnapshots),
+    (SnapshotRetention, SyncSnapshotRetention),
 )
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 CALLS = [

@@ -22,6 +22,7 @@ from holdfast.bootstrap.stores import open_stores
 from holdfast.client import Client, connect
 from holdfast.errors import NotFoundError
 from holdfast.protocol.names import NameEntry, NameRule
+from holdfast.protocol.retention import KeepSnapshots
 from holdfast.runtime.child import dies_with_this_process
 from holdfast.stores.record_ports import Delete
 from holdfast.transport.inbox import Inbox
@@ -214,7 +215,14 @@ async def test_snapshots_by_workers(pool: Pool, holdfast: Client) -> None:
     assert all([report.damaged == [] async for report in snapshots.verify(first.key)])
     async with aclosing(holdfast.watch("snapshots", prefix=first.key, since=0)) as events:
         assert (await anext(events)).type == "holdfast.snapshot.ok"
-    assert await snapshots.delete(first.key)
+    retention = holdfast.retention
+    await retention.set_policy(KeepSnapshots(last=1), app="site")
+    assert (await retention.policy("site")).keep is not None
+    await retention.hold(first.key)
+    assert (await retention.prune("site")).superfluous == 0
+    await retention.release(first.key)
+    assert (await retention.prune("site")).removed == 1
+    assert not await snapshots.delete(first.key)
     assert await snapshots.purge("site") == 1
 
 

@@ -67,8 +67,8 @@ class Gate:
 class Records(MemoryRecordStore):
     """Records; the change that announces a root, and one that begins, can be held up."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        super().__init__(monotonic)
+    def __init__(self, monotonic: Callable[[], float], *, clock: Callable[[], datetime]) -> None:
+        super().__init__(monotonic, clock=clock)
         self.gate: Gate | None = None
         self.batch_gate: Gate | None = None
 
@@ -161,7 +161,7 @@ class Shared:
     def __init__(self) -> None:
         self.time = Time()
         self.packs = PackSpace(self.time.clock)
-        self.records = Records(self.time.monotonic)
+        self.records = Records(self.time.monotonic, clock=self.time.clock)
         self.ops = MemoryRecordStore(self.time.monotonic)
         self.stores = Stores(
             blobs=MemoryBlobStore(),
@@ -263,7 +263,11 @@ class Site:
             ),
         )
         self.endpoints: dict[str, AnyEndpoint] = {
-            endpoint.operation.subject: endpoint for endpoint in self.service.handlers.endpoints()
+            endpoint.operation.subject: endpoint
+            for endpoint in (
+                *self.service.handlers.endpoints(),
+                *self.service.retention.endpoints(),
+            )
         }
         self.dispatcher = Dispatcher(shared.sources, timeout_seconds=30)
         shared.sites.append(self)

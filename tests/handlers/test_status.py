@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from holdfast.bootstrap.sources import SOURCES
@@ -9,6 +11,9 @@ from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, 
 from holdfast.handlers.status import StatusHandlers
 from holdfast.repository.names.index.follower import IndexState
 from holdfast.runtime.dispatch import Dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STATE = StoreState(
     durability="synced",
@@ -36,15 +41,23 @@ STATE = StoreState(
 INDEX = IndexState(is_ready=True, names=3, position=7, last=9, rebuilt=1)
 
 
-async def ask(state: StoreState, body: bytes = b"") -> dict[str, object]:
+async def ask(
+    state: StoreState, body: bytes = b"", *, advice: Sequence[str] = ()
+) -> dict[str, object]:
     async def read() -> StoreState:
         return state
 
-    (endpoint,) = StatusHandlers(read, lambda: INDEX).endpoints()
+    (endpoint,) = StatusHandlers(read, lambda: INDEX, lambda: advice).endpoints()
     dispatcher = Dispatcher(SOURCES, timeout_seconds=5)
     answer = await dispatcher.answer(endpoint, "blob.status", {}, body)
     decoded: dict[str, object] = msgspec.json.decode(answer.body)
     return decoded
+
+
+async def test_what_there_is_to_say_of_the_worker_is_advice() -> None:
+    told = await ask(STATE, advice=["its clock is off"])
+
+    assert told["advice"] == [*STATE.advice, "its clock is off"]
 
 
 async def test_everything_that_was_seen_is_told() -> None:

@@ -192,6 +192,37 @@ async def test_what_has_ended_is_changed_by_nobody(records: MemoryRecordStore) -
     assert await ledger.get(TASK, "x") == ended
 
 
+async def test_what_has_ended_may_be_amended(records: MemoryRecordStore) -> None:
+    ledger = Ledger(records)
+    ended = await ledger.update(await begun(records), end)
+
+    amended = await ledger.amend(ended, partial(do, "noted"))
+
+    assert (await ledger.get(TASK, "x")).record.done == ("noted",)
+    assert (await ledger.amend(amended, partial(do, "noted"))).revision == amended.revision
+    assert await keys(records) == ["t.x"]
+
+
+async def test_a_record_is_removed_behind_a_fence_only_while_both_are_as_they_were() -> None:
+    time = Time()
+    records = MemoryRecordStore(time.monotonic, clock=time.clock)
+    ledger = Ledger(records)
+    fence = await begun(records, "fence")
+    one, two, three = [await begun(records, name, tags=("a",)) for name in ("1", "2", "3")]
+    changed = await ledger.update(two, partial(do, "a"))
+
+    moved = await ledger.remove_behind(one, fence)
+    for held, outdated in ((three, fence), (two, moved)):
+        with pytest.raises(ConflictError):
+            await ledger.remove_behind(held, outdated)
+    again = await ledger.remove_behind(changed, moved)
+
+    assert await ledger.written_at(again) == time.clock()
+    with pytest.raises(ConflictError):
+        await ledger.written_at(moved)
+    assert await keys(records) == ["f.a.3", "m.3", "m.fence", "t.3", "t.fence"]
+
+
 async def test_a_change_that_changes_nothing_writes_nothing_and_one_that_refuses_neither(
     records: MemoryRecordStore,
 ) -> None:

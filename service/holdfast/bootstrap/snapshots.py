@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.domain.limits import MIB
+from holdfast.handlers.retention import RetentionHandlers
 from holdfast.handlers.snapshots import SnapshotHandlers
 from holdfast.protocol import codec
 from holdfast.protocol.snapshots import SnapshotProgress
@@ -24,10 +25,13 @@ from holdfast.repository.snapshots.making import Maker, SnapshotLedger
 from holdfast.repository.snapshots.manifests import Manifests
 from holdfast.repository.snapshots.packs import Packs
 from holdfast.repository.snapshots.placement import Placement
+from holdfast.repository.snapshots.policies import Policies
+from holdfast.repository.snapshots.prune import Pruner
 from holdfast.repository.snapshots.reads import SnapshotReads
 from holdfast.repository.snapshots.record import StoredRestore
 from holdfast.repository.snapshots.restores import Restores
 from holdfast.repository.snapshots.running import Jobs
+from holdfast.repository.snapshots.zones import TimeZones, packaged_zones
 from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
@@ -47,16 +51,22 @@ READ_THREADS: Final = 8
 MAX_HUNG_THREADS: Final = 32
 """Threads of jobs that were given up and do not end: in a file system that does not answer."""
 
+PRUNE_JITTER: Final = 0.2
+"""So far workers that were started together drift apart, as a share of the interval."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotParts:
     """Everything about snapshots that one worker has."""
 
     handlers: SnapshotHandlers
+    retention: RetentionHandlers
+    pruner: Pruner
     jobs: Jobs
     restores: Restores
     lapses: Lapses
     lease_seconds: float
+    prune_seconds: float
     threads: tuple[ThreadPoolExecutor, ...]
 
     def chores(self) -> tuple[Chore, ...]:
@@ -65,6 +75,7 @@ class SnapshotParts:
         return (
             Chore("sweep_snapshots", sweep_seconds, self.lapses.sweep, first_seconds=0),
             Chore("sweep_stagings", self.lease_seconds, self.restores.sweep, first_seconds=0),
+            Chore("prune_snapshots", self.prune_seconds, self.pruner.run, jitter=PRUNE_JITTER),
         )
 
     async def aclose(self) -> None:
@@ -75,9 +86,18 @@ class SnapshotParts:
 
 
 def assemble_snapshots(
-    setup: Setup, stores: Stores, *, apps: Apps, peers: AppPeers, publish: Publish
+    setup: Setup,
+    stores: Stores,
+    *,
+    apps: Apps,
+    peers: AppPeers,
+    publish: Publish,
+    zones: TimeZones | None = None,
 ) -> SnapshotParts:
-    """To be called in the event loop that runs them. ``apps`` are this worker's."""
+    """To be called in the event loop that runs them. ``apps`` are this worker's.
+
+    ``zones`` are those of this program, unless others are given.
+    """
     config, sources = setup.config, setup.sources
     lease_seconds = config.snapshot_lease_seconds
     owner = Maker(id=setup.worker, node=config.node, lease_seconds=lease_seconds)
@@ -92,6 +112,9 @@ def assemble_snapshots(
     snapshots = SnapshotLedger(
         ledger, listing, ops, packs, manifests, sources=sources, on_removed=jobs.cancel
     )
+    zones = zones or packaged_zones()
+    policies = Policies(ledger, zones)
+    pruner = Pruner(ledger, listing, ops, policies, zones, sources=sources)
     restores = Restores(ledger, ops, jobs, packs, apps, owner=owner, sources=sources)
     return SnapshotParts(
         handlers=SnapshotHandlers(
@@ -103,10 +126,15 @@ def assemble_snapshots(
             placement=Placement(apps, peers, node=config.node, last_node=listing.last_node),
             lease_seconds=lease_seconds,
         ),
+        retention=RetentionHandlers(
+            snapshots, policies, pruner, max_inline_bytes=setup.max_inline_bytes
+        ),
+        pruner=pruner,
         jobs=jobs,
         restores=restores,
         lapses=_lapses(setup, ledger, jobs),
         lease_seconds=lease_seconds,
+        prune_seconds=config.prune_seconds,
         threads=(workers, readers),
     )
 

@@ -214,8 +214,11 @@ def _assemble(
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
         (
             *_blobs(setup, stores, uploads, names),
-            *StatusHandlers(watch.read, lambda: names.index.state).endpoints(),
+            *StatusHandlers(
+                watch.read, lambda: names.index.state, snapshots.pruner.advice
+            ).endpoints(),
             *snapshots.handlers.endpoints(),
+            *snapshots.retention.endpoints(),
             *watches.endpoints(),
         ),
         _identity(setup, durability),

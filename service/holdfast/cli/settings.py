@@ -119,6 +119,7 @@ class WorkerFlags(StoreFlags):
     apps: Annotated[str | None, _setting("apps")] = None
     max_archives: Annotated[int | None, _setting("max_archives")] = None
     snapshot_lease_seconds: Annotated[float | None, _setting("snapshot_lease_seconds")] = None
+    prune_seconds: Annotated[float | None, _setting("prune_seconds")] = None
     max_concurrent_requests: Annotated[int | None, _setting("max_concurrent_requests")] = None
     max_uploads: Annotated[int | None, _setting("max_uploads")] = None
     upload_memory_bytes: Annotated[int | None, _setting("upload_memory_bytes")] = None

@@ -53,6 +53,7 @@ from holdfast.cli.snapshot_output import (
     say_restored,
     say_warnings,
 )
+from holdfast.cli.snapshot_retention import hold, policy, prune, release
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError, NotFoundError
 
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord
 
 app = App(name="snapshot", help_format="plaintext")
+for command in (prune, hold, release, policy):
+    app.command(command)
 
 Many = Parameter(negative="", negative_iterable="", show_default=False)
 Flag = Parameter(negative="", show_default=False)

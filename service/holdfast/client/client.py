@@ -26,6 +26,7 @@ from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
 from holdfast.client.small_puts import SmallPuts
 from holdfast.client.snapshots.api import Snapshots
+from holdfast.client.snapshots.retention import SnapshotRetention
 from holdfast.client.watch import position, watched
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
@@ -95,6 +96,7 @@ class Client:
         self.names = Names(requester, self._files)
         self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
+        self.retention = SnapshotRetention(requester)
 
     async def __aenter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.files import DiffPage, FilePage, SnapshotVerified
     from holdfast.protocol.names import NameHistory, NamePage
     from holdfast.protocol.operation import Operation
+    from holdfast.protocol.retention import PruneReport
     from holdfast.protocol.snapshots import SnapshotPage
 
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 PageT = TypeVar(
     "PageT",
     bound="BlobPage | VerifyReport | NamePage | NameHistory"
-    " | SnapshotPage | FilePage | DiffPage | SnapshotVerified",
+    " | SnapshotPage | FilePage | DiffPage | SnapshotVerified | PruneReport",
 )
 
 

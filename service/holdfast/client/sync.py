@@ -15,6 +15,7 @@ from holdfast.client.client import Client, connect
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
+from holdfast.client.snapshots.retention import SnapshotRetention
 from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:
@@ -48,6 +49,17 @@ class SyncSnapshots(Blocking[Snapshots]):
     verify = iterating(Snapshots.verify)
     delete = blocking(Snapshots.delete)
     purge = blocking(Snapshots.purge)
+
+
+class SyncSnapshotRetention(Blocking[SnapshotRetention]):
+    """See ``SnapshotRetention``."""
+
+    prune = blocking(SnapshotRetention.prune)
+    prune_all = iterating(SnapshotRetention.prune_all)
+    hold = blocking(SnapshotRetention.hold)
+    release = blocking(SnapshotRetention.release)
+    policy = blocking(SnapshotRetention.policy)
+    set_policy = blocking(SnapshotRetention.set_policy)
 
 
 class SyncNames(Blocking[Names]):
@@ -90,6 +102,7 @@ class SyncClient(Blocking[Client]):
         super().__init__(wrapped, thread)
         self.names = SyncNames(wrapped.names, thread)
         self.snapshots = SyncSnapshots(wrapped.snapshots, thread)
+        self.retention = SyncSnapshotRetention(wrapped.retention, thread)
 
     def __enter__(self) -> Self:
         return self

@@ -58,6 +58,8 @@ def snapshot_reply(record: StoredSnapshot, missing: Sequence[Digest] = ()) -> Sn
             reason=record.reason,
             missing=list(missing),
             lease_seconds=record.lease.seconds if clients else None,
+            held=record.hold is not None,
+            hold_reason=record.hold or "",
         )
     )
 

@@ -18,7 +18,7 @@ from holdfast.protocol.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
     from holdfast.repository.names.index.follower import IndexState
@@ -28,16 +28,25 @@ class StatusHandlers:
     """Answers ``blob.status``."""
 
     def __init__(
-        self, read: Callable[[], Awaitable[StoreState]], index: Callable[[], IndexState]
+        self,
+        read: Callable[[], Awaitable[StoreState]],
+        index: Callable[[], IndexState],
+        advice: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """``read`` looks at the store, ``index`` at this worker's index of names."""
+        """``read`` looks at the store, ``index`` at this worker's index of names.
+
+        ``advice`` is what else there is to say of this worker.
+        """
         self._read = read
         self._index = index
+        self._advice = advice
 
     async def status(self, _request: GetStatus, _call: Call) -> StoreStatus:
         """``blob.status``."""
         told = store_status(await self._read())
-        return msgspec.structs.replace(told, index=_index(self._index()))
+        return msgspec.structs.replace(
+            told, index=_index(self._index()), advice=[*told.advice, *self._advice()]
+        )
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
         """Which method answers which operation."""

@@ -110,6 +110,7 @@ class SnapshotRecord(Reply, frozen=True, kw_only=True):
     bytes that this one put into the store. ``digest`` is its root's. ``warnings`` are the first
     of ``warning_count``. A ``failure`` has a ``reason``. While its client makes it,
     ``lease_seconds`` is how long it may be silent, and ``missing`` what it has to put yet.
+    ``held``: no policy removes it, for ``hold_reason``.
     """
 
     key: WireKey
@@ -133,6 +134,8 @@ class SnapshotRecord(Reply, frozen=True, kw_only=True):
     reason: str | None = None
     missing: list[WireDigest] = field(default_factory=list)
     lease_seconds: float | None = None
+    held: bool = False
+    hold_reason: str = ""
 
 
 class RestoreRecord(Reply, frozen=True, kw_only=True):

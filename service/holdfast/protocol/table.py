@@ -7,6 +7,7 @@ from typing import Final
 from holdfast.protocol.blobs import BLOB_OPERATIONS
 from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
+from holdfast.protocol.retention import RETENTION_OPERATIONS
 from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
 from holdfast.protocol.status import STATUS_OPERATIONS
 from holdfast.protocol.watch import WATCH_OPERATIONS
@@ -16,5 +17,6 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *NAME_OPERATIONS,
     *STATUS_OPERATIONS,
     *SNAPSHOT_OPERATIONS,
+    *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,
 )

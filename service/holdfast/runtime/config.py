@@ -69,6 +69,10 @@ class Config(Struct, frozen=True, kw_only=True):
         Seconds,
         Meta(description="Seconds without a sign of life before a pending snapshot is given up."),
     ] = 60
+    prune_seconds: Annotated[
+        Seconds,
+        Meta(description="Seconds between two runs of the policies of snapshots, more or less."),
+    ] = 3600
     max_concurrent_requests: Annotated[
         int, Meta(ge=1, le=65536, description="Requests at once; more are answered rate_limited.")
     ] = 256

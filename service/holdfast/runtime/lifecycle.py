@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, override
@@ -25,13 +26,15 @@ log = structlog.get_logger(__name__)
 class Chore:
     """Something to be done every ``seconds`` while the worker serves.
 
-    For the first time after ``first_seconds``, if given.
+    For the first time after ``first_seconds``, if given. Each wait is longer or shorter by up to
+    ``jitter`` of it, at random, so that the workers of a pool do not do it all at once.
     """
 
     name: str
     seconds: float
     run: Callable[[], Awaitable[object]]
     first_seconds: float | None = None
+    jitter: float = 0.0
 
 
 class WorkersConnection(Observer):
@@ -108,7 +111,7 @@ async def _repeat(chore: Chore) -> None:
     """Do it again and again: a failure is logged and the next round tries anew."""
     wait = chore.seconds if chore.first_seconds is None else chore.first_seconds
     while True:
-        await asyncio.sleep(wait)
+        await asyncio.sleep(wait * random.uniform(1 - chore.jitter, 1 + chore.jitter))  # noqa: S311
         wait = chore.seconds
         try:
             await chore.run()

@@ -31,7 +31,7 @@ from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from holdfast.stores.record_ports import Record, RecordStore
 
@@ -49,6 +49,7 @@ PRESENT: Final = b"1"
 
 _TOO_LATE: Final = "the request's time was over before the store was asked to write"
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
+FenceT = TypeVar("FenceT", bound=msgspec.Struct)
 log = structlog.get_logger(__name__)
 
 
@@ -161,6 +162,13 @@ class Ledger:
             msg = f"the {held.kind.noun} was removed"
             raise ConflictError(msg) from error
 
+    async def written_at(self, held: Held[RecordT]) -> datetime:
+        """When ``held`` was written, by the store's clock. Raises ConflictError: changed since."""
+        page = await self._records.changes(held.revision - 1, limit=1)
+        if not page.changes or page.changes[0].revision != held.revision:
+            raise ConflictError(_overtaken(held))
+        return page.changes[0].at
+
     async def get_many(
         self, kind: RecordKind[RecordT], names: Sequence[str]
     ) -> tuple[dict[str, Held[RecordT]], list[str]]:
@@ -236,6 +244,12 @@ class Ledger:
         """
         return await self._update(held, change, beside, is_patient=is_patient, is_known=True)
 
+    async def amend(
+        self, held: Held[RecordT], change: Callable[[RecordT], RecordT]
+    ) -> Held[RecordT]:
+        """As `update`, of a record that may have ended; ``change`` neither ends nor revives it."""
+        return await self._update(held, change, None, is_known=True, is_amended=True)
+
     async def make(
         self,
         kind: RecordKind[RecordT],
@@ -255,7 +269,7 @@ class Ledger:
         except ConflictError as conflict:
             is_known = not isinstance(conflict, _OverwrittenError)
         present = await self.reread(first)
-        return await self._update(present, change, beside, is_patient=False, is_known=is_known)
+        return await self._update(present, change, beside, is_known=is_known)
 
     async def _update(
         self,
@@ -263,18 +277,21 @@ class Ledger:
         change: Callable[[RecordT], RecordT],
         beside: Beside[RecordT] | None,
         *,
-        is_patient: bool,
+        is_patient: bool = False,
         is_known: bool,
+        is_amended: bool = False,
     ) -> Held[RecordT]:
-        """See `update`. ``is_known``: nothing that was tried before may have been applied."""
+        """See `update`, `amend`. ``is_known``: nothing that was tried before may be applied."""
         for _ in range(held.kind.overtaken):
             try:
-                held.check_live()
+                if not is_amended:
+                    held.check_live()
                 record = change(held.record)
                 if record is held.record:
                     return held
                 wanted = Held(held.kind, held.name, record, held.revision)
-                others = [] if wanted.is_live else _unmark(held.kind, held.name)
+                ends = held.is_live and not wanted.is_live
+                others = _unmark(held.kind, held.name) if ends else []
                 if beside is not None:
                     others = [*others, *await beside(held, wanted)]
                 try:
@@ -304,25 +321,42 @@ class Ledger:
 
         return await self.update(held, unless_changed)
 
-    async def remove(self, held: Held[RecordT]) -> None:
-        """Remove a record, as it is by now, with all that finds it.
+    async def remove(self, held: Held[RecordT], *, beside: Sequence[Change] = ()) -> None:
+        """Remove a record, as it is by now, with all that finds it; ``beside`` in the same step.
 
         The record is removed for good. What finds it need not be: it is compared with the record.
         Raises NotFoundError when another was quicker, ConflictError when it kept changing.
         """
         for _ in range(MAX_OVERTAKEN):
-            changes = [
-                Delete(key=held.key, expected=held.revision, for_good=True),
-                *(Delete(key=key) for key in held.kind.finders(held.record)),
-                *_unmark(held.kind, held.name),
-            ]
             try:
-                await self._records.batch(changes)
+                await self._remove(held, beside)
             except ConflictError:
                 held = await self.get(held.kind, held.name)
             else:
                 return
         raise ConflictError(_overtaken(held))
+
+    async def remove_behind(self, held: Held[RecordT], fence: Held[FenceT]) -> Held[FenceT]:
+        """As `remove`, of a record that is as in ``held``, while ``fence`` is as it is there.
+
+        It is written once more, as it was: the next removal is behind what this returns. Raises
+        ConflictError, and nothing is removed.
+        """
+        value = msgspec.json.encode(fence.record)
+        put = Put(key=fence.key, value=value, expected=fence.revision)
+        revision = await self._remove(held, [put])
+        return fence.kind.held(fence.name, fence.record, revision)
+
+    async def _remove(self, held: Held[RecordT], beside: Sequence[Change]) -> int:
+        """The revision of the first of ``beside``; 0 where there is none. Raises ConflictError."""
+        changes = [
+            *beside,
+            Delete(key=held.key, expected=held.revision, for_good=True),
+            *(Delete(key=key) for key in held.kind.finders(held.record)),
+            *_unmark(held.kind, held.name),
+        ]
+        revisions = await self._records.batch(changes)
+        return revisions[0] if beside else 0
 
     async def remove_unreadable(self, kind: RecordKind[RecordT], name: str) -> None:
         """Remove a record that cannot be read. What found it, which nobody knows, finds nothing.

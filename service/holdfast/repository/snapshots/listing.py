@@ -111,6 +111,10 @@ class SnapshotListing:
         found = await self._find(Wanted(apps=[app]))
         return [SnapshotKey(app, id_) for id_, _ in sorted(found, reverse=True)]
 
+    async def apps(self) -> list[str]:
+        """The apps that have, or had, a snapshot, in order."""
+        return sorted({app for _, app in await self._find(Wanted())})
+
     async def _find(self, wanted: Wanted) -> set[tuple[str, str]]:
         """``(id, app)`` of all that have the labels and are of the apps."""
         check_labels(wanted.labels)

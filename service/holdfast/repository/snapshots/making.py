@@ -33,6 +33,7 @@ from holdfast.errors import (
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
 from holdfast.repository.snapshots.manifests import MAX_MISSING, UnreadableError
 from holdfast.repository.snapshots.needed import Needed
+from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
     SNAPSHOT,
     StoredSnapshot,
@@ -381,11 +382,25 @@ class SnapshotLedger:
         if held.record.op_id is not None:
             await self._ops.note_removed(held.record.op_id, str(key))
         try:
-            await self._ledger.remove(held)
+            fence = fence_against(key.app, self._sources.new_id())
+            await self._ledger.remove(held, beside=[fence])
         except NotFoundError:
             return await self._was_deleted(key, op_id, claim)
         self._on_removed(held.key)
         return True
+
+    async def hold(self, key: SnapshotKey, reason: str | None) -> StoredSnapshot:
+        """Keep a snapshot from policies, for ``reason``; None: do so no more.
+
+        Raises NotFoundError, ConflictError (it was removed meanwhile, or kept changing).
+        """
+
+        def changed(record: StoredSnapshot) -> StoredSnapshot:
+            if record.hold == reason:
+                return record
+            return msgspec.structs.replace(record, hold=reason)
+
+        return (await self._ledger.amend(await self._held(key), changed)).record
 
     async def _was_deleted(self, key: SnapshotKey, op_id: str | None, claim: str) -> bool:
         """Whether the request ``op_id`` has deleted the snapshot, which is not there."""

@@ -49,7 +49,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The record of a snapshot. ``digest`` is its root: announced while pending, final if ok."""
+    """The record of a snapshot. ``digest`` is its root: announced while pending, final if ok.
+
+    ``hold`` says why somebody holds it, if somebody does: no policy removes it then.
+    """
 
     app: str
     id: str
@@ -68,6 +71,7 @@ class StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     code: str | None = None
     reason: str | None = None
     op_id: str | None = None
+    hold: str | None = None
 
     @property
     def key(self) -> SnapshotKey:

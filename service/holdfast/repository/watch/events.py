@@ -201,6 +201,7 @@ def _snapshot_data(record: StoredSnapshot) -> dict[str, Any]:
         "size": record.totals.size if record.state == "ok" else None,
         "code": record.code,
         "reason": record.reason,
+        "held": record.hold is not None or None,
     }
     present = {key: value for key, value in told.items() if value is not None}
     return {"key": str(record.key), "app": record.app, "state": record.state, **present}

@@ -1,0 +1,151 @@
+"""What is kept of each app's snapshots: ``k.<app>``, and ``k.=`` for apps without one of their own.
+
+They lie in the bucket ``snapshots``, and are never removed: one that was taken back says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.domain.names import check_app, token, untoken
+from holdfast.domain.retention import ZONE_OF_ALL, Retention
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
+
+if TYPE_CHECKING:
+    from holdfast.repository.snapshots.zones import TimeZones
+
+_DEFAULT: Final = "="
+"""The name of the default: no app's token is so."""
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``app`` is empty for the default. Without ``keep`` there is none.
+
+    ``zones`` is the latest version of the time zones that it was decided by.
+    """
+
+    app: str = ""
+    keep: Retention | None = None
+    zones: str = ""
+
+
+def _name(app: str) -> str:
+    return token(app) or _DEFAULT
+
+
+POLICY: Final = RecordKind(
+    noun="policy", form=PolicyRecord, prefix="k", name=lambda record: _name(record.app)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for an app: its own record, or the default. None: all is kept.
+
+    ``revision`` is that of the app's own record, 0 where there never was one.
+    """
+
+    held: Held[PolicyRecord] | None
+    revision: int
+
+    @property
+    def keep(self) -> Retention | None:
+        """What is kept; None: everything, and nothing was said."""
+        return self.held.record.keep if self.held is not None else None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is that of all apps without one."""
+        return self.held is not None and not self.held.record.app
+
+
+class Policies:
+    """The policies of one store."""
+
+    def __init__(self, ledger: Ledger, zones: TimeZones) -> None:
+        """``ledger`` is that of the snapshots."""
+        self._ledger = ledger
+        self._zones = zones
+
+    async def of(self, app: str) -> Policy:
+        """What holds for ``app`` at this moment. Empty: the default. Raises InvalidError."""
+        own = await self._find(app)
+        revision = own.revision if own is not None else 0
+        if own is not None and own.record.keep is None:
+            own = None
+        if own is None and app:
+            own = await self._find("")
+        if own is not None and own.record.keep is None:
+            own = None
+        return Policy(own, revision)
+
+    async def apps(self) -> list[str]:
+        """The apps that have, or had, a policy of their own."""
+        names = [tail[0] for tail in await self._ledger.tails(POLICY.prefix) if len(tail) == 1]
+        return [untoken(name) for name in names if name != _DEFAULT]
+
+    async def change(self, app: str, keep: Retention | None, *, expected: int | None) -> Policy:
+        """Make ``keep`` the policy of ``app``, or the default; None: it has none any more.
+
+        ``expected`` is the revision of its record, if only that may be replaced. One that is as
+        wanted stays. Raises ConflictError, InvalidError.
+        """
+        if keep is not None:
+            keep.check()
+            self._zones.find(keep.time_zone)
+        present = await self._find(app)
+        if present is not None and present.record.keep == keep:
+            return await self.of(app)
+        revision = present.revision if present is not None else 0
+        if expected is not None and revision != expected:
+            raise ConflictError(_changed(revision))
+        wanted = PolicyRecord(app=app, keep=keep, zones=self._zones.version)
+        if present is None:
+            made = await self._ledger.make(POLICY, _name(app), lambda found: found or wanted)
+        elif expected is not None:
+            made = await self._ledger.take(present, lambda _: wanted)
+        else:
+            made = await self._ledger.update(present, lambda _: wanted)
+        if made.record != wanted:
+            raise ConflictError(_changed(made.revision))
+        return await self.of(app)
+
+    async def note_zones(self, policy: Policy) -> Policy:
+        """The same, once its record says that it was decided by zones of this worker's version.
+
+        Raises ConflictError where later ones were noted, or the policy has changed.
+        """
+        held = policy.held
+        if held is None or _needs_no_zones(held.record):
+            return policy
+        if self._zones.is_older_than(held.record.zones):
+            msg = (
+                f"time zones of version {held.record.zones} are in use, and this worker has"
+                f" {self._zones.version}: upgrade it"
+            )
+            raise ConflictError(msg)
+        if held.record.zones == self._zones.version:
+            return policy
+        noted = msgspec.structs.replace(held.record, zones=self._zones.version)
+        held = await self._ledger.take(held, lambda _: noted)
+        return Policy(held, policy.revision if policy.is_default else held.revision)
+
+    async def _find(self, app: str) -> Held[PolicyRecord] | None:
+        if app:
+            check_app(app)
+        try:
+            return await self._ledger.get(POLICY, _name(app))
+        except NotFoundError:
+            return None
+
+
+def _needs_no_zones(record: PolicyRecord) -> bool:
+    return record.keep is None or record.keep.time_zone == ZONE_OF_ALL
+
+
+def _changed(revision: int) -> str:
+    return f"the policy was changed: it has revision {revision}"
