@@ -10,7 +10,7 @@ from tests.repository.names.pool import NamesPool, NamesWorker
 
 from holdfast.domain.blob_names import Conditions, Said
 from holdfast.domain.digest import digest_of
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.names.rules import Rule
 from holdfast.repository.names.writes import Named
 
@@ -325,6 +325,49 @@ async def test_a_name_expires_at_its_time(pool: NamesPool, worker: NamesWorker) 
     with pytest.raises(NotFoundError):
         await worker.read("n")
     assert (await worker.create("n", b"two")).version == 2
+
+
+async def test_a_renamed_name_expires_when_it_would_have_and_a_copy_does_not(
+    pool: NamesPool, worker: NamesWorker
+) -> None:
+    at = pool.time.clock() + timedelta(seconds=10)
+    await worker.create("n", b"one", said=Said(expires_at=at))
+    await worker.copy("copy", "n")
+    await worker.rename("m", "n")
+
+    pool.time.advance(10)
+
+    assert await worker.read("copy") == b"one"
+    with pytest.raises(NotFoundError):
+        await worker.read("m")
+
+
+async def test_what_has_expired_is_no_version(pool: NamesPool, worker: NamesWorker) -> None:
+    await keep(worker, 3)
+    at = pool.time.clock() + timedelta(seconds=10)
+    await worker.create("n", b"one", said=Said(expires_at=at))
+    pool.time.advance(10)
+
+    assert (await worker.create("n", b"two")).version == 2
+
+    with pytest.raises(NotFoundError):
+        await worker.read("n", version=1)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_a_copy_that_loses_its_source_leaves_no_name(
+    pool: NamesPool, worker: NamesWorker, is_deleted: bool
+) -> None:
+    if is_deleted:
+        await worker.create("m", b"one")
+        await worker.delete("m")
+    await worker.create("n", b"two")
+    await pool.blobs.delete(digest_of(b"two"))
+
+    with pytest.raises((NotFoundError, CorruptError)):
+        await worker.copy("m", "n")
+
+    assert (await worker.names.history("m")).record.state == "deleted"
 
 
 async def test_names_expire_by_the_rule_of_their_prefix(

@@ -7,8 +7,11 @@ touched, then it is committed (`holdfast.repository.names.record`). Any worker m
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from msgspec import structs
 
 from holdfast.domain.blob_names import Said, check_blob_name, version_key
 from holdfast.domain.digest import Digest, digest_of, parse_digest
@@ -43,7 +46,6 @@ from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable, Sequence
-    from datetime import datetime
 
     from holdfast.domain.blob_names import Conditions, Verb
     from holdfast.repository.blobs import BlobRepository, Content
@@ -209,6 +211,8 @@ class NameRepository:
         for _ in range(_READS):
             try:
                 content = await look()
+                if move is None:  # an end is of a name, not of what it has
+                    content = structs.replace(content, expires_at=None)
                 target = await self._announce_copy(name, content, conditions, op, target)
                 await self._touch(name, op, content.digest, look)
                 beside = bringing(content) if move is None else move.taking(content)
@@ -240,7 +244,13 @@ class NameRepository:
         op: str,
         seen: Held[NameRecord] | None,
     ) -> Held[NameRecord]:
-        said = Said(type=content.type, labels=content.labels, conditions=conditions)
+        expires_at = content.expires_at
+        said = Said(
+            type=content.type,
+            labels=content.labels,
+            expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
+            conditions=conditions,
+        )
         one = announcing(
             "copy",
             said,

@@ -258,7 +258,12 @@ def restated(record: NameRecord, again: Announcement) -> NameRecord:
     if one is None:
         return _unless_given_up(record, again.op)
     now = msgspec.structs.replace(
-        one, digest=again.digest, size=again.size, type=again.type, labels=again.labels
+        one,
+        digest=again.digest,
+        size=again.size,
+        type=again.type,
+        labels=again.labels,
+        expires_at=again.expires_at,
     )
     return _announcing_again(record, one, now)
 
@@ -329,7 +334,8 @@ def committed(record: NameRecord | None, op: str, step: Step) -> NameRecord:
 def failed(record: NameRecord, op: str, reason: str, step: Step) -> NameRecord:
     """The record once nothing came of the write ``op``; as it is where that is not under way.
 
-    The name is a ``failure`` if it has no blob, and nobody else is about to bring one.
+    The name is a ``failure`` if it has no blob, and nobody else is about to bring one; not for want
+    of a source to copy.
     """
     one = announcement_of(record, op)
     if one is None:
@@ -337,7 +343,7 @@ def failed(record: NameRecord, op: str, reason: str, step: Step) -> NameRecord:
     record = msgspec.structs.replace(record, pending=_without(record, one))
     state = record.state
     if state == "pending" and not record.pending:
-        state = "failure"
+        state = "deleted" if one.verb == "copy" else "failure"
     stepped = _stepped(record, "failure", step, one, reason=reason)
     return msgspec.structs.replace(stepped, state=state)
 
@@ -378,12 +384,13 @@ def deleted(
 
 def superseded(record: NameRecord, step: Step) -> VersionRecord | None:
     """What has to be written down before the record loses its blob, if that is to be kept."""
-    if record.content is None or step.keep.versions <= 1:
+    content = content_of(record, step.at, step.keep)
+    if content is None or step.keep.versions <= 1:
         return None
     return VersionRecord(
         name=record.name,
         version=record.version,
-        content=record.content,
+        content=content,
         modified_at=record.modified_at,
         replaced_at=step.at.isoformat(),
     )
