@@ -17,7 +17,7 @@ from holdfast.bootstrap.admin import init_store, upgrade_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_on_disk, open_stores
 from holdfast.errors import UnavailableError
-from holdfast.stores.jetstream.deployment import KEY
+from holdfast.stores.deployment import KEY
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

@@ -11,7 +11,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import create_on_disk, open_stores, upgrade_on_disk
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.runtime.startup import check_server_version, missing_right_told
-from holdfast.stores.jetstream.deployment import find_deployment, write_deployment
+from holdfast.stores.deployment import find_deployment, write_deployment
 from holdfast.stores.jetstream.provisioning import (
     bucket_names,
     ensure_stream,

@@ -13,11 +13,11 @@ from holdfast.errors import UnavailableError
 from holdfast.repository.blobs import BLOBS, PACKS
 from holdfast.runtime.lifecycle import Chore
 from holdfast.runtime.store_watch import StoreWatch
+from holdfast.stores.deployment import GRACE_SECONDS, Deployment, check_deployment
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.files import create_disk_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
-from holdfast.stores.jetstream.deployment import GRACE_SECONDS, Deployment, check_deployment
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.records import KeyValueRecordStore

@@ -1,0 +1,53 @@
+"""What a collection did, or would do, with reasons and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.domain.collection import Reason
+
+
+@dataclass(slots=True)
+class Tally:
+    """A number of blobs and their bytes."""
+
+    blobs: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        """One more, of ``size`` bytes."""
+        self.blobs += 1
+        self.bytes += size
+
+
+@dataclass(slots=True, kw_only=True)
+class SpaceReport:
+    """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
+
+    ``failure`` says why nothing (more) was removed. ``others`` are foreign or unreadable objects.
+    ``is_cut``: the limit of one run was reached, and more is left.
+    """
+
+    space: str
+    kept: dict[Reason, Tally] = field(default_factory=dict)
+    removed: Tally = field(default_factory=Tally)
+    refused: int = 0
+    others: int = 0
+    is_cut: bool = False
+    failure: str | None = None
+
+    def keep(self, reason: Reason, size: int) -> None:
+        """A blob of ``size`` bytes stays, for this reason."""
+        self.kept.setdefault(reason, Tally()).add(size)
+
+
+@dataclass(slots=True, kw_only=True)
+class CollectionReport:
+    """Of a run over all spaces. ``off`` says why there was none."""
+
+    dry_run: bool
+    spaces: list[SpaceReport] = field(default_factory=list)
+    off: str | None = None
+    is_done: bool = False
