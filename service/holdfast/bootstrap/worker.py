@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
@@ -22,8 +23,10 @@ from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
+from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.handlers.watch import WatchHandlers
+    from holdfast.repository.collector.collector import Collector
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
     from holdfast.transport.options import NatsOptions
@@ -153,6 +157,7 @@ class _Parts:
     names: NameParts
     snapshots: SnapshotParts
     watches: WatchHandlers
+    collector: Collector
     peers: Peers
     apps: Apps
 
@@ -171,6 +176,7 @@ class _Parts:
                 drain_too=(self.watches.drain, self._drain),
             )
         finally:
+            await self.collector.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
             await self.uploads.aclose()
@@ -183,6 +189,7 @@ class _Parts:
             Chore("prove_freshness", PROVE_SECONDS, self.freshness.prove, first_seconds=0),
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
+            Chore("collect", setup.config.collect_every_seconds, self.collector.run),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
@@ -209,6 +216,7 @@ def _assemble(
     )
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
+    collector = assemble_collector(setup, stores)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -220,6 +228,7 @@ def _assemble(
             *snapshots.handlers.endpoints(),
             *snapshots.retention.endpoints(),
             *watches.endpoints(),
+            *CollectionHandlers(collector).endpoints(),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -236,6 +245,7 @@ def _assemble(
         names=names,
         snapshots=snapshots,
         watches=watches,
+        collector=collector,
         peers=peers,
         apps=apps,
     )
@@ -308,6 +318,6 @@ def _identity(setup: Setup, durability: Durability) -> Identity:
             "wire": str(WIRE_VERSION),
             "durability": durability,
             "max_inline_bytes": str(setup.max_inline_bytes),
-            "features": NAMES_FEATURE,
+            "features": f"{NAMES_FEATURE},{COLLECT_FEATURE}",
         },
     )

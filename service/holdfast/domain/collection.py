@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Container, Iterable
     from datetime import datetime, timedelta
 
     from holdfast.domain.digest import Digest
@@ -40,11 +40,11 @@ def why_kept(
 
 
 def to_touch(
-    needed: Collection[Digest],
+    needed: Iterable[Digest],
     *,
-    vouched: Collection[Digest],
-    found: Collection[Digest],
-    young: Collection[Digest],
+    vouched: Container[Digest],
+    found: Container[Digest],
+    young: Container[Digest],
 ) -> list[Digest]:
     """What of ``needed`` is to be touched once the root that needs it is announced.
 
