@@ -129,7 +129,7 @@ async def collect(shared: Racing, until: asyncio.Event) -> int:
     return removed
 
 
-async def make_snapshots(site: Site, rounds: int) -> int:
+async def make_snapshots(shared: Racing, site: Site, rounds: int) -> int:
     """Make snapshots, and remove some; how many were ok."""
     made: list[str] = []
     count = 0
@@ -141,7 +141,7 @@ async def make_snapshots(site: Site, rounds: int) -> int:
             made.append(reply.json["key"])
             verified = await site.ok("snapshot.verify", key=made[-1])
             assert verified.get("damaged", []) == [], verified
-        if len(made) > site.shared.chance.randrange(2):
+        if len(made) > shared.chance.randrange(2):
             await site.ask("snapshot.delete", {"key": made.pop(0)})
     return count
 
@@ -237,7 +237,7 @@ async def test_collectors_beside_all_that_writes_lose_and_leave_nothing(
     collecting = [asyncio.ensure_future(collect(shared, is_over)) for _ in range(2)]
 
     made = await asyncio.gather(
-        *(make_snapshots(site, 12) for site in sites),
+        *(make_snapshots(shared, site, 12) for site in sites),
         *(write_names(shared.names(f"w{n}"), chance, 60) for n in range(4)),
         put_and_delete(shared, 40),
     )
