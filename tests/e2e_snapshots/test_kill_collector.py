@@ -1,6 +1,7 @@
 """Workers that are paused and killed, while all of them collect what is a second old.
 
-``make kill-collector LASTS=300 SEED=1`` for as long as one likes; the seed draws the moments. What was acknowledged is read back at once, and in the end again. In the end one collection leaves
+``make kill-collector LASTS=300 SEED=1`` for as long as one likes; the seed draws the moments. What
+was acknowledged is read back at once, and in the end again. In the end one collection leaves
 nothing that nothing needs.
 """
 

@@ -31,6 +31,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
+from holdfast.stores.disk import blob_listing
 from holdfast.stores.disk.blob_file import (
     FileIdentity,
     OpenBlob,
@@ -43,13 +44,6 @@ from holdfast.stores.disk.blob_file import (
     pieces_of,
     read_header,
     surveyed,
-)
-from holdfast.stores.disk.blob_listing import (
-    decode_cursor,
-    encode_cursor,
-    is_blob,
-    names_after,
-    shard_names,
 )
 from holdfast.stores.disk.files import (
     confirm_disk_store,
@@ -241,15 +235,15 @@ class BlobFiles:
 
     def list_page(self, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """A page in ascending order. Files not named by a digest are foreign."""
-        after = decode_cursor(cursor)
+        after = blob_listing.decode_cursor(cursor)
         entries: list[BlobInfo | ForeignObject] = []
         confirm_disk_store(self._root)
         cursors: list[str] = []
         with translated():
             last = after
-            for name in names_after(self._root / "blobs", prefix, after):
+            for name in blob_listing.names_after(self._root / "blobs", prefix, after):
                 if len(entries) == limit:
-                    last_cursor = encode_cursor(last)
+                    last_cursor = blob_listing.encode_cursor(last)
                     return BlobListing(entries=entries, after=cursors, cursor=last_cursor)
                 last = name
                 entry = self._entry(name)
@@ -257,27 +251,28 @@ class BlobFiles:
                     continue
                 if entry is not None:
                     entries.append(entry)
-                    cursors.append(encode_cursor(name))
+                    cursors.append(blob_listing.encode_cursor(name))
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
     def survey(self, cursor: str | None, limit: int) -> Survey:
         """A page of what a collector looks at, in ascending order."""
-        after = last = decode_cursor(cursor)
+        after = last = blob_listing.decode_cursor(cursor)
         blobs: list[SurveyedBlob] = []
         others = 0
         confirm_disk_store(self._root)
         with translated():
-            for name in names_after(self._root / "blobs", "", after):
+            for name in blob_listing.names_after(self._root / "blobs", "", after):
                 if len(blobs) == limit:
-                    return Survey(blobs=blobs, cursor=encode_cursor(last), others=others)
+                    return Survey(
+                        blobs=blobs, cursor=blob_listing.encode_cursor(last), others=others
+                    )
                 last = name
-                try:
-                    with self._open(self._path(name[1])) as blob:
-                        blobs.append(surveyed(blob))
-                except (InvalidError, CorruptError):
-                    others += 1
-                except NotFoundError:
-                    continue  # deleted since the directory was read
+                with suppress(NotFoundError):  # deleted since the directory was read
+                    try:
+                        with self._open(self._path(name[1])) as blob:
+                            blobs.append(surveyed(blob))
+                    except (InvalidError, CorruptError):
+                        others += 1
         return Survey(blobs=blobs, cursor=None, others=others)
 
     def collect(self, digest: Digest, mark: str) -> bool:
@@ -297,7 +292,10 @@ class BlobFiles:
         """The shards, each with the time at which a name in it was last changed, in nanoseconds."""
         blobs = self._root / "blobs"
         with translated():
-            return [(name, (blobs / name).lstat().st_mtime_ns) for name in shard_names(blobs)]
+            return [
+                (name, (blobs / name).lstat().st_mtime_ns)
+                for name in blob_listing.shard_names(blobs)
+            ]
 
     def keys_in(self, shard: str) -> set[str]:
         """The digests of the blobs in ``shard``, each as ``<shard>.<digest>``."""
@@ -482,7 +480,7 @@ class BlobFiles:
 
     def _entry(self, name: tuple[str, str]) -> BlobInfo | ForeignObject | None:
         path = self._root / "blobs" / name[0] / name[1]
-        if is_blob(name):
+        if blob_listing.is_blob(name):
             try:
                 with self._open(path) as blob:
                     return blob.header.info
