@@ -257,8 +257,7 @@ class BlobFiles:
     def survey(self, cursor: str | None, limit: int) -> Survey:
         """A page of what a collector looks at, in ascending order."""
         after = last = blob_listing.decode_cursor(cursor)
-        blobs: list[SurveyedBlob] = []
-        others = 0
+        blobs, others = list[SurveyedBlob](), 0
         confirm_disk_store(self._root)
         with translated():
             for name in blob_listing.names_after(self._root / "blobs", "", after):
