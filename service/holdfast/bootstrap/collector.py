@@ -13,11 +13,12 @@ from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
 
 if TYPE_CHECKING:
+    from holdfast.bootstrap.names import NameParts
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
 
 
-def assemble_collector(setup: Setup, stores: Stores) -> Collector:
+def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
     """Packs are kept by snapshots, blobs by names or a pin."""
     return Collector(
         (
@@ -26,7 +27,12 @@ def assemble_collector(setup: Setup, stores: Stores) -> Collector:
                 store=stores.packs,
                 roots=SnapshotRoots(stores.snapshots, packs_of(setup, stores)),
             ),
-            Space(name=BLOBS, store=stores.blobs, roots=NameRoots(stores.names)),
+            Space(
+                name=BLOBS,
+                store=stores.blobs,
+                roots=NameRoots(stores.names),
+                before=names.expiry.expire,
+            ),
         ),
         Agreement(stores.records),
         Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic),

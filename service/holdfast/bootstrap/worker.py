@@ -216,7 +216,7 @@ def _assemble(
     )
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
-    collector = assemble_collector(setup, stores)
+    collector = assemble_collector(setup, stores, names)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),

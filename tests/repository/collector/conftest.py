@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tests.runtime.test_start_refusals import config_of
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.names import assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
@@ -38,16 +40,16 @@ class Deployed:
         self.config = config
         self.stores = stores
 
-    def collector(self) -> Collector:
-        """That of one more worker."""
+    def collector(self, *, skew: timedelta = timedelta(0)) -> Collector:
+        """That of one more worker, whose clock is ahead by ``skew``."""
         setup = Setup(
             config=self.config,
-            sources=SOURCES,
+            sources=replace(SOURCES, clock=lambda: SOURCES.clock() + skew),
             worker="w",
             max_payload=MIB,
             grace=timedelta(seconds=-1),
         )
-        return assemble_collector(setup, self.stores)
+        return assemble_collector(setup, self.stores, assemble_names(setup, self.stores))
 
     async def record(self) -> Deployment:
         """What is recorded of the deployment."""

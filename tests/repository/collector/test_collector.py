@@ -25,7 +25,8 @@ from holdfast.repository.names.record import (
 )
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot, snapshot_name
 from holdfast.stores.deployment import OLD_FORMAT
-from holdfast.stores.ports import Attributes, Delete
+from holdfast.stores.ports import Attributes
+from holdfast.stores.record_ports import Delete
 
 if TYPE_CHECKING:
     from holdfast.repository.collector.report import SpaceReport
@@ -279,3 +280,60 @@ async def test_a_request_that_comes_meanwhile_joins_the_run(deployed: Deployed) 
 
     assert first is second
     assert first.is_done
+
+
+async def test_a_name_that_has_expired_lets_go_of_its_blob(deployed: Deployed) -> None:
+    blobs = deployed.stores.blobs
+    gone, kept = await put(blobs, b"gone"), await put(blobs, b"kept")
+    now = await blobs.now()
+    for name, digest, seconds in ("gone", gone, -10), ("kept", kept, 3600):
+        at = (now + timedelta(seconds=seconds)).isoformat()
+        of_name = msgspec.structs.replace(content(digest), expires_at=at)
+        await put_name(deployed, NameRecord(name=name, state="ok", version=1, content=of_name))
+
+    first = await collected(deployed, dry_run=True)
+    found = await collected(deployed)
+
+    assert first["blobs"].removed.blobs == 0
+    assert found["blobs"].removed.blobs == 1
+    assert await remaining(blobs) == {kept}
+    record = await deployed.stores.names.get(NAME.key(name_key("gone")))
+    assert msgspec.json.decode(record.value, type=NameRecord).state == "deleted"
+
+
+@pytest.mark.parametrize("hours", [-48, 48])
+async def test_a_worker_whose_clock_is_wrong_ends_nothing_and_says_so(
+    deployed: Deployed, hours: int
+) -> None:
+    blobs = deployed.stores.blobs
+    named = await put(blobs, b"named")
+    at = (await blobs.now() + timedelta(hours=24)).isoformat()
+    of_name = msgspec.structs.replace(content(named), expires_at=at)
+    await put_name(deployed, NameRecord(name="n", state="ok", version=1, content=of_name))
+
+    report = await deployed.collector(skew=timedelta(hours=hours)).collect(
+        dry_run=False, seconds=60
+    )
+
+    assert "clock" in (report.spaces[1].failure or "")
+    assert await remaining(blobs) == {named}
+
+
+async def test_versions_that_count_no_more_go_and_one_that_is_being_lost_stays(
+    deployed: Deployed,
+) -> None:
+    blobs = deployed.stores.blobs
+    digests = [await put(blobs, b"version %d" % number) for number in range(4)]
+    record = NameRecord(name="n", state="ok", version=3, oldest=2, content=content(digests[3]))
+    await put_name(deployed, record)
+    for version in 1, 2, 3:  # the last is written down by a write that is not done yet
+        former = VersionRecord(name="n", version=version, content=content(digests[version]))
+        key = VERSION.key(version_key("n", version))
+        await deployed.stores.names.put(key, msgspec.json.encode(former), expected=0)
+
+    await collected(deployed)
+
+    assert await remaining(blobs) == {digests[2], digests[3]}
+    keys = [VERSION.key(version_key("n", version)) for version in (1, 2, 3)]
+    left = await deployed.stores.names.get_many(keys)
+    assert [one.key for one in left] == keys[1:]

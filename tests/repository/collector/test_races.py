@@ -17,6 +17,7 @@ from tests.handlers.snapshot_service import Shared, Site
 from tests.repository.names.pool import NamesWorker
 
 from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.names import assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.stores import LOCAL
 from holdfast.domain.digest import Digest, digest_of
@@ -30,6 +31,7 @@ from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
     from pathlib import Path
 
     from holdfast.repository.collector.collector import Collector
@@ -46,8 +48,8 @@ def late(chance: random.Random) -> float:
 class LateBlobStore(MemoryBlobStore):
     """Answers come late, by chance."""
 
-    def __init__(self, chance: random.Random) -> None:
-        super().__init__()
+    def __init__(self, clock: Callable[[], datetime], chance: random.Random) -> None:
+        super().__init__(clock)
         self._chance = chance
 
     async def _reach(self) -> None:
@@ -80,8 +82,8 @@ class Racing(Shared):
 
         self.stores = replace(
             self.stores,
-            blobs=LateBlobStore(chance),
-            packs=LateBlobStore(chance),
+            blobs=LateBlobStore(self.time.clock, chance),
+            packs=LateBlobStore(self.time.clock, chance),
             snapshots=records(),
             names=records(),
             records=records(),
@@ -101,7 +103,7 @@ class Racing(Shared):
             max_payload=MIB,
             grace=self.grace,
         )
-        return assemble_collector(setup, self.stores)
+        return assemble_collector(setup, self.stores, assemble_names(setup, self.stores))
 
     def names(self, worker: str) -> NamesWorker:
         """Those of one more worker."""

@@ -23,7 +23,7 @@ from holdfast.repository.collector.roots import read_roots
 from holdfast.repository.collector.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -47,11 +47,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Blobs, and what keeps those of them that are not pinned."""
+    """Blobs, and what keeps those of them that are not pinned.
+
+    ``before`` is told the time by the store's clock before each run that removes something: it ends
+    records whose time is over.
+    """
 
     name: str
     store: BlobStore
     roots: RootSource
+    before: Callable[[datetime], Awaitable[object]] | None = None
 
 
 class Collector:
@@ -122,6 +127,8 @@ class Collector:
         report.off = terms.why_off(now)
         if report.off is not None:
             return
+        if space.before is not None and not report.dry_run:
+            await space.before(now)
         spool = await asyncio.to_thread(Spool, self._directory)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
