@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from nats.aio.client import Client as NatsClient
+from tests.cluster.servers import Cluster
 from tests.deployment import Deployment
 from tests.e2e_snapshots.site import RefusedError, Site
 
@@ -182,14 +183,35 @@ def deployment(server: EmbeddedServer, apps: Path) -> Iterator[Deployment]:
         yield deployment
 
 
+@pytest.fixture
+def replicated(tmp_path_factory: pytest.TempPathFactory, apps: Path) -> Iterator[Deployment]:
+    """The same on three servers, with three replicas."""
+    store = "nats://blobs?replicas=3"
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        urls = ",".join(cluster.urls)
+        with Deployment(urls, store=store, grace_seconds=_GRACE_SECONDS) as deployment:
+            start(deployment, apps, *_NODES)
+            yield deployment
+
+
 @pytest.mark.long
 async def test_whatever_is_paused_or_killed_nothing_acknowledged_is_lost_and_nothing_is_left(
     deployment: Deployment, apps: Path
 ) -> None:
+    await trouble_and_check(deployment, apps)
+
+
+@pytest.mark.long
+async def test_nor_with_three_replicas(replicated: Deployment, apps: Path) -> None:
+    await trouble_and_check(replicated, apps)
+
+
+async def trouble_and_check(deployment: Deployment, apps: Path) -> None:
+    """Callers are at work while workers are troubled; then everything is looked at."""
     chance = random.Random(_SEED)  # noqa: S311
     nats = NatsClient()
-    await nats.connect(deployment.url)
-    client = await holdfast.connect(servers=deployment.url, prefix=deployment.prefix)
+    await nats.connect(deployment.servers)
+    client = await holdfast.connect(servers=deployment.servers, prefix=deployment.prefix)
     load = Load(Site(deployment, apps, nats), client, chance)
     tasks = [
         *(load.write_names(number) for number in range(4)),
