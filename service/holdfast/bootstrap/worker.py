@@ -35,6 +35,7 @@ from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
+from holdfast.runtime.collector_metrics import CollectorMetrics
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
@@ -128,6 +129,7 @@ async def _serve(
         guarded = stores.guarded(StoreMetrics.register(registry), SOURCES)
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
+        CollectorMetrics.register(registry, lambda: parts.collector.totals)
         IndexMetrics.register(registry, lambda: parts.names.index.state)
         return await parts.serve(setup, stop, lost)
 

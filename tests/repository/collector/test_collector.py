@@ -337,3 +337,18 @@ async def test_versions_that_count_no_more_go_and_one_that_is_being_lost_stays(
     keys = [VERSION.key(version_key("n", version)) for version in (1, 2, 3)]
     left = await deployed.stores.names.get_many(keys)
     assert [one.key for one in left] == keys[1:]
+
+
+async def test_a_collector_counts_what_it_removed_and_what_it_could_not_read(
+    deployed: Deployed,
+) -> None:
+    await put(deployed.stores.blobs, b"unneeded")
+    collector = deployed.collector()
+    await collector.collect(dry_run=True, seconds=60)
+    await collector.run()
+    await deployed.stores.names.put("n.broken", b"{", expected=0)
+    await collector.run()
+
+    totals = collector.totals
+    assert (totals.runs, totals.failed) == (2, 1)
+    assert (totals.removed.blobs, totals.removed.bytes) == (1, len(b"unneeded"))

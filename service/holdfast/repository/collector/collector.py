@@ -18,7 +18,7 @@ import structlog
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.collection import Reason, loss, why_kept
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
-from holdfast.repository.collector.report import CollectionReport, SpaceReport, Tally
+from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport, Tally
 from holdfast.repository.collector.roots import read_roots
 from holdfast.repository.collector.spool import Spool
 
@@ -70,15 +70,14 @@ class Collector:
         *,
         directory: Path | None = None,
         max_removed: int = MAX_REMOVED,
-        on_end: Callable[[CollectionReport], None] = lambda _report: None,
     ) -> None:
-        """Temporary files lie in ``directory``; ``on_end`` is told what each run did."""
+        """Temporary files lie in ``directory``; None: where others do."""
+        self.totals = RunTotals()
         self._spaces = spaces
         self._agreement = agreement
         self._pace = pace
         self._directory = directory
         self._max_removed = max_removed
-        self._on_end = on_end
         self._turn = asyncio.Lock()
         self._runs: dict[bool, tuple[CollectionReport, asyncio.Task[None]]] = {}
 
@@ -119,7 +118,7 @@ class Collector:
                     of_space.failure = f"the worker's temporary files: {error}"
             report.is_done = True
         _log(report)
-        self._on_end(report)
+        self.totals.count(report)
 
     async def _collect(self, space: Space, found: SpaceReport, report: CollectionReport) -> None:
         terms = await self._agreement.terms()

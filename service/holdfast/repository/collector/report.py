@@ -51,3 +51,21 @@ class CollectionReport:
     spaces: list[SpaceReport] = field(default_factory=list)
     off: str | None = None
     is_done: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class RunTotals:
+    """What all runs of a collector did. ``failed``: those that met what could not be read."""
+
+    runs: int = 0
+    failed: int = 0
+    removed: Tally = field(default_factory=Tally)
+
+    def count(self, report: CollectionReport) -> None:
+        """One more run, which has ended. What it would do, or is off, is not counted."""
+        if report.dry_run or report.off is not None:
+            return
+        self.runs += 1
+        self.failed += any(space.failure is not None for space in report.spaces)
+        self.removed.blobs += sum(space.removed.blobs for space in report.spaces)
+        self.removed.bytes += sum(space.removed.bytes for space in report.spaces)
