@@ -9,6 +9,7 @@ from holdfast.repository.blobs import BLOBS, PACKS
 from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
 from holdfast.repository.collector.pace import Pace
+from holdfast.repository.collector.removals import Removals
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
 
@@ -35,5 +36,6 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
             ),
         ),
         Agreement(stores.records),
+        Removals(stores.records, setup.sources.new_id),
         Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic),
     )

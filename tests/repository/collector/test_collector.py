@@ -11,9 +11,11 @@ import pytest
 from tests.repository.collector.conftest import Deployed
 
 from holdfast.bootstrap.admin import accept_loss
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.blob_names import name_key, version_key
 from holdfast.domain.collection import Reason
 from holdfast.domain.digest import Digest, digest_of
+from holdfast.repository.collector.removals import PREFIX, Removal
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.names.record import (
     NAME,
@@ -352,3 +354,72 @@ async def test_a_collector_counts_what_it_removed_and_what_it_could_not_read(
     totals = collector.totals
     assert (totals.runs, totals.failed) == (2, 1)
     assert (totals.removed.blobs, totals.removed.bytes) == (1, len(b"unneeded"))
+
+
+async def leave(deployed: Deployed, data: bytes, generation: str, *, minutes: int) -> str:
+    """A note of a removal from so many minutes ago, and bytes of the copy; the key of the note."""
+    store = deployed.stores.blobs
+    await store.stage(generation, max(len(data), 1)).write(0, data)
+    note = Removal(
+        space="blobs",
+        at=await store.now() - timedelta(minutes=minutes),
+        copies=((digest_of(data), generation),),
+    )
+    key = f"{PREFIX}.{SOURCES.new_id()}"
+    await deployed.stores.records.put(key, msgspec.json.encode(note), expected=0)
+    return key
+
+
+async def parts(store: BlobStore, generation: str) -> list[bytes]:
+    """What lies under a generation."""
+    return [bytes(part) async for part in store.staged_parts(generation)]
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+async def test_bytes_that_a_dead_collector_left_are_removed_by_the_next(
+    deployed: Deployed, minutes: int
+) -> None:
+    store, generation = deployed.stores.blobs, SOURCES.new_id()
+    key = await leave(deployed, b"left", generation, minutes=minutes)
+
+    found = await collected(deployed)
+
+    assert found["blobs"].failure is None
+    assert await parts(store, generation) == []
+    left = await deployed.stores.records.get_many([key])
+    assert [one.key for one in left] == ([key] if minutes == 0 else [])
+
+
+async def test_a_blob_that_was_to_be_removed_and_is_there_again_stays(deployed: Deployed) -> None:
+    store = deployed.stores.blobs
+    again = await put(store, b"again", pinned=True)
+    await leave(deployed, b"again", SOURCES.new_id(), minutes=60)
+
+    await collected(deployed)
+
+    assert await store.get(await store.stat(again, sure=True)) == b"again"
+
+
+async def test_a_copy_that_was_to_be_removed_and_is_needed_stays(deployed: Deployed) -> None:
+    store = deployed.stores.blobs
+    kept = await put(store, b"kept", pinned=True)
+    info = await store.stat(kept, sure=True)
+    note = Removal(
+        space="blobs",
+        at=await store.now() - timedelta(hours=1),
+        copies=((kept, info.generation),),
+    )
+    await deployed.stores.records.put(f"{PREFIX}.x", msgspec.json.encode(note), expected=0)
+
+    await collected(deployed)
+
+    assert await store.get(info) == b"kept"
+
+
+async def test_a_collection_leaves_no_notes(deployed: Deployed) -> None:
+    for number in range(40):
+        await put(deployed.stores.blobs, b"unneeded %d" % number)
+
+    await collected(deployed)
+
+    assert [one async for one in deployed.stores.records.list_records(PREFIX)] == []

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.pace import Pace
+    from holdfast.repository.collector.removals import Removals
     from holdfast.repository.collector.roots import RootSource
     from holdfast.stores.ports import BlobStore, SurveyedBlob
 
@@ -66,6 +67,7 @@ class Collector:
         self,
         spaces: Sequence[Space],
         agreement: Agreement,
+        removals: Removals,
         pace: Pace,
         *,
         directory: Path | None = None,
@@ -75,6 +77,7 @@ class Collector:
         self.totals = RunTotals()
         self._spaces = spaces
         self._agreement = agreement
+        self._removals = removals
         self._pace = pace
         self._directory = directory
         self._max_removed = max_removed
@@ -126,15 +129,17 @@ class Collector:
         report.off = terms.why_off(now)
         if report.off is not None:
             return
-        if space.before is not None and not report.dry_run:
-            await space.before(now)
+        if not report.dry_run:
+            await self._removals.finish(space.name, space.store, now)
+            if space.before is not None:
+                await space.before(now)
         spool = await asyncio.to_thread(Spool, self._directory)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             await self._read_needed(space, spool, terms.noted.get(space.name))
             needed = await asyncio.to_thread(spool.needed)
             found.kept[Reason.NEEDED] = Tally(*needed)
-            await self._remove(space.store, spool, found, dry_run=report.dry_run)
+            await self._remove(space, spool, found, now, dry_run=report.dry_run)
         finally:
             await asyncio.to_thread(spool.close)
 
@@ -198,7 +203,7 @@ class Collector:
             raise UnavailableError(msg) from error
 
     async def _remove(
-        self, store: BlobStore, spool: Spool, found: SpaceReport, *, dry_run: bool
+        self, space: Space, spool: Spool, found: SpaceReport, now: datetime, *, dry_run: bool
     ) -> None:
         after: Digest | None = None
         while blobs := await asyncio.to_thread(spool.unneeded, after, _REMOVED_AT_ONCE):
@@ -206,25 +211,15 @@ class Collector:
             if found.removed.blobs + len(blobs) > self._max_removed:
                 found.is_cut = True
                 return
-            for blob, is_gone in zip(
-                blobs,
-                [True] * len(blobs) if dry_run else await _collect_all(store, blobs),
-                strict=True,
-            ):
+            gone = [True] * len(blobs)
+            if not dry_run:
+                gone = await self._removals.remove(space.name, space.store, blobs, now)
+            for blob, is_gone in zip(blobs, gone, strict=True):
                 if is_gone:
                     found.removed.add(blob.size)
                 else:
                     found.refused += 1
             await self._pace.spend(sum(blob.size + _RECORD_BYTES for blob in blobs))
-
-
-async def _collect_all(store: BlobStore, blobs: Sequence[SurveyedBlob]) -> list[bool]:
-    """Which of ``blobs`` were removed. Raises what the first raises that failed, when all ended."""
-    done = await asyncio.gather(*map(store.collect, blobs), return_exceptions=True)
-    failures = [one for one in done if isinstance(one, BaseException)]
-    if failures:
-        raise failures[0]
-    return [one for one in done if one is True or one is False]
 
 
 def _log(report: CollectionReport) -> None:

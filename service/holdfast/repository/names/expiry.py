@@ -110,7 +110,7 @@ class NameExpiry:
                 raise ConflictError(msg)
             return deleted(record, op, Conditions(), step, reason=EXPIRED)
 
-        await self._writes.ledger.update(held, ended, beside=beside)
+        await self._writes.update(held, ended, beside=beside)
         log.info("name_expired", name=name)
         return True
 
