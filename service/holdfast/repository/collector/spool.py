@@ -11,7 +11,6 @@ import sqlite3
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
@@ -19,6 +18,7 @@ from holdfast.stores.ports import SurveyedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 CACHE_KIB: Final = 32 * 1024
 _KEY_BYTES: Final = 16
@@ -43,20 +43,23 @@ class Spool:
     """The blobs that may go, the keys of records that were met, and the roots these name."""
 
     def __init__(self, directory: Path | None = None, *, cache_kib: int = CACHE_KIB) -> None:
-        """The file lies in ``directory``; None: where temporary files do. Raises OSError."""
-        with ExitStack() as undo:
-            folder = undo.enter_context(tempfile.TemporaryDirectory("-collect", dir=directory))
-            self._db = sqlite3.connect(
-                Path(folder) / "spool", autocommit=True, check_same_thread=False
-            )
-            undo.callback(self._db.close)
+        """In a file without a name in ``directory``; None: where temporary files are.
+
+        Raises OSError, sqlite3.Error.
+        """
+        with (
+            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-collect-") as file,
+            ExitStack() as closed_after,
+        ):
+            self._db = sqlite3.connect(file.name, autocommit=True, check_same_thread=False)
+            closed_after.callback(self._db.close)
             for statement in (*_SETTINGS, f"PRAGMA cache_size = -{cache_kib}", *_SCHEMA):
                 self._db.execute(statement)
-            self._undo = undo.pop_all()
+            closed_after.pop_all()
 
     def close(self) -> None:
         """Give the file back."""
-        self._undo.close()
+        self._db.close()
 
     # --- what may go ---
 
