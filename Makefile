@@ -24,6 +24,8 @@ OWNERS ?= 50
 BLOBS ?= 0
 ROUNDS ?= 500
 SEED ?= 1
+# How many seconds `make kill-collector` lasts.
+LASTS ?= 300
 # Some kinds alone, by name, with | between them.
 KINDS ?=
 
@@ -42,7 +44,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots faults faults-majority owners names lock clean
+  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -51,7 +53,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      faults-majority owners names lock clean'
+	@echo '      kill-collector faults-majority owners names lock clean'
 
 setup: $(INSTALLED)
 
@@ -142,6 +144,11 @@ bench-snapshot: setup
 kill-snapshots: setup
 	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/e2e_snapshots/test_kills.py $(ARGS)
+
+# Workers paused and killed beside collectors with a grace time of a second, for LASTS seconds.
+kill-collector: setup
+	LASTS=$(LASTS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/e2e_snapshots/test_kill_collector.py $(ARGS)
 
 # Three servers and three workers under load, with FAULTS faults drawn by SEED.
 faults: setup

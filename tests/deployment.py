@@ -36,10 +36,18 @@ class Deployment:
     ``url`` may be several, separated by commas, as in ``NATS_URL``.
     """
 
-    def __init__(self, url: str, *, prefix: str = "", store: str = "nats://blobs") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "",
+        store: str = "nats://blobs",
+        grace_seconds: int | None = None,
+    ) -> None:
         self.url = url
         self.prefix = prefix or f"d{secrets.token_hex(4)}"
         self.store = store
+        self.grace_seconds = grace_seconds
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -59,7 +67,7 @@ class Deployment:
         return Config(nats=nats, prefix=self.prefix, store=self.store)
 
     def __enter__(self) -> Self:
-        asyncio.run(init_store(self.config))
+        asyncio.run(init_store(self.config, grace_seconds=self.grace_seconds))
         return self
 
     def __exit__(

@@ -223,6 +223,25 @@ def test_verify_reads_every_blob_back(holdfast: Holdfast, tmp_path: Path) -> Non
     assert (one.status, everything.status) == (0, 0)
 
 
+def test_gc_says_what_stays_and_a_dry_run_what_would_go(holdfast: Holdfast, tmp_path: Path) -> None:
+    (tmp_path / "pinned").write_bytes(b"pinned")
+    holdfast("blob", "put", str(tmp_path / "pinned"))
+
+    told = holdfast("blob", "gc", "--dry-run")
+    report = json.loads(holdfast("blob", "gc", "--json").out)
+
+    assert (told.status, [line.split()[:4] for line in told.lines]) == (
+        0,
+        [["packs", "would", "remove", "0"], ["blobs", "would", "remove", "0"]],
+    )
+    packs, blobs = report["spaces"]
+    assert (report["done"], report["off"], packs["failure"], blobs["failure"]) == (
+        *(True, None, None, None),
+    )
+    assert blobs["pinned"] >= 1
+    assert blobs["removed"] == 0
+
+
 def test_verify_tells_of_a_record_that_cannot_be_read_and_a_put_mends_it(
     holdfast: Holdfast, tmp_path: Path, nats_url: str
 ) -> None:

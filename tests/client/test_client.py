@@ -411,7 +411,7 @@ async def test_a_put_that_is_too_large_for_the_worker_alone_is_sent_in_parts(
 @pytest.fixture
 def small_deployment(start_server: StartServer) -> Iterator[Deployment]:
     """A worker on a server that takes small messages only."""
-    server = start_server(extra_configuration="max_payload: 8192")
+    server = start_server(extra_configuration="max_payload: 16384")
     with deployed(server.url, "one") as deployment:
         yield deployment
 

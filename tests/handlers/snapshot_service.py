@@ -174,6 +174,7 @@ class Shared:
         self.sources = replace(self.time.sources, new_uuid=self.new_uuid)
         self.skew = timedelta(0)
         self.lease_seconds = LEASE_SECONDS
+        self.grace = GRACE
         self.sites: list[Site] = []
 
     def when_announced(self) -> Gate:
@@ -251,7 +252,7 @@ class Site:
             sources=shared.sources,
             worker=f"w-{node}",
             max_payload=max_payload,
-            grace=GRACE,
+            grace=shared.grace,
         )
         self.service = assemble_snapshots(
             setup,

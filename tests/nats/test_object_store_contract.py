@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from tests.contracts.blob_changes import BlobChangesContract
+from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_store import BlobStoreContract, SpoiltRecordContract
 from tests.nats.buckets import Bucket
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.nats
 
 
-class TestObjectBlobStore(BlobChangesContract, SpoiltRecordContract, BlobStoreContract):
+class TestObjectBlobStore(
+    BlobCollectingContract, BlobChangesContract, SpoiltRecordContract, BlobStoreContract
+):
     @pytest_asyncio.fixture(autouse=True)
     async def fresh_bucket(self, connection: Connection) -> AsyncIterator[None]:
         self.bucket = await Bucket.create(connection)

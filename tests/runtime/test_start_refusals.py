@@ -206,7 +206,7 @@ async def test_a_server_that_takes_only_tiny_messages_is_refused(
 ) -> None:
     server = start_server(extra_configuration="max_payload: 4KB")
 
-    await check_refused(server.url, "has max_payload 4096: set it to 8192 or more")
+    await check_refused(server.url, "has max_payload 4096: set it to 16384 or more")
 
 
 class OldServer:

@@ -61,7 +61,7 @@ def test_an_older_server_is_refused_and_the_sentence_says_what_is_needed(version
             servers(connected=other(max_payload=MIN_PAYLOAD_BYTES - 1)),
             Layout(),
             False,
-            "nats-2 has max_payload 8191: set it to 8192 or more",
+            "nats-2 has max_payload 16383: set it to 16384 or more",
         ),
         (servers(GOOD, other(max_payload=2**23)), Layout(), False, "is not the same on all"),
         (

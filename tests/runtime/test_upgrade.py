@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import nats
+import nats.aio.client
+import nats.aio.msg
 import pytest
 from tests.runtime.test_start_refusals import config_of, streams
 from tests.stores.disk_tools import in_database
 
 from holdfast.bootstrap.admin import init_store, upgrade_store
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.bootstrap.stores import open_on_disk, open_stores
-from holdfast.errors import UnavailableError
-from holdfast.stores.jetstream.deployment import KEY
+from holdfast.bootstrap.stores import create_on_disk, open_on_disk, open_stores
+from holdfast.errors import InvalidError, UnavailableError
+from holdfast.stores.deployment import FORMAT, KEY, OLD_FORMAT, Deployment, read_deployment
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -125,3 +129,88 @@ async def test_a_disk_store_that_is_not_there_is_not_made_by_an_upgrade(tmp_path
         await upgrade_store(config)
 
     assert os.listdir(tmp_path) == []
+
+
+async def answer_as_older(url: str, prefix: str) -> nats.aio.client.Client:
+    """A worker of the version before the collector, as it answers discovery."""
+    client = await nats.connect(url)
+    told = {
+        "name": "holdfast",
+        "id": "w",
+        "version": "0.1.0",
+        "metadata": {"node": "old", "features": "names"},
+        "endpoints": [{"name": "blob-put", "subject": f"{prefix}.blob.put"}],
+    }
+
+    async def answer(message: nats.aio.msg.Msg) -> None:
+        await message.respond(json.dumps(told).encode())
+
+    await client.subscribe("$SRV.STATS.holdfast", cb=answer)
+    await client.flush()
+    return client
+
+
+@pytest.mark.nats
+async def test_collection_begins_a_grace_time_after_the_last_older_worker_has_gone(
+    nats_url: str,
+) -> None:
+    config = config_of(nats_url, prefix="grown")
+    await init_store(config, grace_seconds=3600)
+    async with opened(config) as stores:
+        record = await stores.records.get(KEY)
+        old = msgspec.structs.replace(
+            msgspec.json.decode(record.value, type=Deployment), format=OLD_FORMAT
+        )
+        await stores.records.put(KEY, msgspec.json.encode(old), expected=record.revision)
+        older = await answer_as_older(nats_url, config.prefix)
+
+        said = await upgrade_store(config)
+        assert "collection stays off, for older workers answer (old)" in said[-1]
+        assert (await read_deployment(stores.records)).format == OLD_FORMAT
+
+        await older.close()
+        said = await upgrade_store(config)
+        assert said[-1].startswith("collection begins at ")
+        found = await read_deployment(stores.records)
+        now = await stores.blobs.now()
+        assert found.format == FORMAT
+        assert found.collects_from is not None
+        assert now < found.collects_from <= now + timedelta(seconds=3600)
+        await stores.check()
+
+
+@pytest.mark.nats
+async def test_the_grace_time_of_a_store_that_is_there_stays(nats_url: str) -> None:
+    config = config_of(nats_url, prefix="graced")
+    await init_store(config, grace_seconds=7)
+
+    said = await init_store(config, grace_seconds=9)
+
+    assert "stays 7 s" in said[-1]
+    async with opened(config) as stores:
+        assert await stores.check() == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 10**9])
+async def test_a_grace_time_that_is_none_is_refused(seconds: int, tmp_path: Path) -> None:
+    config = config_of("nats://127.0.0.1:1", store=f"disk://{tmp_path}/store")
+
+    with pytest.raises(InvalidError):
+        await init_store(config, grace_seconds=seconds)
+
+    assert os.listdir(tmp_path) == []
+
+
+async def test_on_a_disk_store_of_an_older_version_collection_stays_off(tmp_path: Path) -> None:
+    """No server says which workers are at work, and none of an older version would refuse it."""
+    root = tmp_path / "store"
+    config = config_of("nats://127.0.0.1:1", store=f"disk://{root}")
+    create_on_disk(root)
+
+    said = await upgrade_store(config)
+
+    assert "collection stays as it is" in said[-1]
+    stores = open_on_disk(root, SOURCES)
+    assert (await read_deployment(stores.records)).format == OLD_FORMAT
+    await stores.check()
+    await stores.aclose()

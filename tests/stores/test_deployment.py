@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from holdfast.errors import ConflictError, CorruptError, UnavailableError
-from holdfast.stores.jetstream.deployment import (
+from holdfast.stores.deployment import (
     FORMAT,
     KEY,
     Deployment,

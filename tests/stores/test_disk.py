@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from tests.contracts.blob_changes import BlobChangesContract
+from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_store import (
     BlobStoreContract,
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobStore
 
 
-class TestDiskBlobStore(BlobChangesContract, SpoiltRecordContract, BlobStoreContract):
+class TestDiskBlobStore(
+    BlobCollectingContract, BlobChangesContract, SpoiltRecordContract, BlobStoreContract
+):
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         return tmp_path / "store"

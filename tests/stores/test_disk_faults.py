@@ -601,7 +601,7 @@ async def test_a_volume_that_is_gone_is_unavailable_and_its_blobs_are_not_missin
 
 async def test_a_store_of_another_format_is_refused(root: Path) -> None:
     store = blob_store(root)
-    (root / MARKER).write_bytes(b"holdfast disk store 2\n")
+    (root / MARKER).write_bytes(b"holdfast disk store 3\n")
 
     with pytest.raises(UnavailableError, match="format"):
         await store.check()

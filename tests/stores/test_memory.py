@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contracts.blob_changes import BlobChangesContract
+from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_store import BlobStoreContract, lose_everything
 from tests.contracts.record_store import RecordStoreContract
@@ -30,7 +31,7 @@ class FakeMonotonic:
         return self.now
 
 
-class TestMemoryBlobStore(BlobChangesContract, BlobStoreContract):
+class TestMemoryBlobStore(BlobCollectingContract, BlobChangesContract, BlobStoreContract):
     @pytest.fixture
     def store(self) -> MemoryBlobStore:
         return MemoryBlobStore()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.contracts.blob_changes import BlobChangesContract
+from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_store import (
     ATTRIBUTES,
     FAR_AHEAD,
@@ -75,7 +76,7 @@ def guarded(
     )
 
 
-class TestWrappedBlobStore(BlobChangesContract, BlobStoreContract):
+class TestWrappedBlobStore(BlobCollectingContract, BlobChangesContract, BlobStoreContract):
     """Around the memory store."""
 
     @pytest.fixture

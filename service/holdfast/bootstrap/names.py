@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from holdfast.repository.blobs import BLOBS, BlobRepository
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.names.bytes import NamedBytes
+from holdfast.repository.names.expiry import NameExpiry
 from holdfast.repository.names.index.index import NameIndex
 from holdfast.repository.names.lapses import NameLapses
 from holdfast.repository.names.names import NameRepository
@@ -32,6 +33,7 @@ class NameParts:
     index: NameIndex
     rules: NameRules
     writes: NameWrites
+    expiry: NameExpiry
 
     def chores(self, setup: Setup, uploads: UploadService) -> tuple[Chore, ...]:
         """What is to be done in the background."""
@@ -63,4 +65,5 @@ def assemble_names(setup: Setup, stores: Stores) -> NameParts:
         index=NameIndex(stores.names, keep=rules.known, sources=sources),
         rules=rules,
         writes=writes,
+        expiry=NameExpiry(stores.names, writes, rules, worker=setup.worker, sources=sources),
     )

@@ -103,7 +103,7 @@ def assemble_snapshots(
     owner = Maker(id=setup.worker, node=config.node, lease_seconds=lease_seconds)
     ledger, ops = Ledger(stores.snapshots), Ops(stores.records)
     listing = SnapshotListing(ledger)
-    packs = _packs(setup, stores)
+    packs = packs_of(setup, stores)
     open_store = _opener(packs)
     readers = ThreadPoolExecutor(READ_THREADS, "read")
     workers = ThreadPoolExecutor(config.max_archives + MAX_HUNG_THREADS, "archive")
@@ -139,7 +139,8 @@ def assemble_snapshots(
     )
 
 
-def _packs(setup: Setup, stores: Stores) -> Packs:
+def packs_of(setup: Setup, stores: Stores) -> Packs:
+    """The packs of these stores."""
     return Packs(
         stores.packs,
         sources=setup.sources,

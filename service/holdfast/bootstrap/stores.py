@@ -13,11 +13,16 @@ from holdfast.errors import UnavailableError
 from holdfast.repository.blobs import BLOBS, PACKS
 from holdfast.runtime.lifecycle import Chore
 from holdfast.runtime.store_watch import StoreWatch
+from holdfast.stores.deployment import (
+    FORMAT,
+    Deployment,
+    check_deployment,
+    write_deployment,
+)
 from holdfast.stores.disk.database import create_record_store
-from holdfast.stores.disk.files import create_disk_store
+from holdfast.stores.disk.files import create_disk_store, raise_disk_format
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
-from holdfast.stores.jetstream.deployment import GRACE_SECONDS, Deployment, check_deployment
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.records import KeyValueRecordStore
@@ -41,6 +46,8 @@ LIMITS: Final = Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=1024)
 RETRIES: Final = Retries(attempts=3, timeout_seconds=10.0, first_wait_seconds=0.05)
 SWEEP_SECONDS: Final = 3600.0
 SWEEP_GRACE: Final = timedelta(hours=24)
+LOCAL: Final = Deployment(blobs=BLOBS, packs=PACKS, snapshots=SNAPSHOTS, names=NAMES, format=FORMAT)
+"""What is recorded of stores that lie on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,8 @@ class Stores:
 
     ``records`` are those of uploads and requests, ``names`` those of named blobs. ``streams`` are
     those of the buckets, which are to be kept as ``layout`` says, and ``deployment`` what is to be
-    recorded of them: none where there are no buckets.
+    recorded of them all. ``is_new``: nobody has set them up, for they are in memory. ``root``:
+    where they lie on disk.
     """
 
     blobs: BlobStore
@@ -57,7 +65,9 @@ class Stores:
     records: RecordStore
     snapshots: RecordStore
     names: RecordStore
-    deployment: Deployment | None = None
+    deployment: Deployment = LOCAL
+    is_new: bool = False
+    root: Path | None = None
     streams: tuple[str, ...] = ()
     layout: Layout = field(default_factory=Layout)
     chores: tuple[Chore, ...] = ()
@@ -67,15 +77,14 @@ class Stores:
 
         In that all workers must agree. Raises UnavailableError with what to change, NotReadyError.
         """
-        grace_seconds = GRACE_SECONDS
         for store in (self.blobs, self.packs, self.records):
             await store.check()
-        if self.deployment is not None:
-            found = await check_deployment(self.records, self.deployment)
-            grace_seconds = found.grace_seconds
+        if self.is_new:
+            await write_deployment(self.records, self.deployment)
+        found = await check_deployment(self.records, self.deployment)
         for added_later in (self.snapshots, self.names):
             await added_later.check()
-        return timedelta(seconds=grace_seconds)
+        return timedelta(seconds=found.grace_seconds)
 
     def group_puts(self) -> None:
         """See `ObjectBlobStore.group_puts`, where they are such stores."""
@@ -119,11 +128,12 @@ def open_stores(config: Config, jetstream: JetStream, sources: Sources) -> Store
         return open_on_disk(location.root, sources)
     records = partial(MemoryRecordStore, sources.monotonic, clock=sources.clock)
     return Stores(
-        blobs=MemoryBlobStore(),
-        packs=MemoryBlobStore(),
+        blobs=MemoryBlobStore(sources.clock),
+        packs=MemoryBlobStore(sources.clock),
         records=records(),
         snapshots=records(),
         names=records(),
+        is_new=True,
     )
 
 
@@ -139,11 +149,20 @@ def _in_buckets(
         snapshots=records(names.snapshots),
         names=records(names.names),
         deployment=Deployment(
-            blobs=names.blobs, packs=names.packs, snapshots=names.snapshots, names=names.names
+            blobs=names.blobs,
+            packs=names.packs,
+            snapshots=names.snapshots,
+            names=names.names,
+            format=FORMAT,
         ),
         streams=names.streams,
         layout=location,
     )
+
+
+def is_on_disk(root: Path) -> bool:
+    """Whether something was set up there before, by whatever version."""
+    return (root / RECORDS).is_dir()
 
 
 def create_on_disk(root: Path) -> None:
@@ -156,10 +175,16 @@ def create_on_disk(root: Path) -> None:
 
 def upgrade_on_disk(root: Path) -> None:
     """Make what is missing where an older version has made a store. As `create_on_disk`."""
-    if not (root / RECORDS).is_dir():
+    if not is_on_disk(root):
         msg = f"there is no store in {root}; mount it, or `holdfast admin init` makes one"
         raise UnavailableError(msg)
     create_on_disk(root)
+
+
+def keep_older_out(root: Path) -> None:
+    """Have older versions refuse the stores of blobs. Blocks. Raises UnavailableError."""
+    for name in (BLOBS, PACKS):
+        raise_disk_format(root / name)
 
 
 def open_on_disk(root: Path, sources: Sources) -> Stores:
@@ -180,5 +205,6 @@ def open_on_disk(root: Path, sources: Sources) -> Stores:
         records=records,
         snapshots=snapshots,
         names=names,
+        root=root,
         chores=(Chore("sweep_disk", SWEEP_SECONDS, sweep),),
     )

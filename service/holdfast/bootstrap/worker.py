@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
@@ -22,8 +23,10 @@ from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
+from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
@@ -32,6 +35,7 @@ from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
+from holdfast.runtime.collector_metrics import CollectorMetrics
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.handlers.watch import WatchHandlers
+    from holdfast.repository.collector.collector import Collector
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
     from holdfast.transport.options import NatsOptions
@@ -124,6 +129,7 @@ async def _serve(
         guarded = stores.guarded(StoreMetrics.register(registry), SOURCES)
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
+        CollectorMetrics.register(registry, lambda: parts.collector.totals)
         IndexMetrics.register(registry, lambda: parts.names.index.state)
         return await parts.serve(setup, stop, lost)
 
@@ -153,6 +159,7 @@ class _Parts:
     names: NameParts
     snapshots: SnapshotParts
     watches: WatchHandlers
+    collector: Collector
     peers: Peers
     apps: Apps
 
@@ -171,6 +178,7 @@ class _Parts:
                 drain_too=(self.watches.drain, self._drain),
             )
         finally:
+            await self.collector.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
             await self.uploads.aclose()
@@ -183,6 +191,7 @@ class _Parts:
             Chore("prove_freshness", PROVE_SECONDS, self.freshness.prove, first_seconds=0),
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
+            Chore("collect", setup.config.collect_every_seconds, self.collector.run),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
@@ -209,6 +218,7 @@ def _assemble(
     )
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
+    collector = assemble_collector(setup, stores, names)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -220,6 +230,7 @@ def _assemble(
             *snapshots.handlers.endpoints(),
             *snapshots.retention.endpoints(),
             *watches.endpoints(),
+            *CollectionHandlers(collector).endpoints(),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -236,6 +247,7 @@ def _assemble(
         names=names,
         snapshots=snapshots,
         watches=watches,
+        collector=collector,
         peers=peers,
         apps=apps,
     )
@@ -308,6 +320,6 @@ def _identity(setup: Setup, durability: Durability) -> Identity:
             "wire": str(WIRE_VERSION),
             "durability": durability,
             "max_inline_bytes": str(setup.max_inline_bytes),
-            "features": NAMES_FEATURE,
+            "features": f"{NAMES_FEATURE},{COLLECT_FEATURE}",
         },
     )

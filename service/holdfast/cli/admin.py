@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from holdfast.bootstrap.admin import init_store, upgrade_store, watch_store
+from holdfast.bootstrap.admin import accept_loss, init_store, upgrade_store, watch_store
 from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
 from holdfast.cli.store_output import print_buckets, print_verdict, progress_of
@@ -24,7 +24,13 @@ app = App(name="admin", help_format="plaintext")
 
 
 @app.command
-async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None = None) -> None:
+async def init(
+    *,
+    grace_seconds: Annotated[int | None, Parameter(env_var="HOLDFAST_GRACE_SECONDS")] = None,
+    wait: float = 0,
+    json: bool = False,
+    flags: StoreFlags | None = None,
+) -> None:
     """Create the store's buckets and records. May be repeated: existing ones are kept.
 
     The store's URL states replicas, size limit, storage and placement:
@@ -33,6 +39,9 @@ async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None 
 
     Parameters
     ----------
+    grace_seconds
+        How long what nothing refers to is left alone by collection; by default a day. Of a store
+        that is there it stays as it is.
     wait
         Seconds to wait for a cluster that is starting: for a connection, JetStream, and enough
         servers for the replicas.
@@ -41,7 +50,10 @@ async def init(*, wait: float = 0, json: bool = False, flags: StoreFlags | None 
     """
     _check_wait(wait)
     config = (flags or StoreFlags()).load().config
-    _print_lines(await init_store(config, wait_seconds=wait, waiting=_say_why), json=json)
+    lines = await init_store(
+        config, grace_seconds=grace_seconds, wait_seconds=wait, waiting=_say_why
+    )
+    _print_lines(lines, json=json)
 
 
 @app.command
@@ -49,7 +61,8 @@ async def upgrade(*, wait: float = 0, json: bool = False, flags: StoreFlags | No
     """Add to a store of an older version what this version needs. What is there is kept.
 
     Do it before workers of this version start; those of the older version may go on meanwhile.
-    Where there is no store it makes none: `holdfast admin init` does.
+    Where there is no store it makes none: `holdfast admin init` does. Do it again once no worker of
+    the older version is left: from then on, after a grace time, what nothing needs is collected.
 
     Parameters
     ----------
@@ -61,6 +74,26 @@ async def upgrade(*, wait: float = 0, json: bool = False, flags: StoreFlags | No
     _check_wait(wait)
     config = (flags or StoreFlags()).load().config
     _print_lines(await upgrade_store(config, wait_seconds=wait, waiting=_say_why), json=json)
+
+
+@app.command(name="accept-loss")
+async def accept_loss_(*, json: bool = False, flags: StoreFlags | None = None) -> None:
+    """Let collection go on after records were lost, which it says. What they needed may go then.
+
+    Before that, bring the records back if you can: from a mirror or a copy of the server's files.
+
+    Parameters
+    ----------
+    json
+        Print a list of the spaces of which records were noted.
+    """
+    config = (flags or StoreFlags()).load().config
+    spaces = await accept_loss(config)
+    if json:
+        print_json(spaces)
+        return
+    for space in spaces:
+        print_line(space, "is collected by the records that are there")
 
 
 def _check_wait(wait: float) -> None:

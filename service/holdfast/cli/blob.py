@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from holdfast.client.sources import Source
-    from holdfast.protocol.blobs import BlobEntry, BlobStored
+    from holdfast.protocol.blobs import BlobEntry, BlobStored, CollectionReply
 
 app = App(name="blob", help_format="plaintext")
 
@@ -234,6 +234,43 @@ async def rm(
                 print_json({"digest": digest, "deleted": deleted})
             else:
                 print_line(digest, "deleted" if deleted else "was not there")
+
+
+@app.command
+async def gc(
+    *,
+    dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Have a worker remove what nothing needs: packs of no snapshot, blobs of no name and no pin.
+
+    Workers do so by themselves now and then. What was put or touched within the grace time stays.
+    Exits with 1 if something could not be read: then nothing was removed.
+    """
+    async with await connect(flags) as connection:
+        report = await connection.collect(dry_run=dry_run)
+    if json:
+        print_json(report)
+    else:
+        _print_collected(report)
+    failed = report.off is not None or any(space.failure for space in report.spaces)
+    return exit_codes.FAILURE if failed else exit_codes.OK
+
+
+def _print_collected(report: CollectionReply) -> None:
+    if report.off is not None:
+        say_error("off", report.off)
+    for space in report.spaces:
+        print_line(
+            f"{space.space:8}",
+            f"{'would remove' if report.dry_run else 'removed'} {space.removed}",
+            human_bytes(space.removed_bytes),
+            f"stay: {space.needed} needed, {space.young} young, {space.pinned} pinned,"
+            f" {space.refused} changed meanwhile",
+        )
+        if space.failure is not None:
+            say_error("failed", f"{space.space}: {space.failure}")
 
 
 @app.command

@@ -124,6 +124,8 @@ class WorkerFlags(StoreFlags):
     max_uploads: Annotated[int | None, _setting("max_uploads")] = None
     upload_memory_bytes: Annotated[int | None, _setting("upload_memory_bytes")] = None
     upload_lease_seconds: Annotated[float | None, _setting("upload_lease_seconds")] = None
+    collect_every_seconds: Annotated[float | None, _setting("collect_every_seconds")] = None
+    collect_bytes_per_second: Annotated[int | None, _setting("collect_bytes_per_second")] = None
     request_timeout_seconds: Annotated[float | None, _setting("request_timeout_seconds")] = None
     drain_seconds: Annotated[float | None, _setting("drain_seconds")] = None
     inbox_prefixes: Annotated[tuple[str, ...] | None, _setting("inbox_prefixes")] = None

@@ -32,6 +32,7 @@ from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.protocol.blobs import (
+    COLLECT_BLOBS,
     DEFAULT_TYPE,
     DELETE_BLOB,
     HAS_BLOBS,
@@ -41,6 +42,8 @@ from holdfast.protocol.blobs import (
     BlobEntry,
     BlobStat,
     BlobStored,
+    CollectBlobs,
+    CollectionReply,
     DeleteBlob,
     GetBlob,
     HasBlobs,
@@ -78,6 +81,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 MAX_TIMEOUT_SECONDS: Final = 86_400
 _LIST_PAGE: Final = 1000
 _VERIFY_PAGE: Final = 1000
+_COLLECT_SECONDS: Final = 600.0
 _VERIFY_SECONDS: Final = 120.0
 _VERIFY_BYTES_PER_SECOND: Final = 50 * 1000 * 1000
 """How slowly a worker may read one blob back, at the worst."""
@@ -253,6 +257,21 @@ class Client:
         async with aclosing(reports) as incoming:
             async for report in incoming:
                 yield report
+
+    async def collect(self, *, dry_run: bool = False) -> CollectionReply:
+        """Have one worker remove what nothing needs, and wait for the end; what it did.
+
+        With ``dry_run`` it only says what it would remove. Each worker collects by itself now and
+        then. Raises UnavailableError.
+        """
+        seconds = _COLLECT_SECONDS
+        request = CollectBlobs(dry_run=dry_run)
+        while True:
+            report = await self._requester.ask(
+                COLLECT_BLOBS, request, timeout_seconds=seconds, attempt_seconds=seconds
+            )
+            if report.done:
+                return report
 
     async def watch(
         self, kind: WatchKind, *, prefix: str = "", since: int | None = None

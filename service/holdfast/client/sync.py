@@ -134,6 +134,7 @@ class SyncClient(Blocking[Client]):
     list = iterating(Client.list)
     delete = blocking(Client.delete)
     verify = iterating(Client.verify)
+    collect = blocking(Client.collect)
     watch = iterating(Client.watch)
     position = blocking(Client.position)
     store_status = blocking(Client.store_status)

@@ -326,6 +326,47 @@ class VerifyBlobs(Request, frozen=True, kw_only=True):
     limit: WireLimit = 100
 
 
+class CollectBlobs(Request, frozen=True, kw_only=True):
+    """Remove what nothing needs, or with ``dry_run`` only say what would be removed."""
+
+    dry_run: bool = False
+
+
+class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """Of one space: what was removed, and what stays, for which reason. ``_bytes`` are of blobs.
+
+    ``refused``: put, touched or pinned since they were listed, so they stay. ``others``: objects
+    that are not holdfast's, or unreadable. ``more``: the limit of one run was reached. ``failure``
+    says why nothing, or no more, was removed.
+    """
+
+    space: Space
+    removed: ToldCount = 0
+    removed_bytes: ToldSize = 0
+    needed: ToldCount = 0
+    needed_bytes: ToldSize = 0
+    young: ToldCount = 0
+    young_bytes: ToldSize = 0
+    pinned: ToldCount = 0
+    pinned_bytes: ToldSize = 0
+    refused: ToldCount = 0
+    others: ToldCount = 0
+    more: bool = False
+    failure: str | None = None
+
+
+class CollectionReply(Reply, frozen=True, kw_only=True, omit_defaults=False):
+    """What the worker's run did so far; ``done``: it has ended. Else it goes on: ask again.
+
+    ``off`` says why nothing is collected in this deployment.
+    """
+
+    dry_run: bool
+    done: bool
+    off: str | None = None
+    spaces: list[CollectedSpace] = field(default_factory=list)
+
+
 class DamagedBlob(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """A blob that cannot be read back as it was stored."""
 
@@ -377,6 +418,11 @@ ABORT_UPLOAD: Final = Operation(
     "blob.abort", AbortUpload, UploadAborted, "Give an upload up.", mutates=True
 )
 VERIFY_BLOBS: Final = Operation("blob.verify", VerifyBlobs, VerifyReport, "Read back and compare.")
+COLLECT_BLOBS: Final = Operation(
+    "blob.collect", CollectBlobs, CollectionReply, "Remove what nothing needs."
+)
+COLLECT_FEATURE: Final = "collect"
+"""What a worker says of itself beside whose writes blobs may be collected."""
 
 BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     PUT_BLOB,
@@ -391,4 +437,5 @@ BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     RESUME_UPLOAD,
     ABORT_UPLOAD,
     VERIFY_BLOBS,
+    COLLECT_BLOBS,
 )

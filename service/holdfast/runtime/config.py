@@ -86,6 +86,12 @@ class Config(Struct, frozen=True, kw_only=True):
     upload_lease_seconds: Annotated[
         Seconds, Meta(description="Seconds without a sign of life before an upload is given up.")
     ] = 300
+    collect_every_seconds: Annotated[
+        Seconds, Meta(description="Seconds between two collections of what nothing needs.")
+    ] = 3600
+    collect_bytes_per_second: Annotated[
+        int, Meta(ge=MIB, description="Bytes a second that a collection goes through, at the most.")
+    ] = 64 * MIB
     request_timeout_seconds: Annotated[
         Seconds, Meta(description="Deadline, in seconds, of a request that names none.")
     ] = 30

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from holdfast.runtime.monitoring import Servers
     from holdfast.transport.jetstream import JetStream
 
-MIN_PAYLOAD_BYTES: Final = 8 * KIB
-"""The least that is tested: a `blob.put` may then have 4 KiB, and a page of a list five blobs."""
+MIN_PAYLOAD_BYTES: Final = 16 * KIB
+"""The least that is tested: what a worker says of itself in discovery has to fit."""
 READY_SECONDS: Final = 30.0
 """How long a store that has no leader, or does not answer, is waited for."""
 log = structlog.get_logger(__name__)

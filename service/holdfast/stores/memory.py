@@ -33,29 +33,17 @@ from holdfast.stores.keys import (
     has_prefix,
     is_below,
 )
-from holdfast.stores.memory_log import NEVER, MemoryLog
+from holdfast.stores.memory_log import NEVER, MemoryBlob, MemoryLog
 from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobChanges, BlobInfo, BlobListing, Fetched, Stored
+from holdfast.stores.ports import BlobChanges, BlobInfo, BlobListing, Fetched, Stored, Survey
 from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Claiming, Keeping
+    from holdfast.stores.ports import Attributes, Claiming, Keeping, SurveyedBlob
     from holdfast.stores.record_ports import Change
-
-
-@dataclass(slots=True)
-class _Blob:
-    info: BlobInfo
-    data: bytes
-    op_id: str | None
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether it can be read back, as far as anybody knows."""
-        return not self.info.damaged and digest_of(self.data) == self.info.digest
 
 
 class _Reachable:
@@ -83,14 +71,15 @@ _record_stores: Final = count(1)
 
 
 class MemoryBlobStore(_Reachable):
-    """A `BlobStore` that lasts as long as the object."""
+    """A `BlobStore` that lasts as long as the object. Blobs are seen at times by ``clock``."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = lambda: NEVER) -> None:
         super().__init__()
-        self._blobs: dict[Digest, _Blob] = {}
+        self._clock = clock
+        self._blobs: dict[Digest, MemoryBlob] = {}
         self._staged: dict[str, dict[int, bytes]] = {}
         self._deleted: dict[Digest, dict[str, str]] = {}
-        self._log = MemoryLog()
+        self._log = MemoryLog(clock)
         self._numbers = count(1)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
@@ -150,7 +139,7 @@ class MemoryBlobStore(_Reachable):
         msg = "others kept changing the blob"
         raise ConflictError(msg)
 
-    def _forget(self, blob: _Blob, op_id: str | None, *, is_kept: bool) -> bool:
+    def _forget(self, blob: MemoryBlob, op_id: str | None, *, is_kept: bool) -> bool:
         """Remove the blob or, where it is kept, its pin; whether that was there."""
         digest = blob.info.digest
         if is_kept and not blob.info.pinned:
@@ -171,7 +160,7 @@ class MemoryBlobStore(_Reachable):
         return is_repeat(self._deleted.get(digest, {}).get(split_op_id(op_id)[0]), op_id)
 
     async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
-        """See `BlobStore.touch`. As nothing tells when it was seen, it is marked each time."""
+        """See `BlobStore.touch`. It is marked each time: that costs nothing."""
         del unless_seen_since
         await self._reach()
         is_whole = self._has_intact(digest)
@@ -188,9 +177,9 @@ class MemoryBlobStore(_Reachable):
             self._note(info.digest, "changed")
 
     async def now(self) -> datetime:
-        """See `BlobStore.now`. Nothing was ever seen here, so it is always the same time."""
+        """See `BlobStore.now`."""
         await self._reach()
-        return NEVER
+        return self._clock()
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -220,6 +209,22 @@ class MemoryBlobStore(_Reachable):
         await self._reach()
         check_limit(limit)
         return self._log.page(after, limit)
+
+    async def survey(self, cursor: str | None, *, limit: int) -> Survey:
+        """See `BlobStore.survey`. In ascending order of the digest."""
+        listing = await self.list_blobs(prefix="", cursor=cursor, limit=limit)
+        blobs = [
+            self._log.surveyed(entry) for entry in listing.entries if isinstance(entry, BlobInfo)
+        ]
+        return Survey(blobs=blobs, cursor=listing.cursor)
+
+    async def collect(self, blob: SurveyedBlob) -> bool:
+        """See `BlobStore.collect`."""
+        await self._reach()
+        present = self._blobs.get(blob.digest)
+        if present is None or self._log.surveyed(present.info).mark != blob.mark:
+            return False
+        return self._forget(present, None, is_kept=False)
 
     def stage(self, staging: str, part_size: int) -> _MemoryStagedBlob:
         """See `BlobStore.stage`."""
@@ -303,7 +308,7 @@ class MemoryBlobStore(_Reachable):
             pinned=attributes.pinned or (former is not None and former.info.pinned),
             generation=generation,
         )
-        self._blobs[digest] = _Blob(info, data, attributes.op_id)
+        self._blobs[digest] = MemoryBlob(info, data, attributes.op_id)
         self._note(digest, "put")
         return Stored(info=info, created=True)
 
@@ -311,7 +316,7 @@ class MemoryBlobStore(_Reachable):
         blob = self._blobs.get(digest)
         self._log.note(digest, blob.info if blob is not None else None, kind)
 
-    def _mark(self, blob: _Blob, attributes: Attributes) -> None:
+    def _mark(self, blob: MemoryBlob, attributes: Attributes) -> None:
         pins = attributes.pinned and not blob.info.pinned
         if pins:
             blob.info = replace(blob.info, pinned=True)
@@ -326,7 +331,7 @@ class MemoryBlobStore(_Reachable):
         blob = self._blobs.get(digest)
         return blob is not None and not blob.info.damaged
 
-    def _find(self, digest: Digest) -> _Blob:
+    def _find(self, digest: Digest) -> MemoryBlob:
         blob = self._blobs.get(digest)
         if blob is None:
             msg = f"no blob {digest}"

@@ -1,29 +1,47 @@
-"""The last change of each blob in memory, in the order in which they were made."""
+"""A blob in memory, and the last change of each, in the order in which they were made."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
-from holdfast.stores.ports import BlobChanged, BlobChanges
+from holdfast.domain.digest import digest_of
+from holdfast.stores.ports import BlobChanged, BlobChanges, SurveyedBlob
 from holdfast.stores.record_ports import Extent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobInfo
 
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time of whatever happens in memory."""
+"""The time of whatever happens in memory where no clock is given."""
 
 _logs: Final = count(1)
+
+
+@dataclass(slots=True)
+class MemoryBlob:
+    """A blob, with the id of the request that made it."""
+
+    info: BlobInfo
+    data: bytes
+    op_id: str | None
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it can be read back, as far as anybody knows."""
+        return not self.info.damaged and digest_of(self.data) == self.info.digest
 
 
 class MemoryLog:
     """The log of one store. What was deleted is remembered for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
         self._created = f"memory log {next(_logs)}"
         self._last = 0
         self._notes: dict[Digest, BlobChanged] = {}  # in ascending order of the revisions
@@ -41,13 +59,30 @@ class MemoryLog:
         former = self._notes.pop(digest, None)
         put_at = former.put_at if former is not None and kind == "changed" else self._last
         self._notes[digest] = BlobChanged(
-            digest=digest, revision=self._last, put_at=put_at, at=NEVER, info=info, kind=kind
+            digest=digest,
+            revision=self._last,
+            put_at=put_at,
+            at=self._clock(),
+            info=info,
+            kind=kind,
         )
 
     def revision(self, digest: Digest) -> int:
         """Of the blob's last change; 0 of one that never was."""
         note = self._notes.get(digest)
         return note.revision if note is not None else 0
+
+    def surveyed(self, info: BlobInfo) -> SurveyedBlob:
+        """The blob of ``info``, which is there, as a survey meets it."""
+        last = self._notes[info.digest]
+        return SurveyedBlob(
+            digest=info.digest,
+            generation=info.generation,
+            size=info.size,
+            pinned=info.pinned,
+            seen_at=last.at,
+            mark=str(last.revision),
+        )
 
     def page(self, after: int, limit: int) -> BlobChanges:
         """See `BlobStore.changes`."""

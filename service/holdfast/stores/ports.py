@@ -130,6 +130,34 @@ class BlobChanges:
     is_end: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyedBlob:
+    """A blob as a collector met it, last seen (put or touched) at a time by the store's clock.
+
+    ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
+    gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy.
+    """
+
+    digest: Digest
+    generation: str
+    size: int
+    pinned: bool
+    seen_at: datetime
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A page of a survey. ``cursor`` is None at its end.
+
+    ``others``: how many objects were met that are foreign or unreadable.
+    """
+
+    blobs: Sequence[SurveyedBlob]
+    cursor: str | None
+    others: int = 0
+
+
 Claiming = Callable[[str], Awaitable[None]]
 Keeping = Callable[[], Awaitable[bool]]
 
@@ -282,6 +310,21 @@ class BlobStore(Protocol):
         on from `BlobChanges.position` until ``is_end`` is told of every blob that was put or
         deleted, perhaps twice; where both happened, of the latter. Foreign and unreadable objects
         are left out. Positions are of one `Extent.created`, while `Extent.last` does not fall.
+        """
+
+    async def survey(self, cursor: str | None, *, limit: int) -> Survey:
+        """Up to ``limit`` blobs after ``cursor``, for a collector.
+
+        A blob that stays is met at least once. It may be met as it was a while ago, and one that is
+        gone by now: `collect` then refuses. A page may be short or empty and still have a cursor.
+        Raises InvalidError for a cursor that this store did not make.
+        """
+
+    async def collect(self, blob: SurveyedBlob) -> bool:
+        """Forget a blob, record first and then bytes, if it still is as it was met; whether it was.
+
+        Nothing else is touched: not the blob that was put, touched or pinned since, nor bytes of
+        another copy. After an error it may be repeated; what was removed before is then refused.
         """
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:

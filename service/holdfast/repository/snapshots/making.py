@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
+from holdfast.domain.collection import to_touch
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import (
     SnapshotKey,
@@ -234,21 +235,17 @@ class SnapshotLedger:
         placed = placed or Placed(began=since)
         young = placed.created if placed.began > since else frozenset()
         of_parent = await self._blobs_of_parent(record)
-
-        def is_safe(digest: Digest) -> bool:
-            return digest in of_parent and digest not in placed.found
-
         gone: list[Digest] = []
         turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(needed) // TOUCHES_PER_BEAT), 1)
         for number, batch in enumerate(batched(needed, TOUCHES_PER_BEAT)):
             if len(batch) == TOUCHES_PER_BEAT:
                 await beat()
-            kept = [digest for digest in batch if is_safe(digest)]
+            kept = [one for one in batch if one in of_parent and one not in placed.found]
             if number != turn:
                 # A replica may lag behind: what it lacks is gone only if the leader says so.
                 kept = await self._packs.missing(kept, limit=len(kept))
             gone += await self._packs.touch_all(kept, since=_EVER)  # looks, and changes nothing
-            counted_on = [one for one in batch if one not in young and not is_safe(one)]
+            counted_on = to_touch(batch, vouched=of_parent, found=placed.found, young=young)
             gone += await self._packs.touch_all(counted_on, since=since)
         return gone
 

@@ -39,8 +39,10 @@ class Needed:
         for number in range(self._pack_count):
             yield Digest(digest_at(self._packs, number).hex())
 
-    def __contains__(self, digest: Digest) -> bool:
+    def __contains__(self, digest: object) -> bool:
         """Whether it is needed."""
+        if not isinstance(digest, str):
+            return False
         if digest in self._root_blobs:
             return True
         wanted = bytes.fromhex(digest)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.stores.disk.files import open_regular, read_exactly
@@ -16,6 +18,7 @@ from holdfast.stores.disk.format import (
     decode_blob_header,
     encode_blob_header,
 )
+from holdfast.stores.ports import SurveyedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Iterable, Iterator
@@ -38,6 +41,11 @@ class FileIdentity:
         """Whether both are one unwritten file; a rename alone changes only the ctime."""
         mine = (self.device, self.inode, self.size, self.mtime_ns)
         return mine == (other.device, other.inode, other.size, other.mtime_ns)
+
+    @property
+    def mark(self) -> str:
+        """The same in one word."""
+        return f"{self.device}.{self.inode}.{self.size}.{self.mtime_ns}.{self.ctime_ns}"
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:
@@ -71,6 +79,18 @@ class OpenBlob:
     header: BlobHeader
     offset: int
     identity: FileIdentity
+
+
+def surveyed(blob: OpenBlob) -> SurveyedBlob:
+    """The blob as a survey meets it."""
+    return SurveyedBlob(
+        digest=Digest(blob.header.digest),
+        generation=blob.header.generation,
+        size=blob.header.size,
+        pinned=blob.header.pinned,
+        seen_at=datetime.fromtimestamp(blob.identity.mtime_ns / 1e9, UTC),
+        mark=blob.identity.mark,
+    )
 
 
 def look_at(path: Path) -> Seen:

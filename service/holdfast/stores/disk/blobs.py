@@ -11,11 +11,8 @@ shard (the directory that it is in) is locked, so that it is done to the file th
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
-import re
 import tempfile
 import time
 from collections import OrderedDict
@@ -34,6 +31,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
+from holdfast.stores.disk import blob_listing
 from holdfast.stores.disk.blob_file import (
     FileIdentity,
     OpenBlob,
@@ -45,6 +43,7 @@ from holdfast.stores.disk.blob_file import (
     look_at,
     pieces_of,
     read_header,
+    surveyed,
 )
 from holdfast.stores.disk.files import (
     confirm_disk_store,
@@ -57,7 +56,15 @@ from holdfast.stores.disk.files import (
     write_file,
 )
 from holdfast.stores.disk.format import BlobHeader
-from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject, Stored, UnreadableObject
+from holdfast.stores.ports import (
+    BlobInfo,
+    BlobListing,
+    ForeignObject,
+    Stored,
+    Survey,
+    SurveyedBlob,
+    UnreadableObject,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterable, Iterator
@@ -77,8 +84,6 @@ _RACY_SECONDS: Final = 2.0
 """A file may change twice within one tick of its timestamps, so a fresh one is not remembered."""
 
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
-
-_SHARD: Final = re.compile(r"[0-9a-f]{2}", re.ASCII)
 
 
 class BlobFiles:
@@ -230,15 +235,15 @@ class BlobFiles:
 
     def list_page(self, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """A page in ascending order. Files not named by a digest are foreign."""
-        after = _decode_cursor(cursor)
+        after = blob_listing.decode_cursor(cursor)
         entries: list[BlobInfo | ForeignObject] = []
         confirm_disk_store(self._root)
         cursors: list[str] = []
         with translated():
             last = after
-            for name in self._names(prefix, after):
+            for name in blob_listing.names_after(self._root / "blobs", prefix, after):
                 if len(entries) == limit:
-                    last_cursor = _encode_cursor(last)
+                    last_cursor = blob_listing.encode_cursor(last)
                     return BlobListing(entries=entries, after=cursors, cursor=last_cursor)
                 last = name
                 entry = self._entry(name)
@@ -246,14 +251,50 @@ class BlobFiles:
                     continue
                 if entry is not None:
                     entries.append(entry)
-                    cursors.append(_encode_cursor(name))
+                    cursors.append(blob_listing.encode_cursor(name))
         return BlobListing(entries=entries, after=cursors, cursor=None)
+
+    def survey(self, cursor: str | None, limit: int) -> Survey:
+        """A page of what a collector looks at, in ascending order."""
+        after = last = blob_listing.decode_cursor(cursor)
+        blobs, others = list[SurveyedBlob](), 0
+        confirm_disk_store(self._root)
+        with translated():
+            for name in blob_listing.names_after(self._root / "blobs", "", after):
+                if len(blobs) == limit:
+                    return Survey(
+                        blobs=blobs, cursor=blob_listing.encode_cursor(last), others=others
+                    )
+                last = name
+                with suppress(NotFoundError):  # deleted since the directory was read
+                    try:
+                        with self._open(self._path(name[1])) as blob:
+                            blobs.append(surveyed(blob))
+                    except (InvalidError, CorruptError):
+                        others += 1
+        return Survey(blobs=blobs, cursor=None, others=others)
+
+    def collect(self, digest: Digest, mark: str) -> bool:
+        """Remove the file if it is as it was when it had this ``mark``; whether it was."""
+        path = self._path(digest)
+        try:
+            with self._locked(path.parent), translated():
+                identity = look_at(path).identity
+                if identity is None or identity.mark != mark or not self._unlink(path):
+                    return False
+        except NotFoundError:
+            return False
+        sync_change(self._files, path.parent)
+        return True
 
     def shards(self) -> list[tuple[str, int]]:
         """The shards, each with the time at which a name in it was last changed, in nanoseconds."""
         blobs = self._root / "blobs"
         with translated():
-            return [(name, (blobs / name).lstat().st_mtime_ns) for name in self._shard_names()]
+            return [
+                (name, (blobs / name).lstat().st_mtime_ns)
+                for name in blob_listing.shard_names(blobs)
+            ]
 
     def keys_in(self, shard: str) -> set[str]:
         """The digests of the blobs in ``shard``, each as ``<shard>.<digest>``."""
@@ -436,24 +477,9 @@ class BlobFiles:
 
     # Listing
 
-    def _names(self, prefix: str, after: tuple[str, str]) -> Iterator[tuple[str, str]]:
-        blobs = self._root / "blobs"
-        for shard in self._shard_names():
-            if shard < after[0] or not (prefix.startswith(shard) or shard.startswith(prefix)):
-                continue
-            for name in sorted(os.listdir(blobs / shard), key=os.fsencode):
-                later = (shard, os.fsencode(name)) > (after[0], os.fsencode(after[1]))
-                if later and name.startswith(prefix):
-                    yield shard, name
-
-    def _shard_names(self) -> list[str]:
-        blobs = self._root / "blobs"
-        names = sorted(filter(_SHARD.fullmatch, os.listdir(blobs)))
-        return [name for name in names if not (blobs / name).is_symlink()]
-
     def _entry(self, name: tuple[str, str]) -> BlobInfo | ForeignObject | None:
         path = self._root / "blobs" / name[0] / name[1]
-        if is_digest(name[1]) and name[1].startswith(name[0]):
+        if blob_listing.is_blob(name):
             try:
                 with self._open(path) as blob:
                     return blob.header.info
@@ -472,21 +498,3 @@ def _refuse_id_of_put(seen: Seen, op_id: str | None) -> None:
     """Raises ConflictError where ``op_id`` is that of the put of what was ``seen``."""
     if seen.header is not None:
         is_repeat(seen.header.op_id, op_id)
-
-
-def _encode_cursor(name: tuple[str, str]) -> str:
-    return base64.urlsafe_b64encode(os.fsencode("/".join(name))).decode()
-
-
-def _decode_cursor(cursor: str | None) -> tuple[str, str]:
-    if cursor is None:
-        return "", ""
-    try:
-        text = os.fsdecode(base64.b64decode(cursor, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
-        text = ""
-    shard, _, name = text.partition("/")
-    if _SHARD.fullmatch(shard) is None or not name:
-        msg = "the cursor is not one that this store made"
-        raise InvalidError(msg)
-    return shard, name

@@ -36,7 +36,9 @@ DIRECTORIES: Final = ("blobs", "staging", "tmp", "quarantine")
 
 _LOCK_STEP_SECONDS: Final = 0.002
 _REWRITTEN_BYTES: Final = 1024 * 1024
-_FORMAT: Final = b"holdfast disk store 1\n"
+_FORMAT: Final = b"holdfast disk store 2\n"
+_OLD_FORMAT: Final = b"holdfast disk store 1\n"
+"""The same form. Workers that know this one alone do not write as a collector counts on."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_EVEN_OPENED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOENT})
 _NOT_A_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
@@ -276,13 +278,25 @@ def create_disk_store(root: Path, files: Files | None = None) -> None:
             root.mkdir(mode=0o700, parents=True)
         for name in DIRECTORIES:
             ensure_directory(files, root / name)
-        temporary = root / "tmp" / MARKER
-        with suppress(FileNotFoundError):
-            files.unlink(temporary)
         if not (root / MARKER).exists():
-            write_file(files, temporary, [_FORMAT])
-            files.rename(temporary, root / MARKER)
-            files.sync_directory(root)
+            _mark(root, files)
+
+
+def raise_disk_format(root: Path) -> None:
+    """Have workers of an older version refuse the store. Raises UnavailableError."""
+    confirm_disk_store(root)
+    with translated():
+        if read_file(root / MARKER) != _FORMAT:
+            _mark(root, Files())
+
+
+def _mark(root: Path, files: Files) -> None:
+    temporary = root / "tmp" / MARKER
+    with suppress(FileNotFoundError):
+        files.unlink(temporary)
+    write_file(files, temporary, [_FORMAT])
+    files.rename(temporary, root / MARKER)
+    files.sync_directory(root)
 
 
 def confirm_disk_store(root: Path) -> None:
@@ -295,7 +309,7 @@ def confirm_disk_store(root: Path) -> None:
     except (OSError, CorruptError) as error:
         msg = "no disk store was found at the configured path; mount it, or create it once"
         raise UnavailableError(msg) from error
-    if content != _FORMAT:
+    if content not in {_FORMAT, _OLD_FORMAT}:
         msg = "the disk store has another format; use the version of holdfast that wrote it"
         raise UnavailableError(msg)
 

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         Claiming,
         Keeping,
         Stored,
+        Survey,
+        SurveyedBlob,
     )
     from holdfast.stores.record_ports import Extent
 
@@ -153,6 +155,14 @@ class DiskBlobStore:
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`. Touches and pins are left out."""
         return await self._log.page(after, limit)
+
+    async def survey(self, cursor: str | None, *, limit: int) -> Survey:
+        """See `BlobStore.survey`. In ascending order of the digest."""
+        return await asyncio.to_thread(self._blobs.survey, cursor, limit)
+
+    async def collect(self, blob: SurveyedBlob) -> bool:
+        """See `BlobStore.collect`."""
+        return await asyncio.to_thread(self._blobs.collect, blob.digest, blob.mark)
 
     def stage(self, staging: str, part_size: int) -> _DiskStagedBlob:
         """See `BlobStore.stage`."""

@@ -25,6 +25,7 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
 from holdfast.stores.jetstream.listing import ObjectListing
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.ports import BlobChanges, Keeping
+    from holdfast.stores.ports import BlobChanges, Keeping, Survey, SurveyedBlob
     from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
@@ -81,6 +82,7 @@ class ObjectBlobStore:
         self._chunks = ObjectChunks(jetstream, bucket, self._records)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
+        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
         self._lately = LatelyStored()
@@ -352,6 +354,17 @@ class ObjectBlobStore:
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""
         return await self._changes.page(after, limit)
+
+    async def survey(self, cursor: str | None, *, limit: int) -> Survey:
+        """See BlobStore."""
+        return await self._collecting.survey(cursor, limit)
+
+    async def collect(self, blob: SurveyedBlob) -> bool:
+        """See BlobStore."""
+        try:
+            return await self._collecting.collect(blob)
+        finally:
+            self._places.forget(blob.digest)  # afterwards, as in `delete`
 
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         Keeping,
         StagedBlob,
         Stored,
+        Survey,
+        SurveyedBlob,
     )
     from holdfast.stores.record_ports import Extent
 
@@ -143,6 +145,16 @@ class ForwardingBlobStore:
         return await self._call(
             "changes", Repeat.ALWAYS, lambda: self._inner.changes(after, limit=limit)
         )
+
+    async def survey(self, cursor: str | None, *, limit: int) -> Survey:
+        """See `BlobStore.survey`."""
+        return await self._call(
+            "survey", Repeat.ALWAYS, lambda: self._inner.survey(cursor, limit=limit)
+        )
+
+    async def collect(self, blob: SurveyedBlob) -> bool:
+        """See `BlobStore.collect`."""
+        return await self._call("collect", Repeat.ALWAYS, lambda: self._inner.collect(blob))
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:
         """See `BlobStore.stage`."""

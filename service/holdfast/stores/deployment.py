@@ -6,10 +6,13 @@ they were told, is refused rather than filled with a second deployment's blobs.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime  # at run time too: msgspec decodes by the annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from holdfast.domain.collection import RootsNote, higher
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -20,25 +23,35 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.readiness import NotReadyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.stores.record_ports import RecordStore
 
 KEY: Final = "config"
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""What this version writes where no older one is at work: its collector is on."""
+
+OLD_FORMAT: Final = 1
 GRACE_SECONDS: Final = 24 * 3600
+_ATTEMPTS: Final = 16
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
 
     ``snapshots`` and ``names`` are empty in a record from before there were such buckets.
+    ``collects_from`` is a time by the clocks of the servers before which nothing is collected, and
+    ``roots`` has how far the roots of each space had come when a collector read all of them.
     """
 
     blobs: str
     packs: str
     snapshots: str = ""
     names: str = ""
-    format: int = FORMAT
+    format: int = OLD_FORMAT
     grace_seconds: int = GRACE_SECONDS
+    collects_from: datetime | None = None
+    roots: dict[str, RootsNote] = {}
 
 
 async def write_deployment(records: RecordStore, wanted: Deployment) -> str:
@@ -108,7 +121,7 @@ async def _read(records: RecordStore) -> tuple[Deployment, int]:
 
 
 def _check(found: Deployment, wanted: Deployment) -> None:
-    if found.format > FORMAT:
+    if found.format not in {OLD_FORMAT, FORMAT}:
         msg = f"the store has format {found.format}, and this version knows {FORMAT}: upgrade it"
         raise UnavailableError(msg)
     there, needed = _buckets(found), _buckets(wanted)
@@ -130,3 +143,72 @@ def _buckets(deployment: Deployment) -> dict[str, str]:
     """Those that are recorded, by the names of their fields."""
     fields = ("blobs", "packs", "snapshots", "names")
     return {field: name for field in fields if (name := getattr(deployment, field))}
+
+
+async def raise_format(records: RecordStore, collects_from: datetime) -> bool:
+    """Let collectors begin, at that time by the servers' clocks; whether they could not before.
+
+    Only once no worker of an older version is left. Raises UnavailableError, CorruptError,
+    OutcomeUnknownError.
+    """
+    was_old = False
+
+    def change(found: Deployment) -> Deployment:
+        nonlocal was_old
+        was_old = found.format != FORMAT
+        if not was_old:
+            return found
+        return msgspec.structs.replace(found, format=FORMAT, collects_from=collects_from)
+
+    await _change(records, change)
+    return was_old
+
+
+async def accept_loss(records: RecordStore) -> list[str]:
+    """Forget how far the roots had come: what was lost is not missed any more; of which spaces.
+
+    Raises UnavailableError, CorruptError, OutcomeUnknownError.
+    """
+    forgotten: list[str] = []
+
+    def change(found: Deployment) -> Deployment:
+        forgotten[:] = found.roots
+        return msgspec.structs.replace(found, roots={}) if found.roots else found
+
+    await _change(records, change)
+    return forgotten
+
+
+async def read_deployment(records: RecordStore) -> Deployment:
+    """What is recorded. Raises UnavailableError with what to change, CorruptError."""
+    return (await _read(records))[0]
+
+
+async def note_roots(records: RecordStore, space: str, found: RootsNote) -> None:
+    """Note how far the roots of ``space`` have come, at least.
+
+    Raises UnavailableError, CorruptError, OutcomeUnknownError.
+    """
+
+    def change(deployment: Deployment) -> Deployment:
+        noted = deployment.roots.get(space)
+        note = higher(noted, found)
+        if note == noted:
+            return deployment
+        return msgspec.structs.replace(deployment, roots={**deployment.roots, space: note})
+
+    await _change(records, change)
+
+
+async def _change(records: RecordStore, change: Callable[[Deployment], Deployment]) -> None:
+    """Write what ``change`` makes of the record, unless that is the same."""
+    for _ in range(_ATTEMPTS):
+        found, revision = await _read(records)
+        changed = change(found)
+        if changed is found:
+            return
+        with suppress(ConflictError):
+            await records.put(KEY, msgspec.json.encode(changed), expected=revision)
+            return
+    msg = "the deployment's record keeps changing"
+    raise UnavailableError(msg)

@@ -1,0 +1,41 @@
+"""The collector of a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.bootstrap.snapshots import packs_of
+from holdfast.repository.blobs import BLOBS, PACKS
+from holdfast.repository.collector.agreement import Agreement
+from holdfast.repository.collector.collector import Collector, Space
+from holdfast.repository.collector.pace import Pace
+from holdfast.repository.collector.removals import Removals
+from holdfast.repository.names.roots import NameRoots
+from holdfast.repository.snapshots.roots import SnapshotRoots
+
+if TYPE_CHECKING:
+    from holdfast.bootstrap.names import NameParts
+    from holdfast.bootstrap.setup import Setup
+    from holdfast.bootstrap.stores import Stores
+
+
+def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
+    """Packs are kept by snapshots, blobs by names or a pin."""
+    return Collector(
+        (
+            Space(
+                name=PACKS,
+                store=stores.packs,
+                roots=SnapshotRoots(stores.snapshots, packs_of(setup, stores)),
+            ),
+            Space(
+                name=BLOBS,
+                store=stores.blobs,
+                roots=NameRoots(stores.names),
+                before=names.expiry.expire,
+            ),
+        ),
+        Agreement(stores.records),
+        Removals(stores.records, setup.sources.new_id),
+        Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic),
+    )

@@ -1,0 +1,89 @@
+"""What a collector may remove: decided from a listing, the roots that were read after it, and time.
+
+Why that is safe is told in docs/decisions.md, "Space comes back without a lock". Every age is the
+difference of two times by the clock that stamps the store's own messages.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+    from datetime import datetime, timedelta
+
+    from holdfast.domain.digest import Digest
+
+
+class Reason(StrEnum):
+    """Why a blob stays where it is."""
+
+    PINNED = "pinned"
+    YOUNG = "young"
+    NEEDED = "needed"
+
+
+def why_kept(
+    *, pinned: bool, seen_at: datetime, listed_from: datetime, grace: timedelta
+) -> Reason | None:
+    """What a listing alone says for a blob; None: it goes unless a root needs it.
+
+    The listing began at ``listed_from``, so a blob that counts as old was last put or touched more
+    than ``grace`` before it, and whoever counts on that one has announced it since, or touches it.
+    """
+    if pinned:
+        return Reason.PINNED
+    return None if listed_from - seen_at > grace else Reason.YOUNG
+
+
+def to_touch(
+    needed: Iterable[Digest],
+    *,
+    vouched: Container[Digest],
+    found: Container[Digest],
+    young: Container[Digest],
+) -> list[Digest]:
+    """What of ``needed`` is to be touched once the root that needs it is announced.
+
+    That is all but what the parent vouches for, which was read again and is ``ok``, and what is
+    ``young``: put less than a quarter of the grace time before the announcement. What was ``found``
+    by a put is touched although the parent has it, too.
+    """
+    return [one for one in needed if one not in young and (one not in vouched or one in found)]
+
+
+class RootsNote(Struct, frozen=True, kw_only=True):
+    """How far a store of roots had come when all of them were read.
+
+    ``created`` names its incarnation, ``last`` is the revision of its latest change. ``keys`` are
+    those that never go away: what is removed there leaves a note for good.
+    """
+
+    created: str
+    last: int
+    keys: int
+
+
+def loss(noted: RootsNote | None, found: RootsNote) -> str | None:
+    """What a store of roots has lost since it was ``noted``, in a sentence; None: nothing."""
+    if noted is None:
+        return None
+    if found.created != noted.created:
+        return "the bucket was made anew"
+    if found.last < noted.last:
+        return f"its last change was {noted.last} and is {found.last}"
+    if found.keys < noted.keys:
+        return f"it had {noted.keys} records and has {found.keys}"
+    return None
+
+
+def higher(noted: RootsNote | None, found: RootsNote) -> RootsNote:
+    """What is to be noted, of two notes of one incarnation: it only rises."""
+    if noted is None or noted.created != found.created:
+        return found
+    return RootsNote(
+        created=found.created, last=max(noted.last, found.last), keys=max(noted.keys, found.keys)
+    )

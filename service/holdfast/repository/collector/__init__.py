@@ -1,0 +1,1 @@
+"""Space comes back: what nothing needs is found and removed, by any number of workers at once."""

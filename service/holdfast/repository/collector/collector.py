@@ -1,0 +1,239 @@
+"""The collector: list, then read the roots, then remove what is old and nothing needs.
+
+Any number of workers do so at once and know nothing of each other. What a run removes it removes by
+compare-and-set on the blob as it was listed, once: a blob that was put, touched or pinned since is
+refused and skipped. So whoever announces that it counts on a blob, and touches it after that, has
+it, or is told that it is gone. Whatever cannot be read, or is not answered: nothing is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.deadline import look_at, outliving_task
+from holdfast.domain.collection import Reason, loss, why_kept
+from holdfast.errors import CorruptError, HoldfastError, UnavailableError
+from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport, Tally
+from holdfast.repository.collector.roots import read_roots
+from holdfast.repository.collector.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from holdfast.domain.collection import RootsNote
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.collector.agreement import Agreement
+    from holdfast.repository.collector.pace import Pace
+    from holdfast.repository.collector.removals import Removals
+    from holdfast.repository.collector.roots import RootSource
+    from holdfast.stores.ports import BlobStore, SurveyedBlob
+
+MAX_REMOVED: Final = 1_000_000
+"""Blobs that one run removes from a space; the next goes on."""
+
+_PAGE: Final = 1000
+_REMOVED_AT_ONCE: Final = 16
+_RECORD_BYTES: Final = 1024
+"""What a blob counts for, beside its bytes, when a run is slowed down."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Blobs, and what keeps those of them that are not pinned.
+
+    ``before`` is told the time by the store's clock before each run that removes something: it ends
+    records whose time is over.
+    """
+
+    name: str
+    store: BlobStore
+    roots: RootSource
+    before: Callable[[datetime], Awaitable[object]] | None = None
+
+
+class Collector:
+    """Collects in the spaces of one deployment, one run after the other."""
+
+    def __init__(
+        self,
+        spaces: Sequence[Space],
+        agreement: Agreement,
+        removals: Removals,
+        pace: Pace,
+        *,
+        directory: Path | None = None,
+        max_removed: int = MAX_REMOVED,
+    ) -> None:
+        """Temporary files lie in ``directory``; None: where others do."""
+        self.totals = RunTotals()
+        self._spaces = spaces
+        self._agreement = agreement
+        self._removals = removals
+        self._pace = pace
+        self._directory = directory
+        self._max_removed = max_removed
+        self._turn = asyncio.Lock()
+        self._runs: dict[bool, tuple[CollectionReport, asyncio.Task[None]]] = {}
+
+    async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
+        """What the run that is under way, or begins now, did within ``seconds``; it goes on."""
+        report, task = self._runs.get(dry_run, (None, None))
+        if report is None or task is None or task.done():
+            report = CollectionReport(dry_run=dry_run)
+            task = outliving_task(self._run(report))
+            task.add_done_callback(look_at)
+            self._runs[dry_run] = report, task
+        await asyncio.wait([task], timeout=seconds)
+        return report
+
+    async def run(self) -> CollectionReport:
+        """Collect, to the end."""
+        report = CollectionReport(dry_run=False)
+        await self._run(report)
+        return report
+
+    async def aclose(self) -> None:
+        """Stop what is under way."""
+        tasks = [task for _, task in self._runs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, report: CollectionReport) -> None:
+        async with self._turn:
+            for space in self._spaces:
+                of_space = SpaceReport(space=space.name)
+                report.spaces.append(of_space)
+                try:
+                    await self._collect(space, of_space, report)
+                except HoldfastError as error:
+                    of_space.failure = error.detail
+                except (OSError, sqlite3.Error) as error:
+                    of_space.failure = f"the worker's temporary files: {error}"
+            report.is_done = True
+        _log(report)
+        self.totals.count(report)
+
+    async def _collect(self, space: Space, found: SpaceReport, report: CollectionReport) -> None:
+        terms = await self._agreement.terms()
+        now = await space.store.now()
+        report.off = terms.why_off(now)
+        if report.off is not None:
+            return
+        if not report.dry_run:
+            await self._removals.finish(space.name, space.store, now)
+            if space.before is not None:
+                await space.before(now)
+        spool = await asyncio.to_thread(Spool, self._directory)
+        try:
+            await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
+            await self._read_needed(space, spool, terms.noted.get(space.name))
+            needed = await asyncio.to_thread(spool.needed)
+            found.kept[Reason.NEEDED] = Tally(*needed)
+            await self._remove(space, spool, found, now, dry_run=report.dry_run)
+        finally:
+            await asyncio.to_thread(spool.close)
+
+    async def _list(
+        self,
+        store: BlobStore,
+        spool: Spool,
+        found: SpaceReport,
+        *,
+        listed_from: datetime,
+        grace: timedelta,
+    ) -> None:
+        """Spool what may go by its record alone."""
+        cursor = None
+        while True:
+            page = await store.survey(cursor, limit=_PAGE)
+            found.others += page.others
+            may_go: list[SurveyedBlob] = []
+            for blob in page.blobs:
+                reason = why_kept(
+                    pinned=blob.pinned, seen_at=blob.seen_at, listed_from=listed_from, grace=grace
+                )
+                if reason is None:
+                    may_go.append(blob)
+                else:
+                    found.keep(reason, blob.size)
+            await asyncio.to_thread(spool.add, may_go)
+            await self._pace.spend(_RECORD_BYTES * len(page.blobs))
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _read_needed(self, space: Space, spool: Spool, noted: RootsNote | None) -> None:
+        """Mark what the roots need, all of which are read after the listing.
+
+        Also a root that was removed since has to be read: what another counts on may be known by it
+        alone. Raises UnavailableError, CorruptError: nothing is known.
+        """
+        note = await read_roots(space.roots, spool)
+        lost = loss(noted, note)
+        if lost is not None:
+            msg = (
+                f"records were lost: {lost}; nothing is removed until they are back, or"
+                " `holdfast admin accept-loss`"
+            )
+            raise CorruptError(msg)
+        await self._agreement.note(space.name, note)
+        after: Digest | None = None
+        while roots := await asyncio.to_thread(spool.roots, after, _PAGE):
+            for root in roots:
+                await self._need(space.roots, root, spool)
+            after = roots[-1]
+
+    async def _need(self, source: RootSource, root: Digest, spool: Spool) -> None:
+        try:
+            async for some in source.needed(root):
+                await asyncio.to_thread(spool.need, some)
+                await self._pace.spend(_RECORD_BYTES * len(some))
+        except HoldfastError as error:
+            msg = f"the root {root} cannot be read: {error.detail}"
+            raise UnavailableError(msg) from error
+
+    async def _remove(
+        self, space: Space, spool: Spool, found: SpaceReport, now: datetime, *, dry_run: bool
+    ) -> None:
+        after: Digest | None = None
+        while blobs := await asyncio.to_thread(spool.unneeded, after, _REMOVED_AT_ONCE):
+            after = blobs[-1].digest
+            if found.removed.blobs + len(blobs) > self._max_removed:
+                found.is_cut = True
+                return
+            gone = [True] * len(blobs)
+            if not dry_run:
+                gone = await self._removals.remove(space.name, space.store, blobs, now)
+            for blob, is_gone in zip(blobs, gone, strict=True):
+                if is_gone:
+                    found.removed.add(blob.size)
+                else:
+                    found.refused += 1
+            await self._pace.spend(sum(blob.size + _RECORD_BYTES for blob in blobs))
+
+
+def _log(report: CollectionReport) -> None:
+    if report.off is not None:
+        log.info("collection_off", reason=report.off)
+        return
+    for space in report.spaces:
+        log.info(
+            "collected",
+            space=space.space,
+            dry_run=report.dry_run,
+            removed=space.removed.blobs,
+            removed_bytes=space.removed.bytes,
+            refused=space.refused,
+            failure=space.failure,
+            **{f"kept_{reason}": tally.blobs for reason, tally in space.kept.items()},
+        )

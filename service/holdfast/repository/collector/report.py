@@ -1,0 +1,71 @@
+"""What a collection did, or would do, with reasons and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.domain.collection import Reason
+
+
+@dataclass(slots=True)
+class Tally:
+    """A number of blobs and their bytes."""
+
+    blobs: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        """One more, of ``size`` bytes."""
+        self.blobs += 1
+        self.bytes += size
+
+
+@dataclass(slots=True, kw_only=True)
+class SpaceReport:
+    """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
+
+    ``failure`` says why nothing (more) was removed. ``others`` are foreign or unreadable objects.
+    ``is_cut``: the limit of one run was reached, and more is left.
+    """
+
+    space: str
+    kept: dict[Reason, Tally] = field(default_factory=dict)
+    removed: Tally = field(default_factory=Tally)
+    refused: int = 0
+    others: int = 0
+    is_cut: bool = False
+    failure: str | None = None
+
+    def keep(self, reason: Reason, size: int) -> None:
+        """A blob of ``size`` bytes stays, for this reason."""
+        self.kept.setdefault(reason, Tally()).add(size)
+
+
+@dataclass(slots=True, kw_only=True)
+class CollectionReport:
+    """Of a run over all spaces. ``off`` says why there was none."""
+
+    dry_run: bool
+    spaces: list[SpaceReport] = field(default_factory=list)
+    off: str | None = None
+    is_done: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class RunTotals:
+    """What all runs of a collector did. ``failed``: those that met what could not be read."""
+
+    runs: int = 0
+    failed: int = 0
+    removed: Tally = field(default_factory=Tally)
+
+    def count(self, report: CollectionReport) -> None:
+        """One more run, which has ended. What it would do, or is off, is not counted."""
+        if report.dry_run or report.off is not None:
+            return
+        self.runs += 1
+        self.failed += any(space.failure is not None for space in report.spaces)
+        self.removed.blobs += sum(space.removed.blobs for space in report.spaces)
+        self.removed.bytes += sum(space.removed.bytes for space in report.spaces)

@@ -1,0 +1,98 @@
+"""All roots of a space as they are at one moment after a listing, or a failure.
+
+A store keeps one record per key, so a record that is rewritten moves behind what was read already.
+Only a scan that has come to the end, by the word of a leader that was asked after the last page,
+has met what moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from holdfast.domain.collection import RootsNote
+from holdfast.errors import CorruptError, UnavailableError
+from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.transport.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.collector.spool import Spool
+    from holdfast.stores.record_ports import Changed, Extent, RecordStore
+
+SETTLE_SECONDS: Final = 60.0
+"""How long records may keep changing before the scan gives up."""
+
+_FIRST_WAIT_SECONDS: Final = 0.002
+_LONGEST_WAIT_SECONDS: Final = 0.2
+
+
+class RootSource(Protocol):
+    """Where the roots of a space lie, and what they need.
+
+    Keys below ``lasting`` never go away: what is removed there leaves a note for good.
+    """
+
+    @property
+    def records(self) -> RecordStore:
+        """The store of the records that name them."""
+
+    @property
+    def lasting(self) -> str:
+        """See above."""
+
+    def named(self, key: str, value: bytes) -> Sequence[Digest]:
+        """The roots that the record ``value`` at ``key`` keeps. Raises CorruptError."""
+
+    def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
+        """Every blob that ``root`` needs, itself among them. Raises NotFoundError, CorruptError."""
+
+
+async def read_roots(source: RootSource, spool: Spool) -> RootsNote:
+    """Spool all roots there are; how far their store had come then.
+
+    Raises UnavailableError, CorruptError: there may be others.
+    """
+    position = 0
+    extent = await source.records.extent()
+    waits = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
+    while True:
+        page = await source.records.changes(position, limit=MAX_CHANGES)
+        await asyncio.to_thread(_take_in, source, page.changes, spool)
+        position = page.position
+        if not page.is_end:
+            continue
+        latest = await source.records.extent()
+        _check_same(extent, latest)
+        if latest.last <= position:
+            break
+        if not page.changes and not await waits.wait():
+            msg = "the records kept changing while they were read"
+            raise UnavailableError(msg)
+    keys, lasting = await asyncio.to_thread(spool.met)
+    if keys < latest.keys:
+        msg = f"{latest.keys - keys} records are counted and cannot be read"
+        raise CorruptError(msg)
+    return RootsNote(created=latest.created, last=latest.last, keys=lasting)
+
+
+def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> None:
+    lasting = f"{source.lasting}."
+    roots: list[Digest] = []
+    for changed in changes:
+        if changed.value is None:
+            continue
+        try:
+            roots += source.named(changed.key, changed.value)
+        except CorruptError as error:
+            msg = f"{changed.key}: {error.detail}"
+            raise CorruptError(msg) from error
+    spool.meet([(one.key, one.key.startswith(lasting)) for one in changes], roots)
+
+
+def _check_same(before: Extent, after: Extent) -> None:
+    if after.created != before.created or after.last < before.last:
+        msg = "the records' store was replaced, or lost its end, while it was read"
+        raise CorruptError(msg)

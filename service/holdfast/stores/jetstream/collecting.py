@@ -1,0 +1,121 @@
+"""What a collector does in a JetStream Object Store bucket: it goes over the blobs, removes some.
+
+The mark of a blob is the sequence of its record. A record is listed as some replica has it, and may
+be another by now, or one that came back beneath it: what is removed is decided by compare-and-set.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest, is_digest
+from holdfast.errors import CorruptError, InvalidError, OutcomeUnknownError, UnavailableError
+from holdfast.stores.jetstream.meta import name_at, read_record
+from holdfast.stores.jetstream.walk import RecordWalk
+from holdfast.stores.keys import check_limit
+from holdfast.stores.ports import Survey, SurveyedBlob
+from holdfast.transport.jetstream_messages import TIME_STAMP, RefusedError
+
+if TYPE_CHECKING:
+    from holdfast.stores.jetstream.chunks import ObjectChunks
+    from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
+    from holdfast.transport.jetstream import JetStream
+    from holdfast.transport.jetstream_messages import StoredMessage
+
+_SCAN_PER_PAGE: Final = 8192
+"""Messages that are looked through for one page: most may be chunks."""
+
+_CURSOR: Final = re.compile(r"[1-9]\d{0,17}", re.ASCII)
+
+
+class ObjectCollecting:
+    """A collector's view of one bucket."""
+
+    def __init__(
+        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
+    ) -> None:
+        self._js = jetstream
+        self._bucket = bucket
+        self._records = records
+        self._chunks = chunks
+
+    async def survey(self, cursor: str | None, limit: int) -> Survey:
+        """See ``BlobStore.survey``. In the order in which the records were written."""
+        check_limit(limit)
+        if cursor is not None and _CURSOR.fullmatch(cursor) is None:
+            msg = "not a cursor of this survey"
+            raise InvalidError(msg)
+        walk = RecordWalk(self._js, self._bucket, int(cursor or 1))
+        blobs: list[SurveyedBlob] = []
+        others = 0
+        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+            for record in await walk.step(limit - len(blobs)):
+                try:
+                    blob = _surveyed(record)
+                except CorruptError:
+                    others += 1
+                    continue
+                if blob is not None:
+                    blobs.append(blob)
+                if len(blobs) == limit:
+                    return Survey(blobs=blobs, cursor=str(record.sequence + 1), others=others)
+        cursor = None if walk.is_at_end else str(walk.position)
+        return Survey(blobs=blobs, cursor=cursor, others=others)
+
+    async def collect(self, blob: SurveyedBlob) -> bool:
+        """See ``BlobStore.collect``.
+
+        The bytes of a copy whose tombstone is there may go whoever wrote it: they are no blob's any
+        more, and nobody makes them one again. Raises OutcomeUnknownError where they may be left.
+        """
+        digest, nuid = blob.digest, blob.generation
+        entry = await self._records.read(digest)
+        is_ours = str(entry.sequence) == blob.mark and entry.is_of(nuid)
+        if is_ours:
+            try:
+                await self._records.bury(digest, entry, nuid, None)
+            except RefusedError as refused:
+                if not refused.conflict:
+                    raise refused.translate() from refused
+                is_ours = False
+                entry = await self._records.read(digest)
+        if is_ours or _is_tombstone_of(entry, nuid):
+            await self._remove(nuid)
+        return is_ours
+
+    async def _remove(self, nuid: str) -> None:
+        try:
+            await self._chunks.remove(nuid)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            msg = "the blob is forgotten, but its bytes may be there yet"
+            raise OutcomeUnknownError(msg) from error
+
+
+def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:
+    meta = entry.meta
+    return meta is not None and meta.is_ours and meta.deleted and meta.nuid == nuid
+
+
+def _surveyed(record: StoredMessage) -> SurveyedBlob | None:
+    """The blob of ``record``; None of what was deleted. Raises CorruptError: it is none of ours."""
+    name = name_at(record.subject)
+    if not is_digest(name):
+        msg = "another program's object"
+        raise CorruptError(msg)
+    meta = read_record(record.data, Digest(name)) if record.data else None
+    if meta is None or meta.deleted:
+        return None
+    if not meta.is_ours:
+        msg = "another program's object"
+        raise CorruptError(msg)
+    seen_at = record.stored_at or datetime.fromisoformat(record.headers[TIME_STAMP])
+    return SurveyedBlob(
+        digest=Digest(name),
+        generation=meta.nuid,
+        size=meta.size,
+        pinned=meta.is_pinned,
+        seen_at=seen_at,
+        mark=str(record.sequence),
+    )

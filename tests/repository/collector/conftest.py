@@ -1,0 +1,93 @@
+"""Deployments of each kind whose grace time is over before it begins: time protects nothing."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+import pytest_asyncio
+from tests.runtime.test_start_refusals import config_of
+
+from holdfast.bootstrap.admin import init_store
+from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.names import assemble_names
+from holdfast.bootstrap.setup import Setup
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.stores import open_stores
+from holdfast.domain.limits import MIB
+from holdfast.stores.deployment import KEY, Deployment
+from holdfast.transport.connection import connect
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from holdfast.bootstrap.stores import Stores
+    from holdfast.repository.collector.collector import Collector
+    from holdfast.runtime.config import Config
+
+
+class Deployed:
+    """The stores of a deployment, and collectors of its workers."""
+
+    def __init__(self, config: Config, stores: Stores) -> None:
+        self.config = config
+        self.stores = stores
+
+    def collector(self, *, skew: timedelta = timedelta(0)) -> Collector:
+        """That of one more worker, whose clock is ahead by ``skew``."""
+        setup = Setup(
+            config=self.config,
+            sources=replace(SOURCES, clock=lambda: SOURCES.clock() + skew),
+            worker="w",
+            max_payload=MIB,
+            grace=timedelta(seconds=-1),
+        )
+        return assemble_collector(setup, self.stores, assemble_names(setup, self.stores))
+
+    async def record(self) -> Deployment:
+        """What is recorded of the deployment."""
+        return msgspec.json.decode((await self.stores.records.get(KEY)).value, type=Deployment)
+
+    async def change(self, **fields: object) -> None:
+        """Change what is recorded."""
+        found = await self.stores.records.get(KEY)
+        record = msgspec.json.decode(found.value, type=Deployment)
+        changed = msgspec.structs.replace(record, **fields)
+        await self.stores.records.put(KEY, msgspec.json.encode(changed), expected=found.revision)
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Stores]:
+    """The stores as a worker has them."""
+    if not config.store.startswith("nats:"):
+        stores = open_stores(config, None, SOURCES)  # type: ignore[arg-type]
+        yield stores
+        await stores.aclose()
+        return
+    connection = await connect(config.nats)
+    stores = open_stores(config, JetStream(connection, Inbox(connection)), SOURCES)
+    yield stores
+    await stores.aclose()
+    await connection.close()
+
+
+@pytest_asyncio.fixture(params=["memory", "disk", pytest.param("nats", marks=pytest.mark.nats)])
+async def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Deployed]:
+    """A fresh deployment."""
+    kind = request.param
+    url = request.getfixturevalue("nats_url") if kind == "nats" else "nats://127.0.0.1:1"
+    stores = {"memory": "memory://", "disk": f"disk://{tmp_path}/store", "nats": "nats://blobs"}
+    config = config_of(url, store=stores[kind], prefix=f"c{SOURCES.new_id()}")
+    await init_store(config)
+    async with opened(config) as found:
+        await found.check()
+        deployed = Deployed(config, found)
+        await deployed.change(grace_seconds=-1)
+        yield deployed

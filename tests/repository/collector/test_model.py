@@ -1,0 +1,383 @@
+"""Every interleaving of writers, deleters, readers and collectors, with everybody's crash at each.
+
+Time protects nothing, unless a scenario has a clock: any blob may be removed at the moment it is
+listed, and every pause is possible. In every state that can be reached "all crash now" is tried:
+what is pending lapses, collections run until nothing changes, and then whatever was acknowledged
+must be there, and nothing that nothing needs. Each rule is left out once, and that is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import pytest
+from tests.repository.collector.explorer import Found, explore, run_alone
+from tests.repository.collector.processes import (
+    BlobDeleter,
+    Clock,
+    Collector,
+    NameCopier,
+    NameDeleter,
+    NameLapse,
+    NameWriter,
+    Putter,
+    Reader,
+    Rules,
+    SnapshotDeleter,
+    SnapshotLapse,
+    SnapshotWriter,
+)
+from tests.repository.collector.world import (
+    BEGAN,
+    R0,
+    R1,
+    R2,
+    B,
+    C,
+    P,
+    Q,
+    Stores,
+    lost,
+    needed_now,
+    snapshot,
+)
+
+from holdfast.repository.names.record import (
+    Keep,
+    NamedContent,
+    NameRecord,
+    Step,
+    failed,
+)
+
+if TYPE_CHECKING:
+    from holdfast.domain.digest import Digest
+
+LIMIT: Final = 2_000_000
+PACKS: Final = (P, Q, R0, R1)
+TWO_VERSIONS: Final = Keep(versions=2)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is there at first, and who is at work."""
+
+    first: Callable[[Stores], None]
+    processes: Callable[[Rules], list[Any]]
+    blobs: tuple[Digest, ...] = PACKS
+    grace: float = -1
+    keep: Keep = field(default_factory=Keep)
+    is_long: bool = False
+
+
+def stored(s: Stores, *blobs: Digest, pinned: bool = False) -> None:
+    """Blobs that were put long ago."""
+    for digest in blobs:
+        s.write(digest, s.new_chunk("old"), pinned=pinned)
+
+
+def ok(s: Stores, key: str, root: Digest) -> None:
+    """A snapshot that was made long ago."""
+    s.put_snapshot(key, snapshot(key, digest=root))
+
+
+def a_parent(s: Stores) -> None:
+    """S0 is ok."""
+    stored(s, P, R0)
+    ok(s, "S0", R0)
+
+
+def a_parent_beside(s: Stores) -> None:
+    """S1, which has all, is ok, and S0 too."""
+    stored(s, *PACKS)
+    ok(s, "S0", R0)
+    ok(s, "S1", R1)
+
+
+def old_packs(s: Stores) -> None:
+    """Packs that nothing needs."""
+    stored(s, P, Q)
+
+
+def an_old_pack(s: Stores) -> None:
+    """A pack that nothing needs."""
+    stored(s, P)
+
+
+def a_name(s: Stores) -> None:
+    """A name has B; C is there, and nothing needs it."""
+    stored(s, B, C)
+    content = NamedContent(digest=B, size=1, type="a/b")
+    s.put_name("n", NameRecord(name="n", state="ok", version=1, oldest=1, content=content))
+
+
+def old_blobs(s: Stores) -> None:
+    """A blob without a pin that nothing needs."""
+    stored(s, B)
+
+
+def pinned_blob(s: Stores) -> None:
+    """A blob with a pin."""
+    stored(s, B, pinned=True)
+
+
+SCENARIOS: Final = {
+    "a child whose parent is deleted, two collectors": Scenario(
+        a_parent,
+        lambda r: [
+            SnapshotWriter(r, "w", R2, "S0"),
+            SnapshotDeleter("S0"),
+            Collector(r, "x", (P, R0, R2)),
+            Collector(r, "y", (P, R0, R2)),
+        ],
+        blobs=(P, R0, R2),
+    ),
+    "a larger child whose parent is deleted, two collectors": Scenario(
+        a_parent,
+        lambda r: [
+            SnapshotWriter(r, "w", R1, "S0"),
+            SnapshotDeleter("S0"),
+            Collector(r, "x", PACKS),
+            Collector(r, "y", PACKS),
+        ],
+        is_long=True,
+    ),
+    "a child of all, whose parent is deleted": Scenario(
+        a_parent_beside,
+        lambda r: [
+            SnapshotWriter(r, "w", R1, "S1"),
+            SnapshotDeleter("S1"),
+            Collector(r, "x", PACKS),
+        ],
+    ),
+    "a writer without a parent finds old packs": Scenario(
+        old_packs,
+        lambda r: [
+            SnapshotWriter(r, "w", R1),
+            Collector(r, "x", PACKS),
+            Collector(r, "y", PACKS),
+        ],
+        is_long=True,
+    ),
+    "a writer finds an old pack": Scenario(
+        an_old_pack,
+        lambda r: [
+            SnapshotWriter(r, "w", R0),
+            Collector(r, "x", (P, R0)),
+            Collector(r, "y", (P, R0)),
+        ],
+        blobs=(P, R0),
+    ),
+    "two writers of the same packs": Scenario(
+        an_old_pack,
+        lambda r: [
+            SnapshotWriter(r, "w", R0),
+            SnapshotWriter(r, "v", R0),
+            Collector(r, "x", (P, R0)),
+        ],
+        blobs=(P, R0),
+        is_long=True,
+    ),
+    "a writer that lapses": Scenario(
+        a_parent,
+        lambda r: [
+            SnapshotWriter(r, "w", R1, "S0"),
+            SnapshotLapse("w"),
+            SnapshotDeleter("S0"),
+            Collector(r, "x", PACKS),
+        ],
+    ),
+    "a reader, a deleter, two collectors": Scenario(
+        a_parent,
+        lambda r: [
+            Reader(r, "S0", P),
+            SnapshotDeleter("S0"),
+            SnapshotWriter(r, "w", R0),
+            Collector(r, "x", (P, R0)),
+        ],
+        blobs=(P, R0),
+    ),
+    "time passes beside a writer": Scenario(
+        an_old_pack,
+        lambda r: [SnapshotWriter(r, "w", R0), Clock(6), Collector(r, "x", (P, R0))],
+        blobs=(P, R0),
+        grace=2,
+    ),
+    "names: create, copy, collectors": Scenario(
+        old_blobs,
+        lambda r: [
+            NameWriter(r, "w", "create", B),
+            NameCopier(r, "v", B),
+            Collector(r, "x", (B,)),
+            Collector(r, "y", (B,)),
+        ],
+        blobs=(B,),
+    ),
+    "names: replace, delete, lapse": Scenario(
+        a_name,
+        lambda r: [
+            NameWriter(r, "w", "replace", C),
+            NameDeleter(r),
+            NameLapse(r, "w"),
+            Collector(r, "x", (B, C)),
+        ],
+        blobs=(B, C),
+    ),
+    "names: a streamed write": Scenario(
+        old_blobs,
+        lambda r: [
+            NameWriter(r, "w", "create", B, streamed=True),
+            NameLapse(r, "w"),
+            Collector(r, "x", (B,)),
+            Collector(r, "y", (B,)),
+        ],
+        blobs=(B,),
+    ),
+    "names: versions, one restored": Scenario(
+        a_name,
+        lambda r: [
+            NameWriter(r, "w", "replace", C),
+            NameDeleter(r),
+            Collector(r, "x", (B, C)),
+            Collector(r, "y", (B, C)),
+        ],
+        blobs=(B, C),
+        keep=TWO_VERSIONS,
+    ),
+    "blobs: a plain put, a deleter by digest, a name": Scenario(
+        old_blobs,
+        lambda r: [
+            Putter(r, "p"),
+            BlobDeleter(r, "d"),
+            NameWriter(r, "w", "create", B),
+            Collector(r, "x", (B,)),
+        ],
+        blobs=(B,),
+    ),
+    "blobs: a deleter by digest takes the pin, a copy": Scenario(
+        pinned_blob,
+        lambda r: [
+            BlobDeleter(r, "d"),
+            NameCopier(r, "w", B),
+            NameDeleter(r),
+            Collector(r, "x", (B,)),
+            Collector(r, "y", (B,)),
+        ],
+        blobs=(B,),
+    ),
+}
+
+LOSSES: Final = {
+    "touch": "a writer finds an old pack",
+    "announce": "a writer finds an old pack",
+    "what is announced is a root": "a writer finds an old pack",
+    "the listing comes first": "a writer finds an old pack",
+    "compare-and-set": "a writer finds an old pack",
+    "the scan goes to the end": "a writer finds an old pack",
+    "the parent is read again": "a child of all, whose parent is deleted",
+    "the commit is conditional": "a writer that lapses",
+    "a root that cannot be read ends the run": "a child whose parent is deleted, two collectors",
+    "the record goes first": "a writer finds an old pack",
+    "the listed copy's chunks go": "two writers of the same packs",
+    "a tombstone's chunks stay dead": "a writer finds an old pack",
+    "what was put is touched": "time passes beside a writer",
+    "lately is by the store's clock": "time passes beside a writer",
+    "age is judged at the listing": "time passes beside a writer",
+    "a name is announced": "names: create, copy, collectors",
+    "hit touches": "names: create, copy, collectors",
+    "a copy touches": "names: create, copy, collectors",
+    "the touch follows the promise": "names: a streamed write",
+    "versions are roots": "names: versions, one restored",
+    "hit pins": "blobs: a plain put, a deleter by digest, a name",
+    "what is pinned stays": "blobs: a plain put, a deleter by digest, a name",
+}
+
+
+def examine(scenario: Scenario, *without: str, limit: int = LIMIT) -> Found:
+    """All states of a scenario, under all rules but these."""
+    rules = Rules(grace=scenario.grace, without=frozenset(without), keep=scenario.keep)
+    first = Stores()
+    scenario.first(first)
+
+    def complain(frozen: Any) -> str | None:
+        return lost(Stores.thaw(frozen), scenario.keep) or after_the_crash(frozen, scenario, rules)
+
+    return explore(scenario.processes(rules), first.freeze(), Stores.thaw, complain, limit=limit)
+
+
+def after_the_crash(frozen: Any, scenario: Scenario, rules: Rules) -> str | None:
+    """What is wrong once all have crashed, and collections have come to rest."""
+    s = Stores.thaw(frozen)
+    s.now += 100
+    for key in [*s.snapshots]:
+        record = s.snapshot(key)
+        if record is not None and record.state == "pending":
+            s.put_snapshot(key, msgspec.structs.replace(record, state="failure"))
+    name = s.name("n")
+    step = Step(worker="l", at=BEGAN, keep=scenario.keep)
+    for one in name.pending if name is not None else ():
+        name = s.name("n")
+        assert name is not None
+        s.put_name("n", failed(name, one.op, "lapsed", step))
+    collector = Collector(Rules(grace=scenario.grace), "z", scenario.blobs)
+    before = None
+    after = s.freeze()
+    while after != before:
+        before, after = after, run_alone(collector, after, Stores.thaw)
+    s = Stores.thaw(after)
+    complaint = lost(s, scenario.keep)
+    if complaint is not None:
+        return f"after the collections: {complaint}"
+    needed = needed_now(s)
+    left = [
+        digest
+        for digest, meta in s.metas.items()
+        if meta.is_there and not meta.is_pinned and digest not in needed
+    ]
+    return f"{[digest[:1] for digest in left]} are left" if left else None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if scenario.is_long else name
+        for name, scenario in SCENARIOS.items()
+    ],
+)
+def test_nothing_is_lost_and_nothing_is_left_in_any_interleaving(name: str) -> None:
+    found = examine(SCENARIOS[name])
+
+    assert found.complaint is None, "\n".join(found.steps)
+    assert found.states > 100
+
+
+@pytest.mark.parametrize("rule", LOSSES)
+def test_without_the_rule_something_is_lost(rule: str) -> None:
+    found = examine(SCENARIOS[LOSSES[rule]], rule)
+
+    assert found.complaint is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("two writers of the same packs", marks=pytest.mark.long),
+        "a writer finds an old pack",
+        "names: create, copy, collectors",
+        "blobs: a plain put, a deleter by digest, a name",
+    ],
+)
+def test_a_collector_that_does_not_hear_of_its_own_tombstone_loses_nothing(name: str) -> None:
+    found = examine(SCENARIOS[name], "the collector hears of its tombstone")
+
+    assert found.complaint is None, "\n".join(found.steps)
+
+
+def test_of_the_parents_root_and_its_second_reading_one_may_come_early_but_not_both() -> None:
+    scenario = SCENARIOS["a child whose parent is deleted, two collectors"]
+    rules = "the parent's root is a root", "the parent is read again after the announcement"
+
+    assert examine(scenario, *rules).complaint is not None
