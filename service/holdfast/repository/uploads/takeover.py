@@ -77,16 +77,18 @@ class Takeovers:
 
     async def resume(self, upload: str) -> Opened | Result:
         """See `UploadService.resume`."""
-        running = self._running.get(upload)
-        if running is None:
-            owned = self._table.get(upload)
-            if owned is not None and owned.commit is not None:
+        owned = self._table.get(upload)
+        if upload not in self._running and owned is not None and owned.commit is not None:
+            with suppress(ConflictError):  # it is another's meanwhile
                 return await asyncio.shield(owned.commit)
-            running = outliving_task(self._go_on_or_take_over(upload))
-            self._running[upload] = running
-            running.add_done_callback(look_at)
-            running.add_done_callback(lambda _: self._running.pop(upload, None))
-        return await asyncio.shield(running)
+        return await asyncio.shield(self._running.get(upload) or self._begin(upload))
+
+    def _begin(self, upload: str) -> asyncio.Task[Opened | Result]:
+        running = outliving_task(self._go_on_or_take_over(upload))
+        self._running[upload] = running
+        running.add_done_callback(look_at)
+        running.add_done_callback(lambda _: self._running.pop(upload, None))
+        return running
 
     async def _go_on_or_take_over(self, upload: str) -> Opened | Result:
         owned = self._table.get(upload)
