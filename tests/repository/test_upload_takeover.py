@@ -469,3 +469,29 @@ async def test_what_was_given_up_cannot_be_resumed(pool: Pool) -> None:
 
     with pytest.raises(NotFoundError):
         await pool.worker("b").resume(upload)
+
+
+@pytest.mark.parametrize("call", range(8, 20))
+async def test_whoever_resumes_at_an_owner_that_loses_its_commit_is_told_how_to_go_on(
+    pool: Pool, call: int
+) -> None:
+    pause = Pause(call)
+    owner, other = pool.worker("a", doom=pause), pool.worker("b")
+    opened = await open_upload(owner)
+    await send(owner, opened.upload, DATA)
+    ending = asyncio.create_task(finish(owner, opened.upload, DATA))
+    reached = asyncio.create_task(pause.reached.wait())
+    await asyncio.wait({ending, reached}, return_when=asyncio.FIRST_COMPLETED)
+    reached.cancel()
+    if pause.reached.is_set():
+        with suppress(HoldfastError):
+            await other.resume(opened.upload)
+
+    again = asyncio.create_task(owner.resume(opened.upload))
+    await asyncio.sleep(0)
+    pause.wake()
+
+    with suppress(HoldfastError):
+        await ending
+    with suppress(UnavailableError, NotFoundError):
+        assert isinstance(await again, Opened | Result)
