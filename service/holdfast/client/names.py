@@ -295,11 +295,12 @@ class Names:
             start_after=start_after,
             limit=_PAGE,
         )
-        async with (
-            on_new_subjects(self._requester),
-            aclosing(pages(self._requester, LIST_NAMES, request)) as found,
-        ):
-            async for page in found:
+        async with aclosing(pages(self._requester, LIST_NAMES, request)) as found:
+            while True:
+                async with on_new_subjects(self._requester):
+                    page = await anext(found, None)
+                if page is None:
+                    return
                 for row in _in_order(page):
                     yield row
 
@@ -313,11 +314,12 @@ class Names:
     async def versions(self, name: str) -> AsyncGenerator[NameVersion]:
         """The blobs that a name has, had and still keeps, newest first. Raises NotFoundError."""
         request = GetHistory(name=check_blob_name(name), limit=_PAGE)
-        async with (
-            on_new_subjects(self._requester),
-            aclosing(pages(self._requester, GET_HISTORY, request)) as found,
-        ):
-            async for page in found:
+        async with aclosing(pages(self._requester, GET_HISTORY, request)) as found:
+            while True:
+                async with on_new_subjects(self._requester):
+                    page = await anext(found, None)
+                if page is None:
+                    return
                 for version in page.versions:
                     yield version
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 from tests.repository.names.pool import NamesPool, NamesWorker
+from tests.repository.pool import BucketBlobStore, DoomedBlobStore, Pause
 
 from holdfast.domain.blob_names import Conditions, Said
 from holdfast.domain.digest import digest_of
-from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.repository.names.rules import Rule
 from holdfast.repository.names.writes import Named
 
@@ -448,6 +457,29 @@ async def test_of_a_long_history_the_last_sixteen_steps_are_kept(worker: NamesWo
     steps = (await worker.names.history("n")).record.transitions
 
     assert [step.version for step in steps] == list(range(5, 21))
+
+
+@pytest.mark.parametrize("verb", ["create", "replace"])
+@pytest.mark.parametrize("call", range(1, 8))
+async def test_a_blob_whose_answer_is_lost_keeps_its_bytes(
+    pool: NamesPool, verb: str, call: int
+) -> None:
+    pool.blobs = BucketBlobStore()
+    steady = pool.worker("b")
+    if verb == "replace":
+        await steady.create("n", b"one")
+    pause = Pause(call, lost=True)
+    pause.wake()
+    doomed = DoomedBlobStore(pool.blobs, pause)
+    worker = NamesWorker("a", doomed, pool.names, pool.records, pool.time)
+
+    with suppress(UnavailableError, OutcomeUnknownError):
+        await (worker.create if verb == "create" else worker.replace)("n", b"two", op_id="x 1")
+
+    with suppress(NotFoundError):
+        assert await pool.blobs.get(await pool.blobs.stat(digest_of(b"two"))) == b"two"
+    await (steady.create if verb == "create" else steady.replace)("n", b"two", op_id="x 1")
+    assert await steady.read("n") == b"two"
 
 
 @pytest.mark.parametrize(

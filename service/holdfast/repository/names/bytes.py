@@ -74,8 +74,9 @@ class NamedBytes:
             type=type_, created_at=self._sources.clock(), pinned=False, touches=True
         )
         try:
-            with not_applied():
-                await staged.commit(digest, len(data), attributes, likely_new=True)
+            await staged.commit(digest, len(data), attributes, likely_new=True)
+        except OutcomeUnknownError as error:  # its record may be stored, and then needs the bytes
+            raise UnavailableError(error.detail) from error
         except HoldfastError:
             await self.discard(staged)
             raise
