@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nats.aio.client import Client as NatsClient
 from tests.cli.conftest import PREFIX, unread_bytes, wait_until
+from tests.deployment import deployed
 
 from holdfast.cli import exit_codes
 from holdfast.stores.jetstream.meta import meta_subject
@@ -223,7 +224,15 @@ def test_verify_reads_every_blob_back(holdfast: Holdfast, tmp_path: Path) -> Non
     assert (one.status, everything.status) == (0, 0)
 
 
-def test_gc_says_what_stays_and_a_dry_run_what_would_go(holdfast: Holdfast, tmp_path: Path) -> None:
+def test_gc_says_what_stays_and_a_dry_run_what_would_go(
+    holdfast: Holdfast, tmp_path: Path, nats_url: str
+) -> None:
+    with deployed(nats_url, "one") as deployment:  # other tests leave what stops a collection
+        at = ("--server", nats_url, "--prefix", deployment.prefix)
+        check_gc(holdfast._replace(connection=at), tmp_path)
+
+
+def check_gc(holdfast: Holdfast, tmp_path: Path) -> None:
     (tmp_path / "pinned").write_bytes(b"pinned")
     holdfast("blob", "put", str(tmp_path / "pinned"))
 

@@ -16,8 +16,8 @@ from holdfast.errors import UnavailableError
 if TYPE_CHECKING:
     from holdfast.transport.connection import Connection
 
-PROVE_SECONDS: Final = 0.5
-"""How often to ask: well below what any client waits for a change to be made."""
+PROVE_SECONDS: Final = 0.2
+"""How often to ask: a client that waits no longer for a change to be made is refused."""
 
 _ANSWER_SECONDS: Final = 1
 

@@ -29,6 +29,7 @@ COMMIT_ATTEMPT_SECONDS: Final = 60.0
 
 COMMIT_SECONDS: Final = 300.0
 _RENEWALS_PER_LEASE: Final = 3
+_TIMEOUTS_PER_LEASE: Final = 2
 _DEFAULT_LEASE_SECONDS: Final = 15.0
 _FORGET_SECONDS: Final = 5.0
 _COMMITS: Final = 3
@@ -76,7 +77,7 @@ class PendingSnapshot:
                 await self._requester.ask(
                     BEGIN_SNAPSHOT,
                     BeginSnapshot(key=self.record.key),
-                    timeout_seconds=seconds / _RENEWALS_PER_LEASE,
+                    timeout_seconds=seconds / _TIMEOUTS_PER_LEASE,
                 )
             except (ConflictError, NotFoundError):
                 raise
