@@ -39,7 +39,7 @@ MOST_BYTES_EACH: Final = 64 * KIB
 REQUESTS_AT_ONCE: Final = 4
 """Enough to keep several workers busy; fewer, larger requests would cost less yet."""
 
-FEW: Final = 16
+FEW: Final = 32
 """No more go into one request while others could be sent beside it."""
 
 ALONE_AT_ONCE: Final = 64
