@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.names import NameRepository
     from holdfast.repository.names.record import Transition, VersionRecord
-    from holdfast.repository.names.writes import Named
+    from holdfast.repository.targets import Named
     from holdfast.repository.uploads.uploads import UploadService
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)

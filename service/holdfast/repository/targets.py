@@ -40,9 +40,10 @@ class NewTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What a name has got: a blob, as this version."""
+class Named:
+    """What a write is answered with: the name has this blob, as this version."""
 
+    name: str
     digest: str
     size: int
     version: int
@@ -55,7 +56,7 @@ class Targets(Protocol):
     do not hold (any more): nothing is announced then. GivenUpError says that nothing is announced.
     """
 
-    async def announce(self, new: NewTarget, op: str, upload: str) -> Given | None:
+    async def announce(self, new: NewTarget, op: str, upload: str) -> Named | None:
         """Announce the write, before the upload is begun; what came of it, if it was made before.
 
         Raises InvalidError, ConflictError, NotFoundError, RateLimitedError, UnavailableError.
@@ -70,7 +71,7 @@ class Targets(Protocol):
     async def touch(self, digest: Digest) -> bool:
         """Have collectors leave a blob that was there before; is it there still?"""
 
-    async def commit(self, target: UploadTarget) -> Given:
+    async def commit(self, target: UploadTarget) -> Named:
         """Have the name have the blob that was promised.
 
         Raises ConflictError, NotFoundError, GivenUpError, UnavailableError, OutcomeUnknownError.

@@ -20,7 +20,7 @@ from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 
 if TYPE_CHECKING:
     from holdfast.repository.names.names import Found
-    from holdfast.repository.names.writes import Named
+    from holdfast.repository.targets import Named
     from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import RecordStore
 

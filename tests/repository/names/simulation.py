@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.repository.names.pool import NamesWorker
 
     from holdfast.repository.names.record import NameRecord
-    from holdfast.repository.names.writes import Named
+    from holdfast.repository.targets import Named
 
 NAMES: Final = ("a", "b")
 _VERBS: Final[tuple[Verb, ...]] = ("create", "replace", "copy", "rename", "delete", "read")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.repository.names.pool import NamesWorker
 
-    from holdfast.repository.names.writes import Named
+    from holdfast.repository.targets import Named
 
 OLD, NEW = {"edition": "old"}, {"edition": "new"}
 CALLS = 16

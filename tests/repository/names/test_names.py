@@ -21,7 +21,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.repository.names.rules import Rule
-from holdfast.repository.names.writes import Named
+from holdfast.repository.targets import Named
 
 
 @pytest.fixture

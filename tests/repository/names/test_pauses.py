@@ -20,7 +20,7 @@ from holdfast.errors import HoldfastError, NotFoundError
 if TYPE_CHECKING:
     from tests.repository.names.pool import NamesWorker
 
-    from holdfast.repository.names.writes import Named
+    from holdfast.repository.targets import Named
 
 OLD: Final = b"the old bytes"
 NEW: Final = b"the new bytes"

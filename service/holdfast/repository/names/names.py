@@ -40,7 +40,7 @@ from holdfast.repository.names.record import (
     deleted,
     made_by,
 )
-from holdfast.repository.names.writes import MadeBeforeError, Named, named
+from holdfast.repository.names.writes import MadeBeforeError, named
 from holdfast.repository.targets import GivenUpError
 from holdfast.stores.record_ports import MAX_GET_MANY
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.record import NameState
     from holdfast.repository.names.rules import NameRules, Rule
     from holdfast.repository.names.writes import NameWrites
+    from holdfast.repository.targets import Named
     from holdfast.sources import Sources
     from holdfast.stores.record_ports import Change
 

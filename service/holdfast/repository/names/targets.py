@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.repository.names.record import announcing, made_by
-from holdfast.repository.names.writes import MadeBeforeError, Named, named
-from holdfast.repository.targets import Given, GivenUpError
+from holdfast.repository.names.writes import MadeBeforeError, named
+from holdfast.repository.targets import GivenUpError
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from holdfast.repository.names.bytes import NamedBytes
     from holdfast.repository.names.record import NameRecord
     from holdfast.repository.names.writes import NameWrites
-    from holdfast.repository.targets import NewTarget, UploadTarget
+    from holdfast.repository.targets import Named, NewTarget, UploadTarget
     from holdfast.sources import Sources
 
 
@@ -28,7 +28,7 @@ class NameTargets:
         self._stored = stored
         self._sources = sources
 
-    async def announce(self, new: NewTarget, op: str, upload: str) -> Given | None:
+    async def announce(self, new: NewTarget, op: str, upload: str) -> Named | None:
         """See `Targets.announce`."""
         check_blob_name(new.name)
         new.said.check(new.verb)
@@ -36,8 +36,8 @@ class NameTargets:
         try:
             held = await self._writes.announce(new.name, one)
         except MadeBeforeError as error:
-            return _given(error.made)
-        return _given(named(held.record, op)) if made_by(held.record, op) is not None else None
+            return error.made
+        return named(held.record, op) if made_by(held.record, op) is not None else None
 
     async def promise(self, target: UploadTarget, digest: Digest, size: int) -> None:
         """See `Targets.promise`."""
@@ -47,9 +47,9 @@ class NameTargets:
         """See `Targets.touch`."""
         return await self._stored.touch(digest)
 
-    async def commit(self, target: UploadTarget) -> Given:
+    async def commit(self, target: UploadTarget) -> Named:
         """See `Targets.commit`."""
-        return _given(await self._writes.commit(await self._held(target), target.op))
+        return await self._writes.commit(await self._held(target), target.op)
 
     async def fail(self, target: UploadTarget, reason: str) -> None:
         """See `Targets.fail`."""
@@ -60,7 +60,3 @@ class NameTargets:
         if held is None:
             raise GivenUpError
         return held
-
-
-def _given(made: Named) -> Given:
-    return Given(digest=made.digest, size=made.size, version=made.version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,6 +30,7 @@ from holdfast.repository.names.record import (
     restated,
     superseded,
 )
+from holdfast.repository.targets import Named
 from holdfast.stores.record_ports import Delete
 
 if TYPE_CHECKING:
@@ -44,16 +44,6 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Change, RecordStore
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """What a write is answered with: the name has this blob, as this version."""
-
-    name: str
-    digest: str
-    size: int
-    version: int
 
 
 class MadeBeforeError(Exception):
