@@ -40,6 +40,13 @@ def digest_of(data: Buffer) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
 
 
+def check_expected(digest: Digest, *expected: str | None) -> None:
+    """Raises InvalidError where bytes of ``digest`` were said to have another one."""
+    if any(one is not None and one != digest for one in expected):
+        msg = f"the bytes have the digest {digest}, not the one expected"
+        raise InvalidError(msg)
+
+
 def to_object_digest(digest: Digest) -> str:
     """``digest`` as ADR-20 writes it: ``SHA-256=`` and padded URL-safe base64."""
     return "SHA-256=" + base64.urlsafe_b64encode(bytes.fromhex(digest)).decode()

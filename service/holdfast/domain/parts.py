@@ -11,7 +11,7 @@ import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.digest import Digest
+from holdfast.domain.digest import Digest, check_expected
 from holdfast.errors import ConflictError, InvalidError, TooLargeError
 
 if TYPE_CHECKING:
@@ -78,10 +78,7 @@ class PartSequence:
         if size is not None and size != self.size:
             msg = f"the upload has {self.size} bytes, not the {size} announced"
             raise InvalidError(msg)
-        for digest in expected:
-            if digest is not None and digest != self.digest:
-                msg = f"the bytes have the digest {self.digest}, not the one expected"
-                raise InvalidError(msg)
+        check_expected(self.digest, *expected)
 
     def _check_repeat(self, part: int, data: Buffer) -> None:
         back = self.count - part

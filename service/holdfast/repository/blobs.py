@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.domain.digest import Digest, digest_of, is_digest
+from holdfast.domain.digest import Digest, check_expected, digest_of, is_digest
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.domain.windows import Cursor, Span, clip, decode_cursor, encode_cursor, first_window
-from holdfast.errors import CorruptError, HoldfastError, InvalidError, NotFoundError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
 from holdfast.stores.ports import Attributes, BlobInfo, UnreadableObject
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ class BlobRepository:
     ) -> Stored:
         """Store ``data``. Raises InvalidError when its digest is not ``expected``."""
         digest = digest_of(data)
-        if expected is not None and expected != digest:
-            msg = f"the bytes have the digest {digest}, not the one expected"
-            raise InvalidError(msg)
+        check_expected(digest, expected)
         attributes = Attributes(type=type, created_at=now, pinned=space == BLOBS, op_id=op_id)
         return await self._store(space).put(digest, data, attributes)
 

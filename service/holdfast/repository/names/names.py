@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import structs
 
 from holdfast.domain.blob_names import Said, check_blob_name, version_key
-from holdfast.domain.digest import Digest, digest_of, parse_digest
+from holdfast.domain.digest import Digest, check_expected, digest_of, parse_digest
 from holdfast.errors import (
     ConflictError,
     CorruptError,
@@ -135,9 +135,7 @@ class NameRepository:
         said.check(verb)
         view = memoryview(data).cast("B")
         digest = digest_of(view)
-        if expected is not None and expected != digest:
-            msg = f"the bytes have the digest {digest}, not the one expected"
-            raise InvalidError(msg)
+        check_expected(digest, expected)
         one = announcing(
             verb,
             said,

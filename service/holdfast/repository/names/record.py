@@ -224,14 +224,13 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
         if len(record.pending) >= MAX_ANNOUNCED:
             msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
             raise RateLimitedError(msg)
-    _check(record, one, step)
+    content = _check(record, one, step)
     if one.verb == "create" and record is not None:
         _check_not_being_created(record)
     if record is None:
         record = NameRecord(name=name, state="pending")
-    is_free = content_of(record, step.at, step.keep) is None
     record = msgspec.structs.replace(record, pending=(*record.pending, one))
-    return _stepped(record, "pending", step, one) if is_free else record
+    return record if content is not None else _stepped(record, "pending", step, one)
 
 
 def check_same_bytes(before: Announcement | Transition, again: Announcement) -> None:
@@ -282,18 +281,27 @@ def _announcing_again(record: NameRecord, one: Announcement, now: Announcement) 
     return msgspec.structs.replace(record, pending=pending)
 
 
-def _check(record: NameRecord | None, one: Announcement, step: Step) -> None:
-    """Raises ConflictError, with the version that there is, and NotFoundError."""
-    content = content_of(record, step.at, step.keep)
-    version = 0 if record is None or content is None else record.version
-    failure = one.conditions.failure(version, None if content is None else content.digest)
-    if failure is not None:
-        raise ConflictError(failure, version=version)
-    if one.verb == "create" and content is not None:
-        msg = f"{TAKEN}, by version {version}"
-        raise ConflictError(msg, version=version)
+def _check(record: NameRecord | None, one: Announcement, step: Step) -> NamedContent | None:
+    """What the name has. Raises ConflictError, with its version, and NotFoundError."""
+    content = _content_under(one.conditions, record, step)
+    if one.verb == "create" and record is not None and content is not None:
+        msg = f"{TAKEN}, by version {record.version}"
+        raise ConflictError(msg, version=record.version)
     if one.verb == "replace" and content is None:
         raise NotFoundError(MISSING)
+    return content
+
+
+def _content_under(
+    conditions: Conditions, record: NameRecord | None, step: Step
+) -> NamedContent | None:
+    """What the name has. Raises ConflictError, with its version, where ``conditions`` fail."""
+    content = content_of(record, step.at, step.keep)
+    version = 0 if record is None or content is None else record.version
+    failure = conditions.failure(version, None if content is None else content.digest)
+    if failure is not None:
+        raise ConflictError(failure, version=version)
+    return content
 
 
 def _check_not_being_created(record: NameRecord) -> None:
@@ -363,11 +371,7 @@ def deleted(
     """
     if made_by(record, op) is not None:
         return record
-    content = content_of(record, step.at, step.keep)
-    version = 0 if content is None else record.version
-    failure = conditions.failure(version, None if content is None else content.digest)
-    if failure is not None:
-        raise ConflictError(failure, version=version)
+    content = _content_under(conditions, record, step)
     if record.content is None and record.state != "failure":
         return record
     bare = msgspec.structs.replace(
