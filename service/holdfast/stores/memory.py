@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.ports import Attributes, Claiming, Keeping, SurveyedBlob
+    from holdfast.stores.ports import Attributes, Claiming, Keeping, Spending, SurveyedBlob
     from holdfast.stores.record_ports import Change
 
 
@@ -168,13 +168,18 @@ class MemoryBlobStore(_Reachable):
             self._note(digest, "changed")
         return is_whole
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        await spend(len(await self.get(info)))
+
+    async def report_damage(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`."""
         await self._reach()
         blob = self._blobs.get(info.digest)
         if blob is not None and blob.info.generation == info.generation:
             blob.info = replace(blob.info, damaged=True)
             self._note(info.digest, "changed")
+        return False
 
     async def now(self) -> datetime:
         """See `BlobStore.now`."""

@@ -159,6 +159,15 @@ def mark_damaged(meta: ObjectMeta) -> bytes:
     return _marked(meta, {HF_DAMAGED: "true"})
 
 
+def mark_moved(meta: ObjectMeta, nuid: str, index: ChunkIndex | None) -> bytes:
+    """The record ``meta`` of a blob whose bytes are whole again, and lie under ``nuid``."""
+    left_out = {HF_DAMAGED, HF_INDEX}
+    metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in left_out}
+    if index is not None:
+        metadata[HF_INDEX] = index.text
+    return msgspec.json.encode(msgspec.structs.replace(meta, nuid=nuid, metadata=metadata))
+
+
 def mark_pinned(meta: ObjectMeta) -> bytes:
     """The record ``meta`` with a pin."""
     return _marked(meta, {HF_PINNED: "true"})

@@ -18,6 +18,7 @@ from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
+    BatchMessage,
     RefusedError,
 )
 
@@ -47,6 +48,7 @@ class RecordChange(StrEnum):
     PINNED = "pin"
     UNPINNED = "unpin"
     DAMAGED = "damaged"
+    HEALED = "heal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,18 @@ class ObjectRecords:
 
         ``change`` says what is changed of a blob that stays; None: it is put, or deleted.
         """
+        message = self.message(digest, entry, record, message_id, change)
+        return self._js.publish(message.subject, message.data, message.headers)
+
+    def message(
+        self,
+        digest: Digest,
+        entry: ObjectEntry,
+        record: bytes | memoryview,
+        message_id: str | None = None,
+        change: RecordChange | None = None,
+    ) -> BatchMessage:
+        """What `write` publishes, alone or in a batch."""
         headers = {
             ROLLUP: "sub",
             EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
@@ -196,7 +210,7 @@ class ObjectRecords:
         }
         if change is not None:
             headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}
-        return self._js.publish(meta_subject(self._bucket, digest), record, headers)
+        return BatchMessage(meta_subject(self._bucket, digest), record, headers)
 
     async def bury(self, digest: Digest, entry: ObjectEntry, nuid: str, op_id: str | None) -> None:
         """Replace ``entry`` by a tombstone for ``nuid``. Raises RefusedError.

@@ -28,13 +28,13 @@ from holdfast.stores.jetstream.chunks import ObjectChunks
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
+from holdfast.stores.jetstream.healing import ObjectHealing
 from holdfast.stores.jetstream.listing import ObjectListing
 from holdfast.stores.jetstream.meta import (
     NewerFormatError,
     check_address,
     chunk_subject,
     decode_meta,
-    mark_damaged,
     mark_unpinned,
     meta_subject,
     read_record,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.ports import BlobChanges, Keeping, Survey, SurveyedBlob
+    from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
     from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
@@ -83,6 +83,7 @@ class ObjectBlobStore:
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
+        self._healing = ObjectHealing(jetstream, bucket, self._records, self._chunks)
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
         self._lately = LatelyStored()
@@ -327,17 +328,16 @@ class ObjectBlobStore:
             return False
         return await self._chunks.are_all_there(to_info(meta))
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See BlobStore."""
+        await self._healing.read_back(info, spend)
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
-            meta = entry.meta
-            if meta is not None and entry.is_of(info.generation) and not meta.is_damaged:
-                await self._records.write(
-                    info.digest, entry, mark_damaged(meta), change=RecordChange.DAMAGED
-                )
-
-        await self._records.change(info.digest, attempt)
+    async def report_damage(self, info: BlobInfo) -> bool:
+        """See BlobStore. The leader is asked for the bytes, then any replica."""
+        try:
+            return await self._healing.heal(info)
+        finally:
+            self._places.forget(info.digest)
 
     async def now(self) -> datetime:
         """See BlobStore. It is the leader's clock, which stamps every message."""

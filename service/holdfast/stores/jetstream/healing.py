@@ -1,0 +1,229 @@
+"""Copies that cannot be read back: found on one replica, and put anew from another that has them.
+
+Direct reads are answered by a replica of the server that is connected to, where it has one. A read
+that serves a caller goes to the leader for what that replica lacks; one that looks for damage does
+not. The good bytes take the place of exactly the record that was read before them, under a fresh
+nuid: in one batch where they are one chunk, so that no record is ever without its chunks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.domain.chunk_index import build_index
+from holdfast.domain.limits import WINDOW_BYTES
+from holdfast.errors import CorruptError
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.jetstream.chunks import part_of
+from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved, to_info
+from holdfast.stores.jetstream.object_records import RecordChange
+from holdfast.stores.jetstream.replication import bucket_state
+from holdfast.stores.ports import freely
+from holdfast.transport.jetstream_messages import MSG_ID, BatchMessage, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Buffer
+
+    from holdfast.stores.jetstream.chunks import ObjectChunks
+    from holdfast.stores.jetstream.conflicts import Conflicts
+    from holdfast.stores.jetstream.meta import ObjectMeta
+    from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
+    from holdfast.stores.ports import BlobInfo, Spending
+    from holdfast.transport.jetstream import JetStream
+    from holdfast.transport.jetstream_messages import StoredMessage
+
+_INDEX_ENTRIES: Final = 256
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Good bytes, and the record of a blob that is made of them.
+
+    A single chunk is stored with the record; of several, which are stored, there is no ``chunk``.
+    """
+
+    nuid: str
+    record: bytes
+    chunk: bytes | None = None
+
+
+class ObjectHealing:
+    """Looks for damage in one bucket, and mends it where a replica has the bytes."""
+
+    def __init__(
+        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
+    ) -> None:
+        self._js = jetstream
+        self._bucket = bucket
+        self._stream = f"OBJ_{bucket}"
+        self._records = records
+        self._chunks = chunks
+
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have."""
+        position = (await self._chunks.locate(info, 0))[1] if info.chunks > 1 else 1
+        for start in sorted({position, 1}, reverse=True):
+            if await _is_right(info, self._near(info, start), spend):
+                return
+        if await self._are_current():
+            raise await self._chunks.why_missing(info)
+        async with aclosing(self._chunks.read(info, 0, info.size)) as pieces:
+            async for piece in pieces:
+                await spend(memoryview(piece).nbytes)
+
+    async def _near(self, info: BlobInfo, position: int) -> AsyncGenerator[Buffer]:
+        """The chunks from ``position`` on, as far as the nearest replica has them."""
+        subject = chunk_subject(self._bucket, info.generation)
+        if info.chunks == 1:
+            message = await self._js.direct_last(self._stream, subject)
+            if message is not None:
+                yield message.data
+            return
+        at_once, left = max(WINDOW_BYTES // info.part_size, 1), info.chunks
+        while left:
+            query = {"batch": min(at_once, left), "seq": position, "next_by_subj": subject}
+            messages, _ = await self._js.direct_batch(self._stream, query)
+            if not messages:
+                return
+            for message in messages:
+                yield message.data
+            position = messages[-1].sequence + 1
+            left -= len(messages)
+
+    async def _are_current(self) -> bool:
+        """Whether no replica lags: then what one lacks it has lost."""
+        state = bucket_state(await self._js.api(f"STREAM.INFO.{self._stream}"))
+        return all(peer.current and not peer.lag for peer in state.peers)
+
+    async def heal(self, info: BlobInfo) -> bool:
+        """See `BlobStore.report_damage`."""
+        copy: _Copy | None = None
+
+        async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
+            """Put the bytes anew, which were read after the record; or mark it."""
+            nonlocal copy
+            meta = entry.meta
+            if meta is not None and copy is not None and entry.is_of(copy.nuid):
+                return True
+            if meta is None or not entry.is_of(info.generation):
+                if copy is not None and conflicts.certain:  # it surely never became the blob's
+                    await self._chunks.remove_unneeded(copy.nuid)
+                return False
+            copy = copy or await self._copied(info, meta)
+            if copy is not None:
+                await self._replace(info, entry, copy)
+                return await self._confirm(info, entry, copy)
+            if not meta.is_damaged:
+                await self._records.write(
+                    info.digest, entry, mark_damaged(meta), change=RecordChange.DAMAGED
+                )
+            return False
+
+        is_healed = await self._records.change(info.digest, attempt, look=self._records.believed)
+        if is_healed:
+            log.warning("blob_healed", digest=info.digest)
+            await self._chunks.remove_unneeded(info.generation)
+        return is_healed
+
+    async def _copied(self, info: BlobInfo, meta: ObjectMeta) -> _Copy | None:
+        """The bytes as they should be, wherever they are; None where nobody has them."""
+        nuid = self._records.new_id()
+        if info.chunks <= 1:
+            data = b"".join([bytes(chunk) async for chunk in self._anywhere(info)])
+            if not await _is_right(info, _given(data)):
+                return None
+            return _Copy(nuid, mark_moved(meta, nuid, None), data)
+        if not await _is_right(info, self._anywhere(info)):
+            return None
+        sequences: list[int] = []
+        written = self._written(info, nuid, sequences)
+        if not await _is_right(info, written):
+            await self._chunks.remove_unneeded(nuid)
+            return None
+        index = build_index(sequences, _INDEX_ENTRIES)
+        return _Copy(nuid, mark_moved(meta, nuid, index))
+
+    async def _written(
+        self, info: BlobInfo, nuid: str, sequences: list[int]
+    ) -> AsyncGenerator[Buffer]:
+        """The chunks, each once it is stored under ``nuid``; ``sequences`` gets where."""
+        part = 0
+        async with aclosing(self._anywhere(info)) as chunks:
+            async for data in chunks:
+                try:
+                    ack = await self._chunks.write(nuid, part, memoryview(data))
+                except RefusedError as refused:
+                    raise refused.translate() from refused
+                sequences.append(ack.seq)
+                part += 1
+                yield data
+
+    async def _anywhere(self, info: BlobInfo) -> AsyncGenerator[Buffer]:
+        """The chunks as the leader has them, or the nearest replica; up to one that neither has."""
+        position = 1
+        for part in range(info.chunks):
+            message = await self._find(info, part, position)
+            if message is None:
+                return
+            yield message.data
+            position = message.sequence + 1
+
+    async def _find(self, info: BlobInfo, part: int, position: int) -> StoredMessage | None:
+        """Chunk ``part``, which lies at ``position`` or behind."""
+        subject = chunk_subject(self._bucket, info.generation)
+        size = min(info.part_size, info.size - part * info.part_size)
+        message = await self._js.next_message(self._stream, subject, position)
+        if not _is_part(message, part, size):
+            query = {"seq": position, "next_by_subj": subject}
+            message = await self._js.direct_at(self._stream, query)
+        return message if _is_part(message, part, size) else None
+
+    async def _replace(self, info: BlobInfo, entry: ObjectEntry, copy: _Copy) -> None:
+        """Raises RefusedError, UnavailableError, OutcomeUnknownError."""
+        record = self._records.message(info.digest, entry, copy.record, change=RecordChange.HEALED)
+        if copy.chunk is None or not info.chunks:
+            await self._js.publish(record.subject, record.data, record.headers)
+            return
+        headers = {MSG_ID: f"{copy.nuid}.0", BLOB_PART: "0"}
+        chunk = BatchMessage(chunk_subject(self._bucket, copy.nuid), copy.chunk, headers)
+        await self._js.publish_batch([chunk, record], new_id=self._records.new_id)
+
+    async def _confirm(self, info: BlobInfo, former: ObjectEntry, copy: _Copy) -> bool:
+        """Whether the chunks are all there; where they are not, the former record is put back."""
+        entry = await self._records.believed(info.digest)
+        if not entry.is_of(copy.nuid) or entry.meta is None:
+            return True  # it was ours, and is another's by now
+        if await self._chunks.are_all_there(to_info(entry.meta)):
+            return True
+        await self._records.write(info.digest, entry, former.record, change=RecordChange.HEALED)
+        return False
+
+
+async def _given(data: bytes) -> AsyncGenerator[Buffer]:
+    yield data
+
+
+async def _is_right(
+    info: BlobInfo, chunks: AsyncGenerator[Buffer], spend: Spending = freely
+) -> bool:
+    """Whether ``chunks`` are the blob's bytes."""
+    whole, size = hashlib.sha256(), 0
+    async with aclosing(chunks) as incoming:
+        async for chunk in incoming:
+            whole.update(chunk)
+            size += memoryview(chunk).nbytes
+            await spend(memoryview(chunk).nbytes)
+    return size == info.size and whole.hexdigest() == info.digest
+
+
+def _is_part(message: StoredMessage | None, part: int, size: int) -> bool:
+    try:
+        return message is not None and len(message.data) == size and part_of(message) == part
+    except CorruptError:
+        return False
