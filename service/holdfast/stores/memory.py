@@ -445,6 +445,12 @@ class MemoryRecordStore(CheckedChanges, _Reachable):
         await self._reach()
         return Extent(created=self._created, last=self._last, keys=len(self._entries))
 
+    async def count(self, prefix: str) -> int:
+        """See `RecordStore.count`."""
+        await self._reach()
+        check_prefix(prefix)
+        return sum(is_below(key, prefix) for key in self._entries)
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. What was removed is remembered for ever."""
         await self._reach()
