@@ -62,6 +62,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "snapshot policy": ["nobody"],
     "watch": ["names", "--since", "1000000"],
     "status": [],
+    "scrub": [],
     "worker": ["--store", "disk:///nonexistent/store"],
     "admin init": [],
     "admin upgrade": [],

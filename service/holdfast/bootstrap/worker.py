@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.care import assemble_scrub
 from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
@@ -23,6 +24,7 @@ from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.care import CareHandlers
 from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
@@ -31,10 +33,12 @@ from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.care.scrub import LOOK_SECONDS as SCRUB_LOOK_SECONDS
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
+from holdfast.runtime.care_metrics import CareMetrics
 from holdfast.runtime.collector_metrics import CollectorMetrics
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.handlers.watch import WatchHandlers
+    from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.collector.collector import Collector
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
@@ -72,6 +77,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 RENEW_SECONDS: Final = 5.0
+SCRUB_JITTER: Final = 0.2
 PATIENCE_SECONDS: Final = 20.0
 """How long a worker waits for the leader of a bucket: a failover takes up to 16."""
 
@@ -130,6 +136,9 @@ async def _serve(
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
         CollectorMetrics.register(registry, lambda: parts.collector.totals)
+        CareMetrics.register(
+            registry, lambda: parts.scrub.totals, lambda: parts.snapshots.pruner.totals
+        )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
         return await parts.serve(setup, stop, lost)
 
@@ -160,6 +169,7 @@ class _Parts:
     snapshots: SnapshotParts
     watches: WatchHandlers
     collector: Collector
+    scrub: Scrub
     peers: Peers
     apps: Apps
 
@@ -178,6 +188,7 @@ class _Parts:
                 drain_too=(self.watches.drain, self._drain),
             )
         finally:
+            await self.scrub.aclose()
             await self.collector.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
@@ -192,6 +203,7 @@ class _Parts:
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
             Chore("collect", setup.config.collect_every_seconds, self.collector.run),
+            Chore("scrub", SCRUB_LOOK_SECONDS, self.scrub.run, jitter=SCRUB_JITTER),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
@@ -219,6 +231,7 @@ def _assemble(
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
     collector = assemble_collector(setup, stores, names)
+    scrub = assemble_scrub(setup, stores, collector.spaces, connection)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -231,6 +244,7 @@ def _assemble(
             *snapshots.retention.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
+            *CareHandlers(scrub).endpoints(),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -248,6 +262,7 @@ def _assemble(
         snapshots=snapshots,
         watches=watches,
         collector=collector,
+        scrub=scrub,
         peers=peers,
         apps=apps,
     )

@@ -18,6 +18,7 @@ COMMANDS: Final = (
     ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
     ("watch", "holdfast.cli.watch:watch", "Changes as they happen, in lines of JSON."),
     ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
+    ("scrub", "holdfast.cli.scrub:scrub", "What was read back, and is damaged."),
     ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
     ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
     ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),

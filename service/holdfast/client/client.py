@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from holdfast.client.care import Care
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import Download, read_bytes
 from holdfast.client.many import in_order, weight_of
@@ -101,6 +102,7 @@ class Client:
         self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
         self.retention = SnapshotRetention(requester)
+        self.care = Care(requester)
 
     async def __aenter__(self) -> Self:
         return self
