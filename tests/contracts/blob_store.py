@@ -578,6 +578,15 @@ class BlobStoreContract(ABC):
             await store.read_back(small, freely)
         assert not await store.report_damage(info)
 
+    async def test_what_is_counted_never_gets_less(self, store: BlobStore) -> None:
+        counts = [await store.count()]
+        info = await put(store, b"counted")
+        counts.append(await store.count())
+        await store.delete(info.digest)
+        counts.append(await store.count())
+
+        assert counts in ([0, 1, 1], [None, None, None])
+
     async def test_a_report_about_a_copy_that_is_gone_changes_nothing(
         self, store: BlobStore
     ) -> None:

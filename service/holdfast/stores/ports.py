@@ -317,6 +317,12 @@ class BlobStore(Protocol):
     async def extent(self) -> Extent:
         """How far the store has come: every change that was acknowledged before is counted."""
 
+    async def count(self) -> int | None:
+        """How many blobs have a record, or a note of a removal, which stays for good.
+
+        Counted is also what a store knows of and cannot read. None where it keeps no such notes.
+        """
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """The last change of each blob, of those whose revision is greater than ``after``.
 

@@ -41,6 +41,9 @@ _PAGE: Final = 256
 _RECORD_BYTES: Final = 1024
 """What a blob or record counts for, beside its bytes, when a lap is slowed down."""
 
+_COUNTED: Final = "records of {}"
+"""Under which name it is noted how many blobs of a space have a record."""
+
 _MARKED: Final = "it was found damaged before"
 log = structlog.get_logger(__name__)
 
@@ -160,7 +163,26 @@ class LapRun:
         for entry in listing.entries:
             await self._spend(_RECORD_BYTES)
             await self._look_at(space, entry)
+        if listing.cursor is None:
+            await self._count(space)
         return listing.cursor
+
+    async def _count(self, space: Space) -> None:
+        """Whether there are no fewer records of blobs than there were."""
+        extent, count = await space.store.extent(), await space.store.count()
+        if count is None:
+            return
+        source = _COUNTED.format(space.name)
+        note = RootsNote(created=extent.created, last=extent.last, keys=count)
+        lost = await self._lost(source, note)
+        if lost is not None:
+            self._found.lose(Damage(space=space.name, name="", detail=lost))
+        else:
+            await self._agreement.note(source, note)
+
+    async def _lost(self, source: str, note: RootsNote) -> str | None:
+        lost = loss((await self._agreement.terms()).noted.get(source), note)
+        return None if lost is None else f"records were lost: {lost}"
 
     async def _look_at(self, space: Space, entry: BlobInfo | ForeignObject) -> None:
         if isinstance(entry, UnreadableObject):
@@ -216,9 +238,9 @@ class LapRun:
             self._lose(source, f"{counted - met} records are counted and cannot be read")
             return
         note = RootsNote(created=extent.created, last=extent.last, keys=met)
-        lost = loss((await self._agreement.terms()).noted.get(source.name), note)
+        lost = await self._lost(source.name, note)
         if lost is not None:
-            self._lose(source, f"records were lost: {lost}")
+            self._lose(source, lost)
 
     def _check(self, source: RootSource, key: str, value: bytes) -> None:
         try:

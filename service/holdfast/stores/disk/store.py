@@ -160,6 +160,9 @@ class DiskBlobStore:
         """See `BlobStore.extent`."""
         return await self._log.extent()
 
+    async def count(self) -> None:
+        """See `BlobStore.count`. A file that was removed leaves nothing for good."""
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`. Touches and pins are left out."""
         return await self._log.page(after, limit)

@@ -107,6 +107,11 @@ def meta_subject(bucket: str, name: str) -> str:
     return f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
 
+def meta_subjects(bucket: str) -> str:
+    """The subjects of all records."""
+    return f"$O.{bucket}.M.>"
+
+
 def chunk_subject(bucket: str, nuid: str) -> str:
     """The subject of the chunks of one stored copy.
 

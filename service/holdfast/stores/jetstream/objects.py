@@ -37,6 +37,7 @@ from holdfast.stores.jetstream.meta import (
     decode_meta,
     mark_unpinned,
     meta_subject,
+    meta_subjects,
     read_record,
     to_info,
 )
@@ -350,6 +351,10 @@ class ObjectBlobStore:
     async def extent(self) -> Extent:
         """See BlobStore."""
         return await self._changes.extent()
+
+    async def count(self) -> int:
+        """See BlobStore."""
+        return await self._js.count_subjects(self.stream, meta_subjects(self.bucket))
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""

@@ -147,6 +147,10 @@ class ForwardingBlobStore:
         """See `BlobStore.extent`."""
         return await self._call("extent", Repeat.ALWAYS, self._inner.extent)
 
+    async def count(self) -> int | None:
+        """See `BlobStore.count`."""
+        return await self._call("count", Repeat.ALWAYS, self._inner.count)
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`."""
         return await self._call(
