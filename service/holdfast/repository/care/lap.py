@@ -14,13 +14,12 @@ import msgspec
 import structlog
 
 from holdfast.domain.collection import RootsNote, loss
-from holdfast.errors import CorruptError, HoldfastError, NotFoundError, UnavailableError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE
 from holdfast.stores.ports import BlobInfo, UnreadableObject
-from holdfast.stores.record_ports import MAX_CHANGES
-from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.lease import Carried
     from holdfast.stores.ports import BlobStore, ForeignObject
 
-SETTLE_SECONDS: Final = 60.0
-"""How long a replica may lag behind what its leader had when the records were begun."""
-
-_FIRST_WAIT_SECONDS: Final = 0.01
-_LONGEST_WAIT_SECONDS: Final = 1.0
 _PAGE: Final = 256
 _RECORD_BYTES: Final = 1024
 """What a blob or record counts for, beside its bytes, when a lap is slowed down."""
@@ -217,22 +211,13 @@ class LapRun:
         extent = await source.records.extent()
         counted = await source.records.count(source.lasting)
         lasting = f"{source.lasting}."
-        waits = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
-        position = 0
-        while True:
-            page = await source.records.changes(position, limit=MAX_CHANGES)
-            for changed in page.changes:
+        async for changes in all_changes(source.records):
+            for changed in changes:
                 if changed.value is not None:
                     self._check(source, changed.key, changed.value)
-            keys = [one.key for one in page.changes if one.key.startswith(lasting)]
+            keys = [one.key for one in changes if one.key.startswith(lasting)]
             await asyncio.to_thread(spool.meet, keys, [])
-            await self._spend(_RECORD_BYTES * len(page.changes))
-            position = page.position
-            if page.is_end and position >= extent.last:
-                break
-            if not page.changes and not await waits.wait():
-                msg = "the replica that was asked lacks the newest records"
-                raise UnavailableError(msg)
+            await self._spend(_RECORD_BYTES * len(changes))
         met = await asyncio.to_thread(spool.met)
         if met < counted:
             self._lose(source, f"{counted - met} records are counted and cannot be read")
