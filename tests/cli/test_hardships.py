@@ -62,6 +62,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "snapshot policy": ["nobody"],
     "watch": ["names", "--since", "1000000"],
     "status": [],
+    "doctor": [],
+    "usage": [],
     "scrub": [],
     "worker": ["--store", "disk:///nonexistent/store"],
     "admin init": [],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
-from holdfast.bootstrap.care import assemble_scrub
+from holdfast.bootstrap.care import CareParts, assemble_care
 from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
@@ -33,7 +33,7 @@ from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
-from holdfast.repository.care.scrub import LOOK_SECONDS as SCRUB_LOOK_SECONDS
+from holdfast.repository.care.doctor import Surroundings
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.uploads.owned import UploadLimits
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.handlers.watch import WatchHandlers
-    from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.collector.collector import Collector
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
@@ -77,7 +76,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 RENEW_SECONDS: Final = 5.0
-SCRUB_JITTER: Final = 0.2
 PATIENCE_SECONDS: Final = 20.0
 """How long a worker waits for the leader of a bucket: a failover takes up to 16."""
 
@@ -137,7 +135,7 @@ async def _serve(
         ConnectionMetrics.register(registry, connection, parts.worker)
         CollectorMetrics.register(registry, lambda: parts.collector.totals)
         CareMetrics.register(
-            registry, lambda: parts.scrub.totals, lambda: parts.snapshots.pruner.totals
+            registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
         )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
         return await parts.serve(setup, stop, lost)
@@ -169,7 +167,7 @@ class _Parts:
     snapshots: SnapshotParts
     watches: WatchHandlers
     collector: Collector
-    scrub: Scrub
+    care: CareParts
     peers: Peers
     apps: Apps
 
@@ -188,7 +186,7 @@ class _Parts:
                 drain_too=(self.watches.drain, self._drain),
             )
         finally:
-            await self.scrub.aclose()
+            await self.care.aclose()
             await self.collector.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
@@ -203,10 +201,10 @@ class _Parts:
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
             Chore("collect", setup.config.collect_every_seconds, self.collector.run),
-            Chore("scrub", SCRUB_LOOK_SECONDS, self.scrub.run, jitter=SCRUB_JITTER),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
+            *self.care.chores(),
             *self.stores.chores,
         )
 
@@ -231,7 +229,13 @@ def _assemble(
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
     collector = assemble_collector(setup, stores, names)
-    scrub = assemble_scrub(setup, stores, collector.spaces, connection)
+    surroundings = Surroundings(
+        store=watch.read,
+        counts=watch.counts,
+        clocks=peers.clocks,
+        troubles=lambda: snapshots.pruner.troubles,
+    )
+    care = assemble_care(setup, stores, collector, surroundings, lambda: connection.server_info)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -244,7 +248,7 @@ def _assemble(
             *snapshots.retention.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
-            *CareHandlers(scrub).endpoints(),
+            *CareHandlers(care.scrub, care.usage, care.doctor).endpoints(),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -262,7 +266,7 @@ def _assemble(
         snapshots=snapshots,
         watches=watches,
         collector=collector,
-        scrub=scrub,
+        care=care,
         peers=peers,
         apps=apps,
     )

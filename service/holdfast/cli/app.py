@@ -18,6 +18,8 @@ COMMANDS: Final = (
     ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
     ("watch", "holdfast.cli.watch:watch", "Changes as they happen, in lines of JSON."),
     ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
+    ("doctor", "holdfast.cli.doctor:doctor", "What is wrong, and what to do about it."),
+    ("usage", "holdfast.cli.usage:usage", "Who takes how many bytes of what is stored."),
     ("scrub", "holdfast.cli.scrub:scrub", "What was read back, and is damaged."),
     ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
     ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),

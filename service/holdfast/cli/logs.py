@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-CLIENTS: Final = frozenset({"blob", "config", "name", "scrub", "snapshot", "status", "watch"})
+CLIENTS: Final = frozenset(
+    {"blob", "config", "doctor", "name", "scrub", "snapshot", "status", "usage", "watch"}
+)
 """The commands that log with the standard library alone, and hardly ever."""
 
 

@@ -88,6 +88,8 @@ class SyncCare(Blocking[Care]):
     """See ``Care``."""
 
     scrub = blocking(Care.scrub)
+    doctor = blocking(Care.doctor)
+    usage = blocking(Care.usage)
 
 
 @functools.wraps(Client.put_many)

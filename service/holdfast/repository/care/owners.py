@@ -29,7 +29,7 @@ _LEASES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class BlobOwner:
     """Something of ``size`` bytes that needs ``root`` and, if that is of a snapshot, all below it.
 
     ``name`` is shown. Of a snapshot there is an ``app``, of a name none.
@@ -55,7 +55,7 @@ class Grouping:
     delimiter: str = "/"
     depth: int = 1
 
-    def groups(self, owner: Owner) -> Sequence[str]:
+    def groups(self, owner: BlobOwner) -> Sequence[str]:
         """The groups that ``owner`` is in."""
         if self.by == "label":
             return [f"{key}={value}" for key, value in owner.labels.items()]
@@ -80,7 +80,7 @@ class OwnerSource(Protocol):
     def is_direct(self) -> bool:
         """Whether a root needs itself alone."""
 
-    def owners(self, changed: Changed) -> Sequence[Owner]:
+    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
         """Those that a record names. Raises CorruptError."""
 
     def is_living(self, changed: Changed) -> bool:
@@ -99,7 +99,7 @@ class NameOwners:
         """``roots`` are those of the names."""
         self.roots = roots
 
-    def owners(self, changed: Changed) -> Sequence[Owner]:
+    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
         """See OwnerSource."""
         if changed.value is None:
             return ()
@@ -139,7 +139,7 @@ class SnapshotOwners:
         """``roots`` are those of the snapshots."""
         self.roots = roots
 
-    def owners(self, changed: Changed) -> Sequence[Owner]:
+    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
         """See OwnerSource."""
         if changed.value is None or not changed.key.startswith(f"{SNAPSHOT.prefix}."):
             return ()
@@ -148,7 +148,7 @@ class SnapshotOwners:
         if record.state != "ok":
             return ()
         return [
-            Owner(
+            BlobOwner(
                 name=str(record.key),
                 root=_digest(record.digest),
                 size=record.totals.size,
@@ -171,8 +171,10 @@ class SnapshotOwners:
         return record.state == "pending" and now - changed.at > patience
 
 
-def _named(name: str, content: NamedContent) -> Owner:
-    return Owner(name=name, root=_digest(content.digest), size=content.size, labels=content.labels)
+def _named(name: str, content: NamedContent) -> BlobOwner:
+    return BlobOwner(
+        name=name, root=_digest(content.digest), size=content.size, labels=content.labels
+    )
 
 
 def _digest(text: str | None) -> Digest:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS: Final = 60.0
 MAX_KEPT: Final = 8
+LONGEST_SECONDS: Final = 86_400.0
+"""More than any report takes."""
 
 
 class Runs[KeyT: Hashable, ReportT]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.errors import UnavailableError
-from holdfast.repository.care.runs import Runs
+from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.repository.care.census import Census, CensusReport
+    from holdfast.repository.care.inventory import Inventory, InventoryReport
     from holdfast.repository.care.owners import Grouping
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.report import CollectionReport
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class UsageReport:
     """What is stored and who needs it, and what a collection would remove at that time."""
 
-    census: CensusReport
+    inventory: InventoryReport
     collection: CollectionReport
 
 
@@ -31,10 +30,10 @@ class Usage:
     """The reports of one worker."""
 
     def __init__(
-        self, census: Census, collector: Collector, *, monotonic: Callable[[], float]
+        self, inventory: Inventory, collector: Collector, *, monotonic: Callable[[], float]
     ) -> None:
         """``collector`` says what nothing needs."""
-        self._census = census
+        self._census = inventory
         self._collector = collector
         self._runs: Runs[Grouping, UsageReport] = Runs(self._make, monotonic=monotonic)
 
@@ -51,8 +50,9 @@ class Usage:
 
     async def _make(self, grouping: Grouping) -> UsageReport:
         try:
-            census = await self._census.take(grouping)
+            inventory = await self._census.take(grouping)
         except (OSError, sqlite3.Error) as error:
             msg = f"the worker's temporary files: {error}"
             raise UnavailableError(msg) from error
-        return UsageReport(census, await self._collector.collect(dry_run=True, seconds=math.inf))
+        collection = await self._collector.collect(dry_run=True, seconds=LONGEST_SECONDS)
+        return UsageReport(inventory, collection)

@@ -1,4 +1,4 @@
-"""What a census has met, in a temporary database of SQLite: memory does not grow with the store.
+"""What an inventory has met, in a temporary database of SQLite: memory does not grow with it.
 
 Nothing in it is the only copy of anything. Every method blocks; they are called one after another,
 from whatever threads.
@@ -95,7 +95,7 @@ class Uses:
         """
         self._need = _NEED_FIRST if first_only else _NEED
         with (
-            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-census-") as file,
+            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-inventory-") as file,
             ExitStack() as closed_after,
         ):
             self._db = sqlite3.connect(file.name, autocommit=True, check_same_thread=False)

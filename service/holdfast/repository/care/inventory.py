@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.care.owners import Grouping, Owner, OwnerSource
+    from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource
     from holdfast.repository.care.uses import GroupUse, Missing
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
@@ -67,7 +67,7 @@ class RecordCount:
 
 
 @dataclass(slots=True, kw_only=True)
-class CensusReport:
+class InventoryReport:
     """``rows`` are the groups that take the most, of ``groups`` in all; ``lost`` is missing."""
 
     at: datetime
@@ -78,8 +78,8 @@ class CensusReport:
     lost: Sequence[Missing] = ()
 
 
-class Census:
-    """Takes a census of a deployment."""
+class Inventory:
+    """Takes an inventory of a deployment."""
 
     def __init__(
         self,
@@ -95,12 +95,12 @@ class Census:
         self._pace = pace
         self._directory = directory
 
-    async def take(self, grouping: Grouping | None) -> CensusReport:
+    async def take(self, grouping: Grouping | None) -> InventoryReport:
         """One, grouped so; None: each owner is a group, for what it lacks.
 
         Raises UnavailableError, CorruptError, OSError, sqlite3.Error.
         """
-        report = CensusReport(at=await self._spaces[0].store.now())
+        report = InventoryReport(at=await self._spaces[0].store.now())
         first_only = grouping is None
         uses = await asyncio.to_thread(Uses, self._directory, first_only=first_only)
         try:
@@ -181,7 +181,7 @@ class _Taking:
         is_lasting = changed.key.startswith(f"{self._source.roots.lasting}.")
         return is_lasting and self._source.is_living(changed)
 
-    def _owners(self, changed: Changed) -> Sequence[Owner]:
+    def _owners(self, changed: Changed) -> Sequence[BlobOwner]:
         try:
             self._count.stale += self._source.is_stale(changed, self._now)
             return self._source.owners(changed)
@@ -189,7 +189,7 @@ class _Taking:
             self._count.unreadable = self._count.unreadable or f"{changed.key}: {error.detail}"
             return ()
 
-    async def _enter(self, owners: Sequence[Owner]) -> None:
+    async def _enter(self, owners: Sequence[BlobOwner]) -> None:
         entries = [(owner, group) for owner in owners for group in self._groups(owner)]
         items = [(group, owner.size) for owner, group in entries]
         numbers = await asyncio.to_thread(self._uses.enter, items)
@@ -212,7 +212,7 @@ class _Taking:
         except (NotFoundError, CorruptError):
             await asyncio.to_thread(self._uses.need, self._space, [(root, number)])
 
-    def _groups(self, owner: Owner) -> Sequence[str]:
+    def _groups(self, owner: BlobOwner) -> Sequence[str]:
         return [owner.name] if self._grouping is None else self._grouping.groups(owner)
 
 
