@@ -17,6 +17,7 @@ from holdfast.stores.deployment import (
     FORMAT,
     Deployment,
     check_deployment,
+    find_deployment,
     write_deployment,
 )
 from holdfast.stores.disk.database import create_record_store
@@ -85,6 +86,13 @@ class Stores:
         for added_later in (self.snapshots, self.names):
             await added_later.check()
         return timedelta(seconds=found.grace_seconds)
+
+    async def check_format(self) -> None:
+        """Whether this version still knows the form of what is stored.
+
+        Raises UnfitError, UnavailableError, CorruptError.
+        """
+        await find_deployment(self.records, self.deployment)
 
     def group_puts(self) -> None:
         """See `ObjectBlobStore.group_puts`, where they are such stores."""
