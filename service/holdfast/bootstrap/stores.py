@@ -100,6 +100,12 @@ class Stores:
             if isinstance(store, ObjectBlobStore):
                 store.group_puts()
 
+    def leave_young(self, grace: timedelta) -> None:
+        """See `ObjectBlobStore.leave_young`, where they are such stores."""
+        for store in (self.blobs, self.packs):
+            if isinstance(store, ObjectBlobStore):
+                store.leave_young(grace)
+
     def guarded(self, metrics: StoreMetrics, sources: Sources) -> Stores:
         """The same with what is common to all: limits, retries, metrics."""
         guard = partial(

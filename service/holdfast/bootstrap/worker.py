@@ -120,6 +120,7 @@ async def _serve(
     if servers.durability == "synced":
         stores.group_puts()
     grace = await unless_stopped(check_stores(partial(_check_stores, stores, watch)), stop)
+    stores.leave_young(grace)
     with serve_metrics(config.metrics_host, config.metrics_port) as registry:
         setup = Setup(
             config=config,
