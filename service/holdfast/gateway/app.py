@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 from starlette.applications import Starlette
+from starlette.convertors import register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Place
@@ -18,7 +19,10 @@ from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.content import Readers, SlowReaderError
 from holdfast.gateway.health import HealthRoutes
+from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
+from holdfast.gateway.snapshots import SnapshotRoutes
+from holdfast.gateway.store import StoreRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,9 +41,15 @@ _SIGNED: Final = "X-Amz-"
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
     access = Access(settings)
+    register_url_convertor("any", AnyText())
     bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
-    families = (HealthRoutes(client), BlobRoutes(client, bodies, readers))
+    families = (
+        HealthRoutes(client),
+        BlobRoutes(client, bodies, readers),
+        StoreRoutes(client, bodies, readers),
+        SnapshotRoutes(client, bodies, readers),
+    )
     routes = [route for family in families for route in family.routes()]
     places = [Place(path, Resource(access, methods)) for path, methods in _by_path(routes).items()]
     return Starlette(routes=places, exception_handlers={404: _not_found})
