@@ -62,7 +62,9 @@ async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url:
     made = await init_store(config)
     await make_older(nats_url, config)
     async with opened(config) as stores:
-        with pytest.raises(UnavailableError, match="lacks older_names, older_states; `holdfast admin upgrade`"):
+        with pytest.raises(
+            UnavailableError, match="lacks older_names, older_states; `holdfast admin upgrade`"
+        ):
             await stores.check()
 
     said = await upgrade_store(config)
