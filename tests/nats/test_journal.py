@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,11 +12,18 @@ import pytest_asyncio
 from tests.contracts.journal import LOG, JournalStoreContract, fill, new_id, read_all, values
 from tests.nats.tools import FlakyJetStream, Times, connected
 
-from holdfast.errors import ConflictError, OutcomeUnknownError, QuotaExceededError, TooLargeError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    TooLargeError,
+)
 from holdfast.stores.jetstream.journal import CHECKSUM, StreamJournalStore
 from holdfast.stores.jetstream.provisioning import ensure_stream, log_stream
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -27,8 +35,11 @@ from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
 
-    from holdfast.stores.journal_ports import JournalStore
+    from tests.conftest import StartServer
+
+    from holdfast.stores.journal_ports import JournalEntry, JournalStore
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 
@@ -273,3 +284,65 @@ async def test_a_replica_that_lags_is_not_believed_where_it_matters(
             ]
         assert await lagging.first_since(LOG, entries[0].at - timedelta(days=1)) == entries[0]
         assert await lagging.first_since(LOG, entries[-1].at + timedelta(days=1)) is None
+
+
+@pytest.mark.fault("N12")
+@pytest.mark.parametrize("how", ["while it runs", "while it is stopped", "and its index is lost"])
+@pytest.mark.parametrize("number", [1, 3, 5])
+async def test_a_server_whose_block_is_damaged_gives_no_entry_that_is_another_than_was_appended(
+    start_server: StartServer, tmp_path: Path, how: str, number: int
+) -> None:
+    """And of what is missing the entry behind it tells, or that the log cannot be read."""
+    server = start_server(directory=tmp_path)
+    async with connected(NatsOptions(servers=(server.url,))) as connection:
+        sequences = await fill_marked(await create_logs(connection, "states"), 5)
+    server.stop()
+    if how == "while it runs":  # it has not read the block yet
+        server = start_server(directory=tmp_path)
+        damage_block(tmp_path, number)
+    else:
+        damage_block(tmp_path, number, index_is_lost=how == "and its index is lost")
+        server = start_server(directory=tmp_path)
+
+    found: list[JournalEntry] = []
+    async with connected(NatsOptions(servers=(server.url,))) as connection:
+        store = StreamJournalStore(JetStream(connection, Inbox(connection)), "states")
+        with suppress(CorruptError):
+            found = await read_all(store)
+
+    kept = [entry.sequence for entry in found]
+    assert all(entry.value == marked(sequences.index(entry.sequence) + 1) for entry in found)
+    if how == "and its index is lost":  # then it goes by the block, to where that is damaged
+        assert kept == sequences[: number - 1]
+    elif number == 5:
+        assert not kept, "the log's end is unreadable, and that is told"
+    else:
+        assert kept == [*sequences[: number - 1], *sequences[number:]]
+        assert found[number - 1].previous == sequences[number - 1]
+
+
+def damage_block(directory: Path, number: int, *, index_is_lost: bool = False) -> None:
+    """Alter a bit of that entry where the server keeps it."""
+    [block] = directory.rglob("HF_states/msgs/1.blk")
+    place = block.read_bytes().index(marked(number))
+    with block.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    if index_is_lost:
+        (block.parent / "index.db").unlink()
+
+
+def marked(number: int) -> bytes:
+    """The value of an entry that can be found among the bytes of a block."""
+    return b"entry number %d" % number * 4
+
+
+async def fill_marked(store: StreamJournalStore, count: int) -> list[int]:
+    sequences = [0]
+    for number in range(1, count + 1):
+        sequences.append(
+            await store.append(LOG, marked(number), expected=sequences[-1], message_id=new_id())
+        )
+    return sequences[1:]
