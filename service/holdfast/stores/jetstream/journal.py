@@ -194,7 +194,7 @@ class StreamJournalStore:
         """See JournalStore."""
         check_record_key(log)
         if through > 0:  # a purge up to nothing would be one of all
-            await self._js.purge(self.stream, self._subject(log), through=through)
+            await self._js.purge(self.stream, self._subject(log), up_to=through)
 
     @asynccontextmanager
     async def follow(self, log: str) -> AsyncIterator[Waiter]:
@@ -228,7 +228,7 @@ class StreamJournalStore:
         """The last message. That there is none the server says of a damaged one as well."""
         subject = self._subject(log)
         found = await self._js.last_message(self.stream, subject)
-        if found is not None or not await self._js.count(self.stream, subject, again=True):
+        if found is not None or not await self._js.counts(self.stream, subject, again=True):
             return found
         found = await self._js.last_message(self.stream, subject)
         if found is None:
