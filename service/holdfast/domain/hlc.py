@@ -1,4 +1,4 @@
-"""Hybrid logical clocks (Kulkarni et al., 2014): times of day that only rise, however clocks differ.
+"""Hybrid logical clocks (Kulkarni et al., 2014): times that only rise, however clocks differ.
 
 A time is milliseconds since 1970 and a counter that tells apart what happens in one of them. Where
 the counter is full it carries into the milliseconds. As texts of fixed width times sort as they

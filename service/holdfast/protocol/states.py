@@ -63,7 +63,7 @@ QuotedExpectedIndex = Annotated[
     ),
 ]
 SaveKind = Literal["json", "bytes"]
-FollowEnd = Literal["credit", "lease", "drain", "slow"]
+FollowEnd = Literal["credit", "lease", "drain"]
 
 
 class AppendCommands(Request, frozen=True, kw_only=True):
@@ -273,7 +273,9 @@ class LogPage(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class FollowLog(Request, frozen=True, kw_only=True):
     """Tell the commands from ``from_index`` on, and further ones as they come.
 
-    ``credit``: after so many, or some more, it ends and is asked for again.
+    ``credit``: after so many, or some more, it ends and is asked for again; and after 16 MiB, so
+    that nothing piles up before who reads slowly. Commands that were appended together are told
+    together.
     """
 
     name: WireName
@@ -287,7 +289,7 @@ class FollowHead(Reply, frozen=True, kw_only=True):
     Messages are numbered by ``part``, from 0: where one is missing it was lost, and what follows
     the ``next_index`` of the one before is to be asked for again. The first message says how often
     one comes at the least, and how long this lasts, in seconds. ``end`` says why no more will come:
-    the credit is spent, the lease is over, the worker stops, or whoever reads is too slow.
+    the credit is spent, the lease is over, or the worker stops.
     """
 
     part: ToldCount = field(name=headers.BLOB_PART)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.groups import Command
     from holdfast.repository.states.logs import LogEnd
     from holdfast.repository.states.skew import ClockSkew
-    from holdfast.repository.states.states import States
+    from holdfast.repository.states.states import Present, States
     from holdfast.sources import Sources
 
 MAX_GROUP_BYTES: Final = 512 * 1024
@@ -70,6 +70,9 @@ _LONGEST_RETRY_SECONDS: Final = 4.0
 _NO_LOG: Final = "there is no log of that name"
 _OVERHEAD_BYTES: Final = 2048
 """What a group, or a page, of one command takes beside it."""
+
+_COMMAND_BYTES: Final = 96
+"""What each command takes of a message, beside itself."""
 
 _OP_BYTES: Final = 128
 _CLOSED: Final = "the log has ended"
@@ -169,7 +172,7 @@ class Appender:
         for command in commands:
             if command.is_json:
                 check_command(command.data)
-        size = sum(command.size + 1 for command in commands)
+        size = sum(command.size + _COMMAND_BYTES for command in commands)
         if size > self._max_bytes:
             msg = f"the commands of one append have at most {self._max_bytes} bytes together"
             raise TooLargeError(msg)
@@ -417,7 +420,10 @@ class _Log:
         try:
             await self._walk(tail)
         except CorruptError:
-            self._tail = None  # it may be another log by now
+            self._tail = None
+            present = await self._states.look(self._name)
+            if _goes_on(tail, present):
+                raise
         else:
             tail.since = since
 
@@ -491,7 +497,15 @@ def _lost(expected: int | None, tail: _Tail) -> HoldfastError:
         return NotFoundError(_NO_LOG)
     index = tail.place.index
     msg = f"the last command of the log is {index}, and {expected or 'none'} was expected"
-    return ConflictError(msg, version=index)
+    return ConflictError(msg, index=index)
+
+
+def _goes_on(tail: _Tail, present: Present) -> bool:
+    """Whether the log that ``tail`` knows should be there, and go on behind that."""
+    record = present.held.record if present.held is not None else None
+    if record is None or _same_log(record) != _same_log(tail.record):
+        return False
+    return record.trimmed_through <= tail.place.index
 
 
 def _same_log(record: StateRecord) -> tuple[str, int, int]:

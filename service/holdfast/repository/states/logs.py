@@ -93,7 +93,8 @@ class StateLogs:
         """
         entry = await self.journal.last(name_key(record.name))
         found = _end(record, entry)
-        if found.place.index < record.known_index:
+        is_open = record.log and found.closing is None
+        if is_open and found.place.index < record.known_index:
             msg = (
                 f"the log ends at command {found.place.index}, "
                 f"and is known to have had {record.known_index}: see `state repair`"
@@ -111,7 +112,7 @@ class StateLogs:
         max_bytes: int = PAGE_BYTES,
         sure: bool = False,
     ) -> GroupPage[GroupT]:
-        """The groups behind ``place``. Raises CorruptError at a break."""
+        """The groups behind ``place``, up to a break. Raises CorruptError if that comes first."""
         place, void = _beyond(record, place)
         page = await self.journal.read(
             name_key(record.name), place.sequence, limit=limit, max_bytes=max_bytes, sure=sure
@@ -120,8 +121,13 @@ class StateLogs:
         for entry in page.entries:
             if void is not None and entry.sequence > void.after:
                 return GroupPage(groups=groups, place=place, is_end=False)
-            group = decode(entry)
-            place = _next(record, place, entry, group)
+            try:
+                group = decode(entry)
+                place = _next(record, place, entry, group)
+            except CorruptError:
+                if not groups:
+                    raise
+                return GroupPage(groups=groups, place=place, is_end=False)
             groups.append((entry.sequence, group))
         return GroupPage(groups=groups, place=place, is_end=page.is_end)
 

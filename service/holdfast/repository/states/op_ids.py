@@ -7,6 +7,7 @@ kept and no more: of a log that gets more in that time the oldest are forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,7 +25,8 @@ MAX_OP_IDS_IN_ALL: Final = 262_144
 """Of all logs that one worker appends to: some 64 MiB."""
 
 
-class AppendedRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AppendedRun:
     """Commands that one request has appended: the first index, how many, and their times."""
 
     index: int

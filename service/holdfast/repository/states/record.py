@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.op_id import is_repeat
-from holdfast.errors import ConflictError, UnavailableError
+from holdfast.errors import ConflictError, NotFoundError, UnavailableError
 from holdfast.repository.ledger.ledger import RecordKind
 
 SaveForm = Literal["json", "bytes"]
@@ -73,7 +73,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was.
+    save there ever was, ``removed_by`` the request that has last removed the state.
     """
 
     name: str
@@ -85,6 +85,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     saves: tuple[SaveEntry, ...] = ()
     number: int = 0
     policy: KeepPolicy = KeepPolicy()
+    removed_by: str | None = None
 
     @property
     def exists(self) -> bool:
@@ -103,16 +104,17 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
     ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
-    are, and the log gets the id ``next_log``.
+    are, and the log gets the id ``next_log``. ``op`` is the request that removes.
     """
 
     index: int | None = None
     after: int | None = None
     next_log: str = ""
+    op: str | None = None
 
 
 def with_log(record: StateRecord | None, *, name: str, log: str) -> StateRecord:
-    """The record with a new log, which goes on from what a save includes; as it is if it has one."""
+    """The record with a log: as it is if it has one, else a new one, behind what saves include."""
     if record is not None and record.log:
         return record
     base = max((save.last_applied_index for save in record.saves), default=0) if record else 0
@@ -138,7 +140,7 @@ def saved(
     newest = record.saves[0] if record.saves else None
     if newest is not None and save.last_applied_index < newest.last_applied_index and not force:
         msg = f"the newest save includes the log up to {newest.last_applied_index}"
-        raise ConflictError(msg, version=newest.last_applied_index)
+        raise ConflictError(msg, index=newest.last_applied_index)
     save = msgspec.structs.replace(
         save,
         number=record.number + 1,
@@ -166,8 +168,11 @@ def kept_saves(
     return saves[: min(max(keep, young), MAX_SAVES)]
 
 
-def without_save(record: StateRecord, number: int) -> StateRecord:
-    """The record without the save of that number."""
+def without_save(record: StateRecord | None, number: int) -> StateRecord:
+    """The record without the save of that number. Raises NotFoundError where it is gone."""
+    if record is None:
+        msg = "the record of the state is gone"
+        raise NotFoundError(msg)
     saves = tuple(save for save in record.saves if save.number != number)
     if len(saves) == len(record.saves):
         return record
@@ -184,6 +189,11 @@ def trimmed(record: StateRecord, log: str, through: int) -> StateRecord:
     return msgspec.structs.replace(record, trimmed_through=through)
 
 
+def removed(record: StateRecord, op: str | None, *, start: int) -> StateRecord:
+    """What stays of a state: a later log is behind ``start``."""
+    return StateRecord(name=record.name, start=start, number=record.number, removed_by=op)
+
+
 def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:
     """The record once ``closing``, found at ``sequence`` of ``log``, is carried out."""
     if record.log != log or sequence <= max(
@@ -191,9 +201,7 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
     ):
         return record
     if closing.index is None:
-        return StateRecord(
-            name=record.name, start=sequence, number=record.number, policy=record.policy
-        )
+        return removed(record, closing.op, start=sequence)
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
     record = msgspec.structs.replace(record, saves=saves)
     if closing.after is None:

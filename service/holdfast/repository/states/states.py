@@ -26,7 +26,7 @@ MISSING: Final = "there is no state of that name"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """A state as it is: its record, if there ever was one, and the end of its log, if it has one."""
+    """A state as it is: its record, if there ever was one; the end of its log, if it has one."""
 
     held: Held[StateRecord] | None
     end: LogEnd | None
@@ -106,6 +106,10 @@ class States:
         if held is None:
             return await self.ledger.make(STATE, name_key(name), change)
         return await self.ledger.update(held, change)
+
+    async def keys(self, prefix: str) -> list[str]:
+        """The keys below the tokens of ``prefix``, which are those of states."""
+        return await self._records.list_keys(prefix)
 
 
 def _revision(held: Held[StateRecord] | None) -> int:
