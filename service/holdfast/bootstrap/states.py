@@ -11,11 +11,11 @@ from holdfast.protocol.subjects import append_subject
 from holdfast.repository.states.appending import Appender
 from holdfast.repository.states.blobs import SavedBytes
 from holdfast.repository.states.logs import StateLogs
-from holdfast.repository.states.places import Places
+from holdfast.repository.states.places import CommandPlaces
 from holdfast.repository.states.replays import Replays
-from holdfast.repository.states.saves import Saves
+from holdfast.repository.states.saves import StateSaves
 from holdfast.repository.states.skew import ClockSkew
-from holdfast.repository.states.states import States
+from holdfast.repository.states.states import StateRecords
 from holdfast.repository.states.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
     """To be called in the event loop that runs them."""
     sources = setup.sources
     logs = StateLogs(stores.states)
-    states = States(stores.snapshots, logs, sources=sources)
-    places = Places(logs)
+    states = StateRecords(stores.snapshots, logs, sources=sources)
+    places = CommandPlaces(logs)
     stored = SavedBytes(stores.blobs, sources, grace=setup.grace)
     max_bytes = setup.max_inline_bytes - PAGE_OVERHEAD_BYTES
     replays = Replays(states, places, max_bytes=max_bytes)
@@ -49,7 +49,7 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
     return StateParts(
         handlers=StateHandlers(
             Appender(states, skew, sources=sources, max_bytes=setup.max_inline_bytes),
-            Saves(states, stored, sources=sources, max_bytes=max_bytes),
+            StateSaves(states, stored, sources=sources, max_bytes=max_bytes),
             replays,
             upkeep,
             append_subjects=(

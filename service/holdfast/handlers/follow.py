@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from holdfast.protocol.states import FollowEnd
-    from holdfast.repository.states.groups import Entry
+    from holdfast.repository.states.groups import LoggedCommand
     from holdfast.repository.states.replays import Following, Replays
 
 HEARTBEAT_SECONDS: Final = 2
@@ -67,7 +67,7 @@ class FollowHandlers:
         until = self._monotonic() + self._lease_seconds
         async with self._replays.follow(request.name, request.from_index) as following:
 
-            def told(entries: Sequence[Entry]) -> BytesReply[FollowHead]:
+            def told(entries: Sequence[LoggedCommand]) -> BytesReply[FollowHead]:
                 head = FollowHead(part=next(numbers), next_index=following.next_index)
                 body = msgspec.json.encode([log_entry(entry) for entry in entries])
                 return BytesReply(head=head, data=body)
@@ -86,7 +86,7 @@ class FollowHandlers:
             last = told(())
             yield dataclasses.replace(last, head=replace(last.head, end=end))
 
-    async def _next(self, following: Following, seconds: float) -> Sequence[Entry]:
+    async def _next(self, following: Following, seconds: float) -> Sequence[LoggedCommand]:
         """Further commands; none once ``seconds`` are over, or this worker is about to stop."""
         reading = asyncio.ensure_future(following.next(seconds, self._max_bytes))
         stopping = asyncio.ensure_future(self._stopping.wait())

@@ -69,11 +69,11 @@ if TYPE_CHECKING:
 
     from holdfast.protocol.states import ExpectedIndex
     from holdfast.repository.states.appending import Appender
-    from holdfast.repository.states.groups import Entry
+    from holdfast.repository.states.groups import LoggedCommand
     from holdfast.repository.states.op_ids import AppendedRun
     from holdfast.repository.states.record import SaveEntry, StateRecord
     from holdfast.repository.states.replays import Replays
-    from holdfast.repository.states.saves import Loaded, Saves
+    from holdfast.repository.states.saves import Loaded, StateSaves
     from holdfast.repository.states.upkeep import Upkeep
 
 FRESH_SECONDS: Final = 5.0
@@ -91,7 +91,7 @@ class StateHandlers:
     def __init__(
         self,
         appender: Appender,
-        saves: Saves,
+        saves: StateSaves,
         replays: Replays,
         upkeep: Upkeep,
         *,
@@ -300,7 +300,7 @@ class StateHandlers:
         )
 
 
-def log_entry(entry: Entry) -> LogEntry:
+def log_entry(entry: LoggedCommand) -> LogEntry:
     """The command as it travels."""
     command = entry.command
     if command.is_json:

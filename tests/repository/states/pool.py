@@ -15,11 +15,11 @@ from holdfast.repository.states.appending import Appender
 from holdfast.repository.states.blobs import SavedBytes
 from holdfast.repository.states.groups import Command
 from holdfast.repository.states.logs import StateLogs
-from holdfast.repository.states.places import Places
+from holdfast.repository.states.places import CommandPlaces
 from holdfast.repository.states.replays import Replays
-from holdfast.repository.states.saves import NewSave, Saves
+from holdfast.repository.states.saves import NewSave, StateSaves
 from holdfast.repository.states.skew import ClockSkew
-from holdfast.repository.states.states import States
+from holdfast.repository.states.states import StateRecords
 from holdfast.repository.states.upkeep import Upkeep
 from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
@@ -58,13 +58,13 @@ class StatesWorker:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         logs = StateLogs(journal)
-        self.states = States(records, logs, sources=sources)
-        places = Places(logs)
+        self.states = StateRecords(records, logs, sources=sources)
+        places = CommandPlaces(logs)
         stored = SavedBytes(blobs, sources, grace=GRACE)
         self.appender = Appender(
             self.states, ClockSkew(journal, sources=sources), sources=sources, max_bytes=max_bytes
         )
-        self.saves = Saves(self.states, stored, sources=sources, max_bytes=max_bytes)
+        self.saves = StateSaves(self.states, stored, sources=sources, max_bytes=max_bytes)
         self.replays = Replays(self.states, places, max_bytes=max_bytes)
         self.upkeep = Upkeep(self.states, places, stored, sources=sources)
 
@@ -112,7 +112,7 @@ class StatesWorker:
         return await self.saves.save(name, new, op_id=op_id)
 
     async def latest(self, name: str) -> Loaded:
-        """See `Saves.latest`."""
+        """See `StateSaves.latest`."""
         return await self.saves.latest(name)
 
 

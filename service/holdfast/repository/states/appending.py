@@ -23,7 +23,6 @@ from holdfast.domain.limits import MAX_COMMANDS
 from holdfast.domain.op_id import is_repeat, split_op_id
 from holdfast.errors import (
     ConflictError,
-    CorruptError,
     HoldfastError,
     InternalError,
     InvalidError,
@@ -32,15 +31,10 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
-from holdfast.repository.states.groups import GroupedOp, decode_head, encode_group
-from holdfast.repository.states.logs import Place, before, beginning
-from holdfast.repository.states.op_ids import (
-    MAX_OP_IDS_IN_ALL,
-    REMEMBERED,
-    AppendedRun,
-    OpIds,
-)
-from holdfast.repository.states.record import StateRecord
+from holdfast.repository.states.groups import GroupedOp, encode_group
+from holdfast.repository.states.logs import LogPlace
+from holdfast.repository.states.op_ids import MAX_OP_IDS_IN_ALL, AppendedRun
+from holdfast.repository.states.tail import TailReader
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -48,9 +42,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holdfast.repository.states.groups import Command
-    from holdfast.repository.states.logs import LogEnd
     from holdfast.repository.states.skew import ClockSkew
-    from holdfast.repository.states.states import Present, States
+    from holdfast.repository.states.states import StateRecords
+    from holdfast.repository.states.tail import Tail
     from holdfast.sources import Sources
 
 MAX_GROUP_BYTES: Final = 512 * 1024
@@ -75,7 +69,6 @@ _COMMAND_BYTES: Final = 96
 """What each command takes of a message, beside itself."""
 
 _OP_BYTES: Final = 128
-_CLOSED: Final = "the log has ended"
 _TOO_LATE: Final = "the request's time was over before the log was asked to write"
 log = structlog.get_logger(__name__)
 
@@ -113,25 +106,11 @@ class _Member:
                 waiter.set_exception(error)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Tail:
-    """What a worker knows of the end of a log: behind ``place`` there was nothing.
-
-    That was so at some moment since ``since``, by the loop's clock.
-    """
-
-    record: StateRecord
-    place: Place
-    since: float
-    hlc: Hlc = ZERO
-    ops: OpIds = field(default_factory=OpIds)
-
-
 class Appender:
     """Appends to the logs of all states."""
 
     def __init__(
-        self, states: States, skew: ClockSkew, *, sources: Sources, max_bytes: int
+        self, states: StateRecords, skew: ClockSkew, *, sources: Sources, max_bytes: int
     ) -> None:
         """``skew`` tells whether this worker's clock may be used.
 
@@ -214,7 +193,7 @@ class _Log:
     """One log, as this worker appends to it."""
 
     def __init__(
-        self, name: str, states: States, skew: ClockSkew, sources: Sources, max_bytes: int
+        self, name: str, states: StateRecords, skew: ClockSkew, sources: Sources, max_bytes: int
     ) -> None:
         """``max_bytes`` are those of a group of several requests."""
         self._max_bytes = max_bytes
@@ -225,8 +204,8 @@ class _Log:
         self._sources = sources
         self._waiting: deque[_Member] = deque()
         self._by_op_id: dict[str, _Member] = {}
-        self._tail: _Tail | None = None
-        self._acknowledged = ("", 0, 0), 0
+        self._tail: Tail | None = None
+        self._tails = TailReader(states, name, monotonic=sources.monotonic)
         self._flying = 0
         self._gathering = Gathering(self._take, at_once=1)
 
@@ -302,13 +281,15 @@ class _Log:
         backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
         while True:
             await self._skew.check()
-            tail = self._tail or await self._read_tail()
+            if self._tail is None:
+                self._tail = await self._tails.read()
+            tail = self._tail
             judged = self._judge(members, tail)
             members = judged.left
             if not members:
                 return
             if judged.is_doubtful:
-                await self._catch_up()
+                self._tail = await self._tails.caught_up(tail)
             elif not tail.record.log:
                 await self._states.begin_log(self._name)
                 self._tail = None
@@ -317,11 +298,11 @@ class _Log:
                     await self._write(members, tail)
                 except ConflictError:
                     await backoff.wait()
-                    await self._catch_up()
+                    self._tail = await self._tails.caught_up(tail)
                 else:
                     return
 
-    def _judge(self, members: Sequence[_Member], tail: _Tail) -> _Judged:
+    def _judge(self, members: Sequence[_Member], tail: Tail) -> _Judged:
         """Answer and refuse what can be by ``tail``; what is to be written behind it is left."""
         left: list[_Member] = []
         deferred: list[_Member] = []
@@ -349,13 +330,13 @@ class _Log:
         self._waiting.extendleft(reversed(deferred))
         return _Judged(left=left, is_doubtful=is_doubtful)
 
-    def _judge_one(self, member: _Member, tail: _Tail) -> AppendedRun | None:
+    def _judge_one(self, member: _Member, tail: Tail) -> AppendedRun | None:
         """What it has appended before. Raises UnavailableError, ConflictError: it never will."""
         if not member.is_wanted() or asyncio.get_running_loop().time() >= member.until:
             raise UnavailableError(_TOO_LATE)
         return tail.ops.find(member.op_id)
 
-    async def _write(self, members: Sequence[_Member], tail: _Tail) -> None:
+    async def _write(self, members: Sequence[_Member], tail: Tail) -> None:
         """Append one group. Raises ConflictError: another was first, and nothing was written."""
         hlc = later(self._sources.clock(), tail.hlc, *(member.hlc for member in members))
         commands = [command for member in members for command in member.commands]
@@ -370,12 +351,12 @@ class _Log:
         since = asyncio.get_running_loop().time()
         sequence = await self._publish(value, tail.place.sequence)
         last = first + len(commands) - 1
-        tail.place, tail.since = Place(sequence, last), since
+        tail.place, tail.since = LogPlace(sequence, last), since
         tail.hlc = hlc.advanced(len(commands) - 1)
-        self._acknowledged = _same_log(tail.record), last
+        self._tails.acknowledged(tail)
         self._answer(members, tail, first, hlc)
 
-    def _answer(self, members: Sequence[_Member], tail: _Tail, first: int, hlc: Hlc) -> None:
+    def _answer(self, members: Sequence[_Member], tail: Tail, first: int, hlc: Hlc) -> None:
         now = self._sources.monotonic()
         place = 0
         for member in members:
@@ -408,76 +389,6 @@ class _Log:
                     self._tail = None
                     raise OutcomeUnknownError(error.detail) from error
 
-    # --- the end of the log ---
-
-    async def _catch_up(self) -> None:
-        """Read what others have written behind the end that is known here."""
-        tail = self._tail
-        if tail is None or not tail.record.log:
-            self._tail = None
-            return
-        since = asyncio.get_running_loop().time()
-        try:
-            await self._walk(tail)
-        except CorruptError:
-            self._tail = None
-            present = await self._states.look(self._name)
-            if _goes_on(tail, present):
-                raise
-        else:
-            tail.since = since
-
-    async def _walk(self, tail: _Tail) -> None:
-        """Take in the groups behind ``tail``, up to the end by the word of a believed leader."""
-        while True:
-            page = await self._states.logs.page(tail.record, tail.place, decode_head, sure=True)
-            now = self._sources.monotonic()
-            for _, head in page.groups:
-                tail.ops.note_group(head, now)
-                tail.hlc = head.last_hlc
-                if head.closing is not None:
-                    raise CorruptError(_CLOSED)
-            tail.place = page.place
-            if page.is_end:
-                return
-
-    async def _read_tail(self) -> _Tail:
-        """Read where the log ends, and the Op-Ids of the last minutes."""
-        while True:
-            since = asyncio.get_running_loop().time()
-            present = await self._states.look(self._name)
-            record = present.held.record if present.held is not None else None
-            record = record or StateRecord(name=self._name)
-            tail = _Tail(record=record, place=beginning(record), since=since)
-            if present.end is not None:
-                try:
-                    tail.place = await self._recent(record, present.end)
-                    tail.hlc = present.end.hlc or ZERO
-                    await self._walk(tail)
-                except CorruptError:
-                    again = await self._states.look(self._name)
-                    if again.held == present.held:
-                        raise
-                    continue
-            self._check_acknowledged(tail)
-            self._tail = tail
-            return tail
-
-    async def _recent(self, record: StateRecord, end: LogEnd) -> Place:
-        """Before the first group of the last minutes; the end of the log if there is none."""
-        journal = self._states.logs.journal
-        moment = await journal.now() - REMEMBERED
-        entry = await journal.first_since(self._key, moment)
-        if entry is not None and entry.sequence <= record.start:
-            entry = await journal.first_from(self._key, record.start + 1)
-        return end.place if entry is None else before(record, entry, decode_head(entry))
-
-    def _check_acknowledged(self, tail: _Tail) -> None:
-        same_log, index = self._acknowledged
-        if same_log == _same_log(tail.record) and tail.place.index < index:
-            msg = f"the log ends at command {tail.place.index}, and has had {index}"
-            raise CorruptError(f"{msg}: see `state repair`")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
@@ -492,22 +403,9 @@ def _holds(expected: int | None, index: int, base: int) -> bool:
     return expected is None or expected == index or (expected == 0 and index == base)
 
 
-def _lost(expected: int | None, tail: _Tail) -> HoldfastError:
+def _lost(expected: int | None, tail: Tail) -> HoldfastError:
     if not tail.record.log:
         return NotFoundError(_NO_LOG)
     index = tail.place.index
     msg = f"the last command of the log is {index}, and {expected or 'none'} was expected"
     return ConflictError(msg, index=index)
-
-
-def _goes_on(tail: _Tail, present: Present) -> bool:
-    """Whether the log that ``tail`` knows should be there, and go on behind that."""
-    record = present.held.record if present.held is not None else None
-    if record is None or _same_log(record) != _same_log(tail.record):
-        return False
-    return record.trimmed_through <= tail.place.index
-
-
-def _same_log(record: StateRecord) -> tuple[str, int, int]:
-    """Alike as long as nothing but an append changes the end of the log."""
-    return record.log, record.start, len(record.voids)

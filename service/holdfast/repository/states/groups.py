@@ -84,7 +84,7 @@ class Group(GroupHead, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LoggedCommand:
     """A command of a log, as whoever replays it gets it."""
 
     index: int
@@ -140,12 +140,14 @@ def decode_head(entry: JournalEntry) -> GroupHead:
     return head
 
 
-def entries_of(group: Group) -> Iterator[Entry]:
+def entries_of(group: Group) -> Iterator[LoggedCommand]:
     """Its commands, in order. Raises CorruptError."""
     hlc, binary = group.first_hlc, frozenset(group.binary)
     for place, written in enumerate(group.commands):
         index = group.first + place
-        yield Entry(index, hlc.advanced(place), _read(written, index, is_json=place not in binary))
+        yield LoggedCommand(
+            index, hlc.advanced(place), _read(written, index, is_json=place not in binary)
+        )
 
 
 def _read(written: msgspec.Raw, index: int, *, is_json: bool) -> Command:

@@ -27,7 +27,7 @@ GroupT = TypeVar("GroupT", bound=GroupHead)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LogPlace:
     """Behind the group at ``sequence``, whose last command has ``index``."""
 
     sequence: int
@@ -41,7 +41,7 @@ class LogEnd:
     ``hlc`` is None where the log has no command.
     """
 
-    place: Place
+    place: LogPlace
     hlc: Hlc | None = None
     closing: Closing | None = None
 
@@ -54,29 +54,29 @@ class GroupPage(Generic[GroupT]):
     """
 
     groups: Sequence[tuple[int, GroupT]]
-    place: Place
+    place: LogPlace
     is_end: bool
 
 
-def beginning(record: StateRecord) -> Place:
+def beginning(record: StateRecord) -> LogPlace:
     """Before the first group of the log."""
-    return Place(record.start, record.base)
+    return LogPlace(record.start, record.base)
 
 
-def before(record: StateRecord, entry: JournalEntry, group: GroupHead) -> Place:
+def before(record: StateRecord, entry: JournalEntry, group: GroupHead) -> LogPlace:
     """Before a group that was met without the one before it. Raises CorruptError."""
     for void in record.voids:
         if void.after < entry.sequence <= void.through:
-            return Place(void.through, void.index)
+            return LogPlace(void.through, void.index)
     placed(record, entry.sequence, group)
-    return Place(entry.previous, group.first - 1)
+    return LogPlace(entry.previous, group.first - 1)
 
 
-def placed(record: StateRecord, sequence: int, group: GroupHead) -> Place:
+def placed(record: StateRecord, sequence: int, group: GroupHead) -> LogPlace:
     """Behind a group that was met without the one before it. Raises CorruptError."""
     if group.log != record.log or sequence <= record.start or group.first <= record.base:
         raise _break(group.first, record.base + 1)
-    return Place(sequence, group.last)
+    return LogPlace(sequence, group.last)
 
 
 class StateLogs:
@@ -105,7 +105,7 @@ class StateLogs:
     async def page(
         self,
         record: StateRecord,
-        place: Place,
+        place: LogPlace,
         decode: Callable[[JournalEntry], GroupT],
         *,
         limit: int = PAGE_ENTRIES,
@@ -144,30 +144,30 @@ def _end(record: StateRecord, entry: JournalEntry | None) -> LogEnd:
         raise CorruptError(msg)
     void = record.voids[-1] if record.voids else None
     if void is not None and entry.sequence <= void.through:
-        return LogEnd(place=Place(void.through, void.index), hlc=decode_head(entry).last_hlc)
+        return LogEnd(place=LogPlace(void.through, void.index), hlc=decode_head(entry).last_hlc)
     head = decode_head(entry)
     place = placed(record, entry.sequence, head)
     hlc = head.last_hlc
     return LogEnd(place=place, hlc=hlc, closing=head.closing)
 
 
-def _beyond(record: StateRecord, place: Place) -> tuple[Place, Void | None]:
+def _beyond(record: StateRecord, place: LogPlace) -> tuple[LogPlace, Void | None]:
     """``place``, or behind the void that begins or lies there; and the next void."""
     for void in record.voids:
         if void.after <= place.sequence < void.through:
-            place = Place(void.through, void.index)
+            place = LogPlace(void.through, void.index)
         elif place.sequence < void.after:
             return place, void
     return place, None
 
 
-def _next(record: StateRecord, place: Place, entry: JournalEntry, group: GroupHead) -> Place:
+def _next(record: StateRecord, place: LogPlace, entry: JournalEntry, group: GroupHead) -> LogPlace:
     if group.log != record.log or group.first != place.index + 1:
         raise _break(group.first, place.index + 1)
     if entry.previous != place.sequence:
         msg = f"the log is broken before command {group.first}: see `state repair`"
         raise CorruptError(msg)
-    return Place(entry.sequence, group.last)
+    return LogPlace(entry.sequence, group.last)
 
 
 def _break(found: int, expected: int) -> CorruptError:

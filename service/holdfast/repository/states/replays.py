@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.blob_names import name_key
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.states.groups import decode_group, entries_of
-from holdfast.repository.states.logs import Place, beginning
+from holdfast.repository.states.logs import LogPlace, beginning
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from holdfast.repository.states.groups import Entry, Group
-    from holdfast.repository.states.places import Places
+    from holdfast.repository.states.groups import Group, LoggedCommand
+    from holdfast.repository.states.places import CommandPlaces
     from holdfast.repository.states.record import StateRecord
-    from holdfast.repository.states.states import Present, States
+    from holdfast.repository.states.states import Present, StateRecords
     from holdfast.stores.journal_ports import Growth
 
 ENTRY_BYTES: Final = 160
@@ -33,7 +33,7 @@ ENTRY_BYTES: Final = 160
 class LogSlice:
     """Commands of a log, without gaps; the log had those from ``first`` to ``last`` then."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[LoggedCommand]
     next_index: int
     first: int
     last: int
@@ -42,7 +42,7 @@ class LogSlice:
 class Replays:
     """Reads the logs of states."""
 
-    def __init__(self, states: States, places: Places, *, max_bytes: int) -> None:
+    def __init__(self, states: StateRecords, places: CommandPlaces, *, max_bytes: int) -> None:
         """``max_bytes`` is what one message may carry of commands."""
         self._states = states
         self._places = places
@@ -65,7 +65,7 @@ class Replays:
     async def _page(self, present: Present, index: int, limit: int) -> LogSlice:
         record, first, last = checked_span(present, index)
         stop = min(last, index + limit - 1)
-        entries: list[Entry] = []
+        entries: list[LoggedCommand] = []
         if present.end is not None and index <= last:
             place = await self._places.before(record, index, present.end.place)
             read = _Filling(index, stop, self._max_bytes)
@@ -79,7 +79,7 @@ class Replays:
         next_index = entries[-1].index + 1 if entries else index
         return LogSlice(entries=entries, next_index=next_index, first=first, last=last)
 
-    async def _read(self, record: StateRecord, place: Place, read: _Filling) -> None:
+    async def _read(self, record: StateRecord, place: LogPlace, read: _Filling) -> None:
         """Fill ``read`` from the groups behind ``place``. Raises CorruptError at a break."""
         sure = is_full = False
         while read.next_index <= read.stop and not is_full:
@@ -91,7 +91,7 @@ class Replays:
                 is_full = read.take(group)
                 if read.next_index <= group.last:
                     break
-                place = Place(sequence, group.last)
+                place = LogPlace(sequence, group.last)
             if page.is_end and sure and read.next_index <= read.stop and not is_full:
                 msg = f"the log does not have command {read.next_index}: see `state repair`"
                 raise CorruptError(msg)
@@ -115,7 +115,7 @@ class _Filling:
     def __init__(self, index: int, stop: int, left: int) -> None:
         self.next_index = index
         self.left = left
-        self.entries: list[Entry] = []
+        self.entries: list[LoggedCommand] = []
         self.stop = stop
 
     def take(self, group: Group) -> bool:
@@ -135,7 +135,7 @@ class Following:
     """One who reads a log as it grows."""
 
     def __init__(
-        self, states: States, places: Places, name: str, index: int, growth: Growth
+        self, states: StateRecords, places: CommandPlaces, name: str, index: int, growth: Growth
     ) -> None:
         self._states = states
         self._places = places
@@ -143,10 +143,10 @@ class Following:
         self._growth = growth
         self._log: str | None = None
         self._record: StateRecord | None = None
-        self._place: Place | None = None
+        self._place: LogPlace | None = None
         self.next_index = index
 
-    async def next(self, seconds: float, max_bytes: int) -> list[Entry]:
+    async def next(self, seconds: float, max_bytes: int) -> list[LoggedCommand]:
         """Further commands, whole groups of them; none where none come within ``seconds``.
 
         Raises NotFoundError where they are not there any more, ConflictError where what was told
@@ -160,7 +160,7 @@ class Following:
                     entries = await self._read(max_bytes, sure=True)
         return entries
 
-    async def _read(self, max_bytes: int, *, sure: bool) -> list[Entry]:
+    async def _read(self, max_bytes: int, *, sure: bool) -> list[LoggedCommand]:
         record, place = await self._placed()
         try:
             page = await self._states.logs.page(
@@ -182,7 +182,7 @@ class Following:
         self.next_index = max(self.next_index, page.place.index + 1)
         return entries
 
-    async def _placed(self) -> tuple[StateRecord, Place]:
+    async def _placed(self) -> tuple[StateRecord, LogPlace]:
         """What is known of the log, looked up where nothing is."""
         if self._record is None or self._place is None:
             present = await self._states.look(self._name)

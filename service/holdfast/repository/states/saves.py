@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from holdfast.repository.states.blobs import SavedBytes
     from holdfast.repository.states.record import SaveForm, StateRecord
-    from holdfast.repository.states.states import Present, States
+    from holdfast.repository.states.states import Present, StateRecords
     from holdfast.sources import Sources
 
 NO_SAVE: Final = "there is no such save"
@@ -62,11 +62,11 @@ class Loaded:
     fell_back: Sequence[int] = ()
 
 
-class Saves:
+class StateSaves:
     """The saves of all states."""
 
     def __init__(
-        self, states: States, stored: SavedBytes, *, sources: Sources, max_bytes: int
+        self, states: StateRecords, stored: SavedBytes, *, sources: Sources, max_bytes: int
     ) -> None:
         """``max_bytes`` is what one message may carry of a state."""
         self._states = states

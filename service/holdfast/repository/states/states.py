@@ -44,7 +44,7 @@ class Present:
         return 0 if self.end is None else self.end.place.index
 
 
-class States:
+class StateRecords:
     """The records of states, and what is found of their logs."""
 
     def __init__(self, records: RecordStore, logs: StateLogs, *, sources: Sources) -> None:

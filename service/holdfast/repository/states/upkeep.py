@@ -23,7 +23,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
-from holdfast.repository.states.logs import Place, beginning
+from holdfast.repository.states.logs import LogPlace, beginning
 from holdfast.repository.states.record import (
     STATE,
     Closing,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.blobs import SavedBytes
-    from holdfast.repository.states.places import Places
-    from holdfast.repository.states.states import Present, States
+    from holdfast.repository.states.places import CommandPlaces
+    from holdfast.repository.states.states import Present, StateRecords
     from holdfast.sources import Sources
 
 SETTLE_SECONDS: Final = 120.0
@@ -57,7 +57,7 @@ class Upkeep:
     """Trims, removes and repairs states."""
 
     def __init__(
-        self, states: States, places: Places, stored: SavedBytes, *, sources: Sources
+        self, states: StateRecords, places: CommandPlaces, stored: SavedBytes, *, sources: Sources
     ) -> None:
         """``stored`` are the blobs of their saves."""
         self._states = states
@@ -206,14 +206,14 @@ class Upkeep:
         end = present.end
         return present.held, end.place.sequence, end.place.index, end.hlc or ZERO
 
-    async def _kept(self, record: StateRecord, index: int, sequence: int) -> Place | None:
+    async def _kept(self, record: StateRecord, index: int, sequence: int) -> LogPlace | None:
         """Behind the command ``index``; None where it cannot be read. Raises InvalidError."""
         if index == record.base and record.trimmed_through == record.base:
             return beginning(record)
         if index <= record.trimmed_through:
             return None
         try:
-            place = await self._places.before(record, index, Place(sequence, 2**53))
+            place = await self._places.before(record, index, LogPlace(sequence, 2**53))
             page = await self._states.logs.page(record, place, decode_head, limit=1, sure=True)
         except CorruptError:
             return None
