@@ -139,7 +139,6 @@ WORKER_MUST_NOT_SUBSCRIBE: Final = (
     ("snapshot.>", ""),
     ("snapshot.on.node-1.create", ""),
     ("snapshot.progress.*", ""),
-    ("$HF.states.>", ""),
     ("_INBOX.>", ""),
     ("_INBOX.*.*", ""),
     ("_INBOX.admin.>", ""),
@@ -147,7 +146,6 @@ WORKER_MUST_NOT_SUBSCRIBE: Final = (
     ("$KV.>", ""),
     ("$HF.>", ""),
     ("$HF.states.>", ""),
-    ("$HF.grown.states.>", ""),
     ("$JS.>", ""),
     ("$SYS.>", ""),
 )

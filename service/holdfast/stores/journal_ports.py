@@ -74,7 +74,7 @@ class JournalStore(Protocol):
         ``message_id`` (1 to ``MAX_MESSAGE_ID_CHARS`` printable ASCII, of this append alone): it is
         answered by the entry that is there, also when others are behind it, unless that was trimmed
         since. Raises ConflictError when the log's last entry is another, and this one is not in it;
-        TooLargeError.
+        TooLargeError; CorruptError where damage hides that.
         """
 
     async def last(self, log: str) -> JournalEntry | None:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import CorruptError, HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.growth import Waiter
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.journal_checks import (
@@ -194,7 +194,7 @@ class StreamJournalStore:
         """See JournalStore."""
         check_record_key(log)
         if through > 0:  # a purge up to nothing would be one of all
-            await self._js.purge(self.stream, self._subject(log), through=through)
+            await self._js.purge(self.stream, self._subject(log), up_to=through)
 
     @asynccontextmanager
     async def follow(self, log: str) -> AsyncIterator[Waiter]:
@@ -225,10 +225,16 @@ class StreamJournalStore:
         """See JournalStore. The connection is the caller's."""
 
     async def _last(self, log: str) -> StoredMessage | None:
+        """The last message. That there is none the server says of a damaged one as well."""
         subject = self._subject(log)
-        return await self._js.surely(
-            self.stream, lambda: self._js.last_message(self.stream, subject)
-        )
+        found = await self._js.last_message(self.stream, subject)
+        if found is not None or not await self._js.counts(self.stream, subject, again=True):
+            return found
+        found = await self._js.last_message(self.stream, subject)
+        if found is None:
+            msg = f"the last entry of the log {log} cannot be read"
+            raise CorruptError(msg)
+        return found
 
     async def _behind(self, log: str, sequence: int) -> StoredMessage | None:
         """The first message at or behind ``sequence``."""

@@ -121,7 +121,6 @@ def log_stream(bucket: str, layout: Layout) -> dict[str, Any]:
         "max_msgs_per_subject": -1,
         "deny_delete": True,
         "allow_rollup_hdrs": False,
-        "allow_msg_ttl": False,
         "allow_atomic": False,
     }
 
