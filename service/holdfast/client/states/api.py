@@ -16,11 +16,12 @@ from holdfast.client.states.appending import Appends, ToAppend
 from holdfast.client.states.following import followed
 from holdfast.client.states.saving import Saves, record_of
 from holdfast.client.states.values import SavedState, command_of, positions
+from holdfast.client.states.verify import verified
 from holdfast.client.upgrades import UPGRADE_FOR_STATES, on_new_subjects
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
 from holdfast.domain.digest import parse_digest
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, NotFoundError
 from holdfast.protocol.blobs import GetBlob
 from holdfast.protocol.operation import RequestT
 from holdfast.protocol.states import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from holdfast.client.sources import Source
     from holdfast.client.states.appending import Fence
     from holdfast.client.states.values import LogCommand, LogPosition
+    from holdfast.client.states.verify import StateVerified
     from holdfast.protocol.operation import Operation, ReplyT
     from holdfast.protocol.states import (
         ExpectedIndex,
@@ -155,6 +157,17 @@ class States:
         request = ReplayLog(name=check_blob_name(name), from_index=from_index, limit=limit)
         return await self._ask(REPLAY_LOG, request)
 
+    async def first_index(self, name: str) -> int:
+        """The first command that the log still has. Raises NotFoundError."""
+        try:
+            return (await self.page(name, 1, limit=1)).first_index
+        except NotFoundError:  # trimmed, unless there is no such state
+            async with aclosing(self.list(name)) as found:
+                async for entry in found:
+                    if entry.name == name:
+                        return entry.trimmed_through + 1
+            raise
+
     async def follow(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
         """As ``replay``, and then further commands as they are appended, for ever.
 
@@ -200,6 +213,20 @@ class States:
         request = _saving(name, last_applied_index, last_applied_hlc, force=force)
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
             return await self.saving.save(request, state)
+
+    async def save_json(
+        self,
+        name: str,
+        text: bytes,
+        *,
+        last_applied_index: int,
+        last_applied_hlc: str = "",
+        force: bool = False,
+    ) -> Saved:
+        """As ``save``, of a state that is written as JSON."""
+        request = _saving(name, last_applied_index, last_applied_hlc, force=force)
+        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+            return await self.saving.save_json(request, text)
 
     async def save_from(
         self,
@@ -273,17 +300,31 @@ class States:
         A path appears only when all bytes are there and right. Raises NotFoundError, CorruptError,
         OSError.
         """
+        record = await self.record(name, index=index, time=time, hash=hash)
+        await write_to(target, self._stream(record.digest))
+        return record
+
+    async def record(
+        self,
+        name: str,
+        *,
+        index: int | None = None,
+        time: datetime | None = None,
+        hash: str | None = None,  # noqa: A002  (the wire's word)
+    ) -> Saved:
+        """What is recorded of the newest save, or of one as ``at`` has it."""
         if index is None and time is None and hash is None:
-            found = await self._latest(name, None)
-        else:
-            found = await self._at(name, index, time, hash)
-        await write_to(target, self._stream(found.digest))
-        return record_of(found)
+            return record_of(await self._latest(name, None))
+        return record_of(await self._at(name, index, time, hash))
 
     def saves(self, name: str) -> AsyncGenerator[Saved]:
         """What is recorded of the saves that are kept, newest first. Raises NotFoundError."""
         request = ListSaves(name=check_blob_name(name), limit=_PAGE)
         return self._rows(LIST_SAVES, request, lambda page: page.saves)
+
+    async def verify(self, name: str) -> StateVerified:
+        """Read back all saves and the log behind the oldest of them. Raises NotFoundError."""
+        return await verified(self, name, self._stream)
 
     # --- states ---
 
