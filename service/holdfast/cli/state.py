@@ -107,8 +107,10 @@ async def append(
 
 
 def _expected(text: str) -> ExpectedIndex:
-    if text == "any" or text == "none":
-        return text
+    if text == "any":
+        return "any"
+    if text == "none":
+        return "none"
     if not (text.isascii() and text.isdigit()):
         raise InvalidError(f"{text!r} is no index: any, none, or a number")
     return int(text[:20])

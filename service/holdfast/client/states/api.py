@@ -7,6 +7,7 @@ await hf.states.save("orders", {"apple": 1}, last_applied_index=position.index)
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.client.download import Download
@@ -324,7 +325,8 @@ class States:
 
     async def verify(self, name: str) -> StateVerified:
         """Read back all saves and the log behind the oldest of them. Raises NotFoundError."""
-        return await verified(self, name, self._stream)
+        records = [record async for record in self.saves(name)]
+        return await verified(records, self._stream, partial(self.replay, name))
 
     # --- states ---
 

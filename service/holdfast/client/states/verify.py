@@ -11,9 +11,9 @@ import msgspec
 from holdfast.errors import CorruptError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from holdfast.client.states.api import States
+    from holdfast.client.states.values import LogCommand
     from holdfast.protocol.states import Saved
 
 
@@ -26,11 +26,15 @@ class StateVerified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def verified(
-    states: States, name: str, stream: Callable[[str], AsyncGenerator[memoryview]]
+    records: Sequence[Saved],
+    stream: Callable[[str], AsyncGenerator[memoryview]],
+    replay: Callable[[int], AsyncGenerator[LogCommand]],
 ) -> StateVerified:
-    """All that is kept of a state, read. ``stream`` gives a blob, checked against its digest."""
+    """All that is kept of a state, read: of ``records``, its saves, from the newest on.
+
+    ``stream`` gives a blob, checked against its digest, and ``replay`` the log from an index on.
+    """
     damaged: list[str] = []
-    records = [record async for record in states.saves(name)]
     for record in records:
         try:
             async with aclosing(stream(record.digest)) as pieces:
@@ -39,11 +43,11 @@ async def verified(
         except (CorruptError, NotFoundError) as error:
             damaged.append(f"save {record.number}: {error.detail}")
     damaged += _broken_chain(records)
-    commands = await _read_log(states, name, records, damaged)
+    commands = await _read_log(records, replay, damaged)
     return StateVerified(saves=len(records), commands=commands, damaged=damaged)
 
 
-def _broken_chain(records: list[Saved]) -> list[str]:
+def _broken_chain(records: Sequence[Saved]) -> list[str]:
     """Saves that do not name the one before, of ``records`` from the newest on."""
     return [
         f"save {newer.number} is not of what save {older.number} has: {newer.previous}"
@@ -52,12 +56,16 @@ def _broken_chain(records: list[Saved]) -> list[str]:
     ]
 
 
-async def _read_log(states: States, name: str, records: list[Saved], damaged: list[str]) -> int:
+async def _read_log(
+    records: Sequence[Saved],
+    replay: Callable[[int], AsyncGenerator[LogCommand]],
+    damaged: list[str],
+) -> int:
     """How many commands there are behind the oldest save, or from the first one on."""
     count = 0
     from_index = records[-1].last_applied_index + 1 if records else 1
     try:
-        async with aclosing(states.replay(name, from_index)) as log:
+        async with aclosing(replay(from_index)) as log:
             async for _ in log:
                 count += 1
     except CorruptError as error:
