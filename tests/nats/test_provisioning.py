@@ -354,9 +354,13 @@ async def test_more_replicas_than_servers_are_refused_with_the_servers_reason(
 @pytest.mark.parametrize(
     ("bucket", "prefix", "expected"),
     [
-        ("blobs", "", "blobs packs holdfast snapshots names"),
-        ("media", "", "media media-packs holdfast media-snapshots media-names"),
-        ("blobs", "test", "test_blobs test_packs test_holdfast test_snapshots test_names"),
+        ("blobs", "", "blobs packs holdfast snapshots names states"),
+        ("media", "", "media media-packs holdfast media-snapshots media-names media-states"),
+        (
+            "blobs",
+            "test",
+            "test_blobs test_packs test_holdfast test_snapshots test_names test_states",
+        ),
     ],
 )
 def test_the_buckets_of_a_deployment_have_names_of_their_own(
@@ -364,4 +368,4 @@ def test_the_buckets_of_a_deployment_have_names_of_their_own(
 ) -> None:
     names = bucket_names(bucket, prefix)
 
-    assert [*names.of_objects, *names.of_records] == expected.split()
+    assert [*names.of_objects, *names.of_records, names.states] == expected.split()

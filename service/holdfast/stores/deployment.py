@@ -39,7 +39,8 @@ _ATTEMPTS: Final = 16
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
 
-    ``snapshots`` and ``names`` are empty in a record from before there were such buckets.
+    ``snapshots``, ``names`` and ``states`` are empty in a record from before there were such
+    buckets.
     ``collects_from`` is a time by the clocks of the servers before which nothing is collected, and
     ``roots`` has how far the roots of each space had come when a collector read all of them.
     """
@@ -48,6 +49,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     packs: str
     snapshots: str = ""
     names: str = ""
+    states: str = ""
     format: int = OLD_FORMAT
     grace_seconds: int = GRACE_SECONDS
     collects_from: datetime | None = None
@@ -141,7 +143,7 @@ def _missing(found: Deployment, wanted: Deployment) -> dict[str, str]:
 
 def _buckets(deployment: Deployment) -> dict[str, str]:
     """Those that are recorded, by the names of their fields."""
-    fields = ("blobs", "packs", "snapshots", "names")
+    fields = ("blobs", "packs", "snapshots", "names", "states")
     return {field: name for field in fields if (name := getattr(deployment, field))}
 
 

@@ -13,7 +13,7 @@ LOOK_SECONDS: Final = 2.0
 """After that long a log is to be read though nobody told that it has grown."""
 
 
-class Watched:
+class Waiter:
     """A `Growth`, which is told."""
 
     def __init__(self) -> None:
@@ -34,30 +34,30 @@ class Watched:
                     await self._told.wait()
 
 
-class Watchers:
+class Waiters:
     """All who wait, by log."""
 
     def __init__(self) -> None:
-        self._watched: dict[str, list[Watched]] = {}
+        self._waiting: dict[str, list[Waiter]] = {}
 
     def __bool__(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._watched)
+        return bool(self._waiting)
 
     @asynccontextmanager
-    async def watch(self, log: str) -> AsyncIterator[Watched]:
+    async def watch(self, log: str) -> AsyncIterator[Waiter]:
         """Have it told what is told of ``log``."""
-        watched = Watched()
-        self._watched.setdefault(log, []).append(watched)
+        waiter = Waiter()
+        self._waiting.setdefault(log, []).append(waiter)
         try:
-            yield watched
+            yield waiter
         finally:
-            others = self._watched[log]
-            others.remove(watched)
+            others = self._waiting[log]
+            others.remove(waiter)
             if not others:
-                del self._watched[log]
+                del self._waiting[log]
 
     def tell(self, log: str, sequence: int) -> None:
         """``log`` has an entry at ``sequence``."""
-        for watched in self._watched.get(log, ()):
-            watched.tell(sequence)
+        for waiter in self._waiting.get(log, ()):
+            waiter.tell(sequence)

@@ -72,8 +72,9 @@ class JournalStore(Protocol):
 
         Whoever got no answer, or OutcomeUnknownError, sends the same again with the same
         ``message_id`` (1 to ``MAX_MESSAGE_ID_CHARS`` printable ASCII, of this append alone): it is
-        answered by the entry that is there, also when others are behind it. Raises ConflictError
-        when the log's last entry is another and this one is surely not in it, TooLargeError.
+        answered by the entry that is there, also when others are behind it, unless that was trimmed
+        since. Raises ConflictError when the log's last entry is another, and this one is not in it;
+        TooLargeError.
         """
 
     async def last(self, log: str) -> JournalEntry | None:

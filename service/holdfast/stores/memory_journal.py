@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.stores.growth import Watchers
+from holdfast.stores.growth import Waiters
 from holdfast.stores.journal_checks import (
     check_append,
     check_read,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from holdfast.stores.growth import Watched
+    from holdfast.stores.growth import Waiter
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class MemoryJournalStore(Reachable):
         self._clock = clock
         self._logs: dict[str, list[_Row]] = {}
         self._last = 0
-        self._watchers = Watchers()
+        self._waiters = Waiters()
 
     async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
         """See `JournalStore.append`."""
@@ -63,7 +63,7 @@ class MemoryJournalStore(Reachable):
         )
         checksum = checksum_of(log, expected, message_id, value)
         self._logs.setdefault(log, []).append(_Row(entry, checksum))
-        self._watchers.tell(log, self._last)
+        self._waiters.tell(log, self._last)
         return self._last
 
     async def last(self, log: str) -> JournalEntry | None:
@@ -118,10 +118,10 @@ class MemoryJournalStore(Reachable):
         else:
             self._logs.pop(log, None)
 
-    def follow(self, log: str) -> AbstractAsyncContextManager[Watched]:
+    def follow(self, log: str) -> AbstractAsyncContextManager[Waiter]:
         """See `JournalStore.follow`."""
         check_record_key(log)
-        return self._watchers.watch(log)
+        return self._waiters.watch(log)
 
     async def now(self) -> datetime:
         """See `JournalStore.now`."""

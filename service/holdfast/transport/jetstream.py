@@ -199,9 +199,13 @@ class JetStream(DirectReads):
             raise NotNowError(NOBODY)
         return answer
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Remove every message on ``subject``. Raises UnavailableError, OutcomeUnknownError."""
-        body = msgspec.json.encode({"filter": subject})
+    async def purge(self, stream: str, subject: str, *, through: int | None = None) -> None:
+        """Remove every message on ``subject``, up to and with the sequence ``through`` (not 0).
+
+        Raises UnavailableError, OutcomeUnknownError.
+        """
+        upto = {} if through is None else {"seq": through + 1}
+        body = msgspec.json.encode({"filter": subject, **upto})
         try:
             message = await self._request(f"{self._api}.STREAM.PURGE.{stream}", body, None)
         except TimeoutError as error:
