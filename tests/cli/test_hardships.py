@@ -84,10 +84,11 @@ ARGUMENTS: dict[str, list[str]] = {
     "config": [],
     "bench blob": ["--nonsense"],
     "bench snapshot": ["--nonsense"],
+    "bench state": ["--nonsense"],
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
-UNCONNECTED = {"up", "state hash", "bench blob", "bench snapshot"}
+UNCONNECTED = {"up", "state hash", "bench blob", "bench snapshot", "bench state"}
 WRITERS = {
     *("blob put", "blob rm", "blob ls", "name put", "name rm"),
     *("status", "admin init", "admin layout", "config"),
