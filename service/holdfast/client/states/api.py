@@ -110,7 +110,7 @@ class States:
         Only while the last command has ``expected_index``: a number, ``"none"`` or 0 where there
         is none, ``"any"``. Its time comes after ``hlc``. What is appended to a name while another
         append is under way goes with the next one, in order; one that is not ``ordered`` goes by
-        itself, at once. Raises ConflictError (``version`` is the last index), TooLargeError,
+        itself, at once. Raises ConflictError (``index`` is the last one), TooLargeError,
         QuotaExceededError, CorruptError (the log is damaged: see ``repair``).
         """
         one = to_append(command, expected_index=expected_index, hlc=hlc)
@@ -143,7 +143,7 @@ class States:
         """The commands from ``from_index`` to the end, in order.
 
         Everything that was appended before is among them. Raises NotFoundError where there is no
-        such state, or that command was trimmed.
+        such state, or that command was trimmed (then ``index`` is the first one that is there).
         """
         is_over = False
         while not is_over:
@@ -162,12 +162,10 @@ class States:
         """The first command that the log still has. Raises NotFoundError."""
         try:
             return (await self.page(name, 1, limit=1)).first_index
-        except NotFoundError:  # trimmed, unless there is no such state
-            async with aclosing(self.list(name)) as found:
-                async for entry in found:
-                    if entry.name == name:
-                        return entry.trimmed_through + 1
-            raise
+        except NotFoundError as error:
+            if error.index is None:
+                raise
+            return error.index
 
     async def follow(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
         """As ``replay``, and then further commands as they are appended, for ever.
