@@ -22,7 +22,7 @@ from holdfast.client.upgrades import UPGRADE_FOR_STATES, on_new_subjects
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
 from holdfast.domain.digest import parse_digest
-from holdfast.errors import CorruptError, NotFoundError
+from holdfast.errors import CorruptError, InternalError, NotFoundError
 from holdfast.protocol.blobs import GetBlob
 from holdfast.protocol.operation import RequestT
 from holdfast.protocol.states import (
@@ -151,6 +151,9 @@ class States:
             for entry in page.entries:
                 yield command_of(entry)
             is_over = page.next_index > page.last_index
+            if not (page.entries or is_over):
+                msg = f"the answer has no commands from {from_index} on, and does not end there"
+                raise InternalError(msg)
             from_index = page.next_index
 
     async def page(self, name: str, from_index: int, limit: int = _PAGE) -> LogPage:
