@@ -7,6 +7,7 @@ await hf.states.save("orders", {"apple": 1}, last_applied_index=position.index)
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.client.download import Download
@@ -16,11 +17,12 @@ from holdfast.client.states.appending import Appends, ToAppend
 from holdfast.client.states.following import followed
 from holdfast.client.states.saving import Saves, record_of
 from holdfast.client.states.values import SavedState, command_of, positions
+from holdfast.client.states.verify import verified
 from holdfast.client.upgrades import UPGRADE_FOR_STATES, on_new_subjects
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
 from holdfast.domain.digest import parse_digest
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, InternalError, NotFoundError
 from holdfast.protocol.blobs import GetBlob
 from holdfast.protocol.operation import RequestT
 from holdfast.protocol.states import (
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from holdfast.client.sources import Source
     from holdfast.client.states.appending import Fence
     from holdfast.client.states.values import LogCommand, LogPosition
+    from holdfast.client.states.verify import StateVerified
     from holdfast.protocol.operation import Operation, ReplyT
     from holdfast.protocol.states import (
         ExpectedIndex,
@@ -107,7 +110,7 @@ class States:
         Only while the last command has ``expected_index``: a number, ``"none"`` or 0 where there
         is none, ``"any"``. Its time comes after ``hlc``. What is appended to a name while another
         append is under way goes with the next one, in order; one that is not ``ordered`` goes by
-        itself, at once. Raises ConflictError (``version`` is the last index), TooLargeError,
+        itself, at once. Raises ConflictError (``index`` is the last one), TooLargeError,
         QuotaExceededError, CorruptError (the log is damaged: see ``repair``).
         """
         one = to_append(command, expected_index=expected_index, hlc=hlc)
@@ -140,7 +143,7 @@ class States:
         """The commands from ``from_index`` to the end, in order.
 
         Everything that was appended before is among them. Raises NotFoundError where there is no
-        such state, or that command was trimmed.
+        such state, or that command was trimmed (then ``index`` is the first one that is there).
         """
         is_over = False
         while not is_over:
@@ -148,12 +151,24 @@ class States:
             for entry in page.entries:
                 yield command_of(entry)
             is_over = page.next_index > page.last_index
+            if not (page.entries or is_over):
+                msg = f"the answer has no commands from {from_index} on, and does not end there"
+                raise InternalError(msg)
             from_index = page.next_index
 
     async def page(self, name: str, from_index: int, limit: int = _PAGE) -> LogPage:
         """Up to ``limit`` commands, as they are in the log, and where it begins and ends."""
         request = ReplayLog(name=check_blob_name(name), from_index=from_index, limit=limit)
         return await self._ask(REPLAY_LOG, request)
+
+    async def first_index(self, name: str) -> int:
+        """The first command that the log still has. Raises NotFoundError."""
+        try:
+            return (await self.page(name, 1, limit=1)).first_index
+        except NotFoundError as error:
+            if error.index is None:
+                raise
+            return error.index
 
     async def follow(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
         """As ``replay``, and then further commands as they are appended, for ever.
@@ -200,6 +215,20 @@ class States:
         request = _saving(name, last_applied_index, last_applied_hlc, force=force)
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
             return await self.saving.save(request, state)
+
+    async def save_json(
+        self,
+        name: str,
+        text: bytes,
+        *,
+        last_applied_index: int,
+        last_applied_hlc: str = "",
+        force: bool = False,
+    ) -> Saved:
+        """As ``save``, of a state that is written as JSON."""
+        request = _saving(name, last_applied_index, last_applied_hlc, force=force)
+        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+            return await self.saving.save_json(request, text)
 
     async def save_from(
         self,
@@ -273,17 +302,32 @@ class States:
         A path appears only when all bytes are there and right. Raises NotFoundError, CorruptError,
         OSError.
         """
+        record = await self.record(name, index=index, time=time, hash=hash)
+        await write_to(target, self._stream(record.digest))
+        return record
+
+    async def record(
+        self,
+        name: str,
+        *,
+        index: int | None = None,
+        time: datetime | None = None,
+        hash: str | None = None,  # noqa: A002  (the wire's word)
+    ) -> Saved:
+        """What is recorded of the newest save, or of one as ``at`` has it."""
         if index is None and time is None and hash is None:
-            found = await self._latest(name, None)
-        else:
-            found = await self._at(name, index, time, hash)
-        await write_to(target, self._stream(found.digest))
-        return record_of(found)
+            return record_of(await self._latest(name, None))
+        return record_of(await self._at(name, index, time, hash))
 
     def saves(self, name: str) -> AsyncGenerator[Saved]:
         """What is recorded of the saves that are kept, newest first. Raises NotFoundError."""
         request = ListSaves(name=check_blob_name(name), limit=_PAGE)
         return self._rows(LIST_SAVES, request, lambda page: page.saves)
+
+    async def verify(self, name: str) -> StateVerified:
+        """Read back all saves and the log behind the oldest of them. Raises NotFoundError."""
+        records = [record async for record in self.saves(name)]
+        return await verified(records, self._stream, partial(self.replay, name))
 
     # --- states ---
 

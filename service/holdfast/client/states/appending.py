@@ -110,7 +110,7 @@ class Appends:
         self._requester = requester
         self._queues: dict[str, _Queue] = {}
         self._timers = Timers()
-        self._hints: OrderedDict[str, str] = OrderedDict()
+        self._hints: OrderedDict[tuple[str, bool], str] = OrderedDict()
 
     async def append(self, name: str, one: ToAppend, *, ordered: bool) -> tuple[Appended, int]:
         """The answer. ``ordered``: after everything of that name that was appended before.
@@ -161,7 +161,7 @@ class Appends:
         if reply.count != count:
             msg = f"of {count} commands {reply.count} were appended"
             raise InternalError(msg)
-        self._remember(name, reply.append_subject)
+        self._remember((name, together[0].data is None), reply.append_subject)
         fence = together[0].fence
         if fence is not None:
             fence.index = reply.index + count - 1
@@ -176,22 +176,23 @@ class Appends:
         seconds = max(until - asyncio.get_running_loop().time(), SHORTEST_SECONDS)
         expected = first.expected_index if first.fence is None else first.fence.index
         hlc = max((one.hlc for one in together if one.hlc is not None), default=None)
+        hint = self._hints.get((name, first.data is None))
         if first.data is not None:
             header = AppendBytes(
                 quoted_name=quote_text(name), expected_index=str(expected), hlc=hlc
             )
             return await self._requester.ask(
-                APPEND_BYTES, header, first.data, timeout_seconds=seconds
+                APPEND_BYTES, header, first.data, timeout_seconds=seconds, first_subject=hint
             )
         commands = [Raw(command) for one in together for command in one.commands]
         request = AppendCommands(name=name, commands=commands, expected_index=expected, hlc=hlc)
         return await self._requester.ask(
-            APPEND_COMMANDS, request, timeout_seconds=seconds, first_subject=self._hints.get(name)
+            APPEND_COMMANDS, request, timeout_seconds=seconds, first_subject=hint
         )
 
-    def _remember(self, name: str, subject: str) -> None:
-        self._hints[name] = subject
-        self._hints.move_to_end(name)
+    def _remember(self, log: tuple[str, bool], subject: str) -> None:
+        self._hints[log] = subject
+        self._hints.move_to_end(log)
         if len(self._hints) > MOST_HINTS:
             self._hints.popitem(last=False)
 

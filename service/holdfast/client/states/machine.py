@@ -159,10 +159,10 @@ class StateMachine:
         """Wait until everything is applied that was appended before, by anybody."""
         try:
             page = await self._states.page(self._name, max(self._index, 1), limit=1)
-        except NotFoundError:
-            if self._index:
+        except NotFoundError as error:
+            if self._index or error.index is not None:
                 raise
-            return  # there is no log yet
+            return  # there is no such state yet
         await self.until(page.last_index)
 
     async def until(self, index: int) -> None:
@@ -289,14 +289,13 @@ class StateMachine:
                 async with aclosing(self._states.replay(self._name, self._index + 1)) as log:
                     async for one in log:
                         self._take(one.index, one.hlc, one.command)
-            except NotFoundError:
-                if found is None:
-                    break  # there is no log yet
-                if found.number == number:
+                break
+            except NotFoundError as error:
+                if error.index is None and not self._index:
+                    break  # there is no such state yet
+                if found is None or found.number == number:
                     raise
                 number = found.number  # a trim came between
-            else:
-                break
         self._is_loaded = True
 
     async def _latest(self) -> Saved | None:
@@ -337,10 +336,12 @@ class StateMachine:
                             self._take(one.index, one.hlc, one.command)
             except (UnavailableError, RateLimitedError, OutcomeUnknownError):
                 await backoff.wait()
-            except NotFoundError:  # there is no log yet, or a trim was faster
+            except NotFoundError as error:
+                if error.index is None and self._index:
+                    self._fail(error)  # it was removed
                 await backoff.wait()
                 with suppress(UnavailableError, RateLimitedError, NotFoundError):
-                    await self._load()
+                    await self._load()  # there is no such state yet, or a trim was faster
             except HoldfastError as error:
                 self._fail(error)
 

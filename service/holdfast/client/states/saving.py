@@ -54,12 +54,16 @@ class Saves:
         """Save a JSON value or bytes, as ``request`` says but for them. See ``States.save``."""
         if isinstance(state, bytes | bytearray | memoryview):
             return await self.save_bytes(request, state)
-        text = json_of(state)  # before anybody goes on to change it
-        if len(text) > _THREAD_BYTES:
-            return await self._save_json(request, await asyncio.to_thread(canonical, text))
-        return await self._save_json(request, canonical(text))
+        # It is written out before anybody goes on to change it.
+        return await self.save_json(request, json_of(state))
 
-    async def _save_json(self, request: SaveState, text: bytes) -> Saved:
+    async def save_json(self, request: SaveState, text: bytes) -> Saved:
+        """Save a state that is written as JSON. Raises InvalidError."""
+        if len(text) > _THREAD_BYTES:
+            return await self._save_canonical(request, await asyncio.to_thread(canonical, text))
+        return await self._save_canonical(request, canonical(text))
+
+    async def _save_canonical(self, request: SaveState, text: bytes) -> Saved:
         if self._is_small(len(text)):
             with suppress(TooLargeError):  # the worker's server takes less than ours
                 return await self._requester.ask(SAVE_STATE, _with(request, state=Raw(text)))

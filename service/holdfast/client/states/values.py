@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from holdfast.domain.hlc import parse_hlc
 from holdfast.errors import InternalError
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
     """Of the ``count`` commands behind the first ``before`` that ``reply`` tells of."""
+    hlc = parse_hlc(reply.hlc)
     return [
-        LogPosition(index=reply.index + number, hlc=reply.hlc)
+        LogPosition(index=reply.index + number, hlc=str(hlc.advanced(number)))
         for number in range(before, before + count)
     ]
 
