@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.client.bare import BareReads
 from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
+from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ForbiddenError,
@@ -169,7 +170,7 @@ class Requester:
         ``first_subject`` is where one worker takes it, which is asked first.
         """
         self.check_usable()
-        headers: dict[str, str] = {}
+        headers = trace_headers()
         if operation.request_body is Body.BYTES:
             headers.update(codec.encode_headers(request))
             body: bytes | memoryview = data
@@ -207,7 +208,7 @@ class Requester:
             message = await self._repeat(
                 operation,
                 codec.encode(request),
-                {},
+                trace_headers(),
                 timeout_seconds=self.timeout_seconds,
                 patience_seconds=ATTEMPT_SECONDS,
                 longest_seconds=BYTES_ATTEMPT_SECONDS,
