@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 CLIENTS: Final = frozenset(
-    {"blob", "config", "doctor", "name", "scrub", "snapshot", "status", "usage", "watch"}
+    {"blob", "config", "doctor", "name", "scrub", "snapshot", "state", "status", "usage", "watch"}
 )
 """The commands that log with the standard library alone, and hardly ever."""
 

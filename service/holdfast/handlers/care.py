@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
     from holdfast.repository.care.usage import Usage, UsageReport
+    from holdfast.repository.collector.report import SpaceReport
 
 _SHARE: Final = 0.8
 """Of the caller's time: then it is told to ask again."""
@@ -103,11 +104,8 @@ def _finding(found: Finding) -> DoctorFinding:
 def usage_reply(report: UsageReport, limit: int) -> UsageReply:
     """The report as the wire has it, with ``limit`` of its rows."""
     inventory, collection = report.inventory, report.collection
-    failed = collection.off is not None or not collection.is_done
-    reclaimable = {
-        one.space: None if failed or one.failure is not None else one.removed.bytes
-        for one in collection.spaces
-    }
+    is_told = collection.off is None and collection.is_done
+    reclaimable = {one.space: _reclaimable(one) for one in collection.spaces if is_told}
     return UsageReply(
         done=True,
         measured_at=wire_time(inventory.at),
@@ -132,6 +130,11 @@ def usage_reply(report: UsageReport, limit: int) -> UsageReply:
             for row in inventory.rows[:limit]
         ],
     )
+
+
+def _reclaimable(found: SpaceReport) -> int | None:
+    """Bytes that a collection would remove; None where it would end with a failure."""
+    return None if found.failure is not None else found.removed.bytes + found.orphans.bytes
 
 
 def _lap(lap: Lap | None) -> ScrubLap | None:

@@ -187,9 +187,9 @@ class MemoryBlobStore(Reachable):
         await self._reach()
         return self._log.extent
 
-    async def count(self) -> int:
+    async def count(self) -> tuple[int, int]:
         """See `BlobStore.count`."""
-        return (await self.extent()).keys
+        return (keys := (await self.extent()).keys), keys
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`."""
@@ -230,6 +230,9 @@ class MemoryBlobStore(Reachable):
         """See `BlobStore.discard_staged`."""
         await self._reach()
         self._staged.pop(staging, None)
+
+    def leftovers(self) -> None:
+        """None: what a killed process had in its memory is gone."""
 
     def direct_delivery(self) -> None:
         """None: only the worker can send what is in its memory."""

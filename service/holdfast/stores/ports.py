@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.chunk_index import ChunkIndex
     from holdfast.domain.digest import Digest
+    from holdfast.stores.leftover_ports import Leftovers
     from holdfast.stores.record_ports import Extent
 
 
@@ -150,12 +151,16 @@ class SurveyedBlob:
 class Survey:
     """A page of a survey. ``cursor`` is None at its end.
 
-    ``others``: how many objects were met that are foreign or unreadable.
+    ``others``: how many objects were met that are foreign or unreadable, of which ``unreadable``
+    do not tell which copy they name. ``copies`` are those that all others name, where the store has
+    `BlobStore.leftovers`.
     """
 
     blobs: Sequence[SurveyedBlob]
     cursor: str | None
     others: int = 0
+    unreadable: int = 0
+    copies: Sequence[str] = ()
 
 
 Claiming = Callable[[str], Awaitable[None]]
@@ -317,10 +322,11 @@ class BlobStore(Protocol):
     async def extent(self) -> Extent:
         """How far the store has come: every change that was acknowledged before is counted."""
 
-    async def count(self) -> int | None:
-        """How many blobs have a record, or a note of a removal, which stays for good.
+    async def count(self) -> tuple[int, int] | None:
+        """How many blobs have a record, or a note of a removal: at least, and at the most.
 
-        Counted is also what a store knows of and cannot read. None where it keeps no such notes.
+        Neither gets less, for notes stay for good. Counted is also what a store knows of and cannot
+        read. None where it keeps no such notes.
         """
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
@@ -355,6 +361,9 @@ class BlobStore(Protocol):
 
     async def discard_staged(self, staging: str) -> None:
         """Remove the parts of ``staging``, which the caller knows are no blob's. Repeatable."""
+
+    def leftovers(self) -> Leftovers | None:
+        """How to find bytes that are no blob's, where writers that are killed leave any."""
 
     def direct_delivery(self) -> DirectDelivery | None:
         """The store's own way to send chunks to a subject, where it has one."""

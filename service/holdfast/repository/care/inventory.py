@@ -132,7 +132,7 @@ class Inventory:
         count.blobs, count.bytes = await asyncio.to_thread(uses.stored, space.name)
         counted = await space.store.count()
         if counted is not None:
-            count.tombstones = max(counted - count.blobs - count.others, 0)
+            count.tombstones = max(counted[0] - count.blobs - count.others, 0)
         return count
 
     async def _is_lost(self, missing: Missing) -> bool:

@@ -166,13 +166,14 @@ class LapRun:
         extent, count = await space.store.extent(), await space.store.count()
         if count is None:
             return
+        least, most = count
         source = _COUNTED.format(space.name)
-        note = RootsNote(created=extent.created, last=extent.last, keys=count)
-        lost = await self._lost(source, note)
+        found = RootsNote(created=extent.created, last=extent.last, keys=most)
+        lost = await self._lost(source, found)
         if lost is not None:
             self._found.lose(Damage(space=space.name, name="", detail=lost))
         else:
-            await self._agreement.note(source, note)
+            await self._agreement.note(source, msgspec.structs.replace(found, keys=least))
 
     async def _lost(self, source: str, note: RootsNote) -> str | None:
         lost = loss((await self._agreement.terms()).noted.get(source), note)

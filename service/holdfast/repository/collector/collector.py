@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.removals import Removals
     from holdfast.repository.collector.roots import RootSource
+    from holdfast.repository.collector.sweep import Sweeper
     from holdfast.stores.ports import BlobStore, SurveyedBlob
 
 MAX_REMOVED: Final = 1_000_000
@@ -68,6 +69,7 @@ class Collector:
         spaces: Sequence[Space],
         agreement: Agreement,
         removals: Removals,
+        sweeper: Sweeper,
         pace: Pace,
         *,
         directory: Path | None = None,
@@ -78,6 +80,7 @@ class Collector:
         self._spaces = spaces
         self._agreement = agreement
         self._removals = removals
+        self._sweeper = sweeper
         self._pace = pace
         self._directory = directory
         self._max_removed = max_removed
@@ -139,6 +142,7 @@ class Collector:
             if space.before is not None:
                 await space.before(now)
         spool = await asyncio.to_thread(Spool, self._directory)
+        listed_after = (await space.store.extent()).last
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             for source in space.roots:
@@ -146,6 +150,17 @@ class Collector:
             needed = await asyncio.to_thread(spool.needed)
             found.kept[Reason.NEEDED] = Tally(*needed)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
+            if found.unreadable:
+                return  # nobody knows which copies they name
+            await self._sweeper.sweep(
+                space.store,
+                spool,
+                found.orphans,
+                listed_from=now,
+                listed_after=listed_after,
+                grace=terms.grace,
+                dry_run=report.dry_run,
+            )
         finally:
             await asyncio.to_thread(spool.close)
 
@@ -163,6 +178,7 @@ class Collector:
         while True:
             page = await store.survey(cursor, limit=_PAGE)
             found.others += page.others
+            found.unreadable += page.unreadable
             may_go: list[SurveyedBlob] = []
             for blob in page.blobs:
                 reason = why_kept(
@@ -173,6 +189,7 @@ class Collector:
                 else:
                     found.keep(reason, blob.size)
             await asyncio.to_thread(spool.add, may_go)
+            await asyncio.to_thread(spool.name, page.copies)
             await self._pace.spend(_RECORD_BYTES * len(page.blobs))
             cursor = page.cursor
             if cursor is None:
@@ -239,6 +256,7 @@ def _log(report: CollectionReport) -> None:
             dry_run=report.dry_run,
             removed=space.removed.blobs,
             removed_bytes=space.removed.bytes,
+            orphans=space.orphans.copies,
             refused=space.refused,
             failure=space.failure,
             **{f"kept_{reason}": tally.blobs for reason, tally in space.kept.items()},

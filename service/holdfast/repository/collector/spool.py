@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CACHE_KIB: Final = 32 * 1024
 _KEY_BYTES: Final = 16
+_ASKED_AT_ONCE: Final = 1000
 _SETTINGS: Final = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
@@ -35,6 +37,7 @@ _SCHEMA: Final = (
     ) WITHOUT ROWID
     """,
     "CREATE TABLE records (key BLOB PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE copies (name TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE roots (digest BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 
@@ -102,6 +105,21 @@ class Spool:
             )
             for digest, mark, generation, size, seen_at in rows
         ]
+
+    # --- copies ---
+
+    def name(self, copies: Iterable[str]) -> None:
+        """Records name these copies."""
+        self._many("INSERT OR IGNORE INTO copies VALUES (?)", [(copy,) for copy in copies])
+
+    def unnamed(self, copies: Sequence[str]) -> list[str]:
+        """Those of ``copies`` that no record names."""
+        named: set[str] = set()
+        for some in batched(copies, _ASKED_AT_ONCE):
+            marks = ", ".join("?" * len(some))
+            rows = self._db.execute(f"SELECT name FROM copies WHERE name IN ({marks})", some)  # noqa: S608
+            named.update(name for (name,) in rows)
+        return [copy for copy in copies if copy not in named]
 
     # --- roots ---
 

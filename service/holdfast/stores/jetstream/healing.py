@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.domain.chunk_index import build_index
+from holdfast.domain.collection import Standing
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.protocol.headers import BLOB_PART
@@ -195,11 +196,15 @@ class ObjectHealing:
         await self._js.publish_batch([chunk, record], new_id=self._records.new_id)
 
     async def _confirm(self, info: BlobInfo, former: ObjectEntry, copy: _Copy) -> bool:
-        """Whether the chunks are all there; where they are not, the former record is put back."""
+        """Whether the chunks are there to stay; where they are not, the former record is put back.
+
+        Several chunks were stored before their record, and a collector may have taken them for
+        nobody's. The former chunks are there yet.
+        """
         entry = await self._records.believed(info.digest)
         if not entry.is_of(copy.nuid) or entry.meta is None:
             return True  # it was ours, and is another's by now
-        if await self._chunks.are_all_there(to_info(entry.meta)):
+        if await self._chunks.look(to_info(entry.meta)) is Standing.WHOLE:
             return True
         await self._records.write(info.digest, entry, former.record, change=RecordChange.HEALED)
         return False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
+from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     CorruptError,
@@ -29,12 +30,14 @@ from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
 from holdfast.stores.jetstream.healing import ObjectHealing
+from holdfast.stores.jetstream.leftovers import ObjectLeftovers
 from holdfast.stores.jetstream.listing import ObjectListing
 from holdfast.stores.jetstream.meta import (
     NewerFormatError,
     check_address,
     chunk_subject,
     decode_meta,
+    is_of_blob,
     mark_unpinned,
     meta_subject,
     meta_subjects,
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
         Callable,
         Sequence,
     )
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
@@ -86,13 +89,23 @@ class ObjectBlobStore:
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(jetstream, bucket, self._records, self._chunks)
         self._places = Places(sources.monotonic)
-        self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
+        self._commits = ObjectCommits(
+            jetstream, bucket, self._records, self._chunks, self._places, sources
+        )
+        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, sources.new_id)
         self._lately = LatelyStored()
         self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
     def group_puts(self) -> None:
         """Store small puts in batches from now on, when many are under way: writes are synced."""
         self._groups.is_on = True
+
+    def leave_young(self, grace: timedelta) -> None:
+        """Collectors leave alone what is younger than ``grace``, so writers need not look for them.
+
+        Without this word they always do.
+        """
+        self._commits.young_seconds = grace.total_seconds() * YOUNG_SHARE
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
@@ -352,9 +365,15 @@ class ObjectBlobStore:
         """See BlobStore."""
         return await self._changes.extent()
 
-    async def count(self) -> int:
-        """See BlobStore."""
-        return await self._js.count_subjects(self.stream, meta_subjects(self.bucket))
+    async def count(self) -> tuple[int, int]:
+        """See BlobStore. Claims, which go away, lie among the records."""
+        filtered = meta_subjects(self.bucket)
+        most = await self._js.count_subjects(self.stream, filtered)
+        others = offset = 0
+        while some := (await self._js.subjects(self.stream, filtered, offset)).subjects:
+            offset += len(some)
+            others += sum(not is_of_blob(subject) for subject in some)
+        return max(most - others, 0), most
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""
@@ -382,6 +401,10 @@ class ObjectBlobStore:
     async def discard_staged(self, staging: str) -> None:
         """See BlobStore."""
         await self._chunks.remove(staging)
+
+    def leftovers(self) -> ObjectLeftovers:
+        """See BlobStore."""
+        return self._leftovers
 
     def direct_delivery(self) -> ObjectBlobStore:
         """See BlobStore."""

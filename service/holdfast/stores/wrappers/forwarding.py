@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.domain.digest import Digest
+    from holdfast.stores.leftover_ports import Leftovers
     from holdfast.stores.ports import (
         Attributes,
         BlobChanges,
@@ -147,7 +148,7 @@ class ForwardingBlobStore:
         """See `BlobStore.extent`."""
         return await self._call("extent", Repeat.ALWAYS, self._inner.extent)
 
-    async def count(self) -> int | None:
+    async def count(self) -> tuple[int, int] | None:
         """See `BlobStore.count`."""
         return await self._call("count", Repeat.ALWAYS, self._inner.count)
 
@@ -180,6 +181,10 @@ class ForwardingBlobStore:
         await self._call(
             "discard_staged", Repeat.ALWAYS, lambda: self._inner.discard_staged(staging)
         )
+
+    def leftovers(self) -> Leftovers | None:
+        """The inner store's."""
+        return self._inner.leftovers()
 
     def direct_delivery(self) -> DirectDelivery | None:
         """The inner store's: what it sends passes by every wrapper, and every worker."""
