@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
     from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Collector
-    from holdfast.repository.collector.report import CollectionReport
+    from holdfast.repository.collector.report import CollectionReport, SpaceReport
 
 _TOLD: Final = 10
 """Of what is lost, so much is told one by one."""
@@ -135,6 +135,7 @@ def _of_policies(troubles: Mapping[str, str]) -> Iterator[Finding]:
 
 def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
     for space in report.spaces:
+        yield from _of_orphans(space)
         if space.failure is not None:
             is_loss = "records were lost" in space.failure
             yield Finding(
@@ -148,6 +149,19 @@ def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
                     else "what cannot be read has to be mended or deleted first"
                 ),
             )
+
+
+def _of_orphans(space: SpaceReport) -> Iterator[Finding]:
+    if space.orphans.chunks:
+        yield Finding(
+            kind="orphans",
+            severity="note",
+            text=(
+                f"{space.space} has {space.orphans.chunks} chunks that no record names, of"
+                f" {space.orphans.bytes} bytes at the most"
+            ),
+            advice="writers left them that were killed; the next collection removes them",
+        )
 
 
 def _of_report(report: InventoryReport) -> Iterator[Finding]:
