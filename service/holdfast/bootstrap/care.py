@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.roots import RootSource
 
 ONE_PLACE: Final = "store"
-"""What is called the place of copies that no nats-server has, or one without a name."""
+"""What is called the place where no nats-server is read, or one without a name."""
 
 _JITTER: Final = 0.2
 _OWNERS: Final[Mapping[str, Callable[[RootSource], OwnerSource]]] = {

@@ -54,10 +54,10 @@ class ScrubLap(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class ScrubPlace(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """A nats-server whose copies are read, by the workers that are connected to it.
+    """A nats-server from which workers that are connected to it read everything back.
 
     Of a store on a disk or in memory there is one place. ``lap`` is under way, carried on by
-    ``worker``; ``last`` has ended. ``wanted``: another lap was asked for, and has not begun.
+    ``worker``; ``last`` has ended. ``wanted``: another lap is to follow, and has not begun.
     """
 
     place: str

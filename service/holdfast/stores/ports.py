@@ -293,10 +293,10 @@ class BlobStore(Protocol):
         """
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
-        """Read all bytes of a blob, and nothing but its nearest copy where the store has several.
+        """Read all bytes of a blob, and where the store has several copies as often, from any.
 
         ``spend`` is awaited for each piece, with its size. Raises NotFoundError when this
-        generation is gone, CorruptError: that copy is damaged.
+        generation is gone, CorruptError: a copy is damaged.
         """
 
     async def report_damage(self, info: BlobInfo) -> bool:

@@ -209,8 +209,8 @@ def _of_scrub(
         yield Finding(
             kind="scrub_behind",
             severity="note",
-            text=f"the copies on {missing} are not read back: no worker was connected to it",
-            advice=f"connect a worker to {missing}",
+            text=f"nothing is read back from {missing}: no worker was connected to it",
+            advice=f"connect a worker to {missing}: which copies are met depends on the server",
         )
     for place in places:
         if not peers or place.place in peers:
@@ -225,7 +225,7 @@ def _of_place(place: ScrubRecord, now: datetime, every: timedelta) -> Iterator[F
         yield Finding(
             kind="scrub_behind",
             severity="warning",
-            text=f"the copies on {place.place} were last read back from {began_at.isoformat()} on",
+            text=f"the last lap at {place.place} began at {began_at.isoformat()}",
             advice="see whether workers run there; raise scrub_bytes_per_second or scrub_days",
         )
     for lap in (place.lap, place.last):
@@ -239,20 +239,20 @@ def _of_lap(place: str, lap: Lap) -> Iterator[Finding]:
         yield Finding(
             kind="damage",
             severity="error",
-            text=f"{lap.damaged - lap.healed} blobs on {place} cannot be read back",
+            text=f"{lap.damaged - lap.healed} blobs cannot be read back from {place}",
             advice="`holdfast scrub` tells which: put them again from a good copy",
         )
     if lap.healed:
         yield Finding(
             kind="healed",
             severity="warning",
-            text=f"{lap.healed} blobs on {place} were damaged, and put anew from another copy",
-            advice="look at that machine's disk",
+            text=f"{lap.healed} blobs read from {place} were damaged, and put anew",
+            advice="one server has lost something: look at the disks, and for replicas that differ",
         )
     if lap.unreadable:
         yield Finding(
             kind="unreadable_record",
             severity="error",
-            text=f"records on {place} cannot be read, or are lost, in {lap.unreadable} places",
+            text=f"records read from {place} are unreadable or lost, {lap.unreadable} times",
             advice="`holdfast scrub` tells which",
         )

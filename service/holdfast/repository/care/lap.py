@@ -1,7 +1,7 @@
-"""One lap of a scrub: everything there is at a place is read, a page at a time.
+"""One lap of a scrub: everything is read from a place, a page at a time.
 
-Of a blob the nearest copy alone is read. Of records all are read, from the start to the end, and
-compared with how many there should be. What was found is written down with how far it has come.
+Of records all are read, from the start to the end, and compared with how many there should be. What
+was found is written down with how far it has come.
 """
 
 from __future__ import annotations

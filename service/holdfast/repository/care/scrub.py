@@ -1,13 +1,14 @@
 """Everything is read back, in the background, at a set rate; what is damaged is mended or marked.
 
 Any worker carries a lap on where another left it: the record of the place says how far it has come,
-and a lease says that somebody is at work. Two at once are only wasteful. The workers of each
-nats-server look after the copies that lie there.
+and a lease says that somebody is at work. Two at once are only wasteful. The workers that are
+connected to a nats-server make laps of their own: which copies they meet depends on it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -56,7 +57,7 @@ class Scrub:
         every: timedelta,
         sources: Sources,
     ) -> None:
-        """``place`` is where the nearest copies lie at the moment; a lap begins ``every`` so often.
+        """``place`` is where this worker reads at the moment; a lap begins ``every`` so often.
 
         ``records`` are those that have how far the scrub has come.
         """
@@ -77,7 +78,7 @@ class Scrub:
 
     @property
     def here(self) -> str:
-        """The place whose copies are the nearest now."""
+        """Where this worker reads now."""
         return self._place()
 
     async def run(self) -> None:
@@ -158,8 +159,12 @@ class Scrub:
             return await self._ledger.make(SCRUB, token(place), lambda found: found or record)
 
     async def _all(self) -> list[Held[ScrubRecord]]:
-        found = [held async for held in self._ledger.live(SCRUB)]
-        return sorted(found, key=lambda held: held.key)
+        """As they are now: one that was read from a replica might be of before a lap was begun."""
+        found: list[Held[ScrubRecord]] = []
+        for [name] in sorted(await self._ledger.tails(SCRUB.prefix)):
+            with suppress(NotFoundError):
+                found.append(await self._ledger.get(SCRUB, name))
+        return found
 
     async def _now(self) -> datetime:
         return await self._spaces[0].store.now()

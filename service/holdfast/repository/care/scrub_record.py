@@ -1,7 +1,8 @@
-"""``scrub.<place>``: how far the scrub of the copies at one place has come, and what it has found.
+"""``scrub.<place>``: how far the scrub from one place has come, and what it has found.
 
-A place is a nats-server, whose workers read the copies that it has; stores on a disk or in memory
-are one place. A lap goes over everything there is at a place.
+A place is a nats-server, to which workers are connected: what they read is answered by it, or by
+those that it knows of. Stores on a disk or in memory are one place. A lap goes over everything, and
+one that has mended something is followed by another at once: there may be more of it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Lap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``lap`` is under way at ``stage``, where it goes on at ``cursor``; ``last`` has ended.
 
-    ``wanted``: somebody asked for another lap.
+    ``wanted``: another lap is to follow.
     """
 
     place: str
@@ -84,7 +85,8 @@ def ended(record: ScrubRecord, at: datetime) -> ScrubRecord:
     if record.lap is None:
         return record
     last = msgspec.structs.replace(record.lap, ended_at=at)
-    return msgspec.structs.replace(record, stage=0, cursor=None, lap=None, last=last)
+    wanted = record.wanted or last.healed > 0
+    return msgspec.structs.replace(record, stage=0, cursor=None, lap=None, last=last, wanted=wanted)
 
 
 SCRUB: Final = RecordKind(

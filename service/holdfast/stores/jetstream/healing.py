@@ -1,14 +1,18 @@
 """Copies that cannot be read back: found on one replica, and put anew from another that has them.
 
-Direct reads are answered by a replica of the server that is connected to, where it has one. A read
-that serves a caller goes to the leader for what that replica lacks; one that looks for damage does
-not. The good bytes take the place of exactly the record that was read before them, under a fresh
-nuid: in one batch where they are one chunk, so that no record is ever without its chunks.
+Direct reads are answered by any replica, and nothing tells by which; only who is connected to the
+leader is answered by that alone (measured with nats-server 2.15.1). A read for a caller then goes
+to the leader for what the replica lacks; one that looks for damage does not, and is repeated as
+often as there are copies.
+
+The good bytes take the place of exactly the record that was read before them, under a fresh nuid:
+in one batch where they are one chunk, so that no record is ever without its chunks.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -28,8 +32,9 @@ from holdfast.stores.ports import freely
 from holdfast.transport.jetstream_messages import MSG_ID, BatchMessage, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Buffer
+    from collections.abc import AsyncGenerator, Buffer, Callable
 
+    from holdfast.domain.store_state import BucketState
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.jetstream.meta import ObjectMeta
@@ -39,6 +44,10 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import StoredMessage
 
 _INDEX_ENTRIES: Final = 256
+_SEEN_SECONDS: Final = 60.0
+_LOOKS: Final = 9
+"""How often a chunk is asked for that the leader lacks: each time another replica may answer."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -58,8 +67,18 @@ class ObjectHealing:
     """Looks for damage in one bucket, and mends it where a replica has the bytes."""
 
     def __init__(
-        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
+        self,
+        jetstream: JetStream,
+        bucket: str,
+        records: ObjectRecords,
+        chunks: ObjectChunks,
+        *,
+        monotonic: Callable[[], float],
     ) -> None:
+        """``monotonic`` gives seconds that only rise."""
+        self._monotonic = monotonic
+        self._seen = 1
+        self._until = -math.inf
         self._js = jetstream
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
@@ -68,18 +87,37 @@ class ObjectHealing:
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have."""
-        position = (await self._chunks.locate(info, 0))[1] if info.chunks > 1 else 1
-        for start in sorted({position, 1}, reverse=True):
-            if await _is_right(info, self._near(info, start), spend):
-                return
+        for _ in range(await self._copies()):
+            if not await self._read_once(info, spend):
+                break
+        else:
+            return
         if await self._are_current():
             raise await self._chunks.why_missing(info)
         async with aclosing(self._chunks.read(info, 0, info.size)) as pieces:
             async for piece in pieces:
                 await spend(memoryview(piece).nbytes)
 
-    async def _near(self, info: BlobInfo, position: int) -> AsyncGenerator[Buffer]:
-        """The chunks from ``position`` on, as far as the nearest replica has them."""
+    async def _copies(self) -> int:
+        """How many there are that may answer, as of late."""
+        now = self._monotonic()
+        if now >= self._until:
+            state = await self._state()
+            greeting = self._js.connection.server_info
+            is_leaders = state.leader in {"", greeting.get("server_name")}
+            self._seen, self._until = 1 if is_leaders else len(state.peers), now + _SEEN_SECONDS
+        return self._seen
+
+    async def _read_once(self, info: BlobInfo, spend: Spending) -> bool:
+        """Whether some copy has the bytes; where its index is of another stream, from the start."""
+        position = (await self._chunks.locate(info, 0))[1] if info.chunks > 1 else 1
+        for start in sorted({position, 1}, reverse=True):
+            if await _is_right(info, self._direct(info, start), spend):
+                return True
+        return False
+
+    async def _direct(self, info: BlobInfo, position: int) -> AsyncGenerator[Buffer]:
+        """The chunks from ``position`` on, as far as a replica has them."""
         subject = chunk_subject(self._bucket, info.generation)
         if info.chunks == 1:
             message = await self._js.direct_last(self._stream, subject)
@@ -99,8 +137,11 @@ class ObjectHealing:
 
     async def _are_current(self) -> bool:
         """Whether no replica lags: then what one lacks it has lost."""
-        state = bucket_state(await self._js.api(f"STREAM.INFO.{self._stream}"))
+        state = await self._state()
         return all(peer.current and not peer.lag for peer in state.peers)
+
+    async def _state(self) -> BucketState:
+        return bucket_state(await self._js.api(f"STREAM.INFO.{self._stream}"))
 
     async def heal(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`."""
@@ -166,7 +207,7 @@ class ObjectHealing:
                 yield data
 
     async def _anywhere(self, info: BlobInfo) -> AsyncGenerator[Buffer]:
-        """The chunks as the leader has them, or the nearest replica; up to one that neither has."""
+        """The chunks as the leader has them, or another; up to one that is not found."""
         position = 1
         for part in range(info.chunks):
             message = await self._find(info, part, position)
@@ -180,10 +221,12 @@ class ObjectHealing:
         subject = chunk_subject(self._bucket, info.generation)
         size = min(info.part_size, info.size - part * info.part_size)
         message = await self._js.next_message(self._stream, subject, position)
-        if not _is_part(message, part, size):
+        for _ in range(_LOOKS):
+            if _is_part(message, part, size):
+                return message
             query = {"seq": position, "next_by_subj": subject}
             message = await self._js.direct_at(self._stream, query)
-        return message if _is_part(message, part, size) else None
+        return None
 
     async def _replace(self, info: BlobInfo, entry: ObjectEntry, copy: _Copy) -> None:
         """Raises RefusedError, UnavailableError, OutcomeUnknownError."""

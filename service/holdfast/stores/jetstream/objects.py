@@ -87,7 +87,9 @@ class ObjectBlobStore:
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
-        self._healing = ObjectHealing(jetstream, bucket, self._records, self._chunks)
+        self._healing = ObjectHealing(
+            jetstream, bucket, self._records, self._chunks, monotonic=sources.monotonic
+        )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
             jetstream, bucket, self._records, self._chunks, self._places, sources
