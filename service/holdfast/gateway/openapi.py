@@ -90,8 +90,8 @@ def openapi_document(routes: Iterable[HttpRoute]) -> Json:
 
 
 def _messages(route: HttpRoute) -> Iterable[Any]:
-    """The messages that a route takes and answers."""
-    for kind in (route.body, *(answer.message for answer in route.answers.values())):
+    """The messages that a route answers."""
+    for kind in (answer.message for answer in route.answers.values()):
         for one in _parts(kind):
             if isinstance(one, type) and issubclass(one, msgspec.Struct):
                 yield one
@@ -116,7 +116,7 @@ def _operation(route: HttpRoute, method: str) -> Json:
         operation["security"] = [{"token": []}, {}]
     if route.body is not None:
         media_type = "*/*" if route.body is BYTES else "application/json"
-        schema = {} if route.body is BYTES else _schema(route.body)
+        schema = {} if route.body is BYTES else _sent(route)
         operation["requestBody"] = {
             "required": route.body is not BYTES,
             "content": {media_type: {"schema": schema}},
@@ -181,11 +181,23 @@ def _content(answer: HttpAnswer) -> Json:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     elif answer.message is not None and answer.message is not BYTES:
         schemas = [_schema(kind) for kind in _parts(answer.message)]
+        schemas += [{}] if answer.has_bytes else []
         schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
         content["application/json"] = {"schema": schema}
     elif answer.media_type is not None:
         content[answer.media_type] = {"schema": {"type": "string"}}
     return content
+
+
+def _sent(route: HttpRoute) -> Json:
+    """The body of a route: its message but for what the route knows."""
+    _, components = msgspec.json.schema_components([route.body], ref_template=_REF)
+    body: Json = dict(components[route.body.__name__])
+    body["properties"] = {
+        name: field for name, field in body["properties"].items() if name not in route.known
+    }
+    body["required"] = [name for name in body.get("required", []) if name not in route.known]
+    return body
 
 
 def _schema(kind: Any) -> Json:
