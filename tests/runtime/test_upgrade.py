@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ import nats
 import nats.aio.client
 import nats.aio.msg
 import pytest
+from structlog.testing import capture_logs
 from tests.runtime.test_start_refusals import config_of, streams
 from tests.stores.disk_tools import in_database
 
 from holdfast.bootstrap.admin import init_store, upgrade_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import create_on_disk, open_on_disk, open_stores
+from holdfast.bootstrap.worker import run_worker
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.stores.deployment import FORMAT, KEY, OLD_FORMAT, Deployment, read_deployment
 from holdfast.transport.connection import connect
@@ -43,15 +46,16 @@ async def opened(config: Config) -> AsyncIterator[Stores]:
 
 
 async def make_older(url: str, config: Config) -> None:
-    """Take from a deployment what the version before names did not make."""
+    """Take from a deployment what older versions did not make: names, and logs of states."""
     async with opened(config) as stores:
         record = await stores.records.get(KEY)
         recorded: dict[str, Any] = msgspec.json.decode(record.value)
-        del recorded["names"]
+        del recorded["names"], recorded["states"]
         await stores.records.put(KEY, msgspec.json.encode(recorded), expected=record.revision)
         await stores.records.put("u.kept", b"value", expected=0)
     client = await nats.connect(url)
-    await client.jetstream().delete_stream(f"KV_{config.prefix}_names")
+    for stream in (f"KV_{config.prefix}_names", f"HF_{config.prefix}_states"):
+        await client.jetstream().delete_stream(stream)
     await client.close()
 
 
@@ -61,7 +65,9 @@ async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url:
     made = await init_store(config)
     await make_older(nats_url, config)
     async with opened(config) as stores:
-        with pytest.raises(UnavailableError, match="lacks older_names; `holdfast admin upgrade`"):
+        with pytest.raises(
+            UnavailableError, match="lacks older_names, older_states; `holdfast admin upgrade`"
+        ):
             await stores.check()
 
     said = await upgrade_store(config)
@@ -69,12 +75,13 @@ async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url:
 
     assert len(said) == len(again) == len(made)
     assert "created KV_older_names with 1 replica(s)" in said
-    assert said[-1] == "added to the deployment's record: older_names"
+    assert "created HF_older_states with 1 replica(s)" in said
+    assert said[-1] == "added to the deployment's record: older_names, older_states"
     assert again == await init_store(config)
     async with opened(config) as stores:
         await stores.check()
         assert (await stores.records.get("u.kept")).value == b"value"
-        assert "KV_older_names" in stores.streams
+        assert {"KV_older_names", "HF_older_states"} <= set(stores.streams)
 
 
 @pytest.mark.nats
@@ -107,7 +114,8 @@ async def test_a_disk_store_of_an_older_version_is_completed_by_an_upgrade(tmp_p
     await init_store(config)
     stores = open_on_disk(root, SOURCES)
     await stores.records.put("u.kept", b"value", expected=0)
-    shutil.rmtree(root / "names")
+    for later in ("names", "states"):
+        shutil.rmtree(root / later)
     for name in ("records", "snapshots"):
         for added in ("INDEX ending", "TRIGGER counted_in", "TRIGGER counted_out", "TABLE extent"):
             in_database(root / name, f"DROP {added}")
@@ -119,6 +127,7 @@ async def test_a_disk_store_of_an_older_version_is_completed_by_an_upgrade(tmp_p
     await stores.check()
     assert (await stores.records.get("u.kept")).value == b"value"
     assert (await stores.names.extent()).keys == 0
+    assert await stores.states.last("a") is None
     await stores.aclose()
 
 
@@ -177,6 +186,29 @@ async def test_collection_begins_a_grace_time_after_the_last_older_worker_has_go
         assert found.collects_from is not None
         assert now < found.collects_from <= now + timedelta(seconds=3600)
         await stores.check()
+
+
+@pytest.mark.nats
+async def test_a_worker_stops_when_its_store_gets_a_form_that_it_does_not_know(
+    nats_url: str,
+) -> None:
+    config = config_of(nats_url, prefix="outgrown", upload_lease_seconds="0.2")
+    await init_store(config)
+    async with opened(config) as stores:
+        record = await stores.records.get(KEY)
+        found = msgspec.json.decode(record.value, type=Deployment)
+        newer = msgspec.json.encode(msgspec.structs.replace(found, format=FORMAT + 1))
+        with capture_logs() as events:
+            running = asyncio.create_task(run_worker(config))
+            while not any(event["event"] == "worker_started" for event in events):
+                assert not running.done()
+                await asyncio.sleep(0.01)
+            await stores.records.put(KEY, newer, expected=record.revision)
+
+            assert await running == 1
+
+    [outdated] = [event for event in events if event["event"] == "worker_outdated"]
+    assert f"format {FORMAT + 1}" in outdated["detail"]
 
 
 @pytest.mark.nats

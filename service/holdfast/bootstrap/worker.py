@@ -19,6 +19,7 @@ from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
 from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.states import StateParts, assemble_states
 from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
@@ -29,6 +30,7 @@ from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
+from holdfast.protocol.states import STATES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
@@ -38,6 +40,7 @@ from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.collector_metrics import CollectorMetrics
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.format_watch import FormatWatch
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
 from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
@@ -81,7 +84,8 @@ async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None 
 
     ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
 
-    0 after draining; 1 when the connection is closed for good, so that a supervisor starts another.
+    0 after draining; 1 when the connection is closed for good, so that a supervisor starts another,
+    and when the store has got a form of a later version.
     Raises HoldfastError, once it is logged, when the start-up checks refuse.
     """
     loop = asyncio.get_running_loop()
@@ -118,6 +122,7 @@ async def _serve(
     if servers.durability == "synced":
         stores.group_puts()
     grace = await unless_stopped(check_stores(partial(_check_stores, stores, watch)), stop)
+    stores.leave_young(grace)
     with serve_metrics(config.metrics_host, config.metrics_port) as registry:
         setup = Setup(
             config=config,
@@ -158,6 +163,7 @@ class _Parts:
     uploads: UploadService
     names: NameParts
     snapshots: SnapshotParts
+    states: StateParts
     watches: WatchHandlers
     collector: Collector
     peers: Peers
@@ -165,32 +171,36 @@ class _Parts:
 
     async def serve(self, setup: Setup, stop: asyncio.Event, lost: asyncio.Event) -> int:
         """See `serve_until_stopped`. Raises UnavailableError, StoppedError before that."""
+        form = FormatWatch(self.stores.check_format, stop)
         try:
             await unless_stopped(self.peers.check_node(), stop)
             self.peers.start()
             self.names.index.start()
-            return await serve_until_stopped(
+            status = await serve_until_stopped(
                 self.worker,
-                self._chores(setup),
+                self._chores(setup, form),
                 stop=stop,
                 lost=lost,
                 drain_seconds=setup.config.drain_seconds,
-                drain_too=(self.watches.drain, self._drain),
+                drain_too=(self.watches.drain, self.states.follows.drain, self._drain),
             )
+            return 1 if form.is_outdated else status
         finally:
             await self.collector.aclose()
+            await self.states.upkeep.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
             await self.uploads.aclose()
             self.apps.close()
             await self.stores.aclose()
 
-    def _chores(self, setup: Setup) -> tuple[Chore, ...]:
+    def _chores(self, setup: Setup, form: FormatWatch) -> tuple[Chore, ...]:
         sweep_seconds = setup.config.upload_lease_seconds / SWEEPS_PER_LEASE
         return (
             Chore("prove_freshness", PROVE_SECONDS, self.freshness.prove, first_seconds=0),
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
+            Chore("read_format", sweep_seconds, form.look),
             Chore("collect", setup.config.collect_every_seconds, self.collector.run),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
@@ -216,6 +226,7 @@ def _assemble(
     snapshots = assemble_snapshots(
         setup, stores, apps=apps, peers=peers, publish=partial(_publish, connection)
     )
+    states = assemble_states(setup, stores)
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
     collector = assemble_collector(setup, stores, names)
@@ -229,6 +240,8 @@ def _assemble(
             ).endpoints(),
             *snapshots.handlers.endpoints(),
             *snapshots.retention.endpoints(),
+            *states.handlers.endpoints(),
+            *states.follows.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
         ),
@@ -246,6 +259,7 @@ def _assemble(
         uploads=uploads,
         names=names,
         snapshots=snapshots,
+        states=states,
         watches=watches,
         collector=collector,
         peers=peers,
@@ -320,6 +334,6 @@ def _identity(setup: Setup, durability: Durability) -> Identity:
             "wire": str(WIRE_VERSION),
             "durability": durability,
             "max_inline_bytes": str(setup.max_inline_bytes),
-            "features": f"{NAMES_FEATURE},{COLLECT_FEATURE}",
+            "features": f"{NAMES_FEATURE},{COLLECT_FEATURE},{STATES_FEATURE}",
         },
     )

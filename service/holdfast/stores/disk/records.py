@@ -61,6 +61,9 @@ WHERE revision > ? ORDER BY revision LIMIT ?
 """
 _LAST: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
 _EXTENT: Final = f"SELECT created, ifnull(({_LAST}), 0), keys FROM extent"  # noqa: S608
+_COUNT: Final = """
+SELECT keys - (SELECT count(*) FROM records WHERE key <= ? OR key >= ?) FROM extent
+"""
 _EXPIRED: Final = """
 DELETE FROM records WHERE revision IN
 (SELECT revision FROM records WHERE expires_at BETWEEN 0 AND ? LIMIT ?)
@@ -140,6 +143,11 @@ class DiskRecordStore(CheckedChanges):
         """See `RecordStore.extent`."""
         return await self._read(_extent)
 
+    async def count(self, prefix: str) -> int:
+        """See `RecordStore.count`. A row that was lost counts, whatever it was."""
+        check_prefix(prefix)
+        return await self._read(partial(_count, prefix=prefix))
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. What is left out as damaged is logged once.
 
@@ -160,7 +168,7 @@ class DiskRecordStore(CheckedChanges):
         expired = partial(_sweep_some, before=_micros(now - grace))
         while some := await self._write(expired):
             removed += some
-        damage = await self._read(_damage)
+        damage = await self._read(disk_database.damage_of)
         if damage is not None:
             log.error("records_damaged", root=str(self._root), damage=damage)
         return removed
@@ -301,6 +309,11 @@ def _extent(connection: sqlite3.Connection) -> Extent:
     return Extent(created=created.decode(), last=last, keys=keys)
 
 
+def _count(connection: sqlite3.Connection, prefix: str) -> int:
+    [(count,)] = connection.execute(_COUNT, _range_below(prefix)).fetchall()
+    return int(count)
+
+
 def _changes(
     connection: sqlite3.Connection, after: int, limit: int, clock: Callable[[], datetime]
 ) -> tuple[Changes, list[str]]:
@@ -334,12 +347,6 @@ def _changed(found: _Found, now: int) -> Changed:
 
 def _sweep_some(connection: sqlite3.Connection, before: int) -> int:
     return connection.execute(_EXPIRED, (before, SWEPT_AT_ONCE)).rowcount
-
-
-def _damage(connection: sqlite3.Connection) -> str | None:
-    """What is wrong with the database, if anything; a record's value is not looked at."""
-    [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    return None if told == b"ok" else told.decode("utf-8", "replace")
 
 
 def _find(connection: sqlite3.Connection, key: str) -> _Found | None:
