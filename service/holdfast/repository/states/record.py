@@ -12,14 +12,18 @@ before.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
-from holdfast.repository.ledger.ledger import RecordKind
+from holdfast.repository.ledger.ledger import PRESENT, RecordKind
+from holdfast.stores.record_ports import Delete, Put
+
+if TYPE_CHECKING:
+    from holdfast.stores.record_ports import Change
 
 SaveForm = Literal["json", "bytes"]
 
@@ -31,6 +35,7 @@ LEAST_SAVES: Final = 2
 
 DEFAULT_SAVES: Final = 10
 MAX_OVERTAKEN: Final = 100
+FINDER_PREFIX: Final = "sb"
 
 
 class SaveEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,6 +116,19 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     after: int | None = None
     next_log: str = ""
     op: str | None = None
+
+
+def finder_key(digest: str, name: str) -> str:
+    """A key that is there while a save of the state ``name`` has that blob."""
+    return f"{FINDER_PREFIX}.{digest}.{name_key(name)}"
+
+
+def finders_beside(before: StateRecord | None, after: StateRecord) -> list[Change]:
+    """What is to be written together with ``after``, so that its blobs lead to it."""
+    had = set() if before is None else {save.digest for save in before.saves}
+    has = {save.digest for save in after.saves}
+    puts = [Put(key=finder_key(one, after.name), value=PRESENT, expected=None) for one in has - had]
+    return [*puts, *(Delete(key=finder_key(one, after.name)) for one in had - has)]
 
 
 def with_log(record: StateRecord | None, *, name: str, log: str) -> StateRecord:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from holdfast.repository.states.blobs import SavedBytes
     from holdfast.repository.states.record import SaveForm, StateRecord
-    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
 NO_SAVE: Final = "there is no such save"
@@ -104,7 +104,7 @@ class StateSaves:
         return digest, len(new.data)
 
     async def _record(
-        self, name: str, entry: SaveEntry, present: Present, *, force: bool
+        self, name: str, entry: SaveEntry, present: PresentState, *, force: bool
     ) -> SaveEntry:
         log_id = present.held.record.log if present.held is not None else ""
         at = self._sources.clock()
@@ -200,7 +200,7 @@ class StateSaves:
         raise NotFoundError(NO_SAVE)
 
 
-def check_index(present: Present, index: int) -> None:
+def check_index(present: PresentState, index: int) -> None:
     """Raises InvalidError where the log does not have the command ``index``, if there is a log."""
     if present.end is None or present.held is None:
         return
@@ -210,7 +210,7 @@ def check_index(present: Present, index: int) -> None:
         raise InvalidError(msg)
 
 
-def _entry(new: NewSave, digest: Digest, size: int, present: Present, op: str) -> SaveEntry:
+def _entry(new: NewSave, digest: Digest, size: int, present: PresentState, op: str) -> SaveEntry:
     end = present.end
     is_end = end is not None and end.place.index == new.last_applied_index
     return SaveEntry(

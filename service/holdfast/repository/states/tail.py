@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.logs import LogEnd, LogPlace
-    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.repository.states.states import PresentState, StateRecords
 
 _CLOSED: Final = "the log has ended"
 
@@ -126,7 +126,7 @@ class TailReader:
             raise CorruptError(f"{msg}: see `state repair`")
 
 
-def _goes_on(tail: Tail, present: Present) -> bool:
+def _goes_on(tail: Tail, present: PresentState) -> bool:
     """Whether the log that ``tail`` knows should be there, and go on behind that."""
     record = present.held.record if present.held is not None else None
     if record is None or _same_log(record) != _same_log(tail.record):
