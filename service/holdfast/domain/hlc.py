@@ -7,6 +7,7 @@ follow on each other.
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -31,7 +32,7 @@ class Hlc(NamedTuple):
 
     def __str__(self) -> str:
         """The time as text: ``2026-11-29T23:00:00.000Z-0001``."""
-        return f"{self.at.isoformat(timespec='milliseconds')[:-6]}Z-{self.counter:04x}"
+        return f"{_written(self.milliseconds)}-{self.counter:04x}"
 
     @property
     def at(self) -> datetime:
@@ -42,6 +43,13 @@ class Hlc(NamedTuple):
         """The time so many steps later."""
         carried, counter = divmod(self.counter + steps, MAX_COUNTER + 1)
         return Hlc(min(self.milliseconds + carried, _MAX_MILLISECONDS), counter)
+
+
+@functools.lru_cache(maxsize=1024)
+def _written(milliseconds: int) -> str:
+    """That time of day as text; what happens together has it in common."""
+    at = _EPOCH + milliseconds * _MILLISECOND
+    return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 ZERO: Final = Hlc(0, 0)

@@ -25,6 +25,7 @@ from holdfast.stores.record_ports import Delete, Put
 if TYPE_CHECKING:
     from holdfast.stores.record_ports import Change
 
+Lineage = tuple[str, int, int]
 SaveForm = Literal["json", "bytes"]
 
 MAX_SAVES: Final = 100
@@ -98,6 +99,11 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return bool(self.log or self.saves)
 
     @property
+    def lineage(self) -> Lineage:
+        """The same for as long as the end of the log changes by nothing but appends."""
+        return self.log, self.start, self.voids[-1].through if self.voids else 0
+
+    @property
     def known_index(self) -> int:
         """The last command surely has this index, or a higher one."""
         saved = [save.last_applied_index for save in self.saves]
@@ -141,19 +147,25 @@ def with_log(record: StateRecord | None, *, name: str, log: str) -> StateRecord:
 
 
 def saved(
-    record: StateRecord | None, name: str, save: SaveEntry, *, log: str, force: bool, at: datetime
+    record: StateRecord | None,
+    name: str,
+    save: SaveEntry,
+    *,
+    lineage: Lineage,
+    force: bool,
+    at: datetime,
 ) -> StateRecord:
     """The record with one more save; as it is where that was made before.
 
-    ``log`` is the one that the save was compared with. Raises ConflictError of one that is older
-    than the newest, UnavailableError where the log is another by now.
+    ``lineage`` is that of the log that the save was compared with. Raises ConflictError of one that
+    is older than the newest, UnavailableError where the log is another by now.
     """
     if record is None:
         record = StateRecord(name=name)
     if save_of(record, save.op) is not None:
         return record
-    if record.log != log:
-        msg = "the log was removed or begun meanwhile"
+    if record.lineage != lineage:
+        msg = "the log was removed, begun or repaired meanwhile"
         raise UnavailableError(msg)
     newest = record.saves[0] if record.saves else None
     if newest is not None and save.last_applied_index < newest.last_applied_index and not force:
@@ -197,10 +209,10 @@ def without_save(record: StateRecord | None, number: int) -> StateRecord:
     return msgspec.structs.replace(record, saves=saves)
 
 
-def trimmed(record: StateRecord, log: str, through: int) -> StateRecord:
+def trimmed(record: StateRecord, lineage: Lineage, through: int) -> StateRecord:
     """The record once the commands up to ``through`` are not there. Raises UnavailableError."""
-    if record.log != log:
-        msg = "the log was removed meanwhile"
+    if record.lineage != lineage:
+        msg = "the log was removed or repaired meanwhile"
         raise UnavailableError(msg)
     if through <= record.trimmed_through:
         return record

@@ -23,14 +23,14 @@ from holdfast.errors import (
     NotFoundError,
     OutcomeUnknownError,
 )
-from holdfast.repository.states.record import SaveEntry, save_of, saved, without_save
+from holdfast.repository.states.record import SaveEntry, StateRecord, save_of, saved, without_save
 from holdfast.repository.states.states import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from holdfast.repository.states.blobs import SavedBytes
-    from holdfast.repository.states.record import SaveForm, StateRecord
+    from holdfast.repository.states.record import SaveForm
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
@@ -106,9 +106,9 @@ class StateSaves:
     async def _record(
         self, name: str, entry: SaveEntry, present: PresentState, *, force: bool
     ) -> SaveEntry:
-        log_id = present.held.record.log if present.held is not None else ""
+        compared = present.held.record if present.held is not None else StateRecord(name=name)
         at = self._sources.clock()
-        change = partial(saved, name=name, save=entry, log=log_id, force=force, at=at)
+        change = partial(saved, name=name, save=entry, lineage=compared.lineage, force=force, at=at)
         held = await self._states.change(name, change)
         made = save_of(held.record, entry.op)
         if made is None:

@@ -89,7 +89,7 @@ class Upkeep:
         place = present.end.place
         if through < present.index:
             place = await self._places.before(record, through + 1, place)
-        change = partial(trimmed, log=record.log, through=through)
+        change = partial(trimmed, lineage=record.lineage, through=through)
         held = await self._states.update(_held(present), change)
         try:
             await self._states.logs.journal.trim(name_key(name), place.sequence)
