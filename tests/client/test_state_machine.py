@@ -310,7 +310,7 @@ async def test_whoever_is_overtaken_by_a_trim_begins_again_with_the_newest_save(
 ) -> None:
     await holdfast.states.append_many(name, [1, 2, 3, 4, 5])
     await holdfast.states.save(name, [1], last_applied_index=1)
-    holdfast.states = Trimming(holdfast._requester, holdfast.names)
+    holdfast.states = Trimming(holdfast.requester, holdfast.names)
 
     async with opened(holdfast, name) as state:
         assert state.state == [1, 2, 3, 4, 5]

@@ -326,7 +326,7 @@ class Client:
         """
         return StateMachine(
             self.states,
-            self._requester,
+            self.requester,
             name,
             apply=apply,
             initial=initial,

@@ -72,7 +72,7 @@ class StateRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class BenchPlace:
     """A deployment that is measured, on servers that keep ``replicas`` of everything."""
 
     url: str
@@ -154,7 +154,7 @@ async def run_state_bench(run: StateRun, say: Say) -> Report:
         for sync in run.syncs:
             with new_directory(directory, sync) as here:
                 async with start_pool(here, sync=sync, workers=run.workers) as pool:
-                    place = Place(url=pool.url, sync=sync)
+                    place = BenchPlace(url=pool.url, sync=sync)
                     if run.rounds:
                         figures = await measure_appends(place, run.rounds, run.commands, say)
                         report.figures.extend(figures)
@@ -165,7 +165,7 @@ async def run_state_bench(run: StateRun, say: Say) -> Report:
     return report
 
 
-async def measure_appends(place: Place, rounds: int, commands: int, say: Say) -> list[Figure]:
+async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Say) -> list[Figure]:
     """Each way to append, and the bare publishes, in turn: ``commands`` of each in a round."""
     values: dict[tuple[str, str, str], list[float]] = {}
     async with (
@@ -272,7 +272,7 @@ def _payloads(count: int) -> list[bytes]:
     return [json.dumps(_command(), separators=(",", ":")).encode() for _ in range(count)]
 
 
-async def _measure_load(place: Place, size: int, say: Say) -> list[Figure]:
+async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
     """A state of ``size`` random bytes and commands behind it, and a blob of as many bytes."""
     say(f"{place.sync} sync: a state of {size / MIB:g} MiB and {_LOAD_COMMANDS:,} commands")
     values: dict[str, list[float]] = {HOLDFAST: [], BLOB: []}
@@ -314,7 +314,7 @@ async def _load(client: Client, name: str) -> int:
         return len([one async for one in log])
 
 
-async def _measure_many(place: Place, states: int, say: Say) -> list[Figure]:
+async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure]:
     """Appends to states and loads of them, while there are few, and while there are many."""
     figures = []
     async with await connect(servers=place.url, timeout_seconds=TIMEOUT_SECONDS) as client:
