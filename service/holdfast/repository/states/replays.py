@@ -184,7 +184,7 @@ class Following:
 
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
         """What is known of the log, looked up where nothing is."""
-        if self._record is None or self._place is None:
+        while self._record is None or self._place is None:
             present = await self._states.look(self._name)
             record, _, last = checked_span(present, self.next_index)
             self._check_same(record)
@@ -192,7 +192,11 @@ class Following:
             if present.end is not None:
                 place = present.end.place
                 if self.next_index <= last:
-                    place = await self._places.before(record, self.next_index, place)
+                    try:
+                        place = await self._places.before(record, self.next_index, place)
+                    except CorruptError:
+                        await self._look_again(record)
+                        continue
             self._record, self._place = record, place
         return self._record, self._place
 

@@ -75,7 +75,15 @@ class Upkeep:
         Raises NotFoundError, InvalidError (beyond the log), ConflictError with the index of the
         second newest good save, which is the most that may go.
         """
-        present = await self._states.look(name)
+        while True:
+            present = await self._states.look(name)
+            try:
+                return await self._trim(name, present, through)
+            except CorruptError:  # or another trim was faster
+                if (await self._states.look(name)).held == present.held:
+                    raise
+
+    async def _trim(self, name: str, present: Present, through: int) -> StateRecord:
         record = present.record
         if present.end is None:
             msg = "the state has no log"
