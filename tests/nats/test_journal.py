@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import pytest
 import pytest_asyncio
@@ -237,6 +238,26 @@ class TestAFullStream:
             await store.append(LOG, value, expected=0, message_id=new_id())
 
         assert await store.last(LOG) is None
+
+
+class TestTheStoredForm:
+    async def test_an_entry_is_one_message_with_three_headers(
+        self, store: StreamJournalStore, js: FlakyJetStream
+    ) -> None:
+        first = await store.append("n.a=20b.c", b"first", expected=0, message_id="one")
+
+        await store.append("n.a=20b.c", b"second", expected=first, message_id="two")
+
+        assert first == 1
+        subject = f"$HF.{store.bucket}.n.a=20b.c"
+        message = await js.last_message(store.stream, subject)
+        assert message is not None
+        assert message.data == b"second"
+        assert message.headers == {
+            "Nats-Msg-Id": "two",
+            "Nats-Expected-Last-Subject-Sequence": str(first),
+            "Holdfast-Checksum": f"{crc32(b'n.a=20b.c 1 two\nsecond'):08x}",
+        }
 
 
 class TestRights:
