@@ -288,6 +288,27 @@ async def test_a_damaged_command_is_told_with_its_index_and_what_is_before_is_re
         await worker.replays.page("s", 9, 100)
 
 
+async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool) -> None:
+    await filled(pool)
+    pool.journal._logs["s"][-1].checksum ^= 1
+    worker = pool.worker()
+    assert await code_of(worker.append("s", 1)) == "corrupt"
+
+    await worker.upkeep.repair("s", 19)
+
+    assert (await worker.append("s", "on")).index == 19
+    assert await worker.replay("s") == [*range(1, 19), "on"]
+
+
+async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None:
+    await filled(pool)
+    pool.journal._logs["s"][-1].checksum ^= 1
+    worker = pool.worker()
+
+    assert await worker.upkeep.remove("s")
+    assert (await worker.append("s", "new")).index == 1
+
+
 # --- lists ---
 
 

@@ -333,8 +333,7 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
                     Figure(
                         table=_MANY,
                         sync=place.sync,
-                        what=what,
-                        size=f"{count:,} states",
+                        what=f"{what}, {count:,} states",
                         unit="p50 ms",
                         values=[p50],
                     )

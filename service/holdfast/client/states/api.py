@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PAGE: Final = 1000
+_PAGE: Final = 4096
 
 
 class States:
