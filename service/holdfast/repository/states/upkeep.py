@@ -83,7 +83,7 @@ class Upkeep:
                 if (await self._states.look(name)).held == present.held:
                     raise
 
-    async def _trim(self, name: str, present: Present, through: int) -> StateRecord:
+    async def _trim(self, name: str, present: PresentState, through: int) -> StateRecord:
         record = present.record
         if present.end is None:
             msg = "the state has no log"
