@@ -72,7 +72,7 @@ class StateRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatePool:
+class BenchPlace:
     """A deployment that is measured, on servers that keep ``replicas`` of everything."""
 
     url: str
@@ -153,30 +153,30 @@ async def run_state_bench(run: StateRun, say: Say) -> Report:
         report = Report(machine=describe_machine(directory), workers=run.workers)
         for sync in run.syncs:
             with new_directory(directory, sync) as here:
-                async with start_pool(here, sync=sync, workers=run.workers) as started:
-                    pool = StatePool(url=started.url, sync=sync)
+                async with start_pool(here, sync=sync, workers=run.workers) as pool:
+                    place = BenchPlace(url=pool.url, sync=sync)
                     if run.rounds:
-                        figures = await measure_appends(pool, run.rounds, run.commands, say)
+                        figures = await measure_appends(place, run.rounds, run.commands, say)
                         report.figures.extend(figures)
                     if run.size and sync == run.syncs[0]:
-                        report.figures.extend(await _measure_load(pool, run.size, say))
+                        report.figures.extend(await _measure_load(place, run.size, say))
                     if run.states and sync == run.syncs[0]:
-                        report.figures.extend(await _measure_many(pool, run.states, say))
+                        report.figures.extend(await _measure_many(place, run.states, say))
     return report
 
 
-async def measure_appends(pool: StatePool, rounds: int, commands: int, say: Say) -> list[Figure]:
+async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Say) -> list[Figure]:
     """Each way to append, and the bare publishes, in turn: ``commands`` of each in a round."""
     values: dict[tuple[str, str, str], list[float]] = {}
     async with (
-        publisher(pool.url, pool.replicas) as bare,
+        publisher(place.url, place.replicas) as bare,
         await connect(
-            servers=pool.url.split(","), prefix=pool.prefix, timeout_seconds=TIMEOUT_SECONDS
+            servers=place.url.split(","), prefix=place.prefix, timeout_seconds=TIMEOUT_SECONDS
         ) as client,
     ):
         ways = _ways(client, bare)
         for number in range(rounds):
-            say(f"{pool.sync} sync: commands appended, round {number + 1}/{rounds}")
+            say(f"{place.sync} sync: commands appended, round {number + 1}/{rounds}")
             for (what, contender), (work, share) in ways.items():
                 count = max(commands // share, MANY_TASKS)
                 start = time.perf_counter()
@@ -189,7 +189,7 @@ async def measure_appends(pool: StatePool, rounds: int, commands: int, say: Say)
     return [
         Figure(
             table=_APPENDS if unit == "per second" else f"{_APPENDS}, {ALONE}",
-            sync=pool.sync,
+            sync=place.sync,
             what=what,
             contender=contender,
             unit=unit,
@@ -272,11 +272,11 @@ def _payloads(count: int) -> list[bytes]:
     return [json.dumps(_command(), separators=(",", ":")).encode() for _ in range(count)]
 
 
-async def _measure_load(pool: StatePool, size: int, say: Say) -> list[Figure]:
+async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
     """A state of ``size`` random bytes and commands behind it, and a blob of as many bytes."""
-    say(f"{pool.sync} sync: a state of {size / MIB:g} MiB and {_LOAD_COMMANDS:,} commands")
+    say(f"{place.sync} sync: a state of {size / MIB:g} MiB and {_LOAD_COMMANDS:,} commands")
     values: dict[str, list[float]] = {HOLDFAST: [], BLOB: []}
-    async with await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS) as client:
+    async with await connect(servers=place.url, timeout_seconds=TIMEOUT_SECONDS) as client:
         states = client.states
         first = await states.append("load", _command())
         await states.save("load", os.urandom(size), last_applied_index=first.index)
@@ -295,7 +295,7 @@ async def _measure_load(pool: StatePool, size: int, say: Say) -> list[Figure]:
     return [
         Figure(
             table=_LOADS_TITLE,
-            sync=pool.sync,
+            sync=place.sync,
             what=LOAD,
             size=f"{size / MIB:g} MiB",
             contender=contender,
@@ -314,13 +314,13 @@ async def _load(client: Client, name: str) -> int:
         return len([one async for one in log])
 
 
-async def _measure_many(pool: StatePool, states: int, say: Say) -> list[Figure]:
+async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure]:
     """Appends to states and loads of them, while there are few, and while there are many."""
     figures = []
-    async with await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS) as client:
+    async with await connect(servers=place.url, timeout_seconds=TIMEOUT_SECONDS) as client:
         made = 0
         for count in (FEW_STATES, states):
-            say(f"{pool.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
+            say(f"{place.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
             names = iter(range(made, count))
             await _all(count - made, IN_FLIGHT, lambda: _make(client, next(names)))  # noqa: B023
             made = count
@@ -332,7 +332,7 @@ async def _measure_many(pool: StatePool, states: int, say: Say) -> list[Figure]:
                 figures.append(
                     Figure(
                         table=_MANY,
-                        sync=pool.sync,
+                        sync=place.sync,
                         what=f"{what}, {count:,} states",
                         unit="p50 ms",
                         values=[p50],
