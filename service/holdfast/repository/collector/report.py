@@ -21,18 +21,25 @@ class Tally:
         self.blobs += 1
         self.bytes += size
 
+    def add_all(self, other: Tally) -> None:
+        """Those of another tally, too."""
+        self.blobs += other.blobs
+        self.bytes += other.bytes
+
 
 @dataclass(slots=True, kw_only=True)
 class SpaceReport:
     """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
 
-    ``failure`` says why nothing (more) was removed. ``others`` are foreign or unreadable objects.
-    ``is_cut``: the limit of one run was reached, and more is left.
+    ``repacked`` were (or would be) made partial, and gave back so many bytes. ``failure`` says why
+    nothing (more) was removed. ``others`` are foreign or unreadable objects. ``is_cut``: the limit
+    of one run was reached, and more is left.
     """
 
     space: str
     kept: dict[Reason, Tally] = field(default_factory=dict)
     removed: Tally = field(default_factory=Tally)
+    repacked: Tally = field(default_factory=Tally)
     refused: int = 0
     others: int = 0
     is_cut: bool = False
@@ -41,6 +48,15 @@ class SpaceReport:
     def keep(self, reason: Reason, size: int) -> None:
         """A blob of ``size`` bytes stays, for this reason."""
         self.kept.setdefault(reason, Tally()).add(size)
+
+    def count(self, size: int, left: int | None) -> None:
+        """Of a blob of ``size`` bytes so many are left now; None: others changed it meanwhile."""
+        if left is None:
+            self.refused += 1
+        elif left:
+            self.repacked.add(size - left)
+        else:
+            self.removed.add(size)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +76,7 @@ class RunTotals:
     runs: int = 0
     failed: int = 0
     removed: Tally = field(default_factory=Tally)
+    repacked: Tally = field(default_factory=Tally)
 
     def count(self, report: CollectionReport) -> None:
         """One more run, which has ended. What it would do, or is off, is not counted."""
@@ -67,5 +84,6 @@ class RunTotals:
             return
         self.runs += 1
         self.failed += any(space.failure is not None for space in report.spaces)
-        self.removed.blobs += sum(space.removed.blobs for space in report.spaces)
-        self.removed.bytes += sum(space.removed.bytes for space in report.spaces)
+        for space in report.spaces:
+            self.removed.add_all(space.removed)
+            self.repacked.add_all(space.repacked)
