@@ -26,12 +26,12 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
             Space(
                 name=PACKS,
                 store=stores.packs,
-                roots=SnapshotRoots(stores.snapshots, opener_of(packs_of(setup, stores))),
+                roots=(SnapshotRoots(stores.snapshots, opener_of(packs_of(setup, stores))),),
             ),
             Space(
                 name=BLOBS,
                 store=stores.blobs,
-                roots=NameRoots(stores.names),
+                roots=(NameRoots(stores.names),),
                 before=names.expiry.expire,
             ),
         ),

@@ -62,7 +62,7 @@ def common(some: Ranges, others: Ranges) -> Ranges:
     return tuple(found)
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptBytes(msgspec.Struct, frozen=True):
     """The ``ranges`` that are kept, at least one, and the ``digest`` of their bytes together.
 
     Written form: ``<digest>;<skipped>,<kept>,<skipped>,<kept>,…``, in decimal.
@@ -100,7 +100,7 @@ class Kept(msgspec.Struct, frozen=True):
         return common(needed, self.ranges) == needed
 
 
-def has_bytes(kept: Kept | None, needed: Ranges | None) -> bool:
+def has_bytes(kept: KeptBytes | None, needed: Ranges | None) -> bool:
     """Whether a blob of which ``kept`` is there (None: all) has ``needed`` (None: all of it)."""
     return kept is None or (needed is not None and kept.covers(needed))
 
@@ -110,7 +110,7 @@ class PartialBytes:
 
     __slots__ = ("_data", "_ends", "_kept")
 
-    def __init__(self, data: Buffer, kept: Kept) -> None:
+    def __init__(self, data: Buffer, kept: KeptBytes) -> None:
         """``data`` are the bytes kept, checked. Raises CorruptError if there are not so many."""
         self._data = memoryview(data)
         self._kept = kept
@@ -140,17 +140,17 @@ class PartialBytes:
         return bisect_right(self._kept.ranges, start, key=lambda one: one[0]) - 1
 
 
-def reduced(data: Buffer, kept: Kept | None, needed: Ranges) -> tuple[bytes, Kept]:
+def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:
     """What is left of a blob of which ``data`` is stored, once only ``needed`` is kept; its form.
 
     ``kept`` says what ``data`` is; None: all of the blob. What was dropped before stays so. Raises
     CorruptError if nothing is left.
     """
-    whole = Kept(Digest(""), ((0, memoryview(data).nbytes),))
+    whole = KeptBytes(Digest(""), ((0, memoryview(data).nbytes),))
     stored = PartialBytes(data, kept or whole)
     ranges = common(needed, (kept or whole).ranges)
     left = b"".join([stored.cut(start, stop) for start, stop in ranges])
     if not left:
         msg = "nothing would be left of a blob that something needs"
         raise CorruptError(msg)
-    return left, Kept(digest_of(left), ranges)
+    return left, KeptBytes(digest_of(left), ranges)

@@ -41,7 +41,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     ``snapshots`` and ``names`` are empty in a record from before there were such buckets.
     ``collects_from`` is a time by the clocks of the servers before which nothing is collected, and
-    ``roots`` has how far the roots of each space had come when a collector read all of them.
+    ``roots`` has how far each store of roots had come when a collector read all of it.
     """
 
     blobs: str
@@ -165,7 +165,7 @@ async def raise_format(records: RecordStore, collects_from: datetime) -> bool:
 
 
 async def accept_loss(records: RecordStore) -> list[str]:
-    """Forget how far the roots had come: what was lost is not missed any more; of which spaces.
+    """Forget how far the roots had come: what was lost is not missed any more; of which stores.
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """
@@ -184,18 +184,18 @@ async def read_deployment(records: RecordStore) -> Deployment:
     return (await _read(records))[0]
 
 
-async def note_roots(records: RecordStore, space: str, found: RootsNote) -> None:
-    """Note how far the roots of ``space`` have come, at least.
+async def note_roots(records: RecordStore, source: str, found: RootsNote) -> None:
+    """Note how far the roots of ``source`` have come, at least.
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """
 
     def change(deployment: Deployment) -> Deployment:
-        noted = deployment.roots.get(space)
+        noted = deployment.roots.get(source)
         note = higher(noted, found)
         if note == noted:
             return deployment
-        return msgspec.structs.replace(deployment, roots={**deployment.roots, space: note})
+        return msgspec.structs.replace(deployment, roots={**deployment.roots, source: note})
 
     await _change(records, change)
 

@@ -1,7 +1,8 @@
-"""A blob in memory, and the last change of each, in the order in which they were made."""
+"""A blob in memory, the last change of each, and how stores in memory are cut off."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.domain.digest import digest_of
 from holdfast.domain.kept import reduced
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, UnavailableError
 from holdfast.stores.ports import BlobChanged, BlobChanges, SurveyedBlob, reduced_info
 from holdfast.stores.record_ports import Extent
 
@@ -56,6 +57,26 @@ class MemoryBlob:
         """The same with only ``needed`` of its bytes. Raises CorruptError."""
         data, kept = reduced(self.checked, self.info.kept, needed)
         return MemoryBlob(reduced_info(self.info, kept, generation), data, self.op_id)
+
+
+class Reachable:
+    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if not self.reachable:
+            msg = "the memory store is cut off"
+            raise UnavailableError(msg)
+
+    async def check(self) -> None:
+        """Raises UnavailableError when the store is cut off."""
+        await self._reach()
+
+    async def aclose(self) -> None:
+        """Nothing is held open; what is stored stays as long as the object does."""
 
 
 class MemoryLog:

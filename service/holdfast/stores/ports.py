@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from holdfast.domain.kept import Kept  # at run time too: messages of it may be decoded
+from holdfast.domain.kept import KeptBytes  # at run time too: messages of it may be decoded
 from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     index: ChunkIndex | None = None
     damaged: bool = False
-    kept: Kept | None = None
+    kept: KeptBytes | None = None
 
     @property
     def stored_digest(self) -> Digest:
@@ -54,7 +54,7 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
         return self.digest if self.kept is None else self.kept.digest
 
 
-def reduced_info(info: BlobInfo, kept: Kept, generation: str) -> BlobInfo:
+def reduced_info(info: BlobInfo, kept: KeptBytes, generation: str) -> BlobInfo:
     """``info`` of a copy that has ``kept`` alone, in parts that are no larger than before."""
     part_size = min(info.part_size, kept.size)
     return msgspec.structs.replace(

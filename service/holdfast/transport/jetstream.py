@@ -69,6 +69,9 @@ BELIEVED_SECONDS: Final = 1.0
 CATCH_UP_SECONDS: Final = 10.0
 """For a leader that was elected before it had applied its log."""
 
+_BEHIND_ALL: Final = 1 << 40
+"""An offset from which on no subjects are told, but how many there are."""
+
 _BELIEVED_TRIES: Final = 5
 _WRITE_TRIES: Final = 3
 
@@ -277,6 +280,14 @@ class JetStream(DirectReads):
         query = msgspec.json.encode({"subjects_filter": subject})
         answer = await self._believe(stream, query)
         return (answer.state.subjects or {}).get(subject, 0)
+
+    async def count_subjects(self, stream: str, filtered: str) -> int:
+        """How many subjects match ``filtered``, by a leader that can be believed.
+
+        Raises UnavailableError.
+        """
+        query = msgspec.json.encode({"subjects_filter": filtered, "offset": _BEHIND_ALL})
+        return (await self._believe(stream, query)).total
 
     async def state(self, stream: str) -> StreamState:
         """How much the stream holds, by a leader that can be believed. Raises UnavailableError."""

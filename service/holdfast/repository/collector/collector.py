@@ -60,7 +60,7 @@ class Space:
 
     name: str
     store: BlobStore
-    roots: RootSource
+    roots: Sequence[RootSource]
     before: Callable[[datetime], Awaitable[object]] | None = None
 
 
@@ -140,7 +140,8 @@ class Collector:
         spool = await asyncio.to_thread(Spool, self._directory)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
-            await self._read_needed(space, spool, terms.noted.get(space.name))
+            for source in space.roots:
+                await self._read_needed(source, spool, terms.noted.get(source.name))
             await asyncio.to_thread(spool.settle)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
         finally:
@@ -175,25 +176,25 @@ class Collector:
             if cursor is None:
                 return
 
-    async def _read_needed(self, space: Space, spool: Spool, noted: RootsNote | None) -> None:
-        """Mark what the roots need, all of which are read after the listing.
+    async def _read_needed(self, source: RootSource, spool: Spool, noted: RootsNote | None) -> None:
+        """Mark what the roots of ``source`` need, all of which are read after the listing.
 
         Also a root that was removed since has to be read: what another counts on may be known by it
         alone. Raises UnavailableError, CorruptError: nothing is known.
         """
-        note = await read_roots(space.roots, spool)
+        note = await read_roots(source, spool)
         lost = loss(noted, note)
         if lost is not None:
             msg = (
-                f"records were lost: {lost}; nothing is removed until they are back, or"
-                " `holdfast admin accept-loss`"
+                f"records were lost: of {source.name}, {lost}; nothing is removed until they are"
+                " back, or `holdfast admin accept-loss`"
             )
             raise CorruptError(msg)
-        await self._agreement.note(space.name, note)
+        await self._agreement.note(source.name, note)
         after: Digest | None = None
         while roots := await asyncio.to_thread(spool.roots, after, _PAGE):
             for root in roots:
-                await self._need(space.roots, root, spool)
+                await self._need(source, root, spool)
             after = roots[-1]
 
     async def _need(self, source: RootSource, root: Digest, spool: Spool) -> None:

@@ -45,7 +45,7 @@ _SCHEMA: Final = (
     """,
     "CREATE TABLE needs (number INTEGER, ranges BLOB)",
     "CREATE TABLE parts (key BLOB PRIMARY KEY) WITHOUT ROWID",
-    "CREATE TABLE records (key BLOB PRIMARY KEY, is_lasting INTEGER) WITHOUT ROWID",
+    "CREATE TABLE records (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE roots (digest BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 
@@ -59,7 +59,7 @@ class Candidate(NamedTuple):
 
 
 class Spool:
-    """The blobs that may go, the keys of records that were met, and the roots these name."""
+    """The blobs that may go, and of one source after the other the records met and their roots."""
 
     def __init__(self, directory: Path | None = None, *, cache_kib: int = CACHE_KIB) -> None:
         """In a file without a name in ``directory``; None: where temporary files are.
@@ -155,19 +155,22 @@ class Spool:
 
     # --- roots ---
 
-    def meet(self, records: Sequence[tuple[str, bool]], roots: Iterable[Digest]) -> None:
-        """Keys of records, each with whether it never goes away; and the roots that they name."""
-        self._many(
-            "INSERT OR IGNORE INTO records VALUES (?, ?)",
-            [(_hash(key), is_lasting) for key, is_lasting in records],
-        )
+    def begin_source(self) -> None:
+        """Forget the records and the roots of the source before; what they need stays marked."""
+        self._db.execute("DELETE FROM records")
+        self._db.execute("DELETE FROM roots")
+
+    def meet(self, lasting: Iterable[str], roots: Iterable[Digest]) -> None:
+        """Keys of records that never go away, and the roots that they and others name."""
+        self._many("INSERT OR IGNORE INTO records VALUES (?)", [(_hash(key),) for key in lasting])
         self._many(
             "INSERT OR IGNORE INTO roots VALUES (?)", [(bytes.fromhex(root),) for root in roots]
         )
 
-    def met(self) -> tuple[int, int]:
-        """How many keys were met, and how many of these never go away."""
-        return self._counts("SELECT count(*), total(is_lasting) FROM records")
+    def met(self) -> int:
+        """How many keys were met that never go away."""
+        [(count,)] = self._db.execute("SELECT count(*) FROM records").fetchall()
+        return int(count)
 
     def roots(self, after: Digest | None, limit: int) -> list[Digest]:
         """Up to ``limit`` roots behind ``after``, in order."""
@@ -176,10 +179,6 @@ class Spool:
             (bytes.fromhex(after or ""), limit),
         )
         return [Digest(digest.hex()) for (digest,) in rows]
-
-    def _counts(self, query: str) -> tuple[int, int]:
-        [(first, second)] = self._db.execute(query).fetchall()
-        return int(first), int(second)
 
     def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if rows:

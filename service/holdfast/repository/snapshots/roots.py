@@ -49,6 +49,7 @@ def roots_of(record: StoredSnapshot) -> tuple[Digest, ...]:
 class SnapshotRoots:
     """The roots of the space ``packs``. A removed snapshot leaves a note for good."""
 
+    name: Final = "snapshots"
     lasting: Final = SNAPSHOT.prefix
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.kept import Kept
+from holdfast.domain.kept import KeptBytes
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.stores.ports import BlobInfo
 
@@ -68,7 +68,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
             created_at=self.created_at,
             pinned=self.pinned,
             generation=self.generation,
-            kept=None if self.kept is msgspec.UNSET else Kept.written(self.kept),
+            kept=None if self.kept is msgspec.UNSET else KeptBytes.written(self.kept),
         )
 
 
@@ -86,7 +86,7 @@ def encode_blob_header(header: BlobHeader) -> bytes:
     return line
 
 
-def partial_header(header: BlobHeader, info: BlobInfo, kept: Kept) -> BlobHeader:
+def partial_header(header: BlobHeader, info: BlobInfo, kept: KeptBytes) -> BlobHeader:
     """``header`` of a copy that is as ``info`` says, and has ``kept`` alone."""
     return msgspec.structs.replace(
         header,

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, is_digest, to_object_digest
-from holdfast.domain.kept import Kept
+from holdfast.domain.kept import KeptBytes
 from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_OP_ID_CHARS, MAX_TYPE_CHARS
 from holdfast.domain.op_id import join_op_id, split_op_id
 from holdfast.errors import CorruptError
@@ -102,12 +102,12 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.metadata or {}).get(HF_PINNED) == "true"
 
     @property
-    def kept(self) -> Kept | None:
+    def kept(self) -> KeptBytes | None:
         """Which bytes are kept of a partial blob; None: it is whole. Raises CorruptError."""
         metadata = self.metadata or {}
         if metadata.get(HF_FORMAT) != PARTIAL_FORMAT:
             return None
-        return Kept.written(metadata.get(HF_KEPT, ""))
+        return KeptBytes.written(metadata.get(HF_KEPT, ""))
 
     @property
     def is_damaged(self) -> bool:
@@ -183,7 +183,7 @@ def mark_unpinned(meta: ObjectMeta, op_id: str) -> bytes:
     return _marked(meta, {HF_PINNED: "false", **_deleted_by(by)})
 
 
-def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: Kept) -> bytes:
+def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: KeptBytes) -> bytes:
     """The record ``meta`` of a copy that is as ``info`` says, and has ``kept`` alone."""
     gone = {HF_INDEX, HF_DAMAGED}
     metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in gone}
