@@ -8,6 +8,7 @@ import pytest
 from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
+from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import BlobStoreContract, lose_everything
 from tests.contracts.record_store import RecordStoreContract
 
@@ -31,7 +32,9 @@ class FakeMonotonic:
         return self.now
 
 
-class TestMemoryBlobStore(BlobCollectingContract, BlobChangesContract, BlobStoreContract):
+class TestMemoryBlobStore(
+    BlobRepackingContract, BlobCollectingContract, BlobChangesContract, BlobStoreContract
+):
     @pytest.fixture
     def store(self) -> MemoryBlobStore:
         return MemoryBlobStore()

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
+from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import (
     ATTRIBUTES,
     FAR_AHEAD,
@@ -77,7 +78,9 @@ def guarded(
     )
 
 
-class TestWrappedBlobStore(BlobCollectingContract, BlobChangesContract, BlobStoreContract):
+class TestWrappedBlobStore(
+    BlobRepackingContract, BlobCollectingContract, BlobChangesContract, BlobStoreContract
+):
     """Around the memory store."""
 
     @pytest.fixture

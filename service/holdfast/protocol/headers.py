@@ -28,6 +28,7 @@ BLOB_POSITION: Final = "Blob-Position"
 BLOB_HEARTBEAT: Final = "Blob-Heartbeat"
 BLOB_LEASE: Final = "Blob-Lease"
 BLOB_END: Final = "Blob-End"
+BLOB_KEPT: Final = "Blob-Kept"
 
 CONTENT_TYPE: Final = "Content-Type"
 OP_ID: Final = "Op-Id"

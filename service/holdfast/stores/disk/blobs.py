@@ -298,8 +298,8 @@ class BlobFiles:
     def repack(self, digest: Digest, mark: str, needed: Ranges) -> int | None:
         """See `BlobStore.repack`. Raises CorruptError."""
         path = self._path(digest)
+        seen = self.look(digest)
         with translated():
-            seen = look_at(path)
             if seen.identity is None or seen.identity.mark != mark or seen.header is None:
                 return None
             with self._open_copy(seen.header.info) as blob:
