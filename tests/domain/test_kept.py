@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def test_joined_ranges_have_all_bytes_and_small_gaps(
     found = joined(parts, gap=gap)
 
     assert bytes_in(tuple(parts)) <= bytes_in(found)
-    assert all(b[0] - a[1] >= max(gap, 1) for a, b in zip(found, found[1:], strict=False))
+    assert all(b[0] - a[1] >= max(gap, 1) for a, b in pairwise(found))
     assert gap or bytes_in(found) == bytes_in(tuple(parts))
 
 
