@@ -35,6 +35,8 @@ from holdfast.stores.jetstream.swaps import ObjectSwaps
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.stores.ports import Attributes, BlobInfo, Claiming, Stored
     from holdfast.transport.jetstream import JetStream
 
@@ -59,6 +61,7 @@ class GatedCommits(ObjectCommits):
         *,
         likely_new: bool = False,
         doubtful: bool = False,
+        is_young: Callable[[], bool] = lambda: False,
     ) -> Stored:
         async def claim_and_stop(nuid: str) -> None:
             if claim is not None:
@@ -68,7 +71,12 @@ class GatedCommits(ObjectCommits):
                 await self.gate.wait()
 
         stored = await super().commit(
-            info, attributes, claim_and_stop, likely_new=likely_new, doubtful=doubtful
+            info,
+            attributes,
+            claim_and_stop,
+            likely_new=likely_new,
+            doubtful=doubtful,
+            is_young=is_young,
         )
         if self.loses_answer:
             self.loses_answer = False
@@ -91,6 +99,7 @@ class GatedStore(ObjectBlobStore):
             self._chunks,
             self._places,
             ObjectSwaps(jetstream, bucket, self._records),
+            SOURCES,
         )
 
 

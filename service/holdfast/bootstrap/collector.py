@@ -10,8 +10,10 @@ from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.removals import Removals
+from holdfast.repository.collector.sweep import Sweeper
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
+from holdfast.repository.uploads.living import LivingUploads
 
 if TYPE_CHECKING:
     from holdfast.bootstrap.names import NameParts
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
     """Packs are kept by snapshots, blobs by names or a pin."""
+    pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
     return Collector(
         (
             Space(
@@ -37,5 +40,6 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
         ),
         Agreement(stores.records),
         Removals(stores.records, setup.sources.new_id),
-        Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic),
+        Sweeper(LivingUploads(stores.records).stagings, setup.sources.new_id, pace),
+        pace,
     )

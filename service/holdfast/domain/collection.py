@@ -7,7 +7,7 @@ difference of two times by the clock that stamps the store's own messages.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
@@ -35,6 +35,10 @@ class Need(NamedTuple):
 
 News = Callable[[Sequence[bytes]], Awaitable[Sequence[bool]]]
 """Which of these keys were not asked for before, each; from then on they were."""
+
+
+YOUNG_SHARE: Final = 0.25
+"""What is younger than this share of the grace time is surely left alone for a while."""
 
 
 class Reason(StrEnum):
@@ -81,6 +85,39 @@ def to_touch(
     by a put is touched although the parent has it, too.
     """
     return [one for one in needed if one not in young and (one not in vouched or one in found)]
+
+
+class Standing(Enum):
+    """How the bytes of a copy are that a record names."""
+
+    WHOLE = "all there"
+    CLAIMED = "all there, and about to be removed by who saw no record"
+    GONE = "not all there"
+
+
+def standing(*, chunks: int, expected: int, is_claimed: bool) -> Standing:
+    """How a copy is that should have so many chunks.
+
+    Chunks and claims are looked at together, or the claims first: who claims a copy ends the claim
+    after the chunks are gone.
+    """
+    if chunks != expected:
+        return Standing.GONE
+    return Standing.CLAIMED if is_claimed else Standing.WHOLE
+
+
+def is_abandoned(*, begun_at: datetime, listed_from: datetime, grace: timedelta) -> bool:
+    """Whether it pays to look for the record of a copy that was begun at ``begun_at``."""
+    return listed_from - begun_at > grace
+
+
+def may_go(copy: str, *, named: Container[str], uploading: Container[str]) -> bool:
+    """Whether a copy that was claimed goes.
+
+    ``uploading`` are those that uploads name which may go on, and then ``named`` those of records.
+    Both were read to their ends after the claim.
+    """
+    return copy not in named and copy not in uploading
 
 
 class RootsNote(Struct, frozen=True, kw_only=True):

@@ -46,6 +46,11 @@ class CollectorMetrics(Collector):
                 totals.repacked.blobs,
             ),
             "repacked_bytes": ("Bytes that these gave back.", totals.repacked.bytes),
+            "collected_orphan_chunks": (
+                "Chunks that were removed because no record names them.",
+                totals.orphans.chunks,
+            ),
+            "collected_orphan_bytes": ("Bytes of them, at the most.", totals.orphans.bytes),
         }
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(f"holdfast_{name}", text, value=value)

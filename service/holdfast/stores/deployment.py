@@ -36,6 +36,10 @@ GRACE_SECONDS: Final = 24 * 3600
 _ATTEMPTS: Final = 16
 
 
+class UnfitError(UnavailableError):
+    """The record is of another deployment, or of a form that this version does not know."""
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
 
@@ -99,7 +103,7 @@ async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployme
 async def find_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
     """What is recorded, which fits as far as it goes.
 
-    Raises UnavailableError with what to change, NotReadyError, CorruptError.
+    Raises UnfitError and UnavailableError with what to change, NotReadyError, CorruptError.
     """
     found, _ = await _read(records)
     _check(found, wanted)
@@ -123,14 +127,14 @@ async def _read(records: RecordStore) -> tuple[Deployment, int]:
 def _check(found: Deployment, wanted: Deployment) -> None:
     if found.format not in {OLD_FORMAT, FORMAT}:
         msg = f"the store has format {found.format}, and this version knows {FORMAT}: upgrade it"
-        raise UnavailableError(msg)
+        raise UnfitError(msg)
     there, needed = _buckets(found), _buckets(wanted)
     if there | _missing(found, wanted) != needed:
         msg = (
             f"the records here belong to the buckets {', '.join(there.values())},"
             f" not {', '.join(needed.values())}: change the store's URL or the prefix"
         )
-        raise UnavailableError(msg)
+        raise UnfitError(msg)
 
 
 def _missing(found: Deployment, wanted: Deployment) -> dict[str, str]:

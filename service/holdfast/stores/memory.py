@@ -238,6 +238,9 @@ class MemoryBlobStore(Reachable):
         await self._reach()
         self._staged.pop(staging, None)
 
+    def leftovers(self) -> None:
+        """None: what a killed process had in its memory is gone."""
+
     def direct_delivery(self) -> None:
         """None: only the worker can send what is in its memory."""
 

@@ -575,8 +575,11 @@ class Reader:
         before = None
         while True:
             meta = yield lambda s: s.live(self.digest)
-            nuid = "" if meta is None else meta.nuid
-            if (yield lambda s, nuid=nuid: nuid in s.chunks):
+
+            def are_there(s: Stores, meta: Meta | None = meta) -> bool:
+                return meta is not None and meta.nuid in s.chunks
+
+            if (yield are_there):
                 return END
             if meta == before or not self.rules.has("a reader looks again"):
                 break

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.removals import Removals
     from holdfast.repository.collector.roots import RootSource
+    from holdfast.repository.collector.sweep import Sweeper
     from holdfast.stores.ports import BlobStore, SurveyedBlob
 
 MAX_REMOVED: Final = 1_000_000
@@ -72,6 +73,7 @@ class Collector:
         spaces: Sequence[Space],
         agreement: Agreement,
         removals: Removals,
+        sweeper: Sweeper,
         pace: Pace,
         *,
         directory: Path | None = None,
@@ -82,6 +84,7 @@ class Collector:
         self._spaces = spaces
         self._agreement = agreement
         self._removals = removals
+        self._sweeper = sweeper
         self._pace = pace
         self._directory = directory
         self._max_removed = max_removed
@@ -138,12 +141,24 @@ class Collector:
             if space.before is not None:
                 await space.before(now)
         spool = await asyncio.to_thread(Spool, self._directory)
+        listed_after = (await space.store.extent()).last
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             for source in space.roots:
                 await self._read_needed(source, spool, terms.noted.get(source.name))
             await asyncio.to_thread(spool.settle)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
+            if found.unreadable:
+                return  # nobody knows which copies they name
+            await self._sweeper.sweep(
+                space.store,
+                spool,
+                found.orphans,
+                listed_from=now,
+                listed_after=listed_after,
+                grace=terms.grace,
+                dry_run=report.dry_run,
+            )
         finally:
             await asyncio.to_thread(spool.close)
 
@@ -161,6 +176,7 @@ class Collector:
         while True:
             page = await store.survey(cursor, limit=_PAGE)
             found.others += page.others
+            found.unreadable += page.unreadable
             may_go: list[SurveyedBlob] = []
             for blob in page.blobs:
                 reason = why_kept(
@@ -171,6 +187,7 @@ class Collector:
                 else:
                     found.keep(reason, blob.size)
             await asyncio.to_thread(spool.add, may_go)
+            await asyncio.to_thread(spool.name, page.copies)
             await self._pace.spend(_RECORD_BYTES * len(page.blobs))
             cursor = page.cursor
             if cursor is None:
@@ -247,6 +264,7 @@ def _log(report: CollectionReport) -> None:
             removed_bytes=space.removed.bytes,
             repacked=space.repacked.blobs,
             repacked_bytes=space.repacked.bytes,
+            orphans=space.orphans.copies,
             refused=space.refused,
             failure=space.failure,
             **{f"kept_{reason}": tally.blobs for reason, tally in space.kept.items()},

@@ -27,21 +27,39 @@ class Tally:
         self.bytes += other.bytes
 
 
+@dataclass(slots=True)
+class Orphans:
+    """Copies that no record names, their chunks and, at the most, their bytes."""
+
+    copies: int = 0
+    chunks: int = 0
+    bytes: int = 0
+
+    def add(self, chunks: int, size: int) -> None:
+        """One more, of so many chunks, of ``size`` bytes together."""
+        self.copies += 1
+        self.chunks += chunks
+        self.bytes += size
+
+
 @dataclass(slots=True, kw_only=True)
 class SpaceReport:
     """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
 
-    ``repacked`` were (or would be) made partial, and gave back so many bytes. ``failure`` says why
-    nothing (more) was removed. ``others`` are foreign or unreadable objects. ``is_cut``: the limit
-    of one run was reached, and more is left.
+    ``repacked`` were (or would be) made partial, and gave back so many bytes. ``orphans`` went,
+    too, and are not among ``removed``. ``failure`` says why nothing (more) was removed. ``others``
+    are foreign or unreadable objects; where one is ``unreadable`` no orphans are looked for.
+    ``is_cut``: the limit of one run was reached, and more is left.
     """
 
     space: str
     kept: dict[Reason, Tally] = field(default_factory=dict)
     removed: Tally = field(default_factory=Tally)
     repacked: Tally = field(default_factory=Tally)
+    orphans: Orphans = field(default_factory=Orphans)
     refused: int = 0
     others: int = 0
+    unreadable: int = 0
     is_cut: bool = False
     failure: str | None = None
 
@@ -77,6 +95,7 @@ class RunTotals:
     failed: int = 0
     removed: Tally = field(default_factory=Tally)
     repacked: Tally = field(default_factory=Tally)
+    orphans: Orphans = field(default_factory=Orphans)
 
     def count(self, report: CollectionReport) -> None:
         """One more run, which has ended. What it would do, or is off, is not counted."""
@@ -87,3 +106,6 @@ class RunTotals:
         for space in report.spaces:
             self.removed.add_all(space.removed)
             self.repacked.add_all(space.repacked)
+        self.orphans.copies += sum(space.orphans.copies for space in report.spaces)
+        self.orphans.chunks += sum(space.orphans.chunks for space in report.spaces)
+        self.orphans.bytes += sum(space.orphans.bytes for space in report.spaces)

@@ -12,7 +12,7 @@ import tempfile
 from array import array
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import batched, chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import Digest
@@ -31,6 +31,7 @@ _KEY_BYTES: Final = 16
 _MOST_PENDING: Final = 65_536
 """Ranges of one blob that are read before they are joined: roots may need the same ones."""
 
+_ASKED_AT_ONCE: Final = 1000
 _SETTINGS: Final = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
@@ -46,6 +47,7 @@ _SCHEMA: Final = (
     "CREATE TABLE needs (number INTEGER, ranges BLOB)",
     "CREATE TABLE parts (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE records (key BLOB PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE copies (name TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE roots (digest BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 
@@ -152,6 +154,21 @@ class Spool:
             if len(pending) > _MOST_PENDING:
                 found, pending = joined((*found, *pending)), []
         return joined((*found, *pending))
+
+    # --- copies ---
+
+    def name(self, copies: Iterable[str]) -> None:
+        """Records name these copies."""
+        self._many("INSERT OR IGNORE INTO copies VALUES (?)", [(copy,) for copy in copies])
+
+    def unnamed(self, copies: Sequence[str]) -> list[str]:
+        """Those of ``copies`` that no record names."""
+        named: set[str] = set()
+        for some in batched(copies, _ASKED_AT_ONCE):
+            marks = ", ".join("?" * len(some))
+            rows = self._db.execute(f"SELECT name FROM copies WHERE name IN ({marks})", some)  # noqa: S608
+            named.update(name for (name,) in rows)
+        return [copy for copy in copies if copy not in named]
 
     # --- roots ---
 
