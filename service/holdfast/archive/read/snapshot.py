@@ -231,7 +231,7 @@ class SnapshotReader:
         else:
             data = stored.cut(offset, offset + size)
         if len(data) != size:
-            msg = f"pack {pack.hex()} has less than the manifest says"
+            msg = f"pack {pack.hex()} is shorter than the manifest says, or bytes were dropped"
             raise CorruptError(msg)
         return data
 

@@ -299,12 +299,15 @@ class BlobFiles:
         """See `BlobStore.repack`. Raises CorruptError."""
         path = self._path(digest)
         seen = self.look(digest)
+        if seen.identity is None or seen.identity.mark != mark or seen.header is None:
+            return None
         with translated():
-            if seen.identity is None or seen.identity.mark != mark or seen.header is None:
+            try:
+                with self._open_copy(seen.header.info) as blob:
+                    self._reader.verify(blob)
+                    data = self._reader.read(blob, 0, blob.header.size)
+            except NotFoundError:  # it was replaced since
                 return None
-            with self._open_copy(seen.header.info) as blob:
-                self._reader.verify(blob)
-                data = self._reader.read(blob, 0, blob.header.size)
             left, kept = reduced(data, seen.header.info.kept, needed)
             info = reduced_info(seen.header.info, kept, self._new_id())
             header = partial_header(seen.header, info, kept)
