@@ -1,4 +1,4 @@
-"""A blob in memory, the last change of each, and how stores in memory are cut off."""
+"""What stores in memory are made of: blobs, and the last change of each in the order of changes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,26 @@ NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of whatever happens in memory where no clock is given."""
 
 _logs: Final = count(1)
+
+
+class Reachable:
+    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if not self.reachable:
+            msg = "the memory store is cut off"
+            raise UnavailableError(msg)
+
+    async def check(self) -> None:
+        """Raises UnavailableError when the store is cut off."""
+        await self._reach()
+
+    async def aclose(self) -> None:
+        """Nothing is held open; what is stored stays as long as the object does."""
 
 
 @dataclass(slots=True)
@@ -57,26 +77,6 @@ class MemoryBlob:
         """The same with only ``needed`` of its bytes. Raises CorruptError."""
         data, kept = reduced(self.checked, self.info.kept, needed)
         return MemoryBlob(reduced_info(self.info, kept, generation), data, self.op_id)
-
-
-class Reachable:
-    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
-
-    def __init__(self) -> None:
-        self.reachable = True
-
-    async def _reach(self) -> None:
-        await asyncio.sleep(0)
-        if not self.reachable:
-            msg = "the memory store is cut off"
-            raise UnavailableError(msg)
-
-    async def check(self) -> None:
-        """Raises UnavailableError when the store is cut off."""
-        await self._reach()
-
-    async def aclose(self) -> None:
-        """Nothing is held open; what is stored stays as long as the object does."""
 
 
 class MemoryLog:
