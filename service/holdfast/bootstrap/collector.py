@@ -13,6 +13,7 @@ from holdfast.repository.collector.removals import Removals
 from holdfast.repository.collector.sweep import Sweeper
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
+from holdfast.repository.states.roots import StateRoots
 from holdfast.repository.uploads.living import LivingUploads
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
-    """Packs are kept by snapshots, blobs by names or a pin."""
+    """Packs are kept by snapshots, blobs by names, states or a pin."""
     pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
     return Collector(
         (
@@ -34,7 +35,7 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
             Space(
                 name=BLOBS,
                 store=stores.blobs,
-                roots=(NameRoots(stores.names),),
+                roots=(NameRoots(stores.names), StateRoots(stores.snapshots)),
                 before=names.expiry.expire,
             ),
         ),

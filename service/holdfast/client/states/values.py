@@ -43,6 +43,8 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
     """Of the ``count`` commands behind the first ``before`` that ``reply`` tells of."""
+    if reply.count == 1:
+        return [LogPosition(index=reply.index, hlc=reply.hlc)]
     hlc = parse_hlc(reply.hlc)
     return [
         LogPosition(index=reply.index + number, hlc=str(hlc.advanced(number)))

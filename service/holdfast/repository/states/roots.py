@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class StateRoots:
     """Roots of the space ``blobs``. A removed state leaves its record for good."""
 
+    name: Final = "states"
     lasting: Final = STATE.prefix
 
     def __init__(self, records: RecordStore) -> None:
