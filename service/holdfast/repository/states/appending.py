@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.deadline import Gathering, seconds_left
-from holdfast.domain.blob_names import check_blob_name, name_key
+from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.domain.commands import check_command
 from holdfast.domain.hlc import ZERO, Hlc, check_drift, later, parse_hlc
 from holdfast.domain.limits import MAX_COMMANDS
@@ -138,7 +138,7 @@ class Appender:
         Raises InvalidError, TooLargeError, NotFoundError (no log), ConflictError (with the index),
         QuotaExceededError, UnavailableError, OutcomeUnknownError, CorruptError.
         """
-        check_blob_name(name)
+        check_state_name(name)
         member = self._member(commands, expected, hlc, op_id)
         return await self._log(name).add(member)
 
