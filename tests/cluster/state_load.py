@@ -150,8 +150,7 @@ class StateLoad:
             case "append":
                 return await self._append(client, done)
             case "look":
-                page = await states.page(name, self._ends[name] + 1, limit=1)
-                return replace(done, index=page.last_index)
+                return replace(done, index=await self._last_index(client, name))
             case "latest":
                 try:
                     record = await states.record(name)
@@ -167,6 +166,17 @@ class StateLoad:
             case _:
                 trimmed = await states.trim(name, asked.asked or 0)
                 return replace(done, index=trimmed.trimmed_through)
+
+    async def _last_index(self, client: Client, name: str) -> int:
+        """The last command of the log."""
+        index = self._ends[name] + 1
+        while True:
+            try:
+                return (await client.states.page(name, index, limit=1)).last_index
+            except NotFoundError as error:  # trimmed meanwhile
+                if error.index is None:
+                    raise
+                index = error.index
 
     async def _append(self, client: Client, asked: StateCall) -> StateCall:
         expected: ExpectedIndex = "any" if asked.asked is None else asked.asked

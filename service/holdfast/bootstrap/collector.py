@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.bootstrap.snapshots import packs_of
+from holdfast.bootstrap.snapshots import opener_of, packs_of
 from holdfast.repository.blobs import BLOBS, PACKS
 from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
@@ -30,7 +30,7 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
             Space(
                 name=PACKS,
                 store=stores.packs,
-                roots=(SnapshotRoots(stores.snapshots, packs_of(setup, stores)),),
+                roots=(SnapshotRoots(stores.snapshots, opener_of(packs_of(setup, stores))),),
             ),
             Space(
                 name=BLOBS,

@@ -40,7 +40,10 @@ class JournalEntry:
 
 
 class DamagedEntryError(CorruptError):
-    """The entry of a log at ``sequence`` is not what was appended."""
+    """The entry of a log at ``sequence`` is not what was appended, or cannot be read.
+
+    Where it is the last, an append that expects this sequence goes on behind it.
+    """
 
     def __init__(self, log: str, sequence: int) -> None:
         super().__init__(f"the entry of the log {log} at sequence {sequence} is damaged")
