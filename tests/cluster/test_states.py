@@ -33,6 +33,9 @@ STEADY: Final = "c"
 """Nothing happens to it: some worker can always be asked."""
 
 CLIENTS: Final = 8
+TIMEOUTS_SECONDS: Final = (3.0, 30.0)
+"""How long clients wait for an answer: those that wait less are told *unknown* more often."""
+
 _MOMENTS: Final = max(2, _CALLS // 1000)
 """So often something happens to each worker that is not steady, and half as often to a server."""
 
@@ -85,9 +88,13 @@ async def test_states_on_three_servers_are_linearizable(tmp_path: Path) -> None:
             async with AsyncExitStack() as stack:
                 clients = [
                     await stack.enter_async_context(
-                        await connect(servers=deployment.servers, prefix=deployment.prefix)
+                        await connect(
+                            servers=deployment.servers,
+                            prefix=deployment.prefix,
+                            timeout_seconds=TIMEOUTS_SECONDS[number % 2],
+                        )
                     )
-                    for _ in range(CLIENTS)
+                    for number in range(CLIENTS)
                 ]
                 await asyncio.gather(
                     load.run(clients),
