@@ -15,6 +15,7 @@ import structlog
 
 from holdfast.archive.create.content import check_chunker
 from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.links import assemble_links
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
@@ -231,6 +232,7 @@ def _assemble(
             *snapshots.retention.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
+            *assemble_links(setup, stores, names, snapshots),
         ),
         _identity(setup, durability),
         prefix=config.prefix,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.protocol.blobs import BLOB_OPERATIONS
+from holdfast.protocol.links import LINK_OPERATIONS
 from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.retention import RETENTION_OPERATIONS
@@ -19,4 +20,5 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *SNAPSHOT_OPERATIONS,
     *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,
+    *LINK_OPERATIONS,
 )
