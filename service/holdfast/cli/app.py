@@ -20,6 +20,7 @@ COMMANDS: Final = (
     ("watch", "holdfast.cli.watch:watch", "Changes as they happen, in lines of JSON."),
     ("status", "holdfast.cli.status:status", "The workers, and how the store is."),
     ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
+    ("gateway", "holdfast.cli.gateway:gateway", "HTTP in front of the pool, until SIGTERM."),
     ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
     ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
     ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),

@@ -1,0 +1,104 @@
+"""The application: the routes of all families, and the one place where failures become answers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Place
+
+from holdfast.errors import HoldfastError, InternalError
+from holdfast.gateway.access import Access
+from holdfast.gateway.health import HealthRoutes
+from holdfast.gateway.problems import HttpError, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from holdfast.client import Client
+    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
+_SIGNED: Final = "X-Amz-"
+"""What the query of a signed link begins its own parameters with."""
+
+
+def build(client: Client, settings: GatewaySettings) -> Starlette:
+    """The application in front of ``client``. It holds nothing that a restart would lose."""
+    access = Access(settings)
+    families = (HealthRoutes(client),)
+    routes = [route for family in families for route in family.routes()]
+    places = [Place(path, Resource(access, methods)) for path, methods in _by_path(routes).items()]
+    return Starlette(routes=places, exception_handlers={404: _not_found})
+
+
+def _by_path(routes: Iterable[HttpRoute]) -> Mapping[str, Mapping[str, HttpRoute]]:
+    grouped: defaultdict[str, dict[str, HttpRoute]] = defaultdict(dict)
+    for route in routes:
+        grouped[route.path][route.method] = route
+    return grouped
+
+
+class Resource:
+    """What is at one path: an ASGI application that knows its methods."""
+
+    def __init__(self, access: Access, methods: Mapping[str, HttpRoute]) -> None:
+        """``methods`` has a route by method; that of GET answers HEAD."""
+        self._access = access
+        self._methods = {**methods, "HEAD": methods["GET"]} if "GET" in methods else methods
+        self._allow = ", ".join(sorted({*self._methods, "OPTIONS"}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HttpAnswer one request. What is raised before the answer has begun becomes a problem."""
+        request = Request(scope, receive, send)
+        begun = False
+
+        async def sending(message: object) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)  # type: ignore[arg-type]
+
+        response: Response
+        try:
+            response = await self._answer(request)
+            await response(scope, receive, sending)
+        except (HoldfastError, HttpError) as error:
+            if begun:
+                raise  # a short answer breaks the connection: it never looks whole
+            await problem(error)(scope, receive, send)
+        except Exception:
+            log.exception("request_failed", path=request.url.path)
+            if begun:
+                raise
+            await problem(InternalError())(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        route = self._methods.get(request.method)
+        if route is None:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": self._allow})
+            detail = f"this path takes {self._allow}"
+            raise HttpError(405, "invalid", detail, {"Allow": self._allow})
+        _check_query(request, route)
+        await self._access.check(request, route.verb, route.scope(request))
+        return await route.handle(request)
+
+
+def _check_query(request: Request, route: HttpRoute) -> None:
+    """Raises HttpError of a parameter that the route does not know: it would be a typo."""
+    known = {parameter.name for parameter in route.query}
+    for name in request.query_params:
+        if name not in known and not name.startswith(_SIGNED):
+            raise HttpError(400, "invalid", f"there is no parameter {name!r} here")
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    del request
+    return problem(HttpError(404, "not_found", "there is nothing at this path"))

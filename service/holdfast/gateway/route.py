@@ -1,0 +1,56 @@
+"""A route is a value: where, who may, what it takes and answers. The document follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.gateway.access import Verb
+
+    Handle = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A query parameter or header. ``kind`` is what msgspec would take its text for."""
+
+    name: str
+    about: str
+    kind: Any = str
+    required: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAnswer:
+    """One status. ``message`` is the type of its JSON; without it there are bytes, or nothing."""
+
+    about: str
+    message: Any = None
+    media_type: str | None = None
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRoute:
+    """One method of a path. ``path`` is a pattern such as ``/store/{name:path}``.
+
+    ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    verb: Verb
+    summary: str
+    handle: Handle
+    answers: Mapping[int, HttpAnswer]
+    query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    body: Any = None
+    scope: Callable[[Request], str] = field(default=lambda request: request.url.path)
