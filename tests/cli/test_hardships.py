@@ -63,6 +63,9 @@ ARGUMENTS: dict[str, list[str]] = {
     "blob link": [ABSENT],
     "name link": ["nothing"],
     "snapshot link": [KEY],
+    "token create": ["read:/", "--file", "/nonexistent/tokens"],
+    "token ls": ["--file", "/nonexistent/tokens"],
+    "token rm": ["a1", "--file", "/nonexistent/tokens"],
     "link-key create": ["--file", "/nonexistent/keys"],
     "link-key ls": ["--file", "/nonexistent/keys"],
     "link-key end": ["summer", "--file", "/nonexistent/keys"],
@@ -81,7 +84,10 @@ ARGUMENTS: dict[str, list[str]] = {
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
-UNCONNECTED = {"up", "bench blob", "bench snapshot"}
+UNCONNECTED = {
+    *("up", "bench blob", "bench snapshot", "link-key create", "link-key ls", "link-key end"),
+    *("token create", "token ls", "token rm"),
+}
 WRITERS = {
     *("blob put", "blob rm", "blob ls", "name put", "name rm"),
     *("status", "admin init", "admin layout", "config"),

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from msgspec.structs import replace
 
-from holdfast.cli.arguments import Json, parse_duration
+from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
 from holdfast.cli.output import print_json, print_line, say
 from holdfast.cli.settings import ClientFlags
 from holdfast.cli.snapshot_arguments import resolve_key
 from holdfast.domain.link_keys import LinkKey, read_keys, write_keys
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 keys_app = App(name="link-key", help_format="plaintext")
 
 _SECRET_BYTES = 32
-_LONGEST = timedelta(weeks=520)
 _VARIABLE = "HOLDFAST_LINK_KEYS"
 
 Flag = Parameter(negative="", show_default=False)
@@ -108,7 +107,7 @@ async def link_snapshot(
 
 def _seconds(expires: str) -> int:
     """Raises InvalidError."""
-    return _duration(expires) // timedelta(seconds=1)
+    return parse_long_duration(expires) // timedelta(seconds=1)
 
 
 def _print(made: LinkMade, *, json: bool) -> None:
@@ -137,12 +136,12 @@ def create(
     gateways need the same file: with more than one machine let it begin when all have it (--since).
     """
     now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
-    start = now + _duration(since)
+    start = now + parse_long_duration(since)
     key = LinkKey(
         id=id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
         secret=secrets.token_urlsafe(_SECRET_BYTES),
         since=start,
-        until=None if lasts is None else start + _duration(lasts),
+        until=None if lasts is None else start + parse_long_duration(lasts),
     )
 
     def added(keys: Sequence[LinkKey]) -> Sequence[LinkKey]:
@@ -175,7 +174,7 @@ def end(
 ) -> None:
     """End a key: no link that it signed is valid from then on."""
     now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
-    until = now + _duration(after)
+    until = now + parse_long_duration(after)
 
     def ended(keys: Sequence[LinkKey]) -> Sequence[LinkKey]:
         if all(key.id != id for key in keys):
@@ -184,11 +183,3 @@ def end(
 
     change_file(file, _VARIABLE, read_keys, write_keys, ended)
     print_line(id, "ends", until.isoformat())
-
-
-def _duration(text: str) -> timedelta:
-    """Raises InvalidError."""
-    duration = parse_duration(text)
-    if duration is None or duration > _LONGEST:
-        raise InvalidError(f"a duration is 90m, 12h or 1d, at most 520w, and {text!r} is not")
-    return duration

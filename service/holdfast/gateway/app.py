@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Place
@@ -14,6 +16,7 @@ from starlette.routing import Route as Place
 from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import Access
 from holdfast.gateway.health import HealthRoutes
+from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.problems import HttpError, problem
 
 if TYPE_CHECKING:
@@ -26,17 +29,21 @@ if TYPE_CHECKING:
     from holdfast.gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
-_SIGNED: Final = "X-Amz-"
-"""What the query of a signed link begins its own parameters with."""
 
 
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
-    access = Access(settings)
+    access = Access(settings, _now)
     families = (HealthRoutes(client),)
     routes = [route for family in families for route in family.routes()]
     places = [Place(path, Resource(access, methods)) for path, methods in _by_path(routes).items()]
-    return Starlette(routes=places, exception_handlers={404: _not_found})
+    links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
+    return Starlette(routes=places, middleware=[links], exception_handlers={404: _not_found})
+
+
+def _now() -> datetime:
+    """The clock by which tokens and links expire."""
+    return datetime.now(UTC)  # noqa: TID251  (here it enters the gateway)
 
 
 def _by_path(routes: Iterable[HttpRoute]) -> Mapping[str, Mapping[str, HttpRoute]]:
@@ -95,7 +102,7 @@ def _check_query(request: Request, route: HttpRoute) -> None:
     """Raises HttpError of a parameter that the route does not know: it would be a typo."""
     known = {parameter.name for parameter in route.query}
     for name in request.query_params:
-        if name not in known and not name.startswith(_SIGNED):
+        if name not in known:
             raise HttpError(400, "invalid", f"there is no parameter {name!r} here")
 
 

@@ -53,4 +53,4 @@ class HttpRoute:
     query: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()
     body: Any = None
-    scope: Callable[[Request], str] = field(default=lambda request: request.url.path)
+    scope: Callable[[Request], str] = field(default=lambda request: str(request.scope["path"]))
