@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Place
 
+from holdfast.client.budget import ByteBudget
 from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import Access
+from holdfast.gateway.blobs import BlobRoutes
+from holdfast.gateway.bodies import Bodies
+from holdfast.gateway.content import Readers, SlowReaderError
 from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.problems import HttpError, problem
@@ -34,7 +38,9 @@ log = structlog.get_logger(__name__)
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
     access = Access(settings, _now)
-    families = (HealthRoutes(client),)
+    bodies = Bodies(settings)
+    readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
+    families = (HealthRoutes(client), BlobRoutes(client, bodies, readers))
     routes = [route for family in families for route in family.routes()]
     places = [Place(path, Resource(access, methods)) for path, methods in _by_path(routes).items()]
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
@@ -73,18 +79,23 @@ class Resource:
             await send(message)  # type: ignore[arg-type]
 
         response: Response
+        failure: HoldfastError | HttpError
         try:
             response = await self._answer(request)
             await response(scope, receive, sending)
         except (HoldfastError, HttpError) as error:
-            if begun:
-                raise  # a short answer breaks the connection: it never looks whole
-            await problem(error)(scope, receive, send)
+            failure = error
+        except (ClientDisconnect, SlowReaderError):
+            return  # whoever asked is gone, or takes nothing: the server ends the connection
         except Exception:
             log.exception("request_failed", path=request.url.path)
-            if begun:
-                raise
-            await problem(InternalError())(scope, receive, send)
+            failure = InternalError()
+        else:
+            return
+        if begun:  # a short answer breaks the connection: it never looks whole
+            log.warning("answer_broken", path=request.url.path, detail=failure.detail)
+            return
+        await problem(failure)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         route = self._methods.get(request.method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 from starlette.responses import Response
@@ -56,6 +56,15 @@ def problem(error: HoldfastError | HttpError) -> Response:
     return Response(
         msgspec.json.encode(body), status_code=body.status, headers=headers, media_type=PROBLEM_TYPE
     )
+
+
+def json_answer(
+    message: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A message of the wire as JSON, which nobody keeps."""
+    told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    body = msgspec.json.encode(message)
+    return Response(body, status_code=status, headers=told, media_type="application/json")
 
 
 class _PlainError(HoldfastError):

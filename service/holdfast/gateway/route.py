@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -27,14 +27,20 @@ class Parameter:
     many: bool = False
 
 
+BYTES: Final = bytes
+"""Instead of a message: whatever bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """One status. ``message`` is the type of its JSON; without it there are bytes, or nothing."""
+    """One status. ``message`` is the type of its JSON, or BYTES; without it there is nothing.
+
+    Failures have a problem.
+    """
 
     about: str
     message: Any = None
     media_type: str | None = None
-    headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
