@@ -20,6 +20,7 @@ from holdfast.gateway.tokens import (
     token_text,
     write_tokens,
 )
+from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def create(
         scopes=tuple(_checked(scope) for scope in scopes),
         created_at=now,
         expires_at=None if expires is None else now + parse_long_duration(expires),
-        note=note,
+        note=escape_control(note),
     )
 
     def added(tokens: Sequence[Token]) -> Sequence[Token]:

@@ -269,14 +269,14 @@ class Client:
             method=method,
             single_use=single_use,
         )
-        return await make_link(self._requester, LINK_BLOB, request)
+        return await make_link(self.requester, LINK_BLOB, request)
 
     async def use_link(self, link: str, *, ranged: bool = False) -> LinkUsed:
         """Note that the single-use link with the id ``link`` is used, for a range of its bytes.
 
         For gateways. Raises ForbiddenError: it was used.
         """
-        return await self._requester.ask(USE_LINK, UseLink(link=link, ranged=ranged))
+        return await self.requester.ask(USE_LINK, UseLink(link=link, ranged=ranged))
 
     async def verify(self, digest: str | None = None) -> AsyncGenerator[VerifyReport]:
         """Have workers read back one blob, or all, page by page. Raises NotFoundError for one."""
