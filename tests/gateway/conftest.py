@@ -64,22 +64,22 @@ def serving(
         thread.join()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def apps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the worker's apps are."""
     return tmp_path_factory.mktemp("apps")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def deployment(nats_server: EmbeddedServer, apps: Path) -> Iterator[Deployment]:
-    """A worker for the tests of a module."""
+    """A worker for all tests here."""
     with deployed(nats_server.url, "one", apps=str(apps)) as deployment:
         yield deployment
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url(deployment: Deployment) -> Iterator[str]:
-    """Where the gateway of a module's tests is."""
+    """Where the gateway of these tests is."""
     with serving(deployment) as url:
         yield url
 

@@ -257,6 +257,49 @@ def test_a_link_for_an_upload_takes_what_it_is_for_once(site: Site) -> None:
     assert site.holdfast.get(digest_of(data)) == data
 
 
+@pytest.mark.parametrize("name", ["cats/é ?&=#.jpg", "a/../b", "a\nb"])
+def test_a_link_of_a_name_stays_with_the_blob_that_it_was_made_for(site: Site, name: str) -> None:
+    site.holdfast.names.put(name, b"first")
+    bound, latest = (
+        site.holdfast.names.link(name, 60, latest=latest).url for latest in (False, True)
+    )
+    assert [site.get(link).content for link in (bound, latest)] == [b"first"] * 2
+
+    site.holdfast.names.replace(name, b"second")
+
+    assert site.get(bound).status_code == 404
+    assert site.get(latest).content == b"second"
+
+
+def test_a_link_for_an_upload_creates_a_name_or_replaces_its_blob(site: Site) -> None:
+    first, second = (
+        site.reached(site.holdfast.names.link("drop/a b", 60, method="PUT").url) for _ in range(2)
+    )
+    assert httpx.put(first, content=b"one").status_code == 201
+    assert httpx.put(second, content=b"two").status_code == 409
+
+    late = site.reached(site.holdfast.names.link("drop/a b", 60, method="PUT").url)
+    replaced = httpx.put(late, content=b"three")
+
+    assert replaced.status_code == 200
+    assert site.holdfast.names.get("drop/a b") == b"three"
+
+
+@pytest.mark.fault("H03")
+def test_a_link_of_a_snapshot_is_followed_while_that_is_there(site: Site) -> None:
+    record = site.holdfast.snapshots.create("blog")
+    archive = site.holdfast.snapshots.link(record.key, 60, single_use=True).url
+    file = site.holdfast.snapshots.link(record.key, 60, path="first.md").url
+
+    assert site.get(file).content == DATA
+    whole = site.get(archive)
+    assert len(whole.content) == record.archive_size
+    assert site.get(archive, Range="bytes=9-").content == whole.content[9:]
+    assert site.get(archive).status_code == 403
+    site.holdfast.snapshots.delete(record.key)
+    assert site.get(file).status_code == 404
+
+
 @pytest.mark.fault("H04")
 def test_the_end_of_a_key_revokes_its_links(site: Site, digest: str, tmp_path: Path) -> None:
     del tmp_path

@@ -33,7 +33,7 @@ def put(http: httpx.Client, data: bytes, **headers: str) -> str:
     return digest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def large(url: str) -> str:
     """The digest of a blob that many windows hold."""
     import httpx

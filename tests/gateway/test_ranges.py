@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.gateway.ranges import MAX_RANGES, Span, UnsatisfiableError, parse_range
+from holdfast.gateway.ranges import MAX_RANGES, ByteRange, UnsatisfiableError, parse_range
 
 SIZE = 100
 
@@ -30,7 +30,7 @@ SIZE = 100
     ],
 )
 def test_a_range_is_these_bytes(header: str, spans: list[tuple[int, int]]) -> None:
-    assert parse_range(header, SIZE) == tuple(Span(*span) for span in spans)
+    assert parse_range(header, SIZE) == tuple(ByteRange(*span) for span in spans)
 
 
 @pytest.mark.fault("H05")

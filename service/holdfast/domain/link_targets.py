@@ -6,6 +6,7 @@ not see them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import quote, urlsplit
@@ -23,6 +24,7 @@ LINK_CREATE: Final = "link-create"
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SAFE: Final = "-_.~"
+_CONTROL_RE: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,11 @@ def name_place(name: str) -> tuple[str, str]:
 
 
 def fits_path(name: str) -> bool:
-    """Whether a path of ``name`` arrives as it was sent: no segment is empty, ``.`` or ``..``."""
-    return not {"", ".", ".."} & set(name.split("/"))
+    """Whether a path of ``name`` arrives as it was sent.
+
+    No segment is empty, ``.`` or ``..``, and there are no control characters.
+    """
+    return not {"", ".", ".."} & set(name.split("/")) and _CONTROL_RE.search(name) is None
 
 
 def archive_path(key: str) -> str:

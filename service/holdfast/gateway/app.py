@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from starlette.applications import Starlette
+from starlette.convertors import register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -21,7 +22,10 @@ from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.content import Readers, SlowReaderError
 from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.link_gate import LinkGate
+from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
+from holdfast.gateway.snapshots import SnapshotRoutes
+from holdfast.gateway.store import StoreRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,9 +42,15 @@ log = structlog.get_logger(__name__)
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
     access = Access(settings, _now)
+    register_url_convertor("any", AnyText())
     bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
-    families = (HealthRoutes(client), BlobRoutes(client, bodies, readers))
+    families = (
+        HealthRoutes(client),
+        BlobRoutes(client, bodies, readers),
+        StoreRoutes(client, bodies, readers),
+        SnapshotRoutes(client, bodies, readers),
+    )
     routes = [route for family in families for route in family.routes()]
     places = [Place(path, Resource(access, methods)) for path, methods in _by_path(routes).items()]
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import NotFoundError
 from holdfast.gateway.conditions import Preconditions, Present, etag_of, precondition_failed
-from holdfast.gateway.content import IMMUTABLE, Content, content_answer
+from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
@@ -99,7 +99,7 @@ class BlobRoutes:
         else:
             conditions.check_change(Present(etag_of(found.digest)))
 
-    async def _begun(self, digest: Digest) -> Content:
+    async def _begun(self, digest: Digest) -> HttpContent:
         """The blob with its first bytes, by one request."""
         wire = WireSource(self._client, GET_BLOB, GetBlob(digest=digest))
         head: BlobHead
@@ -108,8 +108,8 @@ class BlobRoutes:
 
     def _content(
         self, digest: Digest, size: int, media_type: str, begun: memoryview | None = None
-    ) -> Content:
-        return Content(
+    ) -> HttpContent:
+        return HttpContent(
             source=BlobSource(self._client, digest),
             size=size,
             media_type=media_type,

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from holdfast.errors import CorruptError
 from holdfast.gateway.conditions import Preconditions, Present, precondition_failed, range_applies
 from holdfast.gateway.problems import HttpError
-from holdfast.gateway.ranges import Span, UnsatisfiableError, parse_range
+from holdfast.gateway.ranges import ByteRange, UnsatisfiableError, parse_range
 from holdfast.gateway.sources import read_span
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _END: Final = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class HttpContent:
     """Something to be served. ``digest`` is that of all of it, where it is known.
 
     ``name`` is what a browser saves it as. ``begun`` are its first bytes, or all of them, if they
@@ -77,7 +77,7 @@ class SlowReaderError(Exception):
     """Whoever asked takes nothing for too long."""
 
 
-async def content_answer(request: Request, content: Content, readers: Readers) -> Response:
+async def content_answer(request: Request, content: HttpContent, readers: Readers) -> Response:
     """What ``request`` gets of ``content``: 200, 206 or 304.
 
     Raises HttpError (412, 416), and what reading the first bytes does.
@@ -95,7 +95,7 @@ async def content_answer(request: Request, content: Content, readers: Readers) -
     return answer
 
 
-def _spans(request: Request, content: Content) -> tuple[Span, ...]:
+def _spans(request: Request, content: HttpContent) -> tuple[ByteRange, ...]:
     if not range_applies(request.headers, content.present):
         return ()
     try:
@@ -105,7 +105,7 @@ def _spans(request: Request, content: Content) -> tuple[Span, ...]:
         raise HttpError(416, "invalid", "the content has no such range", told) from error
 
 
-def _headers(content: Content) -> dict[str, str]:
+def _headers(content: HttpContent) -> dict[str, str]:
     headers = {
         "ETag": content.present.etag,
         "Cache-Control": content.cache,
@@ -133,8 +133,8 @@ class _ContentResponse(Response):
     def __init__(
         self,
         headers: Mapping[str, str],
-        content: Content,
-        spans: tuple[Span, ...],
+        content: HttpContent,
+        spans: tuple[ByteRange, ...],
         readers: Readers,
     ) -> None:
         super().__init__(status_code=206 if spans else 200, headers=dict(headers))
@@ -193,16 +193,16 @@ class _ContentResponse(Response):
                 async for piece in incoming:
                     yield piece
 
-    async def _span(self, span: Span) -> AsyncGenerator[memoryview]:
+    async def _span(self, span: ByteRange) -> AsyncGenerator[memoryview]:
         begun = self._content.begun[span.start : span.stop]
         if begun:
             yield begun
-        rest = Span(span.start + len(begun), span.stop)
+        rest = ByteRange(span.start + len(begun), span.stop)
         async with aclosing(read_span(self._content.source, rest, self._readers.memory)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _checked(self, span: Span) -> AsyncGenerator[memoryview]:
+    async def _checked(self, span: ByteRange) -> AsyncGenerator[memoryview]:
         """All of the content; the last piece only once its digest is right."""
         sha256 = hashlib.sha256()
         held: memoryview | None = None
@@ -230,13 +230,15 @@ class _Text:
         return len(self.data)
 
 
-def _parts(content: Content, spans: tuple[Span, ...]) -> list[Span | _Text]:
-    return [spans[0] if spans else Span(0, content.size)]
+def _parts(content: HttpContent, spans: tuple[ByteRange, ...]) -> list[ByteRange | _Text]:
+    return [spans[0] if spans else ByteRange(0, content.size)]
 
 
-def _framed(content: Content, spans: tuple[Span, ...], boundary: str) -> list[Span | _Text]:
+def _framed(
+    content: HttpContent, spans: tuple[ByteRange, ...], boundary: str
+) -> list[ByteRange | _Text]:
     """``multipart/byteranges`` (RFC 9110, 14.6)."""
-    parts: list[Span | _Text] = []
+    parts: list[ByteRange | _Text] = []
     for number, span in enumerate(spans):
         lines = (
             f"{'\r\n' if number else ''}--{boundary}",

@@ -12,6 +12,8 @@ from holdfast.protocol.blobs import DEFAULT_TYPE
 from holdfast.protocol.message import WireLimit, WireType
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.requests import Request
 
 CONTENT_TYPE: Final = Parameter(
@@ -25,6 +27,10 @@ IF_NONE_MATCH: Final = Parameter(
 )
 RANGE: Final = Parameter(name="Range", about="Up to 16 ranges of bytes.")
 IF_RANGE: Final = Parameter(name="If-Range", about="Give a range only of what has this tag.")
+IF_MODIFIED_SINCE: Final = Parameter(name="If-Modified-Since", about="Only if changed later.")
+IF_UNMODIFIED_SINCE: Final = Parameter(
+    name="If-Unmodified-Since", about="Only if not changed later."
+)
 LIMIT: Final = Parameter(name="limit", about="Rows of a page.", kind=WireLimit)
 CURSOR: Final = Parameter(name="cursor", about="Where a page ended: opaque.")
 
@@ -49,6 +55,18 @@ def given(request: Request, *parameters: Parameter) -> dict[str, Any]:
             raise InvalidError(msg)
         found[parameter.name] = converted(parameter, texts[0])
     return found
+
+
+def labels_of(texts: Iterable[str]) -> dict[str, str]:
+    """Labels that are written ``key=value``. Raises InvalidError."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key in labels:
+            msg = "a label is key=value, each key once"
+            raise InvalidError(msg)
+        labels[key] = value
+    return labels
 
 
 def converted(parameter: Parameter, text: str) -> Any:

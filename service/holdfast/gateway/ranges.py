@@ -15,7 +15,7 @@ _FAR: Final = 10**_MAX_DIGITS
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Span:
+class ByteRange:
     """Bytes from ``start`` up to, and without, ``stop``."""
 
     start: int
@@ -35,7 +35,7 @@ class UnsatisfiableError(Exception):
     """No byte of the content is asked for, or more ranges than are given."""
 
 
-def parse_range(header: str | None, size: int) -> tuple[Span, ...]:
+def parse_range(header: str | None, size: int) -> tuple[ByteRange, ...]:
     """The spans that ``header`` asks for of ``size`` bytes, in its order; none: all of it.
 
     What is no range of bytes is passed over, as RFC 9110 has it. Those that overlap or touch come
@@ -76,16 +76,16 @@ def _number(digits: str) -> int | None:
     return int(digits) if len(digits) <= _MAX_DIGITS else _FAR
 
 
-def _span(first: int | None, last: int | None, size: int) -> Span | None:
+def _span(first: int | None, last: int | None, size: int) -> ByteRange | None:
     if first is None:
         start, stop = max(size - (last or 0), 0), size
     else:
         start, stop = first, size if last is None else min(last + 1, size)
-    return Span(start, stop) if start < stop else None
+    return ByteRange(start, stop) if start < stop else None
 
 
-def _joined(spans: list[Span]) -> tuple[Span, ...]:
-    joined: list[Span] = []
+def _joined(spans: list[ByteRange]) -> tuple[ByteRange, ...]:
+    joined: list[ByteRange] = []
     for span in spans:
         touching = [one for one in joined if one.start <= span.stop and span.start <= one.stop]
         if not touching:
@@ -93,7 +93,7 @@ def _joined(spans: list[Span]) -> tuple[Span, ...]:
             continue
         at = joined.index(touching[0])
         all_of = [*touching, span]
-        whole = Span(min(one.start for one in all_of), max(one.stop for one in all_of))
+        whole = ByteRange(min(one.start for one in all_of), max(one.stop for one in all_of))
         joined = [one for one in joined if one not in touching]
         joined.insert(at, whole)
     return tuple(joined)

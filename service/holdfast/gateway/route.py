@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -30,22 +31,26 @@ class Parameter:
 BYTES: Final = bytes
 """Instead of a message: whatever bytes."""
 
+EVENTS: Final = Iterator
+"""Instead of a message: server-sent events."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
     """One status. ``message`` is the type of its JSON, or BYTES; without it there is nothing.
 
-    Failures have a problem.
+    ``has_bytes``: it may be bytes, too. Failures have a problem.
     """
 
     about: str
     message: Any = None
+    has_bytes: bool = False
     media_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRoute:
-    """One method of a path. ``path`` is a pattern such as ``/store/{name:path}``.
+    """One method of a path. ``path`` is a pattern such as ``/store/{name:any}``.
 
     ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
     """

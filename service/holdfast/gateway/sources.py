@@ -17,20 +17,20 @@ import msgspec
 from holdfast.domain.limits import KIB, MIB, WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
+from holdfast.protocol.files import EXPORT_SNAPSHOT, READ_FILE, ExportSnapshot, ReadFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
-    from holdfast.gateway.ranges import Span
+    from holdfast.gateway.ranges import ByteRange
     from holdfast.protocol.blobs import ContentHead
     from holdfast.protocol.operation import Operation
 
 SMALL_BYTES: Final = 256 * KIB
 """What one answer brings to a slow reader."""
 
-_MAX_STREAM_BYTES: Final = 64 * MIB
 _GROWTH: Final = 8
 _SLOW_SECONDS: Final = 0.25
 """Whoever lets one wait for longer over a read gets small ones again."""
@@ -45,6 +45,10 @@ class ByteSource(Protocol):
     @property
     def stream_memory_bytes(self) -> int:
         """What ``stream`` may hold."""
+
+    @property
+    def max_stream_bytes(self) -> int:
+        """How much of it is had by one stream."""
 
     async def some(self, offset: int, length: int) -> memoryview:
         """Up to ``length`` bytes from ``offset``; none where they do not fit one answer."""
@@ -80,6 +84,7 @@ class BlobSource:
 
     client: Client
     digest: str
+    max_stream_bytes: int = 64 * MIB
     stream_memory_bytes: int = STREAM_MEMORY_BYTES
 
     async def some(self, offset: int, length: int) -> memoryview:
@@ -95,8 +100,55 @@ class BlobSource:
         return WireSource(self.client, GET_BLOB, GetBlob(digest=self.digest))
 
 
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file of a snapshot, whose ``path`` is bytes."""
+
+    client: Client
+    key: str
+    path: bytes
+    max_stream_bytes: int = 64 * MIB
+    stream_memory_bytes: int = STREAM_MEMORY_BYTES + WINDOW_BYTES
+
+    async def begin(self, offset: int, length: int) -> tuple[ContentHead, memoryview]:
+        """See ``WireSource``."""
+        request = ReadFile(key=self.key, path_bytes=self.path)
+        return await WireSource(self.client, READ_FILE, request).begin(offset, length)
+
+    async def some(self, offset: int, length: int) -> memoryview:
+        """See ``ByteSource``."""
+        return (await self.begin(offset, length))[1]
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
+        """See ``ByteSource``."""
+        return self.client.snapshots.stream(self.key, self.path, offset=offset, length=length)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSource:
+    """A snapshot as a ``.tar.zst``: in small reads a worker puts it together, in streams we do."""
+
+    client: Client
+    key: str
+    max_stream_bytes: int = 512 * MIB
+    stream_memory_bytes: int = 44 * MIB
+
+    async def begin(self, offset: int, length: int) -> tuple[ContentHead, memoryview]:
+        """See ``WireSource``."""
+        request = ExportSnapshot(key=self.key)
+        return await WireSource(self.client, EXPORT_SNAPSHOT, request).begin(offset, length)
+
+    async def some(self, offset: int, length: int) -> memoryview:
+        """See ``ByteSource``."""
+        return (await self.begin(offset, length))[1]
+
+    def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
+        """See ``ByteSource``."""
+        return self.client.snapshots.export(self.key, offset=offset, length=length)
+
+
 async def read_span(
-    source: ByteSource, span: Span, memory: ByteBudget
+    source: ByteSource, span: ByteRange, memory: ByteBudget
 ) -> AsyncGenerator[memoryview]:
     """The bytes of ``span``, in order, none missing. ``memory`` bounds all readers together.
 
@@ -123,7 +175,9 @@ async def read_span(
         if at != before + length:
             msg = f"{at - before} of {length} bytes came"
             raise CorruptError(msg)
-        size = SMALL_BYTES if waited > _SLOW_SECONDS else min(size * _GROWTH, _MAX_STREAM_BYTES)
+        size = (
+            SMALL_BYTES if waited > _SLOW_SECONDS else min(size * _GROWTH, source.max_stream_bytes)
+        )
 
 
 async def _small(source: ByteSource, offset: int, length: int) -> AsyncGenerator[memoryview]:
