@@ -94,6 +94,16 @@ class RecordChangesContract:
         assert times == sorted(times)
         assert all(time.utcoffset() == timedelta() for time in times)
 
+    async def test_keys_below_a_prefix_are_counted_removed_ones_among_them(
+        self, store: RecordStore
+    ) -> None:
+        await store.batch([Put(key=key, value=b"1", expected=0) for key in ("s.a", "s.b.c", "t.a")])
+        await store.batch([Delete(key="s.a", for_good=True), Put(key="s", value=b"", expected=0)])
+
+        counts = [await store.count(prefix) for prefix in ("s", "s.b", "t", "x", "")]
+
+        assert counts == [2, 1, 1, 0, 4]
+
     async def test_what_was_removed_is_a_change_without_a_value(self, store: RecordStore) -> None:
         a = await store.put("a", b"1", expected=0)
         await store.batch([Put(key=key, value=b"1", expected=0) for key in ("b", "c", "d")])

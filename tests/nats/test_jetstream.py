@@ -83,7 +83,7 @@ class TestALeaderThatIsBehind:
         for ask in (
             jetstream.state(behind),
             jetstream.check_leader(behind),
-            jetstream.count(behind, f"{behind}.a"),
+            jetstream.counts(behind, f"{behind}.a"),
             jetstream.surely(behind, read),
             jetstream.believed(behind, read),
         ):

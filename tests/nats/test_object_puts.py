@@ -7,6 +7,7 @@ stays unknown, and losers leave nothing behind.
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import nats
@@ -132,10 +133,19 @@ async def all_readable(bucket: Bucket, blobs: Sequence[bytes] = BLOBS) -> bool:
 
 class TestPair:
     async def test_a_put_of_a_new_blob_is_two_publishes_and_no_read(self, bucket: Bucket) -> None:
+        bucket.store.leave_young(timedelta(hours=1))
         requests = Requests(bucket)
 
         assert (await bucket.store.put(DIGEST, DATA, ATTRIBUTES)).created
         assert requests.verbs == ["$O.C", "$O.M"]
+
+    async def test_where_a_collector_may_look_for_its_record_the_put_looks_for_the_collector(
+        self, bucket: Bucket
+    ) -> None:
+        requests = Requests(bucket)
+
+        assert (await bucket.store.put(DIGEST, DATA, ATTRIBUTES)).created
+        assert requests.verbs == ["$O.C", "$O.M", "STREAM.INFO"]
 
     async def test_a_put_of_what_is_there_leaves_nothing_and_answers_what_was_first(
         self, bucket: Bucket

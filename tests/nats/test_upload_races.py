@@ -34,6 +34,8 @@ from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.stores.ports import Attributes, BlobInfo, Claiming, Stored
     from holdfast.transport.jetstream import JetStream
 
@@ -58,6 +60,7 @@ class GatedCommits(ObjectCommits):
         *,
         likely_new: bool = False,
         doubtful: bool = False,
+        is_young: Callable[[], bool] = lambda: False,
     ) -> Stored:
         async def claim_and_stop(nuid: str) -> None:
             if claim is not None:
@@ -67,7 +70,12 @@ class GatedCommits(ObjectCommits):
                 await self.gate.wait()
 
         stored = await super().commit(
-            info, attributes, claim_and_stop, likely_new=likely_new, doubtful=doubtful
+            info,
+            attributes,
+            claim_and_stop,
+            likely_new=likely_new,
+            doubtful=doubtful,
+            is_young=is_young,
         )
         if self.loses_answer:
             self.loses_answer = False
@@ -84,7 +92,7 @@ class GatedStore(ObjectBlobStore):
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         super().__init__(jetstream, bucket, sources=SOURCES)
         self.commits = self._commits = GatedCommits(
-            jetstream, bucket, self._records, self._chunks, self._places
+            jetstream, bucket, self._records, self._chunks, self._places, SOURCES
         )
 
 

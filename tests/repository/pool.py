@@ -288,6 +288,10 @@ class DoomedRecordStore:
         """See `RecordStore.extent`."""
         return await self._doom.run(self._inner.extent)
 
+    async def count(self, prefix: str) -> int:
+        """See `RecordStore.count`."""
+        return await self._doom.run(lambda: self._inner.count(prefix))
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`."""
         return await self._doom.run(lambda: self._inner.changes(after, limit=limit))

@@ -125,6 +125,10 @@ class LossyRecordStore:
         """See `RecordStore.extent`."""
         return await self._inner.extent()
 
+    async def count(self, prefix: str) -> int:
+        """See `RecordStore.count`."""
+        return await self._inner.count(prefix)
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`."""
         return await self._inner.changes(after, limit=limit)

@@ -267,3 +267,19 @@ async def test_what_may_have_become_a_blob_stays_although_a_later_try_surely_fai
     await give_up(pool, pool.worker("b") if ending == "sweep" else worker, ending)
 
     await check(pool)
+
+
+async def test_parts_that_were_sent_after_the_end_go_although_their_owner_was_to_commit_them(
+    pool: Pool,
+) -> None:
+    owner = pool.worker("a")
+    upload = (await open_upload(owner)).upload
+    await pool.worker("b").abort(upload)
+
+    await send(owner, upload, DATA)
+    with pytest.raises(HoldfastError):
+        await finish(owner, upload, DATA)
+    pool.time.advance(CONFIRM_SECONDS)
+    await owner.renew()
+
+    assert await pool.leftovers() == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ import nats
 import nats.aio.client
 import nats.aio.msg
 import pytest
+from structlog.testing import capture_logs
 from tests.runtime.test_start_refusals import config_of, streams
 from tests.stores.disk_tools import in_database
 
 from holdfast.bootstrap.admin import init_store, upgrade_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import create_on_disk, open_on_disk, open_stores
+from holdfast.bootstrap.worker import run_worker
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.stores.deployment import FORMAT, KEY, OLD_FORMAT, Deployment, read_deployment
 from holdfast.transport.connection import connect
@@ -177,6 +180,29 @@ async def test_collection_begins_a_grace_time_after_the_last_older_worker_has_go
         assert found.collects_from is not None
         assert now < found.collects_from <= now + timedelta(seconds=3600)
         await stores.check()
+
+
+@pytest.mark.nats
+async def test_a_worker_stops_when_its_store_gets_a_form_that_it_does_not_know(
+    nats_url: str,
+) -> None:
+    config = config_of(nats_url, prefix="outgrown", upload_lease_seconds="0.2")
+    await init_store(config)
+    async with opened(config) as stores:
+        record = await stores.records.get(KEY)
+        found = msgspec.json.decode(record.value, type=Deployment)
+        newer = msgspec.json.encode(msgspec.structs.replace(found, format=FORMAT + 1))
+        with capture_logs() as events:
+            running = asyncio.create_task(run_worker(config))
+            while not any(event["event"] == "worker_started" for event in events):
+                assert not running.done()
+                await asyncio.sleep(0.01)
+            await stores.records.put(KEY, newer, expected=record.revision)
+
+            assert await running == 1
+
+    [outdated] = [event for event in events if event["event"] == "worker_outdated"]
+    assert f"format {FORMAT + 1}" in outdated["detail"]
 
 
 @pytest.mark.nats

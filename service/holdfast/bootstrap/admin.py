@@ -104,7 +104,7 @@ async def upgrade_store(
 
 
 async def accept_loss(config: Config) -> list[str]:
-    """Have collectors not miss what was lost of the records any more; of which spaces.
+    """Have collectors not miss what was lost of the records any more; of which stores.
 
     Raises UnavailableError, CorruptError.
     """

@@ -10,8 +10,10 @@ from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.removals import Removals
+from holdfast.repository.collector.sweep import Sweeper
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
+from holdfast.repository.uploads.living import LivingUploads
 
 if TYPE_CHECKING:
     from holdfast.bootstrap.names import NameParts
@@ -21,21 +23,23 @@ if TYPE_CHECKING:
 
 def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
     """Packs are kept by snapshots, blobs by names or a pin."""
+    pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
     return Collector(
         (
             Space(
                 name=PACKS,
                 store=stores.packs,
-                roots=SnapshotRoots(stores.snapshots, packs_of(setup, stores)),
+                roots=(SnapshotRoots(stores.snapshots, packs_of(setup, stores)),),
             ),
             Space(
                 name=BLOBS,
                 store=stores.blobs,
-                roots=NameRoots(stores.names),
+                roots=(NameRoots(stores.names),),
                 before=names.expiry.expire,
             ),
         ),
         Agreement(stores.records),
         Removals(stores.records, setup.sources.new_id),
-        Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic),
+        Sweeper(LivingUploads(stores.records).stagings, setup.sources.new_id, pace),
+        pace,
     )

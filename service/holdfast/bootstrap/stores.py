@@ -17,6 +17,7 @@ from holdfast.stores.deployment import (
     FORMAT,
     Deployment,
     check_deployment,
+    find_deployment,
     write_deployment,
 )
 from holdfast.stores.disk.database import create_record_store
@@ -86,11 +87,24 @@ class Stores:
             await added_later.check()
         return timedelta(seconds=found.grace_seconds)
 
+    async def check_format(self) -> None:
+        """Whether this version still knows the form of what is stored.
+
+        Raises UnfitError, UnavailableError, CorruptError.
+        """
+        await find_deployment(self.records, self.deployment)
+
     def group_puts(self) -> None:
         """See `ObjectBlobStore.group_puts`, where they are such stores."""
         for store in (self.blobs, self.packs):
             if isinstance(store, ObjectBlobStore):
                 store.group_puts()
+
+    def leave_young(self, grace: timedelta) -> None:
+        """See `ObjectBlobStore.leave_young`, where they are such stores."""
+        for store in (self.blobs, self.packs):
+            if isinstance(store, ObjectBlobStore):
+                store.leave_young(grace)
 
     def guarded(self, metrics: StoreMetrics, sources: Sources) -> Stores:
         """The same with what is common to all: limits, retries, metrics."""

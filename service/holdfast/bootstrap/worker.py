@@ -39,6 +39,7 @@ from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.collector_metrics import CollectorMetrics
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
+from holdfast.runtime.format_watch import FormatWatch
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
 from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
@@ -82,7 +83,8 @@ async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None 
 
     ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
 
-    0 after draining; 1 when the connection is closed for good, so that a supervisor starts another.
+    0 after draining; 1 when the connection is closed for good, so that a supervisor starts another,
+    and when the store has got a form of a later version.
     Raises HoldfastError, once it is logged, when the start-up checks refuse.
     """
     loop = asyncio.get_running_loop()
@@ -119,6 +121,7 @@ async def _serve(
     if servers.durability == "synced":
         stores.group_puts()
     grace = await unless_stopped(check_stores(partial(_check_stores, stores, watch)), stop)
+    stores.leave_young(grace)
     with serve_metrics(config.metrics_host, config.metrics_port) as registry:
         setup = Setup(
             config=config,
@@ -166,18 +169,20 @@ class _Parts:
 
     async def serve(self, setup: Setup, stop: asyncio.Event, lost: asyncio.Event) -> int:
         """See `serve_until_stopped`. Raises UnavailableError, StoppedError before that."""
+        form = FormatWatch(self.stores.check_format, stop)
         try:
             await unless_stopped(self.peers.check_node(), stop)
             self.peers.start()
             self.names.index.start()
-            return await serve_until_stopped(
+            status = await serve_until_stopped(
                 self.worker,
-                self._chores(setup),
+                self._chores(setup, form),
                 stop=stop,
                 lost=lost,
                 drain_seconds=setup.config.drain_seconds,
                 drain_too=(self.watches.drain, self._drain),
             )
+            return 1 if form.is_outdated else status
         finally:
             await self.collector.aclose()
             await self.snapshots.aclose()
@@ -186,12 +191,13 @@ class _Parts:
             self.apps.close()
             await self.stores.aclose()
 
-    def _chores(self, setup: Setup) -> tuple[Chore, ...]:
+    def _chores(self, setup: Setup, form: FormatWatch) -> tuple[Chore, ...]:
         sweep_seconds = setup.config.upload_lease_seconds / SWEEPS_PER_LEASE
         return (
             Chore("prove_freshness", PROVE_SECONDS, self.freshness.prove, first_seconds=0),
             Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
             Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
+            Chore("read_format", sweep_seconds, form.look),
             Chore("collect", setup.config.collect_every_seconds, self.collector.run),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),

@@ -85,15 +85,15 @@ async def accept_loss_(*, json: bool = False, flags: StoreFlags | None = None) -
     Parameters
     ----------
     json
-        Print a list of the spaces of which records were noted.
+        Print a list of the stores of which records were noted.
     """
     config = (flags or StoreFlags()).load().config
-    spaces = await accept_loss(config)
+    stores = await accept_loss(config)
     if json:
-        print_json(spaces)
+        print_json(stores)
         return
-    for space in spaces:
-        print_line(space, "is collected by the records that are there")
+    for store in stores:
+        print_line(store, "counts with the records that are there")
 
 
 def _check_wait(wait: float) -> None:

@@ -268,6 +268,7 @@ def _print_collected(report: CollectionReply) -> None:
             f"{space.space:8}",
             f"{'would remove' if report.dry_run else 'removed'} {space.removed}",
             human_bytes(space.removed_bytes),
+            f"and {space.orphan_chunks} chunks of no blob, {human_bytes(space.orphan_bytes)};",
             f"stay: {space.needed} needed, {space.young} young, {space.pinned} pinned,"
             f" {space.refused} changed meanwhile",
         )

@@ -6,8 +6,8 @@ difference of two times by the clock that stamps the store's own messages.
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from holdfast.domain.digest import Digest
+
+
+YOUNG_SHARE: Final = 0.25
+"""What is younger than this share of the grace time is surely left alone for a while."""
 
 
 class Reason(StrEnum):
@@ -53,6 +57,39 @@ def to_touch(
     by a put is touched although the parent has it, too.
     """
     return [one for one in needed if one not in young and (one not in vouched or one in found)]
+
+
+class Standing(Enum):
+    """How the bytes of a copy are that a record names."""
+
+    WHOLE = "all there"
+    CLAIMED = "all there, and about to be removed by who saw no record"
+    GONE = "not all there"
+
+
+def standing(*, chunks: int, expected: int, is_claimed: bool) -> Standing:
+    """How a copy is that should have so many chunks.
+
+    Chunks and claims are looked at together, or the claims first: who claims a copy ends the claim
+    after the chunks are gone.
+    """
+    if chunks != expected:
+        return Standing.GONE
+    return Standing.CLAIMED if is_claimed else Standing.WHOLE
+
+
+def is_abandoned(*, begun_at: datetime, listed_from: datetime, grace: timedelta) -> bool:
+    """Whether it pays to look for the record of a copy that was begun at ``begun_at``."""
+    return listed_from - begun_at > grace
+
+
+def may_go(copy: str, *, named: Container[str], uploading: Container[str]) -> bool:
+    """Whether a copy that was claimed goes.
+
+    ``uploading`` are those that uploads name which may go on, and then ``named`` those of records.
+    Both were read to their ends after the claim.
+    """
+    return copy not in named and copy not in uploading
 
 
 class RootsNote(Struct, frozen=True, kw_only=True):

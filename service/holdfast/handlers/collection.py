@@ -69,4 +69,7 @@ def _space(found: SpaceReport) -> CollectedSpace:
         others=found.others,
         more=found.is_cut,
         failure=found.failure,
+        orphans=found.orphans.copies,
+        orphan_chunks=found.orphans.chunks,
+        orphan_bytes=found.orphans.bytes,
     )

@@ -335,6 +335,8 @@ class CollectBlobs(Request, frozen=True, kw_only=True):
 class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """Of one space: what was removed, and what stays, for which reason. ``_bytes`` are of blobs.
 
+    ``orphans`` were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
+    ``orphan_bytes`` at the most.
     ``refused``: put, touched or pinned since they were listed, so they stay. ``others``: objects
     that are not holdfast's, or unreadable. ``more``: the limit of one run was reached. ``failure``
     says why nothing, or no more, was removed.
@@ -353,6 +355,9 @@ class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     others: ToldCount = 0
     more: bool = False
     failure: str | None = None
+    orphans: ToldCount = 0
+    orphan_chunks: ToldCount = 0
+    orphan_bytes: ToldSize = 0
 
 
 class CollectionReply(Reply, frozen=True, kw_only=True, omit_defaults=False):

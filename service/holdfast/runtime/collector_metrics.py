@@ -41,6 +41,11 @@ class CollectorMetrics(Collector):
             ),
             "collected_blobs": ("Blobs and packs that were removed.", totals.removed.blobs),
             "collected_bytes": ("Bytes of them.", totals.removed.bytes),
+            "collected_orphan_chunks": (
+                "Chunks that were removed because no record names them.",
+                totals.orphans.chunks,
+            ),
+            "collected_orphan_bytes": ("Bytes of them, at the most.", totals.orphans.bytes),
         }
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(f"holdfast_{name}", text, value=value)

@@ -36,12 +36,16 @@ GRACE_SECONDS: Final = 24 * 3600
 _ATTEMPTS: Final = 16
 
 
+class UnfitError(UnavailableError):
+    """The record is of another deployment, or of a form that this version does not know."""
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
 
     ``snapshots`` and ``names`` are empty in a record from before there were such buckets.
     ``collects_from`` is a time by the clocks of the servers before which nothing is collected, and
-    ``roots`` has how far the roots of each space had come when a collector read all of them.
+    ``roots`` has how far each store of roots had come when a collector read all of it.
     """
 
     blobs: str
@@ -99,7 +103,7 @@ async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployme
 async def find_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
     """What is recorded, which fits as far as it goes.
 
-    Raises UnavailableError with what to change, NotReadyError, CorruptError.
+    Raises UnfitError and UnavailableError with what to change, NotReadyError, CorruptError.
     """
     found, _ = await _read(records)
     _check(found, wanted)
@@ -123,14 +127,14 @@ async def _read(records: RecordStore) -> tuple[Deployment, int]:
 def _check(found: Deployment, wanted: Deployment) -> None:
     if found.format not in {OLD_FORMAT, FORMAT}:
         msg = f"the store has format {found.format}, and this version knows {FORMAT}: upgrade it"
-        raise UnavailableError(msg)
+        raise UnfitError(msg)
     there, needed = _buckets(found), _buckets(wanted)
     if there | _missing(found, wanted) != needed:
         msg = (
             f"the records here belong to the buckets {', '.join(there.values())},"
             f" not {', '.join(needed.values())}: change the store's URL or the prefix"
         )
-        raise UnavailableError(msg)
+        raise UnfitError(msg)
 
 
 def _missing(found: Deployment, wanted: Deployment) -> dict[str, str]:
@@ -165,7 +169,7 @@ async def raise_format(records: RecordStore, collects_from: datetime) -> bool:
 
 
 async def accept_loss(records: RecordStore) -> list[str]:
-    """Forget how far the roots had come: what was lost is not missed any more; of which spaces.
+    """Forget how far the roots had come: what was lost is not missed any more; of which stores.
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """
@@ -184,18 +188,18 @@ async def read_deployment(records: RecordStore) -> Deployment:
     return (await _read(records))[0]
 
 
-async def note_roots(records: RecordStore, space: str, found: RootsNote) -> None:
-    """Note how far the roots of ``space`` have come, at least.
+async def note_roots(records: RecordStore, source: str, found: RootsNote) -> None:
+    """Note how far the roots of ``source`` have come, at least.
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """
 
     def change(deployment: Deployment) -> Deployment:
-        noted = deployment.roots.get(space)
+        noted = deployment.roots.get(source)
         note = higher(noted, found)
         if note == noted:
             return deployment
-        return msgspec.structs.replace(deployment, roots={**deployment.roots, space: note})
+        return msgspec.structs.replace(deployment, roots={**deployment.roots, source: note})
 
     await _change(records, change)
 

@@ -244,6 +244,9 @@ class MemoryBlobStore(_Reachable):
         await self._reach()
         self._staged.pop(staging, None)
 
+    def leftovers(self) -> None:
+        """None: what a killed process had in its memory is gone."""
+
     def direct_delivery(self) -> None:
         """None: only the worker can send what is in its memory."""
 
@@ -439,6 +442,12 @@ class MemoryRecordStore(CheckedChanges, _Reachable):
         """See `RecordStore.extent`."""
         await self._reach()
         return Extent(created=self._created, last=self._last, keys=len(self._entries))
+
+    async def count(self, prefix: str) -> int:
+        """See `RecordStore.count`."""
+        await self._reach()
+        check_prefix(prefix)
+        return sum(is_below(key, prefix) for key in self._entries)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. What was removed is remembered for ever."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.chunk_index import ChunkIndex
     from holdfast.domain.digest import Digest
+    from holdfast.stores.leftover_ports import Leftovers
     from holdfast.stores.record_ports import Extent
 
 
@@ -150,12 +151,16 @@ class SurveyedBlob:
 class Survey:
     """A page of a survey. ``cursor`` is None at its end.
 
-    ``others``: how many objects were met that are foreign or unreadable.
+    ``others``: how many objects were met that are foreign or unreadable, of which ``unreadable``
+    do not tell which copy they name. ``copies`` are those that all others name, where the store has
+    `BlobStore.leftovers`.
     """
 
     blobs: Sequence[SurveyedBlob]
     cursor: str | None
     others: int = 0
+    unreadable: int = 0
+    copies: Sequence[str] = ()
 
 
 Claiming = Callable[[str], Awaitable[None]]
@@ -335,6 +340,9 @@ class BlobStore(Protocol):
 
     async def discard_staged(self, staging: str) -> None:
         """Remove the parts of ``staging``, which the caller knows are no blob's. Repeatable."""
+
+    def leftovers(self) -> Leftovers | None:
+        """How to find bytes that are no blob's, where writers that are killed leave any."""
 
     def direct_delivery(self) -> DirectDelivery | None:
         """The store's own way to send chunks to a subject, where it has one."""

@@ -162,6 +162,12 @@ class RecordStore(Protocol):
     async def extent(self) -> Extent:
         """How far the store has come: every change that was acknowledged before is counted."""
 
+    async def count(self, prefix: str) -> int:
+        """How many keys below the tokens of ``prefix`` have a record or a note of a removal.
+
+        By whoever tells the extent. Counted is also what a store knows of and cannot read.
+        """
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """The last change of each key, of those whose revision is greater than ``after``.
 

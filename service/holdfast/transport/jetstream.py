@@ -69,6 +69,9 @@ BELIEVED_SECONDS: Final = 1.0
 CATCH_UP_SECONDS: Final = 10.0
 """For a leader that was elected before it had applied its log."""
 
+_BEHIND_ALL: Final = 1 << 40
+"""An offset from which on no subjects are told, but how many there are."""
+
 _BELIEVED_TRIES: Final = 5
 _WRITE_TRIES: Final = 3
 
@@ -199,9 +202,15 @@ class JetStream(DirectReads):
             raise NotNowError(NOBODY)
         return answer
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Remove every message on ``subject``. Raises UnavailableError, OutcomeUnknownError."""
-        body = msgspec.json.encode({"filter": subject})
+    async def purge(self, stream: str, subject: str, *, up_to: int | None = None) -> None:
+        """Remove the messages on ``subject``, all or those up to and with sequence ``up_to``.
+
+        Raises UnavailableError, OutcomeUnknownError.
+        """
+        query: dict[str, Any] = {"filter": subject}
+        if up_to is not None:
+            query["seq"] = up_to + 1
+        body = msgspec.json.encode(query)
         try:
             message = await self._request(f"{self._api}.STREAM.PURGE.{stream}", body, None)
         except TimeoutError as error:
@@ -266,17 +275,25 @@ class JetStream(DirectReads):
             return
         await self._believe(stream)
 
-    async def count(self, stream: str, subject: str, *, again: bool = False) -> int:
-        """How many messages ``subject`` has, by a leader that can be believed.
+    async def counts(self, stream: str, filtered: str, *, again: bool = False) -> Mapping[str, int]:
+        """How many messages each of few subjects has, at one moment, by a believed leader.
 
         ``again``: it is asked for the second time, once the leader was checked (`surely`). Raises
         UnavailableError.
         """
         if again:
             await self._believe(stream)
-        query = msgspec.json.encode({"subjects_filter": subject})
+        query = msgspec.json.encode({"subjects_filter": filtered})
         answer = await self._believe(stream, query)
-        return (answer.state.subjects or {}).get(subject, 0)
+        return answer.state.subjects or {}
+
+    async def count_subjects(self, stream: str, filtered: str) -> int:
+        """How many subjects match ``filtered``, by a leader that can be believed.
+
+        Raises UnavailableError.
+        """
+        query = msgspec.json.encode({"subjects_filter": filtered, "offset": _BEHIND_ALL})
+        return (await self._believe(stream, query)).total
 
     async def state(self, stream: str) -> StreamState:
         """How much the stream holds, by a leader that can be believed. Raises UnavailableError."""

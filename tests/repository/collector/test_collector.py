@@ -195,8 +195,8 @@ async def test_records_that_were_lost_stop_every_run_until_that_is_accepted(
     record = NameRecord(name="n", state="ok", version=1, content=content(named))
     await put_name(deployed, record)
     await collected(deployed)
-    noted = (await deployed.record()).roots["blobs"]
-    await deployed.change(roots={"blobs": msgspec.structs.replace(noted, keys=noted.keys + 1)})
+    noted = (await deployed.record()).roots["names"]
+    await deployed.change(roots={"names": msgspec.structs.replace(noted, keys=noted.keys + 1)})
 
     first, second = await collected(deployed), await collected(deployed)
 
@@ -205,7 +205,7 @@ async def test_records_that_were_lost_stop_every_run_until_that_is_accepted(
         assert "`holdfast admin accept-loss`" in (found["blobs"].failure or "")
     if deployed.stores.is_new:
         return
-    assert sorted(await accept_loss(deployed.config)) == ["blobs", "packs"]
+    assert sorted(await accept_loss(deployed.config)) == ["names", "snapshots"]
     assert (await collected(deployed))["blobs"].failure is None
 
 
@@ -215,8 +215,8 @@ async def test_a_bucket_of_roots_that_is_another_or_has_lost_its_end_stops_the_r
 ) -> None:
     kept = await put(deployed.stores.blobs, b"unneeded", pinned=True)
     await collected(deployed)
-    noted = (await deployed.record()).roots["blobs"]
-    await deployed.change(roots={"blobs": msgspec.structs.replace(noted, **change)})
+    noted = (await deployed.record()).roots["names"]
+    await deployed.change(roots={"names": msgspec.structs.replace(noted, **change)})
     unneeded = await put(deployed.stores.blobs, b"another")
 
     found = await collected(deployed)
@@ -234,7 +234,7 @@ async def test_removed_snapshots_are_counted_on(deployed: Deployed) -> None:
     found = await collected(deployed)
 
     assert found["packs"].failure is None
-    assert (await deployed.record()).roots["packs"].keys == 1
+    assert (await deployed.record()).roots["snapshots"].keys == 1
 
 
 async def test_where_older_workers_may_be_at_work_nothing_is_collected(

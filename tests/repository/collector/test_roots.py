@@ -34,6 +34,8 @@ class Busy(MemoryRecordStore):
         self.rewrites = 0
         self.hidden: str | None = None
         self.moved: Extent | None = None
+        self.expires: str | None = None
+        self.made_while_counted: list[int] = []
 
     async def changes(self, after: int, *, limit: int = 1) -> Changes:
         page = await super().changes(after, limit=1)
@@ -46,6 +48,12 @@ class Busy(MemoryRecordStore):
     async def extent(self) -> Extent:
         extent, self.moved = self.moved or await super().extent(), None
         return extent
+
+    async def count(self, prefix: str) -> int:
+        self._entries.pop(self.expires or "", None)
+        if self.made_while_counted:
+            await put(self, self.made_while_counted.pop())
+        return await super().count(prefix)
 
 
 async def put(records: MemoryRecordStore, number: int) -> None:
@@ -98,6 +106,27 @@ async def test_a_record_that_is_counted_and_not_told_fails_the_reading(spool: Sp
 
     with pytest.raises(CorruptError, match="1 records are counted and cannot be read"):
         await read_roots(NameRoots(records), spool)
+
+
+async def test_a_record_that_went_away_meanwhile_does_not_stand_for_one_that_was_lost(
+    spool: Spool,
+) -> None:
+    records = await busy()
+    records.expires = "x.y"
+    await records.put(records.expires, b"", expected=0)
+    records.hidden = NAME.key(name_key("n2"))
+
+    with pytest.raises(CorruptError, match="1 records are counted and cannot be read"):
+        await read_roots(NameRoots(records), spool)
+
+
+async def test_a_name_that_is_made_while_they_are_counted_is_met_too(spool: Spool) -> None:
+    records = await busy()
+    records.made_while_counted = [NAMES, NAMES + 1]
+
+    note = await read_roots(NameRoots(records), spool)
+
+    assert note.keys == NAMES + 2
 
 
 @pytest.mark.parametrize(

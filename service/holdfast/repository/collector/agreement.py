@@ -21,7 +21,7 @@ class Terms:
     """The terms of a run.
 
     ``grace`` is how old a blob is that may go; before ``starts_at`` none does. ``off`` says why
-    nothing is collected. ``noted`` has of each space how far its roots had come.
+    nothing is collected. ``noted`` has of each source of roots how far it had come.
     """
 
     grace: timedelta
@@ -59,6 +59,6 @@ class Agreement:
             off=off,
         )
 
-    async def note(self, space: str, found: RootsNote) -> None:
-        """Raise the note of ``space``. Raises UnavailableError, OutcomeUnknownError."""
-        await note_roots(self._records, space, found)
+    async def note(self, source: str, found: RootsNote) -> None:
+        """Raise the note of ``source``. Raises UnavailableError, OutcomeUnknownError."""
+        await note_roots(self._records, source, found)

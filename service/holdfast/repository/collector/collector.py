@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.removals import Removals
     from holdfast.repository.collector.roots import RootSource
+    from holdfast.repository.collector.sweep import Sweeper
     from holdfast.stores.ports import BlobStore, SurveyedBlob
 
 MAX_REMOVED: Final = 1_000_000
@@ -56,7 +57,7 @@ class Space:
 
     name: str
     store: BlobStore
-    roots: RootSource
+    roots: Sequence[RootSource]
     before: Callable[[datetime], Awaitable[object]] | None = None
 
 
@@ -68,6 +69,7 @@ class Collector:
         spaces: Sequence[Space],
         agreement: Agreement,
         removals: Removals,
+        sweeper: Sweeper,
         pace: Pace,
         *,
         directory: Path | None = None,
@@ -78,6 +80,7 @@ class Collector:
         self._spaces = spaces
         self._agreement = agreement
         self._removals = removals
+        self._sweeper = sweeper
         self._pace = pace
         self._directory = directory
         self._max_removed = max_removed
@@ -134,12 +137,25 @@ class Collector:
             if space.before is not None:
                 await space.before(now)
         spool = await asyncio.to_thread(Spool, self._directory)
+        listed_after = (await space.store.extent()).last
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
-            await self._read_needed(space, spool, terms.noted.get(space.name))
+            for source in space.roots:
+                await self._read_needed(source, spool, terms.noted.get(source.name))
             needed = await asyncio.to_thread(spool.needed)
             found.kept[Reason.NEEDED] = Tally(*needed)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
+            if found.unreadable:
+                return  # nobody knows which copies they name
+            await self._sweeper.sweep(
+                space.store,
+                spool,
+                found.orphans,
+                listed_from=now,
+                listed_after=listed_after,
+                grace=terms.grace,
+                dry_run=report.dry_run,
+            )
         finally:
             await asyncio.to_thread(spool.close)
 
@@ -157,6 +173,7 @@ class Collector:
         while True:
             page = await store.survey(cursor, limit=_PAGE)
             found.others += page.others
+            found.unreadable += page.unreadable
             may_go: list[SurveyedBlob] = []
             for blob in page.blobs:
                 reason = why_kept(
@@ -167,30 +184,31 @@ class Collector:
                 else:
                     found.keep(reason, blob.size)
             await asyncio.to_thread(spool.add, may_go)
+            await asyncio.to_thread(spool.name, page.copies)
             await self._pace.spend(_RECORD_BYTES * len(page.blobs))
             cursor = page.cursor
             if cursor is None:
                 return
 
-    async def _read_needed(self, space: Space, spool: Spool, noted: RootsNote | None) -> None:
-        """Mark what the roots need, all of which are read after the listing.
+    async def _read_needed(self, source: RootSource, spool: Spool, noted: RootsNote | None) -> None:
+        """Mark what the roots of ``source`` need, all of which are read after the listing.
 
         Also a root that was removed since has to be read: what another counts on may be known by it
         alone. Raises UnavailableError, CorruptError: nothing is known.
         """
-        note = await read_roots(space.roots, spool)
+        note = await read_roots(source, spool)
         lost = loss(noted, note)
         if lost is not None:
             msg = (
-                f"records were lost: {lost}; nothing is removed until they are back, or"
-                " `holdfast admin accept-loss`"
+                f"records were lost: of {source.name}, {lost}; nothing is removed until they are"
+                " back, or `holdfast admin accept-loss`"
             )
             raise CorruptError(msg)
-        await self._agreement.note(space.name, note)
+        await self._agreement.note(source.name, note)
         after: Digest | None = None
         while roots := await asyncio.to_thread(spool.roots, after, _PAGE):
             for root in roots:
-                await self._need(space.roots, root, spool)
+                await self._need(source, root, spool)
             after = roots[-1]
 
     async def _need(self, source: RootSource, root: Digest, spool: Spool) -> None:
@@ -233,6 +251,7 @@ def _log(report: CollectionReport) -> None:
             dry_run=report.dry_run,
             removed=space.removed.blobs,
             removed_bytes=space.removed.bytes,
+            orphans=space.orphans.copies,
             refused=space.refused,
             failure=space.failure,
             **{f"kept_{reason}": tally.blobs for reason, tally in space.kept.items()},

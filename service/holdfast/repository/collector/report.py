@@ -22,19 +22,38 @@ class Tally:
         self.bytes += size
 
 
+@dataclass(slots=True)
+class Orphans:
+    """Copies that no record names, their chunks and, at the most, their bytes."""
+
+    copies: int = 0
+    chunks: int = 0
+    bytes: int = 0
+
+    def add(self, chunks: int, size: int) -> None:
+        """One more, of so many chunks, of ``size`` bytes together."""
+        self.copies += 1
+        self.chunks += chunks
+        self.bytes += size
+
+
 @dataclass(slots=True, kw_only=True)
 class SpaceReport:
     """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
 
-    ``failure`` says why nothing (more) was removed. ``others`` are foreign or unreadable objects.
+    ``orphans`` went, too, and are not among ``removed``.
+    ``failure`` says why nothing (more) was removed. ``others`` are foreign or unreadable objects;
+    where one is ``unreadable`` no orphans are looked for.
     ``is_cut``: the limit of one run was reached, and more is left.
     """
 
     space: str
     kept: dict[Reason, Tally] = field(default_factory=dict)
     removed: Tally = field(default_factory=Tally)
+    orphans: Orphans = field(default_factory=Orphans)
     refused: int = 0
     others: int = 0
+    unreadable: int = 0
     is_cut: bool = False
     failure: str | None = None
 
@@ -60,6 +79,7 @@ class RunTotals:
     runs: int = 0
     failed: int = 0
     removed: Tally = field(default_factory=Tally)
+    orphans: Orphans = field(default_factory=Orphans)
 
     def count(self, report: CollectionReport) -> None:
         """One more run, which has ended. What it would do, or is off, is not counted."""
@@ -69,3 +89,6 @@ class RunTotals:
         self.failed += any(space.failure is not None for space in report.spaces)
         self.removed.blobs += sum(space.removed.blobs for space in report.spaces)
         self.removed.bytes += sum(space.removed.bytes for space in report.spaces)
+        self.orphans.copies += sum(space.orphans.copies for space in report.spaces)
+        self.orphans.chunks += sum(space.orphans.chunks for space in report.spaces)
+        self.orphans.bytes += sum(space.orphans.bytes for space in report.spaces)

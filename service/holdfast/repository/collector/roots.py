@@ -30,10 +30,15 @@ _LONGEST_WAIT_SECONDS: Final = 0.2
 
 
 class RootSource(Protocol):
-    """Where the roots of a space lie, and what they need.
+    """Where roots of a space lie, and what they need.
 
-    Keys below ``lasting`` never go away: what is removed there leaves a note for good.
+    ``name`` is that of its store in the deployment's record. Keys below ``lasting`` never go away:
+    what is removed there leaves a note for good.
     """
+
+    @property
+    def name(self) -> str:
+        """See above."""
 
     @property
     def records(self) -> RecordStore:
@@ -53,8 +58,10 @@ class RootSource(Protocol):
 async def read_roots(source: RootSource, spool: Spool) -> RootsNote:
     """Spool all roots there are; how far their store had come then.
 
-    Raises UnavailableError, CorruptError: there may be others.
+    As many lasting records are met as are counted: others may go away meanwhile. Raises
+    UnavailableError, CorruptError: there may be other roots.
     """
+    await asyncio.to_thread(spool.begin_source)
     position = 0
     extent = await source.records.extent()
     waits = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
@@ -64,18 +71,25 @@ async def read_roots(source: RootSource, spool: Spool) -> RootsNote:
         position = page.position
         if not page.is_end:
             continue
-        latest = await source.records.extent()
-        _check_same(extent, latest)
-        if latest.last <= position:
-            break
+        latest = await _quiet_extent(source, extent, position)
+        if latest is not None:
+            lasting = await asyncio.to_thread(spool.met)
+            counted = await source.records.count(source.lasting)
+            if lasting >= counted:
+                return RootsNote(created=latest.created, last=latest.last, keys=lasting)
+            if await _quiet_extent(source, extent, position) is not None:
+                msg = f"{counted - lasting} records are counted and cannot be read"
+                raise CorruptError(msg)
         if not page.changes and not await waits.wait():
             msg = "the records kept changing while they were read"
             raise UnavailableError(msg)
-    keys, lasting = await asyncio.to_thread(spool.met)
-    if keys < latest.keys:
-        msg = f"{latest.keys - keys} records are counted and cannot be read"
-        raise CorruptError(msg)
-    return RootsNote(created=latest.created, last=latest.last, keys=lasting)
+
+
+async def _quiet_extent(source: RootSource, before: Extent, position: int) -> Extent | None:
+    """How far the store has come; None where that is beyond ``position``. Raises CorruptError."""
+    latest = await source.records.extent()
+    _check_same(before, latest)
+    return latest if latest.last <= position else None
 
 
 def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> None:
@@ -89,7 +103,7 @@ def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> No
         except CorruptError as error:
             msg = f"{changed.key}: {error.detail}"
             raise CorruptError(msg) from error
-    spool.meet([(one.key, one.key.startswith(lasting)) for one in changes], roots)
+    spool.meet([one.key for one in changes if one.key.startswith(lasting)], roots)
 
 
 def _check_same(before: Extent, after: Extent) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CACHE_KIB: Final = 32 * 1024
 _KEY_BYTES: Final = 16
+_ASKED_AT_ONCE: Final = 1000
 _SETTINGS: Final = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
@@ -34,13 +36,14 @@ _SCHEMA: Final = (
       is_needed INTEGER DEFAULT 0
     ) WITHOUT ROWID
     """,
-    "CREATE TABLE records (key BLOB PRIMARY KEY, is_lasting INTEGER) WITHOUT ROWID",
+    "CREATE TABLE records (key BLOB PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE copies (name TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE roots (digest BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 
 
 class Spool:
-    """The blobs that may go, the keys of records that were met, and the roots these name."""
+    """The blobs that may go, and of one source after the other the records met and their roots."""
 
     def __init__(self, directory: Path | None = None, *, cache_kib: int = CACHE_KIB) -> None:
         """In a file without a name in ``directory``; None: where temporary files are.
@@ -103,21 +106,39 @@ class Spool:
             for digest, mark, generation, size, seen_at in rows
         ]
 
+    # --- copies ---
+
+    def name(self, copies: Iterable[str]) -> None:
+        """Records name these copies."""
+        self._many("INSERT OR IGNORE INTO copies VALUES (?)", [(copy,) for copy in copies])
+
+    def unnamed(self, copies: Sequence[str]) -> list[str]:
+        """Those of ``copies`` that no record names."""
+        named: set[str] = set()
+        for some in batched(copies, _ASKED_AT_ONCE):
+            marks = ", ".join("?" * len(some))
+            rows = self._db.execute(f"SELECT name FROM copies WHERE name IN ({marks})", some)  # noqa: S608
+            named.update(name for (name,) in rows)
+        return [copy for copy in copies if copy not in named]
+
     # --- roots ---
 
-    def meet(self, records: Sequence[tuple[str, bool]], roots: Iterable[Digest]) -> None:
-        """Keys of records, each with whether it never goes away; and the roots that they name."""
-        self._many(
-            "INSERT OR IGNORE INTO records VALUES (?, ?)",
-            [(_hash(key), is_lasting) for key, is_lasting in records],
-        )
+    def begin_source(self) -> None:
+        """Forget the records and the roots of the source before; what they need stays marked."""
+        self._db.execute("DELETE FROM records")
+        self._db.execute("DELETE FROM roots")
+
+    def meet(self, lasting: Iterable[str], roots: Iterable[Digest]) -> None:
+        """Keys of records that never go away, and the roots that they and others name."""
+        self._many("INSERT OR IGNORE INTO records VALUES (?)", [(_hash(key),) for key in lasting])
         self._many(
             "INSERT OR IGNORE INTO roots VALUES (?)", [(bytes.fromhex(root),) for root in roots]
         )
 
-    def met(self) -> tuple[int, int]:
-        """How many keys were met, and how many of these never go away."""
-        return self._counts("SELECT count(*), total(is_lasting) FROM records")
+    def met(self) -> int:
+        """How many keys were met that never go away."""
+        [(count,)] = self._db.execute("SELECT count(*) FROM records").fetchall()
+        return int(count)
 
     def roots(self, after: Digest | None, limit: int) -> list[Digest]:
         """Up to ``limit`` roots behind ``after``, in order."""

@@ -31,8 +31,9 @@ def blobs_of(record: NameRecord | VersionRecord) -> tuple[Digest, ...]:
 
 
 class NameRoots:
-    """The roots of the space ``blobs``. A deleted name leaves its record for good."""
+    """Roots of the space ``blobs``. A deleted name leaves its record for good."""
 
+    name: Final = "names"
     lasting: Final = NAME.prefix
 
     def __init__(self, records: RecordStore) -> None:

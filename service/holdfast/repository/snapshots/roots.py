@@ -42,6 +42,7 @@ def roots_of(record: StoredSnapshot) -> tuple[Digest, ...]:
 class SnapshotRoots:
     """The roots of the space ``packs``. A removed snapshot leaves a note for good."""
 
+    name: Final = "snapshots"
     lasting: Final = SNAPSHOT.prefix
 
     def __init__(self, records: RecordStore, packs: Packs) -> None:

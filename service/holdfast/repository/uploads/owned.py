@@ -336,12 +336,15 @@ class OwnedUpload:
         async def claim(nuid: str) -> None:
             """Name and claim the parts, which shows that the upload is still ours."""
             one = Claim(nuid=nuid, digest=digest)
-            if one not in self._claims:  # else an attempt before this may yet be applied
+            is_first = one not in self._claims  # else an attempt before this may yet be applied
+            if is_first:
                 mine.add(one)
             self._claims.add(one)
             try:
                 await self._change(partial(claimed, one))
             except ConflictError as error:
+                if is_first:
+                    self._claims.discard(one)
                 raise _LostError(TAKEN_OVER) from error
 
         attributes = Attributes(

@@ -61,6 +61,9 @@ WHERE revision > ? ORDER BY revision LIMIT ?
 """
 _LAST: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
 _EXTENT: Final = f"SELECT created, ifnull(({_LAST}), 0), keys FROM extent"  # noqa: S608
+_COUNT: Final = """
+SELECT keys - (SELECT count(*) FROM records WHERE key <= ? OR key >= ?) FROM extent
+"""
 _EXPIRED: Final = """
 DELETE FROM records WHERE revision IN
 (SELECT revision FROM records WHERE expires_at BETWEEN 0 AND ? LIMIT ?)
@@ -139,6 +142,11 @@ class DiskRecordStore(CheckedChanges):
     async def extent(self) -> Extent:
         """See `RecordStore.extent`."""
         return await self._read(_extent)
+
+    async def count(self, prefix: str) -> int:
+        """See `RecordStore.count`. A row that was lost counts, whatever it was."""
+        check_prefix(prefix)
+        return await self._read(partial(_count, prefix=prefix))
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. What is left out as damaged is logged once.
@@ -299,6 +307,11 @@ def _page(connection: sqlite3.Connection, after: str, end: str | bytes) -> list[
 def _extent(connection: sqlite3.Connection) -> Extent:
     [(created, last, keys)] = connection.execute(_EXTENT).fetchall()
     return Extent(created=created.decode(), last=last, keys=keys)
+
+
+def _count(connection: sqlite3.Connection, prefix: str) -> int:
+    [(count,)] = connection.execute(_COUNT, _range_below(prefix)).fetchall()
+    return int(count)
 
 
 def _changes(

@@ -7,8 +7,10 @@ the parts into the blob's file while it checks them; they are removed only after
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +24,7 @@ from holdfast.stores.disk.files import (
     translated,
     write_file,
 )
+from holdfast.stores.leftover_ports import StoredCopy
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterator
@@ -80,6 +83,20 @@ class StagingFiles:
         directory = self._directory(staging)
         with translated(), suppress(FileNotFoundError):
             remove_directory(self._files, directory)
+
+    def names(self) -> list[str]:
+        """The stagings that are there, in order."""
+        with translated():
+            return sorted(filter(_STAGING.fullmatch, os.listdir(self._root / "staging")))
+
+    def look(self, staging: str) -> StoredCopy | None:
+        """What is there of it; its time is when something was last added or removed."""
+        directory = self._directory(staging)
+        with translated(), suppress(FileNotFoundError):
+            parts = [entry.stat().st_size for entry in os.scandir(directory)]
+            begun_at = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
+            return StoredCopy(begun_at=begun_at, chunks=len(parts), size=sum(parts))
+        return None
 
     def sweep(self, before: float) -> int:
         """Remove what no one has written to since ``before`` (seconds since 1970); how many."""

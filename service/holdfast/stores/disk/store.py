@@ -26,6 +26,7 @@ from holdfast.stores.disk.blob_file import READ_BYTES
 from holdfast.stores.disk.blobs import BlobFiles
 from holdfast.stores.disk.files import FailStop, Files, check_disk_store, confirm_disk_store
 from holdfast.stores.disk.format import BlobHeader
+from holdfast.stores.disk.leftovers import DiskLeftovers
 from holdfast.stores.disk.staging import StagingFiles
 from holdfast.stores.pieces import part_ranges
 from holdfast.stores.ports import Fetched
@@ -73,6 +74,7 @@ class DiskBlobStore:
         self._files = FailStop(files or Files())
         self._blobs = BlobFiles(root, self._files, sources)
         self._staging = StagingFiles(root, self._files, sources.new_id)
+        self._leftovers = DiskLeftovers(self._staging)
         self._log = BlobLog(root, self._blobs, self._files, sources)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
@@ -180,6 +182,10 @@ class DiskBlobStore:
     async def discard_staged(self, staging: str) -> None:
         """See `BlobStore.discard_staged`."""
         await asyncio.to_thread(self._staging.discard, staging)
+
+    def leftovers(self) -> DiskLeftovers:
+        """See `BlobStore.leftovers`."""
+        return self._leftovers
 
     def direct_delivery(self) -> None:
         """None: only the worker can send what is on its disk."""

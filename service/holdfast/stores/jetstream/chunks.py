@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from holdfast.domain.collection import Standing, standing
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import (
@@ -20,7 +21,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.stores.jetstream.meta import chunk_subject
+from holdfast.stores.jetstream.meta import chunk_subject, claim_subject, copy_subjects
 from holdfast.transport.jetstream_messages import MSG_ID
 
 if TYPE_CHECKING:
@@ -203,11 +204,22 @@ class ObjectChunks:
             self._moved.popitem(last=False)
 
     async def are_all_there(self, info: BlobInfo) -> bool:
-        """Whether there are as many chunks as there should be; a believed leader has counted."""
-        subject = chunk_subject(self._bucket, info.generation)
-        if await self._js.count(self._stream, subject) == info.chunks:
-            return True
-        return await self._js.count(self._stream, subject, again=True) == info.chunks
+        """Whether the chunks may be counted on; see `look`."""
+        return await self.look(info) is Standing.WHOLE
+
+    async def look(self, info: BlobInfo) -> Standing:
+        """How the chunks are, at one moment; a believed leader has counted them and the claims."""
+        standing = await self._standing(info, again=False)
+        return standing if standing is Standing.WHOLE else await self._standing(info, again=True)
+
+    async def _standing(self, info: BlobInfo, *, again: bool) -> Standing:
+        around = copy_subjects(self._bucket, info.generation)
+        counts = await self._js.counts(self._stream, around, again=again)
+        return standing(
+            chunks=counts.get(chunk_subject(self._bucket, info.generation), 0),
+            expected=info.chunks,
+            is_claimed=claim_subject(self._bucket, info.generation) in counts,
+        )
 
     def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
         """See DirectDelivery."""

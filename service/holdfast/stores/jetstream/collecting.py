@@ -7,12 +7,13 @@ be another by now, or one that came back beneath it: what is removed is decided 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import CorruptError, InvalidError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.meta import name_at, read_record
+from holdfast.stores.jetstream.meta import decode_meta, name_at, read_record
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.keys import check_limit
 from holdfast.stores.ports import Survey, SurveyedBlob
@@ -48,21 +49,13 @@ class ObjectCollecting:
             msg = "not a cursor of this survey"
             raise InvalidError(msg)
         walk = RecordWalk(self._js, self._bucket, int(cursor or 1))
-        blobs: list[SurveyedBlob] = []
-        others = 0
+        page = _Page()
         while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
-            for record in await walk.step(limit - len(blobs)):
-                try:
-                    blob = _surveyed(record)
-                except CorruptError:
-                    others += 1
-                    continue
-                if blob is not None:
-                    blobs.append(blob)
-                if len(blobs) == limit:
-                    return Survey(blobs=blobs, cursor=str(record.sequence + 1), others=others)
-        cursor = None if walk.is_at_end else str(walk.position)
-        return Survey(blobs=blobs, cursor=cursor, others=others)
+            for record in await walk.step(limit - len(page.blobs)):
+                page.add(record)
+                if len(page.blobs) == limit:
+                    return page.survey(str(record.sequence + 1))
+        return page.survey(None if walk.is_at_end else str(walk.position))
 
     async def collect(self, blob: SurveyedBlob) -> bool:
         """See ``BlobStore.collect``.
@@ -98,16 +91,47 @@ def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:
     return meta is not None and meta.is_ours and meta.deleted and meta.nuid == nuid
 
 
-def _surveyed(record: StoredMessage) -> SurveyedBlob | None:
-    """The blob of ``record``; None of what was deleted. Raises CorruptError: it is none of ours."""
+@dataclass(slots=True)
+class _Page:
+    """What was met on a page of a survey."""
+
+    blobs: list[SurveyedBlob] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    others: int = 0
+    unreadable: int = 0
+
+    def add(self, record: StoredMessage) -> None:
+        """One more record."""
+        try:
+            meta = decode_meta(record.data) if record.data else None
+        except CorruptError:
+            self.others += 1
+            self.unreadable += 1
+            return
+        if meta is None or meta.deleted:
+            return
+        self.copies.append(meta.nuid)
+        try:
+            self.blobs.append(_surveyed(record))
+        except CorruptError:
+            self.others += 1
+
+    def survey(self, cursor: str | None) -> Survey:
+        """The page, which goes on at ``cursor``."""
+        return Survey(
+            blobs=self.blobs,
+            cursor=cursor,
+            others=self.others,
+            unreadable=self.unreadable,
+            copies=self.copies,
+        )
+
+
+def _surveyed(record: StoredMessage) -> SurveyedBlob:
+    """The blob of ``record``, which is there. Raises CorruptError: it is none of ours."""
     name = name_at(record.subject)
-    if not is_digest(name):
-        msg = "another program's object"
-        raise CorruptError(msg)
-    meta = read_record(record.data, Digest(name)) if record.data else None
-    if meta is None or meta.deleted:
-        return None
-    if not meta.is_ours:
+    meta = read_record(record.data, Digest(name)) if is_digest(name) else None
+    if meta is None or not meta.is_ours:
         msg = "another program's object"
         raise CorruptError(msg)
     seen_at = record.stored_at or datetime.fromisoformat(record.headers[TIME_STAMP])

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from holdfast.domain.collection import Standing
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
@@ -27,7 +28,10 @@ from holdfast.stores.jetstream.object_records import ObjectEntry, RecordChange
 from holdfast.stores.ports import Attributes, BlobInfo, Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.domain.digest import Digest
+    from holdfast.sources import Sources
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.jetstream.object_records import ObjectRecords
@@ -58,7 +62,10 @@ class ObjectCommits:
         records: ObjectRecords,
         chunks: ObjectChunks,
         places: Places,
+        sources: Sources,
     ) -> None:
+        self.young_seconds = 0.0
+        """For so long no collector looks for the record of a chunk."""
         self._js = jetstream
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
@@ -66,6 +73,20 @@ class ObjectCommits:
         self._records = records
         self._chunks = chunks
         self._places = places
+        self._sources = sources
+
+    def begin(self) -> Callable[[], bool]:
+        """A first chunk is about to be written; what is returned says whether it is young still.
+
+        The clock of the day goes on where this machine sleeps, the other where that one is set.
+        """
+        began_at, day = self._sources.monotonic(), self._sources.clock()
+
+        def is_young() -> bool:
+            slept = (self._sources.clock() - day).total_seconds()
+            return max(self._sources.monotonic() - began_at, slept) < self.young_seconds
+
+        return is_young
 
     async def commit(
         self,
@@ -75,11 +96,13 @@ class ObjectCommits:
         *,
         likely_new: bool = False,
         doubtful: bool = False,
+        is_young: Callable[[], bool] = lambda: False,
     ) -> Stored:
         """Make the chunks of ``info.generation`` the blob; ``doubtful`` ones are counted first.
 
-        Of a ``likely_new`` blob the record is read only if there is one. Raises PartsGoneError
-        where the chunks are not there, and then the blob is not made of them.
+        ``is_young`` says whether no collector looks for their record yet. Of a ``likely_new`` blob
+        the record is read only if there is one. Raises PartsGoneError where the chunks are not
+        there, or about to go, and then the blob will not be made of them.
         """
         known_at = self._places.now()
         if doubtful:
@@ -93,7 +116,7 @@ class ObjectCommits:
             Where anything was written before, others may have made the blob, deleted it and
             removed our chunks meanwhile. They are counted before we publish, so that nothing is
             replaced by a record without chunks, and after it, for until then we may have been
-            paused.
+            paused; so they are where a collector may look for the record of the chunks.
             """
             if entry is not seen:
                 stored = await self._found(entry, info, attributes, conflicts)
@@ -108,7 +131,7 @@ class ObjectCommits:
                 await self._records.write(info.digest, entry, ours, f"{info.generation}.meta")
             except OutcomeUnknownError as unknown:
                 await self._find_out(info, unknown)
-            if entry.sequence:
+            if entry.sequence or not is_young():
                 await self._confirm(info, is_live=True)
                 await self._healed(entry, info)
             is_pinned = entry.meta is not None and entry.meta.is_pinned
@@ -154,11 +177,18 @@ class ObjectCommits:
             raise unknown
 
     async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
-        """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError."""
+        """Our record was published. Raises PartsGoneError where its chunks are gone, or go.
+
+        It stays where they are only claimed: others may count on it who looked before that.
+        """
         try:
-            if not is_live or await self._chunks.are_all_there(info):
+            if not is_live:
                 return Stored(info=info, created=True)
-            await self._withdraw(info)
+            found = await self._chunks.look(info)
+            if found is Standing.WHOLE:
+                return Stored(info=info, created=True)
+            if found is Standing.GONE:
+                await self._withdraw(info)
         except (UnavailableError, OutcomeUnknownError) as error:
             raise OutcomeUnknownError(UNKNOWN) from error
         raise PartsGoneError

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import RefusedError
 
 UNKNOWN: Final = "the store did not say whether it has the data"
+_MOST: Final = 8
+"""Of conflicts with records that others have changed; and of writes under way that were met."""
+
 _WAIT_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 0.5
 
@@ -34,7 +37,8 @@ class Conflicts:
     """Refusals of a compare-and-set, until one gives up.
 
     ``certain``: nothing of ours was ever stored. ``tried`` is what may have been, as ``trying``,
-    the write at hand, was named. ``met`` is the sequence that a touch was to replace.
+    the write at hand, was named. ``met`` is the sequence that a touch was to replace. One that is
+    refused twice at the same sequence meets a write that nobody can read yet, or ever will.
     """
 
     def __init__(self) -> None:
@@ -43,14 +47,27 @@ class Conflicts:
         self.met: float = math.inf
         self._backoff: Backoff | None = None  # hardly ever needed
         self._in_flight = False
+        self._refused_at = -1
+        self._overtaken = self._met_in_flight = 0
 
-    def note(self, refused: RefusedError) -> None:
-        """One more. Raises what was refused for another reason than a conflict."""
+    def are_too_many(self) -> bool:
+        """Whether it is time to give up, with `failure`."""
+        return max(self._overtaken, self._met_in_flight) >= _MOST
+
+    def note(self, refused: RefusedError, sequence: int) -> None:
+        """One more, of a write over the record at ``sequence``.
+
+        Raises what was refused for another reason than a conflict.
+        """
         if not refused.certain:
             self.certain, self.tried = False, self.trying
         if not refused.conflict:
             raise refused.translate() from refused
-        self._in_flight = refused.error.err_code == WRITE_IN_FLIGHT
+        is_hidden = sequence == self._refused_at
+        self._in_flight = is_hidden or refused.error.err_code == WRITE_IN_FLIGHT
+        self._refused_at = sequence
+        self._met_in_flight += self._in_flight
+        self._overtaken += not self._in_flight
 
     async def wait(self) -> None:
         """Give the other writer time, if it is not done. Raises `failure` when there is none."""

@@ -36,6 +36,7 @@ _MAX_SIZE: Final = 2**63 - 1
 HF_OP_REQUEST: Final = "hf-op-request"
 HF_DAMAGED: Final = "hf-damaged"
 HF_DELETED_BY: Final = "hf-deleted-by"
+HF_CLAIMED_BY: Final = "hf-claimed-by"
 _SEPARATOR: Final = "\n"
 _DELETIONS_KEPT: Final = 16
 DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
@@ -92,6 +93,12 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return earlier if op_id is None else (*earlier, op_id)[-_DELETIONS_KEPT:]
 
     @property
+    def claimants(self) -> tuple[str, ...]:
+        """Who says that the copy may go, if this is the record of its claims."""
+        told = (self.metadata or {}).get(HF_CLAIMED_BY)
+        return tuple(told.split(_SEPARATOR)) if told else ()
+
+    @property
     def is_pinned(self) -> bool:
         """Whether the blob is kept although nothing may name it. No tombstone is."""
         return (self.metadata or {}).get(HF_PINNED) == "true"
@@ -117,6 +124,24 @@ def chunk_subject(bucket: str, nuid: str) -> str:
         msg = "the record does not say where its chunks are"
         raise CorruptError(msg)
     return f"$O.{bucket}.C.{nuid}"
+
+
+def claim_subject(bucket: str, nuid: str) -> str:
+    """The subject of the claims of one stored copy. No name of an object has a record there."""
+    return f"$O.{bucket}.M.{chunk_subject(bucket, nuid).rpartition('.')[2]}"
+
+
+def copy_subjects(bucket: str, nuid: str) -> str:
+    """The chunks of one stored copy and the claims of it, in one filter."""
+    return f"$O.{bucket}.*.{chunk_subject(bucket, nuid).rpartition('.')[2]}"
+
+
+def claim_record(bucket: str, nuid: str, claimants: Sequence[str]) -> bytes:
+    """The record of the claims of a copy. Other programs see a deleted object."""
+    metadata = {HF_FORMAT: FORMAT, HF_CLAIMED_BY: _SEPARATOR.join(claimants)}
+    return msgspec.json.encode(
+        ObjectMeta(name=nuid, bucket=bucket, nuid=nuid, deleted=True, metadata=metadata)
+    )
 
 
 def decode_meta(data: Buffer) -> ObjectMeta:

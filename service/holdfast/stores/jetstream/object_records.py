@@ -36,7 +36,6 @@ CHANGE: Final = "Holdfast-Change"
 PUT_AT: Final = "Holdfast-Put"
 """Beside it, the sequence of the record that made the blob: a reader may not have seen that one."""
 
-_ATTEMPTS: Final = 8
 _MAX_DIGITS: Final = 19
 
 
@@ -167,13 +166,13 @@ class ObjectRecords:
         """
         conflicts = Conflicts()
         look = look or self.read
-        for _ in range(_ATTEMPTS):
+        while not conflicts.are_too_many():
             with conflicts.telling():
                 entry, seen = seen or await look(digest), None
                 try:
                     return await attempt(entry, conflicts)
                 except RefusedError as refused:
-                    conflicts.note(refused)
+                    conflicts.note(refused, entry.sequence)
                     await conflicts.wait()
         raise conflicts.failure()
 

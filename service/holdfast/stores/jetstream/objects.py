@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
+from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     CorruptError,
@@ -28,6 +29,7 @@ from holdfast.stores.jetstream.chunks import ObjectChunks
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
+from holdfast.stores.jetstream.leftovers import ObjectLeftovers
 from holdfast.stores.jetstream.listing import ObjectListing
 from holdfast.stores.jetstream.meta import (
     NewerFormatError,
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
         Callable,
         Sequence,
     )
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
@@ -84,13 +86,23 @@ class ObjectBlobStore:
         self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._places = Places(sources.monotonic)
-        self._commits = ObjectCommits(jetstream, bucket, self._records, self._chunks, self._places)
+        self._commits = ObjectCommits(
+            jetstream, bucket, self._records, self._chunks, self._places, sources
+        )
+        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, sources.new_id)
         self._lately = LatelyStored()
         self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
     def group_puts(self) -> None:
         """Store small puts in batches from now on, when many are under way: writes are synced."""
         self._groups.is_on = True
+
+    def leave_young(self, grace: timedelta) -> None:
+        """Collectors leave alone what is younger than ``grace``, so writers need not look for them.
+
+        Without this word they always do.
+        """
+        self._commits.young_seconds = grace.total_seconds() * YOUNG_SHARE
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See BlobStore."""
@@ -377,6 +389,10 @@ class ObjectBlobStore:
     async def discard_staged(self, staging: str) -> None:
         """See BlobStore."""
         await self._chunks.remove(staging)
+
+    def leftovers(self) -> ObjectLeftovers:
+        """See BlobStore."""
+        return self._leftovers
 
     def direct_delivery(self) -> ObjectBlobStore:
         """See BlobStore."""

@@ -244,24 +244,20 @@ class KeyValueRecordStore(CheckedChanges):
 
     async def _keys_page(self, prefix: str, offset: int) -> tuple[list[str], int]:
         """Keys below ``prefix`` from ``offset`` on, and how many there are in all."""
-        head = f"$KV.{self.bucket}."
-        filtered = f"{head}{prefix}.>" if prefix else f"{head}>"
-        info = await self._js.subjects(self.stream, filtered, offset)
-        keys = [subject.removeprefix(head) for subject in info.subjects]
+        info = await self._js.subjects(self.stream, self._all_below(prefix), offset)
+        keys = [subject.removeprefix(self._subject("")) for subject in info.subjects]
         return sorted(key for key in keys if is_below(key, prefix)), info.total
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See RecordStore."""
         check_prefix(prefix)
-        filtered = f"$KV.{self.bucket}.>"
         if prefix:
-            filtered = f"{self._subject(prefix)}.>"
             with suppress(NotFoundError):
                 yield await self.get(prefix)
         position = 1
         pending = 1
         while pending:
-            query = {"batch": _PAGE, "seq": position, "next_by_subj": filtered}
+            query = {"batch": _PAGE, "seq": position, "next_by_subj": self._all_below(prefix)}
             messages, pending = await self._js.direct_batch(self.stream, query)
             for message in messages:
                 position = message.sequence + 1
@@ -272,6 +268,11 @@ class KeyValueRecordStore(CheckedChanges):
         """See RecordStore. A leader that is believed says so."""
         state = await self._js.state(self.stream)
         return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
+
+    async def count(self, prefix: str) -> int:
+        """See RecordStore. A leader that is believed says so."""
+        check_prefix(prefix)
+        return await self._js.count_subjects(self.stream, self._all_below(prefix))
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See RecordStore."""
@@ -315,6 +316,9 @@ class KeyValueRecordStore(CheckedChanges):
 
     def _subject(self, key: str) -> str:
         return f"$KV.{self.bucket}.{key}"
+
+    def _all_below(self, prefix: str) -> str:
+        return self._subject(f"{prefix}.>" if prefix else ">")
 
     def _record(self, message: StoredMessage) -> Record:
         key = message.subject.removeprefix(f"$KV.{self.bucket}.")

@@ -11,7 +11,7 @@ from holdfast.stores.ports import BlobInfo
 from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Buffer
+    from collections.abc import Awaitable, Buffer, Callable
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.jetstream.chunks import ObjectChunks
@@ -34,12 +34,14 @@ class StagedObject:
         self._nuid = nuid
         self._part_size = part_size
         self._sequences: list[int] = []
+        self._is_young: Callable[[], bool] | None = None
         self._doubtful = False
         self._copied: list[str] = []
         self._committed = False
 
     async def write(self, part: int, data: Buffer) -> None:
         """See StagedBlob."""
+        self._is_young = self._is_young or self._commits.begin()
         while len(self._sequences) <= part:
             self._sequences.append(0)
         try:
@@ -92,7 +94,12 @@ class StagedObject:
             index=build_index(self._sequences) if self._sequences else None,
         )
         return self._commits.commit(
-            info, attributes, claim, likely_new=likely_new, doubtful=self._doubtful
+            info,
+            attributes,
+            claim,
+            likely_new=likely_new,
+            doubtful=self._doubtful,
+            is_young=self._is_young or self._commits.begin(),
         )
 
     async def _write_again(self, claim: Claiming | None) -> None:
@@ -109,7 +116,7 @@ class StagedObject:
         # What was acknowledged stays where a new owner looks for it until the blob is there.
         self._copied.append(self._nuid)
         self._nuid, self._sequences = copy._nuid, copy._sequences
-        self._doubtful = copy._doubtful
+        self._doubtful, self._is_young = copy._doubtful, copy._is_young
 
     async def discard(self) -> None:
         """See StagedBlob."""

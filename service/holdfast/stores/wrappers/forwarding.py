@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.domain.digest import Digest
+    from holdfast.stores.leftover_ports import Leftovers
     from holdfast.stores.ports import (
         Attributes,
         BlobChanges,
@@ -169,6 +170,10 @@ class ForwardingBlobStore:
         await self._call(
             "discard_staged", Repeat.ALWAYS, lambda: self._inner.discard_staged(staging)
         )
+
+    def leftovers(self) -> Leftovers | None:
+        """The inner store's."""
+        return self._inner.leftovers()
 
     def direct_delivery(self) -> DirectDelivery | None:
         """The inner store's: what it sends passes by every wrapper, and every worker."""

@@ -1,0 +1,152 @@
+"""Bytes that no record names are found and removed, by any number of workers at once.
+
+A copy is claimed. Then every upload is looked at that may go on, and every record that was written
+since they were listed: what none of them names goes, and the claim ends after it. Whoever makes the
+copy a blob meanwhile, or counts on that blob, sees the claim or misses the bytes. So a claim stays
+where it is not known whether the bytes are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from itertools import batched
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from holdfast.domain.collection import is_abandoned, may_go
+from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from holdfast.repository.collector.pace import Pace
+    from holdfast.repository.collector.report import Orphans
+    from holdfast.repository.collector.spool import Spool
+    from holdfast.stores.leftover_ports import Leftovers, StoredCopy
+    from holdfast.stores.ports import BlobStore
+
+_AT_ONCE: Final = 256
+_COPY_BYTES: Final = 128
+"""What a copy counts for that is only listed, when a run is slowed down."""
+
+Uploading = Callable[[], Awaitable[Collection[str]]]
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Removes from a space what writers left there that were killed."""
+
+    def __init__(self, uploading: Uploading, new_id: Callable[[], str], pace: Pace) -> None:
+        """``uploading`` tells what living uploads name, as it is after it is asked."""
+        self._uploading = uploading
+        self._new_id = new_id
+        self._pace = pace
+
+    async def sweep(
+        self,
+        store: BlobStore,
+        spool: Spool,
+        found: Orphans,
+        *,
+        listed_from: datetime,
+        listed_after: int,
+        grace: timedelta,
+        dry_run: bool,
+    ) -> None:
+        """Remove the copies that no record names, in ``spool`` or since ``listed_after``.
+
+        Raises UnavailableError, OutcomeUnknownError, CorruptError: what may be needed is not known.
+        """
+        leftovers = store.leftovers()
+        if leftovers is None:
+            return
+        run = _Run(store, leftovers, spool, self._uploading, self._new_id(), listed_after)
+        offset = 0
+        while copies := await leftovers.copies(offset):
+            await self._pace.spend(_COPY_BYTES * len(copies))
+            loose = await asyncio.to_thread(spool.unnamed, copies)
+            removed = 0
+            for some in batched(loose, _AT_ONCE):
+                old = await self._abandoned(leftovers, some, listed_from=listed_from, grace=grace)
+                gone = await run.loose(old) if dry_run else await run.remove(old)
+                for copy in gone:
+                    found.add(old[copy].chunks, old[copy].size)
+                removed += 0 if dry_run else len(gone)
+            offset += len(copies) - removed
+
+    async def _abandoned(
+        self,
+        leftovers: Leftovers,
+        copies: Sequence[str],
+        *,
+        listed_from: datetime,
+        grace: timedelta,
+    ) -> dict[str, StoredCopy]:
+        old: dict[str, StoredCopy] = {}
+        for copy in copies:
+            stored = await leftovers.look(copy)
+            if stored is None:
+                continue
+            if is_abandoned(begun_at=stored.begun_at, listed_from=listed_from, grace=grace):
+                old[copy] = stored
+            await self._pace.spend(stored.size // max(stored.chunks, 1))
+        return old
+
+
+class _Run:
+    """One run over one space."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        leftovers: Leftovers,
+        spool: Spool,
+        uploading: Uploading,
+        claimant: str,
+        listed_after: int,
+    ) -> None:
+        self._store = store
+        self._leftovers = leftovers
+        self._spool = spool
+        self._uploading = uploading
+        self._claimant = claimant
+        self._listed_after = listed_after
+
+    async def loose(self, copies: Collection[str]) -> list[str]:
+        """Those of ``copies`` that nothing names, as they are now."""
+        if not copies:
+            return []
+        uploading = await self._uploading()  # one that has ended since left a record before
+        before = (await self._store.extent()).last
+        async for names in self._leftovers.named(self._listed_after):
+            await asyncio.to_thread(self._spool.name, names)
+        self._listed_after = before
+        unnamed = set(await asyncio.to_thread(self._spool.unnamed, [*copies]))
+        named = set(copies) - unnamed
+        return [copy for copy in copies if may_go(copy, named=named, uploading=uploading)]
+
+    async def remove(self, copies: Collection[str]) -> list[str]:
+        """Remove those of ``copies`` that nothing names once they are claimed; which they were."""
+        staying = set(copies)
+        try:
+            for copy in copies:
+                await self._leftovers.claim(copy, self._claimant)
+            going = await self.loose(copies)
+            staying.difference_update(going)
+        finally:
+            await self._disclaim(staying)
+        for copy in going:
+            await self._leftovers.remove(copy)
+            log.info("orphan_removed", copy=copy)
+        return going
+
+    async def _disclaim(self, copies: Collection[str]) -> None:
+        """Take the claims back of what surely stays."""
+        for copy in copies:
+            with suppress(HoldfastError):  # then whoever counts on the blob puts it anew
+                await self._leftovers.disclaim(copy, self._claimant)

@@ -1,0 +1,51 @@
+"""Which stored parts an upload may yet need, for the collector."""
+
+from __future__ import annotations
+
+from itertools import batched
+from typing import TYPE_CHECKING
+
+from holdfast.errors import NotFoundError
+from holdfast.repository.uploads.record import UPLOAD
+from holdfast.stores.record_ports import MAX_GET_MANY
+
+if TYPE_CHECKING:
+    from holdfast.stores.record_ports import Record, RecordStore
+
+
+class LivingUploads:
+    """The uploads of all workers.
+
+    The record of one names a staging before the first part is written there, also when it is taken
+    over, and it has ended before what it names may go.
+    """
+
+    def __init__(self, records: RecordStore) -> None:
+        """The records in which the uploads are."""
+        self._records = records
+
+    async def stagings(self) -> set[str]:
+        """What living uploads name, of those at least that had begun before this was asked.
+
+        Raises UnavailableError, CorruptError: there may be others.
+        """
+        found: set[str] = set()
+        for keys in batched(await self._records.list_keys(UPLOAD.prefix), MAX_GET_MANY):
+            # One that is seen to have ended never goes on; of any other the latest word is asked.
+            seen = {record.key: record for record in await self._records.get_many(keys)}
+            for key in keys:
+                if key not in seen or _stagings_of(seen[key]):
+                    found.update(await self._latest(key))
+        return found
+
+    async def _latest(self, key: str) -> tuple[str, ...]:
+        try:
+            return _stagings_of(await self._records.get(key))
+        except NotFoundError:
+            return ()
+
+
+def _stagings_of(record: Record) -> tuple[str, ...]:
+    """What an upload may yet need; nothing once it has ended. Raises CorruptError."""
+    held = UPLOAD.read(record)
+    return held.record.nuids if held.is_live else ()

@@ -1,0 +1,46 @@
+"""Parts in a disk store that are no blob's.
+
+Their bytes are copied when they become one, so no blob's record ever names them, and whoever
+removes parts of a commit that is under way has it fail: nobody has to claim them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from holdfast.stores.disk.staging import StagingFiles
+    from holdfast.stores.leftover_ports import StoredCopy
+
+
+class DiskLeftovers:
+    """The `Leftovers` under one root."""
+
+    def __init__(self, staging: StagingFiles) -> None:
+        self._staging = staging
+
+    async def copies(self, offset: int) -> Sequence[str]:
+        """See Leftovers."""
+        return (await asyncio.to_thread(self._staging.names))[offset:]
+
+    async def look(self, copy: str) -> StoredCopy | None:
+        """See Leftovers."""
+        return await asyncio.to_thread(self._staging.look, copy)
+
+    async def named(self, after: int) -> AsyncIterator[Sequence[str]]:
+        """See Leftovers. None."""
+        del after
+        yield ()
+
+    async def claim(self, copy: str, by: str) -> None:
+        """See Leftovers."""
+
+    async def disclaim(self, copy: str, by: str) -> None:
+        """See Leftovers."""
+
+    async def remove(self, copy: str) -> None:
+        """See Leftovers."""
+        await asyncio.to_thread(self._staging.discard, copy)
