@@ -27,6 +27,7 @@ from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
+from holdfast.handlers.uploads import UploadHandlers
 from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
@@ -296,7 +297,8 @@ def _blobs(
         part_subject=at,
         max_inline_bytes=setup.max_inline_bytes,
     )
-    return (*blobs.endpoints(), *of_names.endpoints())
+    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
+    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:
