@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.client.bare import BareReads
 from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
+from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ForbiddenError,
@@ -167,7 +168,7 @@ class Requester:
         What ``is_new`` is not asked for again where nobody takes it: raises NotOfferedError.
         """
         self.check_usable()
-        headers: dict[str, str] = {}
+        headers = trace_headers()
         if operation.request_body is Body.BYTES:
             headers.update(codec.encode_headers(request))
             body: bytes | memoryview = data
@@ -204,7 +205,7 @@ class Requester:
             message = await self._repeat(
                 operation,
                 codec.encode(request),
-                {},
+                trace_headers(),
                 timeout_seconds=self.timeout_seconds,
                 patience_seconds=ATTEMPT_SECONDS,
                 longest_seconds=BYTES_ATTEMPT_SECONDS,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from starlette.applications import Starlette
 from starlette.convertors import register_url_convertor
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route as Place
 
 from holdfast.client.budget import ByteBudget
@@ -19,11 +20,15 @@ from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
-from holdfast.gateway.content import Readers, SlowReaderError
+from holdfast.gateway.content import SAFE, Readers, SlowReaderError
+from holdfast.gateway.front import Front
 from holdfast.gateway.health import HealthRoutes
+from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
+from holdfast.gateway.meters import Meters, MetricRoutes
 from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
+from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
 from holdfast.gateway.store import StoreRoutes
 
@@ -33,10 +38,21 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from holdfast.client import Client
-    from holdfast.gateway.route import HttpRoute
     from holdfast.gateway.settings import GatewaySettings
 
 log = structlog.get_logger(__name__)
+_EXPOSED: Final = (
+    "Content-Range",
+    "Content-Disposition",
+    "ETag",
+    "Location",
+    "Repr-Digest",
+    "Retry-After",
+    "Blob-Version",
+    "Blob-Labels",
+    "Blob-Expires",
+)
+_PREFLIGHT_SECONDS: Final = 600
 
 
 def build(client: Client, settings: GatewaySettings) -> Starlette:
@@ -44,22 +60,49 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     access = Access(settings, _now)
     register_url_convertor("any", AnyText())
     bodies = Bodies(settings)
+    meters = Meters()
+    limits = RequestLimits(
+        max_requests=settings.max_requests, per_second=settings.requests_per_second
+    )
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
     families = (
         HealthRoutes(client),
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
+        MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]
-    places = [Place(path, Resource(access, methods)) for path, methods in _by_path(routes).items()]
+    places = [
+        Place(path, Resource(path, access, methods)) for path, methods in _by_path(routes).items()
+    ]
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
-    return Starlette(routes=places, middleware=[links], exception_handlers={404: _not_found})
+    return Starlette(
+        routes=places,
+        middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
+        exception_handlers={404: _not_found},
+    )
 
 
 def _now() -> datetime:
     """The clock by which tokens and links expire."""
     return datetime.now(UTC)  # noqa: TID251  (here it enters the gateway)
+
+
+def _cors(settings: GatewaySettings) -> list[Middleware]:
+    """What lets pages of the origins that are named read answers in a browser."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["*", *_EXPOSED],
+            max_age=_PREFLIGHT_SECONDS,
+        )
+    ]
 
 
 def _by_path(routes: Iterable[HttpRoute]) -> Mapping[str, Mapping[str, HttpRoute]]:
@@ -72,14 +115,16 @@ def _by_path(routes: Iterable[HttpRoute]) -> Mapping[str, Mapping[str, HttpRoute
 class Resource:
     """What is at one path: an ASGI application that knows its methods."""
 
-    def __init__(self, access: Access, methods: Mapping[str, HttpRoute]) -> None:
+    def __init__(self, path: str, access: Access, methods: Mapping[str, HttpRoute]) -> None:
         """``methods`` has a route by method; that of GET answers HEAD."""
+        self._path = path
         self._access = access
         self._methods = {**methods, "HEAD": methods["GET"]} if "GET" in methods else methods
         self._allow = ", ".join(sorted({*self._methods, "OPTIONS"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """HttpAnswer one request. What is raised before the answer has begun becomes a problem."""
+        scope[ROUTE] = self._path
         request = Request(scope, receive, send)
         begun = False
 
@@ -128,5 +173,13 @@ def _check_query(request: Request, route: HttpRoute) -> None:
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
-    del request
+    """In the shape that was asked for: a browser gets a page."""
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(_NO_PAGE, status_code=404, headers=SAFE)
     return problem(HttpError(404, "not_found", "there is nothing at this path"))
+
+
+_NO_PAGE: Final = (
+    '<!doctype html><html lang="en"><title>Not found</title>'
+    "<h1>Not found</h1><p>There is nothing at this path.</p></html>"
+)

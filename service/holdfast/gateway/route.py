@@ -28,6 +28,9 @@ class Parameter:
     many: bool = False
 
 
+ROUTE: Final = "holdfast.route"
+"""In the scope of a request: the pattern of the path that answers it."""
+
 BYTES: Final = bytes
 """Instead of a message: whatever bytes."""
 

@@ -81,7 +81,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     ] = None
     memory_bytes: Annotated[
         int, Meta(ge=32 * MIB, description="Bytes of memory to read ahead, and for uploads; each.")
-    ] = 96 * MIB
+    ] = 64 * MIB
     drain_seconds: Annotated[
         Patience, Meta(description="Seconds that requests in flight may take after SIGTERM.")
     ] = 10
