@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
 from holdfast.gateway.store import StoreRoutes
+from holdfast.gateway.tus import TusRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,6 +53,14 @@ _EXPOSED: Final = (
     "Blob-Version",
     "Blob-Labels",
     "Blob-Expires",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
 )
 _PREFLIGHT_SECONDS: Final = 600
 
@@ -70,6 +80,7 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
+        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]

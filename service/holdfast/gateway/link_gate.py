@@ -6,7 +6,7 @@ signature, so that routes and logs see the plain request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, unquote_plus
 
 from starlette.requests import Request
@@ -53,25 +53,24 @@ class LinkGate:
         """Pass one request on, or answer 403."""
         if scope["type"] == "http" and is_link(_path(scope), _query(scope)):
             try:
-                scope = await self._admitted(scope)
+                await self._admit(scope)
             except HoldfastError as error:
                 await problem(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    async def _admitted(self, scope: Scope) -> Scope:
-        """The request that the link is for. Raises ForbiddenError, NotFoundError."""
+    async def _admit(self, scope: Scope) -> None:
+        """Make it the request that the link is for. Raises ForbiddenError, NotFoundError."""
         signed = self._verified(scope)
         own, rest = _split(_query(scope))
         if LINK_DIGEST in own:
             await self._check_snapshot(_path(scope), own[LINK_DIGEST])
         if LINK_ONCE in own:
             await self._client.use_link(own[LINK_ONCE], ranged=_is_ranged(scope))
-        plain: dict[str, Any] = {**scope, "query_string": rest.encode("latin-1")}
+        scope["query_string"] = rest.encode("latin-1")
         if LINK_CREATE in own:
-            plain["method"] = "POST"
-        note_link(plain, signed)
-        return plain
+            scope["method"] = "POST"
+        note_link(scope, signed)
 
     def _verified(self, scope: Scope) -> Signed:
         if self._public is None or self._keys is None:
