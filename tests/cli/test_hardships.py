@@ -69,6 +69,18 @@ ARGUMENTS: dict[str, list[str]] = {
     "link-key create": ["--file", "/nonexistent/keys"],
     "link-key ls": ["--file", "/nonexistent/keys"],
     "link-key end": ["summer", "--file", "/nonexistent/keys"],
+    "state append": ["hardships", '{"a": 1}'],
+    "state save": ["nothing", "/dev/null", "--index=1"],
+    "state show": ["nothing"],
+    "state log": ["nothing"],
+    "state replay": ["nothing"],
+    "state trim": ["nothing", "1"],
+    "state hash": ["/dev/null"],
+    "state verify": ["nothing"],
+    "state ls": [],
+    "state rm": ["nothing"],
+    "state repair": ["nothing", "1"],
+    "state policy": ["nothing"],
     "watch": ["names", "--since", "1000000"],
     "status": [],
     "worker": ["--store", "disk:///nonexistent/store"],
@@ -81,12 +93,13 @@ ARGUMENTS: dict[str, list[str]] = {
     "config": [],
     "bench blob": ["--nonsense"],
     "bench snapshot": ["--nonsense"],
+    "bench state": ["--nonsense"],
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
 UNCONNECTED = {
-    *("up", "bench blob", "bench snapshot", "link-key create", "link-key ls", "link-key end"),
-    *("token create", "token ls", "token rm"),
+    *("up", "state hash", "bench blob", "bench snapshot", "bench state"),
+    *("link-key create", "link-key ls", "link-key end", "token create", "token ls", "token rm"),
 }
 WRITERS = {
     *("blob put", "blob rm", "blob ls", "name put", "name rm"),

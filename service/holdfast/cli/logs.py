@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 CLIENTS: Final = frozenset(
-    {"blob", "config", "link-key", "name", "snapshot", "status", "token", "watch"}
+    {"blob", "config", "link-key", "name", "snapshot", "state", "status", "token", "watch"}
 )
 """The commands that log with the standard library alone, and hardly ever."""
 

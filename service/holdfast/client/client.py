@@ -11,7 +11,7 @@ import itertools
 import os
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
@@ -28,6 +28,8 @@ from holdfast.client.small_files import SmallFiles
 from holdfast.client.small_puts import SmallPuts
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
+from holdfast.client.states.api import States
+from holdfast.client.states.machine import StateMachine
 from holdfast.client.watch import position, watched
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
@@ -106,6 +108,7 @@ class Client:
         self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
         self.retention = SnapshotRetention(requester)
+        self.states = States(requester, self.names)
 
     async def __aenter__(self) -> Self:
         return self
@@ -330,6 +333,36 @@ class Client:
         Whoever asks for it, then lists what is there, then watches, misses nothing.
         """
         return await position(self.requester, kind)
+
+    def state(
+        self,
+        name: str,
+        *,
+        apply: Callable[[Any, Any], Any],
+        initial: object = None,
+        save_every: int | None = None,
+        only_writer: bool = False,
+    ) -> StateMachine:
+        """A state of ``states`` as one object, to be entered with ``async with``.
+
+        ``apply(state, command)`` gives the new state, or a tuple of that and of what ``append`` is
+        to return, else the state. It may change the state in place. It must depend on its arguments
+        only, and take any command without raising: every program applies all of them, in the order
+        of the log. ``initial`` is the state before the first.
+
+        It is saved after every ``save_every`` commands (by default as the state's policy says, or
+        1,000) by a program that appends. With ``only_writer``, appends fail with ConflictError
+        once anybody else has appended.
+        """
+        return StateMachine(
+            self.states,
+            self.requester,
+            name,
+            apply=apply,
+            initial=initial,
+            save_every=save_every,
+            only_writer=only_writer,
+        )
 
     async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
         """How the store is: its servers and buckets, and what is not as it is asked to be.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import NotFoundError
-from holdfast.gateway.conditions import Preconditions, Present, etag_of, precondition_failed
+from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
 from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
@@ -97,7 +97,7 @@ class BlobRoutes:
         except NotFoundError:
             conditions.check_change(None)
         else:
-            conditions.check_change(Present(etag_of(found.digest)))
+            conditions.check_change(Representation(etag_of(found.digest)))
 
     async def _begun(self, digest: Digest) -> HttpContent:
         """The blob with its first bytes, by one request."""
@@ -113,7 +113,7 @@ class BlobRoutes:
             source=BlobSource(self._client, digest),
             size=size,
             media_type=media_type,
-            present=Present(etag_of(digest)),
+            present=Representation(etag_of(digest)),
             name=digest,
             cache=IMMUTABLE,
             digest=digest,

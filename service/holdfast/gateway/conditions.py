@@ -23,7 +23,7 @@ def etag_of(digest: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class Representation:
     """What there is: its entity tag, and when it was changed last, where that is known."""
 
     etag: str
@@ -66,7 +66,7 @@ class Preconditions:
         """Whether there must be nothing: ``If-None-Match: *``."""
         return self.if_none_match == (ANY,)
 
-    def outcome(self, present: Present | None) -> Literal["go", "unchanged", "failed"]:
+    def outcome(self, present: Representation | None) -> Literal["go", "unchanged", "failed"]:
         """In the order of RFC 9110, 13.2.2. ``unchanged`` is what a read answers 304."""
         if self.if_match is not None:
             if present is None or not _has(self.if_match, present.etag, weakly=False):
@@ -82,7 +82,7 @@ class Preconditions:
             return "go" if _later(present.modified_at, self.if_modified_since) else "unchanged"
         return "go"
 
-    def check_change(self, present: Present | None) -> None:
+    def check_change(self, present: Representation | None) -> None:
         """Raises HttpError (412) unless what is there may be changed."""
         since = Preconditions(self.if_match, self.if_none_match, None, self.if_unmodified_since)
         if since.outcome(present) != "go":
@@ -94,7 +94,7 @@ def precondition_failed(detail: str = "a condition of the request does not hold"
     return HttpError(412, "conflict", detail)
 
 
-def range_applies(headers: Mapping[str, str], present: Present) -> bool:
+def range_applies(headers: Mapping[str, str], present: Representation) -> bool:
     """Whether ``If-Range`` lets a range be served, of what the client has the rest of."""
     asked = headers.get("if-range")
     return asked is None or asked.strip() in {present.etag, present.last_modified}

@@ -19,7 +19,12 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from holdfast.errors import CorruptError
-from holdfast.gateway.conditions import Preconditions, Present, precondition_failed, range_applies
+from holdfast.gateway.conditions import (
+    Preconditions,
+    Representation,
+    precondition_failed,
+    range_applies,
+)
 from holdfast.gateway.problems import HttpError
 from holdfast.gateway.ranges import ByteRange, UnsatisfiableError, parse_range
 from holdfast.gateway.sources import read_span
@@ -60,7 +65,7 @@ class HttpContent:
     source: ByteSource
     size: int
     media_type: str
-    present: Present
+    present: Representation
     name: str
     cache: str
     digest: str | None = None

@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.gateway.conditions import Present, etag_of
+from holdfast.gateway.conditions import Representation, etag_of
 from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
 from holdfast.gateway.parameters import (
@@ -105,7 +105,7 @@ class SnapshotRoutes:
             source=source,
             size=head.size,
             media_type=head.type,
-            present=Present(etag_of(record.digest or "")),
+            present=Representation(etag_of(record.digest or "")),
             name=path.rpartition(b"/")[2].decode(errors="replace"),
             cache=IMMUTABLE,
             begun=begun,
@@ -121,7 +121,7 @@ class SnapshotRoutes:
             source=source,
             size=head.size,
             media_type="application/zstd",
-            present=Present(etag_of(record.digest or "")),
+            present=Representation(etag_of(record.digest or "")),
             name=f"{record.key.replace(':', '-')}.tar.zst",
             cache=IMMUTABLE,
             begun=begun,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from holdfast.domain.blob_names import check_blob_name, quote_labels, unquote_labels
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.gateway.conditions import Preconditions, Present, etag_of, precondition_failed
+from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
 from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
@@ -252,8 +252,8 @@ def _expires_of(text: str | None) -> datetime | None:
     return at
 
 
-def _present(stat: BlobStat) -> Present:
-    return Present(etag_of(stat.digest), parse_time(stat.modified_at or ""))
+def _present(stat: BlobStat) -> Representation:
+    return Representation(etag_of(stat.digest), parse_time(stat.modified_at or ""))
 
 
 def _headers_of(stored: NameStored) -> dict[str, str]:

@@ -10,6 +10,7 @@ from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.retention import RETENTION_OPERATIONS
 from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
+from holdfast.protocol.states import STATE_OPERATIONS
 from holdfast.protocol.status import STATUS_OPERATIONS
 from holdfast.protocol.watch import WATCH_OPERATIONS
 
@@ -20,5 +21,6 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *SNAPSHOT_OPERATIONS,
     *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,
+    *STATE_OPERATIONS,
     *LINK_OPERATIONS,
 )

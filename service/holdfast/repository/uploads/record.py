@@ -47,7 +47,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-class Tail(msgspec.Struct, frozen=True, kw_only=True):
+class PartTail(msgspec.Struct, frozen=True, kw_only=True):
     """The first ``size`` bytes of part ``part``, stored as the only part of ``nuid``."""
 
     nuid: str
@@ -77,7 +77,7 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     result: Result | None = None
     target: UploadTarget | None = None
     refusal: Refusal | None = None
-    tail: Tail | None = None
+    tail: PartTail | None = None
     spares: tuple[str, ...] = ()
     note: str = ""
 
@@ -134,7 +134,9 @@ def with_spare(spare: str, record: UploadRecord) -> UploadRecord:
     return msgspec.structs.replace(record, spares=(*record.spares, spare))
 
 
-def with_tail(tail: Tail, spent: Collection[str], spare: str, record: UploadRecord) -> UploadRecord:
+def with_tail(
+    tail: PartTail, spent: Collection[str], spare: str, record: UploadRecord
+) -> UploadRecord:
     """``record`` once its owner has stored ``tail``; ``spent`` hold nothing any more."""
     former = [record.tail.nuid] if record.tail is not None else []
     spares = [nuid for nuid in (*record.spares, *former) if nuid not in {*spent, tail.nuid}]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.errors import UnavailableError
-from holdfast.repository.uploads.record import Tail, with_spare, with_tail
+from holdfast.repository.uploads.record import PartTail, with_spare, with_tail
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,7 +50,7 @@ class UploadTail:
         """Where something may lie that this worker wrote and no record names."""
         return [self._spare] if self._spare is not None else []
 
-    async def store(self, part: int, data: bytes, former: Tail | None) -> None:
+    async def store(self, part: int, data: bytes, former: PartTail | None) -> None:
         """Have ``data`` be the tail, in the place of ``former``, durably.
 
         All parts before it are stored. Raises what the store and ``change`` do: then nobody knows.
@@ -59,7 +59,7 @@ class UploadTail:
             self._spare = self._new_id()
             await self._change(partial(with_spare, self._spare))
         await self._store.stage(self._spare, self._part_size).write(0, data)
-        tail = Tail(nuid=self._spare, part=part, size=len(data))
+        tail = PartTail(nuid=self._spare, part=part, size=len(data))
         spare = self._new_id()
         await self._change(partial(with_tail, tail, self._spent, spare))
         self.data, self._spare = data, spare
@@ -67,7 +67,7 @@ class UploadTail:
             await self._stagings.remove(former.nuid)
             self._spent = frozenset({former.nuid})
 
-    async def load(self, tail: Tail | None, part: int) -> None:
+    async def load(self, tail: PartTail | None, part: int) -> None:
         """Have what is stored of part ``part``: ``tail``, if it is of that.
 
         Raises UnavailableError.
