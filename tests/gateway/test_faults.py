@@ -83,6 +83,7 @@ def test_when_the_store_is_gone_in_the_middle_the_connection_breaks(
                     server.stop()
                 received += chunk
 
+        deployment.kill("one")  # it would try to end well, without a server
         assert len(received) < len(data)
         assert data.startswith(received)
 
@@ -94,7 +95,7 @@ def test_when_nobody_answers_it_is_503_and_says_when_to_come_again(
 ) -> None:
     server = start_server()
     with deployed(server.url, "one") as deployment, serving(deployment, timeout_seconds=1) as url:
-        deployment.stop("one")
+        deployment.kill("one")
         answers = [
             httpx.get(f"{url}/blobs/{'0' * 64}", timeout=60),
             httpx.post(f"{url}/store/name", content=b"x", timeout=60),

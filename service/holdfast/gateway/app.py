@@ -27,6 +27,7 @@ from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.meters import Meters, MetricRoutes
+from holdfast.gateway.openapi import DocumentRoutes
 from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
@@ -67,13 +68,24 @@ _PREFLIGHT_SECONDS: Final = 600
 
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
-    access = Access(settings, _now)
     register_url_convertor("any", AnyText())
-    bodies = Bodies(settings)
+    access = Access(settings, _now)
     meters = Meters()
     limits = RequestLimits(
         max_requests=settings.max_requests, per_second=settings.requests_per_second
     )
+    links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
+    by_path = _by_path(all_routes(client, settings, meters))
+    return Starlette(
+        routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
+        middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
+        exception_handlers={404: _not_found},
+    )
+
+
+def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
+    """What the gateway answers. Nothing is asked of ``client`` before there is a request."""
+    bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
     families = (
         HealthRoutes(client),
@@ -84,15 +96,7 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]
-    places = [
-        Place(path, Resource(path, access, methods)) for path, methods in _by_path(routes).items()
-    ]
-    links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
-    return Starlette(
-        routes=places,
-        middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
-        exception_handlers={404: _not_found},
-    )
+    return (*routes, *DocumentRoutes(routes).routes())
 
 
 def _now() -> datetime:
@@ -134,7 +138,7 @@ class Resource:
         self._allow = ", ".join(sorted({*self._methods, "OPTIONS"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """HttpAnswer one request. What is raised before the answer has begun becomes a problem."""
+        """Answer one request. What is raised before the answer has begun becomes a problem."""
         scope[ROUTE] = self._path
         request = Request(scope, receive, send)
         begun = False

@@ -55,6 +55,7 @@ class HttpAnswer:
 class HttpRoute:
     """One method of a path. ``path`` is a pattern such as ``/store/{name:any}``.
 
+    ``body`` is the type of its JSON, or BYTES; ``known`` are fields of it that are not sent.
     ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
     """
 
@@ -67,4 +68,5 @@ class HttpRoute:
     query: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()
     body: Any = None
+    known: tuple[str, ...] = ()
     scope: Callable[[Request], str] = field(default=lambda request: str(request.scope["path"]))

@@ -28,7 +28,7 @@ from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.gateway.conditions import etag_of
 from holdfast.gateway.digests import repr_digest
 from holdfast.gateway.parameters import given
-from holdfast.gateway.problems import HttpError, problem
+from holdfast.gateway.problems import CHECKSUM_MISMATCH, HttpError, problem
 from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute, Parameter
 from holdfast.protocol.blobs import (
     ABORT_UPLOAD,
@@ -59,7 +59,6 @@ MAX_CHECKED_BYTES: Final = 8 * MIB
 """Of a body with a checksum: nothing of it is stored before all of it was compared."""
 
 _ALGORITHMS: Final = ("sha1", "sha256", "md5")
-_MISMATCH: Final = 460
 _ROOT: Final = "/uploads"
 _ONE: Final = "/uploads/{upload}"
 
@@ -86,7 +85,7 @@ class TusRoutes:
         self, client: Client, bodies: Bodies, clock: Callable[[], datetime], base: str = ""
     ) -> None:
         """``bodies`` are those of the whole gateway; ``base`` is a path in front of its own."""
-        self._requester = client.requester
+        self._client = client
         self._bodies = bodies
         self._clock = clock
         self._base = base
@@ -110,7 +109,7 @@ class TusRoutes:
         metadata = request.headers.get(_METADATA.name, "")
         notice = UploadNotice(secret=secrets.token_hex(16), metadata=metadata)
         state = await self._open(request, length, _type_in(metadata), notice)
-        upload = OpenedUpload(self._requester, state)
+        upload = OpenedUpload(self._client.requester, state)
         uploaded = None
         if request.headers.get("content-type") == OFFSET_TYPE:
             uploaded = await self._receive(request, upload, length)
@@ -158,7 +157,7 @@ class TusRoutes:
         state, _ = await self._look(request)
         if state.upload is None:
             raise NotFoundError(_GONE)
-        await self._requester.ask(ABORT_UPLOAD, AbortUpload(upload=state.upload))
+        await self._client.requester.ask(ABORT_UPLOAD, AbortUpload(upload=state.upload))
         return Response(status_code=204)
 
     # --- an upload ---
@@ -170,7 +169,7 @@ class TusRoutes:
         asked = given(request, _NAME, _REPLACE)
         if "name" not in asked:
             opening = OpenUpload(size=length, type=media_type, note=note)
-            return await self._requester.ask(OPEN_UPLOAD, opening)
+            return await self._client.requester.ask(OPEN_UPLOAD, opening)
         naming = OpenName(
             name=check_blob_name(asked["name"]),
             mode="replace" if asked.get("replace") else "create",
@@ -178,13 +177,13 @@ class TusRoutes:
             type=media_type,
             note=note,
         )
-        return await self._requester.ask(OPEN_NAME, naming)
+        return await self._client.requester.ask(OPEN_NAME, naming)
 
     async def _look(self, request: Request) -> tuple[UploadState, UploadNotice]:
         """What the pool knows of the upload. Raises NotFoundError, also of a wrong secret."""
         id_, _, secret = str(request.path_params["upload"]).partition(".")
         try:
-            state = await look(self._requester, msgspec.convert(id_, WireUpload))
+            state = await look(self._client.requester, msgspec.convert(id_, WireUpload))
             notice = msgspec.json.decode(state.note or "", type=UploadNotice)
         except msgspec.MsgspecError as error:
             raise NotFoundError(_GONE) from error
@@ -193,7 +192,7 @@ class TusRoutes:
         return state, notice
 
     async def _found(self, state: UploadState) -> OpenedUpload | Uploaded:
-        return uploaded_of(state) or await OpenedUpload.find(self._requester, state)
+        return uploaded_of(state) or await OpenedUpload.find(self._client.requester, state)
 
     async def _receive(
         self, request: Request, upload: OpenedUpload, length: int
@@ -265,7 +264,7 @@ class TusRoutes:
                     204: HttpAnswer(about="They are held."),
                     409: HttpAnswer(about="Another offset is held."),
                     415: HttpAnswer(about="The body is of another type."),
-                    _MISMATCH: HttpAnswer(about="The body has another checksum."),
+                    CHECKSUM_MISMATCH: HttpAnswer(about="The body has another checksum."),
                     **_FAILURES,
                 },
             ),
@@ -301,14 +300,10 @@ class _Incoming:
             self.failure = error
 
 
-class _MismatchError(Exception):
-    """The body has another checksum than was said."""
-
-
 async def _checked(incoming: _Incoming, said: str) -> bytes:
     """All of a body that has the checksum ``said``; nothing where it did not come.
 
-    Raises HttpError, _MismatchError.
+    Raises HttpError.
     """
     algorithm, _, expected = said.strip().partition(" ")
     if algorithm not in _ALGORITHMS:
@@ -323,7 +318,7 @@ async def _checked(incoming: _Incoming, said: str) -> bytes:
         return b""
     found = hashlib.new(algorithm, whole, usedforsecurity=False).digest()
     if not hmac.compare_digest(base64.b64encode(found).decode(), expected.strip()):
-        raise _MismatchError
+        raise HttpError(CHECKSUM_MISMATCH, "invalid", "the body has another checksum")
     return bytes(whole)
 
 
@@ -351,8 +346,6 @@ def _as_tus(handle: Handle) -> Handle:
             answer = await handle(request)
         except (HoldfastError, HttpError) as error:
             answer = problem(error)
-        except _MismatchError:
-            answer = Response(status_code=_MISMATCH)
         answer.headers[_RESUMABLE.name] = VERSION
         return answer
 
