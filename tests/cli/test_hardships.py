@@ -88,6 +88,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "watch": ["names", "--since", "1000000"],
     "status": [],
     "worker": ["--store", "disk:///nonexistent/store"],
+    "gateway": ["--listen", ":99999"],
     "admin init": [],
     "admin upgrade": [],
     "admin accept-loss": [],

@@ -18,6 +18,7 @@ VARIABLE_PREFIX: Final = "HOLDFAST_"
 
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^\s/,]+)$(?!\n)")]
 PublicUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 Patience = Annotated[float, Meta(gt=0, le=86400)]
 
 
@@ -77,7 +78,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=65536, description="Requests at once; more are answered 429.")
     ] = 512
     requests_per_second: Annotated[
-        float | None, Meta(gt=0, description="Requests a second of one address; more get 429.")
+        Rate | None, Meta(description="Requests a second of one address; more get 429.")
     ] = None
     memory_bytes: Annotated[
         int, Meta(ge=32 * MIB, description="Bytes of memory to read ahead, and for uploads; each.")
@@ -99,6 +100,7 @@ LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})
 SHARED: Final = frozenset({"link_keys", "public_url"})
 """Settings that workers have under the same name."""
 
+_MAX_PORT: Final = 65535
 _TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
 
 
@@ -118,6 +120,8 @@ def load_settings(
     if (settings.tls_cert is None) != (settings.tls_key is None):
         msg = "a certificate and its key go together: set tls_cert and tls_key"
         raise InvalidError(msg)
+    if settings.address[1] > _MAX_PORT:
+        raise InvalidError(f"listen: a port is at most {_MAX_PORT}")
     return settings
 
 

@@ -167,6 +167,7 @@ class BlobHandlers:
             proxy=request.proxy,
             direct=request.direct,
             bare=request.bare,
+            partial_too=request.partial,
             space=request.space,
         )
         if isinstance(found, Bare):
@@ -404,6 +405,7 @@ def _bytes_reply(digest: Digest, found: Content) -> BytesReply[BlobHead]:
         skip=found.skip,
         first=found.first,
         cursor=found.cursor,
+        kept=None if found.kept is None else found.kept.text,
     )
     return BytesReply(head=head, data=found.data, deliver=found.deliver, pieces=found.pieces)
 

@@ -103,6 +103,8 @@ class GetBlob(Request, frozen=True, kw_only=True):
     even what would fit into the worker's answer, where it can. With ``bare`` the store may send a
     whole small blob alone, in one message without a head: whoever asks compares its digest, and
     asks again without ``bare`` if it gets anything else, or nothing. Of a ``name`` it never does.
+    ``partial``: a blob of which a collector has kept some bytes alone is wanted, too; else it is
+    not there. Its bytes are then those that are kept.
     """
 
     digest: WireDigest | None = None
@@ -115,6 +117,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     space: Space = "blobs"
     name: WireName | None = None
     version: WireVersion | None = None
+    partial: bool = False
 
 
 class ContentHead(Reply, frozen=True, kw_only=True):
@@ -140,12 +143,15 @@ class BlobHead(ContentHead, frozen=True, kw_only=True):
     numbered by ``Blob-Part`` from ``first`` on. With other numbers they are other bytes: ask again
     with ``proxy``. Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for
     what comes after; the last window has none. Asked by name, it tells that and the version.
+    ``kept`` is there of a partial blob: the digest of the bytes that are kept, a semicolon, and how
+    many bytes of the blob are skipped, kept, skipped, kept and so on, in decimal, with commas.
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
     first: ToldCount | None = field(default=None, name=headers.BLOB_FIRST)
     quoted_name: QuotedName | None = field(default=None, name=headers.BLOB_NAME)
     version: ToldCount | None = field(default=None, name=headers.BLOB_VERSION)
+    kept: str | None = field(default=None, name=headers.BLOB_KEPT)
 
 
 class HasBlobs(Request, frozen=True, kw_only=True):
@@ -370,16 +376,18 @@ class CollectBlobs(Request, frozen=True, kw_only=True):
 class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """Of one space: what was removed, and what stays, for which reason. ``_bytes`` are of blobs.
 
-    ``orphans`` were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
-    ``orphan_bytes`` at the most.
-    ``refused``: put, touched or pinned since they were listed, so they stay. ``others``: objects
-    that are not holdfast's, or unreadable. ``more``: the limit of one run was reached. ``failure``
-    says why nothing, or no more, was removed.
+    ``repacked`` packs are kept in part: ``repacked_bytes`` of them were given back. ``orphans``
+    were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
+    ``orphan_bytes`` at the most. ``refused``: put, touched or pinned since they were listed, so
+    they stay. ``others``: objects that are not holdfast's, or unreadable. ``more``: the limit of
+    one run was reached. ``failure`` says why nothing, or no more, was removed.
     """
 
     space: Space
     removed: ToldCount = 0
     removed_bytes: ToldSize = 0
+    repacked: ToldCount = 0
+    repacked_bytes: ToldSize = 0
     needed: ToldCount = 0
     needed_bytes: ToldSize = 0
     young: ToldCount = 0
