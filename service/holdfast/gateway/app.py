@@ -29,6 +29,7 @@ from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
+from holdfast.gateway.states import StateRoutes
 from holdfast.gateway.store import StoreRoutes
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
+        StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]
