@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from holdfast.bootstrap.snapshots import packs_of
 from holdfast.repository.care.doctor import Doctor, Surroundings
 from holdfast.repository.care.inventory import Inventory
-from holdfast.repository.care.owners import NameOwners, SnapshotOwners
+from holdfast.repository.care.owners import NameOwners, SnapshotOwners, StateOwners
 from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
 from holdfast.repository.care.usage import Usage
 from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.pace import Pace
+from holdfast.repository.snapshots.roots import SnapshotRoots
+from holdfast.repository.states.roots import StateRoots
 from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
@@ -24,16 +27,12 @@ if TYPE_CHECKING:
     from holdfast.repository.care.owners import OwnerSource
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.roots import RootSource
+    from holdfast.repository.snapshots.packs import Packs
 
 ONE_PLACE: Final = "store"
 """What is called the place where no nats-server is read, or one without a name."""
 
 _JITTER: Final = 0.2
-_OWNERS: Final[Mapping[str, Callable[[RootSource], OwnerSource]]] = {
-    "names": NameOwners,
-    "snapshots": SnapshotOwners,
-}
-"""By the names of sources of roots, who owns what is needed there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ def assemble_care(
     """``greeting`` gives what the nats-server that is connected to says of itself."""
     sources = setup.sources
     agreement = Agreement(stores.records)
-    inventory = inventory_of(setup, collector)
+    inventory = inventory_of(setup, stores, collector)
     scrub = Scrub(
         collector.spaces,
         agreement,
@@ -88,16 +87,25 @@ def assemble_care(
     return CareParts(scrub=scrub, usage=usage, doctor=doctor)
 
 
-def inventory_of(setup: Setup, collector: Collector) -> Inventory:
+def inventory_of(setup: Setup, stores: Stores, collector: Collector) -> Inventory:
     """An inventory of what ``collector`` collects from."""
+    packs = packs_of(setup, stores)
     owners = {
-        space.name: [
-            _OWNERS[source.name](source) for source in space.roots if source.name in _OWNERS
-        ]
-        for space in collector.spaces
+        space.name: [_owners(source, packs) for source in space.roots] for space in collector.spaces
     }
     pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
     return Inventory(collector.spaces, owners, pace)
+
+
+def _owners(source: RootSource, packs: Packs) -> OwnerSource:
+    """Who needs what the roots of ``source`` keep."""
+    match source:
+        case SnapshotRoots():
+            return SnapshotOwners(source, packs)
+        case StateRoots():
+            return StateOwners(source)
+        case _:
+            return NameOwners(source)
 
 
 def place_of(greeting: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import structlog
 from holdfast.archive.create.content import check_chunker
 from holdfast.bootstrap.care import CareParts, assemble_care
 from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.links import assemble_links
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
@@ -29,6 +30,7 @@ from holdfast.handlers.care import CareHandlers
 from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
+from holdfast.handlers.uploads import UploadHandlers
 from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
@@ -262,6 +264,7 @@ def _assemble(
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
             *CareHandlers(care.scrub, care.usage, care.doctor).endpoints(),
+            *assemble_links(setup, stores, names, snapshots),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -321,7 +324,8 @@ def _blobs(
         part_subject=at,
         max_inline_bytes=setup.max_inline_bytes,
     )
-    return (*blobs.endpoints(), *of_names.endpoints())
+    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
+    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

@@ -6,7 +6,10 @@ import logging
 from typing import Final
 
 CLIENTS: Final = frozenset(
-    {"blob", "config", "doctor", "name", "scrub", "snapshot", "state", "status", "usage", "watch"}
+    {
+        *("blob", "name", "snapshot", "state", "import", "watch", "status"),
+        *("config", "doctor", "link-key", "scrub", "token", "usage"),
+    }
 )
 """The commands that log with the standard library alone, and hardly ever."""
 

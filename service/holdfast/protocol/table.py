@@ -6,6 +6,7 @@ from typing import Final
 
 from holdfast.protocol.blobs import BLOB_OPERATIONS
 from holdfast.protocol.care import CARE_OPERATIONS
+from holdfast.protocol.links import LINK_OPERATIONS
 from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.retention import RETENTION_OPERATIONS
@@ -23,4 +24,5 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,
     *STATE_OPERATIONS,
+    *LINK_OPERATIONS,
 )

@@ -76,6 +76,6 @@ async def test_after_a_restart_the_next_lap_tells_and_nothing_is_collected(
 
     assert {digest for digest, data in got.items() if data not in {None, stored[digest]}} == set()
     assert lap.damaged or lap.unreadable
-    assert {one.space for one in lap.told} == {stream.rpartition("_")[2]}
+    assert stream.rpartition("_")[2] in {one.space for one in lap.told}
     assert found.removed.blobs == 0
     again.stop()

@@ -38,7 +38,7 @@ def inventory(deployed: Deployed) -> Inventory:
         max_payload=MIB,
         grace=timedelta(seconds=-1),
     )
-    return inventory_of(setup, deployed.collector())
+    return inventory_of(setup, deployed.stores, deployed.collector())
 
 
 async def usage(deployed: Deployed, grouping: Grouping) -> UsageReport:
@@ -170,7 +170,7 @@ async def test_notes_of_what_was_removed_are_counted(deployed: Deployed) -> None
     found = await inventory(deployed).take(None)
 
     tombstones = {one.store: one.tombstones for one in found.records}
-    assert tombstones == {"names": 1, "snapshots": 0}
+    assert tombstones == {"names": 1, "snapshots": 0, "states": 0}
     assert {one.tombstones for one in found.spaces} <= {0, 1, None}
 
 
@@ -189,7 +189,7 @@ async def test_notes_of_what_was_removed_are_counted(deployed: Deployed) -> None
 def test_a_name_is_in_the_group_of_its_first_pieces(
     prefix: str, depth: int, expected: str | None
 ) -> None:
-    owner = BlobOwner(name="a/b/c", root=Digest("0" * 64), size=1)
+    owner = BlobOwner(kind="name", name="a/b/c", root=Digest("0" * 64), size=1)
 
     groups = Grouping(by="prefix", prefix=prefix, depth=depth).groups(owner)
 

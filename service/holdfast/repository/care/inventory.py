@@ -205,7 +205,7 @@ class _Taking:
     async def _need(self, root: Digest, number: int) -> None:
         """What a root needs, or the root alone where it cannot be read."""
         try:
-            async for some in self._source.roots.needed(root):
+            async for some in self._source.needed(root):
                 uses = [(digest, number) for digest in some]
                 await asyncio.to_thread(self._uses.need, self._space, uses)
                 await self._pace.spend(_RECORD_BYTES * len(some))
@@ -219,7 +219,7 @@ class _Taking:
 async def _is_there(store: BlobStore, missing: Missing) -> bool:
     """Whether it is there after all, or nobody can tell."""
     try:
-        return not (await store.stat(missing.digest, sure=True)).damaged
+        return not (await store.stat(missing.digest, sure=True, partial=True)).damaged
     except (NotFoundError, CorruptError):
         return False
     except HoldfastError:

@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from msgspec.structs import replace
 
 from holdfast.domain.chunk_index import build_index
 from holdfast.domain.collection import Standing
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError
-from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.chunks import part_of
 from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved, to_info
 from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.replication import bucket_state
 from holdfast.stores.ports import freely
-from holdfast.transport.jetstream_messages import MSG_ID, BatchMessage, RefusedError
+from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
+    from holdfast.stores.jetstream.swaps import ObjectSwaps
     from holdfast.stores.ports import BlobInfo, Spending
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
@@ -72,6 +73,7 @@ class ObjectHealing:
         bucket: str,
         records: ObjectRecords,
         chunks: ObjectChunks,
+        swaps: ObjectSwaps,
         *,
         monotonic: Callable[[], float],
     ) -> None:
@@ -84,6 +86,7 @@ class ObjectHealing:
         self._stream = f"OBJ_{bucket}"
         self._records = records
         self._chunks = chunks
+        self._swaps = swaps
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have."""
@@ -230,13 +233,12 @@ class ObjectHealing:
 
     async def _replace(self, info: BlobInfo, entry: ObjectEntry, copy: _Copy) -> None:
         """Raises RefusedError, UnavailableError, OutcomeUnknownError."""
-        record = self._records.message(info.digest, entry, copy.record, change=RecordChange.HEALED)
-        if copy.chunk is None or not info.chunks:
-            await self._js.publish(record.subject, record.data, record.headers)
+        if copy.chunk is None:
+            await self._records.write(info.digest, entry, copy.record, change=RecordChange.HEALED)
             return
-        headers = {MSG_ID: f"{copy.nuid}.0", BLOB_PART: "0"}
-        chunk = BatchMessage(chunk_subject(self._bucket, copy.nuid), copy.chunk, headers)
-        await self._js.publish_batch([chunk, record], new_id=self._records.new_id)
+        made = replace(info, generation=copy.nuid)
+        parts = [copy.chunk] if info.chunks else []
+        await self._swaps.swap(entry, made, parts, copy.record, RecordChange.HEALED)
 
     async def _confirm(self, info: BlobInfo, former: ObjectEntry, copy: _Copy) -> bool:
         """Whether the chunks are there to stay; where they are not, the former record is put back.
@@ -267,7 +269,7 @@ async def _is_right(
             whole.update(chunk)
             size += memoryview(chunk).nbytes
             await spend(memoryview(chunk).nbytes)
-    return size == info.size and whole.hexdigest() == info.digest
+    return size == info.size and whole.hexdigest() == info.stored_digest
 
 
 def _is_part(message: StoredMessage | None, part: int, size: int) -> bool:
