@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +57,7 @@ async def test_a_put_of_one_chunk_that_is_expected_to_be_new_is_two_publishes(
         asked.append(subject)
         return False
 
+    bucket.store.leave_young(timedelta(days=1))
     bucket.js.lose_request = note
     staging = fresh_staging()
     staged = bucket.store.stage(staging, len(DATA))
