@@ -60,6 +60,8 @@ class SnapshotParts:
     """Everything about snapshots that one worker has."""
 
     handlers: SnapshotHandlers
+    ledger: SnapshotLedger
+    reads: SnapshotReads
     retention: RetentionHandlers
     pruner: Pruner
     jobs: Jobs
@@ -116,11 +118,14 @@ def assemble_snapshots(
     policies = Policies(ledger, zones)
     pruner = Pruner(ledger, listing, ops, policies, zones, sources=sources)
     restores = Restores(ledger, ops, jobs, packs, apps, owner=owner, sources=sources)
+    reads = SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes)
     return SnapshotParts(
+        ledger=snapshots,
+        reads=reads,
         handlers=SnapshotHandlers(
             snapshots=snapshots,
             listing=listing,
-            reads=SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes),
+            reads=reads,
             archives=Archives(snapshots, jobs, packs, apps, owner=owner, clock=sources.clock),
             restores=restores,
             placement=Placement(apps, peers, node=config.node, last_node=listing.last_node),

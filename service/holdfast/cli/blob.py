@@ -18,6 +18,7 @@ from cyclopts import App, Parameter
 from holdfast.cli import exit_codes
 from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
 from holdfast.cli.connection import connect
+from holdfast.cli.link import link_blob
 from holdfast.cli.output import (
     as_total,
     human_bytes,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.blobs import BlobEntry, BlobStored, CollectionReply
 
 app = App(name="blob", help_format="plaintext")
+app.command(link_blob, name="link")
 
 
 @app.command

@@ -7,7 +7,12 @@ from typing import Annotated, Final, Literal, Self, override
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from holdfast.domain.limits import MAX_BLOBS_PER_PUT, MAX_DIGESTS_PER_HAS, MIB
+from holdfast.domain.limits import (
+    MAX_BLOBS_PER_PUT,
+    MAX_DIGESTS_PER_HAS,
+    MAX_UPLOAD_NOTE_CHARS,
+    MIB,
+)
 from holdfast.protocol import headers
 from holdfast.protocol.message import (
     QuotedName,
@@ -250,12 +255,21 @@ class BlobDeleted(Reply, frozen=True, kw_only=True):
     kept_by: list[str] = field(default_factory=list)
 
 
+UploadNote = Annotated[
+    str, Meta(max_length=MAX_UPLOAD_NOTE_CHARS, description="What the client wants told again.")
+]
+
+
 class OpenUpload(Request, frozen=True, kw_only=True):
-    """Begin a streamed put. With a ``digest`` that is stored already there is nothing to upload."""
+    """Begin a streamed put. With a ``digest`` that is stored already there is nothing to upload.
+
+    ``note`` is kept with the upload: see ``LookUpload``.
+    """
 
     size: WireSize | None = None
     digest: WireDigest | None = None
     type: WireType = DEFAULT_TYPE
+    note: UploadNote = ""
 
 
 class UploadState(Reply, frozen=True, kw_only=True):
@@ -265,7 +279,9 @@ class UploadState(Reply, frozen=True, kw_only=True):
 
     Parts go to ``part_subject``, in order from ``next_part`` on, each ``part_size`` bytes but the
     last, with at most ``window`` bytes unacknowledged. An upload of which nothing is heard for
-    ``lease_seconds`` is given up: see ``PutPart``.
+    ``lease_seconds`` is given up: see ``PutPart``. ``offset`` is how many bytes it holds, some of
+    them perhaps of the next part; ``length`` how many there are to be, and ``note`` what was said
+    when it was opened: see ``LookUpload``.
     """
 
     upload: WireUpload | None = None
@@ -279,6 +295,9 @@ class UploadState(Reply, frozen=True, kw_only=True):
     created: bool | None = None
     name: str | None = None
     version: ToldCount | None = None
+    offset: ToldSize | None = None
+    length: ToldSize | None = None
+    note: str | None = None
 
 
 class PutPart(Request, frozen=True, kw_only=True):
@@ -286,17 +305,23 @@ class PutPart(Request, frozen=True, kw_only=True):
 
     ``final`` is the count of parts. It commits, and may be repeated. ``digest`` is then what the
     caller expects. ``keep``, alone and without bytes, renews the lease: for a caller that has
-    nothing to send yet.
+    nothing to send yet. With ``tail`` the bytes are those of the part from that one on: it need not
+    become whole by them, and if it does not, the next ones go on there, the whole part comes in its
+    place, or it is the last.
     """
 
     part: WireCount | None = field(default=None, name=headers.BLOB_PART)
     final: WireCount | None = field(default=None, name=headers.BLOB_FINAL)
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     keep: bool | None = field(default=None, name=headers.BLOB_KEEP)
+    tail: WireCount | None = field(default=None, name=headers.BLOB_TAIL)
 
 
 class PartStored(Reply, frozen=True, kw_only=True):
-    """``part`` is durable; or, for the last message, the stored blob; or the lease is renewed."""
+    """``part`` is durable; or, for the last message, the stored blob; or the lease is renewed.
+
+    ``offset`` is how many bytes the upload holds: told of a tail, and where the lease is renewed.
+    """
 
     part: ToldCount | None = None
     digest: WireDigest | None = None
@@ -304,10 +329,20 @@ class PartStored(Reply, frozen=True, kw_only=True):
     created: bool | None = None
     name: str | None = None
     version: ToldCount | None = None
+    offset: ToldSize | None = None
 
 
 class ResumeUpload(Request, frozen=True, kw_only=True):
     """Let any worker take over an upload whose owner does not answer."""
+
+    upload: WireUpload
+
+
+class LookUpload(Request, frozen=True, kw_only=True):
+    """Where an upload goes on, without taking it over: what it holds its owner says, asked to keep.
+
+    Any worker answers; or tells what the upload has come to.
+    """
 
     upload: WireUpload
 
@@ -427,6 +462,9 @@ PUT_PART: Final = Operation(
 RESUME_UPLOAD: Final = Operation(
     "blob.resume", ResumeUpload, UploadState, "Take an upload over.", mutates=True
 )
+LOOK_UPLOAD: Final = Operation(
+    "blob.look", LookUpload, UploadState, "Where an upload goes on, or what it has come to."
+)
 ABORT_UPLOAD: Final = Operation(
     "blob.abort", AbortUpload, UploadAborted, "Give an upload up.", mutates=True
 )
@@ -448,6 +486,7 @@ BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     OPEN_UPLOAD,
     PUT_PART,
     RESUME_UPLOAD,
+    LOOK_UPLOAD,
     ABORT_UPLOAD,
     VERIFY_BLOBS,
     COLLECT_BLOBS,

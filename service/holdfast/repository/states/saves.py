@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.domain.blob_names import check_blob_name
+from holdfast.domain.blob_names import check_state_name
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     CorruptError,
@@ -81,7 +81,7 @@ class StateSaves:
         ConflictError (older than the newest, with the index of that), UnavailableError,
         OutcomeUnknownError.
         """
-        check_blob_name(name)
+        check_state_name(name)
         present = await self._states.look(name)
         if present.held is not None and (made := save_of(present.held.record, op_id)) is not None:
             return made

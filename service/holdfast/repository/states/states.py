@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.blob_names import check_blob_name, name_key
+from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.states.record import (
@@ -62,7 +62,7 @@ class StateRecords:
 
     async def find(self, name: str) -> Held[StateRecord] | None:
         """The record of ``name``, or None where there never was one. Raises InvalidError."""
-        check_blob_name(name)
+        check_state_name(name)
         with suppress(NotFoundError):
             return await self.ledger.get(STATE, name_key(name))
         return None

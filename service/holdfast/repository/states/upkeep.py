@@ -20,6 +20,7 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
     OutcomeUnknownError,
+    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
@@ -175,10 +176,19 @@ class Upkeep:
                 continue
             closing = Closing(op=op)
             value = encode_closing(held.record.log, index + 1, hlc, closing)
-            with suppress(ConflictError):  # somebody appended meanwhile
+            try:
                 at = await self._write(name, value, sequence)
-                await self._end(name, held, closing, at)
-                return True
+            except ConflictError:
+                continue  # somebody appended meanwhile
+            except QuotaExceededError:
+                await self._make_room(name, sequence)
+                at = await self._write(name, value, sequence)
+            await self._end(name, held, closing, at)
+            return True
+
+    async def _make_room(self, name: str, sequence: int) -> None:
+        """Remove the commands of a state that is to be removed, where its end does not fit."""
+        await self._states.logs.journal.trim(name_key(name), sequence)
 
     async def repair(self, name: str, index: int) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
