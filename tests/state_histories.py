@@ -1,9 +1,10 @@
 """What callers did with states and were answered, and whether that can have been so.
 
 A state is two things that change by themselves: its log, and its record with saves and how far the
-log was trimmed. Each call is about one of them. A trim is done at one moment and tells of another. Commands are told apart by ids, and what the log
-was seen to hold says which index each has got: so the order of all appends is known, and it is
-judged whether that order fits the times at which they were answered.
+log was trimmed. Each call is about one of them, but that a trim is done at one moment and tells of
+another. Commands are told apart by ids, and what the log was seen to hold says which index each has
+got: so the order of all appends is known, and it is judged whether that order fits the times at
+which they were answered.
 """
 
 from __future__ import annotations
