@@ -328,6 +328,31 @@ async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool)
     assert await worker.replay("s") == [*range(1, 19), "on"]
 
 
+async def test_a_log_goes_on_only_where_commands_or_a_save_lead(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+    with pytest.raises(InvalidError, match="at 11, 15"):
+        await worker.upkeep.repair("s", 30)
+    del pool.journal._logs["s"][2:]
+
+    with pytest.raises(InvalidError):
+        await worker.upkeep.repair("s", 20)
+    await worker.upkeep.repair("s", 11)
+
+    assert (await worker.append("s", "on")).index == 11
+    assert (await worker.latest("s")).data == b"10"
+
+
+async def test_a_damaged_log_that_went_on_from_a_save_is_removed(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"elsewhere", 500)
+    await worker.append("s", 1)
+    pool.journal._logs["s"][-1].checksum ^= 1
+
+    assert await worker.upkeep.remove("s")
+    assert (await worker.append("s", "new")).index == 1
+
+
 async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None:
     await filled(pool)
     pool.journal._logs["s"][-1].checksum ^= 1
