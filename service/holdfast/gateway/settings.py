@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from holdfast.domain.limits import KIB, MAX_BLOB_BYTES, MIB
 from holdfast.errors import InvalidError
+from holdfast.protocol.message import WireName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ VARIABLE_PREFIX: Final = "HOLDFAST_"
 
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^\s/,]+)$(?!\n)")]
 PublicUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 Patience = Annotated[float, Meta(gt=0, le=86400)]
 
 
@@ -37,6 +39,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     tokens: Annotated[
         str | None, Meta(description="File with the hashes of bearer tokens; read when it changes.")
     ] = None
+    link_keys: Annotated[
+        str | None, Meta(description="File with the keys of links; read again when it changes.")
+    ] = None
     tls_cert: Annotated[
         str | None, Meta(description="File with the certificate (and those above it) for HTTPS.")
     ] = None
@@ -51,6 +56,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(max_length=64, description="Addresses whose X-Forwarded-For and -Proto are believed."),
     ] = ()
+    state: Annotated[
+        WireName | None, Meta(description="The state of the paths /state and /command.")
+    ] = None
     max_body_bytes: Annotated[int, Meta(ge=0, description="Bytes of the body of a request.")] = (
         MAX_BLOB_BYTES
     )
@@ -74,11 +82,11 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=65536, description="Requests at once; more are answered 429.")
     ] = 512
     requests_per_second: Annotated[
-        float | None, Meta(gt=0, description="Requests a second of one address; more get 429.")
+        Rate | None, Meta(description="Requests a second of one address; more get 429.")
     ] = None
     memory_bytes: Annotated[
         int, Meta(ge=32 * MIB, description="Bytes of memory to read ahead, and for uploads; each.")
-    ] = 96 * MIB
+    ] = 64 * MIB
     drain_seconds: Annotated[
         Patience, Meta(description="Seconds that requests in flight may take after SIGTERM.")
     ] = 10
@@ -93,6 +101,10 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})
 """Settings that hold several values; commas separate them in a variable and in a flag."""
 
+SHARED: Final = frozenset({"link_keys", "public_url"})
+"""Settings that workers have under the same name."""
+
+_MAX_PORT: Final = 65535
 _TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
 
 
@@ -112,13 +124,15 @@ def load_settings(
     if (settings.tls_cert is None) != (settings.tls_key is None):
         msg = "a certificate and its key go together: set tls_cert and tls_key"
         raise InvalidError(msg)
+    if settings.address[1] > _MAX_PORT:
+        raise InvalidError(f"listen: a port is at most {_MAX_PORT}")
     return settings
 
 
 def variable_of(name: str) -> str:
-    """The environment variable that sets ``name``."""
-    if name == "public_url":
-        return f"{VARIABLE_PREFIX}PUBLIC_URL"
+    """The environment variable that sets ``name``; workers have some of them, too."""
+    if name in SHARED:
+        return f"{VARIABLE_PREFIX}{name.upper()}"
     return f"{VARIABLE_PREFIX}GATEWAY_{name.upper()}"
 
 
