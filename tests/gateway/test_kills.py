@@ -131,9 +131,8 @@ def test_an_archive_that_is_cut_ten_times_is_resumed_and_right(
 ) -> None:
     apps = tmp_path / "apps"
     (apps / "big").mkdir(parents=True)
-    for number in range(4):
-        content = some_bytes(ARCHIVE_MB * 2**20 // 4, seed=number)
-        (apps / "big" / f"{number}.bin").write_bytes(content)
+    for number in range(ARCHIVE_MB):
+        (apps / "big" / f"{number}.bin").write_bytes(some_bytes(2**20, seed=number))
     target = tmp_path / "archive.tar.zst"
 
     with ExitStack() as stack:
