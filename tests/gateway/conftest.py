@@ -99,7 +99,12 @@ def http(url: str) -> Iterator[httpx.Client]:
 def gateway_process(deployment: Deployment, *flags: str) -> Iterator[tuple[str, int]]:
     """A gateway of ``deployment`` as a process of its own; where it is, and its process id."""
     command = [sys.executable, "-m", "holdfast", "gateway", "--listen", "127.0.0.1:0", *flags]
-    environment = {**os.environ, "NATS_URL": deployment.url, "HOLDFAST_PREFIX": deployment.prefix}
+    environment = {
+        **os.environ,
+        "NATS_URL": deployment.url,
+        "HOLDFAST_PREFIX": deployment.prefix,
+        "HOLDFAST_LOG_LEVEL": "warning",
+    }
     with subprocess.Popen(
         dies_with_this_process(command), env=environment, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -57,6 +57,7 @@ class GatewayFlags:
     tls_key: Annotated[str | None, Parameter("--https-key", help="", group=_GROUP)] = None
     cors_origins: Annotated[str | None, _setting("cors_origins")] = None
     trusted_proxies: Annotated[str | None, _setting("trusted_proxies")] = None
+    state: Annotated[str | None, _setting("state")] = None
     max_body_bytes: Annotated[int | None, _setting("max_body_bytes")] = None
     max_header_bytes: Annotated[int | None, _setting("max_header_bytes")] = None
     header_seconds: Annotated[float | None, _setting("header_seconds")] = None

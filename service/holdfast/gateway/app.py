@@ -32,6 +32,7 @@ from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
+from holdfast.gateway.states import StateRoutes
 from holdfast.gateway.store import StoreRoutes
 from holdfast.gateway.tus import TusRoutes
 
@@ -95,6 +96,7 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
         TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
+        StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]

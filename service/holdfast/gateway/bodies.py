@@ -66,11 +66,11 @@ class Bodies:
             await body.aclose()
             self._memory.give_back(taken)
 
-    async def message(self, request: Request) -> bytes:
+    async def message(self, request: Request, most: int = MAX_MESSAGE_BYTES) -> bytes:
         """All of a small body. Raises HttpError (408, 413, 415)."""
         _check_plain(request)
-        self._length(request, MAX_MESSAGE_BYTES)
-        chunks = self._chunks(request, MAX_MESSAGE_BYTES, None)
+        self._length(request, most)
+        chunks = self._chunks(request, most, None)
         return b"".join([chunk async for chunk in chunks])
 
     def _length(self, request: Request, most: int) -> int | None:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from holdfast.protocol.snapshots import SnapshotProgress
 
 EVENT_STREAM: Final = "text/event-stream"
-_QUIET_SECONDS: Final = 15.0
+QUIET_SECONDS: Final = 15.0
 """After so long a comment says that the connection lives."""
+
+STILL_THERE: Final = b": still there\n\n"
+"""That comment."""
 
 _MAX_WAITING: Final = 64
 """Events that a slow reader may have before it; older ones are dropped, for they are past."""
@@ -47,7 +50,7 @@ async def _events(client: Client, record: RecordT) -> AsyncGenerator[bytes]:
     try:
         async with aclosing(_until(ending, progress)) as told:
             async for news in told:
-                yield b": still there\n\n" if news is None else event("progress", news)
+                yield STILL_THERE if news is None else event("progress", news)
         try:
             yield event("end", ending.result())
         except HoldfastError as error:
@@ -66,7 +69,7 @@ async def _until(
         taking = asyncio.create_task(progress.get())
         try:
             done, _ = await asyncio.wait(
-                [taking, ending], timeout=_QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                [taking, ending], timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             if taking in done:
                 yield taking.result()
@@ -78,6 +81,7 @@ async def _until(
             taking.cancel()
 
 
-def event(name: str, message: Any) -> bytes:
-    """One event, whose data is ``message`` as JSON."""
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(message) + b"\n\n"
+def event(name: str, message: Any, number: int | None = None) -> bytes:
+    """One event, whose data is ``message`` as JSON, and whose id is ``number``."""
+    head = f"event: {name}\n" if number is None else f"id: {number}\nevent: {name}\n"
+    return head.encode() + b"data: " + msgspec.json.encode(message) + b"\n\n"

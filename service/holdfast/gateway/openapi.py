@@ -175,16 +175,18 @@ def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -
 
 def _content(answer: HttpAnswer) -> Json:
     content: Json = {}
-    if answer.message is BYTES or answer.has_bytes:
+    kinds = [kind for kind in _parts(answer.message) if kind is not None]
+    if BYTES in kinds or answer.has_bytes:
         content["*/*"] = {"schema": {}}
-    if answer.message is EVENTS:
+    if EVENTS in kinds:
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    elif answer.message is not None and answer.message is not BYTES:
-        schemas = [_schema(kind) for kind in _parts(answer.message)]
+    schemas = [_schema(kind) for kind in kinds if kind not in {BYTES, EVENTS}]
+    if schemas:
         schemas += [{}] if answer.has_bytes else []
-        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-        content["application/json"] = {"schema": schema}
-    elif answer.media_type is not None:
+        content["application/json"] = {
+            "schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        }
+    if answer.media_type is not None:
         content[answer.media_type] = {"schema": {"type": "string"}}
     return content
 

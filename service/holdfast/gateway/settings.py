@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from holdfast.domain.limits import KIB, MAX_BLOB_BYTES, MIB
 from holdfast.errors import InvalidError
+from holdfast.protocol.message import WireName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +56,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(max_length=64, description="Addresses whose X-Forwarded-For and -Proto are believed."),
     ] = ()
+    state: Annotated[
+        WireName | None, Meta(description="The state of the paths /state and /command.")
+    ] = None
     max_body_bytes: Annotated[int, Meta(ge=0, description="Bytes of the body of a request.")] = (
         MAX_BLOB_BYTES
     )

@@ -1,0 +1,388 @@
+"""``/state``, ``/command`` and ``/log``: states of services, and the logs of their commands."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.responses import StreamingResponse
+
+from holdfast.client.states.api import to_append
+from holdfast.client.states.appending import ToAppend
+from holdfast.domain.blob_names import check_blob_name
+from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
+from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
+from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
+from holdfast.gateway.events import EVENT_STREAM, QUIET_SECONDS, STILL_THERE, event
+from holdfast.gateway.parameters import (
+    CONTENT_TYPE,
+    CURSOR,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    LIMIT,
+    RANGE,
+    converted,
+    given,
+)
+from holdfast.gateway.paths import path_text
+from holdfast.gateway.problems import HttpError, json_answer
+from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.sources import BlobSource
+from holdfast.protocol.headers import BLOB_HLC, BLOB_LAST_APPLIED_HLC, BLOB_LAST_APPLIED_INDEX
+from holdfast.protocol.message import WireDigest
+from holdfast.protocol.problem import problem_of
+from holdfast.protocol.states import (
+    LIST_SAVES,
+    LIST_STATES,
+    ForeignHlc,
+    ListSaves,
+    ListStates,
+    LogPage,
+    Saved,
+    SavePage,
+    StatePage,
+    WireHlc,
+    WireIndex,
+)
+from holdfast.protocol.times import parse_time, parse_zoned_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+    from holdfast.client.states.values import LogCommand
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content import Readers
+    from holdfast.gateway.route import Handle
+    from holdfast.protocol.states import ExpectedIndex
+
+JSON_TYPE: Final = "application/json"
+MAX_JSON_BYTES: Final = 64 * 1024 * 1024
+"""Of a state that is JSON: it is made canonical in memory. What is larger is saved as bytes."""
+
+_INDEX: Final = Parameter(name="index", about="The newest save up to this command.", kind=WireIndex)
+_TIME: Final = Parameter(name="time", about="The newest save up to this time (RFC 3339).")
+_HASH: Final = Parameter(name="hash", about="The save with this hash.", kind=WireDigest)
+_SAVES: Final = Parameter(name="saves", about="A page of the saves, instead.")
+_FROM: Final = Parameter(name="from", about="The first command: 1 or more.", kind=WireIndex)
+_FOLLOW: Final = Parameter(name="follow", about="Events, and further ones as they come, instead.")
+_FORCE: Final = Parameter(name="force", about="Save also what is older than the newest save.")
+_PREFIX: Final = Parameter(name="prefix", about="Only states whose names start so.")
+_APPLIED: Final = Parameter(
+    name=BLOB_LAST_APPLIED_INDEX, about="The command that the state goes up to.", kind=WireIndex
+)
+_APPLIED_HLC: Final = Parameter(
+    name=BLOB_LAST_APPLIED_HLC, about="The time of that command.", kind=ForeignHlc
+)
+_HLC: Final = Parameter(name=BLOB_HLC, about="A time before the command's.", kind=WireHlc)
+_LAST_EVENT: Final = Parameter(
+    name="Last-Event-ID", about="The last command that was had.", kind=WireIndex
+)
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a command is in the log, and its time."""
+
+    index: int
+    hlc: str
+
+
+class StateRoutes:
+    """States over HTTP."""
+
+    def __init__(
+        self, client: Client, bodies: Bodies, readers: Readers, *, only: str | None
+    ) -> None:
+        """``only`` is the state of the paths without a name."""
+        self._client = client
+        self._bodies = bodies
+        self._readers = readers
+        self._only = only
+
+    async def names(self, request: Request) -> Response:
+        """``GET /states``."""
+        asked = given(request, _PREFIX, LIMIT, CURSOR)
+        return json_answer(await self._client.requester.ask(LIST_STATES, ListStates(**asked)))
+
+    async def read(self, request: Request) -> Response:
+        """``GET`` and ``HEAD /state/{name}``: the newest save, or one of before."""
+        name = self._name_of(request)
+        asked = given(request, _INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR)
+        if asked.pop("saves", None) is not None:
+            saves = ListSaves(name=name, **_only_paging(asked))
+            return json_answer(await self._client.requester.ask(LIST_SAVES, saves))
+        if asked.keys() & {"limit", "cursor"}:
+            msg = "only lists have pages"
+            raise InvalidError(msg)
+        if len(asked) > 1:
+            msg = "a save is asked for by index, time or hash: by one of them"
+            raise InvalidError(msg)
+        if "time" in asked:
+            asked["time"] = _time_of(asked["time"])
+        record = await self._client.states.record(name, **asked)
+        return await content_answer(request, self._content(name, record), self._readers)
+
+    async def save(self, request: Request) -> Response:
+        """``POST /state/{name}``: 201; 409 for a state that is older than the newest save."""
+        name = self._name_of(request)
+        if not Preconditions.of(request.headers).is_change_free:
+            msg = "a save takes no conditions: an older state than the newest is a conflict"
+            raise InvalidError(msg)
+        said: dict[str, Any] = {
+            "last_applied_index": _header(request, _APPLIED) or 0,
+            "last_applied_hlc": _header(request, _APPLIED_HLC) or "",
+            "force": "force" in request.query_params,
+        }
+        if _is_json(request):
+            text = await self._bodies.message(request, MAX_JSON_BYTES)
+            saved = await self._client.states.save_json(name, text, **said)
+        else:
+            async with self._bodies.upload(request, None) as body:
+                saved = await self._client.states.save_from(name, body, **said)
+        return json_answer(saved, 201, {"ETag": etag_of(saved.state_hash)})
+
+    async def append(self, request: Request) -> Response:
+        """``POST /command/{name}``: 200; 412 where ``If-Match`` is not the last command."""
+        name = self._name_of(request)
+        expected = _expected_index(Preconditions.of(request.headers))
+        body = await self._bodies.message(request)
+        hlc = _header(request, _HLC)
+        try:
+            one = _to_append(body, expected, hlc, is_json=_is_json(request))
+            reply, _ = await self._client.states.appends.append(name, one, ordered=False)
+        except ConflictError as error:
+            if expected == "any" or error.index is None:
+                raise
+            headers = {"ETag": f'"{error.index}"'}
+            raise HttpError(412, "conflict", error.detail, headers) from error
+        position = Position(index=reply.index, hlc=reply.hlc)
+        return json_answer(position, 200, {"ETag": f'"{reply.index}"'})
+
+    async def log(self, request: Request) -> Response:
+        """``GET /log/{name}``: a page of commands, or all of them and those to come as events."""
+        name = self._name_of(request)
+        asked = given(request, _FROM, _FOLLOW, LIMIT)
+        start = asked.get("from", 1)
+        if "follow" not in asked and EVENT_STREAM not in request.headers.get("accept", ""):
+            return json_answer(
+                await self._client.states.page(name, start, asked.get("limit", 1000))
+            )
+        if (last := _header(request, _LAST_EVENT)) is not None:
+            start = int(last) + 1
+        await self._client.states.page(name, start, 1)  # it is there: else that is said at once
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        events = _events(self._client, name, start)
+        return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+
+    def _name_of(self, request: Request) -> str:
+        if "name" in request.path_params:
+            return check_blob_name(path_text(request, 1))
+        if self._only is None:
+            msg = "no state is configured for this path: name one in it"
+            raise NotFoundError(msg)
+        return self._only
+
+    def _content(self, name: str, record: Saved) -> HttpContent:
+        is_json = record.kind == "json"
+        return HttpContent(
+            source=BlobSource(self._client, record.digest),
+            size=record.size,
+            media_type=JSON_TYPE if is_json else "application/octet-stream",
+            present=Representation(etag_of(record.state_hash), parse_time(record.at)),
+            name=(name.rpartition("/")[2] or name) + (".json" if is_json else ""),
+            cache=REVALIDATE,
+            digest=record.digest,
+            headers={
+                BLOB_LAST_APPLIED_INDEX: str(record.last_applied_index),
+                BLOB_LAST_APPLIED_HLC: record.last_applied_hlc,
+            },
+        )
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``: with a name in the path, and for the one that is configured."""
+        named = [*_of_state(self, "/state/{name:any}"), *_of_log(self, "{name:any}")]
+        return (
+            HttpRoute(
+                method="GET",
+                path="/states",
+                verb="read",
+                summary="A page of states.",
+                handle=self.names,
+                scope=lambda request: f"/state/{request.query_params.get('prefix', '')}",
+                query=(_PREFIX, LIMIT, CURSOR),
+                answers={200: HttpAnswer(about="A page.", message=StatePage)},
+            ),
+            *named,
+            *_of_state(self, "/state"),
+            _appending("/command", self.append),
+        )
+
+
+def _only_paging(asked: dict[str, Any]) -> dict[str, Any]:
+    if asked.keys() - {"limit", "cursor"}:
+        msg = "saves are listed, or one of them is asked for"
+        raise InvalidError(msg)
+    return asked
+
+
+def _time_of(text: str) -> Any:
+    at = parse_zoned_time(text)
+    if at is None:
+        msg = "time is one as in RFC 3339, with its zone"
+        raise InvalidError(msg)
+    return at
+
+
+def _header(request: Request, parameter: Parameter) -> Any:
+    text = request.headers.get(parameter.name)
+    return None if text is None else converted(parameter, text)
+
+
+def _is_json(request: Request) -> bool:
+    """Whether the body is JSON: it is, unless it is said to be something else."""
+    said = request.headers.get("content-type", JSON_TYPE).partition(";")[0].strip().lower()
+    return said in {JSON_TYPE, "application/x-www-form-urlencoded"} or said.endswith("+json")
+
+
+def _expected_index(conditions: Preconditions) -> ExpectedIndex:
+    """The index of the last command that a request insists on. Raises InvalidError, HttpError."""
+    if conditions.if_unmodified_since is not None:
+        msg = "a log has no time of change"
+        raise InvalidError(msg)
+    if conditions.if_none_match is not None:
+        if not conditions.wants_absent or conditions.if_match is not None:
+            msg = "of a log If-None-Match is * alone: that there is none yet"
+            raise InvalidError(msg)
+        return "none"
+    if conditions.if_match is None:
+        return "any"
+    digits = conditions.if_match[0].strip('"')
+    if len(conditions.if_match) > 1 or not (digits.isascii() and digits.isdecimal()):
+        detail = 'of a log If-Match is the index of its last command: "17"'
+        raise precondition_failed(detail)
+    return int(converted(_INDEX, digits))
+
+
+def _to_append(body: bytes, expected: ExpectedIndex, hlc: str | None, *, is_json: bool) -> ToAppend:
+    """Raises InvalidError of what is to be JSON and is none."""
+    if not is_json:
+        return to_append(body, expected_index=expected, hlc=hlc)
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidError(f"a command is JSON: {error}") from error
+    return ToAppend([body], expected_index=expected, hlc=hlc)
+
+
+async def _events(client: Client, name: str, start: int) -> AsyncGenerator[bytes]:
+    async with aclosing(client.states.follow(name, start)) as commands:
+        coming = asyncio.ensure_future(anext(commands))
+        try:
+            while True:
+                done, _ = await asyncio.wait([coming], timeout=QUIET_SECONDS)
+                if not done:
+                    yield STILL_THERE
+                    continue
+                try:
+                    command = coming.result()
+                except HoldfastError as error:
+                    yield event("problem", problem_of(error))
+                    return
+                yield event("command", _told(command), command.index)
+                coming = asyncio.ensure_future(anext(commands))
+        finally:
+            coming.cancel()
+            await asyncio.wait([coming])
+
+
+def _told(command: LogCommand) -> dict[str, Any]:
+    told = {"index": command.index, "hlc": command.hlc}
+    if isinstance(command.command, bytes):
+        return {**told, "bytes": base64.b64encode(command.command).decode()}
+    return {**told, "command": command.command}
+
+
+_ABSENT: Final = HttpAnswer(about="There is none.")
+
+
+def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
+    return (
+        HttpRoute(
+            method="GET",
+            path=path,
+            verb="read",
+            summary="Read a saved state.",
+            handle=of.read,
+            query=(_INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR),
+            headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
+            answers={
+                200: HttpAnswer(about="The state, or a page.", message=SavePage, has_bytes=True),
+                206: HttpAnswer(about="Ranges of it.", message=BYTES),
+                304: HttpAnswer(about="You have it."),
+                404: _ABSENT,
+                412: HttpAnswer(about="A condition does not hold."),
+                416: HttpAnswer(about="It has no such range."),
+            },
+        ),
+        HttpRoute(
+            method="POST",
+            path=path,
+            verb="write",
+            summary="Save a state.",
+            handle=of.save,
+            query=(_FORCE,),
+            headers=(CONTENT_TYPE, _APPLIED, _APPLIED_HLC),
+            body=BYTES,
+            answers={
+                201: HttpAnswer(about="It is saved.", message=Saved),
+                404: _ABSENT,
+                409: HttpAnswer(about="A newer one is saved."),
+                507: HttpAnswer(about="The store is full."),
+            },
+        ),
+    )
+
+
+def _of_log(of: StateRoutes, name: str) -> tuple[HttpRoute, ...]:
+    return (
+        _appending(f"/command/{name}", of.append),
+        HttpRoute(
+            method="GET",
+            path=f"/log/{name}",
+            verb="read",
+            summary="Read the commands of a log, or follow it.",
+            handle=of.log,
+            query=(_FROM, _FOLLOW, LIMIT),
+            headers=(_LAST_EVENT,),
+            answers={
+                200: HttpAnswer(about="A page, or events.", message=LogPage | EVENTS),
+                404: HttpAnswer(about="There is no such command any more, or no log."),
+            },
+        ),
+    )
+
+
+def _appending(path: str, handle: Handle) -> HttpRoute:
+    return HttpRoute(
+        method="POST",
+        path=path,
+        verb="write",
+        summary="Append a command to a log.",
+        handle=handle,
+        headers=(CONTENT_TYPE, _HLC, IF_MATCH, IF_NONE_MATCH),
+        body=BYTES,
+        answers={
+            200: HttpAnswer(about="It is in the log.", message=Position),
+            404: _ABSENT,
+            409: HttpAnswer(about="Another writer was first."),
+            412: HttpAnswer(about="The last command is another."),
+            507: HttpAnswer(about="The store is full."),
+        },
+    )

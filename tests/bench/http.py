@@ -1,0 +1,199 @@
+"""The gateway beside the client library, and beside bare Starlette, in one run.
+
+    python -m tests.bench.http --size 1GiB --requests 20000
+
+A blob of ``size`` is put and read, and a snapshot with one file of ``size`` is read as an archive,
+by the library and by curl through one gateway, in turn, ``rounds`` times; the best of each counts.
+Then blobs of 4 KiB are read by 64 connections. Server, worker, gateway and curl are processes of
+their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from tests.bench.large import write_random
+from tests.deployment import deployed
+from tests.gateway.conftest import gateway_process
+
+from holdfast.cli.bench import parse_size
+from holdfast.client import connect
+from holdfast.domain.limits import MIB
+from holdfast.runtime.child import dies_with_this_process
+from holdfast.runtime.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from starlette.requests import Request
+    from tests.deployment import Deployment
+
+SMALL: Final = 4096
+CONNECTIONS: Final = 64
+PROMISED: Final = {"download": 0.6, "archive": 0.6, "upload": 0.5}
+"""The least rate through a gateway for that of the library."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print every figure as a line of JSON."""
+    parser = argparse.ArgumentParser(prog="tests.bench.http", description=__doc__)
+    parser.add_argument("--size", default="1GiB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=20_000)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="holdfast-http-") as directory:
+        measure(Path(directory), parse_size(options.size), options.rounds, options.requests)
+
+
+def measure(directory: Path, size: int, rounds: int, requests: int) -> None:
+    """See the module."""
+    app = directory / "apps" / "bench"
+    app.mkdir(parents=True)
+    source = write_random(app / "large", size)
+    with (
+        EmbeddedServer.start(directory / "nats") as server,
+        deployed(server.url, "one", apps=str(app.parent)) as deployment,
+        gateway_process(deployment) as (url, _),
+    ):
+        best: dict[str, float] = {}
+
+        def note(what: str, seconds: float) -> None:
+            best[what] = min(seconds, best.get(what, seconds))
+
+        key = asyncio.run(_snapshot(deployment))
+        for _ in range(rounds):
+            digest = asyncio.run(_library(deployment, source, key, note))
+            note("upload gateway", curl("-T", str(source), f"{url}/blobs"))
+            note("download gateway", curl(f"{url}/blobs/{digest}"))
+            note("archive gateway", curl(f"{url}/snapshots/{key}/archive"))
+            asyncio.run(_forget(deployment, digest))
+        for what, promised in PROMISED.items():
+            library, ours = best[f"{what} library"], best[f"{what} gateway"]
+            tell(what, size / MIB / library, size / MIB / ours, promised)
+        small(url, deployment, requests)
+
+
+def tell(what: str, library: float, gateway: float, promised: float) -> None:
+    """One figure, in MiB/s."""
+    told = {
+        "what": what,
+        "library": round(library),
+        "gateway": round(gateway),
+        "ratio": round(gateway / library, 2),
+        "promised": promised,
+    }
+    print(json.dumps(told), flush=True)
+
+
+async def _snapshot(deployment: Deployment) -> str:
+    async with await connect(deployment.config.nats, prefix=deployment.prefix) as client:
+        return (await client.snapshots.create("bench")).key
+
+
+async def _library(
+    deployment: Deployment, source: Path, key: str, note: Callable[[str, float], None]
+) -> str:
+    async with await connect(deployment.config.nats, prefix=deployment.prefix) as client:
+        began = time.perf_counter()
+        stored = await client.put(source)
+        note("upload library", time.perf_counter() - began)
+        began = time.perf_counter()
+        await client.get_to(stored.digest, os.devnull)
+        note("download library", time.perf_counter() - began)
+        began = time.perf_counter()
+        await client.snapshots.export_to(key, os.devnull)
+        note("archive library", time.perf_counter() - began)
+        await client.delete(stored.digest)
+        return stored.digest
+
+
+async def _forget(deployment: Deployment, digest: str) -> None:
+    async with await connect(deployment.config.nats, prefix=deployment.prefix) as client:
+        await client.delete(digest)
+
+
+def curl(*arguments: str) -> float:
+    """How many seconds a request takes. Raises where it fails."""
+    began = time.perf_counter()
+    subprocess.run(["curl", "-sSf", "-H", "Expect:", "-o", os.devnull, *arguments], check=True)
+    return time.perf_counter() - began
+
+
+def small(url: str, deployment: Deployment, requests: int) -> None:
+    """Requests a second for a small blob, of the gateway and of bare Starlette."""
+    digest = asyncio.run(_put_small(deployment))
+    command = [sys.executable, "-m", "tests.bench.http_bare"]
+    rates = {"what": f"blobs of {SMALL} bytes a second", "connections": CONNECTIONS}
+    rates["gateway"] = rate(f"{url}/blobs/{digest}", requests)
+    with subprocess.Popen(
+        dies_with_this_process(command), stdout=subprocess.PIPE, text=True
+    ) as bare:
+        assert bare.stdout is not None
+        try:
+            rates["starlette"] = rate(bare.stdout.readline().strip(), requests)
+        finally:
+            bare.terminate()
+    print(json.dumps(rates), flush=True)
+
+
+async def _put_small(deployment: Deployment) -> str:
+    async with await connect(deployment.config.nats, prefix=deployment.prefix) as client:
+        return (await client.put(os.urandom(SMALL))).digest
+
+
+def rate(url: str, requests: int) -> int:
+    """How many requests a second ``CONNECTIONS`` connections get answered."""
+    return uvloop.run(_load(url, requests))
+
+
+async def _load(url: str, requests: int) -> int:
+    parts = urlsplit(url)
+    asked = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        for _ in range(requests // CONNECTIONS):
+            writer.write(asked)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(SMALL)
+        writer.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    return round(requests / (time.perf_counter() - began))
+
+
+def serve_bare() -> None:
+    """Bare Starlette that answers bytes from memory; prints where."""
+    body = os.urandom(SMALL)
+
+    async def answer(request: Request) -> Response:
+        del request
+        return Response(body, media_type="application/octet-stream")
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+    app = Starlette(routes=[Route("/", answer)])
+    config = uvicorn.Config(app, http="httptools", log_config=None, access_log=False)
+    uvloop.run(uvicorn.Server(config).serve(sockets=[listener]))
+
+
+if __name__ == "__main__":
+    main()
