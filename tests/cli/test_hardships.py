@@ -60,6 +60,15 @@ ARGUMENTS: dict[str, list[str]] = {
     "snapshot hold": [KEY],
     "snapshot release": [KEY],
     "snapshot policy": ["nobody"],
+    "blob link": [ABSENT],
+    "name link": ["nothing"],
+    "snapshot link": [KEY],
+    "token create": ["read:/", "--file", "/nonexistent/tokens"],
+    "token ls": ["--file", "/nonexistent/tokens"],
+    "token rm": ["a1", "--file", "/nonexistent/tokens"],
+    "link-key create": ["--file", "/nonexistent/keys"],
+    "link-key ls": ["--file", "/nonexistent/keys"],
+    "link-key end": ["summer", "--file", "/nonexistent/keys"],
     "state append": ["hardships", '{"a": 1}'],
     "state save": ["nothing", "/dev/null", "--index=1"],
     "state show": ["nothing"],
@@ -89,7 +98,10 @@ ARGUMENTS: dict[str, list[str]] = {
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
-UNCONNECTED = {"up", "state hash", "bench blob", "bench snapshot", "bench state"}
+UNCONNECTED = {
+    *("up", "state hash", "bench blob", "bench snapshot", "bench state"),
+    *("link-key create", "link-key ls", "link-key end", "token create", "token ls", "token rm"),
+}
 WRITERS = {
     *("blob put", "blob rm", "blob ls", "name put", "name rm"),
     *("status", "admin init", "admin layout", "config"),

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, override
 
 import pytest
 from tests.deployment import deployed
 
 from holdfast.client import connect, connect_sync
-from holdfast.client.states.api import States
-from holdfast.client.states.machine import StateMachine
+from holdfast.client.states.saving import Saves
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, InternalError, InvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.deployment import Deployment
 
     from holdfast.client import Client
-    from holdfast.client.states.values import LogCommand
+    from holdfast.client.states.api import States
+    from holdfast.client.states.machine import StateMachine
+    from holdfast.protocol.states import LoadedState
     from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
@@ -287,22 +288,22 @@ async def test_it_goes_on_when_workers_are_killed(pool: Deployment) -> None:
         assert state.state == view.state == list(range(60))
 
 
-class Trimming(States):
-    """Loads as another program saves and trims: between the save that is read, and the log."""
+class Trimming(Saves):
+    """Another program saves and trims once the newest save was asked for."""
 
+    states: States
     is_trimmed = False
 
     @override
-    async def replay(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
+    async def newest(self, name: str, known: str | None = None) -> LoadedState:
+        found = await super().newest(name, known)
         if not self.is_trimmed:
             self.is_trimmed = True
             for index in (3, 4):
                 state = list(range(1, index + 1))
-                await self.save(name, state, last_applied_index=index)
-            await self.trim(name, 3)
-        async with aclosing(super().replay(name, from_index)) as log:
-            async for one in log:
-                yield one
+                await self.states.save(name, state, last_applied_index=index)
+            await self.states.trim(name, 3)
+        return found
 
 
 async def test_whoever_is_overtaken_by_a_trim_begins_again_with_the_newest_save(
@@ -310,7 +311,9 @@ async def test_whoever_is_overtaken_by_a_trim_begins_again_with_the_newest_save(
 ) -> None:
     await holdfast.states.append_many(name, [1, 2, 3, 4, 5])
     await holdfast.states.save(name, [1], last_applied_index=1)
-    holdfast.states = Trimming(holdfast.requester, holdfast.names)
+    trimming = Trimming(holdfast.requester, holdfast.names)
+    trimming.states = holdfast.states
+    holdfast.states.saving = trimming
 
     async with opened(holdfast, name) as state:
         assert state.state == [1, 2, 3, 4, 5]

@@ -15,6 +15,7 @@ import structlog
 
 from holdfast.archive.create.content import check_chunker
 from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.links import assemble_links
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
@@ -27,6 +28,7 @@ from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
+from holdfast.handlers.uploads import UploadHandlers
 from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
@@ -244,6 +246,7 @@ def _assemble(
             *states.follows.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
+            *assemble_links(setup, stores, names, snapshots),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -302,7 +305,8 @@ def _blobs(
         part_subject=at,
         max_inline_bytes=setup.max_inline_bytes,
     )
-    return (*blobs.endpoints(), *of_names.endpoints())
+    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
+    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

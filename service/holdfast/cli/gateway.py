@@ -52,6 +52,7 @@ class GatewayFlags:
     listen: Annotated[str | None, _setting("listen")] = None
     public_url: Annotated[str | None, _setting("public_url")] = None
     tokens: Annotated[str | None, _setting("tokens")] = None
+    link_keys: Annotated[str | None, _setting("link_keys")] = None
     tls_cert: Annotated[str | None, Parameter("--https-cert", help="", group=_GROUP)] = None
     tls_key: Annotated[str | None, Parameter("--https-key", help="", group=_GROUP)] = None
     cors_origins: Annotated[str | None, _setting("cors_origins")] = None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-CLIENTS: Final = frozenset({"blob", "config", "name", "snapshot", "state", "status", "watch"})
+CLIENTS: Final = frozenset(
+    {"blob", "config", "link-key", "name", "snapshot", "state", "status", "token", "watch"}
+)
 """The commands that log with the standard library alone, and hardly ever."""
 
 

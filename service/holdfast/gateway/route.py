@@ -59,7 +59,7 @@ class HttpRoute:
     ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
     """
 
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     path: str
     verb: Verb
     summary: str

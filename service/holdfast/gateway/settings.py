@@ -39,6 +39,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     tokens: Annotated[
         str | None, Meta(description="File with the hashes of bearer tokens; read when it changes.")
     ] = None
+    link_keys: Annotated[
+        str | None, Meta(description="File with the keys of links; read again when it changes.")
+    ] = None
     tls_cert: Annotated[
         str | None, Meta(description="File with the certificate (and those above it) for HTTPS.")
     ] = None
@@ -98,6 +101,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})
 """Settings that hold several values; commas separate them in a variable and in a flag."""
 
+SHARED: Final = frozenset({"link_keys", "public_url"})
+"""Settings that workers have under the same name."""
+
 _MAX_PORT: Final = 65535
 _TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
 
@@ -124,9 +130,9 @@ def load_settings(
 
 
 def variable_of(name: str) -> str:
-    """The environment variable that sets ``name``."""
-    if name == "public_url":
-        return f"{VARIABLE_PREFIX}PUBLIC_URL"
+    """The environment variable that sets ``name``; workers have some of them, too."""
+    if name in SHARED:
+        return f"{VARIABLE_PREFIX}{name.upper()}"
     return f"{VARIABLE_PREFIX}GATEWAY_{name.upper()}"
 
 

@@ -48,4 +48,4 @@ class LivingUploads:
 def _stagings_of(record: Record) -> tuple[str, ...]:
     """What an upload may yet need; nothing once it has ended. Raises CorruptError."""
     held = UPLOAD.read(record)
-    return held.record.nuids if held.is_live else ()
+    return held.record.stagings if held.is_live else ()
