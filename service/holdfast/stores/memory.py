@@ -140,18 +140,19 @@ class MemoryBlobStore(_Reachable):
         raise ConflictError(msg)
 
     def _forget(self, blob: MemoryBlob, op_id: str | None, *, is_kept: bool) -> bool:
-        """Remove the blob or, where it is kept, its pin; whether that was there."""
+        """Remove the blob or, where it is kept, mark it; whether it was there without a mark."""
         digest = blob.info.digest
-        if is_kept and not blob.info.pinned:
+        was_marked = blob.info.deleted
+        if is_kept and was_marked:
             return False
         if is_kept:
-            blob.info = replace(blob.info, pinned=False)
+            blob.info = replace(blob.info, pinned=False, deleted=True)
         else:
             del self._blobs[digest]
         self._note(digest, "changed" if is_kept else "deleted")
-        if op_id is not None:
+        if op_id is not None and not was_marked:
             self._deleted.setdefault(digest, {})[split_op_id(op_id)[0]] = op_id
-        return True
+        return not was_marked
 
     def _was_deleted_by(self, digest: Digest, op_id: str | None) -> bool:
         """Whether a repeat of ``op_id`` deleted it. Raises ConflictError of another request."""
@@ -163,10 +164,12 @@ class MemoryBlobStore(_Reachable):
         """See `BlobStore.touch`. It is marked each time: that costs nothing."""
         del unless_seen_since
         await self._reach()
-        is_whole = self._has_intact(digest)
-        if is_whole:
-            self._note(digest, "changed")
-        return is_whole
+        if not self._has_intact(digest):
+            return False
+        blob = self._blobs[digest]
+        blob.info = replace(blob.info, deleted=False)
+        self._note(digest, "changed")
+        return True
 
     async def report_damage(self, info: BlobInfo) -> None:
         """See `BlobStore.report_damage`."""
@@ -224,7 +227,8 @@ class MemoryBlobStore(_Reachable):
         present = self._blobs.get(blob.digest)
         if present is None or self._log.surveyed(present.info).mark != blob.mark:
             return False
-        return self._forget(present, None, is_kept=False)
+        self._forget(present, None, is_kept=False)
+        return True
 
     def stage(self, staging: str, part_size: int) -> _MemoryStagedBlob:
         """See `BlobStore.stage`."""
@@ -321,9 +325,8 @@ class MemoryBlobStore(_Reachable):
 
     def _mark(self, blob: MemoryBlob, attributes: Attributes) -> None:
         pins = attributes.pinned and not blob.info.pinned
-        if pins:
-            blob.info = replace(blob.info, pinned=True)
-        if pins or attributes.touches:
+        if pins or attributes.touches or blob.info.deleted:
+            blob.info = replace(blob.info, pinned=blob.info.pinned or pins, deleted=False)
             self._note(blob.info.digest, "changed")
 
     def _has_intact(self, digest: Digest) -> bool:
@@ -332,7 +335,7 @@ class MemoryBlobStore(_Reachable):
 
     def _has(self, digest: Digest) -> bool:
         blob = self._blobs.get(digest)
-        return blob is not None and not blob.info.damaged
+        return blob is not None and not blob.info.damaged and not blob.info.deleted
 
     def _find(self, digest: Digest) -> MemoryBlob:
         blob = self._blobs.get(digest)

@@ -38,6 +38,12 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool
     generation: str
     op_id: str | None = None
+    deleted: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether somebody has deleted the blob, which is kept for what names it."""
+        return self.deleted is True
 
     @property
     def info(self) -> BlobInfo:
@@ -51,6 +57,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
             created_at=self.created_at,
             pinned=self.pinned,
             generation=self.generation,
+            deleted=self.is_hidden,
         )
 
 

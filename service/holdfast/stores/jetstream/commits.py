@@ -20,7 +20,7 @@ from holdfast.stores.jetstream.meta import (
     DELETIONS_BYTES,
     NewerFormatError,
     inherit,
-    mark_pinned,
+    mark_counted_on,
     to_info,
     to_meta,
 )
@@ -252,11 +252,10 @@ class ObjectCommits:
         if info.damaged or not await self._chunks.are_all_there(info):
             return None
         repeated = is_repeat(meta.op_id, attributes.op_id)
-        if attributes.pinned and not info.pinned:
-            await self._records.write(
-                info.digest, entry, mark_pinned(meta), change=RecordChange.PINNED
-            )
-            info = replace(info, pinned=True)
+        if info.deleted or (attributes.pinned and not info.pinned):
+            record = mark_counted_on(meta, pinned=attributes.pinned)
+            await self._records.write(info.digest, entry, record, change=RecordChange.PINNED)
+            info = replace(info, pinned=info.pinned or attributes.pinned, deleted=False)
         elif attributes.touches and entry.sequence <= conflicts.met:
             conflicts.met = entry.sequence
             await self._records.write(info.digest, entry, entry.record, change=RecordChange.TOUCHED)

@@ -35,6 +35,7 @@ HF_OP: Final = "hf-op"
 _MAX_SIZE: Final = 2**63 - 1
 HF_OP_REQUEST: Final = "hf-op-request"
 HF_DAMAGED: Final = "hf-damaged"
+HF_DELETED: Final = "hf-deleted"
 HF_DELETED_BY: Final = "hf-deleted-by"
 HF_CLAIMED_BY: Final = "hf-claimed-by"
 _SEPARATOR: Final = "\n"
@@ -102,6 +103,11 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_pinned(self) -> bool:
         """Whether the blob is kept although nothing may name it. No tombstone is."""
         return (self.metadata or {}).get(HF_PINNED) == "true"
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether somebody has deleted the blob, which is kept for what names it."""
+        return HF_DELETED in (self.metadata or {})
 
     @property
     def is_damaged(self) -> bool:
@@ -184,15 +190,20 @@ def mark_damaged(meta: ObjectMeta) -> bytes:
     return _marked(meta, {HF_DAMAGED: "true"})
 
 
-def mark_pinned(meta: ObjectMeta) -> bytes:
-    """The record ``meta`` with a pin."""
-    return _marked(meta, {HF_PINNED: "true"})
+def mark_counted_on(meta: ObjectMeta, *, pinned: bool) -> bytes:
+    """The record ``meta`` of a blob that is there for all, with a pin if it had or gets one."""
+    left = {key: text for key, text in (meta.metadata or {}).items() if key != HF_DELETED}
+    pin = {HF_PINNED: "true"} if pinned else {}
+    return msgspec.json.encode(msgspec.structs.replace(meta, metadata={**left, **pin}))
 
 
-def mark_unpinned(meta: ObjectMeta, op_id: str) -> bytes:
-    """The record ``meta`` without a pin; ``op_id`` is noted among those of deletions."""
+def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:
+    """The record ``meta`` of a blob that is deleted and kept, for the bytes' sake, without a pin.
+
+    ``op_id`` is noted among those of deletions.
+    """
     by = (*meta.deletions, op_id)[-_DELETIONS_KEPT:]
-    return _marked(meta, {HF_PINNED: "false", **_deleted_by(by)})
+    return _marked(meta, {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)})
 
 
 def inherit(record: bytes, former: ObjectMeta | None) -> bytes:
@@ -306,6 +317,7 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         generation=meta.nuid,
         index=_index(metadata, meta.chunks),
         damaged=meta.is_damaged,
+        deleted=meta.is_hidden,
     )
 
 
