@@ -29,6 +29,7 @@ from holdfast.errors import (
 if TYPE_CHECKING:
     from holdfast.client import Client, SyncClient, connect, connect_sync
     from holdfast.client.snapshots.api import Snapshots
+    from holdfast.domain.canonical import state_hash
     from holdfast.protocol.files import FileEntry, SnapshotChange
     from holdfast.protocol.snapshots import RestoreRecord, SnapshotProgress, SnapshotRecord
 
@@ -55,6 +56,7 @@ __all__ = [
     "UnavailableError",
     "connect",
     "connect_sync",
+    "state_hash",
 ]
 
 _CLIENT: Final = "holdfast.client"
@@ -72,6 +74,7 @@ _HOMES: Final = {
     "SnapshotChange": _FILES,
     "SnapshotProgress": _MESSAGES,
     "SnapshotRecord": _MESSAGES,
+    "state_hash": "holdfast.domain.canonical",
 }
 """Loaded when they are first asked for (PEP 562): most commands, and workers, need no client."""
 

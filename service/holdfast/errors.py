@@ -50,6 +50,11 @@ class NotFoundError(HoldfastError):
     status = 404
     title = "Not found"
 
+    def __init__(self, detail: str = "", *, index: int | None = None) -> None:
+        """``index``: the first command that a log still has, where those before it are gone."""
+        super().__init__(detail)
+        self.index = index
+
 
 class ConflictError(HoldfastError):
     """Another writer was first, or the state does not allow this step."""
@@ -58,10 +63,13 @@ class ConflictError(HoldfastError):
     status = 409
     title = "Conflict"
 
-    def __init__(self, detail: str = "", *, version: int | None = None) -> None:
-        """``version``: what a name has where that is in the way (0: it has no blob), else None."""
+    def __init__(
+        self, detail: str = "", *, version: int | None = None, index: int | None = None
+    ) -> None:
+        """In the way is the ``version`` of a name (0: it has no blob), or ``index`` of a log."""
         super().__init__(detail)
         self.version = version
+        self.index = index
 
 
 class TooLargeError(HoldfastError):
@@ -136,8 +144,12 @@ ERRORS: Final[tuple[type[HoldfastError], ...]] = (
 _BY_CODE: Final = {error.code: error for error in ERRORS}
 
 
-def error_for(code: str, detail: str, *, version: int | None = None) -> HoldfastError:
+def error_for(
+    code: str, detail: str, *, version: int | None = None, index: int | None = None
+) -> HoldfastError:
     """The exception for a wire ``code``; a code this version does not know is an InternalError."""
     if code == ConflictError.code:
-        return ConflictError(detail, version=version)
+        return ConflictError(detail, version=version, index=index)
+    if code == NotFoundError.code:
+        return NotFoundError(detail, index=index)
     return _BY_CODE.get(code, InternalError)(detail)

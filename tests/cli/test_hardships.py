@@ -60,6 +60,18 @@ ARGUMENTS: dict[str, list[str]] = {
     "snapshot hold": [KEY],
     "snapshot release": [KEY],
     "snapshot policy": ["nobody"],
+    "state append": ["hardships", '{"a": 1}'],
+    "state save": ["nothing", "/dev/null", "--index=1"],
+    "state show": ["nothing"],
+    "state log": ["nothing"],
+    "state replay": ["nothing"],
+    "state trim": ["nothing", "1"],
+    "state hash": ["/dev/null"],
+    "state verify": ["nothing"],
+    "state ls": [],
+    "state rm": ["nothing"],
+    "state repair": ["nothing", "1"],
+    "state policy": ["nothing"],
     "watch": ["names", "--since", "1000000"],
     "status": [],
     "worker": ["--store", "disk:///nonexistent/store"],
@@ -72,10 +84,11 @@ ARGUMENTS: dict[str, list[str]] = {
     "config": [],
     "bench blob": ["--nonsense"],
     "bench snapshot": ["--nonsense"],
+    "bench state": ["--nonsense"],
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
-UNCONNECTED = {"up", "bench blob", "bench snapshot"}
+UNCONNECTED = {"up", "state hash", "bench blob", "bench snapshot", "bench state"}
 WRITERS = {
     *("blob put", "blob rm", "blob ls", "name put", "name rm"),
     *("status", "admin init", "admin layout", "config"),

@@ -171,10 +171,10 @@ class TestLive:
 
 async def tried(client: Client) -> bool:
     """Whether a bare read has arrived, once that is known."""
-    trying = client._requester.bare._trying
+    trying = client.requester.bare._trying
     assert trying is not None
     await trying
-    return client._requester.bare.is_on
+    return client.requester.bare.is_on
 
 
 @pytest.mark.nats
@@ -190,7 +190,7 @@ class TestClient:
         assert await holdfast.get(digest_of(blobs[0])) == blobs[0]
         assert await tried(holdfast)
 
-        monkeypatch.delattr(type(holdfast._requester), "ask_for_bytes")
+        monkeypatch.delattr(type(holdfast.requester), "ask_for_bytes")
         told: list[tuple[int, int | None]] = []
 
         for data in blobs:
@@ -261,11 +261,11 @@ class TestNotBare:
             worker = Answerer(connection, "odd", odd)
             await connection.wait_flushed(5)
             async with await connect_client(servers=nats_url, prefix="odd") as client:
-                client._requester.bare.is_on = True
+                client.requester.bare.is_on = True
 
                 assert await client.get(DIGEST) == DATA
                 assert worker.asked == [True, False]
-                assert client._requester.bare.is_on is is_on
+                assert client.requester.bare.is_on is is_on
         finally:
             await connection.close()
 

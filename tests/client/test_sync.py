@@ -14,7 +14,15 @@ from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
-from holdfast.client.sync import SyncNames, SyncSnapshotRetention, SyncSnapshots
+from holdfast.client.states.api import States
+from holdfast.client.states.machine import StateMachine
+from holdfast.client.sync import (
+    SyncNames,
+    SyncSnapshotRetention,
+    SyncSnapshots,
+    SyncStateMachine,
+    SyncStates,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -24,13 +32,15 @@ PAIRS: tuple[tuple[type[Any], type[Any]], ...] = (
     (Names, SyncNames),
     (Snapshots, SyncSnapshots),
     (SnapshotRetention, SyncSnapshotRetention),
+    (States, SyncStates),
+    (StateMachine, SyncStateMachine),
 )
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 CALLS = [
     pytest.param(getattr(theirs, name), getattr(ours, name, None), id=f"{ours.__name__}.{name}")
     for theirs, ours in PAIRS
-    for name in vars(theirs)
-    if not name.startswith("_") and name not in RENAMED
+    for name, value in vars(theirs).items()
+    if callable(value) and not name.startswith("_") and name not in RENAMED
 ]
 
 
@@ -54,7 +64,9 @@ def test_a_method_has_the_same_arguments_and_docstring_and_what_the_other_gives(
     theirs: Callable[..., Any], ours: Callable[..., Any]
 ) -> None:
     signature = inspect.signature(theirs)
-    given = {"Client": "SyncClient"}.get(signature.return_annotation)
+    given = {"Client": "SyncClient", "StateMachine": "SyncStateMachine"}.get(
+        signature.return_annotation
+    )
     given = given or signature.return_annotation.removeprefix("Async")
 
     assert ours.__doc__

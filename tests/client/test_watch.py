@@ -139,7 +139,7 @@ async def test_each_watcher_has_every_step_in_order_though_a_worker_is_killed(
 async def test_a_reader_who_is_slow_has_everything_in_the_end(holdfast: Client) -> None:
     since = await holdfast.position("names")
     request = WatchChanges(kind="names", prefix="slow", since=since, credit=5)
-    async with aclosing(watched(holdfast._requester, request)) as events:
+    async with aclosing(watched(holdfast.requester, request)) as events:
         await holdfast.names.create("slow", b"")
         had = [await anext(events)]
         for number in range(30):

@@ -205,12 +205,12 @@ async def test_a_reader_in_another_account_gets_everything_and_waits_in_vain_onc
         digest = (await client.put(data)).digest
 
         assert await client.get(digest) == data
-        assert client._requester.way is way, "so that no other read waits"
+        assert client.requester.way is way, "so that no other read waits"
         assert await client.get(digest, offset=7, length=9 * 2**20) == data[7 : 7 + 9 * 2**20]
         streamed = b"".join([bytes(piece) async for piece in client.stream(digest)])
 
         assert streamed == data
-        assert client._requester.way is way
+        assert client.requester.way is way
 
 
 @pytest.mark.slow
@@ -225,8 +225,8 @@ async def test_a_reader_in_another_account_does_not_wait_for_bare_blobs(
             stored = await client.put(data)
             for _ in range(3):
                 assert await client.get(stored.digest) == data
-            trying = client._requester.bare._trying
+            trying = client.requester.bare._trying
             assert trying is not None
             await trying
-            assert not client._requester.bare.is_on
+            assert not client.requester.bare.is_on
             assert await client.get(stored.digest) == data

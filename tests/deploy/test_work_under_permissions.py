@@ -282,5 +282,5 @@ async def test_records_are_changed_and_followed(pool: Pool) -> None:
 async def test_the_administrator_looks_after_the_buckets(pool: Pool) -> None:
     found = await init_store(pool.server.config("admin"))
 
-    assert len(found) == 6
+    assert len(found) == 7
     assert pool.server.violations() == []

@@ -139,6 +139,8 @@ def test_there_are_examples_to_run() -> None:
         "clients-3",
         "names-1",
         "snapshots-1",
+        "states-1",
+        "states-2",
     } <= PYTHON.keys()
     assert len(SHELL) == 1
 

@@ -140,10 +140,14 @@ def test_the_order_of_tags_does_not_matter() -> None:
     assert list(differences(bucket, Layout(tags=("ssd",)))) != []
 
 
-def test_a_limit_is_for_objects_only() -> None:
+def test_a_limit_is_for_objects_and_logs_have_one_of_their_own() -> None:
     records = replace(HEALTHY, kind="records")
+    logs = replace(HEALTHY, kind="logs", max_bytes=2000)
 
-    assert list(differences(records, Layout(max_bytes=1000))) == []
+    assert list(differences(records, Layout(max_bytes=1000, states_max_bytes=1000))) == []
+    assert list(differences(logs, Layout(max_bytes=1000, states_max_bytes=2000))) == []
+    [told] = differences(logs, Layout(states_max_bytes=3000))
+    assert "max_bytes=2000 and the configuration asks for 3000" in told
 
 
 @pytest.mark.parametrize("bucket", [HEALTHY, ALONE], ids=["three", "one without a cluster"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nats.js.api import StreamInfo
 
 NODES: Final = ("node-1", "node-2", "node-3")
-STREAMS: Final = ("OBJ_blobs", "OBJ_packs", "KV_holdfast", "KV_snapshots", "KV_names")
+STREAMS: Final = ("OBJ_blobs", "OBJ_packs", "KV_holdfast", "KV_snapshots", "KV_names", "HF_states")
 COMMAND_SECONDS: Final = 600
 CURRENT_SECONDS: Final = 120
 

@@ -27,6 +27,7 @@ from holdfast.repository.snapshots.placement import Answers
 from holdfast.runtime.config import Config
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.memory_journal import MemoryJournalStore
 from holdfast.stores.ports import Attributes, BlobInfo
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class Shared:
             records=self.ops,
             snapshots=self.records,
             names=MemoryRecordStore(self.time.monotonic),
+            states=MemoryJournalStore(self.time.clock),
         )
         self.ids = itertools.count(1)
         self.sources = replace(self.time.sources, new_uuid=self.new_uuid)

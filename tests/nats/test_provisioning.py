@@ -13,6 +13,7 @@ from holdfast.errors import ConflictError, UnavailableError
 from holdfast.stores.jetstream.bucket_check import (
     HARMLESS,
     LAYOUT,
+    LOG_SETTINGS,
     OBJECT_SETTINGS,
     RECORD_SETTINGS,
     check_bucket,
@@ -20,6 +21,7 @@ from holdfast.stores.jetstream.bucket_check import (
 from holdfast.stores.jetstream.provisioning import (
     bucket_names,
     ensure_stream,
+    log_stream,
     object_stream,
     record_stream,
 )
@@ -27,6 +29,8 @@ from holdfast.stores.jetstream.replication import read_bucket
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream import JetStream
 
@@ -57,12 +61,13 @@ async def test_making_a_bucket_twice_makes_it_once_and_keeps_what_is_in_it(
     assert await jetstream.last_message(name, f"$O.{fresh_name}.C.x") is not None
 
 
-@pytest.mark.parametrize("kind", ["object", "record"])
+@pytest.mark.parametrize("make", [object_stream, record_stream, log_stream])
 async def test_what_was_made_has_the_settings_that_were_asked_for(
-    jetstream: JetStream, fresh_name: str, kind: str
+    jetstream: JetStream, fresh_name: str, make: Callable[[str, Layout], dict[str, Any]]
 ) -> None:
-    location = BucketLocation(bucket=fresh_name, storage="memory", max_bytes=2**20)
-    make = object_stream if kind == "object" else record_stream
+    location = BucketLocation(
+        bucket=fresh_name, storage="memory", max_bytes=2**20, states_max_bytes=2**21
+    )
     asked = make(fresh_name, location)
 
     await ensure_stream(jetstream, asked)
@@ -180,6 +185,11 @@ OF_RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"max_msgs_per_subject": 5}, "max_msgs_per_subject=5; it must keep a history of one"),
     ({"subjects": ["$KV.{}.*"]}, r"it must take \$KV\..*\.>: add it"),
 ]
+OF_LOGS: list[tuple[dict[str, Any], str]] = [
+    ({"max_msgs_per_subject": 1}, "entries of a log share a subject, and the first ones"),
+    ({"allow_msg_ttl": True}, "an entry could vanish by itself; that cannot be changed"),
+    ({"subjects": ["$HF.{}.*"]}, r"it must take \$HF\..*\.>: add it"),
+]
 # What `admin init` changes by itself.
 MENDED: list[tuple[dict[str, Any], str]] = [
     ({"discard": "old"}, "set discard to new"),
@@ -259,6 +269,31 @@ async def test_a_bucket_that_would_lose_or_mix_up_records_is_refused_and_left_as
 
 
 @pytest.mark.fault("N18")
+@every(SPOILING, OF_LOGS)
+async def test_a_stream_that_would_lose_or_mix_up_logs_is_refused_and_left_as_it_is(
+    jetstream: JetStream, fresh_name: str, settings: dict[str, Any], sentence: str
+) -> None:
+    fitting = log_stream(fresh_name, BucketLocation(bucket=fresh_name))
+    adding = {**settings, "deny_delete": False} if "allow_msg_counter" in settings else settings
+
+    await refuse_both(jetstream, fitting, adding, sentence)
+
+
+@pytest.mark.fault("N18")
+async def test_logs_take_no_roll_ups_which_an_operator_may_set(
+    jetstream: JetStream, fresh_name: str
+) -> None:
+    fitting = log_stream(fresh_name, BucketLocation(bucket=fresh_name))
+    await make_stream(jetstream, fitting, {"allow_rollup_hdrs": True})
+
+    with pytest.raises(UnavailableError, match="one message could empty a log"):
+        await check(jetstream, f"HF_{fresh_name}")
+    await ensure_stream(jetstream, fitting)
+
+    await check(jetstream, f"HF_{fresh_name}")
+
+
+@pytest.mark.fault("N18")
 async def test_a_bucket_in_memory_is_refused_where_files_are_asked_for(
     jetstream: JetStream, fresh_name: str
 ) -> None:
@@ -321,7 +356,8 @@ async def test_settings_that_spoil_nothing_are_left_as_they_are(
     await check(jetstream, f"OBJ_{fresh_name}")
     after = await config_of(jetstream, f"OBJ_{fresh_name}")
     assert after == before
-    checked = {one.field for one in (*OBJECT_SETTINGS.required, *RECORD_SETTINGS.required)}
+    kinds = (OBJECT_SETTINGS, RECORD_SETTINGS, LOG_SETTINGS)
+    checked = {one.field for kind in kinds for one in kind.required}
     thought_of = {"subjects"} | checked | HARMLESS.keys() | LAYOUT
     assert {field for field in after if not field.startswith("_")} <= thought_of
 
@@ -354,9 +390,13 @@ async def test_more_replicas_than_servers_are_refused_with_the_servers_reason(
 @pytest.mark.parametrize(
     ("bucket", "prefix", "expected"),
     [
-        ("blobs", "", "blobs packs holdfast snapshots names"),
-        ("media", "", "media media-packs holdfast media-snapshots media-names"),
-        ("blobs", "test", "test_blobs test_packs test_holdfast test_snapshots test_names"),
+        ("blobs", "", "blobs packs holdfast snapshots names states"),
+        ("media", "", "media media-packs holdfast media-snapshots media-names media-states"),
+        (
+            "blobs",
+            "test",
+            "test_blobs test_packs test_holdfast test_snapshots test_names test_states",
+        ),
     ],
 )
 def test_the_buckets_of_a_deployment_have_names_of_their_own(
@@ -364,4 +404,4 @@ def test_the_buckets_of_a_deployment_have_names_of_their_own(
 ) -> None:
     names = bucket_names(bucket, prefix)
 
-    assert [*names.of_objects, *names.of_records] == expected.split()
+    assert [*names.of_objects, *names.of_records, names.states] == expected.split()

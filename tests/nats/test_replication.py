@@ -196,9 +196,9 @@ async def test_a_deployment_gets_its_replicas_is_seen_and_changed_as_a_whole(
         wanted = await replace(store, layout=replace(store.layout, replicas=3)).read()
 
     assert [kept.state.stream for kept in first] == list(store.streams)
-    assert [kept.changed for kept in (*first, *second)] == [True] * 5 + [False] * 5
-    assert [state.stream for state in seen[-5:]] == list(store.streams)
-    assert len(other.problems) == 5
+    assert [kept.changed for kept in (*first, *second)] == [True] * 6 + [False] * 6
+    assert [state.stream for state in seen[-6:]] == list(store.streams)
+    assert len(other.problems) == 6
     assert all("asks for 1: `holdfast admin replicas 1`" in told for told in other.problems)
     assert (wanted.problems, wanted.durability) == ((), "synced")
     assert [server.name for server in wanted.servers] == ["nats-1", "nats-2", "nats-3"]
@@ -255,17 +255,17 @@ async def test_a_server_that_was_killed_is_named_and_the_store_goes_on(
             async with asyncio.timeout(SETTLE_SECONDS):
                 while True:
                     state = await store.read()
-                    if len(state.problems) == 6 and len(state.buckets) == 5:
+                    if len(state.problems) == 7 and len(state.buckets) == 6:
                         break
                     await asyncio.sleep(0.2)
     finally:
         cluster.__exit__(None, None, None)
 
-    assert state.problems[:5] == tuple(
+    assert state.problems[:6] == tuple(
         f"bucket {bucket} has 2 of 3 replicas current: nats-3 is offline"
-        for bucket in ("blobs", "packs", "holdfast", "snapshots", "names")
+        for bucket in ("blobs", "packs", "holdfast", "snapshots", "names", "states")
     )
-    assert cluster.monitor_url("nats-3") in state.problems[5]
+    assert cluster.monitor_url("nats-3") in state.problems[6]
     assert state.durability == "synced", "most of the servers say so"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
+import msgspec
 import msgspec.inspect as mi
 from hypothesis import strategies as st
 
@@ -12,10 +13,7 @@ from holdfast.domain.digest import DIGEST_PATTERN
 from holdfast.protocol import snapshots
 from holdfast.protocol.message import WireKey
 
-if TYPE_CHECKING:
-    import msgspec
-
-StructT = TypeVar("StructT", bound="msgspec.Struct")
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 WIRE_PATTERNS: Final = {
     name: get_args(kind)[1].pattern
@@ -80,6 +78,8 @@ def _scalar(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.binary(max_size=min(longest or 16, 16))
         case mi.LiteralType(values=values):
             return st.sampled_from(values)
+        case mi.RawType():
+            return _JSON.map(msgspec.json.encode).map(msgspec.Raw)
         case mi.BoolType():
             return st.booleans()
         case mi.NoneType():
@@ -109,6 +109,13 @@ def _matching(pattern: str, shortest: int, longest: int | None) -> st.SearchStra
     )
 
 
+_JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text("aé\n", max_size=4),
+    lambda values: (
+        st.lists(values, max_size=2) | st.dictionaries(st.text("ab"), values, max_size=2)
+    ),
+    max_leaves=3,
+)
 _NAMES: Final = st.text("abcXYZ019._-", min_size=1, max_size=20).map(lambda text: f"a{text}")
 _IDS: Final = st.uuids(version=4).map(lambda uuid: str(uuid)[:14] + "7" + str(uuid)[15:])
 _FAST: Final = {

@@ -114,8 +114,8 @@ def test_the_bytes_of_a_blob_are_a_payload_and_their_fields_are_headers(operatio
 
         if body is Body.BYTES:
             has_events = side == "reply" and operation.events is not None
-            plain, events = "application/octet-stream", "application/cloudevents-batch+json"
-            assert message["contentType"] == (events if has_events else plain)
+            plain = "application/octet-stream"
+            assert message["contentType"] == (operation.events_type if has_events else plain)
             assert {"$ref": fields} in message["headers"]["allOf"]
         else:
             assert message["contentType"] == "application/json"

@@ -129,8 +129,17 @@ def is_taken(body: bytes, operation: Any, encoding: Encoding) -> bool:
 def write_msgpack(value: Any) -> bytes:
     try:
         return msgspec.msgpack.encode(with_bytes(value))
-    except OverflowError:  # msgpack ends at 2^64, where every field has ended long before
-        return b"\xc1"
+    except OverflowError:  # msgpack ends at 2^64, where every field but JSON has long ended
+        return msgspec.msgpack.encode(with_bytes(with_doubles(value)))
+
+
+def with_doubles(value: Any) -> Any:
+    """The same with doubles for all integers that are too large for msgpack."""
+    if isinstance(value, list):
+        return [with_doubles(item) for item in value]
+    if isinstance(value, dict):
+        return {name: with_doubles(item) for name, item in value.items()}
+    return float(value) if isinstance(value, int) and abs(value) > 2**63 else value
 
 
 def with_bytes(value: Any) -> Any:

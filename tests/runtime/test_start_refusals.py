@@ -357,10 +357,10 @@ def started_too_early(*at: str) -> tuple[subprocess.Popen[str], set[str]]:
 
 
 def has_leaders(*at: str) -> bool:
-    """Whether each of the five buckets has one that answers."""
+    """Whether each of the buckets has one that answers."""
     done = run("admin", "layout", "--json", *at)
     buckets = json.loads(done.stdout)["buckets"] if done.returncode == 0 else []
-    return len(buckets) == 5 and all(bucket["leader"] for bucket in buckets)
+    return len(buckets) == 6 and all(bucket["leader"] for bucket in buckets)
 
 
 def events_until(worker: subprocess.Popen[str], *events: str) -> set[str]:

@@ -46,15 +46,16 @@ async def opened(config: Config) -> AsyncIterator[Stores]:
 
 
 async def make_older(url: str, config: Config) -> None:
-    """Take from a deployment what the version before names did not make."""
+    """Take from a deployment what older versions did not make: names, and logs of states."""
     async with opened(config) as stores:
         record = await stores.records.get(KEY)
         recorded: dict[str, Any] = msgspec.json.decode(record.value)
-        del recorded["names"]
+        del recorded["names"], recorded["states"]
         await stores.records.put(KEY, msgspec.json.encode(recorded), expected=record.revision)
         await stores.records.put("u.kept", b"value", expected=0)
     client = await nats.connect(url)
-    await client.jetstream().delete_stream(f"KV_{config.prefix}_names")
+    for stream in (f"KV_{config.prefix}_names", f"HF_{config.prefix}_states"):
+        await client.jetstream().delete_stream(stream)
     await client.close()
 
 
@@ -64,7 +65,9 @@ async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url:
     made = await init_store(config)
     await make_older(nats_url, config)
     async with opened(config) as stores:
-        with pytest.raises(UnavailableError, match="lacks older_names; `holdfast admin upgrade`"):
+        with pytest.raises(
+            UnavailableError, match="lacks older_names, older_states; `holdfast admin upgrade`"
+        ):
             await stores.check()
 
     said = await upgrade_store(config)
@@ -72,12 +75,13 @@ async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url:
 
     assert len(said) == len(again) == len(made)
     assert "created KV_older_names with 1 replica(s)" in said
-    assert said[-1] == "added to the deployment's record: older_names"
+    assert "created HF_older_states with 1 replica(s)" in said
+    assert said[-1] == "added to the deployment's record: older_names, older_states"
     assert again == await init_store(config)
     async with opened(config) as stores:
         await stores.check()
         assert (await stores.records.get("u.kept")).value == b"value"
-        assert "KV_older_names" in stores.streams
+        assert {"KV_older_names", "HF_older_states"} <= set(stores.streams)
 
 
 @pytest.mark.nats
@@ -110,7 +114,8 @@ async def test_a_disk_store_of_an_older_version_is_completed_by_an_upgrade(tmp_p
     await init_store(config)
     stores = open_on_disk(root, SOURCES)
     await stores.records.put("u.kept", b"value", expected=0)
-    shutil.rmtree(root / "names")
+    for later in ("names", "states"):
+        shutil.rmtree(root / later)
     for name in ("records", "snapshots"):
         for added in ("INDEX ending", "TRIGGER counted_in", "TRIGGER counted_out", "TABLE extent"):
             in_database(root / name, f"DROP {added}")
@@ -122,6 +127,7 @@ async def test_a_disk_store_of_an_older_version_is_completed_by_an_upgrade(tmp_p
     await stores.check()
     assert (await stores.records.get("u.kept")).value == b"value"
     assert (await stores.names.extent()).keys == 0
+    assert await stores.states.last("a") is None
     await stores.aclose()
 
 

@@ -13,6 +13,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.stores.disk.database import DATABASE, create_record_store
 from holdfast.stores.disk.files import create_disk_store
 from holdfast.stores.disk.format import MAX_HEADER_BYTES, decode_blob_header
+from holdfast.stores.disk.journal import LOGS_FORM, DiskJournalStore, create_journal_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
 
@@ -66,6 +67,22 @@ async def record_store(
     create_record_store(root)
     async with aclosing(DiskRecordStore(root, clock=clock or FakeClock(), files=files)) as store:
         yield store
+
+
+@asynccontextmanager
+async def journal_store(
+    root: Path, *, files: Files | None = None, clock: Callable[[], datetime] = SOURCES.clock
+) -> AsyncGenerator[DiskJournalStore]:
+    """A store of logs in ``root``, which is made one if it is none."""
+    create_journal_store(root)
+    async with aclosing(DiskJournalStore(root, clock=clock, files=files)) as store:
+        yield store
+
+
+def in_logs(root: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """As `in_database`, of logs."""
+    with closing(sqlite3.connect(root / LOGS_FORM.file)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
 
 
 def in_database(root: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:

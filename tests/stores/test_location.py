@@ -35,6 +35,7 @@ from holdfast.stores.location import (
         ("nats://blobs?max_bytes=1000", BucketLocation(bucket="blobs", max_bytes=1000)),
         ("nats://blobs?max_bytes=10GiB", BucketLocation(bucket="blobs", max_bytes=10 * 2**30)),
         ("nats://blobs?max_bytes=2T", BucketLocation(bucket="blobs", max_bytes=2 * 2**40)),
+        ("nats://blobs?states_max_bytes=1K", BucketLocation(bucket="blobs", states_max_bytes=1024)),
         ("nats://blobs?tags=ssd", BucketLocation(bucket="blobs", tags=("ssd",))),
         ("nats://blobs?tags=ssd,az:1,ssd", BucketLocation(bucket="blobs", tags=("ssd", "az:1"))),
         (
@@ -76,6 +77,7 @@ def test_a_url_names_a_store(url: str, location: Location) -> None:
         ("nats://blobs?max_bytes=-2", "max_bytes"),
         ("nats://blobs?max_bytes=lots", "max_bytes"),
         ("nats://blobs?max_bytes=1e9", "max_bytes"),
+        ("nats://blobs?states_max_bytes=0", "states_max_bytes"),
         ("nats://blobs?replicas=3&replicas=5", "twice"),
         ("nats://blobs?tags=", "tags=ssd,eu"),
         ("nats://blobs?tags=ssd,,eu", "tags=ssd,eu"),

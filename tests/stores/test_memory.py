@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,15 +10,18 @@ from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_store import BlobStoreContract, lose_everything
+from tests.contracts.journal import JournalStoreContract, new_id
 from tests.contracts.record_store import RecordStoreContract
 
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.memory_journal import MemoryJournalStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
     from holdfast.domain.digest import Digest
+    from holdfast.stores.journal_ports import JournalStore
     from holdfast.stores.ports import BlobStore
 
 
@@ -54,6 +58,29 @@ class TestMemoryBlobStore(BlobCollectingContract, BlobChangesContract, BlobStore
     async def leftovers(self, store: BlobStore) -> int:
         assert isinstance(store, MemoryBlobStore)
         return sum(len(parts) for parts in store._staged.values())
+
+
+class TestMemoryJournalStore(JournalStoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryJournalStore:
+        return MemoryJournalStore()
+
+    @pytest.fixture
+    def other(self, store: MemoryJournalStore) -> MemoryJournalStore:
+        return store
+
+    @pytest.fixture
+    def unreachable_store(self) -> MemoryJournalStore:
+        store = MemoryJournalStore()
+        store.reachable = False
+        return store
+
+    async def append_damaged(self, store: JournalStore, log: str, expected: int) -> int:
+        assert isinstance(store, MemoryJournalStore)
+        sequence = await store.append(log, b"sound", expected=expected, message_id=new_id())
+        row = store._logs[log][-1]
+        row.entry = replace(row.entry, value=b"Sound")
+        return sequence
 
 
 class TestMemoryRecordStore(RecordStoreContract):

@@ -37,6 +37,7 @@ from holdfast.stores.deployment import accept_loss as forget_loss
 from holdfast.stores.jetstream.provisioning import (
     bucket_names,
     ensure_stream,
+    log_stream,
     object_stream,
     record_stream,
 )
@@ -159,6 +160,7 @@ async def _make_buckets(
     lines = [
         *[await ensure_stream(js, object_stream(name, location)) for name in names.of_objects],
         *[await ensure_stream(js, record_stream(name, location)) for name in names.of_records],
+        await ensure_stream(js, log_stream(names.states, location)),
     ]
     for stream in names.streams:
         await wait_ready(partial(wait_for_leader, js, stream), LEADER_SECONDS)

@@ -22,13 +22,16 @@ from holdfast.stores.deployment import (
 )
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.files import create_disk_store, raise_disk_format
+from holdfast.stores.disk.journal import DiskJournalStore, create_journal_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
+from holdfast.stores.jetstream.journal import StreamJournalStore
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation, DiskLocation, parse_location
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
+from holdfast.stores.memory_journal import MemoryJournalStore
 from holdfast.stores.wrappers.guarded import GuardedBlobStore, Limits, Retries, StoreMetrics
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from holdfast.runtime.config import Config
     from holdfast.sources import Sources
+    from holdfast.stores.journal_ports import JournalStore
     from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import RecordStore
     from holdfast.transport.jetstream import JetStream
@@ -43,11 +47,14 @@ if TYPE_CHECKING:
 RECORDS: Final = "records"
 SNAPSHOTS: Final = "snapshots"
 NAMES: Final = "names"
+STATES: Final = "states"
 LIMITS: Final = Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=1024)
 RETRIES: Final = Retries(attempts=3, timeout_seconds=10.0, first_wait_seconds=0.05)
 SWEEP_SECONDS: Final = 3600.0
 SWEEP_GRACE: Final = timedelta(hours=24)
-LOCAL: Final = Deployment(blobs=BLOBS, packs=PACKS, snapshots=SNAPSHOTS, names=NAMES, format=FORMAT)
+LOCAL: Final = Deployment(
+    blobs=BLOBS, packs=PACKS, snapshots=SNAPSHOTS, names=NAMES, states=STATES, format=FORMAT
+)
 """What is recorded of stores that lie on one machine."""
 
 
@@ -55,10 +62,10 @@ LOCAL: Final = Deployment(blobs=BLOBS, packs=PACKS, snapshots=SNAPSHOTS, names=N
 class Stores:
     """The stores of one deployment, and what has to be done for them now and then.
 
-    ``records`` are those of uploads and requests, ``names`` those of named blobs. ``streams`` are
-    those of the buckets, which are to be kept as ``layout`` says, and ``deployment`` what is to be
-    recorded of them all. ``is_new``: nobody has set them up, for they are in memory. ``root``:
-    where they lie on disk.
+    ``records`` are those of uploads and requests, ``names`` those of named blobs, and ``states``
+    has the logs of states. ``streams`` are those of the buckets, which are to be kept as ``layout``
+    says, and ``deployment`` what is to be recorded of them all. ``is_new``: nobody has set them up,
+    for they are in memory. ``root``: where they lie on disk.
     """
 
     blobs: BlobStore
@@ -66,6 +73,7 @@ class Stores:
     records: RecordStore
     snapshots: RecordStore
     names: RecordStore
+    states: JournalStore
     deployment: Deployment = LOCAL
     is_new: bool = False
     root: Path | None = None
@@ -83,7 +91,7 @@ class Stores:
         if self.is_new:
             await write_deployment(self.records, self.deployment)
         found = await check_deployment(self.records, self.deployment)
-        for added_later in (self.snapshots, self.names):
+        for added_later in (self.snapshots, self.names, self.states):
             await added_later.check()
         return timedelta(seconds=found.grace_seconds)
 
@@ -112,8 +120,8 @@ class Stores:
         ``grace`` is how long a collector leaves alone what nothing refers to.
         """
         when_full = (
-            "a blob that nothing keeps makes room when it is deleted, and what else nothing needs any"
-            f" more with the first collection {grace} after that"
+            "a blob that nothing keeps makes room when it is deleted, and what else is not needed"
+            f" with the first collection {grace} later"
         )
         guard = partial(
             GuardedBlobStore,
@@ -136,7 +144,14 @@ class Stores:
 
     async def aclose(self) -> None:
         """Release what they hold. May be repeated."""
-        for store in (self.blobs, self.packs, self.records, self.snapshots, self.names):
+        for store in (
+            self.blobs,
+            self.packs,
+            self.records,
+            self.snapshots,
+            self.names,
+            self.states,
+        ):
             await store.aclose()
 
 
@@ -154,6 +169,7 @@ def open_stores(config: Config, jetstream: JetStream, sources: Sources) -> Store
         records=records(),
         snapshots=records(),
         names=records(),
+        states=MemoryJournalStore(sources.clock),
         is_new=True,
     )
 
@@ -169,11 +185,13 @@ def _in_buckets(
         records=records(names.records),
         snapshots=records(names.snapshots),
         names=records(names.names),
+        states=StreamJournalStore(jetstream, names.states),
         deployment=Deployment(
             blobs=names.blobs,
             packs=names.packs,
             snapshots=names.snapshots,
             names=names.names,
+            states=names.states,
             format=FORMAT,
         ),
         streams=names.streams,
@@ -190,6 +208,7 @@ def create_on_disk(root: Path) -> None:
     """Make what is missing under ``root``. Blocks. Raises UnavailableError, QuotaExceededError."""
     for name in (RECORDS, SNAPSHOTS, NAMES):
         create_record_store(root / name)
+    create_journal_store(root / STATES)
     for name in (BLOBS, PACKS):
         create_disk_store(root / name)
 
@@ -216,9 +235,12 @@ def open_on_disk(root: Path, sources: Sources) -> Stores:
         DiskRecordStore(root / name, clock=sources.clock) for name in (RECORDS, SNAPSHOTS, NAMES)
     )
 
+    states = DiskJournalStore(root / STATES, clock=sources.clock)
+
     async def sweep() -> None:
         for store in (blobs, packs, records, snapshots, names):
             await store.sweep(sources.clock(), SWEEP_GRACE)
+        await states.look_for_damage()
 
     return Stores(
         blobs=blobs,
@@ -226,6 +248,7 @@ def open_on_disk(root: Path, sources: Sources) -> Stores:
         records=records,
         snapshots=snapshots,
         names=names,
+        states=states,
         root=root,
         chores=(Chore("sweep_disk", SWEEP_SECONDS, sweep),),
     )

@@ -19,6 +19,7 @@ from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
 from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.states import StateParts, assemble_states
 from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
@@ -29,6 +30,7 @@ from holdfast.handlers.status import StatusHandlers
 from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
+from holdfast.protocol.states import STATES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.keepers import Keepers
@@ -162,6 +164,7 @@ class _Parts:
     uploads: UploadService
     names: NameParts
     snapshots: SnapshotParts
+    states: StateParts
     watches: WatchHandlers
     collector: Collector
     peers: Peers
@@ -180,11 +183,12 @@ class _Parts:
                 stop=stop,
                 lost=lost,
                 drain_seconds=setup.config.drain_seconds,
-                drain_too=(self.watches.drain, self._drain),
+                drain_too=(self.watches.drain, self.states.follows.drain, self._drain),
             )
             return 1 if form.is_outdated else status
         finally:
             await self.collector.aclose()
+            await self.states.upkeep.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
             await self.uploads.aclose()
@@ -223,6 +227,7 @@ def _assemble(
     snapshots = assemble_snapshots(
         setup, stores, apps=apps, peers=peers, publish=partial(_publish, connection)
     )
+    states = assemble_states(setup, stores)
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
     collector = assemble_collector(setup, stores, names)
@@ -236,6 +241,8 @@ def _assemble(
             ).endpoints(),
             *snapshots.handlers.endpoints(),
             *snapshots.retention.endpoints(),
+            *states.handlers.endpoints(),
+            *states.follows.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
         ),
@@ -253,6 +260,7 @@ def _assemble(
         uploads=uploads,
         names=names,
         snapshots=snapshots,
+        states=states,
         watches=watches,
         collector=collector,
         peers=peers,
@@ -328,6 +336,6 @@ def _identity(setup: Setup, durability: Durability) -> Identity:
             "wire": str(WIRE_VERSION),
             "durability": durability,
             "max_inline_bytes": str(setup.max_inline_bytes),
-            "features": f"{NAMES_FEATURE},{COLLECT_FEATURE}",
+            "features": f"{NAMES_FEATURE},{COLLECT_FEATURE},{STATES_FEATURE}",
         },
     )

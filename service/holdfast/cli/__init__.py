@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-SERVING: Final = frozenset({"up", "watch", "worker"})
+SERVING: Final = frozenset({"gateway", "up", "watch", "worker"})
 """The commands that run until they are told to end."""
 
 

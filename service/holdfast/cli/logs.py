@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-CLIENTS: Final = frozenset({"blob", "config", "name", "snapshot", "status", "watch"})
+CLIENTS: Final = frozenset({"blob", "config", "name", "snapshot", "state", "status", "watch"})
 """The commands that log with the standard library alone, and hardly ever."""
 
 

@@ -94,7 +94,7 @@ class _Machine:
         self._server = server
         self._directory = directory
         self._nodes = nodes
-        environment = _environment(server)
+        environment = environment_of(server)
         self._config: Config = load_config(environ=environment).config
         self._pool = WorkerPool(
             environment, directory, drain_seconds=self._config.drain_seconds, announce=say
@@ -156,14 +156,7 @@ class _Machine:
         starting = [node for node in nodes if node not in self._pool.nodes]
         for node in starting:
             await self._pool.start(node)
-        try:
-            async with asyncio.timeout(READY_SECONDS):
-                while set(nodes) - await _answering(connection):
-                    for node in starting:
-                        self._pool.check(node)
-                    await asyncio.sleep(_POLL_SECONDS)
-        except TimeoutError as error:
-            raise UnavailableError(f"the workers do not serve after {READY_SECONDS:g} s") from error
+        await wait_serving(connection, self._pool, nodes)
 
     async def _watch_server(self) -> None:
         while (status := self._server.exit_status()) is None:  # noqa: ASYNC110 - no event for it
@@ -205,11 +198,26 @@ class _Machine:
         sys.stdout.flush()
 
 
+async def wait_serving(connection: Client, pool: WorkerPool, nodes: list[str]) -> None:
+    """Return once a worker of each of ``nodes``, which ``pool`` started, answers.
+
+    Raises UnavailableError when one cannot start, or does not in time.
+    """
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            while missing := set(nodes) - await _answering(connection):
+                for node in missing:
+                    pool.check(node)
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError as error:
+        raise UnavailableError(f"the workers do not serve after {READY_SECONDS:g} s") from error
+
+
 async def _answering(connection: Client) -> set[str]:
     return {worker.metadata.get("node", "") for worker in await connection.workers()}
 
 
-def _environment(server: EmbeddedServer) -> dict[str, str]:
+def environment_of(server: EmbeddedServer) -> dict[str, str]:
     """This process's environment, but for this server, and none of another one's credentials."""
     kept = {
         name: value

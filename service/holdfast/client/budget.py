@@ -36,6 +36,13 @@ class ByteBudget:
             raise
         return size
 
+    def try_take(self, size: int) -> bool:
+        """Take ``size`` bytes, all of them, if that many are free and nobody waits."""
+        if size > self._left or self._waiting:
+            return False
+        self._left -= size
+        return True
+
     def give_back(self, size: int) -> None:
         """They are free for others."""
         self._left += size

@@ -11,7 +11,7 @@ import itertools
 import os
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -27,6 +27,8 @@ from holdfast.client.small_files import SmallFiles
 from holdfast.client.small_puts import SmallPuts
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
+from holdfast.client.states.api import States
+from holdfast.client.states.machine import StateMachine
 from holdfast.client.watch import position, watched
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
@@ -90,17 +92,21 @@ _DIGEST_JSON_BYTES: Final = 67
 
 
 class Client:
-    """A connection to a pool of workers. Use it from the event loop that made it."""
+    """A connection to a pool of workers. Use it from the event loop that made it.
+
+    ``requester`` is what its calls are made of: for the gateway, which asks as the wire has it.
+    """
 
     def __init__(self, connection: Connection, requester: Requester) -> None:
         """Made by ``connect``."""
         self._connection = connection
-        self._requester = requester
+        self.requester = requester
         self._files = SmallFiles()
         self.names = Names(requester, self._files)
         self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
         self.retention = SnapshotRetention(requester)
+        self.states = States(requester, self.names)
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +124,7 @@ class Client:
 
         Raises InvalidError in another event loop than that which made it.
         """
-        self._requester.check_own()
+        self.requester.check_own()
         await self._connection.close()
 
     async def put(
@@ -142,7 +148,7 @@ class Client:
         """
         expected = parse_digest(digest) if digest is not None else None
         put = _BlobPut(self._small_puts, type, expected)
-        return await put_source(self._requester, self._files, source, put, progress)
+        return await put_source(self.requester, self._files, source, put, progress)
 
     async def put_many(
         self,
@@ -181,7 +187,7 @@ class Client:
         Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
-        return await read_bytes(self._requester, request, progress)
+        return await read_bytes(self.requester, request, progress)
 
     async def stream(
         self,
@@ -197,7 +203,7 @@ class Client:
         before it has bytes that nobody checked.
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
-        download = Download(self._requester, request)
+        download = Download(self.requester, request)
         async with aclosing(download.stream(progress)) as incoming:
             async for piece in incoming:
                 yield piece
@@ -227,23 +233,23 @@ class Client:
         fitting = max_inline_bytes(self._connection.max_payload) // _DIGEST_JSON_BYTES
         count = max(1, min(MAX_DIGESTS_PER_HAS, fitting))
         for batch in itertools.batched(map(parse_digest, digests), count):
-            reply = await self._requester.ask(HAS_BLOBS, HasBlobs(digests=list(batch)))
+            reply = await self.requester.ask(HAS_BLOBS, HasBlobs(digests=list(batch)))
             missing.update(dict.fromkeys(reply.missing))
         return list(missing)
 
     async def stat(self, digest: str) -> BlobStat:
         """What is recorded about a blob. Raises NotFoundError."""
-        return await self._requester.ask(STAT_BLOB, StatBlob(digest=parse_digest(digest)))
+        return await self.requester.ask(STAT_BLOB, StatBlob(digest=parse_digest(digest)))
 
     def list(self, prefix: str = "") -> AsyncGenerator[BlobEntry]:
         """Every blob whose digest starts with ``prefix``, and foreign objects if it is empty."""
         request = ListBlobs(prefix=prefix, limit=_LIST_PAGE)
-        return rows(self._requester, LIST_BLOBS, request, lambda page: page.blobs)
+        return rows(self.requester, LIST_BLOBS, request, lambda page: page.blobs)
 
     async def delete(self, digest: str) -> bool:
         """Forget a blob; False when it was not there."""
         request = DeleteBlob(digest=parse_digest(digest))
-        return (await self._requester.ask(DELETE_BLOB, request)).deleted
+        return (await self.requester.ask(DELETE_BLOB, request)).deleted
 
     async def verify(self, digest: str | None = None) -> AsyncGenerator[VerifyReport]:
         """Have workers read back one blob, or all, page by page. Raises NotFoundError for one."""
@@ -253,7 +259,7 @@ class Client:
             request = VerifyBlobs(digest=parse_digest(digest), limit=_VERIFY_PAGE)
             with suppress(CorruptError):  # its record: that is what the report will say
                 seconds += (await self.stat(digest)).size / _VERIFY_BYTES_PER_SECOND
-        reports = pages(self._requester, VERIFY_BLOBS, request, seconds=seconds)
+        reports = pages(self.requester, VERIFY_BLOBS, request, seconds=seconds)
         async with aclosing(reports) as incoming:
             async for report in incoming:
                 yield report
@@ -267,7 +273,7 @@ class Client:
         seconds = _COLLECT_SECONDS
         request = CollectBlobs(dry_run=dry_run)
         while True:
-            report = await self._requester.ask(
+            report = await self.requester.ask(
                 COLLECT_BLOBS, request, timeout_seconds=seconds, attempt_seconds=seconds
             )
             if report.done:
@@ -287,7 +293,7 @@ class Client:
         list what is there, and watch from now), UnavailableError where no worker answers in time.
         """
         request = WatchChanges(kind=kind, prefix=prefix, since=since)
-        async with aclosing(watched(self._requester, request)) as events:
+        async with aclosing(watched(self.requester, request)) as events:
             async for event in events:
                 yield event
 
@@ -296,14 +302,44 @@ class Client:
 
         Whoever asks for it, then lists what is there, then watches, misses nothing.
         """
-        return await position(self._requester, kind)
+        return await position(self.requester, kind)
+
+    def state(
+        self,
+        name: str,
+        *,
+        apply: Callable[[Any, Any], Any],
+        initial: object = None,
+        save_every: int | None = None,
+        only_writer: bool = False,
+    ) -> StateMachine:
+        """A state of ``states`` as one object, to be entered with ``async with``.
+
+        ``apply(state, command)`` gives the new state, or a tuple of that and of what ``append`` is
+        to return, else the state. It may change the state in place. It must depend on its arguments
+        only, and take any command without raising: every program applies all of them, in the order
+        of the log. ``initial`` is the state before the first.
+
+        It is saved after every ``save_every`` commands (by default as the state's policy says, or
+        1,000) by a program that appends. With ``only_writer``, appends fail with ConflictError
+        once anybody else has appended.
+        """
+        return StateMachine(
+            self.states,
+            self.requester,
+            name,
+            apply=apply,
+            initial=initial,
+            save_every=save_every,
+            only_writer=only_writer,
+        )
 
     async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
         """How the store is: its servers and buckets, and what is not as it is asked to be.
 
         Waits as long as for any other answer unless told otherwise. Raises UnavailableError.
         """
-        return await self._requester.ask(
+        return await self.requester.ask(
             GET_STATUS,
             GetStatus(),
             timeout_seconds=timeout_seconds,
@@ -316,7 +352,7 @@ class Client:
         It ends when none has answered for ``wait_seconds``, or after four times as long. Answers
         that are none of a worker's are passed over: anybody may answer.
         """
-        return await find_workers(self._requester, wait_seconds)
+        return await find_workers(self.requester, wait_seconds)
 
 
 async def connect(

@@ -113,7 +113,7 @@ class Download:
             again={"proxy": True},
             single_bytes=max_inline_bytes(requester.connection.max_payload),
         )
-        self._sha256 = hashlib.sha256()
+        self._sha256 = None if _is_range(request) else hashlib.sha256()
         self.head: BlobHead | None = None
 
     async def stream(self, progress: OnBytes | None = None) -> AsyncGenerator[memoryview]:
@@ -133,7 +133,8 @@ class Download:
                     msg = f"bytes from {window.head.offset} came, not those from {start + done}"
                     raise CorruptError(msg)
                 for piece in window.pieces:
-                    self._sha256.update(piece)
+                    if self._sha256 is not None:
+                        self._sha256.update(piece)
                     if held is not None:
                         yield held
                     held = piece
@@ -143,7 +144,7 @@ class Download:
         if done != total:
             msg = f"{done} of {total} bytes came"
             raise CorruptError(msg)
-        self._check_digest(done)
+        self._check_digest()
         if held is not None:
             yield held
 
@@ -156,11 +157,14 @@ class Download:
             async for window in windows:
                 yield window
 
-    def _check_digest(self, done: int) -> None:
-        if self.head is None or done != self.head.size:
-            return
-        if self._sha256.hexdigest() != self._request.digest:
+    def _check_digest(self) -> None:
+        if self._sha256 is not None and self._sha256.hexdigest() != self._request.digest:
             raise _other_bytes(self._request)
+
+
+def _is_range(request: GetBlob) -> bool:
+    """Whether it asks for a part of the blob, or of one that is not known to be more."""
+    return request.offset > 0 or request.length is not None
 
 
 def _wanted(request: GetBlob, head: BlobHead) -> int:

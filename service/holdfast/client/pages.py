@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from holdfast.protocol.operation import Operation
     from holdfast.protocol.retention import PruneReport
     from holdfast.protocol.snapshots import SnapshotPage
+    from holdfast.protocol.states import SavePage, StatePage
 
 
 T = TypeVar("T")
 PageT = TypeVar(
     "PageT",
     bound="BlobPage | VerifyReport | NamePage | NameHistory"
-    " | SnapshotPage | FilePage | DiffPage | SnapshotVerified | PruneReport",
+    " | SnapshotPage | FilePage | DiffPage | SnapshotVerified | PruneReport"
+    " | SavePage | StatePage",
 )
 
 

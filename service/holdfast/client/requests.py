@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.client.bare import BareReads
 from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
+from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ForbiddenError,
@@ -156,6 +157,7 @@ class Requester:
         op_id: str | None = None,
         maybe_applied: bool = False,
         is_new: bool = False,
+        first_subject: str | None = None,
     ) -> ReplyT:
         """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
 
@@ -165,9 +167,10 @@ class Requester:
         A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been:
         ``op_id`` where it was asked for before in another way, and then it is ``maybe_applied``.
         What ``is_new`` is not asked for again where nobody takes it: raises NotOfferedError.
+        ``first_subject`` is where one worker takes it, which is asked first.
         """
         self.check_usable()
-        headers: dict[str, str] = {}
+        headers = trace_headers()
         if operation.request_body is Body.BYTES:
             headers.update(codec.encode_headers(request))
             body: bytes | memoryview = data
@@ -186,6 +189,7 @@ class Requester:
             longest_seconds=attempt_seconds or ATTEMPT_SECONDS,
             maybe_applied=maybe_applied,
             is_new=is_new,
+            first_subject=first_subject,
         )
         reply = codec.decode_reply(message.data, operation.reply, encoding)
         check_echo(request, reply)
@@ -204,7 +208,7 @@ class Requester:
             message = await self._repeat(
                 operation,
                 codec.encode(request),
-                {},
+                trace_headers(),
                 timeout_seconds=self.timeout_seconds,
                 patience_seconds=ATTEMPT_SECONDS,
                 longest_seconds=BYTES_ATTEMPT_SECONDS,
@@ -224,8 +228,10 @@ class Requester:
         longest_seconds: float,
         maybe_applied: bool = False,
         is_new: bool = False,
+        first_subject: str | None = None,
     ) -> Message:
         """The answer. One attempt takes ``patience_seconds``, each further one twice as long."""
+        subject = first_subject or self.subject(operation)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=timeout_seconds)
@@ -235,7 +241,7 @@ class Requester:
                 attempt = max(min(patience_seconds, deadline - loop.time()), 0.001)
                 patience_seconds = min(patience_seconds * 2, longest_seconds)
                 headers[names.TIMEOUT] = worker_seconds(attempt)
-                message = await self._request(operation, body, headers, attempt)
+                message = await self._request(operation, subject, body, headers, attempt)
             except (NoRespondersError, ForbiddenError) as error:
                 if is_new:
                     raise NotOfferedError(maybe_applied=maybe_applied) from error
@@ -251,6 +257,7 @@ class Requester:
                 maybe_applied = maybe_applied or isinstance(error, OutcomeUnknownError)
             else:
                 return message
+            subject = self.subject(operation)
             if self.connection.is_closed or not await backoff.wait():
                 if maybe_applied and not isinstance(failure, OutcomeUnknownError):
                     msg = "no worker said whether it was done"
@@ -260,6 +267,7 @@ class Requester:
     async def _request(
         self,
         operation: AnyOperation,
+        subject: str,
         body: bytes | memoryview,
         headers: dict[str, str],
         seconds: float,
@@ -268,7 +276,7 @@ class Requester:
         asked_at = time.monotonic()
         try:
             message = await self.inbox.request(
-                self.subject(operation), body, headers=headers, timeout_seconds=seconds
+                subject, body, headers=headers, timeout_seconds=seconds
             )
             codec.raise_error(message.headers, message.data)
         except TimeoutError:

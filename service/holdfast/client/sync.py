@@ -16,6 +16,8 @@ from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
+from holdfast.client.states.api import States
+from holdfast.client.states.machine import StateMachine
 from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from holdfast.client.sources import Source
+    from holdfast.errors import HoldfastError
     from holdfast.protocol.blobs import BlobStored
 
 _END: Final = object()
@@ -83,6 +86,80 @@ class SyncNames(Blocking[Names]):
     set_rules = blocking(Names.set_rules)
 
 
+class SyncStates(Blocking[States]):
+    """See ``States``."""
+
+    append = blocking(States.append)
+    append_many = blocking(States.append_many)
+    replay = iterating(States.replay)
+    page = blocking(States.page)
+    first_index = blocking(States.first_index)
+    follow = iterating(States.follow)
+    trim = blocking(States.trim)
+    repair = blocking(States.repair)
+    save = blocking(States.save)
+    save_json = blocking(States.save_json)
+    save_from = blocking(States.save_from)
+    latest = blocking(States.latest)
+    at = blocking(States.at)
+    read_to = blocking(States.read_to)
+    record = blocking(States.record)
+    verify = blocking(States.verify)
+    saves = iterating(States.saves)
+    list = iterating(States.list)
+    remove = blocking(States.remove)
+    policy = blocking(States.policy)
+    set_policy = blocking(States.set_policy)
+
+
+class SyncStateMachine(Blocking[StateMachine]):
+    """See ``StateMachine``. ``apply`` runs in the client's thread."""
+
+    def __enter__(self) -> Self:
+        self._thread.run(self._wrapped.__aenter__())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread.is_usable:
+            self._thread.run(self._wrapped.__aexit__(kind, error, trace))
+
+    @property
+    def state(self) -> Any:
+        """See ``StateMachine``. In the client's thread ``apply`` may change it meanwhile."""
+        return self._wrapped.state
+
+    @property
+    def index(self) -> int:
+        """See ``StateMachine``."""
+        return self._wrapped.index
+
+    @property
+    def hlc(self) -> str:
+        """See ``StateMachine``."""
+        return self._wrapped.hlc
+
+    @property
+    def saved_index(self) -> int:
+        """See ``StateMachine``."""
+        return self._wrapped.saved_index
+
+    @property
+    def save_error(self) -> HoldfastError | None:
+        """See ``StateMachine``."""
+        return self._wrapped.save_error
+
+    append = blocking(StateMachine.append)
+    append_many = blocking(StateMachine.append_many)
+    refresh = blocking(StateMachine.refresh)
+    until = blocking(StateMachine.until)
+    save = blocking(StateMachine.save)
+
+
 @functools.wraps(Client.put_many)
 def _put_many(
     client: Client,
@@ -94,6 +171,10 @@ def _put_many(
     return client.put_many(ready, type=type)
 
 
+def _state(self: Blocking[Client], *args: Any, **kwargs: Any) -> SyncStateMachine:
+    return SyncStateMachine(self._wrapped.state(*args, **kwargs), self._thread)
+
+
 class SyncClient(Blocking[Client]):
     """See ``Client``: every method has the same arguments, result and errors."""
 
@@ -103,6 +184,7 @@ class SyncClient(Blocking[Client]):
         self.names = SyncNames(wrapped.names, thread)
         self.snapshots = SyncSnapshots(wrapped.snapshots, thread)
         self.retention = SyncSnapshotRetention(wrapped.retention, thread)
+        self.states = SyncStates(wrapped.states, thread)
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +220,8 @@ class SyncClient(Blocking[Client]):
     watch = iterating(Client.watch)
     position = blocking(Client.position)
     store_status = blocking(Client.store_status)
+
+    state = describe(_state, Client.state, "SyncStateMachine")
     workers = blocking(Client.workers)
 
 

@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
 
 UPGRADE: Final = "workers of the pool know nothing of names: upgrade all workers of the pool"
+UPGRADE_FOR_STATES: Final = (
+    "workers of the pool know nothing of states: upgrade all workers of the pool"
+)
 
 
 @asynccontextmanager
-async def on_new_subjects(requester: Requester) -> AsyncGenerator[None]:
-    """What only workers that know names listen to: where nobody does there may be others."""
+async def on_new_subjects(
+    requester: Requester, feature: str = NAMES_FEATURE, upgrade: str = UPGRADE
+) -> AsyncGenerator[None]:
+    """What only workers with ``feature`` listen to: where nobody does there may be others."""
     try:
         yield
     except NoRespondersError as error:
-        await _check_workers(requester, error)
+        await _check_workers(requester, feature, upgrade, error)
         raise
 
 
@@ -34,12 +39,14 @@ async def on_old_subjects(requester: Requester) -> AsyncGenerator[None]:
     try:
         yield
     except InvalidError as error:
-        await _check_workers(requester, error)
+        await _check_workers(requester, NAMES_FEATURE, UPGRADE, error)
         raise
 
 
-async def _check_workers(requester: Requester, error: HoldfastError) -> None:
-    """Raises UnavailableError where a worker of the pool knows no names."""
+async def _check_workers(
+    requester: Requester, feature: str, upgrade: str, error: HoldfastError
+) -> None:
+    """Raises UnavailableError where a worker of the pool is without ``feature``."""
     for worker in await find_workers(requester, DISCOVERY_SECONDS):
-        if NAMES_FEATURE not in worker.features:
-            raise UnavailableError(UPGRADE) from error
+        if feature not in worker.features:
+            raise UnavailableError(upgrade) from error

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
+from holdfast.client.trace import trace_headers
 from holdfast.domain.digest import Digest
 from holdfast.errors import (
     ConflictError,
@@ -207,7 +208,7 @@ class Upload:
                 subject,
                 self._unacked[part],
                 reply=mailbox.subject,
-                headers={names.BLOB_PART: str(part)},
+                headers={names.BLOB_PART: str(part)} | trace_headers(),
             )
         except UnavailableError as error:
             self._fail(error)
@@ -312,7 +313,8 @@ class Upload:
             message = await self._requester.inbox.request(
                 self._state.part_subject or "",
                 headers=codec.encode_headers(request)
-                | {names.TIMEOUT: worker_seconds(self._requester.timeout_seconds)},
+                | {names.TIMEOUT: worker_seconds(self._requester.timeout_seconds)}
+                | trace_headers(),
                 timeout_seconds=STALL_SECONDS,
             )
             _raise_failure(message)

@@ -7,21 +7,15 @@ dies is not missed. What comes twice is dropped here.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
-from holdfast.errors import InternalError, RateLimitedError, UnavailableError
-from holdfast.protocol import codec
-from holdfast.protocol import headers as names
+from holdfast.client.told import carried_on, told
+from holdfast.errors import InternalError
 from holdfast.protocol.watch import WATCH, WatchChanges, WatchEvent, WatchHead
-from holdfast.transport.backoff import Backoff
-from holdfast.transport.inbox import raise_for_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,10 +23,6 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.protocol.watch import WatchKind
     from holdfast.transport.message import Message
-
-_SILENT_HEARTBEATS: Final = 2.2
-_FIRST_WAIT_SECONDS: Final = 0.05
-_MAX_WAIT_SECONDS: Final = 2.0
 
 
 class News:
@@ -60,24 +50,17 @@ class News:
 async def watched(requester: Requester, request: WatchChanges) -> AsyncGenerator[WatchEvent]:
     """The events that ``request`` asks for, each once, for ever. See ``Client.watch``."""
     news = News()
-    backoff: Backoff | None = None
-    while True:
-        requester.check_usable()
-        try:
-            async with aclosing(_told(requester, request)) as messages:
-                async for head, events in messages:
-                    backoff = None
-                    for event in events:
-                        if news.is_new(int(event.sequence)):
-                            yield event
-                    news.passed(head.position)
-                    request = replace(request, since=None, cursor=head.cursor)
-        except (UnavailableError, RateLimitedError):
-            if backoff is None:
-                seconds = requester.timeout_seconds
-                backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=seconds)
-            if requester.connection.is_closed or not await backoff.wait():
-                raise
+
+    def ask() -> AsyncGenerator[tuple[WatchHead, Message]]:
+        return told(requester, WATCH, request, WatchHead)
+
+    async with aclosing(carried_on(requester, ask)) as messages:
+        async for head, message in messages:
+            for event in _events(message):
+                if news.is_new(int(event.sequence)):
+                    yield event
+            news.passed(head.position)
+            request = replace(request, since=None, cursor=head.cursor)
 
 
 async def position(requester: Requester, kind: WatchKind) -> int:
@@ -86,69 +69,9 @@ async def position(requester: Requester, kind: WatchKind) -> int:
     return head.position
 
 
-async def _told(
-    requester: Requester, request: WatchChanges
-) -> AsyncGenerator[tuple[WatchHead, list[WatchEvent]]]:
-    """What one worker tells, until it ends or falls silent. Raises what it answers."""
-    connection, subject = requester.connection, requester.subject(WATCH)
-    await connection.wait_connected(ATTEMPT_SECONDS)
-    arrived = _Arrived()
-    mailbox = requester.inbox.open(arrived.take, subject)
-    asked_at = time.monotonic()
-    silence = float(ATTEMPT_SECONDS)
-    head: WatchHead | None = None
-    part = 0
-    try:
-        headers = {names.TIMEOUT: worker_seconds(ATTEMPT_SECONDS)}
-        connection.send(subject, codec.encode(request), reply=mailbox.subject, headers=headers)
-        while head is None or head.end is None:
-            message = await arrived.next(silence)
-            raise_for_status(message, subject)
-            codec.raise_error(message.headers, message.data)
-            if head is None:
-                connection.liveness.answered()
-            head = codec.decode_reply_headers(message.headers, WatchHead)
-            if head.part != part:
-                return  # some were lost, as with a server: as if it had fallen silent
-            part += 1
-            if head.heartbeat is not None:
-                silence = head.heartbeat * _SILENT_HEARTBEATS
-            yield head, _events(message)
-    except TimeoutError as error:
-        if head is None:
-            connection.liveness.unanswered(asked_at)
-            msg = "no worker answered in time"
-            raise UnavailableError(msg) from error
-    except UnavailableError:
-        connection.liveness.nobody(asked_at)
-        raise
-    finally:
-        mailbox.close()
-
-
 def _events(message: Message) -> list[WatchEvent]:
     try:
         return msgspec.json.decode(message.data, type=list[WatchEvent])
     except msgspec.MsgspecError as error:
         msg = f"the answer holds no events: {error}"
         raise InternalError(msg) from error
-
-
-class _Arrived:
-    """Messages in the order in which they came; as many as the credit that was given."""
-
-    def __init__(self) -> None:
-        self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._last_at = asyncio.get_running_loop().time()
-
-    def take(self, message: Message) -> None:
-        """One has come."""
-        self._last_at = asyncio.get_running_loop().time()
-        self._messages.put_nowait(message)
-
-    async def next(self, silence_seconds: float) -> Message:
-        """The next one. Raises TimeoutError when none has come for ``silence_seconds``."""
-        if self._messages.empty():
-            async with asyncio.timeout_at(self._last_at + silence_seconds):
-                return await self._messages.get()
-        return self._messages.get_nowait()

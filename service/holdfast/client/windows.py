@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import msgspec
 
 from holdfast.client.requests import Way
+from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import HoldfastError, InternalError, RateLimitedError, UnavailableError
 from holdfast.protocol import codec
@@ -246,7 +247,9 @@ class WindowReader(Generic[HeadT]):
         chunks: list[Message] = []
         ended = False
         try:
-            requester.connection.send(subject, codec.encode(request), reply=mailbox.subject)
+            requester.connection.send(
+                subject, codec.encode(request), reply=mailbox.subject, headers=trace_headers()
+            )
             while head is None or (len(chunks) < (head.parts or 0) and not ended):
                 seconds = patience.head_seconds if head is None else patience.silence_seconds
                 async with asyncio.timeout(seconds):

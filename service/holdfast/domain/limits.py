@@ -18,6 +18,11 @@ MAX_CURSOR_CHARS: Final = 512
 MAX_NAME_CURSOR_CHARS: Final = 1024
 MAX_INDEX_ENTRIES: Final = 4096
 MAX_LABELS: Final = 64
+MAX_COMMANDS: Final = 1000
+"""Of one append, and of one group that a log has in one message."""
+
+MAX_COMMAND_NESTING: Final = 512
+MAX_FOREIGN_HLC_CHARS: Final = 128
 
 MAX_WATCHES: Final = 1000
 """Watches of one worker at a time."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Durability = Literal["synced", "lazy", "unknown"]
 Storage = Literal["file", "memory"]
+BucketKind = Literal["objects", "records", "logs"]
 MAX_REPLICAS: Final = 5
 MIN_SERVER: Final = (2, 14, 0)
 """The oldest nats-server that is run with."""
@@ -27,15 +28,20 @@ class Layout:
     """How buckets are to be kept. What is None, or empty, is not asked for: anything will do.
 
     ``storage`` is always asked for: what is kept in memory is gone with its servers. ``max_bytes``
-    is for the buckets of objects; -1 is no limit. ``tags`` and ``cluster`` say which servers may
-    hold them.
+    is for the buckets of objects, ``states_max_bytes`` for that of logs; -1 is no limit. ``tags``
+    and ``cluster`` say which servers may hold them.
     """
 
     storage: Storage = "file"
     replicas: int | None = None
     max_bytes: int | None = None
+    states_max_bytes: int | None = None
     tags: tuple[str, ...] = ()
     cluster: str | None = None
+
+    def limit_of(self, kind: BucketKind) -> int | None:
+        """Of bytes in such a bucket, where one is asked for."""
+        return {"objects": self.max_bytes, "records": None, "logs": self.states_max_bytes}[kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +68,7 @@ class BucketState:
 
     bucket: str
     stream: str
-    kind: Literal["objects", "records"]
+    kind: BucketKind
     storage: Storage = "file"
     replicas: int = 1
     clustered: bool = True
@@ -219,7 +225,7 @@ def differences(bucket: BucketState, layout: Layout) -> Iterator[str]:
             f"{name} has storage={bucket.storage} and the configuration asks for"
             f" {layout.storage}: that cannot be changed, so change the store's URL"
         )
-    limit = layout.max_bytes if bucket.kind == "objects" else None
+    limit = layout.limit_of(bucket.kind)
     if limit is not None and limit != bucket.max_bytes:
         yield (
             f"{name} has max_bytes={bucket.max_bytes} and the configuration asks for {limit}:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -86,7 +87,9 @@ class Endpoint(Generic[RequestT, ReplyT]):
     """The type checker refuses a handler whose types differ from its operation.
 
     ``local`` says that the answer depends on the node, so that requests may be forwarded. Each
-    ``lane`` has a limit of its own on what is under way, so that neither starves the other.
+    ``lane`` has a limit of its own on what is under way, so that neither starves the other. This
+    worker alone answers on its ``own_subject``, too. With ``fresh_seconds`` a request that may have
+    been under way for longer is not answered at all: its caller has asked others by now.
     """
 
     operation: Operation[RequestT, ReplyT]
@@ -96,6 +99,8 @@ class Endpoint(Generic[RequestT, ReplyT]):
     ]
     local: bool = False
     lane: Lane = "requests"
+    own_subject: str | None = None
+    fresh_seconds: float = math.inf
 
 
 AnyEndpoint = Endpoint[Any, Any]

@@ -87,7 +87,7 @@ def _bucket(bucket: BucketState, layout: Layout) -> BucketStatus:
     return BucketStatus(
         bucket=bucket.bucket,
         stream=bucket.stream,
-        kind=bucket.kind,
+        kind="objects" if bucket.kind == "objects" else "records",
         storage=bucket.storage,
         replicas=bucket.replicas,
         wanted=layout.replicas,

@@ -15,7 +15,6 @@ from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation, Body
 from holdfast.protocol.problem import Problem
 from holdfast.protocol.schemas import Schema, caller_headers, component_schemas, sides
 from holdfast.protocol.table import OPERATIONS
-from holdfast.protocol.watch import EVENTS_TYPE
 
 if TYPE_CHECKING:
     from holdfast.protocol.message import Reply, Request
@@ -144,7 +143,7 @@ def _message(operation: AnyOperation, side: str, kind: type[Request | Reply], bo
         parts.append(fields)
     if side == "reply" and operation.events is not None:
         event = {"$ref": f"#/components/schemas/{operation.events.__name__}"}
-        message["contentType"] = EVENTS_TYPE
+        message["contentType"] = operation.events_type
         message["payload"] = {"type": "array", "items": event}
     if side == "request":
         parts.append({"properties": caller_headers(mutates=operation.mutates)})

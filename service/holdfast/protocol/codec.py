@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from holdfast.domain.commands import to_json, to_msgpack
 from holdfast.errors import HoldfastError, InternalError, InvalidError
 from holdfast.protocol import headers as names
 from holdfast.protocol.problem import Problem, error_of, problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Mapping
+    from collections.abc import Buffer, Callable, Mapping
 
     from holdfast.protocol.message import Reply, Request
 
 RequestT = TypeVar("RequestT", bound="Request")
 ReplyT = TypeVar("ReplyT", bound="Reply")
+MessageT = TypeVar("MessageT", bound="Request | Reply")
 
 JSON_TYPE: Final = "application/json"
 MSGPACK_TYPE: Final = "application/msgpack"
@@ -61,11 +63,16 @@ def decode_request(body: Buffer, kind: type[RequestT], encoding: Encoding) -> Re
     try:
         if not memoryview(body).nbytes:
             return msgspec.convert({}, kind)
-        if encoding is Encoding.MSGPACK:
-            return msgspec.msgpack.decode(body, type=kind)
-        return msgspec.json.decode(body, type=kind)
+        return _decode(body, kind, encoding)
     except _FAULTS as error:
         raise InvalidError(_explain(error)) from error
+
+
+def _decode(body: Buffer, kind: type[MessageT], encoding: Encoding) -> MessageT:
+    if encoding is not Encoding.MSGPACK:
+        return msgspec.json.decode(body, type=kind)
+    message = msgspec.msgpack.decode(body, type=kind)
+    return _with_json(message, to_json) if kind.keeps_json else message
 
 
 def decode_request_headers(headers: Mapping[str, str], kind: type[RequestT]) -> RequestT:
@@ -82,9 +89,11 @@ def decode_request_headers(headers: Mapping[str, str], kind: type[RequestT]) -> 
 def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> bytes:
     """The body that carries ``message``. Raises InvalidError for what no message can hold."""
     try:
-        if encoding is Encoding.MSGPACK:
-            return msgspec.msgpack.encode(message)
-        return msgspec.json.encode(message)
+        if encoding is not Encoding.MSGPACK:
+            return msgspec.json.encode(message)
+        if message.keeps_json:
+            message = _with_json(message, to_msgpack)
+        return msgspec.msgpack.encode(message)
     except UnicodeEncodeError as error:
         msg = f"{error.object!a} is not UTF-8"
         raise InvalidError(msg) from error
@@ -115,6 +124,19 @@ def encode_headers(message: Request | Reply) -> dict[str, str]:
     return encoded
 
 
+def _with_json(value: Any, write: Callable[[bytes], bytes]) -> Any:
+    """``value`` with every `msgspec.Raw` in it as ``write`` makes it."""
+    if isinstance(value, msgspec.Raw):
+        return msgspec.Raw(write(bytes(value)))
+    if isinstance(value, list):
+        return [_with_json(item, write) for item in value]
+    if isinstance(value, msgspec.Struct):
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        changed = {name: _with_json(field, write) for name, field in fields.items()}
+        return msgspec.structs.replace(value, **changed)
+    return value
+
+
 def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -122,10 +144,8 @@ def _as_text(value: Any) -> str:
 def decode_reply(body: Buffer, kind: type[ReplyT], encoding: Encoding = Encoding.JSON) -> ReplyT:
     """``body`` as a ``kind``. Raises InternalError: a worker never answers otherwise."""
     try:
-        if encoding is Encoding.MSGPACK:
-            return msgspec.msgpack.decode(body, type=kind)
-        return msgspec.json.decode(body, type=kind)
-    except _FAULTS as error:
+        return _decode(body, kind, encoding)
+    except (*_FAULTS, InvalidError) as error:
         msg = f"the answer is not a {kind.__name__}: {error}"
         raise InternalError(msg) from error
 

@@ -6,7 +6,7 @@ Write ``frozen=True, kw_only=True`` on every message: msgspec inherits ``frozen`
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 
@@ -106,7 +106,12 @@ def base64_of(what: str, max_bytes: int) -> Meta:
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a caller sends. A field this version does not know is ``invalid``."""
+    """What a caller sends. A field this version does not know is ``invalid``.
+
+    One that ``keeps_json`` has JSON in it as it was sent, as a `msgspec.Raw`.
+    """
+
+    keeps_json: ClassVar[bool] = False
 
     def without_bytes(self) -> Request:
         """The same, but for bytes that it names by their digest as well."""
@@ -114,4 +119,9 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
 
 class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker answers. A field this version does not know is ignored."""
+    """What a worker answers. A field this version does not know is ignored.
+
+    ``keeps_json`` as in a `Request`.
+    """
+
+    keeps_json: ClassVar[bool] = False

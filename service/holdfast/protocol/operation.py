@@ -33,7 +33,7 @@ class Operation(Generic[RequestT, ReplyT]):
     ``subject`` is without the deployment's prefix. ``mutates`` says whether a lost answer leaves
     the outcome unknown. ``queue`` is False for subjects that one worker alone answers. Where it may
     be ``bare``, a body that is a digest and nothing else stands for the request for that. One that
-    is answered by many messages has ``events`` in their bodies, as JSON arrays.
+    is answered by many messages has ``events`` in their bodies, as JSON arrays of ``events_type``.
     """
 
     subject: str
@@ -46,6 +46,7 @@ class Operation(Generic[RequestT, ReplyT]):
     queue: bool = True
     bare: bool = False
     events: type[Struct] | None = None
+    events_type: str = "application/json"
 
     @property
     def name(self) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from holdfast.errors import ConflictError, HoldfastError, error_for
+from holdfast.errors import ConflictError, HoldfastError, NotFoundError, error_for
 from holdfast.protocol.message import Reply, ToldCount
 
 
 class Problem(Reply, frozen=True, kw_only=True):
     """A failure. ``retryable``: the same request may succeed later, unchanged.
 
-    ``version`` is what a name has (0: no blob) where a condition of the request did not hold.
+    ``version`` is what a name has (0: no blob) where a condition of the request did not hold, and
+    ``index`` what a log has: of a conflict its last command or that of the newest save, of what is
+    not found the first command that is still there.
     """
 
     type: str
@@ -19,6 +21,7 @@ class Problem(Reply, frozen=True, kw_only=True):
     detail: str
     retryable: bool
     version: ToldCount | None = None
+    index: ToldCount | None = None
 
 
 def problem_of(error: HoldfastError) -> Problem:
@@ -31,9 +34,10 @@ def problem_of(error: HoldfastError) -> Problem:
         detail=error.detail.encode(errors="replace").decode(),  # a lone surrogate cannot travel
         retryable=error.retryable,
         version=error.version if isinstance(error, ConflictError) else None,
+        index=error.index if isinstance(error, ConflictError | NotFoundError) else None,
     )
 
 
 def error_of(problem: Problem) -> HoldfastError:
     """The exception that ``problem`` tells of."""
-    return error_for(problem.code, problem.detail, version=problem.version)
+    return error_for(problem.code, problem.detail, version=problem.version, index=problem.index)

@@ -39,8 +39,9 @@ class PeerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class BucketStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """A bucket, and the stream that it is.
 
-    ``wanted`` is how many replicas the worker's configuration asks for, if it does. ``leader`` and
-    ``peers`` are empty where one server without a cluster has it. ``max_bytes``: none, no limit.
+    That of logs is told as one of ``records``. ``wanted`` is how many replicas the worker's
+    configuration asks for, if it does. ``leader`` and ``peers`` are empty where one server without
+    a cluster has it. ``max_bytes``: none, no limit.
     """
 
     bucket: str

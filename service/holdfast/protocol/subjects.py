@@ -7,6 +7,7 @@ from typing import Final
 
 from holdfast.domain.names import token
 from holdfast.protocol.blobs import PUT_PART
+from holdfast.protocol.states import APPEND_COMMANDS
 
 PROGRESS_SUBJECT: Final = "snapshot.progress"
 """Before the id of a snapshot or restore: where its progress is published."""
@@ -22,6 +23,14 @@ def prefixed(prefix: str, subject: str) -> str:
 def part_subject(prefix: str, worker_id: str, upload: str) -> str:
     """Where worker ``worker_id`` takes the parts of ``upload``."""
     return prefixed(prefix, f"{PUT_PART.subject}.{worker_id}.{upload}")
+
+
+def append_subject(worker_id: str, body: str) -> str:
+    """Where worker ``worker_id`` takes appends whose ``body`` is ``json`` or ``bytes``.
+
+    Without the deployment's prefix.
+    """
+    return f"{APPEND_COMMANDS.subject}.{worker_id}.{body}"
 
 
 def node_subject(prefix: str, node: str, subject: str) -> str:

@@ -9,6 +9,7 @@ from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.retention import RETENTION_OPERATIONS
 from holdfast.protocol.snapshots import SNAPSHOT_OPERATIONS
+from holdfast.protocol.states import STATE_OPERATIONS
 from holdfast.protocol.status import STATUS_OPERATIONS
 from holdfast.protocol.watch import WATCH_OPERATIONS
 
@@ -19,4 +20,5 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *SNAPSHOT_OPERATIONS,
     *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,
+    *STATE_OPERATIONS,
 )

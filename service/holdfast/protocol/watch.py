@@ -82,6 +82,7 @@ WATCH: Final = Operation(
     "Changes as they happen.",
     reply_body=Body.BYTES,
     events=WatchEvent,
+    events_type=EVENTS_TYPE,
 )
 
 WATCH_OPERATIONS: Final[tuple[AnyOperation, ...]] = (WATCH,)

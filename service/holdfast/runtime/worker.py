@@ -111,6 +111,9 @@ class Worker:
             receive = partial(self._receive, endpoint, stats)
             queue = QUEUE_GROUP if endpoint.operation.queue else ""
             self._sids.append(self._connection.route(self._subject(endpoint), receive, queue=queue))
+            if endpoint.own_subject is not None:
+                subject = prefixed(self._prefix, endpoint.own_subject)
+                self._sids.append(self._connection.route(subject, receive))
             if endpoint.local and self._node is not None:
                 subject = node_subject(self._prefix, self._node, endpoint.operation.subject)
                 receive = partial(self._receive, endpoint, stats, forwarded=True)
@@ -177,6 +180,9 @@ class Worker:
     ) -> None:
         if not self._may_reply_to(message):
             stats.refused_replies += 1
+            return
+        if self._age() > endpoint.fresh_seconds:
+            log.warning("request_too_old", subject=endpoint.operation.subject)
             return
         # Parts have windows of their own: counted apart, neither starves the other.
         running = self._lanes[endpoint.lane]

@@ -43,7 +43,8 @@ class UnfitError(UnavailableError):
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
 
-    ``snapshots`` and ``names`` are empty in a record from before there were such buckets.
+    ``snapshots``, ``names`` and ``states`` are empty in a record from before there were such
+    buckets.
     ``collects_from`` is a time by the clocks of the servers before which nothing is collected, and
     ``roots`` has how far each store of roots had come when a collector read all of it.
     """
@@ -52,6 +53,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     packs: str
     snapshots: str = ""
     names: str = ""
+    states: str = ""
     format: int = OLD_FORMAT
     grace_seconds: int = GRACE_SECONDS
     collects_from: datetime | None = None
@@ -145,7 +147,7 @@ def _missing(found: Deployment, wanted: Deployment) -> dict[str, str]:
 
 def _buckets(deployment: Deployment) -> dict[str, str]:
     """Those that are recorded, by the names of their fields."""
-    fields = ("blobs", "packs", "snapshots", "names")
+    fields = ("blobs", "packs", "snapshots", "names", "states")
     return {field: name for field in fields if (name := getattr(deployment, field))}
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from holdfast.domain.store_state import MAX_REPLICAS, Layout, Storage
 from holdfast.errors import InvalidError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _FORMS: Final = "a store is memory://, disk:///absolute/path or nats://BUCKET?replicas=N"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9_.:=/-]{1,64}", re.ASCII)
 _CLUSTER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_OPTIONS: Final = ("replicas", "storage", "max_bytes", "tags", "cluster")
+_OPTIONS: Final = ("replicas", "storage", "max_bytes", "states_max_bytes", "tags", "cluster")
 MAX_TAGS: Final = 8
 _SIZE: Final = re.compile(r"(\d{1,18})([KMGT]i?B?)?", re.ASCII)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -77,7 +80,8 @@ def _bucket(bucket: str, pairs: list[tuple[str, str]]) -> BucketLocation:
         bucket=bucket,
         replicas=_replicas(options["replicas"]) if "replicas" in options else None,
         storage=_storage(options.get("storage", "file")),
-        max_bytes=_size(options["max_bytes"]) if "max_bytes" in options else None,
+        max_bytes=_limit(options, "max_bytes"),
+        states_max_bytes=_limit(options, "states_max_bytes"),
         tags=_tags(options["tags"]) if "tags" in options else (),
         cluster=_cluster(options["cluster"]) if "cluster" in options else None,
     )
@@ -114,11 +118,14 @@ def _cluster(text: str) -> str:
     return text
 
 
-def _size(text: str) -> int:
+def _limit(options: Mapping[str, str], name: str) -> int | None:
+    if name not in options:
+        return None
+    text = options[name]
     if text == "-1":
         return -1
     match = _SIZE.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        msg = "max_bytes is a number of bytes such as 1073741824 or 1GiB, or -1"
+        msg = f"{name} is a number of bytes such as 1073741824 or 1GiB, or -1"
         raise InvalidError(msg)
     return int(match[1]) * _UNITS[(match[2] or "")[:1]]

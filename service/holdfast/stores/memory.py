@@ -7,7 +7,6 @@ off (``reachable = False``). A value altered through the private fields is found
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, takewhile
@@ -22,7 +21,6 @@ from holdfast.errors import (
     CorruptError,
     InvalidError,
     NotFoundError,
-    UnavailableError,
 )
 from holdfast.stores.keys import (
     CheckedChanges,
@@ -33,7 +31,7 @@ from holdfast.stores.keys import (
     has_prefix,
     is_below,
 )
-from holdfast.stores.memory_log import NEVER, MemoryBlob, MemoryLog
+from holdfast.stores.memory_log import NEVER, MemoryBlob, MemoryLog, Reachable
 from holdfast.stores.pieces import part_ranges
 from holdfast.stores.ports import BlobChanges, BlobInfo, BlobListing, Fetched, Stored, Survey
 from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
@@ -46,31 +44,11 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Change
 
 
-class _Reachable:
-    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
-
-    def __init__(self) -> None:
-        self.reachable = True
-
-    async def _reach(self) -> None:
-        await asyncio.sleep(0)
-        if not self.reachable:
-            msg = "the memory store is cut off"
-            raise UnavailableError(msg)
-
-    async def check(self) -> None:
-        """Raises UnavailableError when the store is cut off."""
-        await self._reach()
-
-    async def aclose(self) -> None:
-        """Nothing is held open; what is stored stays as long as the object does."""
-
-
 _ATTEMPTS: Final = 16
 _record_stores: Final = count(1)
 
 
-class MemoryBlobStore(_Reachable):
+class MemoryBlobStore(Reachable):
     """A `BlobStore` that lasts as long as the object. Blobs are seen at times by ``clock``."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: NEVER) -> None:
@@ -390,7 +368,7 @@ class _Entry:
     expires: float | None
 
 
-class MemoryRecordStore(CheckedChanges, _Reachable):
+class MemoryRecordStore(CheckedChanges, Reachable):
     """A `RecordStore` that lasts as long as the object.
 
     ``monotonic`` gives seconds that only rise; records with a time to live go away by it. Changes

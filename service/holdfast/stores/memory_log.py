@@ -1,13 +1,15 @@
-"""A blob in memory, and the last change of each, in the order in which they were made."""
+"""What stores in memory are made of: blobs, and the last change of each in the order of changes."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.domain.digest import digest_of
+from holdfast.errors import UnavailableError
 from holdfast.stores.ports import BlobChanged, BlobChanges, SurveyedBlob
 from holdfast.stores.record_ports import Extent
 
@@ -21,6 +23,26 @@ NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of whatever happens in memory where no clock is given."""
 
 _logs: Final = count(1)
+
+
+class Reachable:
+    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(0)
+        if not self.reachable:
+            msg = "the memory store is cut off"
+            raise UnavailableError(msg)
+
+    async def check(self) -> None:
+        """Raises UnavailableError when the store is cut off."""
+        await self._reach()
+
+    async def aclose(self) -> None:
+        """Nothing is held open; what is stored stays as long as the object does."""
 
 
 @dataclass(slots=True)

@@ -248,7 +248,7 @@ class JetStream(DirectReads):
             sequence=stored.seq,
             data=base64.b64decode(stored.data),
             headers=parse_headers(base64.b64decode(stored.hdrs)) if stored.hdrs else {},
-            stored_at=stored.time,
+            stored_at=datetime.fromisoformat(stored.time) if stored.time else None,
         )
 
     async def surely[T](self, stream: str, read: Callable[[], Awaitable[T | None]]) -> T | None:

@@ -149,7 +149,7 @@ class _StoredJson(msgspec.Struct, frozen=True):
     seq: int
     data: str = ""
     hdrs: str = ""
-    time: datetime | None = None
+    time: str = ""
 
 
 class GetAnswer(msgspec.Struct, frozen=True):

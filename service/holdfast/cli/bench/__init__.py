@@ -16,6 +16,8 @@ from rich.console import Console
 from holdfast.cli.bench.blobs import OTHER_PROMISES, SPEEDS, BlobRun, run_blob_bench
 from holdfast.cli.bench.report import judge, write_report
 from holdfast.cli.bench.snapshots import PROMISES, SnapshotRun, run_snapshot_bench
+from holdfast.cli.bench.states import PROMISES as STATE_PROMISES
+from holdfast.cli.bench.states import StateRun, run_state_bench
 from holdfast.cli.output import status_line
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
@@ -133,6 +135,56 @@ async def snapshot(
     with status_line("starting") as say:
         report = await run_snapshot_bench(run, say)
     write_report(Console(), report, judge(report, PROMISES), json=json)
+
+
+@app.command
+async def state(
+    *,
+    rounds: int = 5,
+    commands: int = 4000,
+    sync: SyncChoice = "always",
+    size: str = "64MiB",
+    states: int = 10_000,
+    workers: int = 2,
+    directory: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Append commands to states and load them, beside bare publishes and a blob of as many bytes.
+
+    Starts a server and workers of its own, in a directory of its own, and removes everything
+    afterwards. The status is 0 however fast or slow this machine is.
+
+    Parameters
+    ----------
+    rounds
+        How often commands are appended in each way; 0 leaves it out.
+    commands
+        Commands of each way in a round.
+    sync
+        How the server syncs: as it comes (every two minutes), always, or both in turn.
+    size
+        Size of the state that is loaded.
+    states
+        States of ten commands each that there are when one is measured; 0 leaves it out.
+    workers
+        Workers in the pool.
+    directory
+        Where to keep the run's files; the system's place for temporary files.
+    json
+        All figures as one JSON object, instead of tables.
+    """
+    run = StateRun(
+        syncs=SYNCS[sync],
+        rounds=at_least("--rounds", rounds, 0),
+        commands=at_least("--commands", commands, 1),
+        size=parse_size(size),
+        states=at_least("--states", states, 0),
+        workers=at_least("--workers", workers, 1),
+        directory=directory,
+    )
+    with status_line("starting") as say:
+        report = await run_state_bench(run, say)
+    write_report(Console(), report, judge(report, STATE_PROMISES), json=json)
 
 
 def parse_size(text: str) -> int:

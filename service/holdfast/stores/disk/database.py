@@ -1,4 +1,4 @@
-"""The database of the disk store's records: how SQLite is opened, locked, waited for and closed.
+"""The databases of the disk store: how SQLite is opened, locked, waited for and closed.
 
 A change is one transaction in the write-ahead log, and synced before it is acknowledged; a crash
 leaves all of it or nothing. Reading waits for nobody. Three things are added to what SQLite does:
@@ -23,6 +23,8 @@ import sqlite3
 import stat
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +40,7 @@ from holdfast.stores.disk.files import MARKER, Files, translated
 from holdfast.stores.disk.mounts import refuse_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 DATABASE: Final = "records.sqlite"
@@ -49,9 +51,6 @@ LOCK_STEP_SECONDS: Final = 0.002
 CHECKPOINT_PAGES: Final = 1000
 MAX_LOG_BYTES: Final = 64 * 1024 * 1024
 """To this length the write-ahead log is cut again, once a reader that was stopped let it grow."""
-
-_FORM: Final = (0x686F6C64, 1)
-"""``application_id`` and ``user_version`` of the database."""
 
 _NOT_MADE: Final = (0, 0)
 _SCHEMA: Final = """
@@ -81,6 +80,24 @@ _ADDED: Final = (
 )
 """What a store of the first version lacks. ``ending`` tells what is over without a look at a row.
 To count a million rows takes a while, so the database does it as they come and go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is in a kind of database.
+
+    ``identity`` is its ``application_id`` and ``user_version``. ``added`` is what one of the first
+    version lacks, and ``last`` the name of the last thing that is made.
+    """
+
+    file: str
+    identity: tuple[int, int]
+    schema: tuple[str, ...]
+    last: str
+    added: tuple[str, ...] = ()
+
+
+RECORDS_FORM: Final = Form(DATABASE, (0x686F6C64, 1), (_SCHEMA,), "counted_out", _ADDED)
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """With the last of them our statements, which are right, meet a table that is another."""
@@ -119,24 +136,29 @@ def create_record_store(root: Path) -> None:
     May be repeated, and completes a store of an older version; what is stored stays. Raises
     UnavailableError, QuotaExceededError.
     """
+    create_database(root, RECORDS_FORM)
+
+
+def create_database(root: Path, form: Form) -> None:
+    """Make ``root`` a store with a database of that ``form``, as `create_record_store`."""
     with translated():
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_old_form(root)
         with suppress(FileExistsError):
-            os.close(os.open(root / DATABASE, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-    with _errors_reported(), closing(_connect(root)) as connection:
-        if _form(connection) == _NOT_MADE:
+            os.close(os.open(root / form.file, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    with _errors_reported(), closing(_connect(root / form.file)) as connection:
+        if _identity_of(connection) == _NOT_MADE:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_SCHEMA)
-            _complete(connection)
-            connection.execute(f"PRAGMA application_id = {_FORM[0]}")
-            connection.execute(f"PRAGMA user_version = {_FORM[1]}")
+            _execute(connection, form.schema + form.added)
+            connection.execute(f"PRAGMA application_id = {form.identity[0]}")
+            connection.execute(f"PRAGMA user_version = {form.identity[1]}")
             connection.execute("COMMIT")
-        _check_form(connection)
-        is_of_older = not is_complete(connection)
+        _check_form(connection, form)
+        is_of_older = not is_complete(connection, form)
     if is_of_older:
-        with closing(Database(root, Files())) as database:
-            database.change(_complete, time.monotonic() + PATIENCE_SECONDS)
+        with closing(Database(root, Files(), form)) as database:
+            complete = partial(_execute, statements=form.added)
+            database.change(complete, time.monotonic() + PATIENCE_SECONDS)
     with translated():
         Files().sync_directory(root)
 
@@ -144,8 +166,10 @@ def create_record_store(root: Path) -> None:
 class Database:
     """The database under ``root``. Every method blocks, and may be called from any thread."""
 
-    def __init__(self, root: Path, files: Files) -> None:
+    def __init__(self, root: Path, files: Files, form: Form = RECORDS_FORM) -> None:
         self._root = root
+        self._path = root / form.file
+        self._form = form
         self._files = files
         self._guard = Lock()  # for the two below; never held while a file is touched
         self._idle: list[tuple[_Identity, sqlite3.Connection]] = []
@@ -216,7 +240,7 @@ class Database:
         """Nobody else writes to it: the caller has begun a transaction that may."""
         if not self._log_is_durable:
             with translated(), suppress(FileNotFoundError):
-                self._files.rewrite(self._root / f"{DATABASE}-wal")
+                self._files.rewrite(self._path.with_name(f"{self._path.name}-wal"))
             self._log_is_durable = True
 
     def _identity(self) -> _Identity:
@@ -225,7 +249,7 @@ class Database:
         Raises UnavailableError, CorruptError.
         """
         try:
-            status = (self._root / DATABASE).lstat()
+            status = self._path.lstat()
         except OSError as error:
             _refuse_old_form(self._root)
             raise UnavailableError(_NOT_FOUND) from error
@@ -258,31 +282,37 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         self._log_is_durable = False
         with ExitStack() as closed_after:
-            connection = closed_after.enter_context(closing(_connect(self._root)))
-            _check_form(connection)
+            connection = closed_after.enter_context(closing(_connect(self._path)))
+            _check_form(connection, self._form)
             closed_after.pop_all()
         return connection
 
 
-def _complete(connection: sqlite3.Connection) -> None:
-    for statement in _ADDED:
+def _execute(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
         connection.execute(statement)
 
 
-def is_complete(connection: sqlite3.Connection) -> bool:
-    """Whether `create_record_store` of this version has seen the database."""
-    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'counted_out'").fetchone()
-    return found is not None
+def is_complete(connection: sqlite3.Connection, form: Form = RECORDS_FORM) -> bool:
+    """Whether `create_database` of this version has seen the database."""
+    find = "SELECT 1 FROM sqlite_schema WHERE name = ?"
+    return connection.execute(find, (form.last,)).fetchone() is not None
 
 
-def _connect(root: Path) -> sqlite3.Connection:
+def damage_of(connection: sqlite3.Connection) -> str | None:
+    """What is wrong with the database, if anything; the values in it are not looked at."""
+    [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    return None if told == b"ok" else told.decode("utf-8", "replace")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     """A connection to the database, which is there. Raises sqlite3.Error, UnavailableError."""
-    refuse_network(root)
+    refuse_network(path.parent)
     _refuse_forked()
     _processes.add(os.getpid())
     with ExitStack() as closed_after:
         connection = sqlite3.connect(
-            f"{(root.absolute() / DATABASE).as_uri()}?mode=rw",
+            f"{path.absolute().as_uri()}?mode=rw",
             uri=True,
             timeout=PATIENCE_SECONDS,
             isolation_level=None,
@@ -307,16 +337,16 @@ def _check_mode(mode: bytes) -> None:
         raise UnavailableError(msg)
 
 
-def _form(connection: sqlite3.Connection) -> tuple[int, int]:
+def _identity_of(connection: sqlite3.Connection) -> tuple[int, int]:
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     return application, version
 
 
-def _check_form(connection: sqlite3.Connection) -> None:
-    form = _form(connection)
-    if form != _FORM:
-        raise UnavailableError(_NOT_FOUND if form == _NOT_MADE else _OTHER_FORM)
+def _check_form(connection: sqlite3.Connection, form: Form) -> None:
+    identity = _identity_of(connection)
+    if identity != form.identity:
+        raise UnavailableError(_NOT_FOUND if identity == _NOT_MADE else _OTHER_FORM)
 
 
 def _try_lock(descriptor: int) -> bool:

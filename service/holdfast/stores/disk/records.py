@@ -168,7 +168,7 @@ class DiskRecordStore(CheckedChanges):
         expired = partial(_sweep_some, before=_micros(now - grace))
         while some := await self._write(expired):
             removed += some
-        damage = await self._read(_damage)
+        damage = await self._read(disk_database.damage_of)
         if damage is not None:
             log.error("records_damaged", root=str(self._root), damage=damage)
         return removed
@@ -347,12 +347,6 @@ def _changed(found: _Found, now: int) -> Changed:
 
 def _sweep_some(connection: sqlite3.Connection, before: int) -> int:
     return connection.execute(_EXPIRED, (before, SWEPT_AT_ONCE)).rowcount
-
-
-def _damage(connection: sqlite3.Connection) -> str | None:
-    """What is wrong with the database, if anything; a record's value is not looked at."""
-    [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    return None if told == b"ok" else told.decode("utf-8", "replace")
 
 
 def _find(connection: sqlite3.Connection, key: str) -> _Found | None:

@@ -118,8 +118,9 @@ _KEEPS: Final = (
         "what is stored could not be written again: remove it",
     ),
 )
+_DIRECT: Final = Required("allow_direct", bool, "it must allow direct reads")
 _HEADERS: Final = (
-    Required("allow_direct", bool, "it must allow direct reads"),
+    _DIRECT,
     Required("allow_rollup_hdrs", bool, "it must allow roll-ups, as every bucket does"),
     Required("allow_msg_ttl", bool, f"it must allow message TTLs; {_INIT}"),
 )
@@ -146,6 +147,22 @@ RECORD_SETTINGS: Final = Settings(
         Required("max_msgs_per_subject", _is(1), "it must keep a history of one"),
     ),
 )
+LOG_SETTINGS: Final = Settings(
+    ("$HF.{}.>",),
+    (
+        *_WRITABLE,
+        *_KEEPS,
+        Required(
+            "max_msgs_per_subject",
+            _is(None, -1),
+            "entries of a log share a subject, and the first ones would vanish: remove the limit",
+        ),
+        _DIRECT,
+        Required("allow_rollup_hdrs", not_, f"one message could empty a log; {_INIT}"),
+        Required("allow_msg_ttl", not_, f"an entry could vanish by itself; {_ANOTHER}"),
+    ),
+)
+_KINDS: Final = {"OBJ": OBJECT_SETTINGS, "KV": RECORD_SETTINGS, "HF": LOG_SETTINGS}
 LAYOUT: Final = frozenset({"storage", "num_replicas", "max_bytes", "placement"})
 """Settings that the store's URL may state: see ``domain.store_state``."""
 HARMLESS: Final = {
@@ -170,7 +187,7 @@ def unfit(config: Mapping[str, Any]) -> str | None:
     Its name tells which bucket it is, and of which kind.
     """
     kind, _, bucket = config["name"].partition("_")
-    settings = OBJECT_SETTINGS if kind == "OBJ" else RECORD_SETTINGS
+    settings = _KINDS[kind]
     for one in settings.required:
         found = config.get(one.field)
         if not one.fits(found):

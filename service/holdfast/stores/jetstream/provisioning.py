@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.transport.jetstream import JetStream
 
+_HEADERS: Final = {"allow_rollup_hdrs": True, "allow_msg_ttl": True, "allow_atomic": True}
 _DEFAULTS: Final = {"num_replicas": 1, "max_bytes": -1}
 _CHANGEABLE: Final = (
     "allow_direct",
@@ -40,7 +41,8 @@ _CHANGEABLE: Final = (
 class Buckets:
     """The buckets of one deployment.
 
-    ``blobs`` and ``packs`` hold objects; ``records``, ``snapshots`` and ``names`` are KV.
+    ``blobs`` and ``packs`` hold objects, ``records``, ``snapshots`` and ``names`` are KV, and
+    ``states`` holds logs.
     """
 
     blobs: str
@@ -48,6 +50,7 @@ class Buckets:
     records: str
     snapshots: str
     names: str
+    states: str
 
     @property
     def of_objects(self) -> tuple[str, ...]:
@@ -65,6 +68,7 @@ class Buckets:
         return (
             *(f"OBJ_{name}" for name in self.of_objects),
             *(f"KV_{name}" for name in self.of_records),
+            f"HF_{self.states}",
         )
 
 
@@ -78,15 +82,16 @@ def bucket_names(bucket: str, prefix: str) -> Buckets:
         records=f"{head}holdfast",
         snapshots=f"{head}{own}snapshots",
         names=f"{head}{own}names",
+        states=f"{head}{own}states",
     )
 
 
 def object_stream(bucket: str, layout: Layout) -> dict[str, Any]:
     """The stream behind an object store bucket (ADR-20)."""
-    limit = {} if layout.max_bytes is None else {"max_bytes": layout.max_bytes}
     return {
         **_common(layout),
-        **limit,
+        **_limit(layout.max_bytes),
+        **_HEADERS,
         "name": f"OBJ_{bucket}",
         "subjects": [f"$O.{bucket}.C.>", f"$O.{bucket}.M.>"],
         "max_msgs_per_subject": -1,
@@ -97,12 +102,31 @@ def record_stream(bucket: str, layout: Layout) -> dict[str, Any]:
     """The stream behind a KV bucket (ADR-8) with a history of one."""
     return {
         **_common(layout),
+        **_HEADERS,
         "name": f"KV_{bucket}",
         "subjects": [f"$KV.{bucket}.>"],
         "max_msgs_per_subject": 1,
         "deny_delete": True,
         "subject_delete_marker_ttl": 0,
     }
+
+
+def log_stream(bucket: str, layout: Layout) -> dict[str, Any]:
+    """The stream behind logs. No publish can remove what is in it."""
+    return {
+        **_common(layout),
+        **_limit(layout.states_max_bytes),
+        "name": f"HF_{bucket}",
+        "subjects": [f"$HF.{bucket}.>"],
+        "max_msgs_per_subject": -1,
+        "deny_delete": True,
+        "allow_rollup_hdrs": False,
+        "allow_atomic": False,
+    }
+
+
+def _limit(max_bytes: int | None) -> dict[str, int]:
+    return {} if max_bytes is None else {"max_bytes": max_bytes}
 
 
 def _common(layout: Layout) -> dict[str, Any]:
@@ -122,9 +146,6 @@ def _common(layout: Layout) -> dict[str, Any]:
         "max_msg_size": -1,
         "duplicate_window": DUPLICATE_WINDOW_NS,
         "allow_direct": True,
-        "allow_rollup_hdrs": True,
-        "allow_msg_ttl": True,
-        "allow_atomic": True,
     }
 
 

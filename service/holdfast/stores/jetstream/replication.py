@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdfast.domain.store_state import (
+    BucketKind,
     BucketState,
     Layout,
     Peer,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 POLL_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 60.0
 """For how long a bucket that is being copied may give no answer."""
+_KINDS: Final[dict[str, BucketKind]] = {"OBJ": "objects", "KV": "records", "HF": "logs"}
 _SILENT_NS: Final = 10 * 10**9
 """After that long without a word from a peer its leader no longer counts on it."""
 
@@ -89,7 +91,7 @@ def bucket_state(answer: Mapping[str, Any]) -> BucketState:
     return BucketState(
         bucket=bucket,
         stream=info.config.name,
-        kind="objects" if kind == "OBJ" else "records",
+        kind=_KINDS[kind],
         storage="memory" if info.config.storage == "memory" else "file",
         replicas=info.config.num_replicas,
         clustered=info.cluster is not None,

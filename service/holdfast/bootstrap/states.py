@@ -1,0 +1,68 @@
+"""The parts of a worker that deal with states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast.handlers.follow import MAX_MESSAGE_BYTES, FollowHandlers
+from holdfast.handlers.states import StateHandlers
+from holdfast.protocol.subjects import append_subject
+from holdfast.repository.states.appending import Appender
+from holdfast.repository.states.blobs import SavedBytes
+from holdfast.repository.states.logs import StateLogs
+from holdfast.repository.states.places import CommandPlaces
+from holdfast.repository.states.replays import Replays
+from holdfast.repository.states.saves import StateSaves
+from holdfast.repository.states.skew import ClockSkew
+from holdfast.repository.states.states import StateRecords
+from holdfast.repository.states.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from holdfast.bootstrap.setup import Setup
+    from holdfast.bootstrap.stores import Stores
+
+PAGE_OVERHEAD_BYTES = 1024
+"""What a page of commands, or the answer with a state, takes beside them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateParts:
+    """Everything about states that one worker has."""
+
+    handlers: StateHandlers
+    follows: FollowHandlers
+    upkeep: Upkeep
+
+
+def assemble_states(setup: Setup, stores: Stores) -> StateParts:
+    """To be called in the event loop that runs them."""
+    sources = setup.sources
+    logs = StateLogs(stores.states)
+    states = StateRecords(stores.snapshots, logs, sources=sources)
+    places = CommandPlaces(logs)
+    stored = SavedBytes(stores.blobs, sources, grace=setup.grace)
+    max_bytes = setup.max_inline_bytes - PAGE_OVERHEAD_BYTES
+    replays = Replays(states, places, max_bytes=max_bytes)
+    upkeep = Upkeep(states, places, stored, sources=sources)
+    skew = ClockSkew(stores.states, sources=sources)
+    return StateParts(
+        handlers=StateHandlers(
+            Appender(states, skew, sources=sources, max_bytes=setup.max_inline_bytes),
+            StateSaves(states, stored, sources=sources, max_bytes=max_bytes),
+            replays,
+            upkeep,
+            append_subjects=(
+                append_subject(setup.worker, "json"),
+                append_subject(setup.worker, "bytes"),
+            ),
+            prefix=setup.config.prefix,
+            max_inline_bytes=setup.max_inline_bytes,
+        ),
+        follows=FollowHandlers(
+            replays,
+            monotonic=sources.monotonic,
+            max_bytes=min(MAX_MESSAGE_BYTES, setup.max_inline_bytes // 2),
+        ),
+        upkeep=upkeep,
+    )

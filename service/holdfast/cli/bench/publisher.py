@@ -1,0 +1,112 @@
+"""Bare JetStream publishes, many in flight: the least that it costs to have commands replicated.
+
+On holdfast's own connection, which writes to the server as fast as any, and without a timer or an
+object for each message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import nats
+
+from holdfast.errors import UnavailableError
+from holdfast.protocol.headers import STATUS
+from holdfast.transport import connection as transport
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.options import NatsOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from holdfast.transport.connection import Connection
+    from holdfast.transport.message import Message
+
+STREAM: Final = "BENCH_PUBLISHES"
+SUBJECT: Final = "bench.publishes"
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_SECONDS: Final = 60.0
+
+
+class Publisher:
+    """Publishes to one subject of a stream. Made by ``publisher``."""
+
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
+        """On ``connection``, with replies to ``inbox``."""
+        self._connection = connection
+        self._inbox = inbox
+
+    async def publish(self, payloads: Sequence[bytes], in_flight: int) -> None:
+        """Publish all of ``payloads``, ``in_flight`` at a time. Raises UnavailableError."""
+        await _Run(self._connection, self._inbox, payloads).wait(in_flight)
+
+    async def compare_and_set(self, payloads: Sequence[bytes]) -> None:
+        """Publish one after the other, each only if the last one is that before it."""
+        last = 0
+        for number, payload in enumerate(payloads):
+            headers = {_EXPECTED: str(last)} if number else None
+            message = await self._inbox.request(
+                SUBJECT, payload, headers=headers, timeout_seconds=_SECONDS
+            )
+            last = _sequence(message)
+
+
+class _Run:
+    def __init__(self, connection: Connection, inbox: Inbox, payloads: Sequence[bytes]) -> None:
+        self._connection = connection
+        self._payloads: Iterator[bytes] = iter(payloads)
+        self._missing = len(payloads)
+        self._is_done = asyncio.get_running_loop().create_future()
+        self._mailbox = inbox.open(self._acknowledged, SUBJECT)
+
+    async def wait(self, in_flight: int) -> None:
+        try:
+            for _ in range(in_flight):
+                self._send_next()
+            async with asyncio.timeout(_SECONDS):
+                await self._is_done
+        finally:
+            self._mailbox.close()
+
+    def _send_next(self) -> None:
+        payload = next(self._payloads, None)
+        if payload is not None:
+            self._connection.send(SUBJECT, payload, reply=self._mailbox.subject)
+
+    def _acknowledged(self, message: Message) -> None:
+        self._missing -= 1
+        if self._is_done.done():
+            return
+        if b'"error"' in bytes(message.data) or STATUS in message.headers:
+            self._is_done.set_exception(UnavailableError("a publish was refused"))
+        elif not self._missing:
+            self._is_done.set_result(None)
+        else:
+            self._send_next()
+
+
+def _sequence(message: Message) -> int:
+    text = bytes(message.data)
+    if b'"error"' in text:
+        raise UnavailableError("a publish was refused")
+    return int(text.partition(b'"seq":')[2].split(b",")[0].strip(b" }"))
+
+
+@asynccontextmanager
+async def publisher(url: str, replicas: int) -> AsyncIterator[Publisher]:
+    """A publisher to a stream of its own, which has so many ``replicas``."""
+    client = await nats.connect(url)
+    try:
+        await client.jetstream().add_stream(name=STREAM, subjects=[SUBJECT], num_replicas=replicas)
+        connection = await transport.connect(
+            NatsOptions(servers=tuple(url.split(","))), timeout_seconds=_SECONDS
+        )
+        try:
+            yield Publisher(connection, Inbox(connection))
+        finally:
+            await connection.close()
+            await client.jetstream().delete_stream(STREAM)
+    finally:
+        await client.close()

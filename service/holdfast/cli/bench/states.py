@@ -1,0 +1,359 @@
+"""Measures states: appends beside bare publishes of the same bytes, loads beside a blob's read.
+
+The contenders take turns, and what counts is the ratio within a round, as for blobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.cli.bench.machine import describe_machine
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
+from holdfast.cli.bench.publisher import publisher
+from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report, percentile
+from holdfast.client import connect
+from holdfast.domain.limits import KIB, MIB
+from holdfast.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from holdfast.cli.bench.publisher import Publisher
+    from holdfast.cli.bench.report import Sync
+    from holdfast.client import Client
+
+    type Say = Callable[[str], None]
+    type Work = Callable[[int], Awaitable[None]]
+
+PUBLISHES: Final = "bare publishes"
+COMPARED: Final = "compare-and-set of each"
+BLOB: Final = "blob.get of as many bytes"
+COMMAND_BYTES: Final = 200
+IN_FLIGHT: Final = 64
+BATCH: Final = 64
+BATCHES_IN_FLIGHT: Final = 8
+MANY_TASKS: Final = 256
+COMMANDS_EACH: Final = 10
+FEW_STATES: Final = 10
+_LOAD_COMMANDS: Final = 10_000
+_SAMPLE: Final = 200
+_LOADS: Final = 5
+
+SINGLE: Final = f"single, {IN_FLIGHT} in flight"
+TOGETHER: Final = f"coalesced of {IN_FLIGHT} tasks"
+MANY_TOGETHER: Final = f"coalesced of {MANY_TASKS} tasks"
+BATCHES: Final = f"batches of {BATCH}, {BATCHES_IN_FLIGHT} in flight"
+ALONE: Final = "one at a time"
+LOAD: Final = f"load of a state and {_LOAD_COMMANDS:,} commands"
+_APPENDS: Final = f"Commands of {COMMAND_BYTES} B appended to one state"
+_LOADS_TITLE: Final = "Loading: the newest save, and the commands behind it"
+_MANY: Final = f"States of {COMMANDS_EACH} commands each: p50 of one append, and of one load"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateRun:
+    """What to measure. Sizes are bytes; a 0 leaves that measurement out."""
+
+    syncs: tuple[Sync, ...]
+    rounds: int
+    commands: int
+    size: int
+    states: int
+    workers: int
+    directory: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchPlace:
+    """A deployment that is measured, on servers that keep ``replicas`` of everything."""
+
+    url: str
+    sync: Sync
+    prefix: str = ""
+    replicas: int = 1
+
+
+def _rate(what: str, bound: float, against: str = PUBLISHES) -> Promise:
+    return Promise(
+        name=f"appends a second, {what}, synced / {against}",
+        sync="always",
+        what=what,
+        unit="per second",
+        against=against,
+        theirs=SINGLE,
+        comparison="at least",
+        bound=bound,
+    )
+
+
+def _speed(what: str, bound: float) -> Promise:
+    return Promise(
+        name=f"appends a second, {what}, synced",
+        sync="always",
+        what=what,
+        unit="per second",
+        comparison="at least",
+        bound=bound,
+    )
+
+
+_OF_ONE: Final = (
+    Promise(
+        name="p50 of one append at a time, synced / one publish",
+        sync="always",
+        what=ALONE,
+        unit="p50 ms",
+        against=PUBLISHES,
+        comparison="at most",
+        bound=3.0,
+    ),
+    _speed(MANY_TOGETHER, 20_000),
+)
+PROMISES: Final = (
+    _rate(SINGLE, 3.0),
+    _rate(TOGETHER, 5.0),
+    _speed(BATCHES, 40_000),
+    *_OF_ONE,
+    Promise(
+        name=f"seconds of a {LOAD}, {{size}} / {BLOB}",
+        sync=None,
+        what=LOAD,
+        size="64 MiB",
+        unit="ms",
+        against=BLOB,
+        comparison="at most",
+        bound=1.3,
+    ),
+)
+PROMISES_OF_THREE: Final = (
+    _rate(SINGLE, 0.5),
+    _rate(SINGLE, 8.0, COMPARED),
+    _rate(TOGETHER, 1.2),
+    _speed(BATCHES, 25_000),
+    *_OF_ONE,
+)
+"""Where three servers keep three replicas."""
+
+
+async def run_state_bench(run: StateRun, say: Say) -> Report:
+    """Everything that ``run`` asks for. ``say`` is told what is going on.
+
+    Raises InvalidError when it cannot be run here, UnavailableError when something does not work.
+    """
+    needed = run.size * 4 + run.commands * run.rounds * 4 * KIB + run.states * 8 * KIB
+    with run_directory(run.directory, needed * 1.1, "smaller sizes") as directory:
+        report = Report(machine=describe_machine(directory), workers=run.workers)
+        for sync in run.syncs:
+            with new_directory(directory, sync) as here:
+                async with start_pool(here, sync=sync, workers=run.workers) as pool:
+                    place = BenchPlace(url=pool.url, sync=sync)
+                    if run.rounds:
+                        figures = await measure_appends(place, run.rounds, run.commands, say)
+                        report.figures.extend(figures)
+                    if run.size and sync == run.syncs[0]:
+                        report.figures.extend(await _measure_load(place, run.size, say))
+                    if run.states and sync == run.syncs[0]:
+                        report.figures.extend(await _measure_many(place, run.states, say))
+    return report
+
+
+async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Say) -> list[Figure]:
+    """Each way to append, and the bare publishes, in turn: ``commands`` of each in a round."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    async with (
+        publisher(place.url, place.replicas) as bare,
+        await connect(
+            servers=place.url.split(","), prefix=place.prefix, timeout_seconds=TIMEOUT_SECONDS
+        ) as client,
+    ):
+        ways = _ways(client, bare)
+        for number in range(rounds):
+            say(f"{place.sync} sync: commands appended, round {number + 1}/{rounds}")
+            for (what, contender), (work, share) in ways.items():
+                count = max(commands // share, MANY_TASKS)
+                start = time.perf_counter()
+                await work(count)
+                rate = count / (time.perf_counter() - start)
+                values.setdefault((what, contender, "per second"), []).append(rate)
+            ours, theirs = await _measure_alone(client, bare, max(commands // 20, 20))
+            values.setdefault((ALONE, HOLDFAST, "p50 ms"), []).append(ours)
+            values.setdefault((ALONE, PUBLISHES, "p50 ms"), []).append(theirs)
+    return [
+        Figure(
+            table=_APPENDS if unit == "per second" else f"{_APPENDS}, {ALONE}",
+            sync=place.sync,
+            what=what,
+            contender=contender,
+            unit=unit,
+            values=found,
+        )
+        for (what, contender, unit), found in values.items()
+    ]
+
+
+def _ways(client: Client, bare: Publisher) -> dict[tuple[str, str], tuple[Work, int]]:
+    """What is measured, by what and who; with the part of the commands that it is measured with."""
+    states = client.states
+
+    async def publish(count: int) -> None:
+        await bare.publish(_payloads(count), IN_FLIGHT)
+
+    async def compare_and_set(count: int) -> None:
+        await bare.compare_and_set(_payloads(count))
+
+    async def append_single(count: int) -> None:
+        await _all(count, IN_FLIGHT, lambda: states.append("single", _command(), ordered=False))
+
+    async def append_together(count: int) -> None:
+        await _all(count, IN_FLIGHT, lambda: states.append("together", _command()))
+
+    async def append_many_together(count: int) -> None:
+        await _all(count, MANY_TASKS, lambda: states.append("together", _command()))
+
+    async def append_batches(count: int) -> None:
+        def batch() -> Awaitable[object]:
+            commands = [_command() for _ in range(BATCH)]
+            return states.append_many("batches", commands, ordered=False)
+
+        await _all(count // BATCH, BATCHES_IN_FLIGHT, batch)
+
+    return {
+        (SINGLE, HOLDFAST): (append_single, 1),
+        (SINGLE, PUBLISHES): (publish, 1),
+        (SINGLE, COMPARED): (compare_and_set, 8),
+        (TOGETHER, HOLDFAST): (append_together, 1),
+        (MANY_TOGETHER, HOLDFAST): (append_many_together, 1),
+        (BATCHES, HOLDFAST): (append_batches, 1),
+    }
+
+
+async def _measure_alone(client: Client, bare: Publisher, count: int) -> tuple[float, float]:
+    """The p50 of an append, and of a publish, in milliseconds, one at a time and in turn."""
+    ours, theirs = [], []
+    for _ in range(count):
+        start = time.perf_counter()
+        await client.states.append("alone", _command())
+        ours.append((time.perf_counter() - start) * 1000)
+        start = time.perf_counter()
+        await bare.publish(_payloads(1), 1)
+        theirs.append((time.perf_counter() - start) * 1000)
+    return percentile(ours, 50), percentile(theirs, 50)
+
+
+async def _all(count: int, tasks: int, call: Callable[[], Awaitable[object]]) -> None:
+    turns = iter(range(count))
+
+    async def take_turns() -> None:
+        for _ in turns:
+            await call()
+
+    await asyncio.gather(*(take_turns() for _ in range(tasks)))
+
+
+_numbers: Final = itertools.count()
+
+
+def _command() -> dict[str, object]:
+    """One whose JSON has ``COMMAND_BYTES`` bytes."""
+    command: dict[str, object] = {"number": next(_numbers), "text": ""}
+    command["text"] = "." * (COMMAND_BYTES - len(json.dumps(command, separators=(",", ":"))))
+    return command
+
+
+def _payloads(count: int) -> list[bytes]:
+    return [json.dumps(_command(), separators=(",", ":")).encode() for _ in range(count)]
+
+
+async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
+    """A state of ``size`` random bytes and commands behind it, and a blob of as many bytes."""
+    say(f"{place.sync} sync: a state of {size / MIB:g} MiB and {_LOAD_COMMANDS:,} commands")
+    values: dict[str, list[float]] = {HOLDFAST: [], BLOB: []}
+    async with await connect(servers=place.url, timeout_seconds=TIMEOUT_SECONDS) as client:
+        states = client.states
+        first = await states.append("load", _command())
+        await states.save("load", os.urandom(size), last_applied_index=first.index)
+        for _ in range(_LOAD_COMMANDS // 1000):
+            await states.append_many("load", [_command() for _ in range(1000)])
+        stored = await client.put(os.urandom(size + _LOAD_COMMANDS * COMMAND_BYTES))
+        for _ in range(_LOADS):
+            start = time.perf_counter()
+            count = await _load(client, "load")
+            values[HOLDFAST].append((time.perf_counter() - start) * 1000)
+            if count != _LOAD_COMMANDS:
+                raise UnavailableError(f"of {_LOAD_COMMANDS} commands {count} were loaded")
+            start = time.perf_counter()
+            await client.get(stored.digest)
+            values[BLOB].append((time.perf_counter() - start) * 1000)
+    return [
+        Figure(
+            table=_LOADS_TITLE,
+            sync=place.sync,
+            what=LOAD,
+            size=f"{size / MIB:g} MiB",
+            contender=contender,
+            unit="ms",
+            values=found,
+        )
+        for contender, found in values.items()
+    ]
+
+
+async def _load(client: Client, name: str) -> int:
+    """Load a state as a service would; how many commands came behind the save."""
+    saved = await client.states.latest(name)
+    index = 0 if saved is None else saved.record.last_applied_index
+    async with aclosing(client.states.replay(name, index + 1)) as log:
+        return len([one async for one in log])
+
+
+async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure]:
+    """Appends to states and loads of them, while there are few, and while there are many."""
+    figures = []
+    async with await connect(servers=place.url, timeout_seconds=TIMEOUT_SECONDS) as client:
+        made = 0
+        for count in (FEW_STATES, states):
+            say(f"{place.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
+            names = iter(range(made, count))
+            await _all(count - made, IN_FLIGHT, lambda: _make(client, next(names)))  # noqa: B023
+            made = count
+            chosen = [f"many/{number * 7919 % count}" for number in range(_SAMPLE)]
+            for what, p50 in (
+                ("append", await _p50(chosen, lambda name: client.states.append(name, 1))),
+                ("load", await _p50(chosen, lambda name: _load(client, name))),
+            ):
+                figures.append(
+                    Figure(
+                        table=_MANY,
+                        sync=place.sync,
+                        what=what,
+                        size=f"{count:,} states",
+                        unit="p50 ms",
+                        values=[p50],
+                    )
+                )
+    return figures
+
+
+async def _make(client: Client, number: int) -> None:
+    name = f"many/{number}"
+    half = [_command() for _ in range(COMMANDS_EACH // 2)]
+    saved = (await client.states.append_many(name, half))[-1]
+    await client.states.save(name, {"number": number}, last_applied_index=saved.index)
+    await client.states.append_many(name, half)
+
+
+async def _p50(names: list[str], call: Callable[[str], Awaitable[object]]) -> float:
+    taken = []
+    for name in names:
+        start = time.perf_counter()
+        await call(name)
+        taken.append((time.perf_counter() - start) * 1000)
+    return percentile(taken, 50)

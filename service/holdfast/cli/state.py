@@ -1,0 +1,492 @@
+"""``holdfast state``: logs of commands and saves of states, one command per verb.
+
+Results go to standard output, a line each (or JSON with ``--json``); the exit status tells what
+went wrong (``exit_codes``): 4 where another writer was first. ``-`` is standard input or output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import signal
+import sys
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from cyclopts import App, Parameter
+
+from holdfast.cli import exit_codes
+from holdfast.cli.arguments import (
+    DASH,
+    STANDARD,
+    Json,
+    output_of,
+    parse_duration,
+    standard_input,
+)
+from holdfast.cli.connection import connect
+from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.settings import ClientFlags
+from holdfast.domain.canonical import canonical
+from holdfast.domain.digest import digest_of, parse_digest
+from holdfast.domain.limits import MAX_COMMANDS
+from holdfast.errors import InvalidError, NotFoundError
+from holdfast.protocol.times import parse_zoned_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+    from datetime import datetime
+
+    from holdfast.client.states.values import LogCommand, LogPosition
+    from holdfast.protocol.states import ExpectedIndex, Saved, StateEntry
+
+app = App(name="state", help_format="plaintext")
+
+Flag = Parameter(negative="", show_default=False)
+Bytes = Annotated[
+    bool, Flag, Parameter(name="--bytes", help="FILE is bytes as they are, and not JSON.")
+]
+Index = Annotated[
+    int | None, Parameter(help="The newest save that goes up to this command at most.")
+]
+Time = Annotated[
+    str | None, Parameter(help="The newest save of that time or before: 2027-01-31T12:00:00Z.")
+]
+Hash = Annotated[str | None, Parameter(name="--hash", help="The save with this hash.")]
+
+_NO_HASH: Final = "-"
+
+
+@app.command
+async def append(
+    name: str,
+    commands: Annotated[list[str], DASH],
+    /,
+    *,
+    expected_index: Annotated[
+        str, Parameter(help="Only if the last command is this one: any, none, or a number.")
+    ] = "any",
+    hlc: Annotated[str | None, Parameter(help="Their times come after this one.")] = None,
+    as_bytes: Annotated[
+        bool, Flag, Parameter(name="--bytes", help="COMMANDS are files, each of them a command.")
+    ] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Append commands to the log of a state, and print the index and the time of each.
+
+    Commands that are given as arguments are appended together, or not at all.
+
+    Parameters
+    ----------
+    commands
+        JSON; - reads one a line from standard input, which are appended 1,000 at a time.
+    """
+    expected = _expected(expected_index)
+    is_input = commands == [STANDARD] and not as_bytes
+    if is_input and expected != "any":
+        raise InvalidError("--expected-index is for commands that are arguments")
+    if as_bytes and len(commands) != 1:
+        raise InvalidError("--bytes is for one command")
+    async with await connect(flags) as connection:
+        states = connection.states
+        if as_bytes:
+            data = _read(commands[0])
+            found = [await states.append(name, data, expected_index=expected, hlc=hlc)]
+            _print_positions(found, json=json)
+            return
+        batches: Iterable[list[object]] = (
+            _lines() if is_input else [[_parsed(text) for text in commands]]
+        )
+        for batch in batches:
+            positions = await states.append_many(name, batch, expected_index=expected, hlc=hlc)
+            _print_positions(positions, json=json)
+
+
+def _expected(text: str) -> ExpectedIndex:
+    if text == "any":
+        return "any"
+    if text == "none":
+        return "none"
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidError(f"{text!r} is no index: any, none, or a number")
+    return int(text[:20])
+
+
+def _parsed(text: str) -> object:
+    try:
+        found: object = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidError(f"{text[:80]!r} is no JSON: {error}") from error
+    return found
+
+
+def _lines() -> Iterator[list[object]]:
+    lines = (line.strip() for line in sys.stdin)
+    for batch in itertools.batched(filter(None, lines), MAX_COMMANDS):
+        yield [_parsed(line) for line in batch]
+
+
+def _read(file: str) -> bytes:
+    """Raises OSError."""
+    if file != STANDARD:
+        return Path(file).read_bytes()
+    source = standard_input()
+    return b"".join(iter(lambda: source.read(1 << 20) or b"", b""))
+
+
+def _print_positions(positions: Iterable[LogPosition], *, json: bool) -> None:
+    for position in positions:
+        if json:
+            print_json(position)
+        else:
+            print_line(f"{position.index:>12}", position.hlc)
+
+
+@app.command
+async def save(
+    name: str,
+    file: Annotated[str, DASH],
+    /,
+    *,
+    index: Annotated[int, Parameter(help="The last command that the state includes.")],
+    hlc: Annotated[str, Parameter(help="The time of that command.")] = "",
+    as_bytes: Bytes = False,
+    force: Annotated[
+        bool, Flag, Parameter(help="Also if it is older than the newest save.")
+    ] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Save a state, and print its hash, the index and the number of the save.
+
+    Parameters
+    ----------
+    file
+        A file with JSON; - is standard input.
+    """
+    async with await connect(flags) as connection:
+        states = connection.states
+        if as_bytes:
+            saved = await states.save_from(
+                name,
+                standard_input() if file == STANDARD else Path(file),
+                last_applied_index=index,
+                last_applied_hlc=hlc,
+                force=force,
+            )
+        else:
+            text = await asyncio.to_thread(_read, file)
+            saved = await states.save_json(
+                name, text, last_applied_index=index, last_applied_hlc=hlc, force=force
+            )
+    _print_save(saved, json=json)
+
+
+def _print_save(saved: Saved, *, json: bool) -> None:
+    if json:
+        print_json(saved)
+    else:
+        print_line(saved.state_hash, f"{saved.last_applied_index:>12}", f"{saved.number:>6}")
+
+
+@app.command
+async def show(
+    name: str,
+    /,
+    *,
+    index: Index = None,
+    time: Time = None,
+    hash: Hash = None,  # noqa: A002 - the flag's name
+    output: Annotated[
+        str | None,
+        DASH,
+        Parameter(name=("--output", "-o"), help="Write the state to this file; - is the output."),
+    ] = None,
+    every: Annotated[
+        bool, Flag, Parameter(name="--all", help="Every save that is kept, a line each.")
+    ] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print what is recorded of the newest save, or of one of before; or write its state.
+
+    The file appears when every byte is there and has been checked, or not at all.
+    """
+    at = _time(time)
+    known = None if hash is None else parse_digest(hash.strip())
+    if every and (output, index, at, known) != (None, None, None, None):
+        raise InvalidError("--all goes with no choice of one save")
+    async with await connect(flags) as connection:
+        states = connection.states
+        if every:
+            async for record in states.saves(name):
+                _print_row(record, json=json)
+        elif output is not None:
+            await states.read_to(name, output_of(output), index=index, time=at, hash=known)
+            sys.stdout.buffer.flush()
+        else:
+            found = await states.record(name, index=index, time=at, hash=known)
+            _print_record(found, json=json)
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    at = parse_zoned_time(text)
+    if at is None:
+        raise InvalidError(f"{text!r} is no time: 2027-01-31T12:00:00Z")
+    return at
+
+
+def _print_row(record: Saved, *, json: bool) -> None:
+    if json:
+        print_json(record)
+        return
+    print_line(
+        f"{record.number:>6}",
+        f"{record.last_applied_index:>12}",
+        f"{record.size:>12}",
+        record.at.ljust(27),
+        record.state_hash,
+    )
+
+
+def _print_record(record: Saved, *, json: bool) -> None:
+    if json:
+        print_json(record)
+        return
+    for key, value in msgspec.to_builtins(record).items():
+        print_line(f"{key:20}", value)
+
+
+@app.command
+async def log(
+    name: str,
+    /,
+    *,
+    from_index: Annotated[
+        int | None, Parameter(name="--from", help="The first command; by default what is there.")
+    ] = None,
+    follow: Annotated[
+        bool,
+        Flag,
+        Parameter(name=("--follow", "-f"), help="Go on with what is appended, until SIGINT."),
+    ] = False,
+    flags: ClientFlags | None = None,
+) -> int:
+    """Print the commands of a log, a line of JSON each: index, time, and command or bytes."""
+    async with await connect(flags) as connection:
+        states = connection.states
+        first = await states.first_index(name) if from_index is None else from_index
+        if not follow:
+            await _print_commands(states.replay(name, first))
+            return exit_codes.OK
+        await _until_stopped(_print_commands(states.follow(name, first)))
+    return exit_codes.OK
+
+
+async def _print_commands(commands: AsyncGenerator[LogCommand]) -> None:
+    async with aclosing(commands) as incoming:
+        async for one in incoming:
+            print_json(_shown(one))
+            sys.stdout.flush()
+
+
+def _shown(one: LogCommand) -> dict[str, object]:
+    """A command as the wire has it: bytes are base64."""
+    if isinstance(one.command, bytes):
+        text = base64.b64encode(one.command).decode()
+        return {"index": one.index, "hlc": one.hlc, "bytes": text}
+    return {"index": one.index, "hlc": one.hlc, "command": one.command}
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Until SIGINT or SIGTERM. Raises what ``work`` raises."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+@app.command
+async def replay(name: str, /, *, flags: ClientFlags | None = None) -> None:
+    """Print what a service loads: the newest save, if any, and the commands behind it.
+
+    They are lines of JSON. A save is as `show --json` has it, with its state, or that in base64 as
+    `bytes`.
+    """
+    async with await connect(flags) as connection:
+        states = connection.states
+        index = 0
+        with suppress(NotFoundError):
+            found = await states.latest(name)
+            if found is not None:
+                index = found.record.last_applied_index
+                print_json(msgspec.to_builtins(found.record) | _state(found.state))
+        await _print_commands(states.replay(name, index + 1))
+
+
+def _state(state: object) -> dict[str, object]:
+    if isinstance(state, bytes):
+        return {"bytes": base64.b64encode(state).decode()}
+    return {"state": state}
+
+
+@app.command
+async def trim(
+    name: str, through_index: int, /, *, json: Json = False, flags: ClientFlags | None = None
+) -> None:
+    """Forget the commands up to and with an index, and print the first one that is left.
+
+    It goes at most as far as the save before the newest.
+    """
+    async with await connect(flags) as connection:
+        trimmed = await connection.states.trim(name, through_index)
+    if json:
+        print_json(trimmed)
+    else:
+        print_line(f"first command {trimmed.first_index}")
+
+
+@app.command
+def hash(  # noqa: A001 - the command's name
+    file: Annotated[str, DASH], /, *, as_bytes: Bytes = False, json: Json = False
+) -> None:
+    """Print the hash that a state would have, without asking anybody: of a genesis file, say.
+
+    Parameters
+    ----------
+    file
+        A file with JSON; - is standard input.
+    """
+    data = _read(file)
+    found = digest_of(data if as_bytes else canonical(data))
+    if json:
+        print_json({"state_hash": found})
+    else:
+        print_line(found)
+
+
+@app.command
+async def verify(name: str, /, *, json: Json = False, flags: ClientFlags | None = None) -> int:
+    """Read back all saves, and the log behind the oldest of them. Exits with 5 on damage."""
+    async with await connect(flags) as connection:
+        found = await connection.states.verify(name)
+    if json:
+        print_json(found)
+    else:
+        for damage in found.damaged:
+            print_line(damage)
+        say(f"{found.saves} saves, {found.commands} commands, {len(found.damaged)} damaged")
+    return exit_codes.CORRUPT if found.damaged else exit_codes.OK
+
+
+@app.command
+async def ls(
+    prefix: str = "",
+    /,
+    *,
+    long: Annotated[
+        bool,
+        Flag,
+        Parameter(name=("--long", "-l"), help="Also saves, last saved index, time and hash."),
+    ] = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """List states.
+
+    Parameters
+    ----------
+    prefix
+        How the names begin.
+    """
+    async with await connect(flags) as connection:
+        async for entry in connection.states.list(prefix):
+            if json:
+                print_json(entry)
+            elif long:
+                print_line(*_long_row(entry))
+            else:
+                print_line(entry.name)
+
+
+def _long_row(entry: StateEntry) -> tuple[str, ...]:
+    return (
+        f"{entry.saves:>6}",
+        f"{entry.last_applied_index:>12}",
+        (entry.saved_at or _NO_HASH).ljust(27),
+        (entry.state_hash or _NO_HASH).ljust(64),
+        entry.name,
+    )
+
+
+@app.command
+async def rm(names: list[str], /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """Remove states, their saves and their logs. One that is not there counts as removed."""
+    async with await connect(flags) as connection:
+        for name in names:
+            removed = await connection.states.remove(name)
+            if json:
+                print_json({"name": name, "removed": removed})
+            else:
+                print_line(name, "removed" if removed else "was not there")
+
+
+@app.command
+async def repair(
+    name: str, from_index: int, /, *, json: Json = False, flags: ClientFlags | None = None
+) -> None:
+    """Go on with a damaged log: the next command gets this index, what lies behind is lost."""
+    async with await connect(flags) as connection:
+        found = await connection.states.repair(name, from_index)
+    if json:
+        print_json(found)
+    else:
+        print_line(f"commands {found.first_index} to {found.last_index}")
+
+
+@app.command
+async def policy(
+    name: str,
+    /,
+    *,
+    save_every: Annotated[
+        int | None, Parameter(help="After how many commands its writers save it.")
+    ] = None,
+    keep: Annotated[int | None, Parameter(help="Saves that are kept in any case.")] = None,
+    keep_for: Annotated[
+        str | None, Parameter(help="Saves that are no older are kept too: 30d.")
+    ] = None,
+    trim: Annotated[
+        bool | None, Parameter(help="Whether the log is trimmed to the oldest save.")
+    ] = None,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print what is kept of a state, and change what an option says."""
+    seconds = _seconds(keep_for)
+    async with await connect(flags) as connection:
+        found = await connection.states.set_policy(
+            name, save_every=save_every, keep=keep, keep_seconds=seconds, trim=trim
+        )
+    if json:
+        print_json(found)
+        return
+    for key, value in msgspec.to_builtins(found).items():
+        print_line(f"{key:12}", "-" if value is None else value)
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    duration = parse_duration(text)
+    if duration is None:
+        raise InvalidError(f"{text!r} is no duration: 90m, 12h, 30d")
+    return int(duration.total_seconds())

@@ -1,0 +1,57 @@
+"""The commands of a log as they are appended: any worker carries on where another left off."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.client.states.values import command_of
+from holdfast.client.told import carried_on, told
+from holdfast.errors import InternalError
+from holdfast.protocol.states import FOLLOW_LOG, FollowHead, FollowLog, LogEntry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from holdfast.client.requests import Requester
+    from holdfast.client.states.values import LogCommand
+    from holdfast.transport.message import Message
+
+CREDIT: Final = 1024
+"""Commands that may come before they are taken here."""
+
+
+async def followed(
+    requester: Requester, name: str, from_index: int
+) -> AsyncGenerator[Sequence[LogCommand]]:
+    """The commands from ``from_index`` on, each once and in order, as many at a time as come.
+
+    Raises what workers answer: see ``States.follow``.
+    """
+    next_index = from_index
+
+    def ask() -> AsyncGenerator[tuple[FollowHead, Message]]:
+        request = FollowLog(name=name, from_index=next_index, credit=CREDIT)
+        return told(requester, FOLLOW_LOG, request, FollowHead)
+
+    async with aclosing(carried_on(requester, ask)) as messages:
+        async for head, message in messages:
+            commands = [one for one in _commands(message) if one.index >= next_index]
+            expected = range(next_index, next_index + len(commands))
+            if [one.index for one in commands] != list(expected):
+                msg = f"the answer has not the commands from {next_index} on, without gaps"
+                raise InternalError(msg)
+            next_index = max(next_index + len(commands), head.next_index)
+            if commands:
+                yield commands
+
+
+def _commands(message: Message) -> list[LogCommand]:
+    try:
+        entries = msgspec.json.decode(message.data or b"[]", type=list[LogEntry])
+    except (msgspec.MsgspecError, ValueError) as error:
+        msg = f"the answer holds no commands: {error}"
+        raise InternalError(msg) from error
+    return [command_of(entry) for entry in entries]

@@ -1,0 +1,69 @@
+"""What the log and the saves of a state hold, as a program has it: JSON values, and bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast.domain.hlc import parse_hlc
+from holdfast.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Sequence
+
+    from holdfast.protocol.states import Appended, LogEntry, Saved
+
+
+class LogPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a command is in the log, and its time by a hybrid logical clock."""
+
+    index: int
+    hlc: str
+
+
+class LogCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A command of the log: a JSON value, or bytes."""
+
+    index: int
+    hlc: str
+    command: Any
+
+
+class SavedState(msgspec.Struct, frozen=True, kw_only=True):
+    """A save with its ``state``, a JSON value or bytes.
+
+    ``fell_back`` are the numbers of newer saves, which are damaged.
+    """
+
+    record: Saved
+    state: Any
+    fell_back: Sequence[int] = ()
+
+
+def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
+    """Of the ``count`` commands behind the first ``before`` that ``reply`` tells of."""
+    hlc = parse_hlc(reply.hlc)
+    return [
+        LogPosition(index=reply.index + number, hlc=str(hlc.advanced(number)))
+        for number in range(before, before + count)
+    ]
+
+
+def command_of(entry: LogEntry) -> LogCommand:
+    """The command that a worker tells. Raises InternalError where it is none."""
+    if entry.data is not None:
+        return LogCommand(index=entry.index, hlc=entry.hlc, command=entry.data)
+    if isinstance(entry.command, msgspec.UnsetType):
+        msg = f"the answer has no command {entry.index}"
+        raise InternalError(msg)
+    return LogCommand(index=entry.index, hlc=entry.hlc, command=value_of(entry.command))
+
+
+def value_of(text: Buffer) -> Any:
+    """The JSON value that is written as ``text``. Raises InternalError where it is none."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        msg = f"the answer is no JSON: {error}"
+        raise InternalError(msg) from error

@@ -1,0 +1,5 @@
+"""HTTP in front of the client library: blobs, names and snapshots for whoever has no NATS client.
+
+The gateway holds no data and no state, so any number of them run behind anything that balances.
+It reaches storage by the client's requests only.
+"""

@@ -1,0 +1,179 @@
+"""The application: the routes of all families, and the one place where failures become answers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.convertors import register_url_convertor
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route as Place
+
+from holdfast.client.budget import ByteBudget
+from holdfast.errors import HoldfastError, InternalError
+from holdfast.gateway.access import Access
+from holdfast.gateway.blobs import BlobRoutes
+from holdfast.gateway.bodies import Bodies
+from holdfast.gateway.content import SAFE, Readers, SlowReaderError
+from holdfast.gateway.front import Front
+from holdfast.gateway.health import HealthRoutes
+from holdfast.gateway.limits import RequestLimits
+from holdfast.gateway.meters import Meters, MetricRoutes
+from holdfast.gateway.paths import AnyText
+from holdfast.gateway.problems import HttpError, problem
+from holdfast.gateway.route import ROUTE, HttpRoute
+from holdfast.gateway.snapshots import SnapshotRoutes
+from holdfast.gateway.store import StoreRoutes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from holdfast.client import Client
+    from holdfast.gateway.settings import GatewaySettings
+
+log = structlog.get_logger(__name__)
+_EXPOSED: Final = (
+    "Content-Range",
+    "Content-Disposition",
+    "ETag",
+    "Location",
+    "Repr-Digest",
+    "Retry-After",
+    "Blob-Version",
+    "Blob-Labels",
+    "Blob-Expires",
+)
+_PREFLIGHT_SECONDS: Final = 600
+_SIGNED: Final = "X-Amz-"
+"""What the query of a signed link begins its own parameters with."""
+
+
+def build(client: Client, settings: GatewaySettings) -> Starlette:
+    """The application in front of ``client``. It holds nothing that a restart would lose."""
+    access = Access(settings)
+    register_url_convertor("any", AnyText())
+    bodies = Bodies(settings)
+    meters = Meters()
+    limits = RequestLimits(
+        max_requests=settings.max_requests, per_second=settings.requests_per_second
+    )
+    readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
+    families = (
+        HealthRoutes(client),
+        BlobRoutes(client, bodies, readers),
+        StoreRoutes(client, bodies, readers),
+        SnapshotRoutes(client, bodies, readers),
+        MetricRoutes(client, meters),
+    )
+    routes = [route for family in families for route in family.routes()]
+    places = [
+        Place(path, Resource(path, access, methods)) for path, methods in _by_path(routes).items()
+    ]
+    return Starlette(
+        routes=places,
+        middleware=[Middleware(Front, limits, meters), *_cors(settings)],
+        exception_handlers={404: _not_found},
+    )
+
+
+def _cors(settings: GatewaySettings) -> list[Middleware]:
+    """What lets pages of the origins that are named read answers in a browser."""
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["*", *_EXPOSED],
+            max_age=_PREFLIGHT_SECONDS,
+        )
+    ]
+
+
+def _by_path(routes: Iterable[HttpRoute]) -> Mapping[str, Mapping[str, HttpRoute]]:
+    grouped: defaultdict[str, dict[str, HttpRoute]] = defaultdict(dict)
+    for route in routes:
+        grouped[route.path][route.method] = route
+    return grouped
+
+
+class Resource:
+    """What is at one path: an ASGI application that knows its methods."""
+
+    def __init__(self, path: str, access: Access, methods: Mapping[str, HttpRoute]) -> None:
+        """``methods`` has a route by method; that of GET answers HEAD."""
+        self._path = path
+        self._access = access
+        self._methods = {**methods, "HEAD": methods["GET"]} if "GET" in methods else methods
+        self._allow = ", ".join(sorted({*self._methods, "OPTIONS"}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HttpAnswer one request. What is raised before the answer has begun becomes a problem."""
+        scope[ROUTE] = self._path
+        request = Request(scope, receive, send)
+        begun = False
+
+        async def sending(message: object) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)  # type: ignore[arg-type]
+
+        response: Response
+        failure: HoldfastError | HttpError
+        try:
+            response = await self._answer(request)
+            await response(scope, receive, sending)
+        except (HoldfastError, HttpError) as error:
+            failure = error
+        except (ClientDisconnect, SlowReaderError):
+            return  # whoever asked is gone, or takes nothing: the server ends the connection
+        except Exception:
+            log.exception("request_failed", path=request.url.path)
+            failure = InternalError()
+        else:
+            return
+        if begun:  # a short answer breaks the connection: it never looks whole
+            log.warning("answer_broken", path=request.url.path, detail=failure.detail)
+            return
+        await problem(failure)(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        route = self._methods.get(request.method)
+        if route is None:
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": self._allow})
+            detail = f"this path takes {self._allow}"
+            raise HttpError(405, "invalid", detail, {"Allow": self._allow})
+        _check_query(request, route)
+        await self._access.check(request, route.verb, route.scope(request))
+        return await route.handle(request)
+
+
+def _check_query(request: Request, route: HttpRoute) -> None:
+    """Raises HttpError of a parameter that the route does not know: it would be a typo."""
+    known = {parameter.name for parameter in route.query}
+    for name in request.query_params:
+        if name not in known and not name.startswith(_SIGNED):
+            raise HttpError(400, "invalid", f"there is no parameter {name!r} here")
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    """In the shape that was asked for: a browser gets a page."""
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(_NO_PAGE, status_code=404, headers=SAFE)
+    return problem(HttpError(404, "not_found", "there is nothing at this path"))
+
+
+_NO_PAGE: Final = (
+    '<!doctype html><html lang="en"><title>Not found</title>'
+    "<h1>Not found</h1><p>There is nothing at this path.</p></html>"
+)

@@ -1,0 +1,163 @@
+"""``/blobs``: bytes by their digest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import parse_digest
+from holdfast.errors import NotFoundError
+from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
+from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
+from holdfast.gateway.digests import expected_digest, repr_digest
+from holdfast.gateway.parameters import (
+    CONTENT_DIGEST,
+    CONTENT_TYPE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    RANGE,
+    REPR_DIGEST,
+    media_type_of,
+)
+from holdfast.gateway.problems import json_answer
+from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute
+from holdfast.gateway.sources import SMALL_BYTES, BlobSource, WireSource
+from holdfast.protocol.blobs import GET_BLOB, BlobHead, BlobStored, GetBlob
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+    from holdfast.domain.digest import Digest
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content import Readers
+
+_PATH: Final = "/blobs/{digest}"
+_PUT_ANSWERS: Final = {
+    200: HttpAnswer(about="It was stored already.", message=BlobStored),
+    201: HttpAnswer(about="It is stored.", message=BlobStored),
+    400: HttpAnswer(about="The bytes have another digest."),
+    412: HttpAnswer(about="A condition does not hold."),
+    413: HttpAnswer(about="They are too many."),
+    507: HttpAnswer(about="The store is full."),
+}
+_PUT_HEADERS: Final = (CONTENT_TYPE, REPR_DIGEST, CONTENT_DIGEST, IF_NONE_MATCH)
+
+
+class BlobRoutes:
+    """Blobs over HTTP."""
+
+    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
+        """``bodies`` and ``readers`` are those of the whole gateway."""
+        self._client = client
+        self._bodies = bodies
+        self._readers = readers
+
+    async def put(self, request: Request) -> Response:
+        """``PUT /blobs``."""
+        return await self._put(request, None)
+
+    async def put_as(self, request: Request) -> Response:
+        """``PUT /blobs/{digest}``."""
+        return await self._put(request, parse_digest(request.path_params["digest"]))
+
+    async def get(self, request: Request) -> Response:
+        """``GET`` and ``HEAD /blobs/{digest}``."""
+        digest = parse_digest(request.path_params["digest"])
+        if request.method == "GET" and "range" not in request.headers:
+            content = await self._begun(digest)
+        else:
+            found = await self._client.stat(digest)
+            content = self._content(digest, found.size, found.type)
+        return await content_answer(request, content, self._readers)
+
+    async def _put(self, request: Request, digest: Digest | None) -> Response:
+        expected = expected_digest(request.headers, digest)
+        await self._check_absent(request, expected)
+        async with self._bodies.upload(request, expected) as body:
+            stored = await self._client.put(body, type=media_type_of(request), digest=expected)
+        headers = {
+            "Location": f"/blobs/{stored.digest}",
+            "ETag": etag_of(stored.digest),
+            "Repr-Digest": repr_digest(stored.digest),
+        }
+        return json_answer(stored, 201 if stored.created else 200, headers)
+
+    async def _check_absent(self, request: Request, digest: Digest | None) -> None:
+        """Raises HttpError (412): a blob can only be asked to be new, for it never changes."""
+        conditions = Preconditions.of(request.headers)
+        if conditions.is_change_free:
+            return
+        if digest is None:
+            msg = "a condition needs the digest: put to /blobs/DIGEST"
+            raise precondition_failed(msg)
+        try:
+            found = await self._client.stat(digest)
+        except NotFoundError:
+            conditions.check_change(None)
+        else:
+            conditions.check_change(Representation(etag_of(found.digest)))
+
+    async def _begun(self, digest: Digest) -> HttpContent:
+        """The blob with its first bytes, by one request."""
+        wire = WireSource(self._client, GET_BLOB, GetBlob(digest=digest))
+        head: BlobHead
+        head, data = await wire.begin(0, SMALL_BYTES)
+        return self._content(digest, head.size, head.type, data)
+
+    def _content(
+        self, digest: Digest, size: int, media_type: str, begun: memoryview | None = None
+    ) -> HttpContent:
+        return HttpContent(
+            source=BlobSource(self._client, digest),
+            size=size,
+            media_type=media_type,
+            present=Representation(etag_of(digest)),
+            name=digest,
+            cache=IMMUTABLE,
+            digest=digest,
+            headers={"Repr-Digest": repr_digest(digest)},
+            begun=begun if begun is not None else memoryview(b""),
+        )
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        return (
+            HttpRoute(
+                method="PUT",
+                path="/blobs",
+                verb="write",
+                summary="Store bytes.",
+                handle=self.put,
+                headers=_PUT_HEADERS,
+                body=BYTES,
+                answers=_PUT_ANSWERS,
+            ),
+            HttpRoute(
+                method="PUT",
+                path=_PATH,
+                verb="write",
+                summary="Store the bytes with a digest.",
+                handle=self.put_as,
+                headers=_PUT_HEADERS,
+                body=BYTES,
+                answers=_PUT_ANSWERS,
+            ),
+            HttpRoute(
+                method="GET",
+                path=_PATH,
+                verb="read",
+                summary="Read a blob, or ranges of it.",
+                handle=self.get,
+                headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
+                answers={
+                    200: HttpAnswer(about="All of it.", message=BYTES),
+                    206: HttpAnswer(about="Ranges of it.", message=BYTES),
+                    304: HttpAnswer(about="You have it."),
+                    404: HttpAnswer(about="It is not there."),
+                    412: HttpAnswer(about="A condition does not hold."),
+                    416: HttpAnswer(about="It has no such range."),
+                },
+            ),
+        )

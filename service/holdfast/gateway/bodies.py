@@ -1,0 +1,130 @@
+"""Bodies of requests: as they come, in bounded memory, not too much and not too slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import ClientDisconnect
+
+from holdfast.client.budget import ByteBudget
+from holdfast.domain.digest import Digest, check_expected
+from holdfast.domain.limits import MIB, UPLOAD_WINDOW_BYTES
+from holdfast.errors import RateLimitedError
+from holdfast.gateway.problems import HttpError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from starlette.requests import Request
+
+    from holdfast.gateway.settings import GatewaySettings
+
+LEAST_BYTES_PER_SECOND: Final = 1024
+"""What a body brings on average, but for ``body_seconds``, in the time that is waited for it."""
+
+MAX_MESSAGE_BYTES: Final = MIB
+"""Of a body of JSON."""
+
+_TURN_SECONDS: Final = 10.0
+_UPLOAD_BYTES: Final = UPLOAD_WINDOW_BYTES + 2 * MIB
+"""What one upload holds at the most."""
+
+
+class Bodies:
+    """Takes the bodies of a gateway's requests."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """``settings`` bound sizes, times and memory."""
+        self._seconds = settings.body_seconds
+        self._max_bytes = settings.max_body_bytes
+        self._memory = ByteBudget(settings.memory_bytes)
+
+    @asynccontextmanager
+    async def upload(
+        self, request: Request, expected: Digest | None
+    ) -> AsyncIterator[AsyncGenerator[bytes]]:
+        """The body, of a request that is to be stored; it is taken to its end on the way out.
+
+        Raises HttpError (400, 408, 413, 415), RateLimitedError where too many are under way,
+        InvalidError where all of it has another digest than ``expected``.
+        """
+        _check_plain(request)
+        length = self._length(request, self._max_bytes)
+        taken = await self._turn(_UPLOAD_BYTES if length is None else min(length, _UPLOAD_BYTES))
+        sha256 = hashlib.sha256() if expected is not None else None
+        body = self._chunks(request, self._max_bytes, sha256.update if sha256 else None)
+        try:
+            yield body
+            async for _ in body:
+                pass  # it was there already, and is still what the client says
+            if sha256 is not None:
+                check_expected(Digest(sha256.hexdigest()), expected)
+        finally:
+            await body.aclose()
+            self._memory.give_back(taken)
+
+    async def message(self, request: Request) -> bytes:
+        """All of a small body. Raises HttpError (408, 413, 415)."""
+        _check_plain(request)
+        self._length(request, MAX_MESSAGE_BYTES)
+        chunks = self._chunks(request, MAX_MESSAGE_BYTES, None)
+        return b"".join([chunk async for chunk in chunks])
+
+    def _length(self, request: Request, most: int) -> int | None:
+        text = request.headers.get("content-length")
+        if text is None:
+            return None
+        length = int(text)  # the parser has seen to it that it is a number
+        if length > most:
+            raise _too_large(most)
+        return length
+
+    async def _turn(self, size: int) -> int:
+        try:
+            async with asyncio.timeout(_TURN_SECONDS):
+                return await self._memory.take(size)
+        except TimeoutError as error:
+            msg = "too many uploads are under way here"
+            raise RateLimitedError(msg) from error
+
+    async def _chunks(
+        self, request: Request, most: int, look: Callable[[bytes], None] | None
+    ) -> AsyncGenerator[bytes]:
+        clock = asyncio.get_running_loop().time
+        received, waited = 0, 0.0
+        while True:
+            patience = self._seconds + received / LEAST_BYTES_PER_SECOND - waited
+            asked_at = clock()
+            try:
+                async with asyncio.timeout(min(self._seconds, patience)):
+                    message = await request.receive()
+            except TimeoutError as error:
+                detail = "the body of the request does not come"
+                raise HttpError(408, "invalid", detail, {"Connection": "close"}) from error
+            waited += clock() - asked_at
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            data = message.get("body", b"")
+            received += len(data)
+            if received > most:
+                raise _too_large(most)
+            if data:
+                if look is not None:
+                    look(data)
+                yield data
+            if not message.get("more_body", False):
+                return
+
+
+def _check_plain(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise HttpError(415, "invalid", "the body has no encoding but its own")
+    if "content-range" in request.headers:
+        raise HttpError(400, "invalid", "a part of something cannot be stored")
+
+
+def _too_large(most: int) -> HttpError:
+    return HttpError(413, "too_large", f"the body of the request has at most {most} bytes")

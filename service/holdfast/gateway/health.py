@@ -1,0 +1,59 @@
+"""Whether the process lives, and whether it is of use now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import PlainTextResponse
+
+from holdfast.gateway.route import HttpAnswer, HttpRoute
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+
+READY_SECONDS: Final = 5.0
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+class HealthRoutes:
+    """``/healthz`` and ``/readyz``: open to everybody, and told nothing."""
+
+    def __init__(self, client: Client) -> None:
+        """``client`` is asked whether workers answer."""
+        self._client = client
+
+    async def live(self, request: Request) -> Response:
+        """The process answers."""
+        del request
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, request: Request) -> Response:
+        """A worker answers. Raises UnavailableError."""
+        del request
+        await self._client.store_status(timeout_seconds=READY_SECONDS)
+        return PlainTextResponse("ok\n")
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        ok = HttpAnswer(about="It is.", media_type=_TEXT)
+        return (
+            HttpRoute(
+                method="GET",
+                path="/healthz",
+                verb="open",
+                summary="Whether the gateway lives.",
+                handle=self.live,
+                answers={200: ok},
+            ),
+            HttpRoute(
+                method="GET",
+                path="/readyz",
+                verb="open",
+                summary="Whether workers answer it.",
+                handle=self.ready,
+                answers={200: ok, 503: HttpAnswer(about="None does.")},
+            ),
+        )

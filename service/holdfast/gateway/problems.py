@@ -1,0 +1,73 @@
+"""Failures as HTTP answers them: problem details (RFC 9457) with the codes of the wire."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgspec
+from starlette.responses import Response
+
+from holdfast.errors import ERRORS, HoldfastError
+from holdfast.protocol.problem import problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROBLEM_TYPE: Final = "application/problem+json"
+RETRY_SECONDS: Final = {429: 1, 503: 5, 504: 5}
+"""What ``Retry-After`` says, by status."""
+
+_CODES: Final = {error.code: error for error in ERRORS}
+
+
+class HttpError(Exception):
+    """A failure that only HTTP knows, such as a method or a condition. ``code`` is the wire's."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers: Mapping[str, str] = dict(headers or {})
+
+
+def problem(error: HoldfastError | HttpError) -> Response:
+    """``error`` as an answer."""
+    if isinstance(error, HttpError):
+        known = _CODES[error.code]
+        body = msgspec.structs.replace(
+            problem_of(_PlainError(error.detail)),
+            type=f"urn:holdfast:error:{error.code}",
+            title=HTTPStatus(error.status).phrase,
+            status=error.status,
+            code=error.code,
+            retryable=known.retryable,
+        )
+        headers = dict(error.headers)
+    else:
+        body = problem_of(error)
+        headers = {}
+    if body.status in RETRY_SECONDS:
+        headers.setdefault("Retry-After", str(RETRY_SECONDS[body.status]))
+    headers["Cache-Control"] = "no-store"
+    return Response(
+        msgspec.json.encode(body), status_code=body.status, headers=headers, media_type=PROBLEM_TYPE
+    )
+
+
+def json_answer(
+    message: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A message of the wire as JSON, which nobody keeps."""
+    told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    body = msgspec.json.encode(message)
+    return Response(body, status_code=status, headers=told, media_type="application/json")
+
+
+class _PlainError(HoldfastError):
+    """Carries a detail."""
+
+    code: ClassVar[str] = "invalid"

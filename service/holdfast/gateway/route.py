@@ -1,0 +1,70 @@
+"""A route is a value: where, who may, what it takes and answers. The document follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.gateway.access import Verb
+
+    Handle = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A query parameter or header. ``kind`` is what msgspec would take its text for."""
+
+    name: str
+    about: str
+    kind: Any = str
+    required: bool = False
+    many: bool = False
+
+
+ROUTE: Final = "holdfast.route"
+"""In the scope of a request: the pattern of the path that answers it."""
+
+BYTES: Final = bytes
+"""Instead of a message: whatever bytes."""
+
+EVENTS: Final = Iterator
+"""Instead of a message: server-sent events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAnswer:
+    """One status. ``message`` is the type of its JSON, or BYTES; without it there is nothing.
+
+    ``has_bytes``: it may be bytes, too. Failures have a problem.
+    """
+
+    about: str
+    message: Any = None
+    has_bytes: bool = False
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRoute:
+    """One method of a path. ``path`` is a pattern such as ``/store/{name:any}``.
+
+    ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    verb: Verb
+    summary: str
+    handle: Handle
+    answers: Mapping[int, HttpAnswer]
+    query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    body: Any = None
+    scope: Callable[[Request], str] = field(default=lambda request: str(request.scope["path"]))

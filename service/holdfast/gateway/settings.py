@@ -1,0 +1,131 @@
+"""What a gateway is told: defaults, ``HOLDFAST_…`` variables, flags; each over the one before."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from holdfast.domain.limits import KIB, MAX_BLOB_BYTES, MIB
+from holdfast.errors import InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VARIABLE_PREFIX: Final = "HOLDFAST_"
+
+Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^\s/,]+)$(?!\n)")]
+PublicUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
+Patience = Annotated[float, Meta(gt=0, le=86400)]
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True):
+    """The settings of one gateway. Sizes are bytes, times seconds."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            pattern=r"^([^\s:\[\]]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$(?!\n)",
+            description="Address and port; without an address, every one of this machine.",
+        ),
+    ] = "127.0.0.1:7777"
+    public_url: Annotated[
+        PublicUrl | None, Meta(description="Where clients reach it, if that is not where it is.")
+    ] = None
+    tokens: Annotated[
+        str | None, Meta(description="File with the hashes of bearer tokens; read when it changes.")
+    ] = None
+    tls_cert: Annotated[
+        str | None, Meta(description="File with the certificate (and those above it) for HTTPS.")
+    ] = None
+    tls_key: Annotated[
+        str | None, Meta(description="File with the private key of that certificate.")
+    ] = None
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        Meta(max_length=64, description="Origins whose pages may read answers in a browser."),
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(max_length=64, description="Addresses whose X-Forwarded-For and -Proto are believed."),
+    ] = ()
+    max_body_bytes: Annotated[int, Meta(ge=0, description="Bytes of the body of a request.")] = (
+        MAX_BLOB_BYTES
+    )
+    max_header_bytes: Annotated[
+        int, Meta(ge=KIB, le=MIB, description="Bytes of a request line and its headers.")
+    ] = 32 * KIB
+    header_seconds: Annotated[
+        Patience, Meta(description="Seconds in which a request's headers must have come.")
+    ] = 10
+    body_seconds: Annotated[
+        Patience,
+        Meta(description="Seconds that a body may bring, or its reader take, nothing."),
+    ] = 30
+    keep_alive_seconds: Annotated[
+        Patience, Meta(description="Seconds that an idle connection is kept.")
+    ] = 60
+    max_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Connections; the longest idle one makes room.")
+    ] = 8192
+    max_requests: Annotated[
+        int, Meta(ge=1, le=65536, description="Requests at once; more are answered 429.")
+    ] = 512
+    requests_per_second: Annotated[
+        float | None, Meta(gt=0, description="Requests a second of one address; more get 429.")
+    ] = None
+    memory_bytes: Annotated[
+        int, Meta(ge=32 * MIB, description="Bytes of memory to read ahead, and for uploads; each.")
+    ] = 96 * MIB
+    drain_seconds: Annotated[
+        Patience, Meta(description="Seconds that requests in flight may take after SIGTERM.")
+    ] = 10
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on; the host is empty for every address."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})
+"""Settings that hold several values; commas separate them in a variable and in a flag."""
+
+_TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
+
+
+def load_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> GatewaySettings:
+    """The settings; ``flags`` that are None are not given. Raises InvalidError."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for name in GatewaySettings.__struct_fields__:
+        value, source = flags.get(name), f"--{name.replace('_', '-')}"
+        if value is None:
+            value, source = environ.get(variable_of(name)) or None, f"${variable_of(name)}"
+        if value is not None:
+            values[name] = _checked(name, value, source)
+    settings = GatewaySettings(**values)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        msg = "a certificate and its key go together: set tls_cert and tls_key"
+        raise InvalidError(msg)
+    return settings
+
+
+def variable_of(name: str) -> str:
+    """The environment variable that sets ``name``."""
+    if name == "public_url":
+        return f"{VARIABLE_PREFIX}PUBLIC_URL"
+    return f"{VARIABLE_PREFIX}GATEWAY_{name.upper()}"
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    if name in LISTS and isinstance(value, str):
+        value = tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        return msgspec.convert(value, _TYPES[name], strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidError(f"{name} (from {source}): {error}") from error

@@ -1,0 +1,375 @@
+"""``/snapshots`` and ``/restores``: lists, records, files, archives, and work that takes time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.gateway.conditions import Representation, etag_of
+from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
+from holdfast.gateway.events import progress_answer
+from holdfast.gateway.parameters import (
+    CURSOR,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    LIMIT,
+    RANGE,
+    given,
+    labels_of,
+)
+from holdfast.gateway.paths import path_bytes
+from holdfast.gateway.problems import json_answer
+from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.sources import SMALL_BYTES, ArchiveSource, FileSource
+from holdfast.protocol.files import (
+    DIFF_SNAPSHOTS,
+    LIST_FILES,
+    DiffPage,
+    DiffSnapshots,
+    FilePage,
+    ListFiles,
+)
+from holdfast.protocol.snapshots import (
+    CREATE_SNAPSHOT,
+    LIST_SNAPSHOTS,
+    RESTORE_SNAPSHOT,
+    CreateSnapshot,
+    ListSnapshots,
+    RestoreRecord,
+    RestoreSnapshot,
+    SnapshotPage,
+    SnapshotRecord,
+)
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from holdfast.client import Client
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content import Readers
+
+_ALL: Final = "/snapshots"
+_ONE: Final = "/snapshots/{key}"
+_RESTORE: Final = "/restores/{restore}"
+
+_APP: Final = Parameter(name="app", about="Of this app, or of these.", many=True)
+_LABEL: Final = Parameter(name="label", about="key=value that they must have.", many=True)
+_STATE: Final = Parameter(name="state", about="pending, ok or failure.")
+_SINCE: Final = Parameter(name="since", about="Made at this time (RFC 3339) or later.")
+_UNTIL: Final = Parameter(name="until", about="Made before this time.")
+_PATH: Final = Parameter(name="path", about="What lies at and below it.")
+_FROM: Final = Parameter(name="from", about="The snapshot to compare with; by default its parent.")
+
+MessageT = TypeVar("MessageT", bound=msgspec.Struct)
+
+
+class SnapshotRoutes:
+    """Snapshots over HTTP."""
+
+    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
+        """``bodies`` and ``readers`` are those of the whole gateway."""
+        self._client = client
+        self._bodies = bodies
+        self._readers = readers
+
+    async def page(self, request: Request) -> Response:
+        """``GET /snapshots``."""
+        asked = given(request, _APP, _LABEL, _STATE, _SINCE, _UNTIL, LIMIT, CURSOR)
+        apps = asked.pop("app", None)
+        labels = labels_of(asked.pop("label", ()))
+        of_apps = {"app": apps[0]} if apps and len(apps) == 1 else {"apps": apps}
+        listing = ListSnapshots(labels=labels, **of_apps, **asked)
+        return json_answer(await self._client.requester.ask(LIST_SNAPSHOTS, listing))
+
+    async def record(self, request: Request) -> Response:
+        """``GET /snapshots/{key}``."""
+        return json_answer(await self._client.snapshots.get(_key_of(request)))
+
+    async def files(self, request: Request) -> Response:
+        """``GET /snapshots/{key}/files``."""
+        asked = given(request, _PATH, LIMIT, CURSOR)
+        listing = ListFiles(key=_key_of(request), **asked)
+        return json_answer(await self._client.requester.ask(LIST_FILES, listing))
+
+    async def file(self, request: Request) -> Response:
+        """``GET`` and ``HEAD /snapshots/{key}/files/{path}``: the bytes of one file."""
+        path = path_bytes(request, 3, any_character=True)
+        record = await self._readable(_key_of(request))
+        source = FileSource(self._client, record.key, path)
+        head, begun = await source.begin(0, _wanted_at_once(request))
+        content = HttpContent(
+            source=source,
+            size=head.size,
+            media_type=head.type,
+            present=Representation(etag_of(record.digest or "")),
+            name=path.rpartition(b"/")[2].decode(errors="replace"),
+            cache=IMMUTABLE,
+            begun=begun,
+        )
+        return await content_answer(request, content, self._readers)
+
+    async def archive(self, request: Request) -> Response:
+        """``GET`` and ``HEAD /snapshots/{key}/archive``: a ``.tar.zst``."""
+        record = await self._readable(_key_of(request))
+        source = ArchiveSource(self._client, record.key)
+        head, begun = await source.begin(0, _wanted_at_once(request))
+        content = HttpContent(
+            source=source,
+            size=head.size,
+            media_type="application/zstd",
+            present=Representation(etag_of(record.digest or "")),
+            name=f"{record.key.replace(':', '-')}.tar.zst",
+            cache=IMMUTABLE,
+            begun=begun,
+        )
+        return await content_answer(request, content, self._readers)
+
+    async def diff(self, request: Request) -> Response:
+        """``GET /snapshots/{key}/diff``."""
+        asked = given(request, _FROM, LIMIT, CURSOR)
+        key, before = _key_of(request), asked.pop("from", None)
+        if before is None:
+            before = (await self._client.snapshots.get(key)).parent
+        if before is None:
+            msg = "the snapshot has no parent: say which one to compare with, by from="
+            raise InvalidError(msg)
+        changes = DiffSnapshots(a=before, b=key, **asked)
+        return json_answer(await self._client.requester.ask(DIFF_SNAPSHOTS, changes))
+
+    async def create(self, request: Request) -> Response:
+        """``POST /snapshots``: 202, and where to look how far it is."""
+        asked = _decoded(await self._bodies.message(request), CreateSnapshot)
+        asked = msgspec.structs.replace(asked, wait_seconds=0.0)
+        record = await self._client.requester.ask(CREATE_SNAPSHOT, asked)
+        return json_answer(record, 202, {"Location": f"{_ALL}/{record.key}"})
+
+    async def restore(self, request: Request) -> Response:
+        """``POST /snapshots/{key}/restore``: 202, and where to look how far it is."""
+        body = await self._bodies.message(request)
+        asked = _decoded(body, RestoreSnapshot, key=_key_of(request))
+        asked = msgspec.structs.replace(asked, wait_seconds=0.0)
+        record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
+        return json_answer(record, 202, {"Location": f"/restores/{record.restore}"})
+
+    async def restore_record(self, request: Request) -> Response:
+        """``GET /restores/{restore}``."""
+        return json_answer(await self._client.snapshots.get_restore(_restore_of(request)))
+
+    async def events(self, request: Request) -> Response:
+        """``GET /snapshots/{key}/events``."""
+        return progress_answer(self._client, await self._client.snapshots.get(_key_of(request)))
+
+    async def restore_events(self, request: Request) -> Response:
+        """``GET /restores/{restore}/events``."""
+        record = await self._client.snapshots.get_restore(_restore_of(request))
+        return progress_answer(self._client, record)
+
+    async def delete(self, request: Request) -> Response:
+        """``DELETE /snapshots/{key}``: 204, or 404 where it was not there."""
+        if not await self._client.snapshots.delete(_key_of(request)):
+            msg = "there is no such snapshot"
+            raise NotFoundError(msg)
+        return Response(status_code=204)
+
+    async def _readable(self, key: str) -> SnapshotRecord:
+        """The record of a snapshot that can be read. Raises ConflictError of another."""
+        record = await self._client.snapshots.get(key)
+        if record.state != "ok" or record.digest is None:
+            msg = f"the snapshot is {record.state}: it cannot be read"
+            raise ConflictError(msg)
+        return record
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        return (
+            *_listing(self),
+            *_reading(self),
+            *_working(self),
+        )
+
+
+def _key_of(request: Request) -> str:
+    return str(request.path_params["key"])
+
+
+def _restore_of(request: Request) -> str:
+    return str(request.path_params["restore"])
+
+
+def _wanted_at_once(request: Request) -> int:
+    """How much of a content is asked for together with its size."""
+    is_all = request.method == "GET" and "range" not in request.headers
+    return SMALL_BYTES if is_all else 0
+
+
+def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
+    """A message of the fields of ``body`` and those that are ``known``. Raises InvalidError."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+        if twice := sorted(fields.keys() & known.keys()):
+            raise InvalidError(f"{twice[0]} is in the path, and nowhere else")
+        return msgspec.convert(fields | known, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidError(f"the body is JSON of {kind.__name__}: {error}") from error
+
+
+_ABSENT: Final = HttpAnswer(about="There is none.")
+_UNREADABLE: Final = HttpAnswer(about="It is pending or failed.")
+_CONTENT: Final = {
+    200: HttpAnswer(about="All of it.", message=BYTES),
+    206: HttpAnswer(about="Ranges of it.", message=BYTES),
+    304: HttpAnswer(about="You have it."),
+    404: _ABSENT,
+    409: _UNREADABLE,
+    412: HttpAnswer(about="A condition does not hold."),
+    416: HttpAnswer(about="It has no such range."),
+}
+_CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
+
+
+def _scope_of_apps(request: Request) -> str:
+    """Of a list that of its app, if that is one."""
+    apps = request.query_params.getlist("app")
+    return f"{_ALL}/{apps[0]}:" if len(apps) == 1 else f"{_ALL}/"
+
+
+def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
+    return (
+        HttpRoute(
+            method="GET",
+            path=_ALL,
+            verb="read",
+            summary="A page of snapshots, newest first.",
+            handle=of.page,
+            scope=_scope_of_apps,
+            query=(_APP, _LABEL, _STATE, _SINCE, _UNTIL, LIMIT, CURSOR),
+            answers={200: HttpAnswer(about="A page.", message=SnapshotPage)},
+        ),
+        HttpRoute(
+            method="GET",
+            path=_ONE,
+            verb="read",
+            summary="The record of a snapshot.",
+            handle=of.record,
+            answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: _ABSENT},
+        ),
+        HttpRoute(
+            method="GET",
+            path=f"{_ONE}/files",
+            verb="read",
+            summary="A page of what a snapshot holds.",
+            handle=of.files,
+            query=(_PATH, LIMIT, CURSOR),
+            answers={
+                200: HttpAnswer(about="A page.", message=FilePage),
+                404: _ABSENT,
+                409: _UNREADABLE,
+            },
+        ),
+        HttpRoute(
+            method="GET",
+            path=f"{_ONE}/diff",
+            verb="read",
+            summary="A page of what changed since another snapshot.",
+            handle=of.diff,
+            query=(_FROM, LIMIT, CURSOR),
+            answers={
+                200: HttpAnswer(about="A page.", message=DiffPage),
+                404: _ABSENT,
+                409: _UNREADABLE,
+            },
+        ),
+    )
+
+
+def _reading(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
+    return (
+        HttpRoute(
+            method="GET",
+            path=f"{_ONE}/files/{{path:any}}",
+            verb="read",
+            summary="Read a file of a snapshot.",
+            handle=of.file,
+            headers=_CONTENT_HEADERS,
+            answers=_CONTENT,
+        ),
+        HttpRoute(
+            method="GET",
+            path=f"{_ONE}/archive",
+            verb="read",
+            summary="Read a snapshot as a .tar.zst.",
+            handle=of.archive,
+            headers=_CONTENT_HEADERS,
+            answers=_CONTENT,
+        ),
+    )
+
+
+def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
+    progress = HttpAnswer(about="Events until its end.", message=EVENTS)
+    return (
+        HttpRoute(
+            method="POST",
+            path=_ALL,
+            verb="write",
+            summary="Archive the directory of an app.",
+            handle=of.create,
+            scope=lambda request: f"{request.scope['path']}/",
+            body=CreateSnapshot,
+            answers={
+                202: HttpAnswer(about="It is under way.", message=SnapshotRecord),
+                404: HttpAnswer(about="No node has the app."),
+                413: HttpAnswer(about="The request is too large."),
+            },
+        ),
+        HttpRoute(
+            method="GET",
+            path=f"{_ONE}/events",
+            verb="read",
+            summary="How far a snapshot is, as it happens.",
+            handle=of.events,
+            answers={200: progress, 404: _ABSENT},
+        ),
+        HttpRoute(
+            method="POST",
+            path=f"{_ONE}/restore",
+            verb="admin",
+            summary="Put the files of a snapshot back.",
+            handle=of.restore,
+            body=RestoreSnapshot,
+            answers={
+                202: HttpAnswer(about="It is under way.", message=RestoreRecord),
+                404: _ABSENT,
+                409: HttpAnswer(about="The directory is there, or the snapshot is not ok."),
+                413: HttpAnswer(about="The request is too large."),
+            },
+        ),
+        HttpRoute(
+            method="GET",
+            path=_RESTORE,
+            verb="read",
+            summary="The record of a restore.",
+            handle=of.restore_record,
+            answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: _ABSENT},
+        ),
+        HttpRoute(
+            method="GET",
+            path=f"{_RESTORE}/events",
+            verb="read",
+            summary="How far a restore is, as it happens.",
+            handle=of.restore_events,
+            answers={200: progress, 404: _ABSENT},
+        ),
+        HttpRoute(
+            method="DELETE",
+            path=_ONE,
+            verb="write",
+            summary="Forget a snapshot.",
+            handle=of.delete,
+            answers={204: HttpAnswer(about="It is forgotten."), 404: _ABSENT},
+        ),
+    )

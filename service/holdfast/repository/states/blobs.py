@@ -1,0 +1,78 @@
+"""The blobs of saves: put without a pin, kept by the state's record, read back."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+from holdfast.errors import CorruptError, NotFoundError
+from holdfast.stores.ports import Attributes
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from holdfast.repository.states.record import SaveEntry, SaveForm
+    from holdfast.sources import Sources
+    from holdfast.stores.ports import BlobStore
+
+TYPES: Final = {"json": "application/json", "bytes": "application/octet-stream"}
+_PARTS_OF_GRACE: Final = 4
+
+
+class SavedBytes:
+    """Stores the bytes of saves."""
+
+    def __init__(self, blobs: BlobStore, sources: Sources, *, grace: timedelta) -> None:
+        """Where the users' blobs are; ``grace`` is the collector's."""
+        self._blobs = blobs
+        self._sources = sources
+        self._grace = grace
+
+    async def put(self, digest: Digest, data: bytes, kind: SaveForm) -> None:
+        """Have ``data`` stored, and touched if it was: no collector that looks now removes it."""
+        attributes = Attributes(
+            type=TYPES[kind], created_at=self._sources.clock(), pinned=False, touches=True
+        )
+        await self._blobs.put(digest, data, attributes)
+
+    async def size(self, digest: Digest) -> int:
+        """That of a blob. Raises NotFoundError."""
+        return (await self._blobs.stat(digest, sure=True)).size
+
+    async def recent(self) -> datetime:
+        """Since when a blob must have been seen that no collector can be about to remove."""
+        return await self._blobs.now() - self._grace / _PARTS_OF_GRACE
+
+    async def touch(self, digest: Digest, since: datetime) -> bool:
+        """Have collectors leave a blob, unless it was seen ``since``; is it there, and whole?
+
+        To be asked once a record names it: whoever collects sees either.
+        """
+        return await self._blobs.touch(digest, unless_seen_since=since)
+
+    async def fetch(self, save: SaveEntry, at_most: int) -> bytes | None:
+        """The bytes of a save, checked; None of more than ``at_most``, which are there.
+
+        Raises NotFoundError, CorruptError.
+        """
+        digest = Digest(save.digest)
+        if save.size <= at_most:
+            fetched = await self._blobs.fetch(digest, at_most)
+            if fetched.data is not None:
+                return bytes(fetched.data)
+        if (await self._blobs.stat(digest)).damaged:
+            msg = "the blob of the save is damaged"
+            raise CorruptError(msg)
+        return None
+
+    async def is_good(self, save: SaveEntry) -> bool:
+        """Whether every byte of the save is as it was."""
+        try:
+            info = await self._blobs.stat(Digest(save.digest), sure=True)
+            async with aclosing(self._blobs.read(info, 0, info.size)) as pieces:
+                async for _ in pieces:
+                    pass
+        except (NotFoundError, CorruptError):
+            return False
+        return True

@@ -1,0 +1,173 @@
+"""The form of a group: commands that were appended at once, as one entry of the journal.
+
+``{"log":…,"first":…,"count":…,"hlc":…,"commands":[…]}``: the id of the log, the index of the first
+command and its time, and the commands as they were sent. Each further command is one later, by its
+index and its time. The entry itself says which sequence is before it.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.domain.hlc import Hlc, parse_hlc
+from holdfast.errors import CorruptError, HoldfastError
+from holdfast.repository.states.record import Closing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from holdfast.stores.journal_ports import JournalEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: the text of any JSON, or bytes."""
+
+    data: bytes
+    is_json: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes in a group."""
+        return len(self.data) if self.is_json else (len(self.data) + 2) // 3 * 4 + 2
+
+    def written(self) -> msgspec.Raw:
+        """The command as JSON: bytes become text in base64."""
+        if self.is_json:
+            return msgspec.Raw(self.data)
+        return msgspec.Raw(b'"%s"' % base64.b64encode(self.data))
+
+
+class GroupedOp(msgspec.Struct, frozen=True, array_like=True):
+    """``op_id``, bound to its request, has appended ``count`` commands from ``place`` on."""
+
+    op_id: str
+    place: int
+    count: int
+
+
+class GroupHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A group without its commands."""
+
+    log: str
+    first: int
+    count: int
+    hlc: str
+    ops: tuple[GroupedOp, ...] = ()
+    closing: Closing | None = None
+
+    @property
+    def last(self) -> int:
+        """The index of its last command; the one before its first where it has none."""
+        return self.first + self.count - 1
+
+    @property
+    def first_hlc(self) -> Hlc:
+        """The time of its first command."""
+        return parse_hlc(self.hlc)
+
+    @property
+    def last_hlc(self) -> Hlc:
+        """The time of its last command."""
+        return self.first_hlc.advanced(max(self.count - 1, 0))
+
+
+class Group(GroupHead, frozen=True, kw_only=True, omit_defaults=True):
+    """A group. ``binary`` are the places of the commands that are bytes, in base64."""
+
+    commands: tuple[msgspec.Raw, ...] = ()
+    binary: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCommand:
+    """A command of a log, as whoever replays it gets it."""
+
+    index: int
+    hlc: Hlc
+    command: Command
+
+
+_GROUPS: Final = msgspec.json.Decoder(Group)
+_HEADS: Final = msgspec.json.Decoder(GroupHead)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def encode_group(
+    log: str, first: int, hlc: Hlc, commands: Sequence[Command], ops: Iterable[GroupedOp]
+) -> bytes:
+    """The group as the journal has it."""
+    group = Group(
+        log=log,
+        first=first,
+        count=len(commands),
+        hlc=str(hlc),
+        ops=tuple(ops),
+        commands=tuple(command.written() for command in commands),
+        binary=tuple(place for place, command in enumerate(commands) if not command.is_json),
+    )
+    return _ENCODER.encode(group)
+
+
+def encode_closing(log: str, first: int, hlc: Hlc, closing: Closing) -> bytes:
+    """What ends a log, as the journal has it."""
+    return _ENCODER.encode(Group(log=log, first=first, count=0, hlc=str(hlc), closing=closing))
+
+
+def decode_group(entry: JournalEntry) -> Group:
+    """Raises CorruptError."""
+    try:
+        group = _GROUPS.decode(entry.value)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise CorruptError(_unreadable(entry)) from error
+    if len(group.commands) != group.count:
+        raise CorruptError(_unreadable(entry))
+    _check(entry, group)
+    return group
+
+
+def decode_head(entry: JournalEntry) -> GroupHead:
+    """The group but for its commands. Raises CorruptError."""
+    try:
+        head = _HEADS.decode(entry.value)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise CorruptError(_unreadable(entry)) from error
+    _check(entry, head)
+    return head
+
+
+def entries_of(group: Group) -> Iterator[LoggedCommand]:
+    """Its commands, in order. Raises CorruptError."""
+    hlc, binary = group.first_hlc, frozenset(group.binary)
+    for place, written in enumerate(group.commands):
+        index = group.first + place
+        yield LoggedCommand(
+            index, hlc.advanced(place), _read(written, index, is_json=place not in binary)
+        )
+
+
+def _read(written: msgspec.Raw, index: int, *, is_json: bool) -> Command:
+    if is_json:
+        return Command(bytes(written))
+    try:
+        return Command(msgspec.json.decode(written, type=bytes), is_json=False)
+    except msgspec.MsgspecError as error:
+        msg = f"command {index} of the log is unreadable"
+        raise CorruptError(msg) from error
+
+
+def _check(entry: JournalEntry, head: GroupHead) -> None:
+    try:
+        head.first_hlc  # noqa: B018  (it may raise)
+    except HoldfastError as error:
+        raise CorruptError(_unreadable(entry)) from error
+    if head.first < 1 or head.count < 0 or (head.count == 0) != (head.closing is not None):
+        raise CorruptError(_unreadable(entry))
+
+
+def _unreadable(entry: JournalEntry) -> str:
+    return f"the group of commands at sequence {entry.sequence} is unreadable"

@@ -1,0 +1,176 @@
+"""Logs as they are in the journal: which groups count, in which order, and where they end.
+
+A group counts if it lies behind the ``start`` that the state's record says, is of that log, is not
+void, and follows on the one before, by the sequence before it and by its index. Whatever does not
+is a break, and raises CorruptError with the index that was expected and the one that was found:
+nothing is passed over, and nobody appends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from holdfast.domain.blob_names import name_key
+from holdfast.errors import CorruptError
+from holdfast.repository.states.groups import GroupHead, decode_head
+from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holdfast.domain.hlc import Hlc
+    from holdfast.repository.states.record import Closing, StateRecord, Void
+    from holdfast.stores.journal_ports import JournalEntry, JournalStore
+
+GroupT = TypeVar("GroupT", bound=GroupHead)
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """Behind the group at ``sequence``, whose last command has ``index``."""
+
+    sequence: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEnd:
+    """Where a log ends: the last sequence, index and time, and what ends it for good, if that does.
+
+    ``hlc`` is None where the log has no command.
+    """
+
+    place: LogPlace
+    hlc: Hlc | None = None
+    closing: Closing | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPage(Generic[GroupT]):
+    """Groups that count, one behind the other, with their sequences; ``place`` is behind them.
+
+    ``is_end`` as of `JournalPage`.
+    """
+
+    groups: Sequence[tuple[int, GroupT]]
+    place: LogPlace
+    is_end: bool
+
+
+def beginning(record: StateRecord) -> LogPlace:
+    """Before the first group of the log."""
+    return LogPlace(record.start, record.base)
+
+
+def before(record: StateRecord, entry: JournalEntry, group: GroupHead) -> LogPlace:
+    """Before a group that was met without the one before it. Raises CorruptError."""
+    for void in record.voids:
+        if void.after < entry.sequence <= void.through:
+            return LogPlace(void.through, void.index)
+    placed(record, entry.sequence, group)
+    return LogPlace(entry.previous, group.first - 1)
+
+
+def placed(record: StateRecord, sequence: int, group: GroupHead) -> LogPlace:
+    """Behind a group that was met without the one before it. Raises CorruptError."""
+    if group.log != record.log or sequence <= record.start or group.first <= record.base:
+        raise _break(group.first, record.base + 1)
+    return LogPlace(sequence, group.last)
+
+
+class StateLogs:
+    """Reads logs from the journal."""
+
+    def __init__(self, journal: JournalStore) -> None:
+        """Where the groups of all states are."""
+        self.journal = journal
+
+    async def end(self, record: StateRecord) -> LogEnd:
+        """Where the log ends, by the word of a believed leader.
+
+        Raises CorruptError where that is before what the record knows, with both indexes.
+        """
+        entry = await self.journal.last(name_key(record.name))
+        found = _end(record, entry)
+        is_open = record.log and found.closing is None
+        if is_open and found.place.index < record.known_index:
+            msg = (
+                f"the log ends at command {found.place.index}, "
+                f"and is known to have had {record.known_index}: see `state repair`"
+            )
+            raise CorruptError(msg)
+        return found
+
+    async def page(
+        self,
+        record: StateRecord,
+        place: LogPlace,
+        decode: Callable[[JournalEntry], GroupT],
+        *,
+        limit: int = PAGE_ENTRIES,
+        max_bytes: int = PAGE_BYTES,
+        sure: bool = False,
+    ) -> GroupPage[GroupT]:
+        """The groups behind ``place``, up to a break. Raises CorruptError if that comes first."""
+        place, void = _beyond(record, place)
+        page = await self.journal.read(
+            name_key(record.name), place.sequence, limit=limit, max_bytes=max_bytes, sure=sure
+        )
+        groups: list[tuple[int, GroupT]] = []
+        for entry in page.entries:
+            if void is not None and entry.sequence > void.after:
+                return GroupPage(groups=groups, place=place, is_end=False)
+            try:
+                group = decode(entry)
+                place = _next(record, place, entry, group)
+            except CorruptError:
+                if not groups:
+                    raise
+                return GroupPage(groups=groups, place=place, is_end=False)
+            groups.append((entry.sequence, group))
+        return GroupPage(groups=groups, place=place, is_end=page.is_end)
+
+
+def _end(record: StateRecord, entry: JournalEntry | None) -> LogEnd:
+    sequence = 0 if entry is None else entry.sequence
+    if entry is None or sequence == record.start:
+        if sequence != record.start:
+            msg = "the log has lost all its commands: see `state repair`"
+            raise CorruptError(msg)
+        return LogEnd(place=beginning(record))
+    if not record.log:
+        msg = "there is a log of that name which its record does not know: see `state repair`"
+        raise CorruptError(msg)
+    void = record.voids[-1] if record.voids else None
+    if void is not None and entry.sequence <= void.through:
+        return LogEnd(place=LogPlace(void.through, void.index), hlc=decode_head(entry).last_hlc)
+    head = decode_head(entry)
+    place = placed(record, entry.sequence, head)
+    hlc = head.last_hlc
+    return LogEnd(place=place, hlc=hlc, closing=head.closing)
+
+
+def _beyond(record: StateRecord, place: LogPlace) -> tuple[LogPlace, Void | None]:
+    """``place``, or behind the void that begins or lies there; and the next void."""
+    for void in record.voids:
+        if void.after <= place.sequence < void.through:
+            place = LogPlace(void.through, void.index)
+        elif place.sequence < void.after:
+            return place, void
+    return place, None
+
+
+def _next(record: StateRecord, place: LogPlace, entry: JournalEntry, group: GroupHead) -> LogPlace:
+    if group.log != record.log or group.first != place.index + 1:
+        raise _break(group.first, place.index + 1)
+    if entry.previous != place.sequence:
+        msg = f"the log is broken before command {group.first}: see `state repair`"
+        raise CorruptError(msg)
+    return LogPlace(entry.sequence, group.last)
+
+
+def _break(found: int, expected: int) -> CorruptError:
+    return CorruptError(
+        f"the log has command {found} where {expected} should be: see `state repair`"
+    )

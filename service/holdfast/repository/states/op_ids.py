@@ -1,0 +1,80 @@
+"""The ``Op-Id``s of appends to one log, which are known for two minutes.
+
+They are in the groups themselves, so any worker that has read those minutes knows them. So many are
+kept and no more: of a log that gets more in that time the oldest are forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from holdfast.domain.op_id import is_repeat, split_op_id
+
+if TYPE_CHECKING:
+    from holdfast.domain.hlc import Hlc
+    from holdfast.repository.states.groups import GroupHead
+
+REMEMBERED: Final = timedelta(minutes=2)
+MAX_OP_IDS: Final = 65_536
+"""Of one log."""
+
+MAX_OP_IDS_IN_ALL: Final = 262_144
+"""Of all logs that one worker appends to: some 64 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendedRun:
+    """Commands that one request has appended: the first index, how many, and their times."""
+
+    index: int
+    count: int
+    hlc: Hlc
+    last_hlc: Hlc
+
+
+class _Known(NamedTuple):
+    op_id: str
+    run: AppendedRun
+    until: float
+
+
+class OpIds:
+    """Those of one log, by a clock that only rises."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._known)
+
+    def note_group(self, group: GroupHead, now: float) -> None:
+        """The group was read from the log."""
+        for op in group.ops:
+            hlc = group.first_hlc.advanced(op.place)
+            run = AppendedRun(group.first + op.place, op.count, hlc, hlc.advanced(op.count - 1))
+            self.note(op.op_id, run, now)
+
+    def note(self, op_id: str, run: AppendedRun, now: float) -> None:
+        """The log has what the request has appended."""
+        said, _ = split_op_id(op_id)
+        self._known[said] = _Known(op_id, run, now + REMEMBERED.total_seconds())
+        self._known.move_to_end(said)
+        self._forget(now)
+
+    def find(self, op_id: str | None) -> AppendedRun | None:
+        """What that request has appended. Raises ConflictError: the id is another request's."""
+        if op_id is None:
+            return None
+        known = self._known.get(split_op_id(op_id)[0])
+        return known.run if known is not None and is_repeat(known.op_id, op_id) else None
+
+    def _forget(self, now: float) -> None:
+        while self._known:
+            oldest = next(iter(self._known.values()))
+            if oldest.until > now and len(self._known) <= MAX_OP_IDS:
+                break
+            self._known.popitem(last=False)

@@ -1,0 +1,227 @@
+"""The record of a state, ``st.<tokens>``: which log it has, how far that was trimmed, its saves.
+
+Each function here makes of a record the next one and does no more; the ledger writes it by
+compare-and-set, and may ask again. The end of the log is not in it: appends do not touch it. What
+it knows of the log is a floor: a log that ends below that has lost commands.
+
+The log's groups lie in the journal under the tokens of the name, behind the sequence ``start``, and
+are of the log's id. A removed state keeps its record, and a later log is behind what ended the one
+before.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from holdfast.domain.blob_names import name_key
+from holdfast.domain.op_id import is_repeat
+from holdfast.errors import ConflictError, NotFoundError, UnavailableError
+from holdfast.repository.ledger.ledger import RecordKind
+
+SaveForm = Literal["json", "bytes"]
+
+MAX_SAVES: Final = 100
+"""Of one state, whatever its policy, so that its record stays small."""
+
+LEAST_SAVES: Final = 2
+"""What is kept in any case, so that a damaged one does not leave none."""
+
+DEFAULT_SAVES: Final = 10
+MAX_OVERTAKEN: Final = 100
+
+
+class SaveEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A save. ``sequence`` is where the group of its last command lies, 0 where nobody knows."""
+
+    number: int
+    digest: str
+    size: int
+    kind: SaveForm
+    last_applied_index: int
+    at: str
+    last_applied_hlc: str = ""
+    previous: str | None = None
+    sequence: int = 0
+    op: str | None = None
+
+
+class KeepPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of a state: see `holdfast.protocol.states.StatePolicy`."""
+
+    save_every: int | None = None
+    keep: int = DEFAULT_SAVES
+    keep_seconds: int | None = None
+    trim: bool = False
+
+
+class Void(msgspec.Struct, frozen=True, kw_only=True):
+    """Groups behind the sequence ``after`` that do not count, up to and with ``through``.
+
+    The command before them is ``index``, and so is the one before what comes behind them.
+    """
+
+    after: int
+    through: int
+    index: int
+
+
+class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``saves`` are newest first. Without a ``log`` the state has none (any more).
+
+    The first command of the log is the one behind ``base``; those up to and with
+    ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
+    save there ever was, ``removed_by`` the request that has last removed the state.
+    """
+
+    name: str
+    log: str = ""
+    start: int = 0
+    base: int = 0
+    trimmed_through: int = 0
+    voids: tuple[Void, ...] = ()
+    saves: tuple[SaveEntry, ...] = ()
+    number: int = 0
+    policy: KeepPolicy = KeepPolicy()
+    removed_by: str | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything of the state."""
+        return bool(self.log or self.saves)
+
+    @property
+    def known_index(self) -> int:
+        """The last command surely has this index, or a higher one."""
+        saved = [save.last_applied_index for save in self.saves]
+        return max(self.base, self.trimmed_through, *saved)
+
+
+class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What ends a log, or a piece of it, written into it: nobody appends behind it unaware.
+
+    Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
+    ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
+    are, and the log gets the id ``next_log``. ``op`` is the request that removes.
+    """
+
+    index: int | None = None
+    after: int | None = None
+    next_log: str = ""
+    op: str | None = None
+
+
+def with_log(record: StateRecord | None, *, name: str, log: str) -> StateRecord:
+    """The record with a log: as it is if it has one, else a new one, behind what saves include."""
+    if record is not None and record.log:
+        return record
+    base = max((save.last_applied_index for save in record.saves), default=0) if record else 0
+    record = record or StateRecord(name=name)
+    return msgspec.structs.replace(record, log=log, base=base, trimmed_through=base, voids=())
+
+
+def saved(
+    record: StateRecord | None, name: str, save: SaveEntry, *, log: str, force: bool, at: datetime
+) -> StateRecord:
+    """The record with one more save; as it is where that was made before.
+
+    ``log`` is the one that the save was compared with. Raises ConflictError of one that is older
+    than the newest, UnavailableError where the log is another by now.
+    """
+    if record is None:
+        record = StateRecord(name=name)
+    if save_of(record, save.op) is not None:
+        return record
+    if record.log != log:
+        msg = "the log was removed or begun meanwhile"
+        raise UnavailableError(msg)
+    newest = record.saves[0] if record.saves else None
+    if newest is not None and save.last_applied_index < newest.last_applied_index and not force:
+        msg = f"the newest save includes the log up to {newest.last_applied_index}"
+        raise ConflictError(msg, index=newest.last_applied_index)
+    save = msgspec.structs.replace(
+        save,
+        number=record.number + 1,
+        previous=None if newest is None else newest.digest,
+        at=at.isoformat(),
+    )
+    saves = kept_saves((save, *record.saves), record.policy, at)
+    return msgspec.structs.replace(record, saves=saves, number=save.number)
+
+
+def save_of(record: StateRecord, op: str | None) -> SaveEntry | None:
+    """The save that ``op`` made. Raises ConflictError of an Op-Id of another request."""
+    return next((save for save in record.saves if is_repeat(save.op, op)), None)
+
+
+def kept_saves(
+    saves: tuple[SaveEntry, ...], policy: KeepPolicy, at: datetime
+) -> tuple[SaveEntry, ...]:
+    """Those of ``saves``, newest first, that the policy keeps at the time ``at``."""
+    keep = max(policy.keep, LEAST_SAVES)
+    if policy.keep_seconds is None:
+        return saves[: min(keep, MAX_SAVES)]
+    since = at - timedelta(seconds=policy.keep_seconds)
+    young = sum(datetime.fromisoformat(save.at) >= since for save in saves)
+    return saves[: min(max(keep, young), MAX_SAVES)]
+
+
+def without_save(record: StateRecord | None, number: int) -> StateRecord:
+    """The record without the save of that number. Raises NotFoundError where it is gone."""
+    if record is None:
+        msg = "the record of the state is gone"
+        raise NotFoundError(msg)
+    saves = tuple(save for save in record.saves if save.number != number)
+    if len(saves) == len(record.saves):
+        return record
+    return msgspec.structs.replace(record, saves=saves)
+
+
+def trimmed(record: StateRecord, log: str, through: int) -> StateRecord:
+    """The record once the commands up to ``through`` are not there. Raises UnavailableError."""
+    if record.log != log:
+        msg = "the log was removed meanwhile"
+        raise UnavailableError(msg)
+    if through <= record.trimmed_through:
+        return record
+    return msgspec.structs.replace(record, trimmed_through=through)
+
+
+def removed(record: StateRecord, op: str | None, *, start: int) -> StateRecord:
+    """What stays of a state: a later log is behind ``start``."""
+    return StateRecord(name=record.name, start=start, number=record.number, removed_by=op)
+
+
+def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:
+    """The record once ``closing``, found at ``sequence`` of ``log``, is carried out."""
+    if record.log != log or sequence <= max(
+        (void.through for void in record.voids), default=record.start
+    ):
+        return record
+    if closing.index is None:
+        return removed(record, closing.op, start=sequence)
+    saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
+    record = msgspec.structs.replace(record, saves=saves)
+    if closing.after is None:
+        return msgspec.structs.replace(
+            record,
+            log=closing.next_log,
+            start=sequence,
+            base=closing.index,
+            trimmed_through=closing.index,
+            voids=(),
+        )
+    void = Void(after=closing.after, through=sequence, index=closing.index)
+    voids = tuple(one for one in record.voids if one.through <= void.after)
+    return msgspec.structs.replace(record, voids=(*voids, void))
+
+
+STATE: Final = RecordKind(
+    noun="state",
+    form=StateRecord,
+    prefix="st",
+    name=lambda record: name_key(record.name),
+    overtaken=MAX_OVERTAKEN,
+)

@@ -1,0 +1,232 @@
+"""Commands of a log, read: pages, and what comes as it comes.
+
+Any replica may tell commands. Where a log ends is the word of a believed leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.blob_names import name_key
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.states.groups import decode_group, entries_of
+from holdfast.repository.states.logs import LogPlace, beginning
+from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from holdfast.repository.states.groups import Group, LoggedCommand
+    from holdfast.repository.states.places import CommandPlaces
+    from holdfast.repository.states.record import StateRecord
+    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.stores.journal_ports import Growth
+
+ENTRY_BYTES: Final = 160
+"""What a command takes of a page beside itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSlice:
+    """Commands of a log, without gaps; the log had those from ``first`` to ``last`` then."""
+
+    entries: Sequence[LoggedCommand]
+    next_index: int
+    first: int
+    last: int
+
+
+class Replays:
+    """Reads the logs of states."""
+
+    def __init__(self, states: StateRecords, places: CommandPlaces, *, max_bytes: int) -> None:
+        """``max_bytes`` is what one message may carry of commands."""
+        self._states = states
+        self._places = places
+        self._max_bytes = max_bytes
+
+    async def page(self, name: str, index: int, limit: int) -> LogSlice:
+        """Up to ``limit`` commands from ``index`` on, as many as fit a message, at least one.
+
+        Raises NotFoundError (no such state; below what the log has, with its first), InvalidError
+        (beyond the log), CorruptError with the index at which the log is damaged.
+        """
+        while True:
+            present = await self._states.look(name)
+            try:
+                return await self._page(present, index, limit)
+            except CorruptError:
+                if (await self._states.look(name)).held == present.held:
+                    raise
+
+    async def _page(self, present: Present, index: int, limit: int) -> LogSlice:
+        record, first, last = checked_span(present, index)
+        stop = min(last, index + limit - 1)
+        entries: list[LoggedCommand] = []
+        if present.end is not None and index <= last:
+            place = await self._places.before(record, index, present.end.place)
+            read = _Filling(index, stop, self._max_bytes)
+            try:
+                await self._read(record, place, read)
+            except CorruptError as error:
+                if not read.entries:
+                    msg = f"the log is damaged at command {index}: {error.detail}"
+                    raise CorruptError(msg) from error
+            entries = read.entries
+        next_index = entries[-1].index + 1 if entries else index
+        return LogSlice(entries=entries, next_index=next_index, first=first, last=last)
+
+    async def _read(self, record: StateRecord, place: LogPlace, read: _Filling) -> None:
+        """Fill ``read`` from the groups behind ``place``. Raises CorruptError at a break."""
+        sure = is_full = False
+        while read.next_index <= read.stop and not is_full:
+            limit = min(read.stop - place.index, MAX_PAGE_ENTRIES)
+            page = await self._states.logs.page(
+                record, place, decode_group, limit=limit, max_bytes=max(read.left, 1), sure=sure
+            )
+            for sequence, group in page.groups:
+                is_full = read.take(group)
+                if read.next_index <= group.last:
+                    break
+                place = LogPlace(sequence, group.last)
+            if page.is_end and sure and read.next_index <= read.stop and not is_full:
+                msg = f"the log does not have command {read.next_index}: see `state repair`"
+                raise CorruptError(msg)
+            sure = page.is_end  # by the word of a replica that lags
+        self._places.note(record, read.next_index, place)
+
+    async def check(self, name: str, index: int) -> None:
+        """Whether the log can be read from ``index`` on. Raises as `page`."""
+        checked_span(await self._states.look(name), index)
+
+    @asynccontextmanager
+    async def follow(self, name: str, index: int) -> AsyncIterator[Following]:
+        """The commands from ``index`` on, as they come. Raises as `page`."""
+        async with self._states.logs.journal.follow(name_key(name)) as growth:
+            yield Following(self._states, self._places, name, index, growth)
+
+
+class _Filling:
+    """The commands from ``index`` to ``stop``, to what fits ``left`` bytes; one at least."""
+
+    def __init__(self, index: int, stop: int, left: int) -> None:
+        self.next_index = index
+        self.left = left
+        self.entries: list[LoggedCommand] = []
+        self.stop = stop
+
+    def take(self, group: Group) -> bool:
+        """Those of ``group``; whether nothing more fits."""
+        for entry in entries_of(group):
+            if not self.next_index <= entry.index <= self.stop:
+                continue
+            self.left -= entry.command.size + ENTRY_BYTES
+            if self.left < 0 and self.entries:
+                return True
+            self.entries.append(entry)
+            self.next_index = entry.index + 1
+        return self.left <= 0
+
+
+class Following:
+    """One who reads a log as it grows."""
+
+    def __init__(
+        self, states: StateRecords, places: CommandPlaces, name: str, index: int, growth: Growth
+    ) -> None:
+        self._states = states
+        self._places = places
+        self._name = name
+        self._growth = growth
+        self._log: str | None = None
+        self._record: StateRecord | None = None
+        self._place: LogPlace | None = None
+        self.next_index = index
+
+    async def next(self, seconds: float, max_bytes: int) -> list[LoggedCommand]:
+        """Further commands, whole groups of them; none where none come within ``seconds``.
+
+        Raises NotFoundError where they are not there any more, ConflictError where what was told
+        was taken back by a repair, CorruptError.
+        """
+        entries = await self._read(max_bytes, sure=False)
+        if not entries and self._place is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._growth.wait(self._place.sequence)
+                    entries = await self._read(max_bytes, sure=True)
+        return entries
+
+    async def _read(self, max_bytes: int, *, sure: bool) -> list[LoggedCommand]:
+        record, place = await self._placed()
+        try:
+            page = await self._states.logs.page(
+                record, place, decode_group, max_bytes=max_bytes, sure=sure
+            )
+            entries = [
+                entry
+                for _, group in page.groups
+                for entry in entries_of(group)
+                if entry.index >= self.next_index
+            ]
+        except CorruptError:
+            await self._look_again(record)
+            return []
+        if page.groups and page.groups[-1][1].closing is not None:
+            await self._look_again(record)
+            return entries
+        self._place = page.place
+        self.next_index = max(self.next_index, page.place.index + 1)
+        return entries
+
+    async def _placed(self) -> tuple[StateRecord, LogPlace]:
+        """What is known of the log, looked up where nothing is."""
+        if self._record is None or self._place is None:
+            present = await self._states.look(self._name)
+            record, _, last = checked_span(present, self.next_index)
+            self._check_same(record)
+            place = beginning(record)
+            if present.end is not None:
+                place = present.end.place
+                if self.next_index <= last:
+                    place = await self._places.before(record, self.next_index, place)
+            self._record, self._place = record, place
+        return self._record, self._place
+
+    def _check_same(self, record: StateRecord) -> None:
+        """Raises ConflictError where the log is another than the one that was told of."""
+        if self._log is not None and record.log != self._log:
+            msg = "the log was removed, and begun anew: begin again with the latest save"
+            raise ConflictError(msg)
+        self._log = record.log or None
+
+    async def _look_again(self, record: StateRecord) -> None:
+        """The log is not as the record says. Raises CorruptError where nobody has changed that."""
+        present = await self._states.look(self._name)
+        if present.held is not None and present.held.record == record:
+            msg = f"the log is damaged at command {self.next_index}: see `state repair`"
+            raise CorruptError(msg)
+        self._record = self._place = None
+
+
+def checked_span(present: Present, index: int) -> tuple[StateRecord, int, int]:
+    """The record, and the first and last command of its log, of which ``index`` may be read.
+
+    Raises NotFoundError, with the first, InvalidError.
+    """
+    record = present.record
+    if present.end is None:
+        first = max((save.last_applied_index for save in record.saves), default=0) + 1
+        last = first - 1
+    else:
+        first, last = record.trimmed_through + 1, present.index
+    if index < first:
+        msg = f"the log begins with command {first}"
+        raise NotFoundError(msg, index=first)
+    if index > last + 1:
+        msg = f"the log ends with command {last}"
+        raise InvalidError(msg)
+    return record, first, last

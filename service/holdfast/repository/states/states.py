@@ -1,0 +1,116 @@
+"""States as any worker sees them: the record of one, and where its log ends, both at one moment."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.blob_names import check_blob_name, name_key
+from holdfast.errors import CorruptError, NotFoundError
+from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.states.record import STATE, StateRecord, closed, with_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.states.logs import LogEnd, StateLogs
+    from holdfast.repository.states.record import Closing
+    from holdfast.sources import Sources
+    from holdfast.stores.record_ports import RecordStore
+
+MISSING: Final = "there is no state of that name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """A state as it is: its record, if there ever was one; the end of its log, if it has one."""
+
+    held: Held[StateRecord] | None
+    end: LogEnd | None
+
+    @property
+    def record(self) -> StateRecord:
+        """Its record. Raises NotFoundError where there is no state."""
+        if self.held is None or not self.held.record.exists:
+            raise NotFoundError(MISSING)
+        return self.held.record
+
+    @property
+    def index(self) -> int:
+        """The index of its last command; 0 where it has no log."""
+        return 0 if self.end is None else self.end.place.index
+
+
+class StateRecords:
+    """The records of states, and what is found of their logs."""
+
+    def __init__(self, records: RecordStore, logs: StateLogs, *, sources: Sources) -> None:
+        """``records`` are those of the states, ``logs`` theirs."""
+        self.logs = logs
+        self.ledger = Ledger(records)
+        self._records = records
+        self._sources = sources
+
+    async def find(self, name: str) -> Held[StateRecord] | None:
+        """The record of ``name``, or None where there never was one. Raises InvalidError."""
+        check_blob_name(name)
+        with suppress(NotFoundError):
+            return await self.ledger.get(STATE, name_key(name))
+        return None
+
+    async def look(self, name: str) -> Present:
+        """The state as a believed leader knows it.
+
+        What was to end its log is carried out before. Raises CorruptError where the log is not what
+        the record knows of it.
+        """
+        held = await self.find(name)
+        while True:
+            try:
+                end = await self._end(name, held)
+            except CorruptError:
+                again = await self.find(name)
+                if _revision(again) == _revision(held):
+                    raise
+                held = again
+                continue
+            if held is None or end is None or end.closing is None:
+                return Present(held=held, end=end)
+            held = await self.carry_out(held, end.closing, end.place.sequence)
+
+    async def _end(self, name: str, held: Held[StateRecord] | None) -> LogEnd | None:
+        """None where the state has no log: then there are no groups either."""
+        record = held.record if held is not None else StateRecord(name=name)
+        end = await self.logs.end(record)
+        return end if record.log else None
+
+    async def carry_out(
+        self, held: Held[StateRecord], closing: Closing, sequence: int
+    ) -> Held[StateRecord]:
+        """Have the record say what was written at ``sequence`` of its log to end that."""
+        log = held.record.log
+        return await self.ledger.update(held, lambda record: closed(record, log, closing, sequence))
+
+    async def begin_log(self, name: str) -> Held[StateRecord]:
+        """The record with a log, where there was none with a new one."""
+        return await self.change(name, partial(with_log, name=name, log=self._sources.new_id()))
+
+    async def change(
+        self, name: str, change: Callable[[StateRecord | None], StateRecord]
+    ) -> Held[StateRecord]:
+        """The record as ``change`` makes it, whether there is one or not. As `Ledger.update`."""
+        held = await self.find(name)
+        if held is None:
+            return await self.ledger.make(STATE, name_key(name), change)
+        return await self.ledger.update(held, change)
+
+    async def keys(self, prefix: str) -> list[str]:
+        """The keys below the tokens of ``prefix``, which are those of states."""
+        return await self._records.list_keys(prefix)
+
+
+def _revision(held: Held[StateRecord] | None) -> int:
+    return 0 if held is None else held.revision

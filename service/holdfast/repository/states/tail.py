@@ -1,0 +1,139 @@
+"""What one worker knows of the end of a log, and how it comes to know it.
+
+It is a hint: whoever appends by it is refused where it is wrong. Before the first append, and after
+each refusal, the log is read from a believed leader: the groups of the last two minutes, or those
+behind the end that was known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.blob_names import name_key
+from holdfast.domain.hlc import ZERO
+from holdfast.errors import CorruptError
+from holdfast.repository.states.groups import decode_head
+from holdfast.repository.states.logs import before, beginning
+from holdfast.repository.states.op_ids import REMEMBERED, OpIds
+from holdfast.repository.states.record import StateRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.domain.hlc import Hlc
+    from holdfast.repository.states.logs import LogEnd, LogPlace
+    from holdfast.repository.states.states import Present, StateRecords
+
+_CLOSED: Final = "the log has ended"
+
+
+@dataclass(slots=True, kw_only=True)
+class Tail:
+    """The end of a log: behind ``place`` there was nothing.
+
+    That was so at some moment since ``since``, by the loop's clock.
+    """
+
+    record: StateRecord
+    place: LogPlace
+    since: float
+    hlc: Hlc = ZERO
+    ops: OpIds = field(default_factory=OpIds)
+
+
+class TailReader:
+    """Reads the end of one log."""
+
+    def __init__(self, states: StateRecords, name: str, *, monotonic: Callable[[], float]) -> None:
+        """``monotonic`` gives seconds that only rise."""
+        self._states = states
+        self._name = name
+        self._key = name_key(name)
+        self._monotonic = monotonic
+        self._acknowledged = ("", 0, 0), 0
+
+    def acknowledged(self, tail: Tail) -> None:
+        """The log was told to be as long as ``tail`` says: it never is shorter again."""
+        self._acknowledged = _same_log(tail.record), tail.place.index
+
+    async def read(self) -> Tail:
+        """Where the log ends, with the Op-Ids of the last minutes. Raises CorruptError."""
+        while True:
+            since = asyncio.get_running_loop().time()
+            present = await self._states.look(self._name)
+            record = present.held.record if present.held is not None else None
+            record = record or StateRecord(name=self._name)
+            tail = Tail(record=record, place=beginning(record), since=since)
+            if present.end is not None:
+                try:
+                    tail.place = await self._recent(record, present.end)
+                    tail.hlc = present.end.hlc or ZERO
+                    await self._walk(tail)
+                except CorruptError:
+                    again = await self._states.look(self._name)
+                    if again.held == present.held:
+                        raise
+                    continue
+            self._check_acknowledged(tail)
+            return tail
+
+    async def caught_up(self, tail: Tail) -> Tail | None:
+        """``tail`` with what others have written since; None where it is to be read anew.
+
+        Raises CorruptError where the log does not go on behind it, and should.
+        """
+        if not tail.record.log:
+            return None
+        since = asyncio.get_running_loop().time()
+        try:
+            await self._walk(tail)
+        except CorruptError:
+            if _goes_on(tail, await self._states.look(self._name)):
+                raise
+            return None
+        tail.since = since
+        return tail
+
+    async def _walk(self, tail: Tail) -> None:
+        """Take in the groups behind ``tail``, up to the end by the word of a believed leader."""
+        while True:
+            page = await self._states.logs.page(tail.record, tail.place, decode_head, sure=True)
+            now = self._monotonic()
+            for _, head in page.groups:
+                tail.ops.note_group(head, now)
+                tail.hlc = head.last_hlc
+                if head.closing is not None:
+                    raise CorruptError(_CLOSED)
+            tail.place = page.place
+            if page.is_end:
+                return
+
+    async def _recent(self, record: StateRecord, end: LogEnd) -> LogPlace:
+        """Before the first group of the last minutes; the end of the log if there is none."""
+        journal = self._states.logs.journal
+        moment = await journal.now() - REMEMBERED
+        entry = await journal.first_since(self._key, moment)
+        if entry is not None and entry.sequence <= record.start:
+            entry = await journal.first_from(self._key, record.start + 1)
+        return end.place if entry is None else before(record, entry, decode_head(entry))
+
+    def _check_acknowledged(self, tail: Tail) -> None:
+        same_log, index = self._acknowledged
+        if same_log == _same_log(tail.record) and tail.place.index < index:
+            msg = f"the log ends at command {tail.place.index}, and has had {index}"
+            raise CorruptError(f"{msg}: see `state repair`")
+
+
+def _goes_on(tail: Tail, present: Present) -> bool:
+    """Whether the log that ``tail`` knows should be there, and go on behind that."""
+    record = present.held.record if present.held is not None else None
+    if record is None or _same_log(record) != _same_log(tail.record):
+        return False
+    return record.trimmed_through <= tail.place.index
+
+
+def _same_log(record: StateRecord) -> tuple[str, int, int]:
+    """Alike as long as nothing but an append changes the end of the log."""
+    return record.log, record.start, len(record.voids)

@@ -1,0 +1,293 @@
+"""What becomes of states over time: trimmed by hand or by policy, removed, repaired, listed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from msgspec import structs
+
+from holdfast.deadline import outliving_task
+from holdfast.domain.blob_names import key_name, name_key
+from holdfast.domain.hlc import ZERO
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.repository.states.groups import decode_head, encode_closing
+from holdfast.repository.states.logs import LogPlace, beginning
+from holdfast.repository.states.record import (
+    STATE,
+    Closing,
+    KeepPolicy,
+    StateRecord,
+    kept_saves,
+    removed,
+    trimmed,
+)
+from holdfast.repository.states.states import MISSING
+from holdfast.stores.record_ports import MAX_GET_MANY
+from holdfast.transport.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from holdfast.domain.hlc import Hlc
+    from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.states.blobs import SavedBytes
+    from holdfast.repository.states.places import CommandPlaces
+    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.sources import Sources
+
+SETTLE_SECONDS: Final = 120.0
+_FIRST_WAIT_SECONDS: Final = 0.01
+_LONGEST_WAIT_SECONDS: Final = 2.0
+log = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    """Trims, removes and repairs states."""
+
+    def __init__(
+        self, states: StateRecords, places: CommandPlaces, stored: SavedBytes, *, sources: Sources
+    ) -> None:
+        """``stored`` are the blobs of their saves."""
+        self._states = states
+        self._places = places
+        self._stored = stored
+        self._sources = sources
+        self._trimming: dict[str, asyncio.Task[None]] = {}
+
+    # --- trims ---
+
+    async def trim(self, name: str, through: int) -> StateRecord:
+        """Forget the commands up to and with ``through``; the record then.
+
+        Raises NotFoundError, InvalidError (beyond the log), ConflictError with the index of the
+        second newest good save, which is the most that may go.
+        """
+        present = await self._states.look(name)
+        record = present.record
+        if present.end is None:
+            msg = "the state has no log"
+            raise NotFoundError(msg)
+        if through <= record.trimmed_through:
+            return record
+        if through > present.index:
+            msg = f"the log ends with command {present.index}"
+            raise InvalidError(msg)
+        await self._check_saved(record, through)
+        place = present.end.place
+        if through < present.index:
+            place = await self._places.before(record, through + 1, place)
+        change = partial(trimmed, log=record.log, through=through)
+        held = await self._states.ledger.update(_held(present), change)
+        try:
+            await self._states.logs.journal.trim(name_key(name), place.sequence)
+        except HoldfastError as error:  # the next trim removes them
+            log.warning("log_not_trimmed", code=error.code)
+        return held.record
+
+    async def _check_saved(self, record: StateRecord, through: int) -> None:
+        """Raises ConflictError unless two good saves include all that is to go."""
+        good: list[int] = []
+        for save in record.saves:
+            if await self._stored.is_good(save):
+                good.append(save.last_applied_index)
+            if len(good) == 2:
+                break
+        least = good[-1] if len(good) > 1 else record.trimmed_through
+        if through > min(good, default=least) or len(good) < 2:
+            msg = f"the second newest good save includes the log up to {least}"
+            raise ConflictError(msg, index=least)
+
+    def saved(self, name: str) -> None:
+        """The state was saved: trim it by its policy, later, unless that is being done."""
+        if name not in self._trimming:
+            task = outliving_task(self._trim_by_policy(name))
+            self._trimming[name] = task
+            task.add_done_callback(lambda _: self._trimming.pop(name, None))
+
+    async def _trim_by_policy(self, name: str) -> None:
+        try:
+            held = await self._states.find(name)
+            if held is None or not held.record.policy.trim or len(held.record.saves) < 2:
+                return
+            through = min(save.last_applied_index for save in held.record.saves)
+            await self.trim(name, through)
+        except HoldfastError as error:  # the next save tries it again
+            log.warning("log_not_trimmed", code=error.code)
+
+    async def policy(self, name: str, changes: Mapping[str, Any]) -> KeepPolicy:
+        """What is kept of a state, with those ``changes`` from now on. Raises NotFoundError."""
+        held = await self._states.find(name)
+        if held is None or not held.record.exists:
+            raise NotFoundError(MISSING)
+        if not changes:
+            return held.record.policy
+        at = self._sources.clock()
+
+        def change(record: StateRecord) -> StateRecord:
+            wanted = structs.replace(record.policy, **changes)
+            return structs.replace(
+                record, policy=wanted, saves=kept_saves(record.saves, wanted, at)
+            )
+
+        return (await self._states.ledger.update(held, change)).record.policy
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        tasks = list(self._trimming.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- ends of logs ---
+
+    async def remove(self, name: str, *, op_id: str | None = None) -> bool:
+        """Remove a state; whether there was one. A repeat is answered as the first."""
+        op = op_id or self._sources.new_id()
+        while True:
+            held, sequence, index, hlc = await self._found(name)
+            if held is None or not held.record.exists:
+                return held is not None and held.record.removed_by == op
+            if not held.record.log:
+                change = partial(_removed_without_log, op=op)
+                if not (await self._states.ledger.update(held, change)).record.exists:
+                    return True
+                continue
+            closing = Closing(op=op)
+            value = encode_closing(held.record.log, index + 1, hlc, closing)
+            with suppress(ConflictError):  # somebody appended meanwhile
+                at = await self._write(name, value, sequence)
+                await self._end(name, held, closing, at)
+                return True
+
+    async def repair(self, name: str, index: int) -> StateRecord:
+        """Have the next command of a log get ``index``; commands and saves from there on are lost.
+
+        What is before is kept, if it can be read up to there. Raises NotFoundError, InvalidError
+        where others were appended together with that one.
+        """
+        while True:
+            held, sequence, _, hlc = await self._found(name)
+            if held is None or not held.record.log:
+                msg = "there is no log of that name"
+                raise NotFoundError(msg)
+            kept = await self._kept(held.record, index - 1, sequence)
+            closing = Closing(
+                index=index - 1,
+                after=None if kept is None else kept.sequence,
+                next_log=held.record.log if kept is not None else self._sources.new_id(),
+            )
+            value = encode_closing(held.record.log, max(index, 1), hlc, closing)
+            with suppress(ConflictError):
+                at = await self._write(name, value, sequence)
+                return await self._end(name, held, closing, at)
+
+    async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
+        """The record, and the last sequence, index and time of its log, also of a damaged one."""
+        try:
+            present = await self._states.look(name)
+        except CorruptError:
+            held = await self._states.find(name)
+            entry = await self._states.logs.journal.last(name_key(name))
+            return held, 0 if entry is None else entry.sequence, 0, ZERO
+        if present.end is None:
+            return present.held, 0, 0, ZERO
+        end = present.end
+        return present.held, end.place.sequence, end.place.index, end.hlc or ZERO
+
+    async def _kept(self, record: StateRecord, index: int, sequence: int) -> LogPlace | None:
+        """Behind the command ``index``; None where it cannot be read. Raises InvalidError."""
+        if index == record.base and record.trimmed_through == record.base:
+            return beginning(record)
+        if index <= record.trimmed_through:
+            return None
+        try:
+            place = await self._places.before(record, index, LogPlace(sequence, 2**53))
+            page = await self._states.logs.page(record, place, decode_head, limit=1, sure=True)
+        except CorruptError:
+            return None
+        if not page.groups:
+            return None
+        head = page.groups[0][1]
+        if head.last != index:
+            msg = f"commands {head.first} to {head.last} were appended together"
+            raise InvalidError(msg)
+        return page.place
+
+    async def _write(self, name: str, value: bytes, expected: int) -> int:
+        """Append what ends a log, until it is known what came of it. Raises ConflictError."""
+        message_id = self._sources.new_id()
+        backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
+        while True:
+            try:
+                return await self._states.logs.journal.append(
+                    name_key(name), value, expected=expected, message_id=message_id
+                )
+            except OutcomeUnknownError:
+                if not await backoff.wait():
+                    raise
+
+    async def _end(
+        self, name: str, held: Held[StateRecord], closing: Closing, sequence: int
+    ) -> StateRecord:
+        """Carry out what was written at ``sequence``, and remove what does not count any more."""
+        try:
+            held = await self._states.carry_out(held, closing, sequence)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(error.detail) from error
+        if closing.after is None:
+            with suppress(HoldfastError):  # it does not count in any case
+                await self._states.logs.journal.trim(name_key(name), sequence)
+        return held.record
+
+    # --- lists ---
+
+    async def page(
+        self, prefix: str, *, after: str | None, limit: int
+    ) -> tuple[Sequence[StateRecord], str | None]:
+        """Up to ``limit`` states whose name starts with ``prefix``; the name to go on after."""
+        names = await self._names(prefix)
+        left = [name for name in names if after is None or name > after]
+        found: list[StateRecord] = []
+        while left and len(found) < limit:
+            some, left = left[:MAX_GET_MANY], left[MAX_GET_MANY:]
+            keys = [name_key(name) for name in some]
+            records, unreadable = await self._states.ledger.get_many(STATE, keys)
+            if unreadable:
+                msg = f"the record of the state {key_name(unreadable[0])} is unreadable"
+                raise CorruptError(msg)
+            found += [records[key].record for key in keys if key in records]
+            found = [record for record in found if record.exists]
+        more = len(found) > limit or bool(left)
+        found = found[:limit]
+        return found, found[-1].name if found and more else None
+
+    async def _names(self, prefix: str) -> list[str]:
+        """All names that start with ``prefix`` and ever were those of a state, in order."""
+        whole, slash, _ = prefix.rpartition("/")
+        below = STATE.key(name_key(whole)) if slash else STATE.prefix
+        keys = await self._states.keys(below)
+        names = [key_name(STATE.name_at(key)) for key in keys]
+        return sorted(name for name in names if name.startswith(prefix))
+
+
+def _held(present: Present) -> Held[StateRecord]:
+    if present.held is None:
+        raise NotFoundError(MISSING)
+    return present.held
+
+
+def _removed_without_log(record: StateRecord, op: str) -> StateRecord:
+    """The record of a state without a log once it is removed; as it is where one was begun."""
+    return record if record.log else removed(record, op, start=record.start)

@@ -1,0 +1,370 @@
+"""Logs in a database of SQLite, in a directory of one machine: one row is one entry.
+
+A row carries a checksum over all that it says. What the processes of one machine append to one
+store is in the order of its rows, whose numbers are the time of day in microseconds, or one more
+than the last. Appends that come while others are being synced go together in the next transaction,
+and each is judged by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+import zlib
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from holdfast.deadline import Gathering
+from holdfast.domain.limits import MIB
+from holdfast.errors import CorruptError, HoldfastError, UnavailableError
+from holdfast.stores.disk import database as disk_database
+from holdfast.stores.disk.database import (
+    LOCKED,
+    SPOILT,
+    Database,
+    Form,
+    create_database,
+    primary_code,
+)
+from holdfast.stores.disk.files import Files
+from holdfast.stores.growth import Waiters
+from holdfast.stores.journal_checks import (
+    check_append,
+    check_read,
+    checksum_of,
+    damaged,
+    not_the_last,
+    page_up_to_damage,
+)
+from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, JournalEntry, JournalPage
+from holdfast.stores.keys import check_record_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from pathlib import Path
+
+    from holdfast.stores.growth import Waiter
+
+LOOK_EVERY_SECONDS: Final = 0.05
+"""How often those who follow find out what other processes have appended."""
+
+REMOVED_AT_ONCE: Final = 1000
+MOST_TOGETHER: Final = 256
+MOST_BYTES_TOGETHER: Final = 8 * MIB
+
+LOGS_FORM: Final = Form(
+    file="logs.sqlite",
+    identity=(0x686F6C67, 1),
+    schema=(
+        """
+        CREATE TABLE entries (
+          sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+          log TEXT NOT NULL,
+          previous INTEGER NOT NULL,
+          message_id TEXT NOT NULL,
+          checksum INTEGER NOT NULL,
+          value BLOB NOT NULL
+        )
+        """,
+        "CREATE UNIQUE INDEX by_log ON entries (log, sequence)",
+    ),
+    last="by_log",
+)
+_COLUMNS: Final = "sequence, previous, message_id, checksum, value"
+_FROM: Final = f"SELECT {_COLUMNS} FROM entries WHERE log = ? AND sequence >= ? ORDER BY sequence"  # noqa: S608
+_END: Final = f"SELECT {_COLUMNS} FROM entries WHERE log = ? ORDER BY sequence DESC LIMIT 1"  # noqa: S608
+_BEHIND: Final = """
+SELECT sequence, message_id FROM entries WHERE log = ? AND sequence > ? ORDER BY sequence LIMIT 1
+"""
+_LAST_OF: Final = "SELECT ifnull(max(sequence), 0) FROM entries WHERE log = ?"
+_LAST: Final = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'"
+_GROWN: Final = "SELECT log, max(sequence) FROM entries WHERE sequence > ? GROUP BY log"
+_REMOVE: Final = """
+DELETE FROM entries WHERE sequence IN
+(SELECT sequence FROM entries WHERE log = ? AND sequence <= ? ORDER BY sequence LIMIT ?)
+"""
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+type _Row = tuple[Any, ...]
+
+logger = structlog.get_logger(__name__)
+
+
+def create_journal_store(root: Path) -> None:
+    """Make ``root`` a store of logs, as `create_record_store` makes one of records."""
+    create_database(root, LOGS_FORM)
+
+
+@dataclass(slots=True, eq=False)
+class _Append:
+    """One that waits for its transaction."""
+
+    log: str
+    value: bytes
+    expected: int
+    message_id: str
+    done: asyncio.Future[int] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def settle(self, outcome: int | HoldfastError) -> None:
+        if self.done.done():
+            return
+        if isinstance(outcome, int):
+            self.done.set_result(outcome)
+        else:
+            self.done.set_exception(outcome)
+
+
+class DiskJournalStore:
+    """A `JournalStore` under ``root``, which ``create_journal_store`` has made.
+
+    Several processes may use one root. ``clock`` is the time of day.
+    """
+
+    def __init__(
+        self, root: Path, *, clock: Callable[[], datetime], files: Files | None = None
+    ) -> None:
+        self._root = root
+        self._clock = clock
+        self._database = Database(root, files or Files(), LOGS_FORM)
+        self._turn = asyncio.Lock()  # so that of a process one thread at most waits for others
+        self._waiting: list[_Append] = []
+        self._gathering = Gathering(self._take, 1)
+        self._waiters = Waiters()
+        self._looking: asyncio.Task[None] | None = None
+
+    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+        """See `JournalStore.append`."""
+        check_append(log, value, expected, message_id)
+        one = _Append(log, value, expected, message_id)
+        self._waiting.append(one)
+        self._gathering.schedule()
+        return await one.done
+
+    def _take(self) -> Coroutine[Any, Any, None] | None:
+        """A transaction of the first that wait."""
+        if not self._waiting:
+            return None
+        count = size = 0
+        for one in self._waiting[:MOST_TOGETHER]:
+            size += len(one.value)
+            if count and size > MOST_BYTES_TOGETHER:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return self._append_all(group)
+
+    async def _append_all(self, group: Sequence[_Append]) -> None:
+        outcomes: Sequence[int | HoldfastError]
+        try:
+            outcomes = await self._write(partial(_apply, group=group, clock=self._clock))
+        except HoldfastError as error:
+            outcomes = [error] * len(group)
+        for one, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, int):
+                self._waiters.tell(one.log, outcome)
+            one.settle(outcome)
+
+    async def last(self, log: str) -> JournalEntry | None:
+        """See `JournalStore.last`."""
+        check_record_key(log)
+        return await self._one(log, _END, log)
+
+    async def first_from(self, log: str, sequence: int) -> JournalEntry | None:
+        """See `JournalStore.first_from`."""
+        check_record_key(log)
+        return await self._one(log, f"{_FROM} LIMIT 1", log, sequence)
+
+    async def first_since(self, log: str, moment: datetime) -> JournalEntry | None:
+        """See `JournalStore.first_since`."""
+        return await self.first_from(log, _micros(moment))
+
+    async def read(
+        self,
+        log: str,
+        after: int,
+        *,
+        limit: int = PAGE_ENTRIES,
+        max_bytes: int = PAGE_BYTES,
+        sure: bool = False,
+    ) -> JournalPage:
+        """See `JournalStore.read`."""
+        del sure  # there are no replicas
+        check_read(log, after, limit, max_bytes)
+        work = partial(_rows, log=log, after=after, limit=limit, max_bytes=max_bytes)
+        rows, is_end = await self._read(work)
+        return page_up_to_damage(rows, partial(_entry, log), max_bytes=max_bytes, is_end=is_end)
+
+    async def trim(self, log: str, through: int) -> None:
+        """See `JournalStore.trim`."""
+        check_record_key(log)
+        last = await self._read(lambda connection: _number(connection, _LAST_OF, log))
+        await self.remove(log, min(through, last - 1))
+
+    async def remove(self, log: str, through: int) -> None:
+        """See `JournalStore.remove`."""
+        check_record_key(log)
+        some = partial(_remove_some, log=log, through=through)
+        while await self._write(some) == REMOVED_AT_ONCE:
+            pass
+
+    @asynccontextmanager
+    async def follow(self, log: str) -> AsyncIterator[Waiter]:
+        """See `JournalStore.follow`."""
+        check_record_key(log)
+        async with self._waiters.watch(log) as waiter:
+            seen = await self._read(lambda connection: _number(connection, _LAST))
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look(seen))
+            yield waiter
+
+    async def _look(self, seen: int) -> None:
+        """Tell those who wait what other processes append behind ``seen``, while any wait."""
+        while self._waiters:
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
+            with suppress(UnavailableError, CorruptError):  # whoever reads the log is told
+                for name, sequence in await self._read(partial(_grown, after=seen)):
+                    seen = max(seen, sequence)
+                    self._waiters.tell(name, sequence)
+
+    async def now(self) -> datetime:
+        """See `JournalStore.now`."""
+        return self._clock()
+
+    async def look_for_damage(self) -> None:
+        """Log what is wrong with the database, if anything. An entry's value is not looked at."""
+        damage = await self._read(disk_database.damage_of)
+        if damage is not None:
+            logger.error("logs_damaged", root=str(self._root), damage=damage)
+
+    async def check(self) -> None:
+        """See `JournalStore.check`."""
+        try:
+            await self._read(partial(_rows, log="", after=0, limit=1, max_bytes=1))
+        except CorruptError as error:
+            raise UnavailableError(error.detail) from error
+
+    async def aclose(self) -> None:
+        """See `JournalStore.aclose`."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        await asyncio.to_thread(self._database.close)
+
+    async def _one(self, log: str, query: str, *values: object) -> JournalEntry | None:
+        row = await self._read(lambda connection: connection.execute(query, values).fetchone())
+        return None if row is None else _entry(log, row)
+
+    async def _read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
+        return await asyncio.to_thread(self._database.read, work)
+
+    async def _write[Done](self, work: Callable[[sqlite3.Connection], Done]) -> Done:
+        deadline = time.monotonic() + disk_database.PATIENCE_SECONDS
+        try:
+            async with asyncio.timeout(disk_database.PATIENCE_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise UnavailableError(LOCKED) from error
+        try:
+            return await asyncio.to_thread(self._database.change, work, deadline)
+        finally:
+            self._turn.release()
+
+
+# What is done on a connection
+
+
+def _apply(
+    connection: sqlite3.Connection, group: Sequence[_Append], clock: Callable[[], datetime]
+) -> list[int | HoldfastError]:
+    """Make each of the appends, or say why not."""
+    outcomes: list[int | HoldfastError] = []
+    following = max(_micros(clock()), 1 + _number(connection, _LAST))
+    for one in group:
+        behind = connection.execute(_BEHIND, (one.log, one.expected)).fetchone()
+        last = _number(connection, _LAST_OF, one.log)
+        if behind is not None and behind[1] == one.message_id.encode():
+            outcomes.append(behind[0])
+        elif last != one.expected:
+            outcomes.append(not_the_last(one.log))
+        else:
+            checksum = _checksum(one.log, following, one.expected, one.message_id, one.value)
+            row = (following, one.log, one.expected, one.message_id, checksum, one.value)
+            connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+            outcomes.append(following)
+            following += 1
+    return outcomes
+
+
+def _number(connection: sqlite3.Connection, query: str, *values: object) -> int:
+    """The one number that the query gives."""
+    [number] = connection.execute(query, values).fetchone()
+    found: int = number
+    return found
+
+
+def _rows(
+    connection: sqlite3.Connection, log: str, after: int, limit: int, max_bytes: int
+) -> tuple[list[_Row], bool]:
+    """Rows behind ``after``, and whether there is none behind them."""
+    rows: list[_Row] = []
+    size = 0
+    with closing(connection.execute(f"{_FROM} LIMIT ?", (log, after + 1, limit + 1))) as found:
+        try:
+            for row in found:
+                if len(rows) == limit or size >= max_bytes:
+                    return rows, False
+                rows.append(row)
+                size += len(row[-1]) if isinstance(row[-1], bytes) else 0
+        except sqlite3.DatabaseError as error:
+            if primary_code(error) != sqlite3.SQLITE_CORRUPT:
+                raise
+            if not rows:
+                msg = f"behind sequence {after} the log {log} cannot be read: {SPOILT}"
+                raise CorruptError(msg) from error
+            return rows, False
+    return rows, True
+
+
+def _remove_some(connection: sqlite3.Connection, log: str, through: int) -> int:
+    return connection.execute(_REMOVE, (log, through, REMOVED_AT_ONCE)).rowcount
+
+
+def _grown(connection: sqlite3.Connection, after: int) -> list[tuple[str, int]]:
+    """The logs that have entries behind ``after``, and the last sequence of each."""
+    rows = connection.execute(_GROWN, (after,)).fetchall()
+    return [(name.decode("ascii", "backslashreplace"), sequence) for name, sequence in rows]
+
+
+def _entry(log: str, row: _Row) -> JournalEntry:
+    """What the columns say. Raises CorruptError."""
+    match row:
+        case (int(sequence), int(previous), bytes(told), int(checksum), bytes(value)):
+            message_id = told.decode("ascii", "backslashreplace")
+            if checksum == _checksum(log, sequence, previous, message_id, value):
+                return JournalEntry(
+                    sequence=sequence,
+                    previous=previous,
+                    at=_EPOCH + sequence * _MICROSECOND,
+                    message_id=message_id,
+                    value=value,
+                )
+        case _:
+            pass
+    raise damaged(log, row[0])
+
+
+def _checksum(log: str, sequence: int, previous: int, message_id: str, value: bytes) -> int:
+    return zlib.crc32(b"%d" % sequence, checksum_of(log, previous, message_id, value))
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND

@@ -1,0 +1,274 @@
+"""Logs in a stream of JetStream, one subject each: an append is a compare-and-set on its subject.
+
+The stream takes no roll-ups, so no publish can remove an entry; a trim is a purge up to a sequence,
+which does no harm however late it arrives. An entry carries a checksum of its own, and the sequence
+of the one before it in the header that the server compares.
+
+Where the server refuses an append, the entry behind the expected one tells: it is this append's
+own, whose answer was lost, or another's, and then this one is in the log nowhere. Whoever has
+appended tells those who follow, by a message that is not stored: they see what is durable.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.errors import CorruptError, HoldfastError, OutcomeUnknownError, UnavailableError
+from holdfast.stores.growth import Waiter
+from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.journal_checks import (
+    check_append,
+    check_read,
+    checksum_of,
+    damaged,
+    not_the_last,
+    page_up_to_damage,
+)
+from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, JournalEntry, JournalPage
+from holdfast.stores.keys import check_record_key
+from holdfast.transport.backoff import Backoff
+from holdfast.transport.jetstream_messages import (
+    EXPECTED_SUBJECT_SEQUENCE,
+    MSG_ID,
+    TIME_STAMP,
+    RefusedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from holdfast.transport.jetstream import JetStream
+    from holdfast.transport.jetstream_messages import StoredMessage
+    from holdfast.transport.message import Message
+
+CHECKSUM: Final = "Holdfast-Checksum"
+_ATTEMPTS: Final = 6
+_RETRY_SECONDS: Final = 0.05
+_LONGEST_RETRY_SECONDS: Final = 1.6
+_FLUSH_SECONDS: Final = 5
+_UNKNOWN: Final = "the store did not say whether it has the entry"
+_IN_FLIGHT: Final = "another append to the log is under way and does not end"
+
+
+class StreamJournalStore:
+    """A JournalStore over one stream."""
+
+    def __init__(self, jetstream: JetStream, bucket: str) -> None:
+        self.bucket = bucket
+        self.stream = f"HF_{bucket}"
+        self._js = jetstream
+
+    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+        """See JournalStore."""
+        check_append(log, value, expected, message_id)
+        headers = {
+            MSG_ID: message_id,
+            EXPECTED_SUBJECT_SEQUENCE: str(expected),
+            CHECKSUM: f"{checksum_of(log, expected, message_id, value):08x}",
+        }
+        certain = True
+        backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        for _ in range(_ATTEMPTS):
+            try:
+                sequence = (await self._js.publish(self._subject(log), value, headers)).seq
+            except RefusedError as refused:
+                certain = certain and refused.certain
+                if not refused.conflict:
+                    raise (refused.translate() if certain else _lost()) from refused
+                found = await self._after_refusal(log, expected, message_id, certain=certain)
+                if found is not None:
+                    return self._appended(log, found)
+            except UnavailableError as error:
+                raise (error if certain else _lost()) from error
+            else:
+                return self._appended(log, sequence)
+            if not await backoff.wait():
+                break
+        raise UnavailableError(_IN_FLIGHT) if certain else _lost()
+
+    async def _after_refusal(
+        self, log: str, expected: int, message_id: str, *, certain: bool
+    ) -> int | None:
+        """The sequence of this append's entry; None where the log ends as it was expected to.
+
+        Then another append is in flight. ``certain``: none of ours was ever stored unanswered.
+        """
+        try:
+            behind = await self._behind(log, expected + 1)
+            last = behind or await self._last(log)
+        except UnavailableError as error:
+            raise (error if certain else _lost()) from error
+        if behind is not None and behind.headers.get(MSG_ID) == message_id:
+            return behind.sequence
+        if behind is None and expected == (last.sequence if last is not None else 0):
+            return None
+        # Otherwise ours may have been stored, and then trimmed or lost.
+        follows = behind is not None and behind.headers.get(EXPECTED_SUBJECT_SEQUENCE)
+        raise not_the_last(log) if certain or follows == str(expected) else _lost()
+
+    def _appended(self, log: str, sequence: int) -> int:
+        with suppress(UnavailableError):
+            self._js.connection.send(self._grown(log), b"%d" % sequence)
+        return sequence
+
+    async def last(self, log: str) -> JournalEntry | None:
+        """See JournalStore."""
+        check_record_key(log)
+        message = await self._last(log)
+        return None if message is None else self._entry(log, message)
+
+    async def first_from(self, log: str, sequence: int) -> JournalEntry | None:
+        """See JournalStore."""
+        check_record_key(log)
+        message = await self._behind(log, max(sequence, 1))
+        return None if message is None else self._entry(log, message)
+
+    async def first_since(self, log: str, moment: datetime) -> JournalEntry | None:
+        """See JournalStore. A replica may tell of an entry, but not that there is none."""
+        check_record_key(log)
+        query = {"start_time": moment.isoformat(), "next_by_subj": self._subject(log)}
+        message = await self._js.direct_at(self.stream, query)
+        if message is not None:
+            return self._entry(log, message)
+        last = await self.last(log)
+        if last is None or last.at < moment:
+            return None
+        return await self._search(log, last, moment)
+
+    async def _search(self, log: str, found: JournalEntry, moment: datetime) -> JournalEntry:
+        """The first entry since ``moment``, of which ``found`` is one, by bisection."""
+        first, behind = 1, found.sequence
+        while first < behind:
+            middle = (first + behind) // 2
+            entry = await self.first_from(log, middle) or found
+            if entry.at >= moment:
+                found, behind = entry, middle
+            else:
+                first = entry.sequence + 1
+        return found
+
+    async def read(
+        self,
+        log: str,
+        after: int,
+        *,
+        limit: int = PAGE_ENTRIES,
+        max_bytes: int = PAGE_BYTES,
+        sure: bool = False,
+    ) -> JournalPage:
+        """See JournalStore. Whoever answers, entries come in order and without gaps."""
+        check_read(log, after, limit, max_bytes)
+        last = await self._last(log) if sure else None
+        if sure and (last is None or last.sequence <= after):
+            return JournalPage(entries=(), is_end=True)
+        query: dict[str, Any] = {
+            "seq": after + 1,
+            "next_by_subj": self._subject(log),
+            "batch": limit,
+            "max_bytes": max_bytes,
+        }
+        messages, pending = await self._js.direct_batch(self.stream, query)
+        is_end = not pending
+        if last is not None:
+            if not messages:  # a replica that lags
+                found = await self._behind(log, after + 1)
+                messages = [found] if found is not None else []
+            is_end = not messages or messages[-1].sequence >= last.sequence
+        return page_up_to_damage(
+            messages,
+            lambda message: self._entry(log, message),
+            max_bytes=max_bytes,
+            is_end=is_end,
+        )
+
+    async def trim(self, log: str, through: int) -> None:
+        """See JournalStore."""
+        check_record_key(log)
+        last = await self._last(log)
+        if last is not None:
+            await self.remove(log, min(through, last.sequence - 1))
+
+    async def remove(self, log: str, through: int) -> None:
+        """See JournalStore."""
+        check_record_key(log)
+        if through > 0:  # a purge up to nothing would be one of all
+            await self._js.purge(self.stream, self._subject(log), up_to=through)
+
+    @asynccontextmanager
+    async def follow(self, log: str) -> AsyncIterator[Waiter]:
+        """See JournalStore."""
+        check_record_key(log)
+        waiter = Waiter()
+
+        def told(message: Message) -> None:
+            with suppress(ValueError):
+                waiter.tell(int(bytes(message.data)))
+
+        route = self._js.connection.route(self._grown(log), told)
+        try:
+            await self._js.connection.wait_flushed(_FLUSH_SECONDS)
+            yield waiter
+        finally:
+            self._js.connection.unroute(route)
+
+    async def now(self) -> datetime:
+        """See JournalStore."""
+        return await self._js.leaders_time(self.stream)
+
+    async def check(self) -> None:
+        """See JournalStore."""
+        await check_bucket(self._js, self.bucket, self.stream)
+
+    async def aclose(self) -> None:
+        """See JournalStore. The connection is the caller's."""
+
+    async def _last(self, log: str) -> StoredMessage | None:
+        """The last message. That there is none the server says of a damaged one as well."""
+        subject = self._subject(log)
+        found = await self._js.last_message(self.stream, subject)
+        if found is not None or not await self._js.counts(self.stream, subject, again=True):
+            return found
+        found = await self._js.last_message(self.stream, subject)
+        if found is None:
+            msg = f"the last entry of the log {log} cannot be read"
+            raise CorruptError(msg)
+        return found
+
+    async def _behind(self, log: str, sequence: int) -> StoredMessage | None:
+        """The first message at or behind ``sequence``."""
+        subject = self._subject(log)
+        return await self._js.surely(
+            self.stream, lambda: self._js.next_message(self.stream, subject, sequence)
+        )
+
+    def _subject(self, log: str) -> str:
+        return f"$HF.{self.bucket}.{log}"
+
+    def _grown(self, log: str) -> str:
+        """Where it is told that the log has grown: no subject of the stream."""
+        return f"$HF.grown.{self.bucket}.{log}"
+
+    def _entry(self, log: str, message: StoredMessage) -> JournalEntry:
+        headers = message.headers
+        value = bytes(message.data)
+        try:
+            previous = int(headers[EXPECTED_SUBJECT_SEQUENCE])
+            checksum = int(headers[CHECKSUM], 16)
+            message_id = headers[MSG_ID]
+        except (KeyError, ValueError) as error:
+            raise damaged(log, message.sequence) from error
+        if checksum != checksum_of(log, previous, message_id, value):
+            raise damaged(log, message.sequence)
+        return JournalEntry(
+            sequence=message.sequence,
+            previous=previous,
+            at=message.stored_at or datetime.fromisoformat(headers[TIME_STAMP]),
+            message_id=message_id,
+            value=value,
+        )
+
+
+def _lost() -> HoldfastError:
+    return OutcomeUnknownError(_UNKNOWN)

@@ -1,0 +1,331 @@
+"""A state as one object: the same in every program that has it open, whatever becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, override
+
+import pytest
+from tests.deployment import deployed
+
+from holdfast.client import connect, connect_sync
+from holdfast.client.states.api import States
+from holdfast.client.states.machine import StateMachine
+from holdfast.domain.limits import MIB
+from holdfast.errors import ConflictError, InternalError, InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from tests.deployment import Deployment
+
+    from holdfast.client import Client
+    from holdfast.client.states.values import LogCommand
+    from holdfast.runtime.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.nats
+
+SECONDS = 30.0
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A state of this test alone: the tests of a module share a deployment."""
+    return str(request.node.name)
+
+
+@pytest.fixture
+def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
+    """Two workers, which a test may kill."""
+    with deployed(nats_server.url, "one", "two") as deployment:
+        yield deployment
+
+
+@asynccontextmanager
+async def another(deployment: Deployment) -> AsyncIterator[Client]:
+    """A client of another program."""
+    async with (
+        asyncio.timeout(SECONDS),
+        await connect(servers=deployment.url, prefix=deployment.prefix) as client,
+    ):
+        yield client
+
+
+def listed(state: list[Any], command: Any) -> tuple[list[Any], int]:
+    """Adds the command to a list, in place; how many there are."""
+    state.append(command)
+    return state, len(state)
+
+
+def summed(state: int, command: int) -> int:
+    """The sum of all commands."""
+    return state + command
+
+
+def opened(client: Client, name: str, **options: Any) -> StateMachine:
+    """A list of commands."""
+    return client.state(name, apply=listed, initial=[], **options)
+
+
+async def test_append_gives_what_apply_says_of_the_command(holdfast: Client, name: str) -> None:
+    async with opened(holdfast, name) as state:
+        results = [await state.append(command) for command in ("a", b"b", {"c": 1})]
+
+        assert results == [1, 2, 3]
+        assert state.state == ["a", b"b", {"c": 1}]
+        assert state.index == 3
+
+
+async def test_apply_may_give_the_new_state_alone(holdfast: Client, name: str) -> None:
+    async with holdfast.state(name, apply=summed, initial=0) as state:
+        assert await state.append(2) == 2
+        assert await state.append_many([3, 4]) == [5, 9]
+        assert state.state == 9
+
+
+async def test_commands_are_applied_as_the_log_has_them(holdfast: Client, name: str) -> None:
+    initial: list[Any] = []
+
+    async with holdfast.state(name, apply=listed, initial=initial) as state:
+        await state.append({"tuple": (1, 2)})
+
+        assert state.state == [{"tuple": [1, 2]}]
+    assert initial == []
+
+
+async def test_a_program_that_opens_it_later_has_all_of_it(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with opened(holdfast, name) as state:
+        await asyncio.gather(*(state.append(number) for number in range(200)))
+
+    async with another(deployment) as client, opened(client, name) as again:
+        assert again.state == list(range(200))
+        assert (again.index, again.hlc) == (state.index, state.hlc)
+
+
+async def test_it_is_saved_now_and_then_and_loaded_from_there(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    applied: list[int] = []
+
+    def counted(state: list[Any], command: int) -> list[Any]:
+        applied.append(command)
+        return [*state, command]
+
+    async with opened(holdfast, name, save_every=50) as state:
+        for number in range(120):
+            await state.append(number)
+
+    async with (
+        another(deployment) as client,
+        client.state(name, apply=counted, initial=[]) as again,
+    ):
+        assert state.saved_index >= 50
+        assert again.saved_index == state.saved_index
+        assert applied == list(range(state.saved_index, 120))
+        assert again.state == list(range(120))
+
+
+async def test_it_is_saved_as_often_as_its_policy_says(holdfast: Client, name: str) -> None:
+    await holdfast.states.append(name, 0)
+    await holdfast.states.set_policy(name, save_every=10)
+
+    async with opened(holdfast, name) as state:
+        for number in range(1, 15):
+            await state.append(number)
+
+    assert state.saved_index >= 10
+
+
+@pytest.mark.parametrize("initial", [b"", "x" * 2 * MIB], ids=["bytes", "large"])
+async def test_a_state_of_bytes_or_of_any_size_is_saved_and_loaded(
+    initial: Any, holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    def added(state: Any, command: Any) -> Any:
+        return state + command
+
+    async with holdfast.state(name, apply=added, initial=initial) as state:
+        await state.append(type(initial)() + (b"a" if isinstance(initial, bytes) else "a"))
+        await state.save()
+
+    async with (
+        another(deployment) as client,
+        client.state(name, apply=added, initial=None) as again,
+    ):
+        assert again.state == state.state
+        assert again.saved_index == 1
+
+
+async def test_programs_that_append_at_once_agree_on_one_order(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with (
+        another(deployment) as client,
+        opened(holdfast, name) as one,
+        opened(client, name, save_every=30) as two,
+    ):
+        results = await asyncio.gather(
+            *(one.append(["one", number]) for number in range(100)),
+            *(two.append(["two", number]) for number in range(100)),
+        )
+        await asyncio.gather(one.refresh(), two.refresh())
+
+        assert one.state == two.state
+        assert sorted(results) == list(range(1, 201))
+        for writer in ("one", "two"):
+            numbers = [number for who, number in one.state if who == writer]
+            assert numbers == list(range(100))
+        assert one.state[results[7] - 1] == ["one", 7]
+
+
+async def test_whoever_only_looks_stays_current(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with another(deployment) as client, opened(client, name) as view:
+        assert view.state == []
+        async with opened(holdfast, name) as state:
+            await state.append("a")
+            await view.refresh()
+            seen = list(view.state)
+            await state.append("b")
+            await view.until(2)
+
+            assert (seen, view.state) == (["a"], ["a", "b"])
+
+
+async def test_a_command_is_appended_only_if_nobody_was_quicker(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with (
+        another(deployment) as client,
+        opened(holdfast, name) as one,
+        opened(client, name) as two,
+    ):
+        await one.append("a", expected_index=one.index)
+        await two.until(1)
+        await two.append("b", expected_index=two.index)
+
+        with pytest.raises(ConflictError) as caught:
+            await one.append("c", expected_index=1)
+
+        assert caught.value.index == 2
+        await one.refresh()
+        assert one.state == two.state == ["a", "b"]
+
+
+async def test_the_sole_writer_is_fenced_out_by_the_next_one(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with opened(holdfast, name, only_writer=True) as old:
+        await asyncio.gather(*(old.append(number) for number in range(20)))
+        async with another(deployment) as client, opened(client, name, only_writer=True) as new:
+            await new.append("new")
+            with pytest.raises(ConflictError):
+                await old.append("old")
+            with pytest.raises(ConflictError):
+                await old.append("old")
+            await asyncio.gather(*(new.append(number) for number in range(20)))
+
+            assert new.state == [*range(20), "new", *range(20)]
+
+
+async def test_what_apply_raises_ends_it(holdfast: Client, name: str) -> None:
+    def refuses(state: int, command: int) -> int:
+        if command < 0:
+            raise ValueError("less than nothing")
+        return state + command
+
+    async with holdfast.state(name, apply=refuses, initial=0) as state:
+        await state.append(1)
+        with pytest.raises(InternalError, match="command 2") as caught:
+            await state.append(-1)
+        with pytest.raises(InternalError):
+            await state.append(1)
+
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert (state.state, state.index) == (1, 1)
+    with pytest.raises(InternalError):
+        async with holdfast.state(name, apply=refuses, initial=0):
+            pass
+
+
+async def test_a_state_that_becomes_no_json_ends_it_when_it_is_to_be_saved(
+    holdfast: Client, name: str
+) -> None:
+    async with holdfast.state(name, apply=lambda _, __: {1, 2}, save_every=1) as state:
+        await state.append(1)
+
+        with pytest.raises(InvalidError):
+            await state.save()
+
+
+async def test_it_is_used_inside_of_async_with_only(holdfast: Client, name: str) -> None:
+    state = opened(holdfast, name)
+
+    with pytest.raises(InvalidError):
+        await state.append(1)
+    with pytest.raises(InvalidError):
+        opened(holdfast, "")
+
+
+async def test_it_goes_on_when_workers_are_killed(pool: Deployment) -> None:
+    async with (
+        asyncio.timeout(2 * SECONDS),
+        await connect(servers=pool.url, prefix=pool.prefix) as client,
+        await connect(servers=pool.url, prefix=pool.prefix) as other,
+        opened(client, "orders", save_every=20) as state,
+        opened(other, "orders") as view,
+    ):
+        for number in range(60):
+            if number == 30:
+                pool.kill("one")
+            await state.append(number)
+        await view.until(60)
+
+        assert state.state == view.state == list(range(60))
+
+
+class Trimming(States):
+    """Loads as another program saves and trims: between the save that is read, and the log."""
+
+    is_trimmed = False
+
+    @override
+    async def replay(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
+        if not self.is_trimmed:
+            self.is_trimmed = True
+            for index in (3, 4):
+                state = list(range(1, index + 1))
+                await self.save(name, state, last_applied_index=index)
+            await self.trim(name, 3)
+        async with aclosing(super().replay(name, from_index)) as log:
+            async for one in log:
+                yield one
+
+
+async def test_whoever_is_overtaken_by_a_trim_begins_again_with_the_newest_save(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append_many(name, [1, 2, 3, 4, 5])
+    await holdfast.states.save(name, [1], last_applied_index=1)
+    holdfast.states = Trimming(holdfast.requester, holdfast.names)
+
+    async with opened(holdfast, name) as state:
+        assert state.state == [1, 2, 3, 4, 5]
+        assert state.saved_index == 4
+
+
+def test_it_is_there_without_await(deployment: Deployment, name: str) -> None:
+    with (
+        connect_sync(servers=deployment.url, prefix=deployment.prefix) as holdfast,
+        holdfast.state(name, apply=listed, initial=[]) as state,
+    ):
+        assert [state.append("a"), *state.append_many(["b", "c"])] == [1, 2, 3]
+        saved = state.save()
+        state.refresh()
+
+        assert (state.state, state.index) == (["a", "b", "c"], 3)
+        assert (state.saved_index, state.save_error) == (3, None)
+        assert state.hlc == saved.last_applied_hlc

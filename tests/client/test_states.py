@@ -1,0 +1,403 @@
+"""States by the client: what is appended and saved is there, in order, and once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.deployment import deployed
+
+from holdfast.client import connect
+from holdfast.domain.limits import MIB
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
+
+    from tests.deployment import Asker, Deployment
+
+    from holdfast.client import Client
+    from holdfast.client.states.values import LogCommand
+    from holdfast.runtime.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.nats
+
+SECONDS = 30.0
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A state of this test alone: the tests of a module share a deployment."""
+    return f"{request.node.name}/é"
+
+
+@pytest.fixture
+def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
+    """Two workers, which a test may kill."""
+    with deployed(nats_server.url, "one", "two") as deployment:
+        yield deployment
+
+
+async def logged(client: Client, name: str, from_index: int = 1) -> list[LogCommand]:
+    """The log, from an index on."""
+    return [one async for one in client.states.replay(name, from_index)]
+
+
+async def requests_of(client: Client, subject: str) -> int:
+    """How many requests the pool has answered that came to ``subject``, by any way."""
+    workers = await client.workers()
+    endpoints = [endpoint for worker in workers for endpoint in worker.endpoints]
+    return sum(each.num_requests for each in endpoints if f"{subject}." in f"{each.subject}.")
+
+
+# --- the log ---
+
+
+async def test_commands_come_back_as_they_were_appended_numbered_from_one(
+    holdfast: Client, name: str
+) -> None:
+    commands: list[Any] = [{"a": [1, 2.5, None, True]}, "text é", 2**60, [], b"\x00\xff", b""]
+
+    positions = [await holdfast.states.append(name, command) for command in commands]
+
+    found = await logged(holdfast, name)
+    assert [one.command for one in found] == commands
+    assert [one.index for one in found] == [1, 2, 3, 4, 5, 6]
+    assert [(one.index, one.hlc) for one in found] == [(p.index, p.hlc) for p in positions]
+    assert sorted({one.hlc for one in found}) == [one.hlc for one in found]
+
+
+async def test_appends_of_many_tasks_are_in_the_log_as_they_were_called_in_few_requests(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append(name, "first")
+    before = await requests_of(holdfast, "snapshot.append")
+
+    positions = await asyncio.gather(*(holdfast.states.append(name, n) for n in range(300)))
+
+    found = (await logged(holdfast, name))[1:]
+    assert [one.command for one in found] == list(range(300))
+    assert [(p.index, p.hlc) for p in positions] == [(one.index, one.hlc) for one in found]
+    assert await requests_of(holdfast, "snapshot.append") - before < 10
+
+
+async def test_what_is_bytes_or_fenced_keeps_its_turn_among_others(
+    holdfast: Client, name: str
+) -> None:
+    append = holdfast.states.append
+    calls = [append(name, 1), append(name, b"2"), append(name, 3, expected_index=2)]
+    calls += [append(name, 4), append(name, 5, hlc="2020-01-01T00:00:00.000Z-0000")]
+
+    positions = await asyncio.gather(*calls)
+
+    assert [position.index for position in positions] == [1, 2, 3, 4, 5]
+    assert [one.command for one in await logged(holdfast, name)] == [1, b"2", 3, 4, 5]
+
+
+async def test_appends_that_need_no_order_have_an_index_each(holdfast: Client, name: str) -> None:
+    append = holdfast.states.append
+
+    positions = await asyncio.gather(*(append(name, n, ordered=False) for n in range(50)))
+
+    found = {one.index: one.command for one in await logged(holdfast, name)}
+    assert {position.index: n for n, position in enumerate(positions)} == found
+    assert sorted(found) == list(range(1, 51))
+
+
+async def test_a_batch_is_there_whole(holdfast: Client, name: str) -> None:
+    positions = await holdfast.states.append_many(name, ["a", "b", "c"], expected_index="none")
+
+    assert [position.index for position in positions] == [1, 2, 3]
+    assert [one.command for one in await logged(holdfast, name)] == ["a", "b", "c"]
+    assert await holdfast.states.append_many(name, []) == []
+
+
+async def test_whoever_was_overtaken_is_told_by_whom(holdfast: Client, name: str) -> None:
+    await holdfast.states.append(name, 1, expected_index="none")
+
+    with pytest.raises(ConflictError) as first:
+        await holdfast.states.append(name, 2, expected_index="none")
+    with pytest.raises(ConflictError) as second:
+        await holdfast.states.append_many(name, [2, 3], expected_index=0)
+
+    assert (first.value.index, second.value.index) == (1, 1)
+    assert len(await logged(holdfast, name)) == 1
+
+
+async def test_a_number_is_expected_of_a_log_that_is_not_there_is_not_found(
+    holdfast: Client, name: str
+) -> None:
+    with pytest.raises(NotFoundError):
+        await holdfast.states.append(name, 1, expected_index=7)
+    with pytest.raises(NotFoundError):
+        await logged(holdfast, name)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [math.nan, {"a": math.inf}, "\ud800", object(), 10**400, json.loads("[" * 600 + "]" * 600)],
+    ids=["NaN", "infinity", "surrogate", "object", "no double", "deep"],
+)
+async def test_a_command_that_is_no_json_is_refused_and_what_came_with_it_is_not(
+    command: object, holdfast: Client, name: str
+) -> None:
+    append = holdfast.states.append
+
+    results = await asyncio.gather(
+        *(append(name, each) for each in (1, 2, command, 3)), return_exceptions=True
+    )
+
+    assert isinstance(results[2], InvalidError)
+    assert [one.command for one in await logged(holdfast, name)] == [1, 2, 3]
+
+
+async def test_whoever_gives_up_while_waiting_takes_nothing_of_others_along(
+    holdfast: Client, name: str
+) -> None:
+    append = holdfast.states.append
+    tasks = [asyncio.ensure_future(append(name, n)) for n in range(3)]
+    await asyncio.sleep(0)
+
+    tasks[1].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert isinstance(results[1], asyncio.CancelledError)
+    found = [one.command for one in await logged(holdfast, name)]
+    assert found in ([0, 1, 2], [0, 2])
+
+
+async def test_a_name_that_is_none_is_invalid(holdfast: Client) -> None:
+    for name in ("", "x" * 513, "\ud800"):
+        with pytest.raises(InvalidError):
+            await holdfast.states.append(name, 1)
+
+
+# --- following ---
+
+
+async def test_whoever_follows_has_what_was_there_and_what_comes(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append_many(name, [1, 2, 3])
+
+    async with aclosing(holdfast.states.follow(name, 2)) as log:
+        found = [(await anext(log)).command for _ in range(2)]
+        await holdfast.states.append_many(name, [4, 5])
+        found += [(await anext(log)).command for _ in range(2)]
+
+    assert found == [2, 3, 4, 5]
+
+
+async def test_another_worker_goes_on_for_one_that_is_killed(pool: Deployment) -> None:
+    async with (
+        asyncio.timeout(SECONDS * 2),
+        await connect(servers=pool.url, prefix=pool.prefix) as client,
+    ):
+        await client.states.append("log", 0)
+        following = asyncio.create_task(first_of(client.states.follow("log"), 40))
+        for number in range(1, 40):
+            await client.states.append("log", number)
+            if number == 20:
+                pool.kill("one")
+
+        assert await following == list(range(40))
+
+
+async def first_of(log: AsyncGenerator[LogCommand], count: int) -> list[Any]:
+    """The first commands of a log that is followed."""
+    async with aclosing(log):
+        return [(await anext(log)).command for _ in range(count)]
+
+
+# --- saves ---
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"b": 1.0, "a": ["é", None]}, b"\x00\xff", {"large": "x" * 3 * MIB}, b"x" * 3 * MIB],
+    ids=["JSON", "bytes", "large JSON", "large bytes"],
+)
+async def test_the_state_that_was_saved_is_the_one_that_is_loaded(
+    state: Any, holdfast: Client, name: str
+) -> None:
+    position = await holdfast.states.append(name, "a")
+
+    saved = await holdfast.states.save(
+        name, state, last_applied_index=position.index, last_applied_hlc=position.hlc
+    )
+    found = await holdfast.states.latest(name)
+
+    assert found is not None
+    assert found.state == state
+    assert found.record == saved
+    assert (saved.last_applied_index, saved.last_applied_hlc) == (1, position.hlc)
+    assert saved.kind == ("bytes" if isinstance(state, bytes) else "json")
+    assert saved.digest == saved.state_hash
+    assert await holdfast.states.latest(name, if_none_match=saved.state_hash) is None
+
+
+async def test_a_state_is_stored_as_rfc_8785_writes_it(holdfast: Client, name: str) -> None:
+    await holdfast.states.append(name, 1)
+
+    saved = await holdfast.states.save(name, {"b": 1.0, "a": "é"}, last_applied_index=1)
+
+    text = '{"a":"é","b":1}'.encode()
+    assert saved.state_hash == hashlib.sha256(text).hexdigest()
+    assert await holdfast.get(saved.digest) == text
+
+
+async def test_a_large_save_is_kept_by_the_state_alone(holdfast: Client, name: str) -> None:
+    await holdfast.states.append(name, 1)
+
+    saved = await holdfast.states.save(name, b"x" * 2 * MIB, last_applied_index=1)
+
+    assert not (await holdfast.stat(saved.digest)).pinned
+    assert [row async for row in holdfast.names.list(".holdfast/states/")] == []
+
+
+async def test_saves_before_are_found_by_index_by_time_and_by_hash(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append_many(name, [1, 2, 3])
+    saves = [
+        await holdfast.states.save(name, {"sum": index}, last_applied_index=index)
+        for index in (1, 2, 3)
+    ]
+
+    listed = [record async for record in holdfast.states.saves(name)]
+    by_index = await holdfast.states.at(name, index=2)
+    by_hash = await holdfast.states.at(name, hash=saves[0].state_hash)
+
+    assert listed == saves[::-1]
+    assert [record.previous for record in listed] == [
+        saves[1].state_hash,
+        saves[0].state_hash,
+        None,
+    ]
+    assert (by_index.state, by_index.record) == ({"sum": 2}, saves[1])
+    assert (by_hash.state, by_hash.record) == ({"sum": 1}, saves[0])
+    with pytest.raises(NotFoundError):
+        await holdfast.states.at(name, hash="0" * 64)
+
+
+async def test_an_older_save_is_a_conflict_unless_it_is_forced(holdfast: Client, name: str) -> None:
+    await holdfast.states.append_many(name, [1, 2])
+    await holdfast.states.save(name, "two", last_applied_index=2)
+
+    with pytest.raises(ConflictError):
+        await holdfast.states.save(name, "one", last_applied_index=1)
+    await holdfast.states.save(name, "one", last_applied_index=1, force=True)
+
+    found = await holdfast.states.latest(name)
+    assert found is not None
+    assert found.state == "one"
+
+
+async def test_a_save_of_what_is_not_in_the_log_is_invalid(holdfast: Client, name: str) -> None:
+    await holdfast.states.append(name, 1)
+
+    with pytest.raises(InvalidError):
+        await holdfast.states.save(name, "later", last_applied_index=2)
+    with pytest.raises(NotFoundError):
+        await holdfast.states.latest(name)
+
+
+@pytest.mark.parametrize("state", [math.nan, 2**53 + 1, {"\ud800": 1}, object()])
+async def test_a_state_that_is_no_json_is_invalid(
+    state: object, holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append(name, 1)
+
+    with pytest.raises(InvalidError):
+        await holdfast.states.save(name, state, last_applied_index=1)
+
+
+async def test_a_state_is_streamed_from_a_file_and_into_one(
+    holdfast: Client, name: str, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"0123456789" * MIB)
+    await holdfast.states.append(name, 1)
+
+    saved = await holdfast.states.save_from(name, source, last_applied_index=1)
+    record = await holdfast.states.read_to(name, target)
+
+    assert record == saved
+    assert target.read_bytes() == source.read_bytes()
+
+
+async def test_what_is_read_back_is_told_with_what_is_wrong_of_it(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append_many(name, [1, 2])
+    for index in (1, 2):
+        await holdfast.states.save(name, index, last_applied_index=index)
+    await holdfast.states.append(name, 3)
+
+    found = await holdfast.states.verify(name)
+
+    assert (found.saves, found.commands, found.damaged) == (2, 2, [])
+
+
+# --- what is kept ---
+
+
+async def test_a_log_is_trimmed_at_most_to_the_save_before_the_newest(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append_many(name, [1, 2, 3, 4])
+    for index in (2, 3):
+        await holdfast.states.save(name, index, last_applied_index=index)
+
+    with pytest.raises(ConflictError):
+        await holdfast.states.trim(name, 3)
+    trimmed = await holdfast.states.trim(name, 2)
+
+    assert (trimmed.trimmed_through, trimmed.first_index) == (2, 3)
+    assert [one.command for one in await logged(holdfast, name, 3)] == [3, 4]
+    assert await holdfast.states.first_index(name) == 3
+    with pytest.raises(NotFoundError):
+        await logged(holdfast, name, 2)
+
+
+async def test_states_are_listed_until_they_are_removed(holdfast: Client, name: str) -> None:
+    for number in range(3):
+        await holdfast.states.append(f"{name}/{number}", 1)
+
+    async def listed() -> list[str]:
+        return sorted([entry.name async for entry in holdfast.states.list(f"{name}/")])
+
+    assert await listed() == [f"{name}/{number}" for number in range(3)]
+    assert await holdfast.states.remove(f"{name}/1")
+    assert not await holdfast.states.remove(f"{name}/1")
+    assert await listed() == [f"{name}/0", f"{name}/2"]
+    assert (await holdfast.states.append(f"{name}/1", "anew")).index == 1
+
+
+async def test_a_policy_is_told_and_changed_where_something_is_said(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.append(name, 1)
+
+    await holdfast.states.set_policy(name, save_every=7, keep=3)
+    changed = await holdfast.states.set_policy(name, keep=5)
+
+    assert changed == await holdfast.states.policy(name)
+    assert (changed.save_every, changed.keep) == (7, 5)
+
+
+async def test_plain_requests_say_the_same(holdfast: Client, ask: Asker, name: str) -> None:
+    await holdfast.states.append(name, {"a": 1})
+    await holdfast.states.save(name, {"sum": 1}, last_applied_index=1)
+
+    page = await ask.json("snapshot.replay", {"name": name})
+    latest = await ask.json("snapshot.latest", {"name": name})
+
+    assert [entry["command"] for entry in page["entries"]] == [{"a": 1}]
+    assert latest["state"] == {"sum": 1}

@@ -1,0 +1,197 @@
+"""Saved states: the newest that is whole is loaded, and none is lost that anybody may need."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of
+
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.states.record import STATE
+from holdfast.repository.states.roots import StateRoots
+from holdfast.repository.states.saves import NewSave
+from holdfast.stores.ports import Attributes
+
+
+@pytest.fixture
+def pool() -> StatesPool:
+    return StatesPool()
+
+
+def damage(pool: StatesPool, digest: str) -> None:
+    """Flip a bit of a stored blob."""
+    blob = pool.blobs._blobs[Digest(digest)]
+    blob.data = b"\x00" + blob.data[1:]
+
+
+async def test_the_newest_save_is_loaded_with_how_far_it_goes(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1, 2, 3)
+
+    await worker.save("s", b"1", 1)
+    made = await worker.save("s", b"[1,2]", 2)
+
+    loaded = await pool.worker().latest("s")
+    assert (loaded.save, loaded.data) == (made, b"[1,2]")
+    assert loaded.save.digest == digest_of(b"[1,2]")
+    assert loaded.save.previous == digest_of(b"1")
+    assert await worker.replay("s", loaded.save.last_applied_index + 1) == [3]
+
+
+async def test_a_save_that_is_older_than_the_newest_is_a_conflict_unless_it_is_forced(
+    pool: StatesPool,
+) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1, 2, 3)
+    await worker.save("s", b"new", 3)
+
+    with pytest.raises(ConflictError) as older:
+        await worker.save("s", b"old", 2)
+    assert older.value.index == 3
+    await worker.save("s", b"old", 2, force=True)
+
+    assert (await worker.latest("s")).data == b"old"
+
+
+async def test_a_save_of_a_command_that_the_log_does_not_have_is_invalid(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1, 2)
+
+    with pytest.raises(InvalidError):
+        await worker.save("s", b"x", 3)
+    assert await code_of(worker.latest("s")) == "not_found"
+
+
+async def test_a_state_without_a_log_is_saved_and_its_log_goes_on_from_there(
+    pool: StatesPool,
+) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"elsewhere", 500)
+
+    run = await worker.append("s", "next")
+
+    assert run.index == 501
+    assert await worker.replay("s", 501) == ["next"]
+    with pytest.raises(NotFoundError) as below:
+        await worker.replay("s", 500)
+    assert below.value.index == 501
+
+
+async def test_a_repeated_save_is_answered_as_the_first(pool: StatesPool) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1, 2)
+    first = await one.save("s", b"1", 1, op_id="op x")
+    await two.save("s", b"2", 2)
+
+    assert await two.save("s", b"1", 1, op_id="op x") == first
+    with pytest.raises(ConflictError):
+        await two.save("s", b"other", 2, op_id="op y")
+    assert (await one.latest("s")).data == b"2"
+
+
+async def test_a_damaged_save_is_passed_over_and_told_of(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1, 2)
+    await worker.save("s", b"first", 1)
+    newest = await worker.save("s", b"second", 2)
+    damage(pool, newest.digest)
+
+    loaded = await worker.latest("s")
+
+    assert (loaded.data, loaded.fell_back) == (b"first", [newest.number])
+
+
+async def test_a_state_of_which_no_save_can_be_read_is_corrupt(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1)
+    damage(pool, (await worker.save("s", b"only", 1)).digest)
+
+    with pytest.raises(CorruptError):
+        await worker.latest("s")
+
+
+async def test_a_save_is_found_by_index_time_and_hash(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", *range(1, 31))
+    for index in (10, 20, 30):
+        await worker.save("s", str(index).encode(), index)
+        pool.time.advance(60)
+
+    by_index = await worker.saves.at("s", index=25)
+    by_time = await worker.saves.at("s", time=pool.time.clock() - timedelta(seconds=61))
+    by_hash = await worker.saves.at("s", digest=digest_of(b"30"))
+
+    assert [one.data for one in (by_index, by_time, by_hash)] == [b"20", b"20", b"30"]
+    with pytest.raises(NotFoundError):
+        await worker.saves.at("s", index=9)
+    with pytest.raises(InvalidError):
+        await worker.saves.at("s")
+
+
+async def test_saves_are_kept_by_count_and_age(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1)
+    await worker.save("s", b"0", 1)
+    await worker.upkeep.policy("s", {"keep": 2, "keep_seconds": 100})
+
+    for n in range(1, 6):
+        pool.time.advance(40)
+        await worker.save("s", str(n).encode(), 1)
+
+    saves, has_more = await worker.saves.page("s", below=None, limit=10)
+    assert [save.number for save in saves] == [6, 5, 4]
+    assert not has_more
+
+
+async def test_saves_come_in_pages_newest_first(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1)
+    for n in range(5):
+        await worker.save("s", str(n).encode(), 1)
+
+    first, has_more = await worker.saves.page("s", below=None, limit=3)
+    rest, is_cut = await worker.saves.page("s", below=first[-1].number, limit=3)
+
+    assert [save.number for save in (*first, *rest)] == [5, 4, 3, 2, 1]
+    assert (has_more, is_cut) == (True, False)
+
+
+async def test_a_blob_that_is_there_is_saved_by_its_digest(pool: StatesPool) -> None:
+    worker = pool.worker()
+    data = b"x" * MAX_BYTES
+    digest = digest_of(data)
+    attributes = Attributes(type="application/octet-stream", created_at=pool.time.clock())
+    await pool.blobs.put(digest, data, attributes)
+
+    await worker.saves.save("s", NewSave(last_applied_index=0, kind="bytes", digest=digest))
+
+    loaded = await worker.latest("s")
+    assert (loaded.save.digest, loaded.save.size, loaded.data) == (digest, MAX_BYTES, None)
+    missing = NewSave(last_applied_index=0, digest=digest_of(b"not there"))
+    assert await code_of(worker.saves.save("s", missing)) == "not_found"
+
+
+async def test_the_blobs_of_saves_are_roots_for_the_collector(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1)
+    await worker.save("s", b"1", 1)
+    await worker.save("s", b"2", 1)
+
+    roots = StateRoots(pool.records)
+    [record] = [one async for one in pool.records.list_records(STATE.prefix)]
+
+    assert set(roots.named(record.key, record.value)) == {digest_of(b"1"), digest_of(b"2")}
+    with pytest.raises(CorruptError):
+        roots.named(record.key, b"{}")
+
+
+async def test_a_state_is_not_loaded_again_by_whoever_has_it(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1)
+    made = await worker.save("s", b"1", 1)
+
+    loaded = await worker.saves.latest("s", unless=made.digest)
+
+    assert (loaded.save, loaded.data) == (made, None)

@@ -1,0 +1,254 @@
+"""Logs are trimmed, removed and repaired, and nothing of that is undone by who comes late."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.repository.states.pool import StatesPool, code_of
+
+from holdfast.domain.digest import Digest
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+
+
+@pytest.fixture
+def pool() -> StatesPool:
+    return StatesPool()
+
+
+async def filled(pool: StatesPool, *, groups: int = 10) -> None:
+    """A log of groups of two commands, numbered from 1, with saves at 10 and 14."""
+    worker = pool.worker()
+    for n in range(groups):
+        await worker.append("s", 2 * n + 1, 2 * n + 2)
+    for index in (10, 14):
+        await worker.save("s", str(index).encode(), index)
+
+
+# --- trims ---
+
+
+async def test_a_log_is_trimmed_to_the_second_newest_save_and_no_further(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+
+    with pytest.raises(ConflictError) as refused:
+        await worker.upkeep.trim("s", 11)
+    assert refused.value.index == 10
+    record = await worker.upkeep.trim("s", 10)
+
+    assert record.trimmed_through == 10
+    assert await worker.replay("s", 11) == list(range(11, 21))
+    assert len((await pool.journal.read("s", 0)).entries) == 5
+
+
+async def test_a_trim_within_a_group_hides_the_beginning_of_it(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+
+    await worker.upkeep.trim("s", 5)
+
+    assert await worker.replay("s", 6) == list(range(6, 21))
+    with pytest.raises(NotFoundError) as below:
+        await worker.replay("s", 5)
+    assert below.value.index == 6
+
+
+async def test_a_damaged_save_does_not_count_for_a_trim(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+    newest = (await worker.latest("s")).save
+    pool.blobs._blobs[Digest(newest.digest)].data = b"??"
+
+    assert await code_of(worker.upkeep.trim("s", 10)) == "conflict"
+
+
+async def test_a_trim_may_be_repeated_and_never_goes_back(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+    await worker.upkeep.trim("s", 8)
+
+    assert (await worker.upkeep.trim("s", 3)).trimmed_through == 8
+    with pytest.raises(InvalidError):
+        await worker.upkeep.trim("s", 21)
+
+
+async def test_a_log_goes_on_after_it_was_trimmed(pool: StatesPool) -> None:
+    await filled(pool)
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 21)
+    for index in (20, 21):
+        await two.save("s", b"x", index)
+
+    await two.upkeep.trim("s", 20)
+
+    assert (await one.append("s", 22)).index == 22
+    assert (await two.append("s", 23)).index == 23
+    assert (await pool.worker().append("s", 24)).index == 24
+    assert await one.replay("s", 21) == [21, 22, 23, 24]
+
+
+async def test_a_worker_that_was_passed_by_a_trim_goes_on_at_the_end(pool: StatesPool) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1)
+    for n in range(2, 10):
+        await two.append("s", n)
+    for index in (8, 9):
+        await two.save("s", b"x", index)
+    await two.upkeep.trim("s", 8)
+
+    assert (await one.append("s", 10)).index == 10
+
+
+async def test_a_log_is_trimmed_by_its_policy_once_it_is_saved(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+    await worker.upkeep.policy("s", {"keep": 2, "trim": True})
+
+    await worker.save("s", b"18", 18)
+    worker.upkeep.saved("s")
+    await asyncio.gather(*worker.upkeep._trimming.values())
+
+    with pytest.raises(NotFoundError) as below:
+        await worker.replay("s", 1)
+    assert below.value.index == 15
+
+
+async def test_a_state_without_saves_is_not_trimmed(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.append("s", 1, 2)
+
+    assert await code_of(worker.upkeep.trim("s", 1)) == "conflict"
+    assert await code_of(worker.upkeep.trim("none", 1)) == "not_found"
+
+
+# --- removals ---
+
+
+async def test_a_removed_state_is_not_there_and_a_new_one_knows_nothing_of_it(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    worker, other = pool.worker(), pool.worker()
+    await other.append("s", 21)
+
+    assert await worker.upkeep.remove("s", op_id="op")
+
+    assert await code_of(other.latest("s")) == "not_found"
+    assert await code_of(other.replay("s")) == "not_found"
+    assert not await other.upkeep.remove("s")
+    assert await other.upkeep.remove("s", op_id="op")
+    assert (await other.append("s", "new")).index == 1
+    assert await worker.replay("s") == ["new"]
+
+
+async def test_what_was_appended_before_cannot_be_expected_of_a_new_log(pool: StatesPool) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1)
+    await two.upkeep.remove("s")
+
+    assert await code_of(one.append("s", 2, expected=1)) == "not_found"
+    assert (await one.append("s", 2, expected=0)).index == 1
+
+
+async def test_a_state_that_was_only_saved_is_removed(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"x", 7)
+
+    assert await worker.upkeep.remove("s")
+    assert (await worker.append("s", 1)).index == 1
+
+
+async def test_a_repeat_is_not_made_in_the_log_that_came_after(pool: StatesPool) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1, op_id="op x")
+    await two.upkeep.remove("s")
+    await two.append("s", 2)
+
+    assert (await one.append("s", 3)).index == 2
+
+
+# --- repairs ---
+
+
+async def test_a_log_that_has_lost_its_end_is_corrupt_until_it_is_repaired(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    del pool.journal._logs["s"][5:]
+    worker = pool.worker()
+
+    for work in (worker.append("s", 1), worker.replay("s"), worker.save("s", b"x", 10)):
+        assert await code_of(work) == "corrupt"
+    assert (await worker.latest("s")).data == b"14"
+    await worker.upkeep.repair("s", 15)
+
+    assert (await worker.append("s", "on")).index == 15
+    assert await worker.replay("s", 15) == ["on"]
+    assert await code_of(worker.replay("s", 10)) == "not_found"
+
+
+async def test_what_is_before_a_damage_is_kept(pool: StatesPool) -> None:
+    await filled(pool)
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 21)
+    del pool.journal._logs["s"][6]
+    await one.append("s", 22)
+    assert await code_of(two.replay("s")) == "corrupt"
+
+    await two.upkeep.repair("s", 13)
+
+    assert await one.replay("s") == list(range(1, 13))
+    assert (await one.append("s", "on")).index == 13
+    assert (await two.append("s", "and on")).index == 14
+    assert await two.replay("s") == [*range(1, 13), "on", "and on"]
+    assert (await two.latest("s")).data == b"10"
+
+
+async def test_a_log_is_repaired_only_between_commands_that_were_not_appended_together(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+
+    with pytest.raises(InvalidError, match="11 to 12"):
+        await pool.worker().upkeep.repair("s", 12)
+
+
+async def test_a_damaged_command_is_told_with_its_index_and_what_is_before_is_read(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    row = pool.journal._logs["s"][4]
+    row.checksum ^= 1
+    worker = pool.worker()
+
+    page = await worker.replays.page("s", 1, 100)
+
+    assert (page.next_index, page.last) == (9, 20)
+    with pytest.raises(CorruptError):
+        await worker.replays.page("s", 9, 100)
+
+
+# --- lists ---
+
+
+async def test_states_are_listed_by_prefix_in_pages(pool: StatesPool) -> None:
+    worker = pool.worker()
+    for name in ("a", "a/1", "a/2", "ab", "b", "é"):
+        await worker.append(name, 1)
+    await worker.append("gone", 1)
+    await worker.upkeep.remove("gone")
+
+    async def names(prefix: str) -> list[str]:
+        found: list[str] = []
+        after = None
+        while True:
+            rows, after = await worker.upkeep.page(prefix, after=after, limit=2)
+            found += [row.name for row in rows]
+            if after is None:
+                return found
+
+    assert await names("") == ["a", "a/1", "a/2", "ab", "b", "é"]
+    assert await names("a") == ["a", "a/1", "a/2", "ab"]
+    assert await names("a/") == ["a/1", "a/2"]
+    assert await names("c") == []
