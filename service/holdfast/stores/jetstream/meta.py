@@ -37,7 +37,7 @@ HF_OP_REQUEST: Final = "hf-op-request"
 HF_DAMAGED: Final = "hf-damaged"
 HF_DELETED: Final = "hf-deleted"
 HF_DELETED_BY: Final = "hf-deleted-by"
-HF_CLAIMED_BY: Final = "hf-claimed-by"
+HF_CLAIM: Final = "hf-claim"
 _SEPARATOR: Final = "\n"
 _DELETIONS_KEPT: Final = 16
 DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
@@ -94,10 +94,9 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return earlier if op_id is None else (*earlier, op_id)[-_DELETIONS_KEPT:]
 
     @property
-    def claimants(self) -> tuple[str, ...]:
-        """Who says that the copy may go, if this is the record of its claims."""
-        told = (self.metadata or {}).get(HF_CLAIMED_BY)
-        return tuple(told.split(_SEPARATOR)) if told else ()
+    def claim(self) -> str:
+        """The state of the claim of which this is the record; empty: of none."""
+        return (self.metadata or {}).get(HF_CLAIM, "")
 
     @property
     def is_pinned(self) -> bool:
@@ -133,18 +132,18 @@ def chunk_subject(bucket: str, nuid: str) -> str:
 
 
 def claim_subject(bucket: str, nuid: str) -> str:
-    """The subject of the claims of one stored copy. No name of an object has a record there."""
+    """The subject of the claim of one stored copy. No name of an object has a record there."""
     return f"$O.{bucket}.M.{chunk_subject(bucket, nuid).rpartition('.')[2]}"
 
 
 def copy_subjects(bucket: str, nuid: str) -> str:
-    """The chunks of one stored copy and the claims of it, in one filter."""
+    """The chunks of one stored copy and the claim of it, in one filter."""
     return f"$O.{bucket}.*.{chunk_subject(bucket, nuid).rpartition('.')[2]}"
 
 
-def claim_record(bucket: str, nuid: str, claimants: Sequence[str]) -> bytes:
-    """The record of the claims of a copy. Other programs see a deleted object."""
-    metadata = {HF_FORMAT: FORMAT, HF_CLAIMED_BY: _SEPARATOR.join(claimants)}
+def claim_record(bucket: str, nuid: str, state: str) -> bytes:
+    """The record of the claim of a copy. Other programs see a deleted object."""
+    metadata = {HF_FORMAT: FORMAT, HF_CLAIM: state}
     return msgspec.json.encode(
         ObjectMeta(name=nuid, bucket=bucket, nuid=nuid, deleted=True, metadata=metadata)
     )

@@ -26,6 +26,7 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
@@ -82,7 +83,8 @@ class ObjectBlobStore:
         self._js = jetstream
         self._new_id = sources.new_id
         self._records = ObjectRecords(jetstream, bucket, sources)
-        self._chunks = ObjectChunks(jetstream, bucket, self._records)
+        claims = ObjectClaims(jetstream, bucket, sources.new_id)
+        self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
@@ -90,7 +92,7 @@ class ObjectBlobStore:
         self._commits = ObjectCommits(
             jetstream, bucket, self._records, self._chunks, self._places, sources
         )
-        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, sources.new_id)
+        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, claims)
         self._lately = LatelyStored()
         self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
