@@ -23,6 +23,7 @@ FAULTS ?= 20
 OWNERS ?= 50
 BLOBS ?= 0
 ROUNDS ?= 500
+OPS ?= 20000
 SEED ?= 1
 # How many seconds `make kill-collector` lasts.
 LASTS ?= 300
@@ -44,7 +45,8 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names lock clean
+  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names states \
+  http-fuzz lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -53,7 +55,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      kill-collector faults-majority owners names lock clean'
+	@echo '      kill-collector faults-majority owners names states http-fuzz lock clean'
 
 setup: $(INSTALLED)
 
@@ -171,6 +173,16 @@ owners: setup
 names: setup
 	ROUNDS=$(ROUNDS) CREATES=$${CREATES:-200} KILLS=$${KILLS:-10} SEED=$(SEED) $(BIN)/pytest -s \
 	  -o faulthandler_timeout=0 tests/cluster/test_names.py $(ARGS)
+
+# Requests made up from the OpenAPI document of the gateway, EXAMPLES of each operation.
+http-fuzz: setup
+	EXAMPLES=$${EXAMPLES:-200} $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/gateway/test_openapi.py $(ARGS)
+
+# States on three servers, with OPS calls of eight clients, servers and workers in trouble by SEED.
+states: setup
+	OPS=$(OPS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/cluster/test_states.py $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:

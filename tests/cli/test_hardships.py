@@ -60,6 +60,19 @@ ARGUMENTS: dict[str, list[str]] = {
     "snapshot hold": [KEY],
     "snapshot release": [KEY],
     "snapshot policy": ["nobody"],
+    "blob link": [ABSENT],
+    "name link": ["nothing"],
+    "snapshot link": [KEY],
+    "import blobs": ["/nonexistent/blobs"],
+    "import store": ["/nonexistent/data"],
+    "import archive": ["/nonexistent/archive.tar.zst", "--app", "nobody"],
+    "import state": ["/nonexistent/snapshot.json", "--name", "nothing"],
+    "token create": ["read:/", "--file", "/nonexistent/tokens"],
+    "token ls": ["--file", "/nonexistent/tokens"],
+    "token rm": ["a1", "--file", "/nonexistent/tokens"],
+    "link-key create": ["--file", "/nonexistent/keys"],
+    "link-key ls": ["--file", "/nonexistent/keys"],
+    "link-key end": ["summer", "--file", "/nonexistent/keys"],
     "state append": ["hardships", '{"a": 1}'],
     "state save": ["nothing", "/dev/null", "--index=1"],
     "state show": ["nothing"],
@@ -75,6 +88,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "watch": ["names", "--since", "1000000"],
     "status": [],
     "worker": ["--store", "disk:///nonexistent/store"],
+    "gateway": ["--listen", ":99999"],
     "admin init": [],
     "admin upgrade": [],
     "admin accept-loss": [],
@@ -88,7 +102,10 @@ ARGUMENTS: dict[str, list[str]] = {
 }
 """What each command is called with: enough to get as far as it can without doing harm."""
 
-UNCONNECTED = {"up", "state hash", "bench blob", "bench snapshot", "bench state"}
+UNCONNECTED = {
+    *("up", "state hash", "bench blob", "bench snapshot", "bench state"),
+    *("link-key create", "link-key ls", "link-key end", "token create", "token ls", "token rm"),
+}
 WRITERS = {
     *("blob put", "blob rm", "blob ls", "name put", "name rm"),
     *("status", "admin init", "admin layout", "config"),

@@ -15,10 +15,13 @@ SECRETS: Final = {name for name in PASSWORDS if name.endswith("_PASSWORD")}
 PINNED: Final = re.compile(r"^([a-z0-9-]+==\S+)", re.MULTILINE)
 
 
-def test_one_port_is_published_and_only_on_loopback() -> None:
+def test_two_ports_are_published_and_only_on_loopback() -> None:
     published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
 
-    assert published == {"nats-1": ["127.0.0.1:${HOLDFAST_PORT:-4222}:4222"]}
+    assert published == {
+        "nats-1": ["127.0.0.1:${HOLDFAST_PORT:-4222}:4222"],
+        "gateway": ["127.0.0.1:${HOLDFAST_HTTP_PORT:-7777}:7777"],
+    }
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -32,7 +35,7 @@ def test_a_container_has_no_rights_that_it_does_not_need(name: str) -> None:
     assert service.get("cap_add", []) == (["DAC_OVERRIDE"] if name.startswith("nats-") else [])
 
 
-@pytest.mark.parametrize("user", ["worker", "admin"])
+@pytest.mark.parametrize("user", ["worker", "admin", "client"])
 def test_who_has_a_user_gets_no_password_but_its_own(user: str) -> None:
     given = read_environment_file(DEPLOY / f"compose.{user}.env")
 
@@ -43,9 +46,13 @@ def test_who_has_a_user_gets_no_password_but_its_own(user: str) -> None:
 
 def test_a_worker_is_ended_only_after_it_has_drained() -> None:
     for name, service in SERVICES.items():
-        if name.startswith("worker"):
+        if name.startswith(("worker", "gateway")):
             grace = int(service["stop_grace_period"].removesuffix("s"))
-            assert int(service["environment"]["HOLDFAST_DRAIN_SECONDS"]) < grace
+            settings = service["environment"]
+            drain = (
+                settings.get("HOLDFAST_DRAIN_SECONDS") or settings["HOLDFAST_GATEWAY_DRAIN_SECONDS"]
+            )
+            assert int(drain) < grace
 
 
 def test_the_image_has_the_versions_that_were_tested_and_no_others() -> None:

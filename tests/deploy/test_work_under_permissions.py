@@ -153,6 +153,33 @@ async def test_names_small_and_large_with_all_that_is_asked_of_them(holdfast: Cl
     assert [entry async for entry in names.list("docs/")] == []
 
 
+async def test_states_with_all_that_is_asked_of_them(holdfast: Client) -> None:
+    states = holdfast.states
+    large = {"text": "x" * 3_000_000}
+    for number in range(1, 41):
+        assert (await states.append("orders", {"n": number})).index == number
+    await states.append("orders", b"bytes")
+    async with aclosing(states.follow("orders", 41)) as commands:
+        assert (await anext(commands)).command == b"bytes"
+        await states.append("orders", "heard", expected_index=41)
+        assert (await anext(commands)).command == "heard"
+
+    await states.save("orders", {"n": 10}, last_applied_index=10)
+    await states.save("orders", large, last_applied_index=20)
+    await states.set_policy("orders", keep=3)
+    assert (await states.trim("orders", 10)).first_index == 11
+    assert [one.index async for one in states.replay("orders", 11)] == [*range(11, 43)]
+    newest = await states.latest("orders")
+    assert newest is not None
+    assert newest.state == large
+    assert (await states.at("orders", index=15)).state == {"n": 10}
+    assert [one.number async for one in states.saves("orders")] == [2, 1]
+    assert (await states.verify("orders")).damaged == []
+    assert (await states.repair("orders", 42)).last_index == 41
+    assert [one.name async for one in states.list()] == ["orders"]
+    assert await states.remove("orders")
+
+
 async def test_changes_are_watched(holdfast: Client) -> None:
     async with aclosing(holdfast.watch("names", prefix="seen/")) as events:
         seen = asyncio.ensure_future(anext(events))

@@ -17,6 +17,8 @@ from holdfast.cli.settings import WorkerFlags
 from holdfast.domain import limits
 from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, MAX_LABELS_BYTES
 from holdfast.errors import ERRORS
+from holdfast.gateway.settings import GatewaySettings
+from holdfast.gateway.settings import variable_of as gateway_variable_of
 from holdfast.protocol.operation import AnyOperation, Body
 from holdfast.protocol.schemas import sides
 from holdfast.protocol.table import OPERATIONS
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 REFERENCE: Final = ROOT / "docs/reference.md"
+HTTP: Final = ROOT / "docs/http.md"
 DECISIONS: Final = ROOT / "docs/decisions.md"
 
 _UNITS: Final = (
@@ -77,7 +80,10 @@ def _default(key: str) -> str:
     if key == "node":
         return "the host name"
     name = key.removeprefix("nats.")
-    value: Any = getattr(NatsOptions() if key != name else Config(), name)
+    return _shown(key, getattr(NatsOptions() if key != name else Config(), name))
+
+
+def _shown(key: str, value: Any) -> str:
     if value is None or value == "":
         return ""
     if isinstance(value, bool):
@@ -115,6 +121,21 @@ ADVICE: Final = {
         "The store is full, and nothing was stored. Delete blobs or raise its limit."
     ),
 }
+
+
+def gateway_table() -> str:
+    """Every setting of a gateway: name, variable, default, meaning."""
+    types = get_type_hints(GatewaySettings, include_extras=True)
+    rows = [
+        (
+            f"`{name}`",
+            f"`{gateway_variable_of(name)}`",
+            _shown(name, getattr(GatewaySettings(), name)),
+            next(note.description for note in types[name].__metadata__ if note.description),
+        )
+        for name in GatewaySettings.__struct_fields__
+    ]
+    return table(("setting", "variable", "default", ""), rows)
 
 
 def errors_table() -> str:
@@ -198,6 +219,7 @@ def anchor_of(title: str) -> str:
 TABLES: Final = {
     "operations": (REFERENCE, operations_table),
     "configuration": (REFERENCE, configuration_table),
+    "gateway": (HTTP, gateway_table),
     "errors": (REFERENCE, errors_table),
     "limits": (REFERENCE, limits_table),
     "contents": (DECISIONS, contents),

@@ -126,3 +126,38 @@ def test_every_digest_that_was_announced_must_be_right() -> None:
     for expected in ((wrong, right), (right, wrong), (None, wrong)):
         with pytest.raises(InvalidError, match="digest"):
             sequence.check_final(2, *expected)
+
+
+@pytest.mark.parametrize(
+    ("sent", "tail", "part", "at", "data", "joined"),
+    [
+        pytest.param(b"data", b"", 1, 0, b"mo", b"mo", id="the first bytes"),
+        pytest.param(b"data", b"mo", 1, 2, b"r", b"mor", id="the next"),
+        pytest.param(b"data", b"mo", 1, 1, b"or", b"mor", id="some again, and the next"),
+        pytest.param(b"data", b"mo", 1, 0, b"mo", b"mo", id="all again"),
+        pytest.param(b"data", b"mo", 1, 2, b"re", b"more", id="up to the whole part"),
+        pytest.param(b"data", b"", 0, 2, b"ta", None, id="a part that is whole"),
+    ],
+)
+def test_a_tail_grows_by_the_bytes_that_follow_it(
+    sent: bytes, tail: bytes, part: int, at: int, data: bytes, joined: bytes | None
+) -> None:
+    assert started(sent).joined(part, tail, at, data) == joined
+
+
+@pytest.mark.parametrize(
+    ("sent", "tail", "part", "at", "data", "error"),
+    [
+        pytest.param(b"data", b"mo", 1, 3, b"e", InvalidError, id="behind a gap"),
+        pytest.param(b"data", b"", 2, 0, b"e", InvalidError, id="of a part behind the next"),
+        pytest.param(b"dat", b"", 1, 0, b"e", InvalidError, id="behind a short part"),
+        pytest.param(b"data", b"mo", 1, 2, b"red", InvalidError, id="beyond the part"),
+        pytest.param(b"data", b"mo", 1, 0, b"me", ConflictError, id="other bytes"),
+        pytest.param(b"datamore", b"", 2, 0, b"xyz", TooLargeError, id="beyond the limit"),
+    ],
+)
+def test_a_tail_that_does_not_go_on_is_refused(
+    sent: bytes, tail: bytes, part: int, at: int, data: bytes, error: type[HoldfastError]
+) -> None:
+    with pytest.raises(error):
+        started(sent, max_bytes=10).joined(part, tail, at, data)

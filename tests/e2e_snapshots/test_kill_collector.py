@@ -48,7 +48,10 @@ _SETTINGS: Final = {
     "collect_bytes_per_second": str(1 << 40),
 }
 _GRACE_SECONDS: Final = 1
+MANY: Final = 16
+FEW: Final = 3
 _SETTLE_SECONDS: Final = 60.0
+_COLLECT_SECONDS: Final = 5.0
 _LAPSE_SECONDS: Final = 8.0
 """Within which the upload of a worker that was killed has lapsed: four leases."""
 
@@ -123,12 +126,21 @@ class Load:
                 self.told["put"] += 1
             await asyncio.sleep(self.chance.random() * 0.1)
 
+    def change(self, app: Path, count: int) -> None:
+        """One file gets bytes that others have, and so many small ones bytes of their own.
+
+        These share a pack, of which soon nothing but a part is needed.
+        """
+        (app / str(self.chance.randrange(4))).write_bytes(self.chance.choice(self.contents[1:]) * 2)
+        for number in self.chance.sample(range(MANY), count):
+            (app / f"small{number}").write_bytes(self.chance.randbytes(6000))
+
     async def snapshots(self, node: str) -> None:
         """Snapshots of a node's app, whose files other nodes' apps have, too."""
         keys: list[str] = []
         while not self.is_over:
-            file = self.site.apps / node / f"app-{node}" / str(self.chance.randrange(4))
-            await asyncio.to_thread(file.write_bytes, self.chance.choice(self.contents[1:]) * 2)
+            app = self.site.apps / node / f"app-{node}"
+            await asyncio.to_thread(self.change, app, FEW if keys else MANY)
             try:
                 record = await self.site.create(f"app-{node}")
                 self.told[f"snapshot: {record['state']}"] += 1
@@ -145,6 +157,17 @@ class Load:
                     raise
                 self.told["snapshot: nobody"] += 1
                 await asyncio.sleep(0.1)
+
+    async def collect(self) -> None:
+        """Ask for collections beside those that workers do by themselves."""
+        while not self.is_over:
+            with suppress(UnavailableError, TimeoutError):  # who was asked may have been killed
+                async with asyncio.timeout(_COLLECT_SECONDS):
+                    report = await self.client.collect()
+                for space in report.spaces:
+                    self.told["collected"] += space.removed
+                    self.told["repacked"] += space.repacked
+            await asyncio.sleep(self.chance.random())
 
 
 async def trouble(deployment: Deployment, apps: Path, chance: random.Random, load: Load) -> None:
@@ -219,6 +242,7 @@ async def trouble_and_check(deployment: Deployment, apps: Path) -> None:
         *(load.write_names(number) for number in range(4)),
         *(load.snapshots(node) for node in _NODES),
         load.put(),
+        load.collect(),
         trouble(deployment, apps, chance, load),
     ]
 
@@ -248,11 +272,11 @@ async def check(load: Load) -> None:
         if record["state"] == "ok":
             assert (await load.site.verified(record["key"]))["damaged"] == []
     again = await load.client.collect(dry_run=True)
-    assert [space.removed for space in again.spaces] == [0, 0]
+    assert [(space.removed, space.repacked) for space in again.spaces] == [(0, 0)] * 2
     assert [space.orphans for space in again.spaces] == [0, 0]
     load.told["orphan chunks"] = sum(space.orphan_chunks for space in last.spaces)
-    assert {space.space: space.needed for space in again.spaces} == {
-        space.space: space.needed for space in last.spaces
+    assert {space.space: space.needed + space.young for space in again.spaces} == {
+        space.space: space.needed + space.repacked for space in last.spaces
     }
 
 

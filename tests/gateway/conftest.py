@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,7 @@ from tests.deployment import deployed
 from holdfast.client import connect
 from holdfast.gateway.server import serve
 from holdfast.gateway.settings import GatewaySettings
+from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,3 +93,19 @@ def http(url: str) -> Iterator[httpx.Client]:
     """A client of that gateway, which follows nothing and trusts no environment."""
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         yield client
+
+
+@contextmanager
+def gateway_process(deployment: Deployment, *flags: str) -> Iterator[tuple[str, int]]:
+    """A gateway of ``deployment`` as a process of its own; where it is, and its process id."""
+    command = [sys.executable, "-m", "holdfast", "gateway", "--listen", "127.0.0.1:0", *flags]
+    environment = {**os.environ, "NATS_URL": deployment.url, "HOLDFAST_PREFIX": deployment.prefix}
+    with subprocess.Popen(
+        dies_with_this_process(command), env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.terminate()
+            process.wait(30)

@@ -19,6 +19,7 @@ from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import assemble_snapshots
 from holdfast.bootstrap.stores import Stores, create_on_disk, open_on_disk
 from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.kept import has_bytes
 from holdfast.domain.limits import KIB, MIB
 from holdfast.domain.names import id_floor
 from holdfast.errors import CorruptError, QuotaExceededError, UnavailableError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from holdfast.domain.kept import Ranges
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.stores.ports import Stored
     from holdfast.stores.record_ports import Change
@@ -120,9 +122,12 @@ class PackSpace(MemoryBlobStore):
         """See `BlobStore.now`."""
         return self.clock()
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """See `BlobStore.touch`."""
-        if digest in self.lost or digest not in self._blobs:
+        blob = self._blobs.get(digest)
+        if digest in self.lost or blob is None or not has_bytes(blob.info.kept, needed):
             return False
         if self.seen[digest] < unless_seen_since:
             self.touched.append(digest)

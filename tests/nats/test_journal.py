@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import pytest
 import pytest_asyncio
@@ -21,6 +22,7 @@ from holdfast.errors import (
 )
 from holdfast.stores.jetstream.journal import CHECKSUM, StreamJournalStore
 from holdfast.stores.jetstream.provisioning import ensure_stream, log_stream
+from holdfast.stores.journal_ports import DamagedEntryError
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -239,6 +241,26 @@ class TestAFullStream:
         assert await store.last(LOG) is None
 
 
+class TestTheStoredForm:
+    async def test_an_entry_is_one_message_with_three_headers(
+        self, store: StreamJournalStore, js: FlakyJetStream
+    ) -> None:
+        first = await store.append("n.a=20b.c", b"first", expected=0, message_id="one")
+
+        await store.append("n.a=20b.c", b"second", expected=first, message_id="two")
+
+        assert first == 1
+        subject = f"$HF.{store.bucket}.n.a=20b.c"
+        message = await js.last_message(store.stream, subject)
+        assert message is not None
+        assert message.data == b"second"
+        assert message.headers == {
+            "Nats-Msg-Id": "two",
+            "Nats-Expected-Last-Subject-Sequence": str(first),
+            "Holdfast-Checksum": f"{crc32(b'n.a=20b.c 1 two\nsecond'):08x}",
+        }
+
+
 class TestRights:
     async def test_no_publish_removes_an_entry(
         self, store: StreamJournalStore, js: FlakyJetStream
@@ -319,6 +341,37 @@ async def test_a_server_whose_block_is_damaged_gives_no_entry_that_is_another_th
     else:
         assert kept == [*sequences[: number - 1], *sequences[number:]]
         assert found[number - 1].previous == sequences[number - 1]
+
+
+@pytest.mark.fault("N12")
+async def test_a_log_whose_end_cannot_be_read_goes_on_behind_it_where_that_is_asked_for(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(directory=tmp_path)
+    async with connected(NatsOptions(servers=(server.url,))) as connection:
+        store = await create_logs(connection, "states")
+        sequences = await fill_marked(store, 3)
+        await fill(store, 3, "other")
+    server.stop()
+    damage_block(tmp_path, 3)
+    server = start_server(directory=tmp_path)
+
+    async with connected(NatsOptions(servers=(server.url,))) as connection:
+        store = StreamJournalStore(JetStream(connection, Inbox(connection)), "states")
+        with pytest.raises(DamagedEntryError) as damage:
+            await store.last(LOG)
+        for expected in (sequences[1], damage.value.sequence + 1):
+            with pytest.raises(CorruptError):
+                await store.append(LOG, b"4", expected=expected, message_id=new_id())
+        appended = await store.append(LOG, b"4", expected=damage.value.sequence, message_id="four")
+        again = await store.append(LOG, b"4", expected=damage.value.sequence, message_id="four")
+        with pytest.raises(ConflictError):
+            await store.append(LOG, b"x", expected=damage.value.sequence, message_id=new_id())
+        found = await read_all(store)
+
+    assert again == appended
+    assert [entry.sequence for entry in found] == [*sequences[:2], appended]
+    assert sequences[1] < damage.value.sequence <= sequences[2]
 
 
 def damage_block(directory: Path, number: int, *, index_is_lost: bool = False) -> None:

@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
+from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import BlobStoreContract, SpoiltRecordContract
 from tests.nats.buckets import Bucket
 from tests.nats.tools import connected
@@ -30,7 +31,11 @@ pytestmark = pytest.mark.nats
 
 
 class TestObjectBlobStore(
-    BlobCollectingContract, BlobChangesContract, SpoiltRecordContract, BlobStoreContract
+    BlobRepackingContract,
+    BlobCollectingContract,
+    BlobChangesContract,
+    SpoiltRecordContract,
+    BlobStoreContract,
 ):
     @pytest_asyncio.fixture(autouse=True)
     async def fresh_bucket(self, connection: Connection) -> AsyncIterator[None]:
@@ -50,7 +55,7 @@ class TestObjectBlobStore(
     async def alter(
         self, store: BlobStore, digest: Digest, mutate: Callable[[bytes], bytes]
     ) -> None:
-        info = await store.stat(digest)
+        info = await store.stat(digest, partial=True)
         whole = b"".join([bytes(one.data) for one in await self.bucket.chunks(info.generation)])
         altered, size = mutate(whole), info.part_size
         cut = [altered[part * size : (part + 1) * size] for part in range(info.chunks - 1)]

@@ -31,6 +31,7 @@ from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
+from holdfast.stores.jetstream.swaps import ObjectSwaps
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:
@@ -92,7 +93,13 @@ class GatedStore(ObjectBlobStore):
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         super().__init__(jetstream, bucket, sources=SOURCES)
         self.commits = self._commits = GatedCommits(
-            jetstream, bucket, self._records, self._chunks, self._places, SOURCES
+            jetstream,
+            bucket,
+            self._records,
+            self._chunks,
+            self._places,
+            ObjectSwaps(jetstream, bucket, self._records),
+            SOURCES,
         )
 
 

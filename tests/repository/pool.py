@@ -161,10 +161,10 @@ class BucketBlobStore(MemoryBlobStore):
         """From here on the replica learns of nothing more."""
         self._then = {digest: blob.info for digest, blob in self._blobs.items()}
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """What the replica knows, unless it is to be sure. That there is none the leader says."""
         info = None if sure else (self._then or {}).get(digest)
-        return info if info is not None else await super().stat(digest, sure=sure)
+        return info if info is not None else await super().stat(digest, sure=sure, partial=partial)
 
     async def discard_staged(self, staging: str) -> None:
         """Whatever is made of them."""

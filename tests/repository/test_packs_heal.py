@@ -34,7 +34,7 @@ async def test_a_pack_that_was_read_and_found_damaged_is_shared_no_more() -> Non
         await packs.get(DIGEST)
 
     assert await packs.missing([DIGEST], limit=10) == [DIGEST]
-    assert await packs.touch_all([DIGEST], since=NOW) == [DIGEST]
+    assert await packs.touch_all({DIGEST: None}, since=NOW) == [DIGEST]
     assert await packs.put(DIGEST, DATA)
     assert await packs.get(DIGEST) == DATA
-    assert await packs.touch_all([DIGEST], since=NOW) == []
+    assert await packs.touch_all({DIGEST: None}, since=NOW) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +17,13 @@ from holdfast.domain.op_id import split_op_id
 from holdfast.errors import NotFoundError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
 from holdfast.protocol.blobs import (
+    HAS_BLOBS,
     PUT_PART,
     STAT_BLOB,
     BlobHead,
     BlobStat,
+    HasBlobs,
+    MissingBlobs,
     PartStored,
     PutPart,
     StatBlob,
@@ -106,6 +109,7 @@ def make_worker(
     node: str | None = None,
     handle: Callable[[StatBlob, Call], Awaitable[BlobStat | Forward]] | None = None,
     more: tuple[AnyEndpoint, ...] = (),
+    age: Callable[[], float] = lambda: 0.0,
 ) -> Worker:
     """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``, and ``more``."""
     dispatcher = Dispatcher(SOURCES, timeout_seconds=10)
@@ -119,6 +123,7 @@ def make_worker(
         max_concurrent=LIMIT,
         inbox_prefixes=("_INBOX.", "_R_."),
         node=node,
+        age=age,
     )
 
 
@@ -530,3 +535,54 @@ async def test_whatever_fails_a_request_is_answered(
 
     assert json.loads(bytes(last.data))["code"] == "internal"
     assert SECRET not in bytes(last.data).decode()
+
+
+@pytest.mark.nats
+async def test_a_worker_alone_answers_on_a_subject_of_its_own(nats_url: str) -> None:
+    async with serving_alone(nats_url) as (client, prefix):
+        answer = await client.request(f"{prefix}.blob.has.mine", b'{"digests":[]}', timeout=5)
+
+        assert json.loads(answer.data) == {"missing": []}
+
+
+@pytest.mark.nats
+async def test_what_may_have_been_under_way_for_too_long_is_not_answered(nats_url: str) -> None:
+    seconds = [6.0]
+    async with serving_alone(nats_url, age=lambda: seconds[0]) as (client, prefix):
+        subject, body = f"{prefix}.blob.has", b'{"digests":[]}'
+        inbox = client.new_inbox()
+        answers = await client.subscribe(inbox)
+        await client.publish(subject, body, reply=inbox)
+        await client.request(f"{prefix}.blob.stat", BODY, timeout=5)
+        seconds[0] = 4.0
+
+        await client.publish(subject, body, reply=inbox)
+
+        assert json.loads((await answers.next_msg(5)).data) == {"missing": []}
+        assert answers.pending_msgs == 0
+
+
+@asynccontextmanager
+async def serving_alone(
+    nats_url: str, age: Callable[[], float] = lambda: 0.0
+) -> AsyncIterator[tuple[Client, str]]:
+    """A worker that takes ``blob.has`` also at ``blob.has.mine``, while it is fresh."""
+    prefix = f"w{secrets.token_hex(4)}"
+    gate = Gate()
+    gate.open.set()
+    fresh = Endpoint(HAS_BLOBS, nothing_missing, own_subject="blob.has.mine", fresh_seconds=5)
+    connection = await connect(NatsOptions(servers=(nats_url,)))
+    worker = make_worker(connection, gate, prefix, more=(fresh,), age=age)
+    worker.start()
+    await connection.wait_flushed(5)
+    client = Client()
+    await client.connect(nats_url)
+    yield client, prefix
+    await client.close()
+    await worker.drain(5)
+    await connection.close()
+
+
+async def nothing_missing(_request: HasBlobs, _call: Call) -> MissingBlobs:
+    """Everything is there."""
+    return MissingBlobs(missing=[])

@@ -14,6 +14,7 @@ import pytest_asyncio
 from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
+from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import (
     BlobStoreContract,
     SpoiltRecordContract,
@@ -42,7 +43,11 @@ if TYPE_CHECKING:
 
 
 class TestDiskBlobStore(
-    BlobCollectingContract, BlobChangesContract, SpoiltRecordContract, BlobStoreContract
+    BlobRepackingContract,
+    BlobCollectingContract,
+    BlobChangesContract,
+    SpoiltRecordContract,
+    BlobStoreContract,
 ):
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:

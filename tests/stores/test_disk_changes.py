@@ -105,14 +105,17 @@ async def test_a_blob_that_goes_before_it_is_told_is_told_as_it_is_then(
         stat, bytes_of_file = BlobFiles.stat, blob_path(tmp_path, info.digest).read_bytes()
         asked = 0
 
-        def gone_when_first_asked(self: BlobFiles, digest: Digest) -> BlobInfo:
+        def gone_when_first_asked(
+            self: BlobFiles, digest: Digest, *, partial: bool = False
+        ) -> BlobInfo:
+            assert partial
             nonlocal asked
             asked += 1
             if asked > 1:
-                return stat(self, digest)
+                return stat(self, digest, partial=True)
             blob_path(tmp_path, digest).unlink()
             try:
-                return stat(self, digest)
+                return stat(self, digest, partial=True)
             finally:
                 if comes_back:
                     blob_path(tmp_path, digest).write_bytes(bytes_of_file)

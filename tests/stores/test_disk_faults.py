@@ -45,6 +45,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores.disk import blob_reading
 from holdfast.stores.disk import blobs as disk_blobs
 from holdfast.stores.disk.blob_file import OpenBlob
 from holdfast.stores.disk.files import MARKER, Files, create_disk_store, locked
@@ -229,13 +230,13 @@ async def count_verifications(
     store = blob_store(root, now=now)
     infos = [await put(store, some_bytes(5000, seed=n)) for n in range(blobs)]
     verified = []
-    verify = disk_blobs.BlobFiles._verify
+    verify = blob_reading.BlobReading.verify
 
-    def counting(self: disk_blobs.BlobFiles, blob: OpenBlob) -> None:
+    def counting(self: blob_reading.BlobReading, blob: OpenBlob) -> None:
         verified.append(blob.header.digest)
         verify(self, blob)
 
-    monkeypatch.setattr(disk_blobs.BlobFiles, "_verify", counting)
+    monkeypatch.setattr(blob_reading.BlobReading, "verify", counting)
     for _ in range(2):
         for n, info in enumerate(infos):
             for start in (0, 3000):
@@ -260,11 +261,11 @@ async def test_a_file_too_young_for_its_timestamps_is_verified_each_time(
 async def test_no_more_verified_files_are_remembered_than_the_limit(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_blobs, "MAX_VERIFIED", 2)
+    monkeypatch.setattr(blob_reading, "MAX_VERIFIED", 2)
 
     assert await count_verifications(root / "two", LONG_AFTER, monkeypatch, blobs=2) == 2
     monkeypatch.undo()
-    monkeypatch.setattr(disk_blobs, "MAX_VERIFIED", 2)
+    monkeypatch.setattr(blob_reading, "MAX_VERIFIED", 2)
     assert await count_verifications(root / "three", LONG_AFTER, monkeypatch, blobs=3) == 6
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
+from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import BlobStoreContract, lose_everything
 from tests.contracts.journal import JournalStoreContract, new_id
 from tests.contracts.record_store import RecordStoreContract
@@ -35,7 +36,9 @@ class FakeMonotonic:
         return self.now
 
 
-class TestMemoryBlobStore(BlobCollectingContract, BlobChangesContract, BlobStoreContract):
+class TestMemoryBlobStore(
+    BlobRepackingContract, BlobCollectingContract, BlobChangesContract, BlobStoreContract
+):
     @pytest.fixture
     def store(self) -> MemoryBlobStore:
         return MemoryBlobStore()

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
+from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import (
     ATTRIBUTES,
     FAR_AHEAD,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable
     from datetime import datetime
 
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.ports import (
         Attributes,
         BlobInfo,
@@ -77,7 +79,9 @@ def guarded(
     )
 
 
-class TestWrappedBlobStore(BlobCollectingContract, BlobChangesContract, BlobStoreContract):
+class TestWrappedBlobStore(
+    BlobRepackingContract, BlobCollectingContract, BlobChangesContract, BlobStoreContract
+):
     """Around the memory store."""
 
     @pytest.fixture
@@ -229,13 +233,15 @@ class FlakyStore(MemoryBlobStore):
         self.fail(applied=True)
         return stored
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         self.fail(applied=False)
-        return await super().stat(digest, sure=sure)
+        return await super().stat(digest, sure=sure, partial=partial)
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         self.fail(applied=False)
-        touched = await super().touch(digest, unless_seen_since=unless_seen_since)
+        touched = await super().touch(digest, unless_seen_since=unless_seen_since, needed=needed)
         self.fail(applied=True)
         return touched
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any
 
+    from holdfast.archive.ports import Pack
     from holdfast.domain.digest import Digest
 
 DEFAULT_WINDOW_BYTES: Final = 8 * MIB
@@ -37,13 +38,13 @@ class BridgedPackStore:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        get: Callable[[Digest], Awaitable[bytes]],
+        get: Callable[[Digest], Awaitable[Pack]],
         put: Callable[[Digest, bytes], Awaitable[bool]],
         *,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        """``get`` returns checked bytes; ``put`` returns when durable, and whether it was new.
+        """``get`` returns what was checked; ``put`` returns when durable, and whether it was new.
 
         Puts of up to ``window_bytes`` are under way at once (one of any size always), and packs
         of up to ``cache_bytes`` are fetched ahead.
@@ -57,10 +58,10 @@ class BridgedPackStore:
         self._under_way: dict[Future[bool], int] = {}
         self._under_way_bytes = 0
         self._failure: BaseException | None = None
-        self._ahead: OrderedDict[Digest, Future[bytes]] = OrderedDict()
+        self._ahead: OrderedDict[Digest, Future[Pack]] = OrderedDict()
         self.created_bytes = 0
 
-    def get(self, digest: Digest) -> bytes:
+    def get(self, digest: Digest) -> Pack:
         """See ``ports.PackStore``."""
         with self._changed:
             fetching = self._ahead.pop(digest, None)

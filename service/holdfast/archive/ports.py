@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import PartialBytes
+
+type Pack = bytes | PartialBytes
 
 
 class PackStore(Protocol):
@@ -28,8 +31,11 @@ class PackStore(Protocol):
     UnavailableError, OutcomeUnknownError and QuotaExceededError.
     """
 
-    def get(self, digest: Digest) -> bytes:
-        """The whole pack, checked against its digest. Raises NotFoundError, CorruptError."""
+    def get(self, digest: Digest) -> Pack:
+        """What is stored of a pack, checked against its digest. Raises NotFoundError, CorruptError.
+
+        A collector may have left only those bytes of it that something needs.
+        """
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """A hint: these will be asked for soon, in this order. Returns at once, never raises.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.bootstrap.snapshots import packs_of
+from holdfast.bootstrap.snapshots import opener_of, packs_of
 from holdfast.repository.blobs import BLOBS, PACKS
 from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
@@ -13,6 +13,7 @@ from holdfast.repository.collector.removals import Removals
 from holdfast.repository.collector.sweep import Sweeper
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
+from holdfast.repository.states.roots import StateRoots
 from holdfast.repository.uploads.living import LivingUploads
 
 if TYPE_CHECKING:
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 
 def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
-    """Packs are kept by snapshots, blobs by names or a pin."""
+    """Packs are kept by snapshots, blobs by names, states or a pin."""
     pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
     return Collector(
         (
             Space(
                 name=PACKS,
                 store=stores.packs,
-                roots=(SnapshotRoots(stores.snapshots, packs_of(setup, stores)),),
+                roots=(SnapshotRoots(stores.snapshots, opener_of(packs_of(setup, stores))),),
             ),
             Space(
                 name=BLOBS,
                 store=stores.blobs,
-                roots=(NameRoots(stores.names),),
+                roots=(NameRoots(stores.names), StateRoots(stores.snapshots)),
                 before=names.expiry.expire,
             ),
         ),

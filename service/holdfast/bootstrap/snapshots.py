@@ -60,6 +60,8 @@ class SnapshotParts:
     """Everything about snapshots that one worker has."""
 
     handlers: SnapshotHandlers
+    ledger: SnapshotLedger
+    reads: SnapshotReads
     retention: RetentionHandlers
     pruner: Pruner
     jobs: Jobs
@@ -104,7 +106,7 @@ def assemble_snapshots(
     ledger, ops = Ledger(stores.snapshots), Ops(stores.records)
     listing = SnapshotListing(ledger)
     packs = packs_of(setup, stores)
-    open_store = _opener(packs)
+    open_store = opener_of(packs)
     readers = ThreadPoolExecutor(READ_THREADS, "read")
     workers = ThreadPoolExecutor(config.max_archives + MAX_HUNG_THREADS, "archive")
     jobs = _jobs(setup, ledger, workers, publish)
@@ -116,11 +118,14 @@ def assemble_snapshots(
     policies = Policies(ledger, zones)
     pruner = Pruner(ledger, listing, ops, policies, zones, sources=sources)
     restores = Restores(ledger, ops, jobs, packs, apps, owner=owner, sources=sources)
+    reads = SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes)
     return SnapshotParts(
+        ledger=snapshots,
+        reads=reads,
         handlers=SnapshotHandlers(
             snapshots=snapshots,
             listing=listing,
-            reads=SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes),
+            reads=reads,
             archives=Archives(snapshots, jobs, packs, apps, owner=owner, clock=sources.clock),
             restores=restores,
             placement=Placement(apps, peers, node=config.node, last_node=listing.last_node),
@@ -150,11 +155,10 @@ def packs_of(setup: Setup, stores: Stores) -> Packs:
     )
 
 
-def _opener(packs: Packs) -> Callable[[int], BridgedPackStore]:
-    """Gives threads the packs, with a cache of so many bytes."""
-    loop = asyncio.get_running_loop()
-    bridged = partial(BridgedPackStore, loop, packs.get, packs.put, window_bytes=MIB)
-    return lambda cache_bytes: bridged(cache_bytes=cache_bytes)
+def opener_of(packs: Packs) -> Callable[[int], BridgedPackStore]:
+    """Gives threads the packs, with a cache of so many bytes. To be called in an event loop."""
+    bridged = partial(BridgedPackStore, get=packs.get, put=packs.put, window_bytes=MIB)
+    return lambda cache_bytes: bridged(asyncio.get_running_loop(), cache_bytes=cache_bytes)
 
 
 def _jobs(setup: Setup, ledger: Ledger, threads: ThreadPoolExecutor, publish: Publish) -> Jobs:

@@ -15,6 +15,7 @@ import structlog
 
 from holdfast.archive.create.content import check_chunker
 from holdfast.bootstrap.collector import assemble_collector
+from holdfast.bootstrap.links import assemble_links
 from holdfast.bootstrap.names import NameParts, assemble_names
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
@@ -27,6 +28,7 @@ from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
+from holdfast.handlers.uploads import UploadHandlers
 from holdfast.protocol.blobs import COLLECT_FEATURE
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.names import NAMES_FEATURE
@@ -36,6 +38,7 @@ from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.keepers import Keepers
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.collector_metrics import CollectorMetrics
@@ -245,6 +248,7 @@ def _assemble(
             *states.follows.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
+            *assemble_links(setup, stores, names, snapshots),
         ),
         _identity(setup, durability),
         prefix=config.prefix,
@@ -294,7 +298,7 @@ def _blobs(
         uploads,
         names.names,
         names.index,
-        Keepers((names.index,)),
+        Keepers((names.index, StateKeeper(stores.snapshots))),
         part_subject=at,
     )
     of_names = NameHandlers(
@@ -304,7 +308,8 @@ def _blobs(
         part_subject=at,
         max_inline_bytes=setup.max_inline_bytes,
     )
-    return (*blobs.endpoints(), *of_names.endpoints())
+    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
+    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

@@ -25,6 +25,7 @@ STANDARD: Final = "-"
 _DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
+_LONGEST: Final = timedelta(weeks=520)
 _END_OF_OPTIONS: Final = "--"
 _literal: ContextVar[frozenset[str]] = ContextVar("literal", default=frozenset())
 
@@ -97,3 +98,11 @@ def parse_duration(text: str) -> timedelta | None:
     """How long ``90m`` or ``2d`` is; None where ``text`` is no duration."""
     found = _DURATION.fullmatch(text)
     return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def parse_long_duration(text: str) -> timedelta:
+    """As `parse_duration`, of up to ten years. Raises InvalidError."""
+    duration = parse_duration(text)
+    if duration is None or duration > _LONGEST:
+        raise InvalidError(f"a duration is 90m, 12h or 1d, at most 520w, and {text!r} is not")
+    return duration

@@ -18,6 +18,7 @@ from cyclopts import App, Parameter
 from holdfast.cli import exit_codes
 from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
 from holdfast.cli.connection import connect
+from holdfast.cli.link import link_blob
 from holdfast.cli.output import (
     as_total,
     human_bytes,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.blobs import BlobEntry, BlobStored, CollectionReply
 
 app = App(name="blob", help_format="plaintext")
+app.command(link_blob, name="link")
 
 
 @app.command
@@ -246,7 +248,8 @@ async def gc(
     """Have a worker remove what nothing needs: packs of no snapshot, blobs of no name and no pin.
 
     Workers do so by themselves now and then. What was put or touched within the grace time stays.
-    Exits with 1 if something could not be read: then nothing was removed.
+    Of packs of which snapshots need little that alone is kept. Exits with 1 if something could not
+    be read: then nothing was removed.
     """
     async with await connect(flags) as connection:
         report = await connection.collect(dry_run=dry_run)
@@ -266,6 +269,7 @@ def _print_collected(report: CollectionReply) -> None:
             f"{space.space:8}",
             f"{'would remove' if report.dry_run else 'removed'} {space.removed}",
             human_bytes(space.removed_bytes),
+            f"of {space.repacked} packs a part: {human_bytes(space.repacked_bytes)}",
             f"and {space.orphan_chunks} chunks of no blob, {human_bytes(space.orphan_bytes)};",
             f"stay: {space.needed} needed, {space.young} young, {space.pinned} pinned,"
             f" {space.refused} changed meanwhile",

@@ -52,6 +52,7 @@ class GatewayFlags:
     listen: Annotated[str | None, _setting("listen")] = None
     public_url: Annotated[str | None, _setting("public_url")] = None
     tokens: Annotated[str | None, _setting("tokens")] = None
+    link_keys: Annotated[str | None, _setting("link_keys")] = None
     tls_cert: Annotated[str | None, Parameter("--https-cert", help="", group=_GROUP)] = None
     tls_key: Annotated[str | None, Parameter("--https-key", help="", group=_GROUP)] = None
     cors_origins: Annotated[str | None, _setting("cors_origins")] = None
@@ -96,7 +97,8 @@ def gateway(
         EmbeddedServer.start(Path(directory)) as server,  # in this thread: see runtime.child
     ):
         environment = environment_of(server) | {"HOLDFAST_STORE": store}
-        return _run(_Gateway(settings, load_config(environ=environment).config, None, environment))
+        config = load_config(environ=environment).config
+        return _run(_Gateway(settings, config, None, _Worker(environment, Path(directory))))
 
 
 def _run(gateway: _Gateway) -> int:
@@ -104,13 +106,21 @@ def _run(gateway: _Gateway) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class _Worker:
+    """What a worker of the gateway's own sees, and where it logs."""
+
+    environment: dict[str, str]
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
 class _Gateway:
-    """What one process runs: with ``environment``, a worker too, which sees that."""
+    """What one process runs: perhaps with a ``worker`` too."""
 
     settings: GatewaySettings
     config: Config
     flags: ClientFlags | None
-    environment: dict[str, str] | None = None
+    worker: _Worker | None = None
 
     async def run(self) -> int:
         """Serve until a signal comes; the exit status."""
@@ -120,8 +130,8 @@ class _Gateway:
             loop.add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
             hf = await stack.enter_async_context(await self._connect())
-            if self.environment is not None:
-                await self._start_worker(hf, stack)
+            if self.worker is not None:
+                await self._start(self.worker, hf, stack)
             await serve(hf, self.settings, stop, ready=print_line)
         return exit_codes.OK
 
@@ -135,13 +145,12 @@ class _Gateway:
             renew=renew,
         )
 
-    async def _start_worker(self, hf: Client, stack: AsyncExitStack) -> None:
+    async def _start(self, worker: _Worker, hf: Client, stack: AsyncExitStack) -> None:
         for line in await init_store(self.config):
             say(line)
-        directory = Path(tempfile.mkdtemp(prefix="holdfast-gateway-"))
         pool = WorkerPool(
-            self.environment or {},
-            directory,
+            worker.environment,
+            worker.directory,
             drain_seconds=self.config.drain_seconds,
             announce=say,
         )

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-CLIENTS: Final = frozenset({"blob", "config", "name", "snapshot", "state", "status", "watch"})
+CLIENTS: Final = frozenset(
+    {
+        *("blob", "name", "snapshot", "state", "import", "watch", "status"),
+        *("config", "link-key", "token"),
+    }
+)
 """The commands that log with the standard library alone, and hardly ever."""
 
 

@@ -26,6 +26,7 @@ from holdfast.cli.arguments import (
     standard_input,
 )
 from holdfast.cli.connection import connect
+from holdfast.cli.link import link_name
 from holdfast.cli.output import as_total, print_json, print_line, progress_bar, say
 from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import parse_digest
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.names import KeptRule, NameStored, NameTransition, NameVersion
 
 app = App(name="name", help_format="plaintext")
+app.command(link_name, name="link")
 
 Many = Parameter(negative="", negative_iterable="", show_default=False)
 Flag = Parameter(negative="", show_default=False)

@@ -9,13 +9,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from holdfast.gateway.app import all_routes
+from holdfast.gateway.meters import Meters
+from holdfast.gateway.openapi import openapi_document
+from holdfast.gateway.settings import GatewaySettings
 from holdfast.protocol.asyncapi import asyncapi_document
 from holdfast.protocol.schemas import schema_documents, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from holdfast.client import Client
 
 _OUR_ID: Final = '"$id": "urn:holdfast:wire:'
 
@@ -24,7 +30,13 @@ def generated_files() -> dict[str, str]:
     """File name to text, for everything in ``schemas/``."""
     files = {name: to_json(document) for name, document in schema_documents().items()}
     files["asyncapi.json"] = to_json(asyncapi_document())
+    files["openapi.json"] = to_json(_openapi())
     return files
+
+
+def _openapi() -> dict[str, Any]:
+    nobody = cast("Client", None)  # routes ask a client only for a request
+    return openapi_document(all_routes(nobody, GatewaySettings(), Meters()))
 
 
 def find_drift(directory: Path) -> list[str]:

@@ -137,6 +137,8 @@ class WorkerFlags(StoreFlags):
     ] = None
     metrics_port: Annotated[int | None, _setting("metrics_port")] = None
     metrics_host: Annotated[str | None, _setting("metrics_host")] = None
+    link_keys: Annotated[str | None, _setting("link_keys")] = None
+    public_url: Annotated[str | None, _setting("public_url")] = None
 
     def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
         """As above."""

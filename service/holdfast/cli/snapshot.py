@@ -25,6 +25,7 @@ from holdfast.cli.arguments import (
     standard_input,
 )
 from holdfast.cli.connection import connect
+from holdfast.cli.link import link_snapshot
 from holdfast.cli.output import (
     as_total,
     human_bytes,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 app = App(name="snapshot", help_format="plaintext")
 for command in (prune, hold, release, policy):
     app.command(command)
+app.command(link_snapshot, name="link")
 
 Many = Parameter(negative="", negative_iterable="", show_default=False)
 Flag = Parameter(negative="", show_default=False)

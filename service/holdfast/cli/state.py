@@ -141,7 +141,7 @@ def _read(file: str) -> bytes:
 def _print_positions(positions: Iterable[LogPosition], *, json: bool) -> None:
     for position in positions:
         if json:
-            print_json(position)
+            print_json({"index": position.index, "hlc": position.hlc})
         else:
             print_line(f"{position.index:>12}", position.hlc)
 

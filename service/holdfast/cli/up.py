@@ -23,6 +23,7 @@ from holdfast.cli import demo as demonstration
 from holdfast.cli import exit_codes
 from holdfast.cli.output import print_line, say
 from holdfast.errors import InvalidError, UnavailableError
+from holdfast.gateway.settings import load_settings
 from holdfast.runtime.config import Config, load_config
 from holdfast.runtime.embedded import EmbeddedServer
 from holdfast.runtime.pool import WorkerPool
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
 DEFAULT_PORT: Final = 4222
+DEFAULT_HTTP_PORT: Final = 7777
 MAX_WORKERS: Final = 64
 READY_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.1
@@ -42,6 +44,10 @@ def up(
     data_dir: Annotated[Path, Parameter(help="Directory for all data.")] = Path(".holdfast"),
     port: Annotated[
         int | None, Parameter(help="Port of nats-server; by default 4222, or a free one.")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        Parameter(help="Address of the gateway; by default 127.0.0.1:7777, or a free port."),
     ] = None,
     workers: Annotated[int, Parameter(help="Number of workers.")] = 2,
     demo: Annotated[
@@ -60,9 +66,9 @@ def up(
         ),
     ] = False,
 ) -> int:
-    """Run a nats-server and workers until Ctrl-C.
+    """Run a nats-server, workers and a gateway until Ctrl-C.
 
-    The server listens on 127.0.0.1 and syncs every write. A worker that dies is started again.
+    They listen on 127.0.0.1, and the server syncs every write. A worker that dies is started again.
     """
     if not 1 <= workers <= MAX_WORKERS:
         raise InvalidError(f"--workers is 1 to {MAX_WORKERS}")
@@ -70,7 +76,8 @@ def up(
     directory = data_dir.expanduser().absolute()
     # In this thread: see runtime.child.
     with EmbeddedServer.start(directory, port=_choose_port(port)) as server:
-        machine = _Machine(server, directory, [f"worker-{n + 1}" for n in range(workers)])
+        nodes = [f"worker-{n + 1}" for n in range(workers)]
+        machine = _Machine(server, directory, nodes, listen or f"127.0.0.1:{_choose_http_port()}")
         return asyncio.run(machine.run(roots, exit_after_demo=exit_after_demo))
 
 
@@ -78,22 +85,34 @@ def _choose_port(wanted: int | None) -> int:
     """``wanted``; or the usual one if nobody has it; or 0, any."""
     if wanted is not None:
         return wanted
+    return _free(DEFAULT_PORT)
+
+
+def _choose_http_port() -> int:
+    """The usual one if nobody has it; or 0, any."""
+    return _free(DEFAULT_HTTP_PORT)
+
+
+def _free(port: int) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", DEFAULT_PORT))
+            probe.bind(("127.0.0.1", port))
         except OSError:
             return 0
-    return DEFAULT_PORT
+    return port
 
 
 class _Machine:
     """The server, the pool and a client of them, for as long as ``up`` runs."""
 
-    def __init__(self, server: EmbeddedServer, directory: Path, nodes: list[str]) -> None:
+    def __init__(
+        self, server: EmbeddedServer, directory: Path, nodes: list[str], listen: str
+    ) -> None:
         self._server = server
         self._directory = directory
         self._nodes = nodes
+        self._listen = listen
         environment = environment_of(server)
         self._config: Config = load_config(environ=environment).config
         self._pool = WorkerPool(
@@ -133,9 +152,19 @@ class _Machine:
             if not stay:
                 return status
             await self._start(connection, self._nodes)
-        self._tell()
-        await asyncio.Event().wait()
+            await self._serve(connection)
         return status
+
+    async def _serve(self, connection: Client) -> None:
+        """Answer HTTP, where the gateway is installed, until this is cancelled."""
+        try:
+            from holdfast.gateway.server import serve  # noqa: PLC0415 - an extra
+        except ImportError:
+            self._tell(None)
+            await asyncio.Event().wait()
+            return
+        settings = load_settings({"listen": self._listen})
+        await serve(connection, settings, asyncio.Event(), ready=self._tell)
 
     async def _demonstrate(self, connection: Client, roots: list[Path]) -> int:
         """Through the first worker in, through the others out."""
@@ -179,9 +208,11 @@ class _Machine:
             loop.add_signal_handler(number, stop)
         return stopped
 
-    def _tell(self) -> None:
+    def _tell(self, url: str | None) -> None:
         holdfast = _own_command()
         print_line(f"holdfast is up: {len(self._nodes)} workers, {self._server.url}")
+        if url is not None:
+            print_line(f"HTTP is at {url}")
         print_line(f"Data and logs are in {self._directory}")
         print_line("")
         print_line("Try, in another terminal:")
@@ -189,6 +220,9 @@ class _Machine:
         print_line(f"  echo hello | {holdfast} blob put -")
         print_line(f"  {holdfast} blob ls")
         print_line(f"  {holdfast} status")
+        if url is not None:
+            print_line(f"  curl --data-binary hello {url}/store/greeting")
+            print_line(f"  curl {url}/store/greeting")
         print_line("and with the nats command, if you have it:")
         print_line("  nats req blob.put --no-templates hello")
         print_line("  nats req blob.list '{}'")

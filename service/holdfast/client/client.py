@@ -11,12 +11,13 @@ import itertools
 import os
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import Download, read_bytes
+from holdfast.client.links import make_link
 from holdfast.client.many import in_order, weight_of
 from holdfast.client.names import Names
 from holdfast.client.pages import pages, rows
@@ -56,6 +57,7 @@ from holdfast.protocol.blobs import (
     VerifyBlobs,
     VerifyReport,
 )
+from holdfast.protocol.links import LINK_BLOB, USE_LINK, LinkBlob, LinkMade, LinkUsed, UseLink
 from holdfast.protocol.status import GET_STATUS, GetStatus, StoreStatus
 from holdfast.protocol.watch import WatchChanges
 from holdfast.transport import connection as transport
@@ -250,6 +252,34 @@ class Client:
         """Forget a blob; False when it was not there."""
         request = DeleteBlob(digest=parse_digest(digest))
         return (await self.requester.ask(DELETE_BLOB, request)).deleted
+
+    async def link(
+        self,
+        digest: str,
+        ttl_seconds: int,
+        *,
+        method: Literal["GET", "PUT"] = "GET",
+        single_use: bool = False,
+    ) -> LinkMade:
+        """A URL under which a gateway gives the blob to anybody, for so long (at most seven days).
+
+        With ``method`` PUT it takes the bytes with that digest, once. Raises NotFoundError,
+        InvalidError, UnavailableError (also where no worker has keys).
+        """
+        request = LinkBlob(
+            digest=parse_digest(digest),
+            ttl_seconds=ttl_seconds,
+            method=method,
+            single_use=single_use,
+        )
+        return await make_link(self.requester, LINK_BLOB, request)
+
+    async def use_link(self, link: str, *, ranged: bool = False) -> LinkUsed:
+        """Note that the single-use link with the id ``link`` is used, for a range of its bytes.
+
+        For gateways. Raises ForbiddenError: it was used.
+        """
+        return await self.requester.ask(USE_LINK, UseLink(link=link, ranged=ranged))
 
     async def verify(self, digest: str | None = None) -> AsyncGenerator[VerifyReport]:
         """Have workers read back one blob, or all, page by page. Raises NotFoundError for one."""

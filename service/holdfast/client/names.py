@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import heapq
 from contextlib import aclosing
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Literal
 
 from holdfast.client.download import open_named, read_bytes
+from holdfast.client.links import make_link
 from holdfast.client.named_put import NamedPut, NamedWrite
 from holdfast.client.pages import pages
 from holdfast.client.partial_file import write_to
@@ -26,6 +27,7 @@ from holdfast.protocol.blobs import (
     GetBlob,
     StatBlob,
 )
+from holdfast.protocol.links import LINK_BLOB, LinkBlob, LinkMade
 from holdfast.protocol.names import (
     COPY_NAME,
     GET_HISTORY,
@@ -303,6 +305,32 @@ class Names:
                     return
                 for row in _in_order(page):
                     yield row
+
+    async def link(
+        self,
+        name: str,
+        ttl_seconds: int,
+        *,
+        version: int | None = None,
+        latest: bool = False,
+        method: Literal["GET", "PUT"] = "GET",
+        single_use: bool = False,
+    ) -> LinkMade:
+        """A URL under which a gateway gives the blob of a name to anybody.
+
+        That is the blob that it has now, or had as ``version``; or with ``latest`` the one that it
+        has by then. With ``method`` PUT it takes the bytes that the name is to have, once. Raises
+        as ``Client.link``.
+        """
+        request = LinkBlob(
+            name=check_blob_name(name),
+            ttl_seconds=ttl_seconds,
+            version=version,
+            latest=latest,
+            method=method,
+            single_use=single_use,
+        )
+        return await make_link(self._requester, LINK_BLOB, request)
 
     async def history(self, name: str) -> NameHistory:
         """The last 16 steps of a name and its newest versions. Raises NotFoundError.

@@ -113,7 +113,7 @@ class Upload:
             self._state = await self._requester.ask(OPEN_UPLOAD, request)
         else:
             self._state = await self._requester.ask(OPEN_NAME, request)
-        stored = _stored(self._state)
+        stored = uploaded_of(self._state)
         if self._state.next_part or (stored is not None and request.digest is None):
             msg = "the answer is to another request: nothing has been sent of this upload"
             raise CorruptError(msg)
@@ -172,7 +172,7 @@ class Upload:
                     headers=codec.encode_headers(PutPart(keep=True)),
                     timeout_seconds=STALL_SECONDS,
                 )
-                _raise_failure(message)
+                raise_failure(message)
             except TimeoutError:
                 failure = UnavailableError("the worker that took the parts fell silent")
             except HoldfastError as error:
@@ -220,7 +220,7 @@ class Upload:
             return
         mailbox.close()
         try:
-            _raise_failure(message)
+            raise_failure(message)
         except HoldfastError as error:
             self._fail(error)
             return
@@ -244,7 +244,7 @@ class Upload:
         await self._back_off(failure)
         await self._resume(failure)
         self._failure = None
-        if _stored(self._state) is not None:
+        if uploaded_of(self._state) is not None:
             return
         wanted = self._state.next_part or 0
         oldest = next(iter(self._unacked), self._sent)
@@ -288,15 +288,15 @@ class Upload:
             )
         except NotFoundError as error:
             raise UnavailableError(_GIVEN_UP) from error
-        if self._state.upload is None and _stored(self._state) is None:
+        if self._state.upload is None and uploaded_of(self._state) is None:
             raise InternalError(_NO_STATE) from failure
 
     async def _finish(self) -> Uploaded:
-        while self._unacked and _stored(self._state) is None:
+        while self._unacked and uploaded_of(self._state) is None:
             await self._wait_for_acks()
         digest = Digest(self._sha256.hexdigest())
         while True:
-            stored = _stored(self._state)
+            stored = uploaded_of(self._state)
             if stored is None:
                 stored = await self._commit(digest)
             if stored is None:
@@ -317,16 +317,16 @@ class Upload:
                 | trace_headers(),
                 timeout_seconds=STALL_SECONDS,
             )
-            _raise_failure(message)
+            raise_failure(message)
         except TimeoutError:
             failure: HoldfastError = OutcomeUnknownError("the worker did not answer the commit")
         except HoldfastError as error:
             failure = error
         else:
             reply: PartStored = codec.decode_reply(message.data, PUT_PART.reply)
-            return _stored(reply)
+            return uploaded_of(reply)
         await self._recover(failure)
-        while self._unacked and _stored(self._state) is None:
+        while self._unacked and uploaded_of(self._state) is None:
             await self._wait_for_acks()
         return None
 
@@ -359,7 +359,7 @@ _GIVEN_UP: Final = "the upload was given up meanwhile: put the blob again"
 _NO_STATE: Final = "the answer says neither where to send parts nor what was stored"
 
 
-def _raise_failure(message: Message) -> None:
+def raise_failure(message: Message) -> None:
     try:
         raise_for_status(message, PUT_PART.subject)
     except NoRespondersError as error:
@@ -376,7 +376,7 @@ def _is_of_name(failure: HoldfastError) -> bool:
     return isinstance(failure, ConflictError) and failure.version is not None
 
 
-def _stored(state: Any) -> Uploaded | None:
+def uploaded_of(state: Any) -> Uploaded | None:
     if state.digest is None or state.size is None or state.created is None:
         return None
     return Uploaded(state.digest, state.size, state.created, state.name, state.version)

@@ -33,6 +33,7 @@ _QUOTED: Final = re.compile(r"(?:[A-Za-z0-9._~/!'()*-]|%[0-9A-Fa-f]{2})*", re.AS
 """What encoders leave as it is: JavaScript's, for one, does so with ! ' ( ) and *."""
 
 _SAFE: Final = "/"
+_WILDCARDS: Final = frozenset("*>")
 
 
 def check_blob_name(name: str) -> str:
@@ -46,6 +47,14 @@ def check_blob_name(name: str) -> str:
         msg = f"a name has 1 to {MAX_BLOB_NAME_BYTES} bytes of UTF-8: this one has {size}"
         raise InvalidError(msg)
     return name
+
+
+def check_state_name(name: str) -> str:
+    """``name``, if it may name a state: as a blob, without wildcards. Raises InvalidError."""
+    if not _WILDCARDS.isdisjoint(name):
+        msg = "the name of a state has no * and no >"
+        raise InvalidError(msg)
+    return check_blob_name(name)
 
 
 def check_name_labels(labels: Mapping[str, str]) -> None:

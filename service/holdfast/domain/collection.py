@@ -6,16 +6,35 @@ difference of two times by the clock that stamps the store's own messages.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
+
+from holdfast.domain.kept import LEAST_GAP_BYTES, joined, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
     from datetime import datetime, timedelta
 
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
+
+REPACKED_BELOW: Final = 0.7
+"""Of a pack of which a smaller part is needed that part alone is kept. With a half, a fifth of all
+that is stored would be dead for good."""
+
+
+class Need(NamedTuple):
+    """What something needs of a blob: bytes in ``ranges``; None: all of them."""
+
+    digest: Digest
+    ranges: Ranges | None = None
+
+
+News = Callable[[Sequence[bytes]], Awaitable[Sequence[bool]]]
+"""Which of these keys were not asked for before, each; from then on they were."""
 
 
 YOUNG_SHARE: Final = 0.25
@@ -41,6 +60,15 @@ def why_kept(
     if pinned:
         return Reason.PINNED
     return None if listed_from - seen_at > grace else Reason.YOUNG
+
+
+def left_of(needed: Ranges, size: int) -> Ranges | None:
+    """What to keep of a blob of which ``size`` bytes are stored and ``needed`` is needed.
+
+    None: it is left as it is, for too much of it is needed. Empty: it goes.
+    """
+    kept = joined(needed, gap=LEAST_GAP_BYTES)
+    return kept if size_of(kept) < REPACKED_BELOW * size else None
 
 
 def to_touch(

@@ -7,6 +7,7 @@ follow on each other.
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -20,6 +21,7 @@ MAX_DRIFT: Final = timedelta(seconds=60)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _MAX_MILLISECONDS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_TIMES: Final = 1024
 _TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z-([0-9a-f]{4})", re.ASCII)
 
 
@@ -31,7 +33,7 @@ class Hlc(NamedTuple):
 
     def __str__(self) -> str:
         """The time as text: ``2026-11-29T23:00:00.000Z-0001``."""
-        return f"{self.at.isoformat(timespec='milliseconds')[:-6]}Z-{self.counter:04x}"
+        return f"{_time_text(self.milliseconds)}-{self.counter:04x}"
 
     @property
     def at(self) -> datetime:
@@ -47,13 +49,25 @@ class Hlc(NamedTuple):
 ZERO: Final = Hlc(0, 0)
 
 
+@functools.lru_cache(maxsize=_TIMES)
+def _time_text(milliseconds: int) -> str:
+    """The time of day as text: commands that are appended together share it."""
+    at = _EPOCH + milliseconds * _MILLISECOND
+    return f"{at.isoformat(timespec='milliseconds')[:-6]}Z"
+
+
+@functools.lru_cache(maxsize=_TIMES)
+def _milliseconds(text: str) -> int:
+    """The milliseconds since 1970 until a time of day without its zone. Raises ValueError."""
+    return (datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
+
+
 def parse_hlc(text: str) -> Hlc:
     """The time that ``text`` spells. Raises InvalidError."""
     found = _TEXT.fullmatch(text)
     try:
         if found is not None:
-            at = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
-            return Hlc((at - _EPOCH) // _MILLISECOND, int(found[2], 16))
+            return Hlc(_milliseconds(found[1]), int(found[2], 16))
     except ValueError:
         pass
     msg = "an hlc is as an answer has it: 2026-11-29T23:00:00.000Z-0001"

@@ -66,6 +66,34 @@ class PartSequence:
         self.size += size
         return True
 
+    def joined(self, part: int, tail: bytes, at: int, data: Buffer) -> bytes | None:
+        """``tail``, the beginning of the next part, with ``data`` from byte ``at`` on.
+
+        It is ``tail`` itself where that has the same bytes already, and None where part ``part`` is
+        whole. Raises InvalidError (out of order, too long), ConflictError (a repeat that differs),
+        TooLargeError.
+        """
+        if part < self.count:
+            return None
+        if part > self.count or at > len(tail) or self.size != self.count * self.part_size:
+            msg = f"the upload goes on at byte {len(tail)} of part {self.count}"
+            raise InvalidError(msg)
+        told = bytes(data)
+        known = tail[at : at + len(told)]
+        if told[: len(known)] != known:
+            msg = f"bytes of part {part} were sent before with other values"
+            raise ConflictError(msg)
+        if len(known) == len(told):
+            return tail
+        joined = tail[:at] + told
+        if len(joined) > self.part_size:
+            msg = f"a part has at most {self.part_size} bytes, not {len(joined)}"
+            raise InvalidError(msg)
+        if self.size + len(joined) > self._max_bytes:
+            msg = f"a blob has at most {self._max_bytes} bytes"
+            raise TooLargeError(msg)
+        return joined
+
     def check_final(self, parts: int, *expected: Digest | None, size: int | None = None) -> None:
         """Whether the upload may end with ``parts`` parts.
 

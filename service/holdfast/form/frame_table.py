@@ -13,12 +13,15 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import joined
 from holdfast.errors import CorruptError
 from holdfast.form.layout import MAX_FRAME_BYTES
 from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from holdfast.domain.kept import Range, Ranges
 
 DIGEST_BYTES: Final = 32
 
@@ -96,6 +99,20 @@ def digest_at(digests: bytes, number: int) -> bytes:
 def split_digests(digests: bytes) -> list[bytes]:
     """All digests of those written one after the other."""
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+
+
+def ranges_of(table: FrameTable) -> dict[bytes, Ranges]:
+    """What the frames of ``table`` need of each pack, by its digest."""
+    found: dict[int, list[Range]] = {}
+    for number, offset, size in zip(
+        table.pack_numbers, table.offsets, table.stored_sizes, strict=True
+    ):
+        of_pack = found.setdefault(number, [])
+        if of_pack and of_pack[-1][1] == offset:
+            of_pack[-1] = of_pack[-1][0], offset + size
+        else:
+            of_pack.append((offset, offset + size))
+    return {digest_at(table.packs, number): joined(ranges) for number, ranges in found.items()}
 
 
 def table_of(frames: Sequence[FrameRef], packs: Iterable[bytes] | None = None) -> FrameTable:

@@ -51,6 +51,8 @@ PIECES_MAGIC: Final = b"holdfast-root-pieces 1\n"
 MAX_ROOT_BYTES: Final = 256 * MIB
 """Of a root before compression: about a million pages."""
 
+_PAGE_KEY_BYTES: Final = 16
+
 MAX_ROOT_PIECES: Final = 2 * MAX_ROOT_BYTES // PACK_BYTES
 
 
@@ -169,6 +171,13 @@ class Root:
         """The same of its stat page; empty where there is none."""
         start = self.piece_starts[number] + self.page_pieces[number]
         return tuple(map(self.pieces.__getitem__, range(start, self.piece_starts[number + 1])))
+
+    def page_key(self, number: int) -> bytes:
+        """What page ``number`` is and where it is stored: equal of equal pages of all roots."""
+        hasher = hashlib.blake2b(digest_size=_PAGE_KEY_BYTES)
+        for ref in (*self.page_frames(number), *self.stat_frames(number)):
+            hasher.update(ref.digest + ref.pack + ref.offset.to_bytes(4))
+        return hasher.digest()
 
     def row(self, number: int) -> PageRow:
         """All that is said of page ``number``: enough to list the same page in another root."""

@@ -1,57 +1,107 @@
-"""Who may do what. Without tokens only this machine may, and no page of somebody else's in it."""
+"""Who may do what: by a token, by a link for exactly this request, or as somebody of this machine.
+
+What is refused is refused before anything is looked up, so nobody learns whether it is there.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from holdfast.gateway.problems import HttpError
+from holdfast.gateway.tokens import Right, Token, find_token, read_tokens
+from holdfast.live_file import LiveFile
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from collections.abc import Callable
 
+    from starlette.requests import Request
+    from starlette.types import Scope
+
+    from holdfast.domain.sigv4 import Signed
     from holdfast.gateway.settings import GatewaySettings
 
 Verb = Literal["open", "read", "write", "admin"]
 """``open`` is what everybody may."""
 
+LINKED: Final = "holdfast.link"
+"""In the scope of a request that a link is for: who signed it (`holdfast.gateway.link_gate`)."""
+
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_LINKED_METHODS: Final = {"read": {"GET"}, "write": {"POST", "PUT"}}
+_PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 class Access:
     """Checks every request before its handler sees it."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        """``settings`` say which origins and which address of its own are right."""
+    def __init__(self, settings: GatewaySettings, clock: Callable[[], datetime]) -> None:
+        """``settings`` say where the tokens are, and which origins are right."""
         self._origins = frozenset(settings.cors_origins)
-        public = urlsplit(settings.public_url or "")
-        self._names = _LOCAL_NAMES | ({public.hostname} if public.hostname else set())
+        self._clock = clock
+        self._tokens: LiveFile[tuple[Token, ...]] | None = None
+        if settings.tokens is not None:
+            self._tokens = LiveFile(settings.tokens, read_tokens)
+            self._tokens.read()
 
     async def check(self, request: Request, verb: Verb, path: str) -> None:
         """Raise HttpError (401, 403) unless ``request`` may ``verb`` what is at ``path``.
 
         ``path`` is the canonical one of what is asked for, such as ``/store/NAME`` for a name that
-        was asked for by ``/store?name=``; or, of a list, that of its prefix.
+        was asked for by ``/store?name=``; or, of a list, that of its prefix. Raises
+        UnavailableError where the tokens cannot be read.
         """
-        del path
         if verb == "open":
             return
-        if not _is_loopback(request.client.host if request.client else ""):
-            challenge = {"WWW-Authenticate": "Bearer"}
-            raise HttpError(401, "forbidden", "this needs a token", challenge)
-        self._check_browser(request)
+        if LINKED in request.scope:
+            if request.method not in _LINKED_METHODS.get(verb, ()):
+                raise _forbidden("a link is not for this")
+        elif self._tokens is not None:
+            self._check_token(request, verb, path, self._tokens.read())
+        else:
+            self._check_local(request)
 
-    def _check_browser(self, request: Request) -> None:
-        """A page of another site may send requests to this machine, too: not to be believed."""
+    def _check_token(
+        self, request: Request, right: Right, path: str, tokens: tuple[Token, ...]
+    ) -> None:
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
+            raise _unauthorized("this needs a token", "Bearer")
+        token = find_token(tokens, text.strip(), self._clock())
+        if token is None:
+            challenge = 'Bearer error="invalid_token"'
+            raise _unauthorized("the token is not valid", challenge)
+        if not token.may(right, path):
+            raise _forbidden("the token is not for this")
+
+    def _check_local(self, request: Request) -> None:
+        """Without tokens only this machine may, and no page of somebody else's in it."""
+        address = request.client.host if request.client else ""
+        if not _is_loopback(address) or any(name in request.headers for name in _PROXIED):
+            raise _unauthorized("this needs a token, and the gateway has none", "Bearer")
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        if host not in self._names:
-            raise HttpError(403, "forbidden", "the Host of the request is not this gateway's")
+        if host not in _LOCAL_NAMES:
+            raise _forbidden("the Host of the request is not this machine")
         origin = request.headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return
-        if urlsplit(origin).hostname not in self._names:
-            raise HttpError(403, "forbidden", "the Origin of the request is another site")
+        if urlsplit(origin).hostname not in _LOCAL_NAMES:
+            raise _forbidden("the Origin of the request is another site")
+
+
+def note_link(scope: Scope, signed: Signed) -> None:
+    """Say that a link which was found right is for the request."""
+    scope[LINKED] = signed
+
+
+def _unauthorized(detail: str, challenge: str) -> HttpError:
+    return HttpError(401, "forbidden", detail, {"WWW-Authenticate": challenge})
+
+
+def _forbidden(detail: str) -> HttpError:
+    return HttpError(403, "forbidden", detail)
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -23,12 +25,15 @@ from holdfast.gateway.content import SAFE, Readers, SlowReaderError
 from holdfast.gateway.front import Front
 from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.limits import RequestLimits
+from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.meters import Meters, MetricRoutes
+from holdfast.gateway.openapi import DocumentRoutes
 from holdfast.gateway.paths import AnyText
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
 from holdfast.gateway.store import StoreRoutes
+from holdfast.gateway.tus import TusRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,38 +54,54 @@ _EXPOSED: Final = (
     "Blob-Version",
     "Blob-Labels",
     "Blob-Expires",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
 )
 _PREFLIGHT_SECONDS: Final = 600
-_SIGNED: Final = "X-Amz-"
-"""What the query of a signed link begins its own parameters with."""
 
 
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
-    access = Access(settings)
     register_url_convertor("any", AnyText())
-    bodies = Bodies(settings)
+    access = Access(settings, _now)
     meters = Meters()
     limits = RequestLimits(
         max_requests=settings.max_requests, per_second=settings.requests_per_second
     )
+    links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
+    by_path = _by_path(all_routes(client, settings, meters))
+    return Starlette(
+        routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
+        middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
+        exception_handlers={404: _not_found},
+    )
+
+
+def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
+    """What the gateway answers. Nothing is asked of ``client`` before there is a request."""
+    bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
     families = (
         HealthRoutes(client),
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
+        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]
-    places = [
-        Place(path, Resource(path, access, methods)) for path, methods in _by_path(routes).items()
-    ]
-    return Starlette(
-        routes=places,
-        middleware=[Middleware(Front, limits, meters), *_cors(settings)],
-        exception_handlers={404: _not_found},
-    )
+    return (*routes, *DocumentRoutes(routes).routes())
+
+
+def _now() -> datetime:
+    """The clock by which tokens and links expire."""
+    return datetime.now(UTC)  # noqa: TID251  (here it enters the gateway)
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:
@@ -117,7 +138,7 @@ class Resource:
         self._allow = ", ".join(sorted({*self._methods, "OPTIONS"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """HttpAnswer one request. What is raised before the answer has begun becomes a problem."""
+        """Answer one request. What is raised before the answer has begun becomes a problem."""
         scope[ROUTE] = self._path
         request = Request(scope, receive, send)
         begun = False
@@ -162,7 +183,7 @@ def _check_query(request: Request, route: HttpRoute) -> None:
     """Raises HttpError of a parameter that the route does not know: it would be a typo."""
     known = {parameter.name for parameter in route.query}
     for name in request.query_params:
-        if name not in known and not name.startswith(_SIGNED):
+        if name not in known:
             raise HttpError(400, "invalid", f"there is no parameter {name!r} here")
 
 

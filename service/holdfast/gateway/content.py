@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,8 @@ SAFE: Final = {
 """What keeps a stranger's bytes from being a page of ours in somebody's browser."""
 
 _END: Final = memoryview(b"")
+_NOTHING_YET: Final = {"type": "http.response.body", "body": b"", "more_body": True}
+_SLOW_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +184,14 @@ class _ContentResponse(Response):
             leaving.cancel()
 
     async def _send(self, send: Send, data: memoryview) -> None:
+        """Hand ``data`` over; for a slow reader nothing more is fetched before it is taken."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._readers.patience_seconds):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+            if time.monotonic() - began > _SLOW_SECONDS:
+                async with asyncio.timeout(self._readers.patience_seconds):
+                    await send(_NOTHING_YET)  # the server waits before it takes it
         except TimeoutError as error:
             raise SlowReaderError from error
 
@@ -209,19 +217,15 @@ class _ContentResponse(Response):
 
     async def _checked(self, span: ByteRange) -> AsyncGenerator[memoryview]:
         """All of the content; the last piece only once its digest is right."""
-        sha256 = hashlib.sha256()
-        held: memoryview | None = None
+        sha256, left = hashlib.sha256(), span.length
         async with aclosing(self._span(span)) as pieces:
             async for piece in pieces:
                 sha256.update(piece)
-                if held is not None:
-                    yield held
-                held = piece
-        if sha256.hexdigest() != self._content.digest:
-            msg = f"the bytes that came are not those of {self._content.digest}"
-            raise CorruptError(msg)
-        if held is not None:
-            yield held
+                left -= len(piece)
+                if not left and sha256.hexdigest() != self._content.digest:
+                    msg = f"the bytes that came are not those of {self._content.digest}"
+                    raise CorruptError(msg)
+                yield piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ Segments ``.``, ``..`` and empty ones have another meaning to whoever resolves a
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, override
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from starlette.convertors import Convertor
 
+from holdfast.domain.link_targets import name_place
 from holdfast.gateway.problems import HttpError
 
 if TYPE_CHECKING:
@@ -62,9 +63,5 @@ def path_text(request: Request, skipped: int) -> str:
 
 def name_url(name: str) -> str:
     """Where the blob of a name is: by its path, or by the query where no path can carry it."""
-    segments = name.encode().split(b"/")
-    if any(segment in _REWRITTEN for segment in segments) or not _CONTROL_BYTES.isdisjoint(
-        name.encode()
-    ):
-        return f"/store?name={quote(name, safe='')}"
-    return f"/store/{quote(name, safe='/')}"
+    path, query = name_place(name)
+    return f"{path}?{query}" if query else path

@@ -18,6 +18,9 @@ PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = {429: 1, 503: 5, 504: 5}
 """What ``Retry-After`` says, by status."""
 
+CHECKSUM_MISMATCH: Final = 460
+"""What tus says of a body that is not what its checksum was made of."""
+
 _CODES: Final = {error.code: error for error in ERRORS}
 
 
@@ -41,7 +44,7 @@ def problem(error: HoldfastError | HttpError) -> Response:
         body = msgspec.structs.replace(
             problem_of(_PlainError(error.detail)),
             type=f"urn:holdfast:error:{error.code}",
-            title=HTTPStatus(error.status).phrase,
+            title=_title(error.status),
             status=error.status,
             code=error.code,
             retryable=known.retryable,
@@ -56,6 +59,10 @@ def problem(error: HoldfastError | HttpError) -> Response:
     return Response(
         msgspec.json.encode(body), status_code=body.status, headers=headers, media_type=PROBLEM_TYPE
     )
+
+
+def _title(status: int) -> str:
+    return "Checksum Mismatch" if status == CHECKSUM_MISMATCH else HTTPStatus(status).phrase
 
 
 def json_answer(

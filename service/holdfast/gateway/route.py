@@ -55,10 +55,11 @@ class HttpAnswer:
 class HttpRoute:
     """One method of a path. ``path`` is a pattern such as ``/store/{name:any}``.
 
+    ``body`` is the type of its JSON, or BYTES; ``known`` are fields of it that are not sent.
     ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
     """
 
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     path: str
     verb: Verb
     summary: str
@@ -67,4 +68,5 @@ class HttpRoute:
     query: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()
     body: Any = None
+    known: tuple[str, ...] = ()
     scope: Callable[[Request], str] = field(default=lambda request: str(request.scope["path"]))

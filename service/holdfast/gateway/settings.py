@@ -18,6 +18,7 @@ VARIABLE_PREFIX: Final = "HOLDFAST_"
 
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^\s/,]+)$(?!\n)")]
 PublicUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 Patience = Annotated[float, Meta(gt=0, le=86400)]
 
 
@@ -36,6 +37,9 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     ] = None
     tokens: Annotated[
         str | None, Meta(description="File with the hashes of bearer tokens; read when it changes.")
+    ] = None
+    link_keys: Annotated[
+        str | None, Meta(description="File with the keys of links; read again when it changes.")
     ] = None
     tls_cert: Annotated[
         str | None, Meta(description="File with the certificate (and those above it) for HTTPS.")
@@ -74,11 +78,11 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=65536, description="Requests at once; more are answered 429.")
     ] = 512
     requests_per_second: Annotated[
-        float | None, Meta(gt=0, description="Requests a second of one address; more get 429.")
+        Rate | None, Meta(description="Requests a second of one address; more get 429.")
     ] = None
     memory_bytes: Annotated[
         int, Meta(ge=32 * MIB, description="Bytes of memory to read ahead, and for uploads; each.")
-    ] = 96 * MIB
+    ] = 64 * MIB
     drain_seconds: Annotated[
         Patience, Meta(description="Seconds that requests in flight may take after SIGTERM.")
     ] = 10
@@ -93,6 +97,10 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
 LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})
 """Settings that hold several values; commas separate them in a variable and in a flag."""
 
+SHARED: Final = frozenset({"link_keys", "public_url"})
+"""Settings that workers have under the same name."""
+
+_MAX_PORT: Final = 65535
 _TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
 
 
@@ -112,13 +120,15 @@ def load_settings(
     if (settings.tls_cert is None) != (settings.tls_key is None):
         msg = "a certificate and its key go together: set tls_cert and tls_key"
         raise InvalidError(msg)
+    if settings.address[1] > _MAX_PORT:
+        raise InvalidError(f"listen: a port is at most {_MAX_PORT}")
     return settings
 
 
 def variable_of(name: str) -> str:
-    """The environment variable that sets ``name``."""
-    if name == "public_url":
-        return f"{VARIABLE_PREFIX}PUBLIC_URL"
+    """The environment variable that sets ``name``; workers have some of them, too."""
+    if name in SHARED:
+        return f"{VARIABLE_PREFIX}{name.upper()}"
     return f"{VARIABLE_PREFIX}GATEWAY_{name.upper()}"
 
 

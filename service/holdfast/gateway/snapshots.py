@@ -142,16 +142,15 @@ class SnapshotRoutes:
 
     async def create(self, request: Request) -> Response:
         """``POST /snapshots``: 202, and where to look how far it is."""
-        asked = _decoded(await self._bodies.message(request), CreateSnapshot)
-        asked = msgspec.structs.replace(asked, wait_seconds=0.0)
+        body = await self._bodies.message(request)
+        asked = _decoded(body, CreateSnapshot, wait_seconds=0.0)
         record = await self._client.requester.ask(CREATE_SNAPSHOT, asked)
         return json_answer(record, 202, {"Location": f"{_ALL}/{record.key}"})
 
     async def restore(self, request: Request) -> Response:
         """``POST /snapshots/{key}/restore``: 202, and where to look how far it is."""
         body = await self._bodies.message(request)
-        asked = _decoded(body, RestoreSnapshot, key=_key_of(request))
-        asked = msgspec.structs.replace(asked, wait_seconds=0.0)
+        asked = _decoded(body, RestoreSnapshot, key=_key_of(request), wait_seconds=0.0)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
         return json_answer(record, 202, {"Location": f"/restores/{record.restore}"})
 
@@ -211,7 +210,7 @@ def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
     try:
         fields = msgspec.json.decode(body, type=dict[str, Any])
         if twice := sorted(fields.keys() & known.keys()):
-            raise InvalidError(f"{twice[0]} is in the path, and nowhere else")
+            raise InvalidError(f"{twice[0]} does not belong into the body here")
         return msgspec.convert(fields | known, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(f"the body is JSON of {kind.__name__}: {error}") from error
@@ -320,6 +319,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             handle=of.create,
             scope=lambda request: f"{request.scope['path']}/",
             body=CreateSnapshot,
+            known=("wait_seconds",),
             answers={
                 202: HttpAnswer(about="It is under way.", message=SnapshotRecord),
                 404: HttpAnswer(about="No node has the app."),
@@ -341,6 +341,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             summary="Put the files of a snapshot back.",
             handle=of.restore,
             body=RestoreSnapshot,
+            known=("key", "wait_seconds"),
             answers={
                 202: HttpAnswer(about="It is under way.", message=RestoreRecord),
                 404: _ABSENT,

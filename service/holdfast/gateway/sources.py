@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.blobs import ContentHead
     from holdfast.protocol.operation import Operation
 
-SMALL_BYTES: Final = 256 * KIB
+SMALL_BYTES: Final = 128 * KIB
 """What one answer brings to a slow reader."""
 
 _GROWTH: Final = 8
@@ -75,7 +75,9 @@ class WireSource:
         asked = msgspec.structs.replace(self.request, offset=offset, length=length)
         head: ContentHead
         head, data = await self.client.requester.ask_for_bytes(self.operation, asked, length)
-        return head, memoryview(data) if len(data) == head.length else memoryview(b"")
+        # A copy: what came is a view that holds many times as much (transport/parser.py), and a
+        # slow reader may hold this for long.
+        return head, memoryview(bytes(data) if len(data) == head.length else b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ _LABELS: Final = Parameter(name=BLOB_LABELS, about="key=value joined by &, perce
 _EXPIRES: Final = Parameter(name=BLOB_EXPIRES, about="When the name is to go (RFC 3339).")
 
 _LISTING: Final = (_PREFIX, _DELIMITER, _START_AFTER, _LABEL)
+_OF_ONE: Final = (_VERSION, _HISTORY, _VERSIONS)
 _PAGING: Final = (LIMIT, CURSOR)
 _CONDITIONS: Final = (IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE)
 _WRITING: Final = (CONTENT_TYPE, REPR_DIGEST, CONTENT_DIGEST, _LABELS, _EXPIRES, *_CONDITIONS)
@@ -125,7 +126,7 @@ class StoreRoutes:
     async def get(self, request: Request) -> Response:
         """``GET`` and ``HEAD``: the blob, or what is known of the name."""
         name = _name_of(request)
-        asked = given(request, _VERSION, _HISTORY, _VERSIONS, *_PAGING)
+        asked = given(request, *_OF_ONE, *_PAGING)
         if "history" in asked or "versions" in asked:
             return await self._history(name, asked)
         if asked.keys() & {"limit", "cursor"}:
@@ -141,6 +142,9 @@ class StoreRoutes:
                 msg = "a name is asked for, or a list of names"
                 raise InvalidError(msg)
             return await self.get(request)
+        if request.query_params.keys() & {one.name for one in _OF_ONE}:
+            msg = "versions and history are those of a name"
+            raise InvalidError(msg)
         asked = given(request, *_LISTING, *_PAGING)
         labels = labels_of(asked.pop("label", ()))
         page = await self._client.requester.ask(LIST_NAMES, ListNames(labels=labels, **asked))
@@ -283,7 +287,7 @@ def _reading(
             summary="Read the blob of a name, or a list.",
             handle=handle,
             scope=scope,
-            query=(*query, _VERSION, _HISTORY, _VERSIONS, *_PAGING),
+            query=(*query, *_OF_ONE, *_PAGING),
             headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
             answers={
                 200: HttpAnswer(

@@ -33,6 +33,7 @@ def upload_state(
             window=state.window,
             next_part=state.next_part,
             lease_seconds=lease_seconds,
+            offset=state.size,
         )
     return UploadState(
         digest=state.digest,

@@ -173,6 +173,7 @@ class BlobHandlers:
             proxy=request.proxy,
             direct=request.direct,
             bare=request.bare,
+            partial_too=request.partial,
             space=request.space,
         )
         if isinstance(found, Bare):
@@ -300,7 +301,11 @@ class BlobHandlers:
         digest = Digest(request.digest) if request.digest is not None else None
         return self._upload_state(
             await self._uploads.open(
-                size=request.size, digest=digest, type=request.type, op_id=call.op_id
+                size=request.size,
+                digest=digest,
+                type=request.type,
+                op_id=call.op_id,
+                note=request.note,
             )
         )
 
@@ -308,19 +313,20 @@ class BlobHandlers:
         """A message to a part subject: a part, the end, both in one, or a word that more comes."""
         size = memoryview(call.data).nbytes
         if request.keep:
-            if request.part is not None or request.final is not None or size:
+            if (request.part, request.final, request.tail) != (None, None, None) or size:
                 msg = "Blob-Keep comes alone, and without bytes"
                 raise InvalidError(msg)
-            await self._uploads.keep(call.target)
-            return PartStored()
-        if request.part is None and (request.final is None or size):
+            return PartStored(offset=await self._uploads.keep(call.target))
+        if request.part is None and (request.final is None or request.tail is not None or size):
             msg = "a part is numbered by Blob-Part; the end, without bytes, says Blob-Final"
             raise InvalidError(msg)
-        part = None
-        if request.part is not None:
+        part = offset = None
+        if request.part is not None and request.tail is not None:
+            offset = await self._uploads.tail(call.target, request.part, request.tail, call.data)
+        elif request.part is not None:
             part = await self._uploads.part(call.target, request.part, call.data)
         if request.final is None:
-            return PartStored(part=part)
+            return PartStored(part=part, offset=offset)
         digest = Digest(request.digest) if request.digest is not None else None
         result = await self._uploads.final(call.target, request.final, digest)
         return PartStored(
@@ -412,6 +418,7 @@ def _bytes_reply(digest: Digest, found: Content) -> BytesReply[BlobHead]:
         skip=found.skip,
         first=found.first,
         cursor=found.cursor,
+        kept=None if found.kept is None else found.kept.text,
     )
     return BytesReply(head=head, data=found.data, deliver=found.deliver, pieces=found.pieces)
 

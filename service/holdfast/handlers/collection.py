@@ -59,6 +59,8 @@ def _space(found: SpaceReport) -> CollectedSpace:
         space=cast("Space", found.space),
         removed=found.removed.blobs,
         removed_bytes=found.removed.bytes,
+        repacked=found.repacked.blobs,
+        repacked_bytes=found.repacked.bytes,
         needed=needed.blobs,
         needed_bytes=needed.bytes,
         young=young.blobs,

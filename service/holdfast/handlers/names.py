@@ -116,6 +116,7 @@ class NameHandlers:
             type=request.type,
             op_id=call.op_id,
             new=new,
+            note=request.note,
         )
         return upload_state(state, self._part_subject, self._uploads.lease_seconds)
 

@@ -7,7 +7,12 @@ from typing import Annotated, Final, Literal, Self, override
 from msgspec import Meta, field
 from msgspec.structs import replace
 
-from holdfast.domain.limits import MAX_BLOBS_PER_PUT, MAX_DIGESTS_PER_HAS, MIB
+from holdfast.domain.limits import (
+    MAX_BLOBS_PER_PUT,
+    MAX_DIGESTS_PER_HAS,
+    MAX_UPLOAD_NOTE_CHARS,
+    MIB,
+)
 from holdfast.protocol import headers
 from holdfast.protocol.message import (
     QuotedName,
@@ -98,6 +103,8 @@ class GetBlob(Request, frozen=True, kw_only=True):
     even what would fit into the worker's answer, where it can. With ``bare`` the store may send a
     whole small blob alone, in one message without a head: whoever asks compares its digest, and
     asks again without ``bare`` if it gets anything else, or nothing. Of a ``name`` it never does.
+    ``partial``: a blob of which a collector has kept some bytes alone is wanted, too; else it is
+    not there. Its bytes are then those that are kept.
     """
 
     digest: WireDigest | None = None
@@ -110,6 +117,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     space: Space = "blobs"
     name: WireName | None = None
     version: WireVersion | None = None
+    partial: bool = False
 
 
 class ContentHead(Reply, frozen=True, kw_only=True):
@@ -135,12 +143,15 @@ class BlobHead(ContentHead, frozen=True, kw_only=True):
     numbered by ``Blob-Part`` from ``first`` on. With other numbers they are other bytes: ask again
     with ``proxy``. Drop ``skip`` bytes from the first, keep ``length`` in all. ``cursor`` asks for
     what comes after; the last window has none. Asked by name, it tells that and the version.
+    ``kept`` is there of a partial blob: the digest of the bytes that are kept, a semicolon, and how
+    many bytes of the blob are skipped, kept, skipped, kept and so on, in decimal, with commas.
     """
 
     digest: WireDigest = field(name=headers.BLOB_DIGEST)
     first: ToldCount | None = field(default=None, name=headers.BLOB_FIRST)
     quoted_name: QuotedName | None = field(default=None, name=headers.BLOB_NAME)
     version: ToldCount | None = field(default=None, name=headers.BLOB_VERSION)
+    kept: str | None = field(default=None, name=headers.BLOB_KEPT)
 
 
 class HasBlobs(Request, frozen=True, kw_only=True):
@@ -240,19 +251,29 @@ class BlobDeleted(Reply, frozen=True, kw_only=True):
     """``deleted`` is False when there was nothing to delete.
 
     ``kept_by`` is some of what the bytes of a deleted blob are kept for: names as they are, others
-    in words (`version 3 of NAME`, `a write of NAME`). It is not there then for who asks by digest.
+    in words (`version 3 of NAME`, `a write of NAME`, `state NAME`). It is not there then for who
+    asks by the digest.
     """
 
     deleted: bool
     kept_by: list[str] = field(default_factory=list)
 
 
+UploadNote = Annotated[
+    str, Meta(max_length=MAX_UPLOAD_NOTE_CHARS, description="What the client wants told again.")
+]
+
+
 class OpenUpload(Request, frozen=True, kw_only=True):
-    """Begin a streamed put. With a ``digest`` that is stored already there is nothing to upload."""
+    """Begin a streamed put. With a ``digest`` that is stored already there is nothing to upload.
+
+    ``note`` is kept with the upload: see ``LookUpload``.
+    """
 
     size: WireSize | None = None
     digest: WireDigest | None = None
     type: WireType = DEFAULT_TYPE
+    note: UploadNote = ""
 
 
 class UploadState(Reply, frozen=True, kw_only=True):
@@ -262,7 +283,9 @@ class UploadState(Reply, frozen=True, kw_only=True):
 
     Parts go to ``part_subject``, in order from ``next_part`` on, each ``part_size`` bytes but the
     last, with at most ``window`` bytes unacknowledged. An upload of which nothing is heard for
-    ``lease_seconds`` is given up: see ``PutPart``.
+    ``lease_seconds`` is given up: see ``PutPart``. ``offset`` is how many bytes it holds, some of
+    them perhaps of the next part; ``length`` how many there are to be, and ``note`` what was said
+    when it was opened: see ``LookUpload``.
     """
 
     upload: WireUpload | None = None
@@ -276,6 +299,9 @@ class UploadState(Reply, frozen=True, kw_only=True):
     created: bool | None = None
     name: str | None = None
     version: ToldCount | None = None
+    offset: ToldSize | None = None
+    length: ToldSize | None = None
+    note: str | None = None
 
 
 class PutPart(Request, frozen=True, kw_only=True):
@@ -283,17 +309,23 @@ class PutPart(Request, frozen=True, kw_only=True):
 
     ``final`` is the count of parts. It commits, and may be repeated. ``digest`` is then what the
     caller expects. ``keep``, alone and without bytes, renews the lease: for a caller that has
-    nothing to send yet.
+    nothing to send yet. With ``tail`` the bytes are those of the part from that one on: it need not
+    become whole by them, and if it does not, the next ones go on there, the whole part comes in its
+    place, or it is the last.
     """
 
     part: WireCount | None = field(default=None, name=headers.BLOB_PART)
     final: WireCount | None = field(default=None, name=headers.BLOB_FINAL)
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     keep: bool | None = field(default=None, name=headers.BLOB_KEEP)
+    tail: WireCount | None = field(default=None, name=headers.BLOB_TAIL)
 
 
 class PartStored(Reply, frozen=True, kw_only=True):
-    """``part`` is durable; or, for the last message, the stored blob; or the lease is renewed."""
+    """``part`` is durable; or, for the last message, the stored blob; or the lease is renewed.
+
+    ``offset`` is how many bytes the upload holds: told of a tail, and where the lease is renewed.
+    """
 
     part: ToldCount | None = None
     digest: WireDigest | None = None
@@ -301,10 +333,20 @@ class PartStored(Reply, frozen=True, kw_only=True):
     created: bool | None = None
     name: str | None = None
     version: ToldCount | None = None
+    offset: ToldSize | None = None
 
 
 class ResumeUpload(Request, frozen=True, kw_only=True):
     """Let any worker take over an upload whose owner does not answer."""
+
+    upload: WireUpload
+
+
+class LookUpload(Request, frozen=True, kw_only=True):
+    """Where an upload goes on, without taking it over: what it holds its owner says, asked to keep.
+
+    Any worker answers; or tells what the upload has come to.
+    """
 
     upload: WireUpload
 
@@ -338,16 +380,18 @@ class CollectBlobs(Request, frozen=True, kw_only=True):
 class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """Of one space: what was removed, and what stays, for which reason. ``_bytes`` are of blobs.
 
-    ``orphans`` were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
-    ``orphan_bytes`` at the most.
-    ``refused``: put, touched or pinned since they were listed, so they stay. ``others``: objects
-    that are not holdfast's, or unreadable. ``more``: the limit of one run was reached. ``failure``
-    says why nothing, or no more, was removed.
+    ``repacked`` packs are kept in part: ``repacked_bytes`` of them were given back. ``orphans``
+    were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
+    ``orphan_bytes`` at the most. ``refused``: put, touched or pinned since they were listed, so
+    they stay. ``others``: objects that are not holdfast's, or unreadable. ``more``: the limit of
+    one run was reached. ``failure`` says why nothing, or no more, was removed.
     """
 
     space: Space
     removed: ToldCount = 0
     removed_bytes: ToldSize = 0
+    repacked: ToldCount = 0
+    repacked_bytes: ToldSize = 0
     needed: ToldCount = 0
     needed_bytes: ToldSize = 0
     young: ToldCount = 0
@@ -422,6 +466,9 @@ PUT_PART: Final = Operation(
 RESUME_UPLOAD: Final = Operation(
     "blob.resume", ResumeUpload, UploadState, "Take an upload over.", mutates=True
 )
+LOOK_UPLOAD: Final = Operation(
+    "blob.look", LookUpload, UploadState, "Where an upload goes on, or what it has come to."
+)
 ABORT_UPLOAD: Final = Operation(
     "blob.abort", AbortUpload, UploadAborted, "Give an upload up.", mutates=True
 )
@@ -443,6 +490,7 @@ BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     OPEN_UPLOAD,
     PUT_PART,
     RESUME_UPLOAD,
+    LOOK_UPLOAD,
     ABORT_UPLOAD,
     VERIFY_BLOBS,
     COLLECT_BLOBS,

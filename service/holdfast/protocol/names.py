@@ -12,7 +12,7 @@ from msgspec import Meta, field
 
 from holdfast.domain.limits import MAX_LABELS, MAX_NAME_CURSOR_CHARS
 from holdfast.protocol import headers
-from holdfast.protocol.blobs import DEFAULT_TYPE, UploadState
+from holdfast.protocol.blobs import DEFAULT_TYPE, UploadNote, UploadState
 from holdfast.protocol.message import (
     QuotedName,
     Reply,
@@ -94,7 +94,7 @@ class OpenName(Request, frozen=True, kw_only=True):
     """Begin a streamed write of a named blob: parts and the end go as those of ``blob.open``.
 
     ``mode``: as ``blob.create`` or as ``blob.replace``. What ends the upload is answered once the
-    name has the blob.
+    name has the blob. ``note`` as in ``OpenUpload``.
     """
 
     name: WireName
@@ -107,6 +107,7 @@ class OpenName(Request, frozen=True, kw_only=True):
     if_absent: bool = False
     if_version: WireVersion | None = None
     if_digest: WireDigest | None = None
+    note: UploadNote = ""
 
 
 class CopyName(Request, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ STATES_FEATURE: Final = "states"
 
 ENTRIES_TYPE: Final = "application/json"
 MAX_ENTRY_CREDIT: Final = 65_536
+MAX_REPLAYED: Final = 4096
 
 WireJson = Annotated[Raw, Meta(description="Any JSON.")]
 WireHlc = Annotated[
@@ -241,7 +242,7 @@ class ReplayLog(Request, frozen=True, kw_only=True):
 
     name: WireName
     from_index: Annotated[int, Meta(ge=1, le=2**53)] = 1
-    limit: WireLimit = 1000
+    limit: Annotated[int, Meta(ge=1, le=MAX_REPLAYED)] = 1000
 
 
 class LogEntry(Reply, frozen=True, kw_only=True):

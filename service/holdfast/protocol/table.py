@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.protocol.blobs import BLOB_OPERATIONS
+from holdfast.protocol.links import LINK_OPERATIONS
 from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
 from holdfast.protocol.retention import RETENTION_OPERATIONS
@@ -21,4 +22,5 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,
     *STATE_OPERATIONS,
+    *LINK_OPERATIONS,
 )

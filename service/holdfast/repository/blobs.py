@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from datetime import datetime
 
+    from holdfast.domain.kept import KeptBytes
     from holdfast.stores.ports import BlobStore, ForeignObject, Keeping, Stored
 
 BLOBS: Final = "blobs"
@@ -48,7 +49,7 @@ class Content:
 
     Of a window's pieces ``skip`` bytes go first. They are numbered from ``first`` on: as chunks of
     the blob where the store sends them. ``deliver`` has it send them to a subject; where it is
-    None, ``pieces`` are to be sent.
+    None, ``pieces`` are to be sent. ``kept`` says which bytes of a partial blob they are.
     """
 
     size: int
@@ -59,6 +60,7 @@ class Content:
     skip: int | None = None
     first: int | None = None
     cursor: str | None = None
+    kept: KeptBytes | None = None
     deliver: Callable[[str], Awaitable[None]] | None = None
     pieces: AsyncGenerator[Buffer] | None = None
 
@@ -128,20 +130,25 @@ class BlobRepository:
         proxy: bool = False,
         direct: bool = False,
         bare: bool = False,
+        partial_too: bool = False,
         space: str = BLOBS,
         named: bool = False,
     ) -> Content | Bare:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
         ``direct`` asks for a window that the store sends, whatever fits; ``bare`` lets it send a
-        small blob in one message, of which nothing is known but its digest. What was deleted and is
-        kept is there for who goes on by ``cursor``, or came by what keeps it (``named``). Raises
+        small blob in one message, of which nothing is known but its digest. Of a partial blob are
+        read, ``partial_too``, the bytes that are kept; else it is not there. What was deleted and
+        is kept is there for who goes on by ``cursor``, or came by what keeps it (``named``). Raises
         NotFoundError, CorruptError, InvalidError.
         """
         store = self._store(space)
         is_head = cursor is None and not offset and not proxy
         at_most = self._max_inline_bytes if length is None else min(length, self._max_inline_bytes)
         info: BlobInfo | None = None
+        if partial_too:
+            info = await store.stat(digest, sure=proxy, partial=True)
+            bare, direct = False, direct or is_head
         delivery = store.direct_delivery() if bare and is_head else None
         if delivery is not None:
             deliver = delivery.deliver_bare(digest, at_most)
@@ -174,7 +181,7 @@ class BlobRepository:
             return await read(info)
         except NotFoundError:
             # A blob that was deleted and put again: a stale record names the former copy.
-            latest = await store.stat(digest, sure=True)
+            latest = await store.stat(digest, sure=True, partial=partial_too)
             if latest.generation == info.generation:
                 raise
             return await read(latest)
@@ -197,7 +204,7 @@ class BlobRepository:
         windowed = cursor is not None or (direct and not proxy and span.length > 0)
         if span.length <= self._max_inline_bytes and not windowed:
             data = await _read_inline(store, info, span)
-            return Content(size=info.size, span=span, type=info.type, data=data)
+            return Content(size=info.size, span=span, type=info.type, data=data, kept=info.kept)
         return await self._window(store, info, span, proxy=proxy)
 
     async def _window(
@@ -206,7 +213,9 @@ class BlobRepository:
         window = first_window(span, info.part_size, WINDOW_BYTES)
         rest = Span(window.stop, span.stop)
         cursor = encode_cursor(Cursor(info.generation, rest)) if rest.length else None
-        content = partial(Content, size=info.size, span=window, type=info.type, cursor=cursor)
+        content = partial(
+            Content, size=info.size, span=window, type=info.type, cursor=cursor, kept=info.kept
+        )
         delivery = None if proxy else store.direct_delivery()
         if delivery is None:
             pieces = store.read(info, window.start, window.stop)

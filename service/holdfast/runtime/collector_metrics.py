@@ -41,6 +41,11 @@ class CollectorMetrics(Collector):
             ),
             "collected_blobs": ("Blobs and packs that were removed.", totals.removed.blobs),
             "collected_bytes": ("Bytes of them.", totals.removed.bytes),
+            "repacked_packs": (
+                "Packs of which only what is needed was kept.",
+                totals.repacked.blobs,
+            ),
+            "repacked_bytes": ("Bytes that these gave back.", totals.repacked.bytes),
             "collected_orphan_chunks": (
                 "Chunks that were removed because no record names them.",
                 totals.orphans.chunks,

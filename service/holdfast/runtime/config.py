@@ -130,6 +130,12 @@ class Config(Struct, frozen=True, kw_only=True):
     metrics_host: Annotated[
         str, Meta(min_length=1, description="Address on which the metrics are served.")
     ] = "127.0.0.1"
+    link_keys: Annotated[
+        str | None, Meta(description="File with the keys of links; read again when it changes.")
+    ] = None
+    public_url: Annotated[
+        HttpUrl | None, Meta(description="Where clients reach the gateways: links are made for it.")
+    ] = None
 
 
 class LoadedConfig(Struct, frozen=True, kw_only=True):

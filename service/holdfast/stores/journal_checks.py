@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError, InvalidError, TooLargeError
-from holdfast.stores.journal_ports import MAX_MESSAGE_ID_CHARS, MAX_PAGE_ENTRIES, JournalPage
+from holdfast.stores.journal_ports import (
+    MAX_MESSAGE_ID_CHARS,
+    MAX_PAGE_ENTRIES,
+    DamagedEntryError,
+    JournalPage,
+)
 from holdfast.stores.keys import check_record_key
 
 if TYPE_CHECKING:
@@ -53,9 +58,9 @@ def checksum_of(log: str, previous: int, message_id: str, value: bytes | memoryv
     return zlib.crc32(value, zlib.crc32(f"{log} {previous} {message_id}\n".encode()))
 
 
-def damaged(log: str, sequence: int) -> CorruptError:
+def damaged(log: str, sequence: int) -> DamagedEntryError:
     """The error of an entry that is not what was appended."""
-    return CorruptError(f"the entry of the log {log} at sequence {sequence} is damaged")
+    return DamagedEntryError(log, sequence)
 
 
 def not_the_last(log: str) -> ConflictError:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from holdfast.errors import CorruptError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
@@ -35,6 +37,17 @@ class JournalEntry:
     at: datetime
     message_id: str
     value: bytes
+
+
+class DamagedEntryError(CorruptError):
+    """The entry of a log at ``sequence`` is not what was appended, or cannot be read.
+
+    Where it is the last, an append that expects this sequence goes on behind it.
+    """
+
+    def __init__(self, log: str, sequence: int) -> None:
+        super().__init__(f"the entry of the log {log} at sequence {sequence} is damaged")
+        self.sequence = sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +91,7 @@ class JournalStore(Protocol):
         """
 
     async def last(self, log: str) -> JournalEntry | None:
-        """The log's last entry. Raises CorruptError where that is damaged."""
+        """The log's last entry. Raises DamagedEntryError where that is damaged."""
 
     async def first_from(self, log: str, sequence: int) -> JournalEntry | None:
         """The first entry at or behind ``sequence``. Raises CorruptError where that is damaged."""

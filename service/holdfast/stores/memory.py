@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec.structs import replace
 
 from holdfast.domain.digest import digest_of, is_digest
+from holdfast.domain.kept import has_bytes
 from holdfast.domain.op_id import is_repeat, split_op_id
 from holdfast.errors import (
     ConflictError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Sequence
 
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.ports import Attributes, Claiming, Keeping, SurveyedBlob
     from holdfast.stores.record_ports import Change
 
@@ -85,18 +87,18 @@ class MemoryBlobStore(Reachable):
             yield data[first:last]
             await self._reach()
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """See `BlobStore.stat`."""
         await self._reach()
-        blob = self._find(digest)
+        blob = self._find(digest, partial=partial)
         if sure and not blob.is_intact:
             return replace(blob.info, damaged=True)
         return blob.info
 
-    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
         """See `BlobStore.missing`."""
         await self._reach()
-        return [digest for digest in dict.fromkeys(digests) if not self._has(digest)]
+        return [one for one in dict.fromkeys(digests) if not self._has(one, partial=partial)]
 
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
@@ -138,13 +140,15 @@ class MemoryBlobStore(Reachable):
             return False
         return is_repeat(self._deleted.get(digest, {}).get(split_op_id(op_id)[0]), op_id)
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """See `BlobStore.touch`. It is marked each time: that costs nothing."""
         del unless_seen_since
         await self._reach()
-        if not self._has_intact(digest):
+        blob = self._blobs.get(digest)
+        if blob is None or not (blob.is_intact and has_bytes(blob.info.kept, needed)):
             return False
-        blob = self._blobs[digest]
         blob.info = replace(blob.info, deleted=False)
         self._note(digest, "changed")
         return True
@@ -207,6 +211,17 @@ class MemoryBlobStore(Reachable):
             return False
         self._forget(present, None, is_kept=False)
         return True
+
+    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """See `BlobStore.repack`."""
+        await self._reach()
+        present = self._blobs.get(blob.digest)
+        if present is None or self._log.surveyed(present.info).mark != blob.mark:
+            return None
+        left = present.reduced(needed, f"g{next(self._numbers)}")
+        self._blobs[blob.digest] = left
+        self._note(blob.digest, "changed")
+        return left.info.size
 
     def stage(self, staging: str, part_size: int) -> _MemoryStagedBlob:
         """See `BlobStore.stage`."""
@@ -276,7 +291,7 @@ class MemoryBlobStore(Reachable):
         generation: str,
     ) -> Stored:
         former = self._blobs.get(digest)
-        if former is not None and former.is_intact:
+        if former is not None and former.is_intact and former.is_whole:
             own = former.info.generation == generation
             again = is_repeat(former.op_id, attributes.op_id)
             self._mark(former, attributes)
@@ -309,28 +324,26 @@ class MemoryBlobStore(Reachable):
 
     def _has_intact(self, digest: Digest) -> bool:
         blob = self._blobs.get(digest)
-        return blob is not None and blob.is_intact
+        return blob is not None and blob.is_intact and blob.is_whole
 
-    def _has(self, digest: Digest) -> bool:
+    def _has(self, digest: Digest, *, partial: bool) -> bool:
         blob = self._blobs.get(digest)
-        return blob is not None and not blob.info.damaged and not blob.info.deleted
+        is_there = blob is not None and not blob.info.damaged and not blob.info.deleted
+        return is_there and (partial or (blob is not None and blob.is_whole))
 
-    def _find(self, digest: Digest) -> MemoryBlob:
+    def _find(self, digest: Digest, *, partial: bool = False) -> MemoryBlob:
         blob = self._blobs.get(digest)
-        if blob is None:
+        if blob is None or not (partial or blob.is_whole):
             msg = f"no blob {digest}"
             raise NotFoundError(msg)
         return blob
 
     def _checked(self, info: BlobInfo) -> bytes:
-        blob = self._find(info.digest)
-        if blob.info.generation != info.generation:
-            msg = f"this copy of blob {info.digest} is gone"
-            raise NotFoundError(msg)
-        if digest_of(blob.data) != info.digest:
-            msg = f"the stored bytes of blob {info.digest} do not match their digest"
-            raise CorruptError(msg)
-        return blob.data
+        blob = self._find(info.digest, partial=True)
+        if blob.info.generation == info.generation:
+            return blob.checked
+        msg = f"this copy of blob {info.digest} is gone"
+        raise NotFoundError(msg)
 
 
 class _MemoryStagedBlob:

@@ -9,14 +9,16 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.domain.digest import digest_of
-from holdfast.errors import UnavailableError
-from holdfast.stores.ports import BlobChanged, BlobChanges, SurveyedBlob
+from holdfast.domain.kept import reduced
+from holdfast.errors import CorruptError, UnavailableError
+from holdfast.stores.ports import BlobChanged, BlobChanges, SurveyedBlob, reduced_info
 from holdfast.stores.record_ports import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.ports import BlobInfo
 
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,8 +57,26 @@ class MemoryBlob:
 
     @property
     def is_intact(self) -> bool:
-        """Whether it can be read back, as far as anybody knows."""
-        return not self.info.damaged and digest_of(self.data) == self.info.digest
+        """Whether what is stored can be read back, as far as anybody knows."""
+        return not self.info.damaged and digest_of(self.data) == self.info.stored_digest
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether that is all of it."""
+        return self.info.kept is None
+
+    @property
+    def checked(self) -> bytes:
+        """What is stored. Raises CorruptError."""
+        if digest_of(self.data) != self.info.stored_digest:
+            msg = f"the stored bytes of blob {self.info.digest} do not match their digest"
+            raise CorruptError(msg)
+        return self.data
+
+    def reduced(self, needed: Ranges, generation: str) -> MemoryBlob:
+        """The same with only ``needed`` of its bytes. Raises CorruptError."""
+        data, kept = reduced(self.checked, self.info.kept, needed)
+        return MemoryBlob(reduced_info(self.info, kept, generation), data, self.op_id)
 
 
 class MemoryLog:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
+from holdfast.domain.kept import KeptBytes  # at run time too: messages of it may be decoded
 from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.chunk_index import ChunkIndex
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.leftover_ports import Leftovers
     from holdfast.stores.record_ports import Extent
 
@@ -32,7 +34,9 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
     the store needs that. ``damaged``: it was found that it cannot be read back, and the next put
     of the bytes replaces it. ``deleted``: somebody has deleted it, and something keeps the bytes;
-    for whoever asks by the digest it is not there.
+    for whoever asks by the digest it is not there. ``kept``: it is partial, and size, chunks and
+    parts are those of the bytes that are kept, one after the other; the next put of the whole
+    replaces it, too.
     """
 
     digest: Digest
@@ -46,6 +50,27 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     index: ChunkIndex | None = None
     damaged: bool = False
     deleted: bool = False
+    kept: KeptBytes | None = None
+
+    @property
+    def stored_digest(self) -> Digest:
+        """That of the bytes that are stored, which is ``digest`` unless it is partial."""
+        return self.digest if self.kept is None else self.kept.digest
+
+
+def reduced_info(info: BlobInfo, kept: KeptBytes, generation: str) -> BlobInfo:
+    """``info`` of a copy that has ``kept`` alone, in parts that are no larger than before."""
+    part_size = min(info.part_size, kept.size)
+    return msgspec.structs.replace(
+        info,
+        size=kept.size,
+        chunks=-(-kept.size // part_size),
+        part_size=part_size,
+        generation=generation,
+        index=None,
+        damaged=False,
+        kept=kept,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +163,8 @@ class SurveyedBlob:
     """A blob as a collector met it, last seen (put or touched) at a time by the store's clock.
 
     ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
-    gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy.
+    gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy,
+    of ``size`` bytes: of a partial blob those that are kept.
     """
 
     digest: Digest
@@ -213,7 +239,8 @@ class BlobStore(Protocol):
 
     Identical bytes have the identical address in every store. A blob is there whole or not at
     all, and what is read has been checked: bytes that do not match raise CorruptError, and are
-    not returned.
+    not returned. A collector may have made it partial (`repack`): then it is not there, but for
+    those who ask for what is kept of it.
     """
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
@@ -228,7 +255,7 @@ class BlobStore(Protocol):
         """
 
     async def get(self, info: BlobInfo) -> bytes:
-        """All bytes, checked against the digest. For blobs that fit in memory.
+        """All bytes that are stored, checked against their digest. For blobs that fit in memory.
 
         Raises NotFoundError when this generation is gone, CorruptError.
         """
@@ -249,19 +276,20 @@ class BlobStore(Protocol):
         Raises NotFoundError when this generation is gone, CorruptError.
         """
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """What is recorded, or was a while ago; bytes that are read are right in any case.
 
         With ``sure`` it is what is recorded at this moment, and ``damaged`` is also set where the
         store sees that bytes are gone. What is acknowledged or removed is decided by this one.
+        A partial blob is not there, unless ``partial``.
         Raises NotFoundError of what is surely not there, CorruptError.
         """
 
-    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
         """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.
 
         One that was reported as damaged, whose record is unreadable, or that was deleted and is
-        kept, is missing. May say
+        kept, is missing; so is a partial one, unless ``partial``. May say
         missing of a blob that was put a moment ago elsewhere; the reverse only of one that was
         deleted a moment ago.
         """
@@ -283,8 +311,12 @@ class BlobStore(Protocol):
         remembers it (memory and disk: until restarted; object store: until it is put again).
         """
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """Mark a blob as seen now, unless it was at or after ``unless_seen_since``; is it there?
+
+        A partial one is there if it keeps ``needed``; None: only a whole one is.
 
         That is a time by the store's clock, as `now` tells it: the caller's is never compared.
         A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
@@ -335,6 +367,15 @@ class BlobStore(Protocol):
 
         Nothing else is touched: not the blob that was put, touched or pinned since, nor bytes of
         another copy. After an error it may be repeated; what was removed before is then refused.
+        """
+
+    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """Make a blob partial if it still is as it was met: of its bytes only ``needed`` are kept.
+
+        Another copy takes its place in one change; then the former bytes go. What a partial blob
+        did not keep before is not brought back. How many bytes are stored now; None: it is not as
+        it was met, and nothing was done. It is for blobs that fit in memory. After an error it may
+        be repeated, as `collect`. Raises CorruptError if it cannot be read back.
         """
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:

@@ -14,21 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from tests.repository.collector.explorer import BLOCKED, END, Next, Steps
 from tests.repository.collector.world import (
+    NEEDS,
     ROOTS,
+    SIZE,
     B,
     Meta,
     Stores,
     at,
     blobs_in,
     is_version,
+    merged,
     read_name,
     roots_in,
     snapshot,
 )
 
 from holdfast.domain.blob_names import Conditions, Said
-from holdfast.domain.collection import to_touch, why_kept
+from holdfast.domain.collection import left_of, to_touch, why_kept
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import Ranges, common
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.names.record import (
     Keep,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.blob_names import Verb
 
+type Needed = tuple[tuple[Digest, Ranges | None], ...]
 type Put = Generator[Any, Any, tuple[bool, bool]]
 
 _TRIES: Final = 6
@@ -76,9 +81,13 @@ def put(rules: Rules, me: str, digest: Digest, *, pin: bool = False, touch: bool
     What is found is pinned, or touched, or left as it is. What is pinned is promised.
     """
     for _ in range(_TRIES):
-        is_hit, seen = yield lambda s: look(rules, s, digest, pin=pin, touch=touch)
+        is_hit, seen, is_partial = yield lambda s: look(rules, s, digest, pin=pin, touch=touch)
         if is_hit:
             return False, True
+        if is_partial:
+            if (yield lambda s, seen=seen: put_over(s, me, digest, seen)):
+                return True, True
+            continue
         nuid = yield lambda s: chunk(rules, s, me, digest)
 
         def publish(s: Stores, seen: int = seen, nuid: str = nuid) -> bool:
@@ -96,18 +105,30 @@ def put(rules: Rules, me: str, digest: Digest, *, pin: bool = False, touch: bool
     return False, False
 
 
-def look(rules: Rules, s: Stores, digest: Digest, *, pin: bool, touch: bool) -> tuple[bool, int]:
-    """Whether a put finds the blob, and at which revision."""
+def put_over(s: Stores, me: str, digest: Digest, seen: int) -> bool:
+    """In the place of a partial blob: chunk and record in one batch."""
+    if s.revision(digest) != seen:
+        return False
+    s.write(digest, s.new_chunk(me))
+    return True
+
+
+def look(
+    rules: Rules, s: Stores, digest: Digest, *, pin: bool, touch: bool
+) -> tuple[bool, int, bool]:
+    """Whether a put finds the blob, at which revision, and whether a partial one is there."""
     meta = s.live(digest)
-    if meta is None or not s.is_whole(digest):
-        return False, s.revision(digest)
+    is_partial = meta is not None and meta.kept is not None
+    wanted = None if rules.has("a put finds no partial pack") else ()
+    if meta is None or not s.has(digest, wanted):
+        return False, s.revision(digest), is_partial
     if pin and not meta.is_pinned and rules.has("hit pins"):
         s.write(digest, meta.nuid, pinned=True)
     elif touch and rules.has("hit touches"):
         s.touch(digest)
     if pin:
         s.promised.add(digest)
-    return True, s.revision(digest)
+    return True, s.revision(digest), False
 
 
 def chunk(rules: Rules, s: Stores, me: str, digest: Digest) -> str:
@@ -122,12 +143,13 @@ def chunk(rules: Rules, s: Stores, me: str, digest: Digest) -> str:
     return s.new_chunk(me)
 
 
-def touch(rules: Rules, digest: Digest, *, since: float) -> Steps:
+def touch(rules: Rules, digest: Digest, *, since: float, needed: Ranges | None = None) -> Steps:
     """Whether it is there; its record has another revision then, unless it was seen ``since``."""
+    asked = needed if rules.has("a touch asks for the bytes needed") else ()
 
     def one(s: Stores) -> bool:
         meta = s.live(digest)
-        if meta is None or not s.is_whole(digest):
+        if meta is None or not s.has(digest, asked):
             return False
         if meta.tick < since and rules.has("touch"):
             s.touch(digest)
@@ -142,8 +164,17 @@ def touch(rules: Rules, digest: Digest, *, since: float) -> Steps:
 class SnapshotWriter:
     """A worker, or a client, that makes the snapshot ``me`` with ``root``, on top of ``parent``."""
 
-    def __init__(self, rules: Rules, me: str, root: Digest, parent: str | None = None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        me: str,
+        root: Digest,
+        parent: str | None = None,
+        *,
+        is_client: bool = False,
+    ) -> None:
         self.rules, self.me, self.root, self.parent = rules, me, root, parent
+        self.is_client = is_client
         self.start: Next = ("begin", ())
 
     def begin(self) -> Steps:
@@ -155,9 +186,18 @@ class SnapshotWriter:
         told = of_parent if self.rules.has("the parent's root is a root") else None
         yield lambda s: s.put_snapshot(self.me, snapshot(self.me, state="pending", parent=told))
         began = yield lambda s: s.now
-        shared = ROOTS[Digest(of_parent)] if of_parent else frozenset()
-        todo = tuple(sorted(ROOTS[self.root] - shared))
+        todo = tuple(sorted(ROOTS[self.root] - self.shared(of_parent)))
         return "store", (todo, of_parent, began, (), (), 0)
+
+    def shared(self, of_parent: str | None) -> frozenset[Digest]:
+        """Blobs of which the parent needs all that is needed."""
+        needs = NEEDS[self.root]
+        theirs = NEEDS[Digest(of_parent)] if of_parent else {}
+        return frozenset(
+            one
+            for one in needs
+            if one in theirs and Meta(0, 0, "", kept=theirs[one]).has(needs[one])
+        )
 
     def store(
         self,
@@ -213,10 +253,12 @@ class SnapshotWriter:
         if not self.rules.has("lately is by the store's clock"):
             since -= 3
         young = made if began > since or not self.rules.has("what was put is touched") else ()
-        vouched = ROOTS[Digest(of_parent)] if is_ok and of_parent else frozenset()
+        vouches = is_ok and not self.is_client  # no page of a client's is its parent's
+        vouched = ROOTS[Digest(of_parent)] if vouches and of_parent else frozenset()
         needed = tuple(sorted(ROOTS[self.root]))
-        touched = to_touch(needed, vouched=vouched, found=found, young=young)
-        looked_at = [one for one in needed if one in vouched and one not in found]
+        put = {*made, *found} if self.rules.has("what was put is not vouched for") else ()
+        touched = to_touch(needed, vouched=vouched, found=put, young=young)
+        looked_at = [one for one in needed if one in vouched and one not in put]
         return "secure", (tuple(touched), tuple(looked_at), since, of_parent, tries)
 
     def secure(
@@ -228,10 +270,11 @@ class SnapshotWriter:
         tries: int,
     ) -> Steps:
         if touched:
-            is_there = yield from touch(self.rules, touched[0], since=since)
+            needed = NEEDS[self.root][touched[0]] if self.is_client else None
+            is_there = yield from touch(self.rules, touched[0], since=since, needed=needed)
             touched = touched[1:]
         elif looked_at:
-            is_there = yield lambda s: s.is_whole(looked_at[0])
+            is_there = yield lambda s: s.has(looked_at[0], ())
             looked_at = looked_at[1:]
         else:
             return "commit", ()
@@ -529,9 +572,18 @@ class Reader:
         self.me, self.start = "read", ("read", ())
 
     def read(self) -> Steps:
-        meta = yield lambda s: s.live(self.digest)
-        if meta is not None and (yield lambda s: meta.nuid in s.chunks):
-            return END
+        before = None
+        while True:
+            meta = yield lambda s: s.live(self.digest)
+
+            def are_there(s: Stores, meta: Meta | None = meta) -> bool:
+                return meta is not None and meta.nuid in s.chunks
+
+            if (yield are_there):
+                return END
+            if meta == before or not self.rules.has("a reader looks again"):
+                break
+            before = meta
         record = yield lambda s: s.snapshot(self.key)
         is_ok = record is not None and record.state == "ok"
         return ("end", ("a reader found a blob missing of what is ok",)) if is_ok else END
@@ -581,7 +633,7 @@ class Collector:
             if meta is not None:
                 met.append((digest, meta))
         if roots:
-            return "read", (now, tuple(met), tuple(sorted(roots[0])), roots[1])
+            return "read", (now, tuple(met), tuple(sorted(roots[0])), all_of(roots[1]))
         return "scan", (now, tuple(met))
 
     def scan(self, now: int, met: tuple[Any, ...]) -> Steps:
@@ -602,45 +654,47 @@ class Collector:
             )
         if not self.rules.has("versions are roots"):
             names = frozenset(one for one in names if not is_version(one[0]))
-        return "read", (now, met, tuple(sorted(roots_in(snapshots))), blobs_in(names))
+        return "read", (now, met, tuple(sorted(roots_in(snapshots))), all_of(blobs_in(names)))
 
     def read(
         self,
         now: int,
         met: tuple[Any, ...],
         roots: tuple[Digest, ...],
-        needed: frozenset[Digest],
+        needed: Needed,
     ) -> Steps:
         if not roots:
             if not self.rules.has("age is judged at the listing"):
                 now = yield lambda s: s.now
             return "remove", (self.plan(now, met, needed),)
         if (yield lambda s: s.is_whole(roots[0])):
-            needed |= ROOTS[roots[0]]
+            needed = tuple(sorted(merged(dict(needed), NEEDS[roots[0]]).items()))
         elif self.rules.has("a root that cannot be read ends the run"):
             return END
         return "read", (now, met, roots[1:], needed)
 
-    def plan(self, now: int, met: tuple[Any, ...], needed: frozenset[Digest]) -> tuple[Any, ...]:
+    def plan(self, now: int, met: tuple[Any, ...], needed: Needed) -> tuple[Any, ...]:
         grace = timedelta(seconds=self.rules.grace)
-        return tuple(
-            (digest, meta)
-            for digest, meta in met
-            if meta.is_there
-            and digest not in needed
-            and why_kept(
+        plan = []
+        for digest, meta in met:
+            ranges = dict(needed).get(digest, ())
+            kept = None if ranges is None else left_of(ranges, meta.size)
+            is_kept = why_kept(
                 pinned=meta.is_pinned and self.rules.has("what is pinned stays"),
                 seen_at=at(meta.tick),
                 listed_from=at(now),
                 grace=grace,
             )
-            is None
-        )
+            if meta.is_there and kept is not None and is_kept is None:
+                plan.append((digest, meta, kept))
+        return tuple(plan)
 
     def remove(self, plan: tuple[Any, ...]) -> Steps:
         if not plan:
             return END
-        (digest, meta), rest = plan[0], plan[1:]
+        (digest, meta, kept), rest = plan[0], plan[1:]
+        if kept:
+            return "repack", (digest, meta, kept, rest)
 
         def bury(s: Stores) -> bool:
             if s.revision(digest) != meta.revision and self.rules.has("compare-and-set"):
@@ -667,3 +721,26 @@ class Collector:
                     return "remove", (rest,)
             yield remove_chunks
         return "remove", (rest,)
+
+    def repack(self, digest: Digest, meta: Meta, needed: Ranges, rest: tuple[Any, ...]) -> Steps:
+        """Chunk and record are replaced in one batch; then the former chunk goes."""
+
+        def swap(s: Stores) -> bool:
+            if s.revision(digest) != meta.revision and self.rules.has("a repack is conditional"):
+                return False
+            present = s.metas[digest]
+            kept = common(needed, present.kept or ((0, SIZE),))
+            s.write(digest, s.new_chunk(self.me), kept=kept)
+            return True
+
+        early = not self.rules.has("the record goes first in a repack")
+        if early:
+            yield lambda s: s.chunks.discard(meta.nuid)
+        if (yield swap) and not early:
+            yield lambda s: s.chunks.discard(meta.nuid)
+        return "remove", (rest,)
+
+
+def all_of(blobs: frozenset[Digest]) -> Needed:
+    """All of their bytes."""
+    return tuple((one, None) for one in sorted(blobs))

@@ -35,8 +35,11 @@ from tests.repository.collector.world import (
     R0,
     R1,
     R2,
+    RF,
+    RG,
     B,
     C,
+    Meta,
     P,
     Q,
     Stores,
@@ -45,6 +48,7 @@ from tests.repository.collector.world import (
     snapshot,
 )
 
+from holdfast.domain.collection import left_of
 from holdfast.repository.names.record import (
     Keep,
     NamedContent,
@@ -55,9 +59,11 @@ from holdfast.repository.names.record import (
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
 
 LIMIT: Final = 2_000_000
 PACKS: Final = (P, Q, R0, R1)
+PARTS: Final = (P, RF, RG)
 TWO_VERSIONS: Final = Keep(versions=2)
 
 
@@ -95,6 +101,19 @@ def a_parent_beside(s: Stores) -> None:
     stored(s, *PACKS)
     ok(s, "S0", R0)
     ok(s, "S1", R1)
+
+
+def a_part_and_all(s: Stores) -> None:
+    """SF, which needs a frame of P, is ok, and SG, which needs both."""
+    stored(s, P, RF, RG)
+    ok(s, "SF", RF)
+    ok(s, "SG", RG)
+
+
+def a_part(s: Stores) -> None:
+    """SF, which needs a frame of P, is ok; P is whole."""
+    stored(s, P, RF)
+    ok(s, "SF", RF)
 
 
 def old_packs(s: Stores) -> None:
@@ -206,6 +225,73 @@ SCENARIOS: Final = {
         blobs=(P, R0),
         grace=2,
     ),
+    "repack: a writer of all, a deleter": Scenario(
+        a_part_and_all,
+        lambda r: [
+            SnapshotWriter(r, "w", RG),
+            SnapshotDeleter("SG"),
+            Collector(r, "x", PARTS),
+        ],
+        blobs=PARTS,
+    ),
+    "repack: the same, two collectors": Scenario(
+        a_part_and_all,
+        lambda r: [
+            SnapshotWriter(r, "w", RG),
+            SnapshotDeleter("SG"),
+            Collector(r, "x", PARTS),
+            Collector(r, "y", PARTS),
+        ],
+        blobs=PARTS,
+        is_long=True,
+    ),
+    "repack: a child that needs more than its parent": Scenario(
+        a_part,
+        lambda r: [
+            SnapshotWriter(r, "w", RG, "SF"),
+            SnapshotDeleter("SF"),
+            Collector(r, "x", PARTS),
+        ],
+        blobs=PARTS,
+    ),
+    "repack: a client's child of what is deleted": Scenario(
+        a_part_and_all,
+        lambda r: [
+            SnapshotWriter(r, "w", RG, "SG", is_client=True),
+            SnapshotDeleter("SG"),
+            Collector(r, "x", PARTS),
+        ],
+        blobs=PARTS,
+    ),
+    "repack: a client's child of a part, two collectors": Scenario(
+        a_part_and_all,
+        lambda r: [
+            SnapshotWriter(r, "w", RF, "SF", is_client=True),
+            SnapshotDeleter("SF"),
+            SnapshotDeleter("SG"),
+            Collector(r, "x", PARTS),
+            Collector(r, "y", PARTS),
+        ],
+        blobs=PARTS,
+        is_long=True,
+    ),
+    "repack: a reader": Scenario(
+        a_part_and_all,
+        lambda r: [
+            Reader(r, "SF", P),
+            SnapshotDeleter("SG"),
+            Collector(r, "x", PARTS),
+            Collector(r, "y", PARTS),
+        ],
+        blobs=PARTS,
+    ),
+    "repack: time passes beside a writer": Scenario(
+        a_part,
+        lambda r: [SnapshotWriter(r, "w", RG), Clock(6), Collector(r, "x", PARTS)],
+        blobs=PARTS,
+        grace=2,
+        is_long=True,
+    ),
     "names: create, copy, collectors": Scenario(
         old_blobs,
         lambda r: [
@@ -291,6 +377,11 @@ LOSSES: Final = {
     "a copy touches": "names: create, copy, collectors",
     "the touch follows the promise": "names: a streamed write",
     "versions are roots": "names: versions, one restored",
+    "a touch asks for the bytes needed": "repack: a writer of all, a deleter",
+    "a repack is conditional": "repack: a writer of all, a deleter",
+    "the record goes first in a repack": "repack: a writer of all, a deleter",
+    "what was put is not vouched for": "repack: a child that needs more than its parent",
+    "a reader looks again": "repack: a reader",
     "hit pins": "blobs: a plain put, a deleter by digest, a name",
     "what is pinned stays": "blobs: a plain put, a deleter by digest, a name",
 }
@@ -335,9 +426,14 @@ def after_the_crash(frozen: Any, scenario: Scenario, rules: Rules) -> str | None
     left = [
         digest
         for digest, meta in s.metas.items()
-        if meta.is_there and not meta.is_pinned and digest not in needed
+        if meta.is_there and not meta.is_pinned and is_left(meta, needed.get(digest, ()))
     ]
     return f"{[digest[:1] for digest in left]} are left" if left else None
+
+
+def is_left(meta: Meta, needed: Ranges | None) -> bool:
+    """Whether so little of it is needed that it should be gone, or partial."""
+    return needed is not None and left_of(needed, meta.size) is not None
 
 
 @pytest.mark.parametrize(
@@ -374,6 +470,12 @@ def test_a_collector_that_does_not_hear_of_its_own_tombstone_loses_nothing(name:
     found = examine(SCENARIOS[name], "the collector hears of its tombstone")
 
     assert found.complaint is None, "\n".join(found.steps)
+
+
+def test_a_put_that_takes_a_partial_pack_for_a_whole_one_is_found_out_by_its_touch() -> None:
+    scenario = SCENARIOS["repack: a writer of all, a deleter"]
+
+    assert examine(scenario, "a put finds no partial pack").complaint is None
 
 
 def test_of_the_parents_root_and_its_second_reading_one_may_come_early_but_not_both() -> None:

@@ -19,8 +19,11 @@ from tests.repository.names.pool import NamesWorker
 from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.names import assemble_names
 from holdfast.bootstrap.setup import Setup
+from holdfast.bootstrap.snapshots import opener_of
 from holdfast.bootstrap.stores import LOCAL
+from holdfast.domain.collection import left_of
 from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.kept import has_bytes, joined
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.snapshots.roots import SnapshotRoots
@@ -30,10 +33,11 @@ from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from holdfast.domain.kept import Range
     from holdfast.repository.collector.collector import Collector
 
 LATEST_SECONDS = 0.02
@@ -191,19 +195,30 @@ async def unpin(shared: Racing, digest: Digest) -> None:
     await shared.stores.blobs.delete(digest, kept=kept)
 
 
+async def all_news(keys: Sequence[bytes]) -> Sequence[bool]:
+    """Nothing is left out."""
+    return [True for _ in keys]
+
+
 async def check_all(shared: Racing, site: Site) -> None:
     """All that is there can be read, and nothing is there that nothing needs."""
-    needed: set[Digest] = set()
-    roots = SnapshotRoots(shared.stores.snapshots, site.service.restores._packs)
+    needed: dict[Digest, list[Range] | None] = {}
+    open_store = opener_of(site.service.restores._packs)
+    roots = SnapshotRoots(shared.stores.snapshots, open_store)
     changes = (await shared.stores.snapshots.changes(0, limit=10_000)).changes
     for changed in changes:
         for root in roots.named(changed.key, changed.value) if changed.value else ():
-            async for some in roots.needed(root):
-                needed |= set(some)
+            async for some in roots.needed(root, all_news):
+                for digest, ranges in some:
+                    known = needed.setdefault(digest, [])
+                    needed[digest] = None if ranges is None or known is None else [*known, *ranges]
     packs = shared.stores.packs
-    for digest in needed:
-        await packs.get(await packs.stat(digest, sure=True))
-    assert {blob.digest for blob in (await packs.survey(None, limit=10_000)).blobs} == needed
+    for digest, parts in needed.items():
+        info = await packs.stat(digest, sure=True, partial=True)
+        await packs.get(info)
+        assert has_bytes(info.kept, None if parts is None else joined(parts))
+        assert parts is None or left_of(joined(parts), info.size) is None
+    assert {blob.digest for blob in (await packs.survey(None, limit=10_000)).blobs} == set(needed)
     names = shared.names("r")
     for number in range(3):
         for name in f"n{number}", f"mn{number}":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import KeptBytes, Ranges, has_bytes, joined, size_of
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.names.record import NameRecord, VersionRecord, content_of, counts
 from holdfast.repository.names.roots import blobs_of
@@ -17,7 +18,7 @@ from holdfast.repository.snapshots.record import StoredSnapshot
 from holdfast.repository.snapshots.roots import roots_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from holdfast.repository.names.record import Keep
 
@@ -36,8 +37,22 @@ R1: Final = blob("1")
 R2: Final = blob("2")
 B: Final = blob("c")
 C: Final = blob("d")
-ROOTS: Final = {R0: frozenset({R0, P}), R1: frozenset({R1, P, Q}), R2: frozenset({R2, P})}
-"""What each root needs, itself among it."""
+RF: Final = blob("5")
+RG: Final = blob("6")
+SIZE: Final = 1000
+F: Final[Ranges] = ((0, 300),)
+"""A frame of P; the other one is the rest."""
+
+NEEDS: Final[dict[Digest, dict[Digest, Ranges | None]]] = {
+    R0: {R0: None, P: None},
+    R1: {R1: None, P: None, Q: None},
+    R2: {R2: None, P: None},
+    RF: {RF: None, P: F},
+    RG: {RG: None, P: ((0, SIZE),)},
+}
+"""What each root needs, itself among it, and what of it; None: all."""
+
+ROOTS: Final = {root: frozenset(needs) for root, needs in NEEDS.items()}
 
 
 class Meta(NamedTuple):
@@ -48,6 +63,17 @@ class Meta(NamedTuple):
     nuid: str
     is_there: bool = True
     is_pinned: bool = False
+    kept: Ranges | None = None
+
+    def has(self, needed: Ranges | None) -> bool:
+        """Whether these bytes are kept."""
+        kept = None if self.kept is None else KeptBytes(P, self.kept)
+        return has_bytes(kept, needed)
+
+    @property
+    def size(self) -> int:
+        """Of what is stored."""
+        return SIZE if self.kept is None else size_of(self.kept)
 
 
 type Frozen = tuple[object, ...]
@@ -102,20 +128,32 @@ class Stores:
         meta = self.metas.get(digest)
         return meta if meta is not None and meta.is_there else None
 
-    def is_whole(self, digest: Digest) -> bool:
-        """Whether it is there with its bytes."""
+    def has(self, digest: Digest, needed: Ranges | None) -> bool:
+        """Whether these bytes of it are there."""
         meta = self.live(digest)
-        return meta is not None and meta.nuid in self.chunks
+        return meta is not None and meta.nuid in self.chunks and meta.has(needed)
 
-    def write(self, digest: Digest, nuid: str, *, there: bool = True, pinned: bool = False) -> None:
+    def is_whole(self, digest: Digest) -> bool:
+        """Whether all of it is there."""
+        return self.has(digest, None)
+
+    def write(
+        self,
+        digest: Digest,
+        nuid: str,
+        *,
+        there: bool = True,
+        pinned: bool = False,
+        kept: Ranges | None = None,
+    ) -> None:
         """Replace its record."""
         revision = self.revision(digest) + 1
-        self.metas[digest] = Meta(revision, self.now, nuid, there, pinned)
+        self.metas[digest] = Meta(revision, self.now, nuid, there, pinned, kept)
 
     def touch(self, digest: Digest) -> None:
         """Write its record again as it is."""
         meta = self.metas[digest]
-        self.write(digest, meta.nuid, pinned=meta.is_pinned)
+        self.write(digest, meta.nuid, pinned=meta.is_pinned, kept=meta.kept)
 
     def new_chunk(self, writer: str) -> str:
         """A chunk under a nuid that has this one writer for ever."""
@@ -215,9 +253,9 @@ def lost(stores: Stores, keep: Keep) -> str | None:
     for key in stores.snapshots:
         record = stores.snapshot(key)
         if record is not None and record.state == "ok":
-            for digest in ROOTS[Digest(record.digest or "")]:
-                if not stores.is_whole(digest):
-                    return f"snapshot {key} is ok and lacks {digest[:1]}"
+            for digest, needed in NEEDS[Digest(record.digest or "")].items():
+                if not stores.has(digest, needed):
+                    return f"snapshot {key} is ok and lacks some of {digest[:1]}"
     for key, (_, value) in stores.names.items():
         for digest in _readable(stores, key, value, keep):
             if not stores.is_whole(digest):
@@ -240,9 +278,20 @@ def _readable(stores: Stores, key: str, value: bytes, keep: Keep) -> list[Digest
     return [Digest(version.content.digest)]
 
 
-def needed_now(stores: Stores) -> frozenset[Digest]:
-    """Every blob that a record keeps."""
-    needed = set(blobs_in(stores.names.items()))
+def merged(
+    needed: dict[Digest, Ranges | None], more: Mapping[Digest, Ranges | None]
+) -> dict[Digest, Ranges | None]:
+    """What both need."""
+    result = dict(needed)
+    for digest, ranges in more.items():
+        known = result.get(digest, ())
+        result[digest] = None if known is None or ranges is None else joined((*known, *ranges))
+    return result
+
+
+def needed_now(stores: Stores) -> dict[Digest, Ranges | None]:
+    """Every blob that a record keeps, and what of it."""
+    needed: dict[Digest, Ranges | None] = dict.fromkeys(blobs_in(stores.names.items()))
     for root in roots_in(stores.snapshots.items()):
-        needed |= ROOTS[root]
-    return frozenset(needed)
+        needed = merged(needed, NEEDS[root])
+    return needed

@@ -85,7 +85,7 @@ async def test_workers_that_append_to_one_log_lose_nothing(pool: StatesPool) -> 
 async def test_logs_of_different_names_know_nothing_of_each_other(pool: StatesPool) -> None:
     worker = pool.worker()
 
-    for name in ("a", "a/b", "a//b", "*", ">", "é" * 256):
+    for name in ("a", "a/b", "a//b", ".", "é" * 256):
         assert (await worker.append(name, name)).index == 1
         assert await worker.replay(name) == [name]
 

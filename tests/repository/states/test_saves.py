@@ -9,6 +9,7 @@ from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.states.record import STATE
 from holdfast.repository.states.roots import StateRoots
 from holdfast.repository.states.saves import NewSave
@@ -185,6 +186,24 @@ async def test_the_blobs_of_saves_are_roots_for_the_collector(pool: StatesPool) 
     assert set(roots.named(record.key, record.value)) == {digest_of(b"1"), digest_of(b"2")}
     with pytest.raises(CorruptError):
         roots.named(record.key, b"{}")
+
+
+async def test_a_blob_leads_to_the_states_that_keep_it_for_as_long_as_they_do(
+    pool: StatesPool,
+) -> None:
+    worker, keeper = pool.worker(), StateKeeper(pool.records)
+    blob = digest_of(b"1")
+    for name in ("a/b", "c"):
+        await worker.save(name, b"1", 0)
+
+    assert await keeper.keeps(blob)
+    assert await keeper.kept_for(blob, 10) == ["state a/b", "state c"]
+    await worker.upkeep.policy("c", {"keep": 2})
+    await worker.save("c", b"2", 0)
+    await worker.save("c", b"3", 0)
+    assert await keeper.kept_for(blob, 10) == ["state a/b"]
+    await worker.upkeep.remove("a/b")
+    assert not await keeper.keeps(blob)
 
 
 async def test_a_state_is_not_loaded_again_by_whoever_has_it(pool: StatesPool) -> None:

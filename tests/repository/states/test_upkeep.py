@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count, product
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from tests.repository.names.gated import Gate
 from tests.repository.states.pool import StatesPool, code_of
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    from tests.repository.states.pool import StatesWorker
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -71,6 +79,57 @@ async def test_a_trim_may_be_repeated_and_never_goes_back(pool: StatesPool) -> N
     assert (await worker.upkeep.trim("s", 3)).trimmed_through == 8
     with pytest.raises(InvalidError):
         await worker.upkeep.trim("s", 21)
+
+
+async def let_through(gate: Gate, task: asyncio.Task[T], calls: int) -> int:
+    """Let so many calls of ``task`` to its stores through, or until it has ended; how many."""
+    for number in range(calls):
+        while not (gate.held or task.done()):  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(0)
+        if task.done():
+            return number
+        gate.let_go()
+    return calls
+
+
+async def test_a_trim_that_another_overtakes_at_any_moment_is_done_all_the_same() -> None:
+    for step in count():
+        pool, gate = StatesPool(), Gate()
+        await filled(pool)
+        trimming = asyncio.create_task(pool.gated(gate).upkeep.trim("s", 5))
+        made = await let_through(gate, trimming, step)
+
+        await pool.worker().upkeep.trim("s", 10)
+        await let_through(gate, trimming, 1000)
+
+        assert (await trimming).trimmed_through in {5, 10}
+        assert await pool.worker().replay("s", 11) == list(range(11, 21))
+        if made < step:
+            break
+    assert step > 5
+
+
+async def test_who_reads_and_is_overtaken_by_a_trim_at_any_moment_is_told_where_to_go_on() -> None:
+    async def follow(worker: StatesWorker) -> int:
+        async with worker.replays.follow("s", 5) as following:
+            while not (told := await following.next(10, 1000)):
+                pass
+            return told[0].index
+
+    async def read(worker: StatesWorker) -> int:
+        return (await worker.replays.page("s", 5, 1)).entries[0].index
+
+    for reads, step in product((follow, read), range(20)):
+        pool, gate = StatesPool(), Gate()
+        await filled(pool)
+        reading = asyncio.create_task(reads(pool.gated(gate)))
+        await let_through(gate, reading, step)
+
+        await pool.worker().upkeep.trim("s", 10)
+        await let_through(gate, reading, 1000)
+
+        [found] = await asyncio.gather(reading, return_exceptions=True)
+        assert found == 5 or (isinstance(found, NotFoundError) and found.index == 11)
 
 
 async def test_a_log_goes_on_after_it_was_trimmed(pool: StatesPool) -> None:
@@ -227,6 +286,27 @@ async def test_a_damaged_command_is_told_with_its_index_and_what_is_before_is_re
     assert (page.next_index, page.last) == (9, 20)
     with pytest.raises(CorruptError):
         await worker.replays.page("s", 9, 100)
+
+
+async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool) -> None:
+    await filled(pool)
+    pool.journal._logs["s"][-1].checksum ^= 1
+    worker = pool.worker()
+    assert await code_of(worker.append("s", 1)) == "corrupt"
+
+    await worker.upkeep.repair("s", 19)
+
+    assert (await worker.append("s", "on")).index == 19
+    assert await worker.replay("s") == [*range(1, 19), "on"]
+
+
+async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None:
+    await filled(pool)
+    pool.journal._logs["s"][-1].checksum ^= 1
+    worker = pool.worker()
+
+    assert await worker.upkeep.remove("s")
+    assert (await worker.append("s", "new")).index == 1
 
 
 # --- lists ---

@@ -113,7 +113,7 @@ class ExportPlan:
             while page is not None and begins[at] < position + length:
                 check_headers(self._reader, page, at, self._reader.fresh_frame(table[at]))
                 at += 1
-            data = memoryview(self._reader.pack(packs[pack_number]))[offset : offset + length]
+            data = self._reader.cut(packs[pack_number], offset, length)
             yield data[max(start - position, 0) : max(stop - position, 0)]
             position += length
 

@@ -73,6 +73,12 @@ class ByteLru(Generic[K, V]):
             _, oldest = self._values.popitem(last=False)
             self._held_bytes -= self._weigh(oldest)
 
+    def forget(self, key: K) -> None:
+        """Hold the value no more: it is to be loaded anew."""
+        with self._lock:
+            if key in self._values:
+                self._held_bytes -= self._weigh(self._values.pop(key))
+
     def __contains__(self, key: K) -> bool:
         """Whether the value is held now."""
         with self._lock:

@@ -21,12 +21,12 @@ from holdfast.form.columns import MAX_PAGE_BYTES
 from holdfast.form.entries import Entry, Kind, order_key
 from holdfast.form.frames import decompress_frame
 from holdfast.form.manifest import Page, StatPage, decode_frames, decode_page, decode_stat_page
-from holdfast.form.root import ANY_ROOT, join_root
+from holdfast.form.root import ANY_ROOT, join_root, root_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from holdfast.archive.ports import PackStore
+    from holdfast.archive.ports import Pack, PackStore
     from holdfast.form.frame_table import FrameRef, FrameTable
     from holdfast.form.root import RootLimits
 
@@ -65,6 +65,8 @@ class Located:
 class SnapshotReader:
     """A snapshot, opened. Methods may be called from several threads.
 
+    ``root_blobs`` are those that its root lies in.
+
     Any of them may raise CorruptError, which names the pack, and the path where one is concerned,
     and what the store raises when it is not reached.
     """
@@ -83,13 +85,13 @@ class SnapshotReader:
         """
         self.digest = root
         self._store = store
-        self._packs: ByteLru[bytes, bytes] = ByteLru(limits.pack_cache_bytes, len)
+        self._packs: ByteLru[bytes, Pack] = ByteLru(limits.pack_cache_bytes, len)
         self._frames: ByteLru[bytes, bytes] = ByteLru(limits.frame_cache_bytes, len)
         self._pages: ByteLru[int, Page] = ByteLru(limits.page_cache_bytes, _page_weight)
         self._tables: ByteLru[int, FrameTable] = ByteLru(limits.page_cache_bytes, _table_weight)
-        self.root = join_root(
-            self._fetch(root, "root"), lambda piece: self._fetch(piece, "root"), root_limits
-        )
+        head = self._fetch_root(root)
+        self.root_blobs = (root, *root_pieces(head))
+        self.root = join_root(head, self._fetch_root, root_limits)
 
     @property
     def page_count(self) -> int:
@@ -216,14 +218,25 @@ class SnapshotReader:
 
     def stored(self, ref: FrameRef) -> memoryview:
         """A frame as it is stored. Its pack has been checked, the frame itself has not."""
-        data = memoryview(self.pack(ref.pack))[ref.offset : ref.offset + ref.stored_size]
-        if len(data) != ref.stored_size:
-            msg = f"pack {ref.pack.hex()} is shorter than the manifest says"
+        return self.cut(ref.pack, ref.offset, ref.stored_size)
+
+    def cut(self, pack: bytes, offset: int, size: int) -> memoryview:
+        """So many bytes of the pack with these 32 digest bytes. It has been checked."""
+        stored = self.pack(pack)
+        if not isinstance(stored, bytes) and not stored.has(offset, offset + size):
+            self._packs.forget(pack)  # which was read before somebody put the pack again
+            stored = self.pack(pack)
+        if isinstance(stored, bytes):
+            data = memoryview(stored)[offset : offset + size]
+        else:
+            data = stored.cut(offset, offset + size)
+        if len(data) != size:
+            msg = f"pack {pack.hex()} is shorter than the manifest says, or bytes were dropped"
             raise CorruptError(msg)
         return data
 
-    def pack(self, digest: bytes) -> bytes:
-        """A whole pack, by its 32 digest bytes; recently used ones are kept."""
+    def pack(self, digest: bytes) -> Pack:
+        """What is stored of a pack, by its 32 digest bytes; recently used ones are kept."""
         return self._packs.get(digest, lambda: self._fetch(Digest(digest.hex()), "pack"))
 
     def prefetch(self, packs: Iterable[bytes]) -> None:
@@ -291,7 +304,14 @@ class SnapshotReader:
         pieces = [self.fresh_frame(ref) for ref in refs]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _fetch(self, digest: Digest, what: str) -> bytes:
+    def _fetch_root(self, digest: Digest) -> bytes:
+        stored = self._fetch(digest, "root")
+        if isinstance(stored, bytes):
+            return stored
+        msg = f"of the root {digest} of snapshot {self.digest} bytes were dropped"
+        raise CorruptError(msg)
+
+    def _fetch(self, digest: Digest, what: str) -> Pack:
         try:
             return self._store.get(digest)
         except NotFoundError as error:

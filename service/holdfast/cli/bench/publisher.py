@@ -97,11 +97,12 @@ def _sequence(message: Message) -> int:
 @asynccontextmanager
 async def publisher(url: str, replicas: int) -> AsyncIterator[Publisher]:
     """A publisher to a stream of its own, which has so many ``replicas``."""
-    client = await nats.connect(url)
+    servers = url.split(",")
+    client = await nats.connect(servers)
     try:
         await client.jetstream().add_stream(name=STREAM, subjects=[SUBJECT], num_replicas=replicas)
         connection = await transport.connect(
-            NatsOptions(servers=tuple(url.split(","))), timeout_seconds=_SECONDS
+            NatsOptions(servers=tuple(servers)), timeout_seconds=_SECONDS
         )
         try:
             yield Publisher(connection, Inbox(connection))

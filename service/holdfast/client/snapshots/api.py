@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.archive.restore.options import RestoreOptions, check_options, limits_of
 from holdfast.archive.restore.owners import chosen_privileges, parse_owners
+from holdfast.client.links import make_link
 from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
@@ -43,6 +44,7 @@ from holdfast.protocol.files import (
     ReadFile,
     VerifySnapshot,
 )
+from holdfast.protocol.links import LINK_SNAPSHOT, LinkMade, LinkSnapshot
 from holdfast.protocol.snapshots import (
     CREATE_SNAPSHOT,
     DELETE_SNAPSHOT,
@@ -426,6 +428,24 @@ class Snapshots:
         """
         request = VerifySnapshot(key=key)
         return pages(self._requester, VERIFY_SNAPSHOT, request, seconds=_VERIFY_SECONDS)
+
+    async def link(
+        self, key: str, ttl_seconds: int, *, path: AnyPath | None = None, single_use: bool = False
+    ) -> LinkMade:
+        """A URL under which a gateway gives the snapshot as ``.tar.zst`` to anybody, for so long.
+
+        With ``path`` it gives that file of it. At most seven days. Raises NotFoundError,
+        ConflictError (it is not ``ok``), and UnavailableError also where no worker has keys.
+        """
+        asked = asked_path(path) if path is not None else None
+        request = LinkSnapshot(
+            key=key,
+            ttl_seconds=ttl_seconds,
+            path=asked.path if asked else None,
+            path_bytes=asked.path_bytes if asked else None,
+            single_use=single_use,
+        )
+        return await make_link(self._requester, LINK_SNAPSHOT, request)
 
     async def delete(self, key: str) -> bool:
         """Forget a snapshot; False when it was not there. What others share with it stays."""

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.client.windows import Patience, WindowReader
 from holdfast.domain.digest import digest_of
+from holdfast.domain.kept import KeptBytes, PartialBytes
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, InvalidError, NotFoundError
 from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from holdfast.archive.ports import Pack
     from holdfast.client.requests import Requester
     from holdfast.domain.digest import Digest
 
@@ -45,12 +47,30 @@ class PackTransport:
         self._requester = requester
         self._doubted = doubted
         self._doubts_all = doubts_all
+        self._is_partial_met = False
         self._questions: list[tuple[Digest, asyncio.Future[bool]]] = []
         self._asking: asyncio.Task[None] | None = None
 
-    async def get(self, digest: Digest) -> bytes:
-        """The pack, checked. Raises NotFoundError, CorruptError, UnavailableError."""
-        request = GetBlob(digest=digest, direct=True, space="packs")
+    async def get(self, digest: Digest) -> Pack:
+        """What is stored of the pack, checked.
+
+        An older worker knows no partial packs and refuses to be asked for one: then there are none.
+        Raises NotFoundError, CorruptError, UnavailableError.
+        """
+        if not self._is_partial_met:
+            try:
+                return await self._get(digest, partial=False)
+            except NotFoundError as missing:
+                try:
+                    pack = await self._get(digest, partial=True)
+                except InvalidError:
+                    raise missing from None
+            self._is_partial_met = True
+            return pack
+        return await self._get(digest, partial=True)
+
+    async def _get(self, digest: Digest, *, partial: bool) -> Pack:
+        request = GetBlob(digest=digest, direct=True, space="packs", partial=partial)
         reader = WindowReader(
             self._requester,
             GET_BLOB,
@@ -60,10 +80,12 @@ class PackTransport:
             single_bytes=max_inline_bytes(self._requester.connection.max_payload),
         )
         pieces: list[memoryview] = []
+        kept: str | None = None
         async with aclosing(reader.windows()) as windows:
             async for window in windows:
                 pieces += window.pieces
-        return await asyncio.to_thread(_checked, digest, pieces)
+                kept = window.head.kept
+        return await asyncio.to_thread(_checked, digest, kept, pieces)
 
     async def put(self, digest: Digest, data: bytes) -> bool:
         """Store a pack where it is missing; whether it was.
@@ -117,10 +139,14 @@ class PackTransport:
                     answer.set_result(digest in missing)
 
 
-def _checked(digest: Digest, pieces: list[memoryview]) -> bytes:
-    """The bytes, if they are those of ``digest``. In a thread: hashing takes milliseconds."""
+def _checked(digest: Digest, text: str | None, pieces: list[memoryview]) -> Pack:
+    """The bytes, if they are the pack's, or what the ``text`` says is kept of it.
+
+    In a thread: hashing takes milliseconds.
+    """
     data = b"".join(pieces)
-    if digest_of(data) != digest:
+    kept = None if text is None else KeptBytes.written(text)
+    if digest_of(data) != (digest if kept is None else kept.digest):
         msg = f"the bytes that came are not those of pack {digest}"
         raise CorruptError(msg)
-    return data
+    return data if kept is None else PartialBytes(data, kept)

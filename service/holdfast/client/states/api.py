@@ -8,41 +8,38 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.client.download import Download
 from holdfast.client.pages import PageT, rows
 from holdfast.client.partial_file import write_to
+from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.appending import Appends, ToAppend
-from holdfast.client.states.following import followed
+from holdfast.client.states.following import PAGE, followed, log_page, replayed
 from holdfast.client.states.saving import Saves, record_of
-from holdfast.client.states.values import SavedState, command_of, positions
+from holdfast.client.states.values import SavedState, positions
 from holdfast.client.states.verify import verified
 from holdfast.client.upgrades import UPGRADE_FOR_STATES, on_new_subjects
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
 from holdfast.domain.digest import parse_digest
-from holdfast.errors import CorruptError, InternalError, NotFoundError
+from holdfast.errors import NotFoundError
 from holdfast.protocol.blobs import GetBlob
 from holdfast.protocol.operation import RequestT
 from holdfast.protocol.states import (
-    GET_LATEST,
     GET_SAVE,
     LIST_SAVES,
     LIST_STATES,
     REMOVE_STATE,
     REPAIR_STATE,
-    REPLAY_LOG,
     STATE_POLICY,
     STATES_FEATURE,
     TRIM_LOG,
-    GetLatest,
     GetSave,
     ListSaves,
     ListStates,
     RemoveState,
     RepairState,
-    ReplayLog,
     SaveState,
     StatePolicy,
     TrimLog,
@@ -74,8 +71,6 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
-
-_PAGE: Final = 1000
 
 
 class States:
@@ -145,21 +140,17 @@ class States:
         Everything that was appended before is among them. Raises NotFoundError where there is no
         such state, or that command was trimmed (then ``index`` is the first one that is there).
         """
-        is_over = False
-        while not is_over:
-            page = await self.page(name, from_index)
-            for entry in page.entries:
-                yield command_of(entry)
-            is_over = page.next_index > page.last_index
-            if not (page.entries or is_over):
-                msg = f"the answer has no commands from {from_index} on, and does not end there"
-                raise InternalError(msg)
-            from_index = page.next_index
+        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+            source = replayed(self._requester, check_blob_name(name), from_index)
+            async with aclosing(Ahead(source, 1)) as pages:
+                async for page in pages.items():
+                    for one in page:
+                        yield one
 
-    async def page(self, name: str, from_index: int, limit: int = _PAGE) -> LogPage:
+    async def page(self, name: str, from_index: int, limit: int = PAGE) -> LogPage:
         """Up to ``limit`` commands, as they are in the log, and where it begins and ends."""
-        request = ReplayLog(name=check_blob_name(name), from_index=from_index, limit=limit)
-        return await self._ask(REPLAY_LOG, request)
+        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+            return await log_page(self._requester, check_blob_name(name), from_index, limit)
 
     async def first_index(self, name: str) -> int:
         """The first command that the log still has. Raises NotFoundError."""
@@ -254,28 +245,9 @@ class States:
         where there is none, CorruptError where all are damaged.
         """
         known = None if if_none_match is None else parse_digest(if_none_match)
-        found = await self._latest(name, known)
-        if found.unchanged:
-            return None
-        try:
-            return await self.saving.whole(found)
-        except CorruptError as error:
-            return await self._before(name, found, error)
-
-    async def _before(self, name: str, found: LoadedState, error: CorruptError) -> SavedState:
-        """The newest save before ``found`` that is whole. Raises ``error`` where none is."""
-        damaged = [*found.fell_back, found.number]
-        async with aclosing(self.saves(name)) as records:
-            async for record in records:
-                if record.number >= found.number:
-                    continue
-                try:
-                    state = await self.saving.state_of(record)
-                except CorruptError:
-                    damaged.append(record.number)
-                else:
-                    return SavedState(record=record, state=state, fell_back=damaged)
-        raise error
+        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+            found = await self.saving.newest(check_blob_name(name), known)
+            return None if found.unchanged else await self.saving.newest_whole(found)
 
     async def at(
         self,
@@ -316,12 +288,13 @@ class States:
     ) -> Saved:
         """What is recorded of the newest save, or of one as ``at`` has it."""
         if index is None and time is None and hash is None:
-            return record_of(await self._latest(name, None))
+            async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+                return record_of(await self.saving.newest(check_blob_name(name)))
         return record_of(await self._at(name, index, time, hash))
 
     def saves(self, name: str) -> AsyncGenerator[Saved]:
         """What is recorded of the saves that are kept, newest first. Raises NotFoundError."""
-        request = ListSaves(name=check_blob_name(name), limit=_PAGE)
+        request = ListSaves(name=check_blob_name(name), limit=PAGE)
         return self._rows(LIST_SAVES, request, lambda page: page.saves)
 
     async def verify(self, name: str) -> StateVerified:
@@ -333,7 +306,7 @@ class States:
 
     def list(self, prefix: str = "") -> AsyncGenerator[StateEntry]:
         """The states whose name starts with ``prefix``, in an order of their own."""
-        request = ListStates(prefix=prefix, limit=_PAGE)
+        request = ListStates(prefix=prefix, limit=PAGE)
         return self._rows(LIST_STATES, request, lambda page: page.states)
 
     async def remove(self, name: str) -> bool:
@@ -363,11 +336,6 @@ class States:
             trim=trim,
         )
         return await self._ask(STATE_POLICY, request)
-
-    async def _latest(self, name: str, known: str | None) -> LoadedState:
-        return await self._ask(
-            GET_LATEST, GetLatest(name=check_blob_name(name), if_none_match=known)
-        )
 
     async def _at(
         self,

@@ -79,10 +79,9 @@ class ToAppend:
 
     def goes_with(self, other: ToAppend) -> bool:
         """Whether both may be in one request."""
-        return all(
-            one.data is None and one.expected_index == "any" and one.fence is self.fence
-            for one in (self, other)
-        )
+        is_json = self.data is None and other.data is None
+        is_any = self.expected_index == other.expected_index == "any"
+        return is_json and is_any and self.fence is other.fence
 
     @property
     def size(self) -> int:

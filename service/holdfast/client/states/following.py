@@ -1,4 +1,4 @@
-"""The commands of a log as they are appended: any worker carries on where another left off."""
+"""The commands of a log, and further ones as they come: any worker goes on for another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import msgspec
 from holdfast.client.states.values import command_of
 from holdfast.client.told import carried_on, told
 from holdfast.errors import InternalError
-from holdfast.protocol.states import FOLLOW_LOG, FollowHead, FollowLog, LogEntry
+from holdfast.protocol.states import (
+    FOLLOW_LOG,
+    REPLAY_LOG,
+    FollowHead,
+    FollowLog,
+    LogEntry,
+    LogPage,
+    ReplayLog,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -19,8 +27,33 @@ if TYPE_CHECKING:
     from holdfast.client.states.values import LogCommand
     from holdfast.transport.message import Message
 
+PAGE: Final = 1000
 CREDIT: Final = 1024
 """Commands that may come before they are taken here."""
+
+
+async def log_page(requester: Requester, name: str, from_index: int, limit: int = PAGE) -> LogPage:
+    """Up to ``limit`` commands. Raises as ``States.page``."""
+    request = ReplayLog(name=name, from_index=from_index, limit=limit)
+    return await requester.ask(REPLAY_LOG, request)
+
+
+async def replayed(
+    requester: Requester, name: str, from_index: int
+) -> AsyncGenerator[Sequence[LogCommand]]:
+    """The commands from ``from_index`` to the end, as many at a time as come.
+
+    Raises what workers answer: see ``States.replay``.
+    """
+    is_over = False
+    while not is_over:
+        page = await log_page(requester, name, from_index)
+        is_over = page.next_index > page.last_index
+        if not (page.entries or is_over):
+            msg = f"the answer has no commands from {from_index} on, and does not end there"
+            raise InternalError(msg)
+        from_index = page.next_index
+        yield [command_of(entry) for entry in page.entries]
 
 
 async def followed(

@@ -10,9 +10,10 @@ import asyncio
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import Fence, ToAppend
-from holdfast.client.states.following import followed
+from holdfast.client.states.following import followed, replayed
 from holdfast.client.states.values import LogCommand, positions, value_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
@@ -29,14 +30,18 @@ from holdfast.errors import (
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     from holdfast.client.requests import Requester
     from holdfast.client.states.api import States
-    from holdfast.protocol.states import ExpectedIndex, Saved
+    from holdfast.client.states.values import SavedState
+    from holdfast.protocol.states import ExpectedIndex, LoadedState, Saved
 
 DEFAULT_SAVE_EVERY: Final = 1000
+
+PAGES_AHEAD: Final = 16
+"""Of the log, each of them as much as one message holds, while the state is on its way."""
 
 _FIRST_WAIT_SECONDS: Final = 0.1
 _MAX_WAIT_SECONDS: Final = 2.0
@@ -100,6 +105,7 @@ class StateMachine:
         tasks = [task for task in (self._following, self._saving) if task is not None]
         if self._saving is not None and kind is None:
             await asyncio.wait([self._saving])
+        self._is_loaded = False
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -284,34 +290,55 @@ class StateMachine:
         """Take the newest save that is beyond what is here, and the log behind it."""
         number = -1
         while True:
-            found = await self._latest()
+            newest = await self._newest()
             try:
-                async with aclosing(self._states.replay(self._name, self._index + 1)) as log:
-                    async for one in log:
-                        self._take(one.index, one.hlc, one.command)
+                await self._take_from(newest)
                 break
             except NotFoundError as error:
                 if error.index is None and not self._index:
                     break  # there is no such state yet
-                if found is None or found.number == number:
+                if newest is None or newest.number == number:
                     raise
-                number = found.number  # a trim came between
+                number = newest.number  # a trim came between
         self._is_loaded = True
 
-    async def _latest(self) -> Saved | None:
+    async def _newest(self) -> LoadedState | None:
+        """The newest save, if it is beyond what is here; not all of its state may be there."""
         try:
-            found = await self._states.latest(self._name)
+            newest = await self._states.saving.newest(self._name)
         except NotFoundError:
             return None
-        if found is None:
-            return None
-        record = found.record
+        is_beyond = newest.last_applied_index > self._index or not self._is_loaded
+        return newest if is_beyond else None
+
+    async def _take_from(self, newest: LoadedState | None) -> None:
+        """Take a save, while the log behind it is on its way, and then that."""
+        first = (self._index if newest is None else newest.last_applied_index) + 1
+        async with aclosing(self._log(first)) as log:
+            if newest is not None:
+                self._pass_to(await self._states.saving.newest_whole(newest))
+            if first <= self._index + 1:
+                await self._take_all(log)
+                return
+        async with aclosing(self._log(self._index + 1)) as log:  # the save was damaged
+            await self._take_all(log)
+
+    def _log(self, first: int) -> Ahead[Sequence[LogCommand]]:
+        return Ahead(replayed(self._requester, self._name, first), PAGES_AHEAD)
+
+    async def _take_all(self, log: Ahead[Sequence[LogCommand]]) -> None:
+        async for page in log.items():
+            for one in page:
+                self._take(one.index, one.hlc, one.command)
+
+    def _pass_to(self, saved: SavedState) -> None:
+        """Be where a save is, unless that is behind by now."""
+        record = saved.record
         if record.last_applied_index > self._index or not self._is_loaded:
-            self._state, self._index = found.state, record.last_applied_index
+            self._state, self._index = saved.state, record.last_applied_index
             self._hlc = record.last_applied_hlc
             self._saved_index = record.last_applied_index
             self._pass_over()
-        return record
 
     def _pass_over(self) -> None:
         """What a save includes is not applied here, and nobody is told its result."""

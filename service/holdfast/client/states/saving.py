@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw, structs
 
 from holdfast.client.download import read_bytes
+from holdfast.client.pages import rows
 from holdfast.client.states.values import SavedState, value_of
 from holdfast.domain.blob_names import quote_text
 from holdfast.domain.canonical import canonical, json_of
 from holdfast.domain.limits import KIB, max_inline_bytes
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError, TooLargeError
 from holdfast.protocol.blobs import GetBlob
-from holdfast.protocol.states import SAVE_BYTES, SAVE_STATE, SaveBytes, Saved, SaveState
+from holdfast.protocol.states import (
+    GET_LATEST,
+    LIST_SAVES,
+    SAVE_BYTES,
+    SAVE_STATE,
+    GetLatest,
+    ListSaves,
+    SaveBytes,
+    Saved,
+    SaveState,
+)
 from holdfast.transport.fresh_ids import new_id
 
 if TYPE_CHECKING:
@@ -36,6 +47,7 @@ HOLDERS: Final = ".holdfast/states/"
 """What the names start with that hold blobs while they become saves."""
 
 HELD: Final = timedelta(days=1)
+_PAGE: Final = 1000
 _THREAD_BYTES: Final = 256 * KIB
 _SAVE_SECONDS: Final = 120.0
 _SAVE_BYTES_PER_SECOND: Final = 50 * 1000 * 1000
@@ -107,6 +119,34 @@ class Saves:
             with suppress(HoldfastError):  # else it ends by itself
                 await self._names.delete(name)
 
+    async def newest(self, name: str, known: str | None = None) -> LoadedState:
+        """The newest save, with its state where that is small. Raises NotFoundError."""
+        return await self._requester.ask(GET_LATEST, GetLatest(name=name, if_none_match=known))
+
+    async def newest_whole(self, found: LoadedState) -> SavedState:
+        """The newest save, ``found``, with its state; where that is damaged, the one before."""
+        try:
+            return await self.whole(found)
+        except CorruptError as error:
+            return await self._before(found, error)
+
+    async def _before(self, found: LoadedState, error: CorruptError) -> SavedState:
+        """The newest save before ``found`` that is whole. Raises ``error`` where none is."""
+        damaged = [*found.fell_back, found.number]
+        request = ListSaves(name=found.name, limit=_PAGE)
+        records = rows(self._requester, LIST_SAVES, request, lambda page: page.saves)
+        async with aclosing(records) as older:
+            async for record in older:
+                if record.number >= found.number:
+                    continue
+                try:
+                    state = await self._state_of(record)
+                except CorruptError:
+                    damaged.append(record.number)
+                else:
+                    return SavedState(record=record, state=state, fell_back=damaged)
+        raise error
+
     async def whole(self, found: LoadedState) -> SavedState:
         """The save that a worker has found, with its state.
 
@@ -116,10 +156,10 @@ class Saves:
         if isinstance(found.state, Raw):
             state = value_of(found.state)
         else:
-            state = await self.state_of(found)
+            state = await self._state_of(found)
         return SavedState(record=record_of(found), state=state, fell_back=found.fell_back)
 
-    async def state_of(self, record: Saved) -> Any:
+    async def _state_of(self, record: Saved) -> Any:
         """The state of a save, a JSON value or bytes. Raises CorruptError."""
         try:
             data = await read_bytes(self._requester, GetBlob(digest=record.digest))

@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from holdfast.protocol.states import Appended, LogEntry, Saved
 
 
-class LogPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a command is in the log, and its time by a hybrid logical clock."""
+class LogPosition(msgspec.Struct, frozen=True):
+    """Where a command is in the log."""
 
     index: int
-    hlc: str
+    request_hlc: str
+    """The time of the first command that was appended by the same request."""
+    behind: int
+    """So many commands behind that one."""
+
+    @property
+    def hlc(self) -> str:
+        """Its time by a hybrid logical clock."""
+        if not self.behind:
+            return self.request_hlc
+        return str(parse_hlc(self.request_hlc).advanced(self.behind))
 
 
 class LogCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +53,8 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
     """Of the ``count`` commands behind the first ``before`` that ``reply`` tells of."""
-    hlc = parse_hlc(reply.hlc)
-    return [
-        LogPosition(index=reply.index + number, hlc=str(hlc.advanced(number)))
-        for number in range(before, before + count)
-    ]
+    first, hlc = reply.index, reply.hlc
+    return [LogPosition(first + behind, hlc, behind) for behind in range(before, before + count)]
 
 
 def command_of(entry: LogEntry) -> LogCommand:

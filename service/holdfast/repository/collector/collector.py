@@ -1,5 +1,7 @@
 """The collector: list, then read the roots, then remove what is old and nothing needs.
 
+Of a blob of which little is needed, a pack that snapshots share, it keeps what is and nothing else.
+
 Any number of workers do so at once and know nothing of each other. What a run removes it removes by
 compare-and-set on the blob as it was listed, once: a blob that was put, touched or pinned since is
 refused and skipped. So whoever announces that it counts on a blob, and touches it after that, has
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.deadline import look_at, outliving_task
-from holdfast.domain.collection import Reason, loss, why_kept
+from holdfast.domain.collection import Reason, left_of, loss, why_kept
+from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
-from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport, Tally
+from holdfast.repository.collector.removals import Removed
+from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport
 from holdfast.repository.collector.roots import read_roots
 from holdfast.repository.collector.spool import Spool
 
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobStore, SurveyedBlob
 
 MAX_REMOVED: Final = 1_000_000
-"""Blobs that one run removes from a space; the next goes on."""
+"""Blobs that one run removes from a space, or makes partial; the next goes on."""
 
 _PAGE: Final = 1000
 _REMOVED_AT_ONCE: Final = 16
@@ -136,14 +140,13 @@ class Collector:
             await self._removals.finish(space.name, space.store, now)
             if space.before is not None:
                 await space.before(now)
-        spool = await asyncio.to_thread(Spool, self._directory)
         listed_after = (await space.store.extent()).last
+        spool = await asyncio.to_thread(Spool, self._directory)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             for source in space.roots:
                 await self._read_needed(source, spool, terms.noted.get(source.name))
-            needed = await asyncio.to_thread(spool.needed)
-            found.kept[Reason.NEEDED] = Tally(*needed)
+            await asyncio.to_thread(spool.settle)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
             if found.unreadable:
                 return  # nobody knows which copies they name
@@ -212,8 +215,11 @@ class Collector:
             after = roots[-1]
 
     async def _need(self, source: RootSource, root: Digest, spool: Spool) -> None:
+        async def news(keys: Sequence[bytes]) -> Sequence[bool]:
+            return await asyncio.to_thread(spool.news, keys)
+
         try:
-            async for some in source.needed(root):
+            async for some in source.needed(root, news):
                 await asyncio.to_thread(spool.need, some)
                 await self._pace.spend(_RECORD_BYTES * len(some))
         except HoldfastError as error:
@@ -223,21 +229,26 @@ class Collector:
     async def _remove(
         self, space: Space, spool: Spool, found: SpaceReport, now: datetime, *, dry_run: bool
     ) -> None:
-        after: Digest | None = None
-        while blobs := await asyncio.to_thread(spool.unneeded, after, _REMOVED_AT_ONCE):
-            after = blobs[-1].digest
-            if found.removed.blobs + len(blobs) > self._max_removed:
+        """Remove what is not needed, or keep of a blob what is, once that is worth it."""
+        after = 0
+        while candidates := await asyncio.to_thread(spool.candidates, after, _REMOVED_AT_ONCE):
+            after = candidates[-1].number
+            removed: list[Removed] = []
+            for _, blob, needed in candidates:
+                kept = None if needed is None else left_of(needed, blob.size)
+                if kept is None:
+                    found.keep(Reason.NEEDED, blob.size)
+                else:
+                    removed.append(Removed(blob, kept))
+            if found.removed.blobs + found.repacked.blobs + len(removed) > self._max_removed:
                 found.is_cut = True
                 return
-            gone = [True] * len(blobs)
-            if not dry_run:
-                gone = await self._removals.remove(space.name, space.store, blobs, now)
-            for blob, is_gone in zip(blobs, gone, strict=True):
-                if is_gone:
-                    found.removed.add(blob.size)
-                else:
-                    found.refused += 1
-            await self._pace.spend(sum(blob.size + _RECORD_BYTES for blob in blobs))
+            left: Sequence[int | None] = [size_of(one.kept) for one in removed]
+            if removed and not dry_run:
+                left = await self._removals.remove(space.name, space.store, removed, now)
+            for one, size in zip(removed, left, strict=True):
+                found.count(one.blob.size, size)
+            await self._pace.spend(sum(one.blob.size + _RECORD_BYTES for one in removed))
 
 
 def _log(report: CollectionReport) -> None:
@@ -251,6 +262,8 @@ def _log(report: CollectionReport) -> None:
             dry_run=report.dry_run,
             removed=space.removed.blobs,
             removed_bytes=space.removed.bytes,
+            repacked=space.repacked.blobs,
+            repacked_bytes=space.repacked.bytes,
             orphans=space.orphans.copies,
             refused=space.refused,
             failure=space.failure,

@@ -1,14 +1,15 @@
 """Blobs are removed record first, then bytes; who dies in between leaves a note for the next run.
 
-Bytes of a copy whose record is gone, or is another copy's, are no blob's and never will be again: a
-copy has one writer for ever, who made it a blob once. So anybody may remove them.
+So are the former bytes of those of which a part is kept, whose place another copy takes. Bytes of a
+copy whose record is gone, or is another copy's, are no blob's and never will be again: a copy has
+one writer for ever, who made it a blob once. So anybody may remove them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -18,6 +19,7 @@ from holdfast.errors import ConflictError, CorruptError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.ports import BlobStore, SurveyedBlob
     from holdfast.stores.record_ports import Record, RecordStore
 
@@ -37,6 +39,13 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[tuple[str, str], ...]
 
 
+class Removed(NamedTuple):
+    """A blob as it was listed, which goes, but for the bytes in ``kept``."""
+
+    blob: SurveyedBlob
+    kept: Ranges
+
+
 class Removals:
     """The notes of all collectors of a deployment, ``g.<id>`` in its records."""
 
@@ -46,19 +55,26 @@ class Removals:
         self._new_id = new_id
 
     async def remove(
-        self, space: str, store: BlobStore, blobs: Sequence[SurveyedBlob], now: datetime
-    ) -> list[bool]:
-        """Which of ``blobs`` were removed. Raises what the first raises that failed, at the end."""
-        copies = tuple((blob.digest, blob.generation) for blob in blobs)
+        self, space: str, store: BlobStore, removed: Sequence[Removed], now: datetime
+    ) -> list[int | None]:
+        """How many bytes of each are left; None: it is not as it was met, so it stays.
+
+        Raises what the first raises that failed, at the end.
+        """
+        copies = tuple((one.blob.digest, one.blob.generation) for one in removed)
         note = Removal(space=space, at=now, copies=copies)
         key = f"{PREFIX}.{self._new_id()}"
         revision = await self._records.put(key, msgspec.json.encode(note), expected=0)
-        done = await asyncio.gather(*map(store.collect, blobs), return_exceptions=True)
-        for failure in done:
-            if isinstance(failure, BaseException):
-                raise failure
+        done = await asyncio.gather(
+            *(_remove(store, one) for one in removed), return_exceptions=True
+        )
+        left: list[int | None] = []
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+            left.append(one)
         await self._forget(key, revision)
-        return [one is True for one in done]
+        return left
 
     async def finish(self, space: str, store: BlobStore, now: datetime) -> None:
         """Remove the bytes that collectors have left which did not get so far."""
@@ -85,10 +101,16 @@ class Removals:
             return
 
 
+async def _remove(store: BlobStore, removed: Removed) -> int | None:
+    if removed.kept:
+        return await store.repack(removed.blob, removed.kept)
+    return 0 if await store.collect(removed.blob) else None
+
+
 async def _is_there(store: BlobStore, digest: Digest, generation: str) -> bool:
     """Whether the blob is made of this copy at this moment, or nobody can tell."""
     try:
-        return (await store.stat(digest, sure=True)).generation == generation
+        return (await store.stat(digest, sure=True, partial=True)).generation == generation
     except NotFoundError:
         return False
     except CorruptError:

@@ -21,6 +21,11 @@ class Tally:
         self.blobs += 1
         self.bytes += size
 
+    def add_all(self, other: Tally) -> None:
+        """Those of another tally, too."""
+        self.blobs += other.blobs
+        self.bytes += other.bytes
+
 
 @dataclass(slots=True)
 class Orphans:
@@ -41,15 +46,16 @@ class Orphans:
 class SpaceReport:
     """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
 
-    ``orphans`` went, too, and are not among ``removed``.
-    ``failure`` says why nothing (more) was removed. ``others`` are foreign or unreadable objects;
-    where one is ``unreadable`` no orphans are looked for.
+    ``repacked`` were (or would be) made partial, and gave back so many bytes. ``orphans`` went,
+    too, and are not among ``removed``. ``failure`` says why nothing (more) was removed. ``others``
+    are foreign or unreadable objects; where one is ``unreadable`` no orphans are looked for.
     ``is_cut``: the limit of one run was reached, and more is left.
     """
 
     space: str
     kept: dict[Reason, Tally] = field(default_factory=dict)
     removed: Tally = field(default_factory=Tally)
+    repacked: Tally = field(default_factory=Tally)
     orphans: Orphans = field(default_factory=Orphans)
     refused: int = 0
     others: int = 0
@@ -60,6 +66,15 @@ class SpaceReport:
     def keep(self, reason: Reason, size: int) -> None:
         """A blob of ``size`` bytes stays, for this reason."""
         self.kept.setdefault(reason, Tally()).add(size)
+
+    def count(self, size: int, left: int | None) -> None:
+        """Of a blob of ``size`` bytes so many are left now; None: others changed it meanwhile."""
+        if left is None:
+            self.refused += 1
+        elif left:
+            self.repacked.add(size - left)
+        else:
+            self.removed.add(size)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +94,7 @@ class RunTotals:
     runs: int = 0
     failed: int = 0
     removed: Tally = field(default_factory=Tally)
+    repacked: Tally = field(default_factory=Tally)
     orphans: Orphans = field(default_factory=Orphans)
 
     def count(self, report: CollectionReport) -> None:
@@ -87,8 +103,9 @@ class RunTotals:
             return
         self.runs += 1
         self.failed += any(space.failure is not None for space in report.spaces)
-        self.removed.blobs += sum(space.removed.blobs for space in report.spaces)
-        self.removed.bytes += sum(space.removed.bytes for space in report.spaces)
+        for space in report.spaces:
+            self.removed.add_all(space.removed)
+            self.repacked.add_all(space.repacked)
         self.orphans.copies += sum(space.orphans.copies for space in report.spaces)
         self.orphans.chunks += sum(space.orphans.chunks for space in report.spaces)
         self.orphans.bytes += sum(space.orphans.bytes for space in report.spaces)

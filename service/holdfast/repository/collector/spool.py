@@ -9,20 +9,28 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import tempfile
+from array import array
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from itertools import batched
-from typing import TYPE_CHECKING, Final
+from itertools import batched, chain
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import joined
 from holdfast.stores.ports import SurveyedBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from holdfast.domain.collection import Need
+    from holdfast.domain.kept import Range, Ranges
 
 CACHE_KIB: Final = 32 * 1024
 _KEY_BYTES: Final = 16
+_MOST_PENDING: Final = 65_536
+"""Ranges of one blob that are read before they are joined: roots may need the same ones."""
+
 _ASKED_AT_ONCE: Final = 1000
 _SETTINGS: Final = (
     "PRAGMA journal_mode = OFF",
@@ -32,14 +40,24 @@ _SETTINGS: Final = (
 _SCHEMA: Final = (
     """
     CREATE TABLE candidates (
-      digest BLOB PRIMARY KEY, mark TEXT, generation TEXT, size INTEGER, seen_at REAL,
-      is_needed INTEGER DEFAULT 0
-    ) WITHOUT ROWID
+      number INTEGER PRIMARY KEY, digest BLOB UNIQUE, mark TEXT, generation TEXT, size INTEGER,
+      seen_at REAL, is_needed INTEGER DEFAULT 0
+    )
     """,
+    "CREATE TABLE needs (number INTEGER, ranges BLOB)",
+    "CREATE TABLE parts (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE records (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE copies (name TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE roots (digest BLOB PRIMARY KEY) WITHOUT ROWID",
 )
+
+
+class Candidate(NamedTuple):
+    """A blob that may go, but for what is ``needed`` of it; None: all is."""
+
+    number: int
+    blob: SurveyedBlob
+    needed: Ranges | None
 
 
 class Spool:
@@ -73,38 +91,69 @@ class Spool:
             for one in blobs
         ]
         self._many(
-            "INSERT OR REPLACE INTO candidates (digest, mark, generation, size, seen_at)"
-            " VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO candidates (digest, mark, generation, size, seen_at)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET mark = excluded.mark,"
+            " generation = excluded.generation, size = excluded.size, seen_at = excluded.seen_at",
             rows,
         )
 
-    def need(self, digests: Iterable[Digest]) -> None:
-        """These blobs are needed."""
-        rows = [(bytes.fromhex(digest),) for digest in digests]
-        self._many("UPDATE candidates SET is_needed = 1 WHERE digest = ?", rows)
-
-    def needed(self) -> tuple[int, int]:
-        """How many of the blobs are needed, and their bytes."""
-        return self._counts("SELECT count(*), total(size) FROM candidates WHERE is_needed")
-
-    def unneeded(self, after: Digest | None, limit: int) -> list[SurveyedBlob]:
-        """Up to ``limit`` blobs that nothing needs, behind ``after`` in order of the digests."""
-        rows = self._db.execute(
-            "SELECT digest, mark, generation, size, seen_at FROM candidates"
-            " WHERE NOT is_needed AND digest > ? ORDER BY digest LIMIT ?",
-            (bytes.fromhex(after or ""), limit),
+    def need(self, needs: Iterable[Need]) -> None:
+        """What is needed of blobs, those among them that are none of these."""
+        whole: list[tuple[bytes]] = []
+        some: list[tuple[bytes, bytes]] = []
+        for digest, ranges in needs:
+            if ranges is None:
+                whole.append((bytes.fromhex(digest),))
+            else:
+                some.append((_written(ranges), bytes.fromhex(digest)))
+        self._many("UPDATE candidates SET is_needed = 1 WHERE digest = ?", whole)
+        self._many(
+            "INSERT INTO needs SELECT number, ? FROM candidates WHERE digest = ? AND NOT is_needed",
+            some,
         )
+
+    def news(self, keys: Sequence[bytes]) -> list[bool]:
+        """Which of these parts of roots were not asked for before, each."""
         return [
-            SurveyedBlob(
-                digest=Digest(digest.hex()),
-                mark=mark,
-                generation=generation,
-                size=size,
-                pinned=False,
-                seen_at=datetime.fromtimestamp(seen_at, UTC),
-            )
-            for digest, mark, generation, size, seen_at in rows
+            self._db.execute("INSERT OR IGNORE INTO parts VALUES (?)", (key,)).rowcount > 0
+            for key in keys
         ]
+
+    def settle(self) -> None:
+        """All that is needed is known. To be called once, before `candidates`."""
+        self._db.execute("CREATE INDEX needs_of ON needs (number, ranges)")
+
+    def candidates(self, after: int, limit: int) -> list[Candidate]:
+        """Up to ``limit`` of the blobs, behind the number ``after``, from 0, in their order."""
+        rows = self._db.execute(
+            "SELECT number, digest, mark, generation, size, seen_at, is_needed FROM candidates"
+            " WHERE number > ? ORDER BY number LIMIT ?",
+            (after, limit),
+        ).fetchall()
+        return [
+            Candidate(
+                number,
+                SurveyedBlob(
+                    digest=Digest(digest.hex()),
+                    mark=mark,
+                    generation=generation,
+                    size=size,
+                    pinned=False,
+                    seen_at=datetime.fromtimestamp(seen_at, UTC),
+                ),
+                None if is_needed else self._needed_of(number),
+            )
+            for number, digest, mark, generation, size, seen_at, is_needed in rows
+        ]
+
+    def _needed_of(self, number: int) -> Ranges:
+        found: Ranges = ()
+        pending: list[Range] = []
+        for (written,) in self._db.execute("SELECT ranges FROM needs WHERE number = ?", (number,)):
+            pending += _read(written)
+            if len(pending) > _MOST_PENDING:
+                found, pending = joined((*found, *pending)), []
+        return joined((*found, *pending))
 
     # --- copies ---
 
@@ -148,15 +197,20 @@ class Spool:
         )
         return [Digest(digest.hex()) for (digest,) in rows]
 
-    def _counts(self, query: str) -> tuple[int, int]:
-        [(first, second)] = self._db.execute(query).fetchall()
-        return int(first), int(second)
-
     def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if rows:
             self._db.execute("BEGIN")
             self._db.executemany(statement, rows)
             self._db.execute("COMMIT")
+
+
+def _written(ranges: Ranges) -> bytes:
+    return array("I", chain.from_iterable(ranges)).tobytes()
+
+
+def _read(written: bytes) -> Iterator[Range]:
+    ends = array("I", written)
+    return zip(ends[::2], ends[1::2], strict=True)
 
 
 def _hash(key: str) -> bytes:

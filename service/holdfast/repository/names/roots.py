@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.collection import Need
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import CorruptError
 from holdfast.repository.names.record import NAME, VERSION, NameRecord, VersionRecord
@@ -12,6 +13,7 @@ from holdfast.stores.record_ports import Record
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from holdfast.domain.collection import News
     from holdfast.stores.record_ports import RecordStore
 
 
@@ -49,6 +51,6 @@ class NameRoots:
             return blobs_of(VERSION.read(found).record)
         return ()
 
-    async def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
+    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
         """The blob itself."""
-        yield (root,)
+        yield (Need(root),)

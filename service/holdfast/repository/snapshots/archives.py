@@ -15,8 +15,8 @@ from holdfast.archive.ports import Cancelled
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
-from holdfast.repository.snapshots.making import Placed
 from holdfast.repository.snapshots.record import StoredSnapshot, first_warnings, totals_of
+from holdfast.repository.snapshots.securing import Placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,7 +126,7 @@ class Archives:
                 job.show_life()
 
             placed = Placed(began=began, created=frozenset(fresh), found=frozenset(found))
-            gone = await self._snapshots.secure(job.record, needed, placed=placed, beat=beat)
+            gone = await self._snapshots.secure(job.record, needed, placed, beat)
             if job.should_stop():
                 raise Cancelled
             if not gone:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Final
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from holdfast.domain.collection import to_touch
 from holdfast.domain.digest import Digest
 from holdfast.domain.names import (
     SnapshotKey,
@@ -33,7 +32,6 @@ from holdfast.errors import (
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
 from holdfast.repository.snapshots.manifests import MAX_MISSING, UnreadableError
-from holdfast.repository.snapshots.needed import Needed
 from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
     SNAPSHOT,
@@ -42,6 +40,7 @@ from holdfast.repository.snapshots.record import (
     renewed,
     snapshot_name,
 )
+from holdfast.repository.snapshots.securing import Securing
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
@@ -52,18 +51,15 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.manifests import Manifests
+    from holdfast.repository.snapshots.needed import Needed
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.record import Totals
+    from holdfast.repository.snapshots.securing import Placed
     from holdfast.sources import Sources
-
-TOUCHES_PER_BEAT: Final = 1024
-"""Packs that are kept from the collector between two signs of life. It takes a few seconds."""
 
 CLOCKS_DIFFER: Final = timedelta(seconds=2)
 """Clocks that are less apart are not told of: requests take time, too."""
 
-_TURN_DIGITS: Final = 8
-_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PARENTS_LOOKED_AT: Final = 512
 _PARENTS_AT_ONCE: Final = 8
 _PURGED_AT_ONCE: Final = 16
@@ -77,18 +73,6 @@ class Maker:
     id: str
     node: str
     lease_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """What was put in one attempt, which ``began`` at this time of the store of packs.
-
-    ``created`` were stored anew, ``found`` were there.
-    """
-
-    began: datetime
-    created: frozenset[Digest] = frozenset()
-    found: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +105,7 @@ class SnapshotLedger:
         self._manifests = manifests
         self._sources = sources
         self._on_removed = on_removed
+        self._securing = Securing(packs, self.get)
 
     # --- making ---
 
@@ -218,48 +203,11 @@ class SnapshotLedger:
         self,
         record: StoredSnapshot,
         needed: Needed,
-        *,
-        placed: Placed | None,
+        placed: Placed,
         beat: Callable[[], Awaitable[None]],
     ) -> list[Digest]:
-        """Keep what an announced root needs from the collector; what of it is gone.
-
-        What the parent has is safe while that is ``ok``: it is read again after the root was
-        announced, so a removal after that finds the root. What was put or found there in this
-        attempt (``placed``) is not, nor anything else: it is touched unless it was seen lately,
-        by the store's own times. That the parent's is whole is looked at of one batch, each time
-        of another: what was lost is found by a few snapshots, of most apps by each.
-        ``beat`` is awaited now and then, to say that this goes on.
-        """
-        since = self._packs.lately(await self._packs.now())
-        placed = placed or Placed(began=since)
-        young = placed.created if placed.began > since else frozenset()
-        of_parent = await self._blobs_of_parent(record)
-        gone: list[Digest] = []
-        turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(needed) // TOUCHES_PER_BEAT), 1)
-        for number, batch in enumerate(batched(needed, TOUCHES_PER_BEAT)):
-            if len(batch) == TOUCHES_PER_BEAT:
-                await beat()
-            kept = [one for one in batch if one in of_parent and one not in placed.found]
-            if number != turn:
-                # A replica may lag behind: what it lacks is gone only if the leader says so.
-                kept = await self._packs.missing(kept, limit=len(kept))
-            gone += await self._packs.touch_all(kept, since=_EVER)  # looks, and changes nothing
-            counted_on = to_touch(batch, vouched=of_parent, found=placed.found, young=young)
-            gone += await self._packs.touch_all(counted_on, since=since)
-        return gone
-
-    async def _blobs_of_parent(self, record: StoredSnapshot) -> Needed:
-        if record.parent is None or record.parent_digest is None:
-            return Needed()
-        try:
-            parent = await self.get(SnapshotKey.parse(record.parent))
-            if parent.state != "ok" or parent.digest != record.parent_digest:
-                return Needed()
-            _, needed = await self._packs.root(Digest(record.parent_digest))
-        except (NotFoundError, CorruptError):
-            return Needed()
-        return needed
+        """See `Securing.of_attempt`."""
+        return await self._securing.of_attempt(record, needed, placed, beat)
 
     def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
         """``record`` as it is when all is well."""
@@ -312,9 +260,10 @@ class SnapshotLedger:
         async def beat() -> None:
             await self.renew(key)
 
+        every_seconds = held.record.lease.seconds / RENEWALS_PER_LEASE
         try:
-            sound = await self._manifests.look_through(
-                digest, every_seconds=held.record.lease.seconds / RENEWALS_PER_LEASE, beat=beat
+            totals = await self._manifests.look_through(
+                digest, every_seconds=every_seconds, beat=beat
             )
         except UnreadableError as error:
             return Commit(held.record, error.digests)
@@ -328,12 +277,15 @@ class SnapshotLedger:
                 warning_count=max(warning_count, len(warnings)),
             )
 
-        totals = msgspec.structs.replace(sound.totals, added=added)
+        totals = msgspec.structs.replace(totals, added=added)
         try:
             held = await self._ledger.update(held, announced)
             # Its client renews it, too; that the root is another's is a reason to stop.
             carried = Carried(self._ledger, held, partial(_check_announced, digest))
-            missing = await self.secure(held.record, sound.needed, placed=None, beat=carried.renew)
+            async with self._manifests.opened(
+                digest, every_seconds=every_seconds, beat=carried.renew
+            ) as reader:
+                missing = await self._securing.of_manifest(held.record, reader, carried.renew)
             if missing:
                 return Commit(carried.record, missing[:MAX_MISSING])
             await carried.renew(partial(self.finished, digest=digest, totals=totals))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.check import check_manifest
@@ -24,10 +24,10 @@ from holdfast.repository.snapshots.read_threads import ReadThreads
 from holdfast.repository.snapshots.record import totals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from concurrent.futures import Executor
 
-    from holdfast.archive.ports import PackStore, Stop
+    from holdfast.archive.ports import Pack, PackStore
     from holdfast.domain.digest import Digest
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.reads import ClosablePackStore
@@ -36,22 +36,13 @@ if TYPE_CHECKING:
 MAX_MISSING: Final = 1000
 """Digests of missing blobs in one answer to a commit."""
 
-KEPT: Final = 16
-"""Of manifests that were found sound, what is remembered: totals, and the digests of packs."""
+KEPT: Final = 64
+"""Manifests that were found sound and are remembered as such, with their totals."""
 
-MAX_KEPT_BYTES: Final = 16 * MIB
 CACHE_BYTES: Final = 8 * MIB
 LIMITS: Final = ReaderLimits(
     pack_cache_bytes=2 * MIB, frame_cache_bytes=1, page_cache_bytes=4 * MIB
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """A manifest that can be read: its totals, and every blob that the snapshot needs."""
-
-    totals: Totals
-    needed: Needed
 
 
 class UnreadableError(Exception):
@@ -74,13 +65,13 @@ class Manifests:
         self._open_store = open_store
         self._threads = ReadThreads(executor)
         self._one = asyncio.Semaphore(1)
-        self._looks: dict[Digest, asyncio.Task[Sound]] = {}
-        self._sound: OrderedDict[Digest, Sound] = OrderedDict()
+        self._looks: dict[Digest, asyncio.Task[Totals]] = {}
+        self._sound: OrderedDict[Digest, Totals] = OrderedDict()
 
     async def look_through(
         self, root: Digest, *, every_seconds: float, beat: Callable[[], Awaitable[None]]
-    ) -> Sound:
-        """What the manifest with this root says, once all of it was read.
+    ) -> Totals:
+        """What the manifest with this root holds, once all of it was read.
 
         ``beat`` is awaited every so often meanwhile. Raises CorruptError (it is no sound
         manifest), UnreadableError, TooLargeError, and what ``beat`` raises.
@@ -92,65 +83,87 @@ class Manifests:
         if look is None:
             look = self._looks[root] = outliving_task(self._look(root))
             look.add_done_callback(look_at)
-        while not look.done():
-            await asyncio.wait([look], timeout=every_seconds)
-            if not look.done():
-                await beat()
-        return look.result()
+        return await _beating(look, every_seconds, beat)
 
-    async def _look(self, root: Digest) -> Sound:
+    @asynccontextmanager
+    async def opened(
+        self, root: Digest, *, every_seconds: float, beat: Callable[[], Awaitable[None]]
+    ) -> AsyncGenerator[SnapshotReader]:
+        """A manifest that was looked through, to be read once more, in its turn.
+
+        ``beat`` is awaited as in `look_through`. Raises CorruptError, TooLargeError.
+        """
+        turn = asyncio.ensure_future(self._one.acquire())
+        try:
+            await _beating(turn, every_seconds, beat)
+            with closing(self._open_store(CACHE_BYTES)) as store:
+                yield await self._open(store, root)
+        finally:
+            if not turn.cancel() and not turn.cancelled():
+                self._one.release()
+
+    async def _look(self, root: Digest) -> Totals:
         try:
             async with self._one:
                 sound = await self._read(root)
         finally:
             self._looks.pop(root, None)
         self._sound[root] = sound
-        while len(self._sound) > 1 and (
-            len(self._sound) > KEPT
-            or sum(kept.needed.size_bytes for kept in self._sound.values()) > MAX_KEPT_BYTES
-        ):
+        if len(self._sound) > KEPT:
             self._sound.popitem(last=False)
         return sound
 
-    async def _read(self, root: Digest) -> Sound:
+    async def _read(self, root: Digest) -> Totals:
         store = self._open_store(CACHE_BYTES)
         noting = _Noting(store)
-
-        def open_root(_: Stop) -> SnapshotReader:
-            return SnapshotReader(noting, root, limits=LIMITS, root_limits=CLIENTS_ROOT)
-
         try:
-            reader = await self._threads.run(open_root)
-            needed = Needed(noting.fetched, reader.root.pieces.packs)
+            reader = await self._open(noting, root)
+            needed = Needed(reader.root_blobs, reader.root.pieces.packs)
             missing = await self._packs.missing(needed, limit=MAX_MISSING)
             if missing:
                 raise UnreadableError(missing)
             await self._threads.run(lambda stop: check_manifest(reader, stop))
-            return Sound(totals_of(reader.root, added=0), needed)
+            return totals_of(reader.root, added=0)
         except CorruptError as error:
-            if noting.unreadable:
-                raise UnreadableError(noting.unreadable) from error
+            if noting.wanting:
+                raise UnreadableError([*noting.wanting]) from error
             raise
         finally:
             store.close()
 
+    async def _open(self, store: PackStore, root: Digest) -> SnapshotReader:
+        return await self._threads.run(
+            lambda _: SnapshotReader(store, root, limits=LIMITS, root_limits=CLIENTS_ROOT)
+        )
+
+
+async def _beating[T](
+    task: asyncio.Future[T], every_seconds: float, beat: Callable[[], Awaitable[None]]
+) -> T:
+    """The result of ``task``; ``beat`` is awaited every so often until it is there."""
+    while not task.done():
+        await asyncio.wait([task], timeout=every_seconds)
+        if not task.done():
+            await beat()
+    return task.result()
+
 
 class _Noting:
-    """A pack store that notes what was asked for, and what of that could not be read."""
+    """A pack store that notes what could not be read, or was partial: bytes may be missing."""
 
     def __init__(self, store: PackStore) -> None:
         self._store = store
-        self.fetched: list[Digest] = []
-        self.unreadable: list[Digest] = []
+        self.wanting: dict[Digest, None] = {}
         self.prefetch = store.prefetch
         self.put = store.put
         self.flush = store.flush
 
-    def get(self, digest: Digest) -> bytes:
-        if len(self.fetched) <= CLIENTS_ROOT.pieces:
-            self.fetched.append(digest)
+    def get(self, digest: Digest) -> Pack:
         try:
-            return self._store.get(digest)
+            pack = self._store.get(digest)
         except (NotFoundError, CorruptError):
-            self.unreadable.append(digest)
+            self.wanting[digest] = None
             raise
+        if not isinstance(pack, bytes):
+            self.wanting[digest] = None
+        return pack

@@ -20,11 +20,6 @@ class Needed:
         self._root_blobs = tuple(root_blobs)
         self._packs = packs
 
-    @property
-    def size_bytes(self) -> int:
-        """What this takes in memory, roughly."""
-        return len(self._packs) + len(self._root_blobs) * 4 * DIGEST_BYTES
-
     def __len__(self) -> int:
         """How many there are."""
         return len(self._root_blobs) + self._pack_count

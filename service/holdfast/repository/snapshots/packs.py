@@ -14,6 +14,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import PartialBytes
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import (
     ConflictError,
@@ -27,9 +28,11 @@ from holdfast.repository.snapshots.needed import Needed
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
+    from holdfast.archive.ports import Pack
+    from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore
 
@@ -64,21 +67,35 @@ class Packs:
         self._told: tuple[datetime, float] | None = None
         self._one_root = asyncio.Semaphore(1)
 
-    async def get(self, digest: Digest) -> bytes:
-        """The whole blob, checked. Raises NotFoundError, CorruptError, UnavailableError.
+    async def get(self, digest: Digest) -> Pack:
+        """What is stored of a pack, checked. Raises NotFoundError, CorruptError, UnavailableError.
 
         One that is damaged is remembered as such: it is not shared any more, and put anew.
         """
-        info = await self._store.stat(digest)
-        try:
-            return await self._store.get(info)
-        except NotFoundError:
-            # A pack that was deleted and put again: a stale record names the former copy.
-            return await self._store.get(await self._store.stat(digest, sure=True))
-        except CorruptError:
-            with suppress(UnavailableError, OutcomeUnknownError, ConflictError):
-                await self._store.report_damage(info)
-            raise
+        info = await self._store.stat(digest, partial=True)
+        while True:
+            try:
+                data = await self._store.get(info)
+            except NotFoundError:
+                # Another copy has taken the place of the one that the record named.
+                latest = await self._store.stat(digest, sure=True, partial=True)
+                if latest.generation == info.generation:
+                    raise
+                info = latest
+            except CorruptError:
+                with suppress(UnavailableError, OutcomeUnknownError, ConflictError):
+                    await self._store.report_damage(info)
+                raise
+            else:
+                return data if info.kept is None else PartialBytes(data, info.kept)
+
+    async def whole(self, digest: Digest) -> bytes:
+        """All of a blob, checked. Raises as `get`; a partial one is not there."""
+        data = await self.get(digest)
+        if isinstance(data, bytes):
+            return data
+        msg = f"of the blob {digest} bytes were dropped because nothing needed them"
+        raise NotFoundError(msg)
 
     async def put(self, digest: Digest, data: bytes, *, doubt: bool = False) -> bool:
         """Store a pack; whether it was not there.
@@ -94,7 +111,7 @@ class Packs:
             if not doubt:
                 return False
             try:
-                await self.get(digest)
+                await self.whole(digest)
             except NotFoundError:
                 continue
             except CorruptError:
@@ -147,21 +164,29 @@ class Packs:
                 return now + timedelta(seconds=passed)
         return await self.now()
 
-    async def touch_all(self, digests: Iterable[Digest], *, since: datetime) -> list[Digest]:
-        """Touch each that was not seen ``since``; those that are gone, in order."""
+    async def touch_all(
+        self, needs: Mapping[Digest, Ranges | None], *, since: datetime
+    ) -> list[Digest]:
+        """Touch each that was not seen ``since``; those that are gone, in order.
+
+        Of each is said what of it is needed (None: all of it), and gone is one that lacks some.
+        """
         gone: list[Digest] = []
-        for batch in batched(digests, TOUCHES_AT_ONCE):
+        for batch in batched(needs.items(), TOUCHES_AT_ONCE):
             there = await asyncio.gather(
-                *(self._store.touch(digest, unless_seen_since=since) for digest in batch)
+                *(
+                    self._store.touch(digest, unless_seen_since=since, needed=needed)
+                    for digest, needed in batch
+                )
             )
-            gone += [digest for digest, found in zip(batch, there, strict=True) if not found]
+            gone += [digest for (digest, _), found in zip(batch, there, strict=True) if not found]
         return gone
 
     async def missing(self, digests: Iterable[Digest], *, limit: int) -> list[Digest]:
-        """The first ``limit`` of ``digests`` that are not stored."""
+        """The first ``limit`` of ``digests`` of which nothing is stored."""
         missing: list[Digest] = []
         for batch in batched(digests, MAX_DIGESTS_PER_HAS):
-            missing += await self._store.missing(batch)
+            missing += await self._store.missing(batch, partial=True)
             if len(missing) >= limit:
                 break
         return missing[:limit]
@@ -173,7 +198,7 @@ class Packs:
         CorruptError (not a root, or damaged).
         """
         async with self._one_root:
-            head = await self.get(digest)
-            pieces = {piece: await self.get(piece) for piece in root_pieces(head)}
+            head = await self.whole(digest)
+            pieces = {piece: await self.whole(piece) for piece in root_pieces(head)}
             root = await asyncio.to_thread(join_root, head, pieces.__getitem__)
         return root, Needed((digest, *pieces), root.pieces.packs)

@@ -33,6 +33,7 @@ from holdfast.repository.snapshots.record import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from holdfast.archive.ports import Pack
     from holdfast.archive.restore.options import Restored
     from holdfast.domain.digest import Digest
     from holdfast.domain.names import SnapshotKey
@@ -159,7 +160,7 @@ class Restores:
     ) -> StoredRestore:
         loop = asyncio.get_running_loop()
 
-        async def get(digest: Digest) -> bytes:
+        async def get(digest: Digest) -> Pack:
             data = await self._packs.get(digest)
             job.show_life()
             return data

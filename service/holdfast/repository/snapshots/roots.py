@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import batched
+import asyncio
+from contextlib import closing
+from itertools import batched, compress
 from typing import TYPE_CHECKING, Final
 
+from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.domain.collection import Need
 from holdfast.domain.digest import Digest, is_digest
+from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
+from holdfast.repository.snapshots.page_needs import LIMITS, PAGES_AT_ONCE, needs_of_pages
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
 from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from holdfast.repository.snapshots.packs import Packs
+    from holdfast.domain.collection import News
+    from holdfast.repository.snapshots.reads import ClosablePackStore
     from holdfast.stores.record_ports import RecordStore
 
-_AT_ONCE: Final = 4096
+CACHE_BYTES: Final = 8 * MIB
 
 
 def roots_of(record: StoredSnapshot) -> tuple[Digest, ...]:
@@ -45,10 +52,12 @@ class SnapshotRoots:
     name: Final = "snapshots"
     lasting: Final = SNAPSHOT.prefix
 
-    def __init__(self, records: RecordStore, packs: Packs) -> None:
-        """``records`` are those of the snapshots."""
+    def __init__(
+        self, records: RecordStore, open_store: Callable[[int], ClosablePackStore]
+    ) -> None:
+        """``records`` are those of the snapshots; ``open_store`` gives the packs, with a cache."""
         self.records = records
-        self._packs = packs
+        self._open_store = open_store
 
     def named(self, key: str, value: bytes) -> Sequence[Digest]:
         """The roots that the record ``value`` at ``key`` keeps. Raises CorruptError."""
@@ -56,8 +65,13 @@ class SnapshotRoots:
             return ()
         return roots_of(SNAPSHOT.read(Record(key=key, value=value, revision=1)).record)
 
-    async def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
-        """Every blob that ``root`` needs, itself among them. Raises NotFoundError, CorruptError."""
-        _, needed = await self._packs.root(root)
-        for some in batched(needed, _AT_ONCE):
-            yield some
+    async def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+        """The blobs of ``root``, then what its pages need. Raises CorruptError."""
+        with closing(self._open_store(CACHE_BYTES)) as store:
+            reader = await asyncio.to_thread(SnapshotReader, store, root, limits=LIMITS)
+            yield [Need(blob) for blob in reader.root_blobs]
+            for several in batched(range(reader.page_count), PAGES_AT_ONCE):
+                keys = [reader.root.page_key(number) for number in several]
+                unread = list(compress(several, await news(keys)))
+                async for needs in needs_of_pages(reader, unread):
+                    yield [Need(pack, ranges) for pack, ranges in needs.items()]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.deadline import Gathering, seconds_left
-from holdfast.domain.blob_names import check_blob_name, name_key
+from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.domain.commands import check_command
 from holdfast.domain.hlc import ZERO, Hlc, check_drift, later, parse_hlc
 from holdfast.domain.limits import MAX_COMMANDS
@@ -57,6 +57,7 @@ SETTLE_SECONDS: Final = 120.0
 MAX_LOGS: Final = 16_384
 """How many logs a worker knows the end of."""
 
+_LOGS_BETWEEN_LOOKS: Final = 256
 _FIRST_WAIT_SECONDS: Final = 0.002
 _LONGEST_WAIT_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 0.05
@@ -122,6 +123,7 @@ class Appender:
         self._max_bytes = max_bytes - _OVERHEAD_BYTES
         self._max_group_bytes = min(MAX_GROUP_BYTES, max_bytes // 2)
         self._logs: dict[str, _Log] = {}
+        self._added = 0
 
     async def append(
         self,
@@ -138,7 +140,7 @@ class Appender:
         Raises InvalidError, TooLargeError, NotFoundError (no log), ConflictError (with the index),
         QuotaExceededError, UnavailableError, OutcomeUnknownError, CorruptError.
         """
-        check_blob_name(name)
+        check_state_name(name)
         member = self._member(commands, expected, hlc, op_id)
         return await self._log(name).add(member)
 
@@ -173,16 +175,18 @@ class Appender:
     def _log(self, name: str) -> _Log:
         found = self._logs.pop(name, None)
         if found is None:
-            self._make_room()
+            self._added += 1
+            if len(self._logs) >= MAX_LOGS or self._added % _LOGS_BETWEEN_LOOKS == 0:
+                self._make_room()
             found = _Log(name, self._states, self._skew, self._sources, self._max_group_bytes)
         self._logs[name] = found  # the last is the latest used
         return found
 
     def _make_room(self) -> None:
-        """Forget what was not used for long: it can be read again."""
+        """Forget what was not used for longest: it can be read again."""
         op_ids = sum(found.op_ids for found in self._logs.values())
         for name, found in list(self._logs.items()):
-            if len(self._logs) < MAX_LOGS and op_ids < MAX_OP_IDS_IN_ALL:
+            if len(self._logs) <= MAX_LOGS - _LOGS_BETWEEN_LOOKS and op_ids < MAX_OP_IDS_IN_ALL:
                 break
             if found.is_idle:
                 op_ids -= found.op_ids

@@ -12,15 +12,20 @@ before.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
-from holdfast.repository.ledger.ledger import RecordKind
+from holdfast.repository.ledger.ledger import PRESENT, RecordKind
+from holdfast.stores.record_ports import Delete, Put
 
+if TYPE_CHECKING:
+    from holdfast.stores.record_ports import Change
+
+Lineage = tuple[str, int, int]
 SaveForm = Literal["json", "bytes"]
 
 MAX_SAVES: Final = 100
@@ -31,6 +36,7 @@ LEAST_SAVES: Final = 2
 
 DEFAULT_SAVES: Final = 10
 MAX_OVERTAKEN: Final = 100
+FINDER_PREFIX: Final = "sb"
 
 
 class SaveEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,6 +99,11 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return bool(self.log or self.saves)
 
     @property
+    def lineage(self) -> Lineage:
+        """The same for as long as the end of the log changes by nothing but appends."""
+        return self.log, self.start, self.voids[-1].through if self.voids else 0
+
+    @property
     def known_index(self) -> int:
         """The last command surely has this index, or a higher one."""
         saved = [save.last_applied_index for save in self.saves]
@@ -113,6 +124,19 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     op: str | None = None
 
 
+def finder_key(digest: str, name: str) -> str:
+    """A key that is there while a save of the state ``name`` has that blob."""
+    return f"{FINDER_PREFIX}.{digest}.{name_key(name)}"
+
+
+def finders_beside(before: StateRecord | None, after: StateRecord) -> list[Change]:
+    """What is to be written together with ``after``, so that its blobs lead to it."""
+    had = set() if before is None else {save.digest for save in before.saves}
+    has = {save.digest for save in after.saves}
+    puts = [Put(key=finder_key(one, after.name), value=PRESENT, expected=None) for one in has - had]
+    return [*puts, *(Delete(key=finder_key(one, after.name)) for one in had - has)]
+
+
 def with_log(record: StateRecord | None, *, name: str, log: str) -> StateRecord:
     """The record with a log: as it is if it has one, else a new one, behind what saves include."""
     if record is not None and record.log:
@@ -123,19 +147,25 @@ def with_log(record: StateRecord | None, *, name: str, log: str) -> StateRecord:
 
 
 def saved(
-    record: StateRecord | None, name: str, save: SaveEntry, *, log: str, force: bool, at: datetime
+    record: StateRecord | None,
+    name: str,
+    save: SaveEntry,
+    *,
+    lineage: Lineage,
+    force: bool,
+    at: datetime,
 ) -> StateRecord:
     """The record with one more save; as it is where that was made before.
 
-    ``log`` is the one that the save was compared with. Raises ConflictError of one that is older
-    than the newest, UnavailableError where the log is another by now.
+    ``lineage`` is that of the log that the save was compared with. Raises ConflictError of one that
+    is older than the newest, UnavailableError where the log is another by now.
     """
     if record is None:
         record = StateRecord(name=name)
     if save_of(record, save.op) is not None:
         return record
-    if record.log != log:
-        msg = "the log was removed or begun meanwhile"
+    if record.lineage != lineage:
+        msg = "the log was removed, begun or repaired meanwhile"
         raise UnavailableError(msg)
     newest = record.saves[0] if record.saves else None
     if newest is not None and save.last_applied_index < newest.last_applied_index and not force:
@@ -179,10 +209,10 @@ def without_save(record: StateRecord | None, number: int) -> StateRecord:
     return msgspec.structs.replace(record, saves=saves)
 
 
-def trimmed(record: StateRecord, log: str, through: int) -> StateRecord:
+def trimmed(record: StateRecord, lineage: Lineage, through: int) -> StateRecord:
     """The record once the commands up to ``through`` are not there. Raises UnavailableError."""
-    if record.log != log:
-        msg = "the log was removed meanwhile"
+    if record.lineage != lineage:
+        msg = "the log was removed or repaired meanwhile"
         raise UnavailableError(msg)
     if through <= record.trimmed_through:
         return record

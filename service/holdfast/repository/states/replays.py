@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.groups import Group, LoggedCommand
     from holdfast.repository.states.places import CommandPlaces
     from holdfast.repository.states.record import StateRecord
-    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.stores.journal_ports import Growth
 
 ENTRY_BYTES: Final = 160
@@ -62,7 +62,7 @@ class Replays:
                 if (await self._states.look(name)).held == present.held:
                     raise
 
-    async def _page(self, present: Present, index: int, limit: int) -> LogSlice:
+    async def _page(self, present: PresentState, index: int, limit: int) -> LogSlice:
         record, first, last = checked_span(present, index)
         stop = min(last, index + limit - 1)
         entries: list[LoggedCommand] = []
@@ -184,7 +184,7 @@ class Following:
 
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
         """What is known of the log, looked up where nothing is."""
-        if self._record is None or self._place is None:
+        while self._record is None or self._place is None:
             present = await self._states.look(self._name)
             record, _, last = checked_span(present, self.next_index)
             self._check_same(record)
@@ -192,7 +192,11 @@ class Following:
             if present.end is not None:
                 place = present.end.place
                 if self.next_index <= last:
-                    place = await self._places.before(record, self.next_index, place)
+                    try:
+                        place = await self._places.before(record, self.next_index, place)
+                    except CorruptError:
+                        await self._look_again(record)
+                        continue
             self._record, self._place = record, place
         return self._record, self._place
 
@@ -212,7 +216,7 @@ class Following:
         self._record = self._place = None
 
 
-def checked_span(present: Present, index: int) -> tuple[StateRecord, int, int]:
+def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:
     """The record, and the first and last command of its log, of which ``index`` may be read.
 
     Raises NotFoundError, with the first, InvalidError.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.collection import Need
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import CorruptError
 from holdfast.repository.states.record import STATE
@@ -12,12 +13,14 @@ from holdfast.stores.record_ports import Record
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from holdfast.domain.collection import News
     from holdfast.stores.record_ports import RecordStore
 
 
 class StateRoots:
     """Roots of the space ``blobs``. A removed state leaves its record for good."""
 
+    name: Final = "states"
     lasting: Final = STATE.prefix
 
     def __init__(self, records: RecordStore) -> None:
@@ -35,6 +38,6 @@ class StateRoots:
             raise CorruptError(msg)
         return tuple(map(Digest, digests))
 
-    async def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
+    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
         """The blob itself."""
-        yield (root,)
+        yield (Need(root),)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.domain.blob_names import check_blob_name
+from holdfast.domain.blob_names import check_state_name
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     CorruptError,
@@ -23,15 +23,15 @@ from holdfast.errors import (
     NotFoundError,
     OutcomeUnknownError,
 )
-from holdfast.repository.states.record import SaveEntry, save_of, saved, without_save
+from holdfast.repository.states.record import SaveEntry, StateRecord, save_of, saved, without_save
 from holdfast.repository.states.states import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from holdfast.repository.states.blobs import SavedBytes
-    from holdfast.repository.states.record import SaveForm, StateRecord
-    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.repository.states.record import SaveForm
+    from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
 NO_SAVE: Final = "there is no such save"
@@ -81,7 +81,7 @@ class StateSaves:
         ConflictError (older than the newest, with the index of that), UnavailableError,
         OutcomeUnknownError.
         """
-        check_blob_name(name)
+        check_state_name(name)
         present = await self._states.look(name)
         if present.held is not None and (made := save_of(present.held.record, op_id)) is not None:
             return made
@@ -104,11 +104,11 @@ class StateSaves:
         return digest, len(new.data)
 
     async def _record(
-        self, name: str, entry: SaveEntry, present: Present, *, force: bool
+        self, name: str, entry: SaveEntry, present: PresentState, *, force: bool
     ) -> SaveEntry:
-        log_id = present.held.record.log if present.held is not None else ""
+        compared = present.held.record if present.held is not None else StateRecord(name=name)
         at = self._sources.clock()
-        change = partial(saved, name=name, save=entry, log=log_id, force=force, at=at)
+        change = partial(saved, name=name, save=entry, lineage=compared.lineage, force=force, at=at)
         held = await self._states.change(name, change)
         made = save_of(held.record, entry.op)
         if made is None:
@@ -200,7 +200,7 @@ class StateSaves:
         raise NotFoundError(NO_SAVE)
 
 
-def check_index(present: Present, index: int) -> None:
+def check_index(present: PresentState, index: int) -> None:
     """Raises InvalidError where the log does not have the command ``index``, if there is a log."""
     if present.end is None or present.held is None:
         return
@@ -210,7 +210,7 @@ def check_index(present: Present, index: int) -> None:
         raise InvalidError(msg)
 
 
-def _entry(new: NewSave, digest: Digest, size: int, present: Present, op: str) -> SaveEntry:
+def _entry(new: NewSave, digest: Digest, size: int, present: PresentState, op: str) -> SaveEntry:
     end = present.end
     is_end = end is not None and end.place.index == new.last_applied_index
     return SaveEntry(

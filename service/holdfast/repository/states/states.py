@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.blob_names import check_blob_name, name_key
+from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.repository.ledger.ledger import Ledger
-from holdfast.repository.states.record import STATE, StateRecord, closed, with_log
+from holdfast.repository.states.record import (
+    STATE,
+    StateRecord,
+    closed,
+    finders_beside,
+    with_log,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.logs import LogEnd, StateLogs
     from holdfast.repository.states.record import Closing
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import RecordStore
+    from holdfast.stores.record_ports import Change, RecordStore
 
 MISSING: Final = "there is no state of that name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Present:
+class PresentState:
     """A state as it is: its record, if there ever was one; the end of its log, if it has one."""
 
     held: Held[StateRecord] | None
@@ -56,12 +62,12 @@ class StateRecords:
 
     async def find(self, name: str) -> Held[StateRecord] | None:
         """The record of ``name``, or None where there never was one. Raises InvalidError."""
-        check_blob_name(name)
+        check_state_name(name)
         with suppress(NotFoundError):
             return await self.ledger.get(STATE, name_key(name))
         return None
 
-    async def look(self, name: str) -> Present:
+    async def look(self, name: str) -> PresentState:
         """The state as a believed leader knows it.
 
         What was to end its log is carried out before. Raises CorruptError where the log is not what
@@ -78,7 +84,7 @@ class StateRecords:
                 held = again
                 continue
             if held is None or end is None or end.closing is None:
-                return Present(held=held, end=end)
+                return PresentState(held=held, end=end)
             held = await self.carry_out(held, end.closing, end.place.sequence)
 
     async def _end(self, name: str, held: Held[StateRecord] | None) -> LogEnd | None:
@@ -92,7 +98,7 @@ class StateRecords:
     ) -> Held[StateRecord]:
         """Have the record say what was written at ``sequence`` of its log to end that."""
         log = held.record.log
-        return await self.ledger.update(held, lambda record: closed(record, log, closing, sequence))
+        return await self.update(held, lambda record: closed(record, log, closing, sequence))
 
     async def begin_log(self, name: str) -> Held[StateRecord]:
         """The record with a log, where there was none with a new one."""
@@ -104,12 +110,22 @@ class StateRecords:
         """The record as ``change`` makes it, whether there is one or not. As `Ledger.update`."""
         held = await self.find(name)
         if held is None:
-            return await self.ledger.make(STATE, name_key(name), change)
-        return await self.ledger.update(held, change)
+            return await self.ledger.make(STATE, name_key(name), change, beside=_finders)
+        return await self.update(held, change)
+
+    async def update(
+        self, held: Held[StateRecord], change: Callable[[StateRecord], StateRecord]
+    ) -> Held[StateRecord]:
+        """As `Ledger.update`, with what leads from blobs to the states that have them."""
+        return await self.ledger.update(held, change, beside=_finders)
 
     async def keys(self, prefix: str) -> list[str]:
         """The keys below the tokens of ``prefix``, which are those of states."""
         return await self._records.list_keys(prefix)
+
+
+async def _finders(before: Held[StateRecord] | None, after: Held[StateRecord]) -> Sequence[Change]:
+    return finders_beside(None if before is None else before.record, after.record)
 
 
 def _revision(held: Held[StateRecord] | None) -> int:

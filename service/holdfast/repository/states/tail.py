@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.logs import LogEnd, LogPlace
-    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.repository.states.record import Lineage
+    from holdfast.repository.states.states import PresentState, StateRecords
 
 _CLOSED: Final = "the log has ended"
 
@@ -52,11 +53,11 @@ class TailReader:
         self._name = name
         self._key = name_key(name)
         self._monotonic = monotonic
-        self._acknowledged = ("", 0, 0), 0
+        self._acknowledged: tuple[Lineage, int] = ("", 0, 0), 0
 
     def acknowledged(self, tail: Tail) -> None:
         """The log was told to be as long as ``tail`` says: it never is shorter again."""
-        self._acknowledged = _same_log(tail.record), tail.place.index
+        self._acknowledged = tail.record.lineage, tail.place.index
 
     async def read(self) -> Tail:
         """Where the log ends, with the Op-Ids of the last minutes. Raises CorruptError."""
@@ -120,20 +121,15 @@ class TailReader:
         return end.place if entry is None else before(record, entry, decode_head(entry))
 
     def _check_acknowledged(self, tail: Tail) -> None:
-        same_log, index = self._acknowledged
-        if same_log == _same_log(tail.record) and tail.place.index < index:
+        lineage, index = self._acknowledged
+        if lineage == tail.record.lineage and tail.place.index < index:
             msg = f"the log ends at command {tail.place.index}, and has had {index}"
             raise CorruptError(f"{msg}: see `state repair`")
 
 
-def _goes_on(tail: Tail, present: Present) -> bool:
+def _goes_on(tail: Tail, present: PresentState) -> bool:
     """Whether the log that ``tail`` knows should be there, and go on behind that."""
     record = present.held.record if present.held is not None else None
-    if record is None or _same_log(record) != _same_log(tail.record):
+    if record is None or record.lineage != tail.record.lineage:
         return False
     return record.trimmed_through <= tail.place.index
-
-
-def _same_log(record: StateRecord) -> tuple[str, int, int]:
-    """Alike as long as nothing but an append changes the end of the log."""
-    return record.log, record.start, len(record.voids)

@@ -20,6 +20,7 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
     OutcomeUnknownError,
+    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
@@ -34,6 +35,7 @@ from holdfast.repository.states.record import (
     trimmed,
 )
 from holdfast.repository.states.states import MISSING
+from holdfast.stores.journal_ports import DamagedEntryError
 from holdfast.stores.record_ports import MAX_GET_MANY
 from holdfast.transport.backoff import Backoff
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.blobs import SavedBytes
     from holdfast.repository.states.places import CommandPlaces
-    from holdfast.repository.states.states import Present, StateRecords
+    from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
 SETTLE_SECONDS: Final = 120.0
@@ -74,7 +76,15 @@ class Upkeep:
         Raises NotFoundError, InvalidError (beyond the log), ConflictError with the index of the
         second newest good save, which is the most that may go.
         """
-        present = await self._states.look(name)
+        while True:
+            present = await self._states.look(name)
+            try:
+                return await self._trim(name, present, through)
+            except CorruptError:  # or another trim was faster
+                if (await self._states.look(name)).held == present.held:
+                    raise
+
+    async def _trim(self, name: str, present: PresentState, through: int) -> StateRecord:
         record = present.record
         if present.end is None:
             msg = "the state has no log"
@@ -88,8 +98,8 @@ class Upkeep:
         place = present.end.place
         if through < present.index:
             place = await self._places.before(record, through + 1, place)
-        change = partial(trimmed, log=record.log, through=through)
-        held = await self._states.ledger.update(_held(present), change)
+        change = partial(trimmed, lineage=record.lineage, through=through)
+        held = await self._states.update(_held(present), change)
         try:
             await self._states.logs.journal.trim(name_key(name), place.sequence)
         except HoldfastError as error:  # the next trim removes them
@@ -141,7 +151,7 @@ class Upkeep:
                 record, policy=wanted, saves=kept_saves(record.saves, wanted, at)
             )
 
-        return (await self._states.ledger.update(held, change)).record.policy
+        return (await self._states.update(held, change)).record.policy
 
     async def aclose(self) -> None:
         """End what is under way."""
@@ -161,15 +171,24 @@ class Upkeep:
                 return held is not None and held.record.removed_by == op
             if not held.record.log:
                 change = partial(_removed_without_log, op=op)
-                if not (await self._states.ledger.update(held, change)).record.exists:
+                if not (await self._states.update(held, change)).record.exists:
                     return True
                 continue
             closing = Closing(op=op)
             value = encode_closing(held.record.log, index + 1, hlc, closing)
-            with suppress(ConflictError):  # somebody appended meanwhile
+            try:
                 at = await self._write(name, value, sequence)
-                await self._end(name, held, closing, at)
-                return True
+            except ConflictError:
+                continue  # somebody appended meanwhile
+            except QuotaExceededError:
+                await self._make_room(name, sequence)
+                at = await self._write(name, value, sequence)
+            await self._end(name, held, closing, at)
+            return True
+
+    async def _make_room(self, name: str, sequence: int) -> None:
+        """Remove the commands of a state that is to be removed, where its end does not fit."""
+        await self._states.logs.journal.trim(name_key(name), sequence)
 
     async def repair(self, name: str, index: int) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
@@ -199,12 +218,18 @@ class Upkeep:
             present = await self._states.look(name)
         except CorruptError:
             held = await self._states.find(name)
-            entry = await self._states.logs.journal.last(name_key(name))
-            return held, 0 if entry is None else entry.sequence, 0, ZERO
+            return held, await self._last_sequence(name), 0, ZERO
         if present.end is None:
             return present.held, 0, 0, ZERO
         end = present.end
         return present.held, end.place.sequence, end.place.index, end.hlc or ZERO
+
+    async def _last_sequence(self, name: str) -> int:
+        try:
+            entry = await self._states.logs.journal.last(name_key(name))
+        except DamagedEntryError as damaged:
+            return damaged.sequence
+        return 0 if entry is None else entry.sequence
 
     async def _kept(self, record: StateRecord, index: int, sequence: int) -> LogPlace | None:
         """Behind the command ``index``; None where it cannot be read. Raises InvalidError."""
@@ -282,7 +307,7 @@ class Upkeep:
         return sorted(name for name in names if name.startswith(prefix))
 
 
-def _held(present: Present) -> Held[StateRecord]:
+def _held(present: PresentState) -> Held[StateRecord]:
     if present.held is None:
         raise NotFoundError(MISSING)
     return present.held

@@ -47,4 +47,4 @@ class LivingUploads:
 
 def stagings_of(record: UploadRecord) -> tuple[str, ...]:
     """What an upload may yet need; nothing once it has ended."""
-    return record.nuids if UPLOAD.is_live(record) else ()
+    return record.stagings if UPLOAD.is_live(record) else ()

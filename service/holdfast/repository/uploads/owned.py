@@ -43,6 +43,7 @@ from holdfast.repository.uploads.record import (
     refused,
     without_claims,
 )
+from holdfast.repository.uploads.tails import UploadTail
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
@@ -79,12 +80,16 @@ class UploadLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An upload that takes parts from ``next_part`` on, ``window`` bytes ahead of the acks."""
+    """An upload that takes parts from ``next_part`` on, ``window`` bytes ahead of the acks.
+
+    It holds ``size`` bytes: those of the parts before it, and perhaps some of it.
+    """
 
     upload: str
     part_size: int
     window: int
     next_part: int
+    size: int
 
 
 class OwnedUpload:
@@ -118,6 +123,13 @@ class OwnedUpload:
         self._deliveries = deliveries
         self._staged = store.stage(self._nuid, held.record.part_size)
         self._parts = PartSequence(held.record.part_size, limits.max_blob_bytes)
+        self._tail = UploadTail(
+            store,
+            stagings,
+            held.record.part_size,
+            change=self._change,
+            new_id=sources.new_id,
+        )
         self._claims: set[Claim] = set()
         """What may have become a blob, as this worker knows it, whatever becomes of the record."""
         self._renew_seconds = limits.lease_seconds / RENEWALS_PER_LEASE
@@ -134,7 +146,13 @@ class OwnedUpload:
             part_size=self._record.part_size,
             window=self.window,
             next_part=self._parts.count,
+            size=self.size,
         )
+
+    @property
+    def size(self) -> int:
+        """How many bytes it holds."""
+        return self._parts.size + len(self._tail.data)
 
     @property
     def goes_on(self) -> bool:
@@ -157,20 +175,50 @@ class OwnedUpload:
             if self.commit is None:
                 await self._confirm()
             self._check_open()
-            if self._parts.accept(part, data):
-                self.writes[part] = outliving_task(self._staged.write(part, data))
-                self.writes[part].add_done_callback(look_at)
+            self._take(part, data)
             write = self.writes.get(part)
         if write is not None:
             await self._wait_written(part, write)
 
-    async def keep(self) -> None:
+    def _take(self, part: int, data: Buffer) -> None:
+        """Begin to write a part, in the place of the tail, unless it is a repeat."""
+        if self._parts.accept(part, data):
+            self._tail.data = b""
+            self.writes[part] = outliving_task(self._staged.write(part, data))
+            self.writes[part].add_done_callback(look_at)
+
+    async def extend(self, part: int, at: int, data: Buffer) -> int:
+        """See `UploadService.tail`."""
+        async with self.turn:
+            if self.commit is None:
+                await self._confirm()
+            self._check_open()
+            joined = self._parts.joined(part, self._tail.data, at, data)
+            if joined is not None and len(joined) == self._record.part_size:
+                self._take(part, joined)
+            elif joined is not None and joined is not self._tail.data:
+                await self._store_tail(part, joined)
+            write, size = self.writes.get(part), self.size
+        if write is not None:
+            await self._wait_written(part, write)
+        return size
+
+    async def _store_tail(self, part: int, data: bytes) -> None:
+        await self._wait_all_written()
+        try:
+            await self._tail.store(part, data, self._record.tail)
+        except HoldfastError:
+            self.broken = True
+            raise
+
+    async def keep(self) -> int:
         """See `UploadService.keep`."""
         async with self.turn:
             await self._confirm()
             self._check_open()
             if self._is_renewal_due:
                 await self._change()
+            return self.size
 
     def _check_open(self) -> None:
         if self.broken or self.commit is not None:
@@ -258,7 +306,7 @@ class OwnedUpload:
         """Stop being the owner; unless ``keep`` remove what was written here and is no blob's."""
         await self.retire()
         if not keep:
-            await self._stagings.remove_all([self._nuid], self._claims)
+            await self._stagings.remove_all([self._nuid, *self._tail.spares], self._claims)
         log.info("upload_let_go", upload=self.id, parts=self._parts.count)
 
     async def end(self, state: State) -> None:
@@ -268,7 +316,7 @@ class OwnedUpload:
 
     async def _ended(self, reason: str) -> None:
         await self.let_go(keep=True)
-        await self._stagings.remove_all(self._record.nuids, self._record.claims)
+        await self._stagings.remove_all(self._record.stagings, self._record.claims)
         await self._deliveries.fail(self._record.target, reason)
 
     # --- the blob ---
@@ -280,6 +328,8 @@ class OwnedUpload:
                 await self._confirm()
                 if self.broken:
                     raise ConflictError(RESUME)
+                if self._tail.data and parts == self._parts.count + 1:
+                    self._take(self._parts.count, self._tail.data)
                 await self._check_final(parts, digest)
                 self.commit = outliving_task(self._commit())
                 self.commit.add_done_callback(self._commit_ended)
@@ -399,7 +449,7 @@ class OwnedUpload:
     async def _copy_parts(self) -> None:
         """Write the parts that former owners stored under our nuid, hashing them, and be open.
 
-        Each former staging holds a prefix of the same bytes; the longest counts.
+        Each former staging holds a prefix of the same bytes; the longest counts, and then the tail.
         """
         beat_at = self._sources.monotonic() + COPY_BEAT_SECONDS
         pending: set[asyncio.Task[None]] = set()
@@ -419,6 +469,7 @@ class OwnedUpload:
                     beat_at = self._sources.monotonic() + COPY_BEAT_SECONDS
         await asyncio.gather(*pending)
         self.writes.clear()
+        await self._tail.load(self._record.tail, self._parts.count)
         await self._change(partial(at, "open"))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from holdfast.repository.ledger.ledger import RecordKind
 from holdfast.repository.targets import UploadTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ENDED_TTL: Final = timedelta(hours=1)
 """How long the end of an upload may be asked for again."""
@@ -44,8 +47,21 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
+class PartTail(msgspec.Struct, frozen=True, kw_only=True):
+    """The first ``size`` bytes of part ``part``, stored as the only part of ``nuid``."""
+
+    nuid: str
+    part: int
+    size: int
+
+
 class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``nuids``: every staging the upload has used, the present one last; each had one writer."""
+    """``nuids``: every staging the upload has used, the present one last; each had one writer.
+
+    ``tail`` is the beginning of the part behind those that are whole, unless it is of an earlier
+    one. ``spares`` are stagings of tails that do not count; who owns it wrote, or is about to
+    write, to the last of them. ``note`` is what the client wants to be told again.
+    """
 
     owner: str
     nuids: tuple[str, ...]
@@ -61,6 +77,14 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     result: Result | None = None
     target: UploadTarget | None = None
     refusal: Refusal | None = None
+    tail: PartTail | None = None
+    spares: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def stagings(self) -> tuple[str, ...]:
+        """Wherever bytes of it may be."""
+        return (*self.nuids, *self.spares, *([self.tail.nuid] if self.tail is not None else ()))
 
 
 UPLOAD: Final = RecordKind(
@@ -103,6 +127,20 @@ def committed(result: Result, record: UploadRecord) -> UploadRecord:
 def refused(refusal: Refusal, record: UploadRecord) -> UploadRecord:
     """``record`` when the name did not get the blob."""
     return msgspec.structs.replace(record, state="failed", refusal=refusal)
+
+
+def with_spare(spare: str, record: UploadRecord) -> UploadRecord:
+    """``record`` when its owner is about to store a tail in ``spare``, the first that it does."""
+    return msgspec.structs.replace(record, spares=(*record.spares, spare))
+
+
+def with_tail(
+    tail: PartTail, spent: Collection[str], spare: str, record: UploadRecord
+) -> UploadRecord:
+    """``record`` once its owner has stored ``tail``; ``spent`` hold nothing any more."""
+    former = [record.tail.nuid] if record.tail is not None else []
+    spares = [nuid for nuid in (*record.spares, *former) if nuid not in {*spent, tail.nuid}]
+    return msgspec.structs.replace(record, tail=tail, spares=(*spares, spare))
 
 
 def taken_over(owner: str, nuid: str, record: UploadRecord) -> UploadRecord:

@@ -42,7 +42,7 @@ class Stagings:
         One that had claimed another digest stays: its record may be on the way (only a sender
         that sent different bytes gets there).
         """
-        for nuid in record.nuids:
+        for nuid in record.stagings:
             doubtful = any(c.nuid == nuid and c.digest != digest for c in record.claims)
             if nuid not in keep and not doubtful:
                 await self.remove(nuid)

@@ -44,6 +44,16 @@ TAKEOVER_SECONDS: Final = 10.0
 _BUSY: Final = "another worker is taking the upload over"
 
 
+def check_found(held: Held[UploadRecord]) -> None:
+    """Raises NotFoundError, ConflictError of an upload that ended without its blob."""
+    refusal = held.record.refusal
+    if refusal is not None:
+        raise ConflictError(refusal.detail, version=refusal.version)
+    if held.record.result is None and not held.is_live:
+        msg = "no such upload"
+        raise NotFoundError(msg)
+
+
 class Takeovers:
     """What this worker resumes; at most one resumption of each upload at a time."""
 
@@ -105,14 +115,10 @@ class Takeovers:
         held = await self._ledger.get(UPLOAD, upload)
         record = held.record
         if record.result is not None:
-            if len(record.nuids) > 1:  # who committed may not have come to this
-                await self._stagings.remove_all(record.nuids, record.claims)
+            if len(record.stagings) > 1:  # who committed may not have come to this
+                await self._stagings.remove_all(record.stagings, record.claims)
             return record.result
-        if record.refusal is not None:
-            raise ConflictError(record.refusal.detail, version=record.refusal.version)
-        if not held.is_live:
-            msg = "no such upload"
-            raise NotFoundError(msg)
+        check_found(held)
         if self._unchanged_seconds(held) < TAKEOVER_SECONDS and record.state == "copying":
             raise UnavailableError(_BUSY)
         result = await self.find_committed(held)

@@ -23,7 +23,7 @@ from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload
 from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at
 from holdfast.repository.uploads.stagings import Stagings
 from holdfast.repository.uploads.table import UploadTable
-from holdfast.repository.uploads.takeover import Takeovers
+from holdfast.repository.uploads.takeover import Takeovers, check_found
 
 if TYPE_CHECKING:
     from collections.abc import Buffer
@@ -105,12 +105,13 @@ class UploadService:
         type: str,  # noqa: A002  (the wire's word)
         op_id: str | None,
         new: NewTarget | None = None,
+        note: str = "",
     ) -> Opened | Result:
         """Begin an upload; or say that the announced ``digest`` is stored already.
 
-        With ``new`` it is for a name, which has the blob when the upload has ended. Raises
-        TooLargeError, RateLimitedError, ConflictError (the ``op_id`` is another request's), and
-        what `Targets.announce` does.
+        ``note`` is kept with it, for `look`. With ``new`` it is for a name, which has the blob when
+        the upload has ended. Raises TooLargeError, RateLimitedError, ConflictError (the ``op_id``
+        is another request's), and what `Targets.announce` does.
         """
         if size is not None and size > self._limits.max_blob_bytes:
             msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
@@ -137,6 +138,7 @@ class UploadService:
             digest=digest,
             op_id=op_id,
             target=target,
+            note=note,
         )
         try:
             opened = await self._begin(upload, record)
@@ -194,9 +196,29 @@ class UploadService:
         await (await self._mine(upload)).part(part, data)
         return part
 
-    async def keep(self, upload: str) -> None:
-        """Renew the lease, for a sender that has nothing to send yet. Raises as ``part``."""
-        await (await self._mine(upload)).keep()
+    async def tail(self, upload: str, part: int, at: int, data: Buffer) -> int:
+        """Store ``data`` as bytes from ``at`` on of a part that need not become whole by them.
+
+        Returns how many bytes the upload holds, all of them durable. Those that it held before may
+        come again. Raises as ``part``.
+        """
+        return await (await self._mine(upload)).extend(part, at, data)
+
+    async def keep(self, upload: str) -> int:
+        """Renew the lease, for a sender that has nothing to send yet; how many bytes are held.
+
+        Raises as ``part``.
+        """
+        return await (await self._mine(upload)).keep()
+
+    async def look(self, upload: str) -> UploadRecord:
+        """The record of an upload that goes on or has come to its blob, whoever owns it.
+
+        Raises NotFoundError (unknown or given up), ConflictError (its name does not get the blob).
+        """
+        held = await self._ledger.get(UPLOAD, upload)
+        check_found(held)
+        return held.record
 
     async def _mine(self, upload: str) -> OwnedUpload:
         """Raises NotFoundError, ConflictError."""
@@ -270,7 +292,7 @@ class UploadService:
     async def _close(self, state: State, held: Held[UploadRecord]) -> None:
         """End an upload that has no owner here, and remove what all its owners wrote."""
         ended = await self._ledger.take(held, partial(at, state))
-        await self._stagings.remove_all(ended.record.nuids, ended.record.claims)
+        await self._stagings.remove_all(ended.record.stagings, ended.record.claims)
         await self._deliveries.fail(ended.record.target, f"the upload was {state}")
 
     async def _give_up(self, held: Held[UploadRecord]) -> None:

@@ -130,6 +130,6 @@ class BlobLog:
             revision=changed.revision,
             put_at=changed.revision,
             at=changed.at,
-            info=self._blobs.stat(digest) if is_put else None,
+            info=self._blobs.stat(digest, partial=True) if is_put else None,
             kind="put" if is_put else "deleted",
         )

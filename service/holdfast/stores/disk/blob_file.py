@@ -15,9 +15,11 @@ from holdfast.errors import CorruptError
 from holdfast.stores.disk.files import open_regular, read_exactly
 from holdfast.stores.disk.format import (
     MAX_HEADER_BYTES,
+    MAX_PARTIAL_HEADER_BYTES,
     BlobHeader,
     decode_blob_header,
     encode_blob_header,
+    is_longer,
 )
 from holdfast.stores.ports import SurveyedBlob
 
@@ -81,6 +83,7 @@ class Seen:
 class OpenBlob:
     """A blob's file that is open for reading; the bytes begin at ``offset``."""
 
+    path: Path
     descriptor: int
     header: BlobHeader
     offset: int
@@ -110,7 +113,7 @@ def look_at(path: Path) -> Seen:
     try:
         identity = identity_of(os.fstat(descriptor))
         try:
-            header, _ = decode_blob_header(read_exactly(descriptor, 0, MAX_HEADER_BYTES))
+            header, _ = _header_of(descriptor)
         except CorruptError:
             return Seen(identity, None)
     finally:
@@ -128,11 +131,18 @@ def pieces_of(blob: OpenBlob) -> Iterator[bytes]:
 
 def read_header(descriptor: int, digest: str, file_size: int) -> tuple[BlobHeader, int]:
     """The header, and where the bytes begin. Raises CorruptError if it is not that blob's."""
-    header, offset = decode_blob_header(read_exactly(descriptor, 0, MAX_HEADER_BYTES))
+    header, offset = _header_of(descriptor)
     if header.digest != digest or file_size != offset + header.size:
         msg = f"the stored file of blob {digest} has the wrong length or name"
         raise CorruptError(msg)
     return header, offset
+
+
+def _header_of(descriptor: int) -> tuple[BlobHeader, int]:
+    start = read_exactly(descriptor, 0, MAX_HEADER_BYTES)
+    if is_longer(start):
+        start = read_exactly(descriptor, 0, MAX_PARTIAL_HEADER_BYTES)
+    return decode_blob_header(start)
 
 
 def checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
@@ -145,7 +155,7 @@ def checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[Bu
             hasher.update(view)
             size += view.nbytes
         yield piece
-    if size != header.size or hasher.hexdigest() != header.digest:
+    if size != header.size or hasher.hexdigest() != header.stored_digest:
         msg = "the stored parts are not the bytes that were announced"
         raise CorruptError(msg)
 

@@ -5,26 +5,25 @@ written under another name, synced, linked to its address (which exactly one of 
 processes can do), and then the directory is synced; only then is it acknowledged. A file that is
 not what it should be is moved to ``quarantine/``, so the same blob can be put again.
 
-A blob that is there is deleted, touched, or replaced by a copy with a pin or without, while its
-shard (the directory that it is in) is locked, so that it is done to the file that was seen before.
+A blob that is there is deleted, touched, or replaced by a copy (with a pin or without, partial, or
+whole again), while its shard (the directory that it is in) is locked, so that it is done to the
+file that was seen before.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
-from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, is_digest, parse_digest
+from holdfast.domain.kept import has_bytes, reduced
 from holdfast.errors import (
     CorruptError,
     InvalidError,
@@ -37,26 +36,22 @@ from holdfast.stores.disk.blob_file import (
     OpenBlob,
     Seen,
     checked_content,
-    identity_of,
     is_at,
-    is_the_bad_one,
     look_at,
     pieces_of,
-    read_header,
     surveyed,
 )
+from holdfast.stores.disk.blob_reading import BlobReading
 from holdfast.stores.disk.deletions import Deletions
 from holdfast.stores.disk.files import (
     confirm_disk_store,
     ensure_directory,
     locked,
-    open_regular,
-    read_exactly,
     sync_change,
     translated,
     write_file,
 )
-from holdfast.stores.disk.format import BlobHeader
+from holdfast.stores.disk.format import BlobHeader, partial_header
 from holdfast.stores.ports import (
     BlobInfo,
     BlobListing,
@@ -65,25 +60,24 @@ from holdfast.stores.ports import (
     Survey,
     SurveyedBlob,
     UnreadableObject,
+    reduced_info,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.disk.files import Files
 
-MAX_VERIFIED: Final = 4096
 PATIENCE_SECONDS: Final = 10.0
 """How long a change waits for another of its shard: milliseconds, unless a process is stopped."""
 
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _TOO_OFTEN: Final = "the blob is put and deleted too often at the same time"
 _PUT_ATTEMPTS: Final = 16
-_RACY_SECONDS: Final = 2.0
-"""A file may change twice within one tick of its timestamps, so a fresh one is not remembered."""
-
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -94,9 +88,7 @@ class BlobFiles:
         self._root = root
         self._files = files
         self._new_id = sources.new_id
-        self._clock = sources.clock
-        self._guard = Lock()  # for the memory below; never held while a file is touched
-        self._verified: OrderedDict[FileIdentity, None] = OrderedDict()
+        self._reader = BlobReading(root, files, sources)
         self._deletions = Deletions()
         self._shards: set[str] = set()  # those whose own name this process has made durable
 
@@ -118,9 +110,12 @@ class BlobFiles:
         for _ in range(_PUT_ATTEMPTS):
             with translated():
                 self._ensure_shard(path.parent)
-                existing = self._intact(path)
+                existing = self._reader.intact(path)
                 if existing is None:
                     is_done = self._create(path, header, pieces())
+                elif existing.is_partial:
+                    is_done = self._put_over(path, header, pieces())
+                    existing = None
                 elif existing.is_hidden or (header.pinned and not existing.pinned):
                     is_pinned = header.pinned or existing.pinned
                     existing = self._replace(path, look_at(path), pinned=is_pinned)
@@ -136,22 +131,25 @@ class BlobFiles:
             return Stored(info=header.info, created=True)
         raise UnavailableError(_TOO_OFTEN)
 
-    def stat(self, digest: Digest) -> BlobInfo:
+    def stat(self, digest: Digest, *, partial: bool = False) -> BlobInfo:
         """What is recorded. Raises NotFoundError, CorruptError."""
-        with translated(), self._open(self._path(digest)) as blob:
+        with translated(), self._reader.open(self._path(digest)) as blob:
+            if blob.header.is_partial and not partial:
+                msg = f"no blob {digest}"
+                raise NotFoundError(msg)
             return blob.header.info
 
-    def has(self, digest: Digest) -> bool:
+    def has(self, digest: Digest, *, partial: bool = False) -> bool:
         """Whether a file of the right form and length is there, for all."""
         try:
-            return not self.stat(digest).deleted
+            return not self.stat(digest, partial=partial).deleted
         except (NotFoundError, CorruptError):
             return False
 
     def read(self, info: BlobInfo, start: int, stop: int) -> bytes:
         """Bytes of a blob, which were not checked. Raises NotFoundError, CorruptError."""
         with translated(), self._open_copy(info) as blob:
-            return self._read(blob, start, stop)
+            return self._reader.read(blob, start, stop)
 
     def read_verified(
         self, info: BlobInfo, start: int, stop: int, trusted: FileIdentity | None
@@ -161,14 +159,14 @@ class BlobFiles:
         Pass that identity to the next call, which then does not check again. Raises as `read`.
         """
         with translated(), self._open_copy(info) as blob:
-            if blob.identity != trusted and not self._was_verified(blob.identity):
-                self._verify(blob)
-            return self._read(blob, start, stop), blob.identity
+            if blob.identity != trusted:
+                self._reader.check(blob)
+            return self._reader.read(blob, start, stop), blob.identity
 
     def verify(self, info: BlobInfo) -> None:
         """Read the whole blob. Raises CorruptError, and has then moved it aside."""
         with translated(), self._open_copy(info) as blob:
-            self._verify(blob)
+            self._reader.verify(blob)
 
     def look(self, digest: Digest) -> Seen:
         """The blob's file as it is now."""
@@ -219,24 +217,28 @@ class BlobFiles:
         self._confirm_deletion(path, op_id)
         return True
 
-    def touch(self, digest: Digest, unless_seen_since: datetime) -> bool:
+    def touch(
+        self, digest: Digest, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """Give the file the present time, unless it has a late enough one; whether it is there.
 
-        One that is hidden is there for all then.
+        A partial one is, if it keeps ``needed``. One that is hidden is there for all then.
         """
         path = self._path(digest)
         for _ in range(_PUT_ATTEMPTS):
             seen = self.look(digest)
             if seen.header is None or not seen.header.is_hidden:
-                return self._touch(path, unless_seen_since)
+                return self._touch(path, unless_seen_since, needed)
             with translated():
                 if self._replace(path, seen, pinned=seen.header.pinned) is not None:
                     return True
         raise UnavailableError(_TOO_OFTEN)
 
-    def _touch(self, path: Path, unless_seen_since: datetime) -> bool:
+    def _touch(self, path: Path, unless_seen_since: datetime, needed: Ranges | None) -> bool:
         try:
-            with self._locked(path.parent), translated(), self._open(path) as blob:
+            with self._locked(path.parent), translated(), self._reader.open(path) as blob:
+                if not has_bytes(blob.header.info.kept, needed):
+                    return False
                 if blob.identity.mtime_ns < unless_seen_since.timestamp() * 1e9:
                     self._files.touch(blob.descriptor)
                 return is_at(path, blob.identity)
@@ -284,7 +286,7 @@ class BlobFiles:
                 last = name
                 with suppress(NotFoundError):  # deleted since the directory was read
                     try:
-                        with self._open(self._path(name[1])) as blob:
+                        with self._reader.open(self._path(name[1])) as blob:
                             blobs.append(surveyed(blob))
                     except (InvalidError, CorruptError):
                         others += 1
@@ -302,6 +304,27 @@ class BlobFiles:
             return False
         sync_change(self._files, path.parent)
         return True
+
+    def repack(self, digest: Digest, mark: str, needed: Ranges) -> int | None:
+        """See `BlobStore.repack`. Raises CorruptError."""
+        path = self._path(digest)
+        seen = self.look(digest)
+        if seen.identity is None or seen.identity.mark != mark or seen.header is None:
+            return None
+        with translated():
+            try:
+                with self._open_copy(seen.header.info) as blob:
+                    self._reader.verify(blob)
+                    data = self._reader.read(blob, 0, blob.header.size)
+            except NotFoundError:  # it was replaced since
+                return None
+            left, kept = reduced(data, seen.header.info.kept, needed)
+            info = reduced_info(seen.header.info, kept, self._new_id())
+            header = partial_header(seen.header, info, kept)
+            if not self._swap(path, seen, checked_content(header, [left])):
+                return None
+        sync_change(self._files, path.parent)
+        return kept.size
 
     def shards(self) -> list[tuple[str, int]]:
         """The shards, each with the time at which a name in it was last changed, in nanoseconds."""
@@ -322,6 +345,9 @@ class BlobFiles:
         parse_digest(digest)  # an unchecked digest has been a path before
         return self._root / "blobs" / digest[:2] / digest
 
+    def _open_copy(self, info: BlobInfo) -> AbstractContextManager[OpenBlob]:
+        return self._reader.open_copy(self._path(info.digest), info.generation)
+
     # Writing
 
     def _create(self, path: Path, header: BlobHeader, pieces: Iterable[Buffer]) -> bool:
@@ -336,6 +362,13 @@ class BlobFiles:
                 self._files.unlink(temporary)
         return True
 
+    def _put_over(self, path: Path, header: BlobHeader, pieces: Iterable[Buffer]) -> bool:
+        """Put a whole blob in the place of a partial one; False: it is no such one any more."""
+        seen = look_at(path)
+        if seen.header is None or not seen.header.is_partial:
+            return False
+        return self._swap(path, seen, checked_content(header, pieces))
+
     def _replace(
         self, path: Path, seen: Seen, *, pinned: bool, hidden: bool = False
     ) -> BlobHeader | None:
@@ -346,24 +379,32 @@ class BlobFiles:
         if seen.header is None:
             return None
         header = replace(seen.header, pinned=pinned, deleted=hidden or UNSET)
-        temporary = self._root / "tmp" / self._new_id()
         try:
-            with self._open(path) as blob:
-                write_file(self._files, temporary, checked_content(header, pieces_of(blob)))
+            with self._reader.open(path) as blob:
+                is_done = self._swap(path, seen, checked_content(header, pieces_of(blob)))
         except NotFoundError:
             return None
         except CorruptError:
-            self._quarantine(path, seen.identity)
+            self._reader.quarantine(path, seen.identity)
             return None
+        return header if is_done else None
+
+    def _swap(self, path: Path, seen: Seen, content: Iterable[Buffer]) -> bool:
+        """Put a file with ``content`` in the place of the one that was ``seen``; False: it is gone.
+
+        Raises what ``content`` raises.
+        """
+        temporary = self._root / "tmp" / self._new_id()
+        write_file(self._files, temporary, content)
         try:
             with self._locked(path.parent):
                 if look_at(path) != seen:
-                    return None
+                    return False
                 self._files.rename(temporary, path)
         finally:
             with suppress(OSError):  # it is gone if it was renamed
                 self._files.unlink(temporary)
-        return header
+        return True
 
     @contextmanager
     def _locked(self, shard: Path) -> Iterator[None]:
@@ -389,7 +430,7 @@ class BlobFiles:
         except FileNotFoundError:
             return False
         except IsADirectoryError:
-            self._quarantine(path, None)
+            self._reader.quarantine(path, None)
         return True
 
     def _confirm_deletion(self, path: Path, op_id: str | None) -> None:
@@ -397,97 +438,13 @@ class BlobFiles:
         self._deletions.remember(Digest(path.name), op_id)
         sync_change(self._files, path.parent)
 
-    # Reading
-
-    @contextmanager
-    def _open(self, path: Path) -> Iterator[OpenBlob]:
-        try:
-            descriptor = open_regular(path)
-        except FileNotFoundError as error:
-            confirm_disk_store(self._root)
-            msg = f"no blob {path.name}"
-            raise NotFoundError(msg) from error
-        except CorruptError:
-            self._quarantine(path, None)
-            raise
-        try:
-            identity = identity_of(os.fstat(descriptor))
-            try:
-                header, offset = read_header(descriptor, path.name, identity.size)
-            except CorruptError:
-                self._quarantine(path, identity)
-                raise
-            yield OpenBlob(descriptor, header, offset, identity)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _open_copy(self, info: BlobInfo) -> Iterator[OpenBlob]:
-        with self._open(self._path(info.digest)) as blob:
-            if blob.header.generation != info.generation:
-                msg = f"this copy of blob {info.digest} is gone"
-                raise NotFoundError(msg)
-            yield blob
-
-    def _intact(self, path: Path) -> BlobHeader | None:
-        try:
-            with self._open(path) as blob:
-                if not self._was_verified(blob.identity):
-                    self._verify(blob)
-                return blob.header
-        except (NotFoundError, CorruptError):
-            return None
-
-    def _read(self, blob: OpenBlob, start: int, stop: int) -> bytes:
-        data = read_exactly(blob.descriptor, blob.offset + start, stop - start)
-        if len(data) != stop - start:
-            msg = f"the stored file of blob {blob.header.digest} became shorter"
-            raise CorruptError(msg)
-        return data
-
-    def _verify(self, blob: OpenBlob) -> None:
-        hasher = hashlib.sha256()
-        for piece in pieces_of(blob):
-            hasher.update(piece)
-        if hasher.hexdigest() != blob.header.digest:
-            self._quarantine(self._path(blob.header.digest), blob.identity)
-            msg = f"the stored bytes of blob {blob.header.digest} do not match their digest"
-            raise CorruptError(msg)
-        if self._clock().timestamp() - blob.identity.ctime_ns / 1e9 > _RACY_SECONDS:
-            with self._guard:
-                self._verified[blob.identity] = None
-                if len(self._verified) > MAX_VERIFIED:
-                    self._verified.popitem(last=False)
-
-    def _was_verified(self, identity: FileIdentity) -> bool:
-        with self._guard:
-            if identity not in self._verified:
-                return False
-            self._verified.move_to_end(identity)
-            return True
-
-    def _quarantine(self, path: Path, seen: FileIdentity | None) -> None:
-        """Move aside the bad file that was ``seen``; None: whatever is no regular file there.
-
-        Another process may have done so and stored the blob anew meanwhile: an intact file that
-        was moved by mistake is put back. A failure here only leaves the bad file where it is.
-        """
-        aside = self._root / "quarantine" / f"{path.name}.{self._new_id()}"
-        with suppress(OSError):
-            if path.parent.is_symlink() or not is_the_bad_one(path, seen):
-                return
-            self._files.rename(path, aside)
-            if not is_the_bad_one(aside, seen):
-                self._files.link(aside, path)
-                self._files.unlink(aside)
-
     # Listing
 
     def _entry(self, name: tuple[str, str]) -> BlobInfo | ForeignObject | None:
         path = self._root / "blobs" / name[0] / name[1]
         if blob_listing.is_blob(name):
             try:
-                with self._open(path) as blob:
+                with self._reader.open(path) as blob:
                     return blob.header.info
             except NotFoundError:
                 return None  # deleted, or moved aside, since the directory was read

@@ -2,7 +2,8 @@
 
 ``holdfast-blob 1 <crc32 of the JSON> <JSON>`` and a newline precede a blob's bytes, so a file is
 complete or invalid but never without its metadata, and ``tail -n +2 FILE | sha256sum`` prints its
-name.
+name. Of a partial blob the line begins with ``holdfast-blob 2``, says in ``kept`` which bytes of it
+follow, one range after the other, and the digest that they have.
 
 The form is for ever: a reader of a later version must still take it.
 """
@@ -16,18 +17,23 @@ from typing import Final
 import msgspec
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import KeptBytes
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.stores.ports import BlobInfo
 
 MAX_HEADER_BYTES: Final = 4096
 """Longer than any header: type and operation id are bounded by the protocol."""
 
+MAX_PARTIAL_HEADER_BYTES: Final = 64 * 1024
+"""The same of a partial blob, which is at most a pack: its ranges are as many as gaps fit in."""
+
 _BLOB: Final = b"holdfast-blob 1 "
+_PARTIAL: Final = b"holdfast-blob 2 "
 _CRC_CHARS: Final = 8
 
 
 class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a blob's file says of its bytes."""
+    """What a blob's file says of its bytes. ``kept`` is there where it is partial, as written."""
 
     digest: str
     size: int
@@ -39,11 +45,22 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     op_id: str | None = None
     deleted: bool | msgspec.UnsetType = msgspec.UNSET
+    kept: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def is_hidden(self) -> bool:
         """Whether somebody has deleted the blob, which is kept for what names it."""
         return self.deleted is True
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only some bytes of the blob are in the file."""
+        return self.kept is not msgspec.UNSET
+
+    @property
+    def stored_digest(self) -> str:
+        """That of the bytes in the file."""
+        return self.info.stored_digest
 
     @property
     def info(self) -> BlobInfo:
@@ -58,6 +75,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
             pinned=self.pinned,
             generation=self.generation,
             deleted=self.is_hidden,
+            kept=None if self.kept is msgspec.UNSET else KeptBytes.written(self.kept),
         )
 
 
@@ -67,11 +85,29 @@ _decode_blob_header: Final = msgspec.json.Decoder(BlobHeader).decode
 def encode_blob_header(header: BlobHeader) -> bytes:
     """The line that precedes the bytes. Raises InvalidError if it would be too long to read."""
     fields = msgspec.json.encode(header)
-    line = _BLOB + b"%08x " % zlib.crc32(fields) + fields + b"\n"
-    if len(line) > MAX_HEADER_BYTES:
+    magic = _PARTIAL if header.is_partial else _BLOB
+    line = magic + b"%08x " % zlib.crc32(fields) + fields + b"\n"
+    if len(line) > (MAX_PARTIAL_HEADER_BYTES if header.is_partial else MAX_HEADER_BYTES):
         msg = "the blob's attributes are too long for the disk store"
         raise InvalidError(msg)
     return line
+
+
+def partial_header(header: BlobHeader, info: BlobInfo, kept: KeptBytes) -> BlobHeader:
+    """``header`` of a copy that is as ``info`` says, and has ``kept`` alone."""
+    return msgspec.structs.replace(
+        header,
+        size=info.size,
+        chunks=info.chunks,
+        part_size=info.part_size,
+        generation=info.generation,
+        kept=kept.text,
+    )
+
+
+def is_longer(start: bytes) -> bool:
+    """Whether the header may go on behind the first ``MAX_HEADER_BYTES`` of a file."""
+    return start.startswith(_PARTIAL) and b"\n" not in start
 
 
 def decode_blob_header(start: bytes) -> tuple[BlobHeader, int]:
@@ -79,11 +115,18 @@ def decode_blob_header(start: bytes) -> tuple[BlobHeader, int]:
     end = start.find(b"\n")
     head = len(_BLOB) + _CRC_CHARS + 1
     fields = start[head:end]
-    if end < 0 or start[:head] != _BLOB + b"%08x " % zlib.crc32(fields):
+    magic = start[: len(_BLOB)]
+    is_known = magic in {_BLOB, _PARTIAL}
+    if end < 0 or not is_known or start[:head] != magic + b"%08x " % zlib.crc32(fields):
         msg = "the blob's stored header is unreadable"
         raise CorruptError(msg)
     try:
-        return _decode_blob_header(fields), end + 1
+        header = _decode_blob_header(fields)
     except msgspec.MsgspecError as error:
         msg = "the blob's stored header is not understood"
         raise CorruptError(msg) from error
+    kept = header.info.kept
+    if (kept is not None) != (magic == _PARTIAL) or (kept and kept.size != header.size):
+        msg = "the blob's stored header contradicts itself"
+        raise CorruptError(msg)
+    return header, end + 1

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.disk.blob_file import FileIdentity
     from holdfast.stores.ports import (
@@ -105,16 +106,16 @@ class DiskBlobStore:
             return self._read_whole(info)
         return self._read_range(info, start, stop)
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """See `BlobStore.stat`. A file of the wrong form or length is never answered with."""
         del sure
-        return await asyncio.to_thread(self._blobs.stat, digest)
+        return await asyncio.to_thread(self._blobs.stat, digest, partial=partial)
 
-    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
         """See `BlobStore.missing`. A file of the wrong length counts as missing."""
         wanted = tuple(dict.fromkeys(digests))
         return await asyncio.to_thread(
-            lambda: [digest for digest in wanted if not self._blobs.has(digest)]
+            lambda: [digest for digest in wanted if not self._blobs.has(digest, partial=partial)]
         )
 
     async def delete(
@@ -133,9 +134,11 @@ class DiskBlobStore:
         msg = "others kept changing the blob"
         raise ConflictError(msg)
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """See `BlobStore.touch`. A blob was last seen when its file was modified."""
-        return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since)
+        return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since, needed)
 
     async def now(self) -> datetime:
         """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
@@ -165,6 +168,10 @@ class DiskBlobStore:
     async def collect(self, blob: SurveyedBlob) -> bool:
         """See `BlobStore.collect`."""
         return await asyncio.to_thread(self._blobs.collect, blob.digest, blob.mark)
+
+    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """See `BlobStore.repack`. The file is exchanged for another."""
+        return await asyncio.to_thread(self._blobs.repack, blob.digest, blob.mark, needed)
 
     def stage(self, staging: str, part_size: int) -> _DiskStagedBlob:
         """See `BlobStore.stage`."""
@@ -209,7 +216,7 @@ class DiskBlobStore:
         hasher = hashlib.sha256()
         for start, stop in _steps(info, 0, info.size):
             data = await asyncio.to_thread(self._read_hashed, info, start, stop, hasher)
-            if stop == info.size and hasher.hexdigest() != info.digest:
+            if stop == info.size and hasher.hexdigest() != info.stored_digest:
                 await asyncio.to_thread(self._blobs.verify, info)  # moves a bad file aside
                 msg = f"the stored bytes of blob {info.digest} changed while they were read"
                 raise CorruptError(msg)

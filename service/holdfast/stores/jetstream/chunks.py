@@ -70,7 +70,7 @@ class ObjectChunks:
         """See BlobStore."""
         if info.chunks == 1:
             data = bytes(await self._only_chunk(info))
-            if len(data) != info.size or digest_of(data) != info.digest:
+            if len(data) != info.size or digest_of(data) != info.stored_digest:
                 raise damaged(info)
             return data
         return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
@@ -109,7 +109,7 @@ class ObjectChunks:
                 raise damaged(info)
             if whole is not None:
                 whole.update(view)
-                if part == last and whole.hexdigest() != info.digest:
+                if part == last and whole.hexdigest() != info.stored_digest:
                     raise damaged(info)
             yield view[max(start - offset, 0) : stop - offset]
             part += 1

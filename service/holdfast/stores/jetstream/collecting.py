@@ -12,16 +12,33 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest, is_digest
-from holdfast.errors import CorruptError, InvalidError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.meta import decode_meta, name_at, read_record
+from holdfast.domain.kept import reduced
+from holdfast.errors import (
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.stores.jetstream.meta import (
+    decode_meta,
+    mark_partial,
+    name_at,
+    read_record,
+    to_info,
+)
+from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.keys import check_limit
-from holdfast.stores.ports import Survey, SurveyedBlob
+from holdfast.stores.ports import Survey, SurveyedBlob, reduced_info
 from holdfast.transport.jetstream_messages import TIME_STAMP, RefusedError
 
 if TYPE_CHECKING:
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
+    from holdfast.stores.jetstream.swaps import ObjectSwaps
+    from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
@@ -35,12 +52,18 @@ class ObjectCollecting:
     """A collector's view of one bucket."""
 
     def __init__(
-        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
+        self,
+        jetstream: JetStream,
+        bucket: str,
+        records: ObjectRecords,
+        chunks: ObjectChunks,
+        swaps: ObjectSwaps,
     ) -> None:
         self._js = jetstream
         self._bucket = bucket
         self._records = records
         self._chunks = chunks
+        self._swaps = swaps
 
     async def survey(self, cursor: str | None, limit: int) -> Survey:
         """See ``BlobStore.survey``. In the order in which the records were written."""
@@ -78,12 +101,45 @@ class ObjectCollecting:
             await self._remove(nuid)
         return is_ours
 
+    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """See ``BlobStore.repack``.
+
+        The bytes of a copy may go whose record was replaced, by whomever, after it was listed.
+        """
+        entry = await self._records.read(blob.digest)
+        meta = entry.live if str(entry.sequence) == blob.mark else None
+        if meta is None or meta.nuid != blob.generation:
+            if entry.sequence > int(blob.mark) and not entry.is_of(blob.generation):
+                await self._remove(blob.generation)
+            return None
+        info = to_info(meta)
+        try:
+            data = await self._chunks.get(info)
+        except NotFoundError:  # it was replaced since
+            return None
+        left, kept = reduced(data, info.kept, needed)
+        made = reduced_info(info, kept, self._records.new_id())
+        parts = [memoryview(left)[at : at + made.part_size] for at in _starts(made)]
+        record = mark_partial(meta, made, kept)
+        try:
+            await self._swaps.swap(entry, made, parts, record, RecordChange.REPACKED)
+        except RefusedError as refused:
+            if not refused.conflict:
+                raise refused.translate() from refused
+            return None
+        await self._remove(blob.generation)
+        return made.size
+
     async def _remove(self, nuid: str) -> None:
         try:
             await self._chunks.remove(nuid)
         except (UnavailableError, OutcomeUnknownError) as error:
             msg = "the blob is forgotten, but its bytes may be there yet"
             raise OutcomeUnknownError(msg) from error
+
+
+def _starts(info: BlobInfo) -> range:
+    return range(0, info.size, info.part_size)
 
 
 def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.conflicts import Conflicts
+    from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.jetstream.object_records import ObjectRecords
     from holdfast.stores.jetstream.places import Places
+    from holdfast.stores.jetstream.swaps import ObjectSwaps
     from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
@@ -61,6 +63,7 @@ class ObjectCommits:
         records: ObjectRecords,
         chunks: ObjectChunks,
         places: Places,
+        swaps: ObjectSwaps,
         sources: Sources,
     ) -> None:
         self.young_seconds = 0.0
@@ -72,6 +75,7 @@ class ObjectCommits:
         self._records = records
         self._chunks = chunks
         self._places = places
+        self._swaps = swaps
         self._sources = sources
 
     def begin(self) -> Callable[[], bool]:
@@ -144,6 +148,20 @@ class ObjectCommits:
             self._places.remember_record(stored.info, 0, known_at=known_at)
         return stored
 
+    async def _put_over(
+        self, entry: ObjectEntry, partial: ObjectMeta, info: BlobInfo, attributes: Attributes
+    ) -> Stored:
+        """Put the blob, whose chunks are there, in the place of a partial one that others need."""
+        parts = [bytes(part) async for part in self._chunks.staged(info.generation)]
+        if len(parts) != info.chunks:
+            raise PartsGoneError
+        made = replace(info, generation=self.new_id(), index=None)
+        record = msgspec.json.encode(to_meta(self._bucket, made, attributes))
+        await self._swaps.swap(entry, made, parts, inherit(record, partial))
+        for nuid in info.generation, partial.nuid:
+            await self._chunks.remove_unneeded(nuid)
+        return Stored(info=made, created=True)
+
     async def _found(
         self, entry: ObjectEntry, info: BlobInfo, attributes: Attributes, conflicts: Conflicts
     ) -> Stored | None:
@@ -154,6 +172,8 @@ class ObjectCommits:
         existing = await self._existing(entry, attributes, conflicts)
         if existing is not None and conflicts.certain:  # ours surely never became the blob's
             await self._chunks.remove_unneeded(info.generation)
+        if existing is None and entry.is_partial and entry.meta is not None:
+            return await self._put_over(entry, entry.meta, info, attributes)
         return existing
 
     def _fitted(self, info: BlobInfo, attributes: Attributes) -> tuple[BlobInfo, bytes]:
@@ -244,7 +264,7 @@ class ObjectCommits:
             msg = "another program has stored an object under this digest's name"
             raise ConflictError(msg)
         info = to_info(meta)
-        if info.damaged or not await self._chunks.are_all_there(info):
+        if info.damaged or info.kept is not None or not await self._chunks.are_all_there(info):
             return None
         repeated = is_repeat(meta.op_id, attributes.op_id)
         if info.deleted or (attributes.pinned and not info.pinned):

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import CorruptError, HoldfastError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.growth import Waiter
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.journal_checks import (
@@ -26,7 +26,13 @@ from holdfast.stores.journal_checks import (
     not_the_last,
     page_up_to_damage,
 )
-from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, JournalEntry, JournalPage
+from holdfast.stores.journal_ports import (
+    PAGE_BYTES,
+    PAGE_ENTRIES,
+    DamagedEntryError,
+    JournalEntry,
+    JournalPage,
+)
 from holdfast.stores.keys import check_record_key
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import (
@@ -63,11 +69,7 @@ class StreamJournalStore:
     async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
         """See JournalStore."""
         check_append(log, value, expected, message_id)
-        headers = {
-            MSG_ID: message_id,
-            EXPECTED_SUBJECT_SEQUENCE: str(expected),
-            CHECKSUM: f"{checksum_of(log, expected, message_id, value):08x}",
-        }
+        headers = _headers(log, expected, message_id, value)
         certain = True
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         for _ in range(_ATTEMPTS):
@@ -77,7 +79,13 @@ class StreamJournalStore:
                 certain = certain and refused.certain
                 if not refused.conflict:
                     raise (refused.translate() if certain else _lost()) from refused
-                found = await self._after_refusal(log, expected, message_id, certain=certain)
+                try:
+                    found = await self._after_refusal(log, expected, message_id, certain=certain)
+                except DamagedEntryError as damage:
+                    if damage.sequence != expected:
+                        raise
+                    headers = _headers(log, 0, message_id, value)  # as the server sees it
+                    continue
                 if found is not None:
                     return self._appended(log, found)
             except UnavailableError as error:
@@ -225,16 +233,36 @@ class StreamJournalStore:
         """See JournalStore. The connection is the caller's."""
 
     async def _last(self, log: str) -> StoredMessage | None:
-        """The last message. That there is none the server says of a damaged one as well."""
+        """The last message, by a leader that is believed.
+
+        Of one that it cannot read the server says that there is none, and takes that for the end of
+        the log which an append expects. Raises DamagedEntryError.
+        """
         subject = self._subject(log)
-        found = await self._js.last_message(self.stream, subject)
-        if found is not None or not await self._js.counts(self.stream, subject, again=True):
-            return found
-        found = await self._js.last_message(self.stream, subject)
-        if found is None:
-            msg = f"the last entry of the log {log} cannot be read"
-            raise CorruptError(msg)
+
+        async def look() -> tuple[StoredMessage | None, bool]:
+            for _ in range(2):
+                found = await self._js.last_message(self.stream, subject)
+                if found is not None or not await self._js.counts(self.stream, subject):
+                    return found, True
+            return None, False
+
+        found, is_readable = await self._js.believed(self.stream, look)
+        if not is_readable:
+            raise damaged(log, await self._end_of_readable(subject))
         return found
+
+    async def _end_of_readable(self, subject: str) -> int:
+        """The sequence behind the last message that the server can read."""
+        first, behind = 1, 1 + (await self._js.state(self.stream)).last_sequence
+        while first < behind:
+            middle = (first + behind) // 2
+            found = await self._js.next_message(self.stream, subject, middle)
+            if found is None:
+                behind = middle
+            else:
+                first = found.sequence + 1
+        return first
 
     async def _behind(self, log: str, sequence: int) -> StoredMessage | None:
         """The first message at or behind ``sequence``."""
@@ -268,6 +296,14 @@ class StreamJournalStore:
             message_id=message_id,
             value=value,
         )
+
+
+def _headers(log: str, expected: int, message_id: str, value: bytes) -> dict[str, str]:
+    return {
+        MSG_ID: message_id,
+        EXPECTED_SUBJECT_SEQUENCE: str(expected),
+        CHECKSUM: f"{checksum_of(log, expected, message_id, value):08x}",
+    }
 
 
 def _lost() -> HoldfastError:

@@ -16,6 +16,7 @@ import msgspec
 
 from holdfast.domain.chunk_index import ChunkIndex
 from holdfast.domain.digest import Digest, is_digest, to_object_digest
+from holdfast.domain.kept import KeptBytes
 from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_OP_ID_CHARS, MAX_TYPE_CHARS
 from holdfast.domain.op_id import join_op_id, split_op_id
 from holdfast.errors import CorruptError
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Buffer, Sequence
 
 FORMAT: Final = "1"
+PARTIAL_FORMAT: Final = "2"
+"""Of a partial blob: whoever does not know of these neither reads nor replaces it."""
+
 HF_FORMAT: Final = "hf-format"
 HF_CREATED: Final = "hf-created"
 HF_PINNED: Final = "hf-pinned"
 HF_PART_SIZE: Final = "hf-part-size"
 HF_INDEX: Final = "hf-index"
+HF_KEPT: Final = "hf-kept"
 HF_TYPE: Final = "hf-type"
 HF_OP: Final = "hf-op"
 _MAX_SIZE: Final = 2**63 - 1
@@ -107,6 +112,14 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_hidden(self) -> bool:
         """Whether somebody has deleted the blob, which is kept for what names it."""
         return HF_DELETED in (self.metadata or {})
+
+    @property
+    def kept(self) -> KeptBytes | None:
+        """Which bytes are kept of a partial blob; None: it is whole. Raises CorruptError."""
+        metadata = self.metadata or {}
+        if metadata.get(HF_FORMAT) != PARTIAL_FORMAT:
+            return None
+        return KeptBytes.written(metadata.get(HF_KEPT, ""))
 
     @property
     def is_damaged(self) -> bool:
@@ -205,6 +218,28 @@ def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:
     return _marked(meta, {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)})
 
 
+def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: KeptBytes) -> bytes:
+    """The record ``meta`` of a copy that is as ``info`` says, and has ``kept`` alone."""
+    gone = {HF_INDEX, HF_DAMAGED}
+    metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in gone}
+    metadata |= {
+        HF_FORMAT: PARTIAL_FORMAT,
+        HF_PART_SIZE: str(info.part_size),
+        HF_KEPT: kept.text,
+    }
+    return msgspec.json.encode(
+        msgspec.structs.replace(
+            meta,
+            nuid=info.generation,
+            size=info.size,
+            chunks=info.chunks,
+            digest=to_object_digest(kept.digest),
+            metadata=metadata,
+            options=_Options(max_chunk_size=info.part_size),
+        )
+    )
+
+
 def inherit(record: bytes, former: ObjectMeta | None) -> bytes:
     """``record`` with what ``former``, which it replaces, leaves it.
 
@@ -268,10 +303,12 @@ def check_address(meta: ObjectMeta, digest: Digest) -> None:
 def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
     """Size of parts, time and type of ``meta``, ours and not deleted. Raises CorruptError."""
     metadata = meta.metadata or {}
-    if metadata.get(HF_FORMAT) != FORMAT:
+    if metadata.get(HF_FORMAT) not in {FORMAT, PARTIAL_FORMAT}:
         msg = "the blob's record has a format this version does not know"
         raise NewerFormatError(msg)
-    if not is_digest(meta.name) or meta.digest != to_object_digest(Digest(meta.name)):
+    kept = meta.kept
+    stored = Digest(meta.name) if kept is None else kept.digest
+    if not is_digest(meta.name) or meta.digest != to_object_digest(stored):
         msg = "the blob's record names another digest than its address"
         raise CorruptError(msg)
     if meta.options is not None and meta.options.link is not None:
@@ -295,6 +332,7 @@ def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
         part_size < 1
         or not 0 <= meta.size <= MAX_BLOB_BYTES
         or meta.chunks != -(-meta.size // part_size)
+        or (kept is not None and kept.size != meta.size)
     ):
         msg = "the blob's record contradicts itself about sizes"
         raise CorruptError(msg)
@@ -317,6 +355,7 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         index=_index(metadata, meta.chunks),
         damaged=meta.is_damaged,
         deleted=meta.is_hidden,
+        kept=meta.kept,
     )
 
 

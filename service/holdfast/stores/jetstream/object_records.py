@@ -46,6 +46,7 @@ class RecordChange(StrEnum):
     PINNED = "pin"
     HIDDEN = "unpin"
     DAMAGED = "damaged"
+    REPACKED = "repack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class ObjectEntry:
     def is_vacant(self) -> bool:
         """Whether nothing is there."""
         return self.fault is None and self.live is None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether what is there is a blob of which only some bytes are kept."""
+        return self.fault is None and self.live is not None and self.live.kept is not None
 
     def is_of(self, nuid: str) -> bool:
         """Whether the copy under ``nuid`` is what is there."""
@@ -188,14 +194,15 @@ class ObjectRecords:
 
         ``change`` says what is changed of a blob that stays; None: it is put, or deleted.
         """
-        headers = {
-            ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence),
-            MSG_ID: message_id or self.new_id(),
-        }
+        headers = {MSG_ID: message_id or self.new_id(), **self.headers(entry, change)}
+        return self._js.publish(meta_subject(self._bucket, digest), record, headers)
+
+    def headers(self, entry: ObjectEntry, change: RecordChange | None) -> dict[str, str]:
+        """Of a record that replaces ``entry``; ``change`` as in `write`."""
+        headers = {ROLLUP: "sub", EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence)}
         if change is not None:
             headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}
-        return self._js.publish(meta_subject(self._bucket, digest), record, headers)
+        return headers
 
     async def bury(self, digest: Digest, entry: ObjectEntry, nuid: str, op_id: str | None) -> None:
         """Replace ``entry`` by a tombstone for ``nuid``. Raises RefusedError.

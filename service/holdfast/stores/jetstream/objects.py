@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.kept import has_bytes
 from holdfast.errors import (
     CorruptError,
     HoldfastError,
@@ -47,6 +48,7 @@ from holdfast.stores.jetstream.meta import (
 from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords, RecordChange
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
 from holdfast.stores.jetstream.staging import StagedObject
+from holdfast.stores.jetstream.swaps import ObjectSwaps
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     )
     from datetime import datetime, timedelta
 
+    from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.ports import BlobChanges, Keeping, Survey, SurveyedBlob
@@ -87,10 +90,11 @@ class ObjectBlobStore:
         self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
-        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
+        swaps = ObjectSwaps(jetstream, bucket, self._records)
+        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
-            jetstream, bucket, self._records, self._chunks, self._places, sources
+            jetstream, bucket, self._records, self._chunks, self._places, swaps, sources
         )
         self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, claims)
         self._lately = LatelyStored()
@@ -227,10 +231,10 @@ class ObjectBlobStore:
 
         return deliver
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
-        """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
+        """See BlobStore. A replica's word suffices that a blob is there, not that bytes are not."""
         if sure:
-            info = await self._surely_stat(digest)
+            info = await self._surely_stat(digest, partial=partial)
             is_whole = info.damaged or await self._chunks.are_all_there(info)
             return info if is_whole else replace(info, damaged=True)
         known_at = self._places.now()
@@ -240,22 +244,23 @@ class ObjectBlobStore:
             if meta.is_ours and not meta.deleted:
                 check_address(meta, digest)
                 info = to_info(meta)
-                self._places.remember_record(info, message.sequence, known_at=known_at)
-                return info
-        return await self._surely_stat(digest)
+                if info.kept is None:
+                    self._places.remember_record(info, message.sequence, known_at=known_at)
+                    return info
+        return await self._surely_stat(digest, partial=partial)
 
-    async def _surely_stat(self, digest: Digest) -> BlobInfo:
+    async def _surely_stat(self, digest: Digest, *, partial: bool) -> BlobInfo:
         known_at = self._places.now()
         entry = await self._records.believed(digest)
         meta = entry.live
-        if meta is None or not meta.is_ours:
+        if meta is None or not meta.is_ours or not (partial or meta.kept is None):
             msg = "no such blob"
             raise NotFoundError(msg)
         info = to_info(meta)
         self._places.remember_record(info, entry.sequence, known_at=known_at)
         return info
 
-    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
         """See BlobStore."""
         wanted = {meta_subject(self.bucket, digest): digest for digest in digests}
         messages = await self._js.direct_lasts(self.stream, list(wanted))
@@ -263,7 +268,7 @@ class ObjectBlobStore:
             if number % _RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             subject = message.headers.get(SUBJECT, "")
-            if subject in wanted and _is_blob(message, wanted[subject]):
+            if subject in wanted and _is_blob(message, wanted[subject], partial=partial):
                 del wanted[subject]
         if len(wanted) < len(set(digests)):
             # What a replica has may be gone by now, but not for long: it can reach the others.
@@ -321,19 +326,21 @@ class ObjectBlobStore:
             msg = "the blob is deleted, but its bytes may be there yet: delete it again"
             raise OutcomeUnknownError(msg) from error
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
         met: float = math.inf
 
         async def attempt(entry: ObjectEntry, _: Conflicts) -> bool:
             nonlocal met
-            is_whole = await self._is_whole(entry)
+            is_there = await self._has_bytes(entry, needed)
             is_new = entry.stored_at is not None and entry.stored_at >= unless_seen_since
             meta = entry.meta if entry.meta is not None and entry.meta.is_hidden else None
             others_did = is_new or entry.sequence > met  # have put or touched it
-            if not is_whole or (others_did and meta is None):
+            if not is_there or (others_did and meta is None):
                 await self._js.check_leader(self.stream)
-                return is_whole
+                return is_there
             met = entry.sequence
             record = entry.record if meta is None else mark_counted_on(meta, pinned=False)
             await self._records.write(digest, entry, record, change=RecordChange.TOUCHED)
@@ -341,14 +348,15 @@ class ObjectBlobStore:
 
         return await self._records.change(digest, attempt)
 
-    async def _is_whole(self, entry: ObjectEntry) -> bool:
+    async def _has_bytes(self, entry: ObjectEntry, needed: Ranges | None) -> bool:
         """Whether there is a blob, and its chunks as far as that is cheap to see."""
         if isinstance(entry.fault, NewerFormatError):
             raise entry.fault
         meta = entry.meta  # None where it is unreadable: a put replaces it
         if meta is None or meta.deleted or not meta.is_ours or meta.is_damaged:
             return False
-        return await self._chunks.are_all_there(to_info(meta))
+        info = to_info(meta)
+        return has_bytes(info.kept, needed) and await self._chunks.are_all_there(info)
 
     async def report_damage(self, info: BlobInfo) -> None:
         """See BlobStore."""
@@ -389,6 +397,13 @@ class ObjectBlobStore:
         finally:
             self._places.forget(blob.digest)  # afterwards, as in `delete`
 
+    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """See BlobStore."""
+        try:
+            return await self._collecting.repack(blob, needed)
+        finally:
+            self._places.forget(blob.digest)
+
     def stage(self, staging: str, part_size: int) -> StagedObject:
         """See BlobStore."""
         return StagedObject(self._commits, self._chunks, staging, part_size)
@@ -418,7 +433,7 @@ class ObjectBlobStore:
         await self._listing.aclose()
 
 
-def _is_blob(message: StoredMessage, digest: Digest) -> bool:
+def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
     """Whether ``message`` is the record of a blob. Who asks what is missing may put the rest."""
     if not message.data:
         return False
@@ -426,5 +441,5 @@ def _is_blob(message: StoredMessage, digest: Digest) -> bool:
         meta = read_record(message.data, digest)
     except CorruptError:
         return False
-    is_there = meta.is_ours and not meta.deleted
-    return is_there and not meta.is_damaged and not meta.is_hidden
+    is_there = meta.is_ours and not meta.deleted and not meta.is_damaged and not meta.is_hidden
+    return is_there and (partial or meta.kept is None)

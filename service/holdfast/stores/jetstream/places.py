@@ -54,9 +54,9 @@ class Places:
     def remember(self, info: BlobInfo, sequence: int, *, known_at: float) -> None:
         """The blob was there at ``known_at`` or later, its only chunk at ``sequence``.
 
-        Passed over where the blob has been forgotten since then.
+        Passed over where the blob has been forgotten since then, or is partial.
         """
-        if info.chunks != 1:
+        if info.chunks != 1 or info.kept is not None:
             return
         at, place = self._places.get(info.digest, (-math.inf, None))
         if known_at <= at and (known_at < at or place is None):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import Ranges
     from holdfast.stores.leftover_ports import Leftovers
     from holdfast.stores.ports import (
         Attributes,
@@ -95,13 +96,17 @@ class ForwardingBlobStore:
         """See `BlobStore.read`."""
         return self._iterate("read", lambda: self._inner.read(info, start, stop))
 
-    async def stat(self, digest: Digest, *, sure: bool = False) -> BlobInfo:
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """See `BlobStore.stat`."""
-        return await self._call("stat", Repeat.ALWAYS, lambda: self._inner.stat(digest, sure=sure))
+        return await self._call(
+            "stat", Repeat.ALWAYS, lambda: self._inner.stat(digest, sure=sure, partial=partial)
+        )
 
-    async def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
         """See `BlobStore.missing`."""
-        return await self._call("missing", Repeat.ALWAYS, lambda: self._inner.missing(digests))
+        return await self._call(
+            "missing", Repeat.ALWAYS, lambda: self._inner.missing(digests, partial=partial)
+        )
 
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
@@ -113,12 +118,14 @@ class ForwardingBlobStore:
             "delete", repeat, lambda: self._inner.delete(digest, op_id=op_id, kept=kept)
         )
 
-    async def touch(self, digest: Digest, *, unless_seen_since: datetime) -> bool:
+    async def touch(
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
+    ) -> bool:
         """See `BlobStore.touch`."""
         return await self._call(
             "touch",
             Repeat.ALWAYS,
-            lambda: self._inner.touch(digest, unless_seen_since=unless_seen_since),
+            lambda: self._inner.touch(digest, unless_seen_since=unless_seen_since, needed=needed),
         )
 
     async def now(self) -> datetime:
@@ -156,6 +163,10 @@ class ForwardingBlobStore:
     async def collect(self, blob: SurveyedBlob) -> bool:
         """See `BlobStore.collect`."""
         return await self._call("collect", Repeat.ALWAYS, lambda: self._inner.collect(blob))
+
+    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """See `BlobStore.repack`."""
+        return await self._call("repack", Repeat.ALWAYS, lambda: self._inner.repack(blob, needed))
 
     def stage(self, staging: str, part_size: int) -> StagedBlob:
         """See `BlobStore.stage`."""

@@ -1,0 +1,60 @@
+"""Files of keys and tokens that commands change, and workers and gateways read again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from holdfast.errors import InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EntryT = TypeVar("EntryT")
+
+
+def read_file(
+    file: str | None, variable: str, parse: Callable[[bytes], Sequence[EntryT]]
+) -> Sequence[EntryT]:
+    """What is in ``file``, or the one that ``variable`` names. Raises InvalidError, OSError."""
+    return parse(_path(file, variable).read_bytes())
+
+
+def change_file(
+    file: str | None,
+    variable: str,
+    parse: Callable[[bytes], Sequence[EntryT]],
+    written: Callable[[Sequence[EntryT]], bytes],
+    change: Callable[[Sequence[EntryT]], Sequence[EntryT]],
+    *,
+    is_new: bool = False,
+) -> None:
+    """Replace the file by a changed one, which nobody else may read; ``is_new``: or make it.
+
+    It is there whole at any time, and what would not be read again is not written. Of two commands
+    at once one may be forgotten. Raises InvalidError, OSError, and what ``change`` does.
+    """
+    path = _path(file, variable)
+    present: Sequence[EntryT] = ()
+    if not is_new or path.exists():
+        present = parse(path.read_bytes())
+    text = written(change(present))
+    parse(text)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        try:
+            new.write(text)
+            new.flush()
+            os.fsync(new.fileno())
+            Path(new.name).replace(path)
+        except BaseException:
+            Path(new.name).unlink()
+            raise
+
+
+def _path(file: str | None, variable: str) -> Path:
+    named = file or os.environ.get(variable)
+    if not named:
+        raise InvalidError(f"say which file: --file, or ${variable}")
+    return Path(named)

@@ -1,0 +1,185 @@
+"""``link`` of blobs, names and snapshots, and ``holdfast link-key``: the keys that links need.
+
+A link is printed alone on its line, for scripts; when it ends is said on standard error.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+from msgspec.structs import replace
+
+from holdfast.cli.arguments import Json, parse_long_duration
+from holdfast.cli.connection import connect
+from holdfast.cli.kept_file import change_file, read_file
+from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.settings import ClientFlags
+from holdfast.cli.snapshot_arguments import resolve_key
+from holdfast.domain.link_keys import LinkKey, read_keys, write_keys
+from holdfast.errors import ConflictError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.protocol.links import LinkMade
+
+keys_app = App(name="link-key", help_format="plaintext")
+
+_SECRET_BYTES = 32
+_VARIABLE = "HOLDFAST_LINK_KEYS"
+
+Flag = Parameter(negative="", show_default=False)
+Expires = Annotated[str, Parameter(help="How long the link holds: 90m, 12h, 1d; at most 7d.")]
+Once = Annotated[bool, Flag, Parameter(help="For one download.")]
+Put = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
+File = Annotated[str | None, Parameter(help=f"The file of keys; by default ${_VARIABLE}.")]
+
+
+async def link_blob(
+    digest: str,
+    /,
+    *,
+    expires: Expires = "1d",
+    once: Once = False,
+    put: Put = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print a link to a blob, which whoever has it may follow."""
+    async with await connect(flags) as connection:
+        made = await connection.link(
+            digest.strip(),
+            _seconds(expires),
+            method="PUT" if put else "GET",
+            single_use=once,
+        )
+    _print(made, json=json)
+
+
+async def link_name(
+    name: str,
+    /,
+    *,
+    version: Annotated[int | None, Parameter(help="A version that it had.")] = None,
+    latest: Annotated[
+        bool, Flag, Parameter(help="Whatever blob the name has when the link is followed.")
+    ] = False,
+    expires: Expires = "1d",
+    once: Once = False,
+    put: Put = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print a link to the blob that a name has now, which whoever has it may follow."""
+    async with await connect(flags) as connection:
+        made = await connection.names.link(
+            name,
+            _seconds(expires),
+            version=version,
+            latest=latest,
+            method="PUT" if put else "GET",
+            single_use=once,
+        )
+    _print(made, json=json)
+
+
+async def link_snapshot(
+    key: Annotated[
+        str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")
+    ],
+    /,
+    *,
+    path: Annotated[str | None, Parameter(help="One file of it, instead of all.")] = None,
+    expires: Expires = "1d",
+    once: Once = False,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """Print a link to a snapshot as a .tar.zst, or to a file of it, which anybody may follow."""
+    async with await connect(flags) as connection:
+        full = await resolve_key(connection, key)
+        made = await connection.snapshots.link(full, _seconds(expires), path=path, single_use=once)
+    _print(made, json=json)
+
+
+def _seconds(expires: str) -> int:
+    """Raises InvalidError."""
+    return parse_long_duration(expires) // timedelta(seconds=1)
+
+
+def _print(made: LinkMade, *, json: bool) -> None:
+    if json:
+        print_json(made)
+    else:
+        print_line(made.url)
+        say(f"until {made.expires_at}")
+
+
+# --- keys ---
+
+
+@keys_app.command
+def create(
+    id: Annotated[str | None, Parameter(help="Id of the key; by default the time.")] = None,  # noqa: A002 - the word
+    /,
+    *,
+    file: File = None,
+    since: Annotated[str, Parameter(help="From when on it is used: in 5m, say.")] = "0s",
+    lasts: Annotated[str | None, Parameter(help="How long it holds: 90d, say.")] = None,
+) -> None:
+    """Add a key to the file, which is made if there is none, and print its id.
+
+    From then on links are signed with it; those of the keys before it stay valid. All workers and
+    gateways need the same file: with more than one machine let it begin when all have it (--since).
+    """
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
+    start = now + parse_long_duration(since)
+    key = LinkKey(
+        id=id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        secret=secrets.token_urlsafe(_SECRET_BYTES),
+        since=start,
+        until=None if lasts is None else start + parse_long_duration(lasts),
+    )
+
+    def added(keys: Sequence[LinkKey]) -> Sequence[LinkKey]:
+        if any(one.id == key.id for one in keys):
+            raise ConflictError(f"there is a key {key.id} already")
+        return (*keys, key)
+
+    change_file(file, _VARIABLE, read_keys, write_keys, added, is_new=True)
+    print_line(key.id)
+
+
+@keys_app.command
+def ls(*, file: File = None, json: Json = False) -> None:
+    """List the keys, without their secrets: id, since when, until when."""
+    for key in read_file(file, _VARIABLE, read_keys):
+        until = None if key.until is None else key.until.isoformat()
+        if json:
+            print_json({"id": key.id, "since": key.since.isoformat(), "until": until})
+        else:
+            print_line(key.id, key.since.isoformat(), until or "-")
+
+
+@keys_app.command
+def end(
+    id: Annotated[str, Parameter(help="Id of the key.")],  # noqa: A002 - the word
+    /,
+    *,
+    file: File = None,
+    after: Annotated[str, Parameter(help="How long it still holds: 1d, say.")] = "0s",
+) -> None:
+    """End a key: no link that it signed is valid from then on."""
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
+    until = now + parse_long_duration(after)
+
+    def ended(keys: Sequence[LinkKey]) -> Sequence[LinkKey]:
+        if all(key.id != id for key in keys):
+            raise NotFoundError(f"there is no key {id}")
+        return [replace(key, until=until) if key.id == id else key for key in keys]
+
+    change_file(file, _VARIABLE, read_keys, write_keys, ended)
+    print_line(id, "ends", until.isoformat())

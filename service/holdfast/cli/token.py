@@ -1,0 +1,111 @@
+"""``holdfast token``: who may use a gateway. Tokens are shown once; a file keeps their hashes."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from holdfast.cli.arguments import Json, parse_long_duration
+from holdfast.cli.kept_file import change_file, read_file
+from holdfast.cli.output import print_json, print_line, say
+from holdfast.errors import InvalidError, NotFoundError
+from holdfast.gateway.tokens import (
+    RIGHTS,
+    Token,
+    hash_of,
+    read_tokens,
+    token_text,
+    write_tokens,
+)
+from holdfast.runtime.escapes import escape_control
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = App(name="token", help_format="plaintext")
+
+_SECRET_BYTES = 32
+_VARIABLE = "HOLDFAST_GATEWAY_TOKENS"
+File = Annotated[str | None, Parameter(help=f"The file of tokens; by default ${_VARIABLE}.")]
+
+
+@app.command
+def create(
+    scopes: Annotated[list[str], Parameter(help="RIGHT:PREFIX, such as write:/store/photos/.")],
+    /,
+    *,
+    file: File = None,
+    expires: Annotated[str | None, Parameter(help="How long it holds: 90d, say.")] = None,
+    note: Annotated[str, Parameter(help="Whose it is, say.")] = "",
+) -> None:
+    """Add a token to the file, which is made if there is none, and print it: it is not kept.
+
+    The right is read, write (which may read) or admin (which may all), of paths that begin with the
+    prefix: end that with a / to mean what is below. read:/ is for everything.
+    """
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
+    text = token_text(secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES))
+    token = Token(
+        id=text.split("_")[1],
+        hash=hash_of(text),
+        scopes=tuple(_checked(scope) for scope in scopes),
+        created_at=now,
+        expires_at=None if expires is None else now + parse_long_duration(expires),
+        note=escape_control(note),
+    )
+
+    def added(tokens: Sequence[Token]) -> Sequence[Token]:
+        return (*tokens, token)
+
+    change_file(file, _VARIABLE, read_tokens, write_tokens, added, is_new=True)
+    print_line(text)
+    say("this is the only time that it is shown")
+
+
+@app.command
+def ls(*, file: File = None, json: Json = False) -> None:
+    """List the tokens, of which the file has hashes only: id, scopes, until when, note."""
+    for token in read_file(file, _VARIABLE, read_tokens):
+        until = None if token.expires_at is None else token.expires_at.isoformat()
+        if json:
+            print_json(
+                {
+                    "id": token.id,
+                    "scopes": list(token.scopes),
+                    "created_at": token.created_at.isoformat(),
+                    "expires_at": until,
+                    "note": token.note,
+                }
+            )
+        else:
+            print_line(token.id, " ".join(token.scopes), until or "-", token.note)
+
+
+@app.command
+def rm(
+    ids: Annotated[list[str], Parameter(help="Ids of the tokens.")],
+    /,
+    *,
+    file: File = None,
+) -> None:
+    """Remove tokens: gateways refuse them at once."""
+
+    def left(tokens: Sequence[Token]) -> Sequence[Token]:
+        if missing := set(ids) - {token.id for token in tokens}:
+            raise NotFoundError(f"there is no token {min(missing)}")
+        return [token for token in tokens if token.id not in ids]
+
+    change_file(file, _VARIABLE, read_tokens, write_tokens, left)
+    for id_ in ids:
+        print_line(id_, "removed")
+
+
+def _checked(scope: str) -> str:
+    """Raises InvalidError."""
+    right, colon, prefix = scope.partition(":")
+    if right not in RIGHTS or not colon or not prefix.startswith("/"):
+        raise InvalidError(f"a scope is read, write or admin, a colon and a path, not {scope!r}")
+    return scope

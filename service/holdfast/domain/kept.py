@@ -1,0 +1,156 @@
+"""Which bytes of a blob are kept where only some of them are: a *partial* blob.
+
+The ranges are of the blob as it was put; the bytes in them are stored one after the other. So
+whoever knows a byte by its offset in the blob finds it, whatever else has been dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from itertools import accumulate, chain, pairwise
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from holdfast.domain.digest import Digest, digest_of
+from holdfast.errors import CorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer, Iterable
+
+type Range = tuple[int, int]
+"""``(start, stop)`` in bytes, start < stop."""
+
+type Ranges = tuple[Range, ...]
+"""Ascending, and neither overlapping nor adjacent."""
+
+LEAST_GAP_BYTES: Final = 256
+"""What is dropped between two ranges is at least so much: less is not worth being told."""
+
+_FORM: Final = re.compile(r"([0-9a-f]{64});(\d{1,19},[1-9]\d{0,18}(?:,[1-9]\d{0,18})*)", re.ASCII)
+
+
+def joined(ranges: Iterable[Range], *, gap: int = 0) -> Ranges:
+    """All bytes of ``ranges``, in any order; and those in between where these are under ``gap``."""
+    found: list[Range] = []
+    for start, stop in sorted(ranges):
+        if found and (start <= found[-1][1] or start - found[-1][1] < gap):
+            found[-1] = found[-1][0], max(found[-1][1], stop)
+        else:
+            found.append((start, stop))
+    return tuple(found)
+
+
+def size_of(ranges: Iterable[Range]) -> int:
+    """How many bytes they are."""
+    return sum(stop - start for start, stop in ranges)
+
+
+def common(some: Ranges, others: Ranges) -> Ranges:
+    """The bytes that both have."""
+    found: list[Range] = []
+    rest = iter(others)
+    other = next(rest, None)
+    for start, stop in some:
+        while other is not None and other[0] < stop:
+            if other[1] > start:
+                found.append((max(start, other[0]), min(stop, other[1])))
+            if other[1] > stop:
+                break
+            other = next(rest, None)
+    return tuple(found)
+
+
+class KeptBytes(msgspec.Struct, frozen=True):
+    """The ``ranges`` that are kept, at least one, and the ``digest`` of their bytes together.
+
+    Written form: ``<digest>;<skipped>,<kept>,<skipped>,<kept>,…``, in decimal.
+    """
+
+    digest: Digest
+    ranges: Ranges
+
+    @classmethod
+    def written(cls, text: str) -> Self:
+        """What ``text`` writes down. Raises CorruptError."""
+        match = _FORM.fullmatch(text)
+        steps = [int(step) for step in match[2].split(",")] if match is not None else [0]
+        if match is None or len(steps) % 2:
+            msg = "what is kept of a partial blob is unreadable"
+            raise CorruptError(msg)
+        ends = list(accumulate(steps))
+        ranges = tuple(zip(ends[::2], ends[1::2], strict=True))
+        return cls(Digest(match[1]), ranges)
+
+    @property
+    def text(self) -> str:
+        """The written form."""
+        ends = (0, *chain.from_iterable(self.ranges))
+        steps = ",".join(str(stop - start) for start, stop in pairwise(ends))
+        return f"{self.digest};{steps}"
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept."""
+        return size_of(self.ranges)
+
+    def covers(self, needed: Ranges) -> bool:
+        """Whether all bytes of ``needed`` are kept."""
+        return common(needed, self.ranges) == needed
+
+
+def has_bytes(kept: KeptBytes | None, needed: Ranges | None) -> bool:
+    """Whether a blob of which ``kept`` is there (None: all) has ``needed`` (None: all of it)."""
+    return kept is None or (needed is not None and kept.covers(needed))
+
+
+class PartialBytes:
+    """The bytes of a partial blob, found by their offsets in the whole."""
+
+    __slots__ = ("_data", "_ends", "_kept")
+
+    def __init__(self, data: Buffer, kept: KeptBytes) -> None:
+        """``data`` are the bytes kept, checked. Raises CorruptError if there are not so many."""
+        self._data = memoryview(data)
+        self._kept = kept
+        self._ends = list(accumulate(stop - start for start, stop in kept.ranges))
+        if self._data.nbytes != self._ends[-1]:
+            msg = "a partial blob has other bytes than it says"
+            raise CorruptError(msg)
+
+    def __len__(self) -> int:
+        """How many bytes are kept."""
+        return self._data.nbytes
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether bytes ``start`` to ``stop`` of the whole (start < stop) are all kept."""
+        number = self._at_or_before(start)
+        return number >= 0 and stop <= self._kept.ranges[number][1]
+
+    def cut(self, start: int, stop: int) -> memoryview:
+        """These bytes. Where they are not all kept there are none."""
+        if not self.has(start, stop):
+            return memoryview(b"")
+        number = self._at_or_before(start)
+        at = self._ends[number] - (self._kept.ranges[number][1] - start)
+        return self._data[at : at + stop - start]
+
+    def _at_or_before(self, start: int) -> int:
+        return bisect_right(self._kept.ranges, start, key=lambda one: one[0]) - 1
+
+
+def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:
+    """What is left of a blob of which ``data`` is stored, once only ``needed`` is kept; its form.
+
+    ``kept`` says what ``data`` is; None: all of the blob. What was dropped before stays so. Raises
+    CorruptError if nothing is left.
+    """
+    whole = KeptBytes(Digest(""), ((0, memoryview(data).nbytes),))
+    stored = PartialBytes(data, kept or whole)
+    ranges = common(needed, (kept or whole).ranges)
+    left = b"".join([stored.cut(start, stop) for start, stop in ranges])
+    if not left:
+        msg = "nothing would be left of a blob that something needs"
+        raise CorruptError(msg)
+    return left, KeptBytes(digest_of(left), ranges)

@@ -1,0 +1,95 @@
+"""Bearer tokens: what a caller shows, and what is kept of it in a file: a hash, and its scopes.
+
+A scope is a verb and the beginning of the paths that it is for, such as ``write:/store/photos/``.
+``admin`` may what ``write`` may, and that what ``read`` may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from holdfast.domain.link_keys import ZonedTime
+from holdfast.errors import InvalidError
+
+MAX_TOKENS: Final = 10_000
+TOKEN_PREFIX: Final = "hf"  # noqa: S105  (what a token begins with, for those who look for leaks)
+
+Right = Literal["read", "write", "admin"]
+RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "admin")
+Scope = Annotated[str, Meta(pattern=r"^(read|write|admin):/", max_length=2048)]
+_NOBODY: Final = "0" * 64
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``hash`` is the SHA-256 of the whole token, which has 256 random bits."""
+
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,32}$(?!\n)")]
+    hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
+    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1, max_length=64)]
+    created_at: ZonedTime
+    expires_at: ZonedTime | None = None
+    note: Annotated[str, Meta(max_length=200)] = ""
+
+    def may(self, right: Right, path: str) -> bool:
+        """Whether it is for ``right`` at ``path``, which is not percent-encoded."""
+        for scope in self.scopes:
+            granted, _, prefix = scope.partition(":")
+            if path.startswith(prefix) and RIGHTS.index(right) <= _rank(granted):
+                return True
+        return False
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it has not expired."""
+        return self.expires_at is None or now < self.expires_at
+
+
+class _TokenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tokens: Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
+
+
+def read_tokens(text: bytes) -> tuple[Token, ...]:
+    """The tokens of a file. Raises InvalidError."""
+    try:
+        tokens = msgspec.json.decode(text, type=_TokenFile).tokens
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        msg = "it is not a file of tokens, as `holdfast token create` writes it"
+        raise InvalidError(msg) from None
+    if len({token.id for token in tokens}) < len(tokens):
+        msg = "two tokens have the same id"
+        raise InvalidError(msg)
+    return tuple(tokens)
+
+
+def write_tokens(tokens: Sequence[Token]) -> bytes:
+    """What `read_tokens` reads."""
+    return msgspec.json.format(msgspec.json.encode(_TokenFile([*tokens])), indent=2) + b"\n"
+
+
+def token_text(id_: str, secret: str) -> str:
+    """What a caller shows."""
+    return f"{TOKEN_PREFIX}_{id_}_{secret}"
+
+
+def hash_of(text: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def find_token(tokens: Sequence[Token], text: str, now: datetime) -> Token | None:
+    """The token that ``text`` is; None where there is none, or it has expired."""
+    _, _, rest = text.partition("_")
+    id_ = rest.partition("_")[0]
+    found = next((token for token in tokens if token.id == id_), None)
+    is_right = hmac.compare_digest(hash_of(text), _NOBODY if found is None else found.hash)
+    return found if found is not None and is_right and found.holds(now) else None
+
+
+def _rank(granted: str) -> int:
+    return next(rank for rank, right in enumerate(RIGHTS) if right == granted)

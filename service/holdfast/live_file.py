@@ -1,0 +1,49 @@
+"""A small file that is read again when it changes: keys and tokens that people edit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from holdfast.errors import InvalidError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+ParsedT = TypeVar("ParsedT")
+
+
+class LiveFile(Generic[ParsedT]):
+    """What is in a file now. Whoever changes it writes another and renames that."""
+
+    def __init__(self, path: str, parse: Callable[[bytes], ParsedT]) -> None:
+        """``parse`` raises InvalidError."""
+        self.path = Path(path)
+        self._parse = parse
+        self._read: tuple[tuple[int, ...], ParsedT] | None = None
+
+    def read(self) -> ParsedT:
+        """Raises UnavailableError where it cannot be read or says nothing: nothing is remembered.
+
+        It is looked at each time, which takes microseconds.
+        """
+        try:
+            with self.path.open("rb") as file:
+                mark = _mark(file.fileno())
+                if self._read is None or self._read[0] != mark:
+                    self._read = mark, self._parse(file.read(MAX_FILE_BYTES))
+        except OSError as error:
+            self._read = None
+            raise UnavailableError(f"{self.path}: {error.strerror}") from error
+        except InvalidError as error:
+            self._read = None
+            raise UnavailableError(f"{self.path}: {error.detail}") from error
+        return self._read[1]
+
+
+def _mark(file: int) -> tuple[int, ...]:
+    """What differs between two states of a file."""
+    found = os.fstat(file)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

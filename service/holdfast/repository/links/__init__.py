@@ -1,0 +1,1 @@
+"""Links that may be used once."""

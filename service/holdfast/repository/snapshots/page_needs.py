@@ -1,0 +1,66 @@
+"""What pages of manifests need of packs, page by page: memory does not grow with the snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import batched
+from typing import TYPE_CHECKING, Final
+
+from holdfast.archive.read.snapshot import ReaderLimits
+from holdfast.domain.digest import Digest
+from holdfast.domain.kept import joined
+from holdfast.domain.limits import MIB
+from holdfast.form.frame_table import ranges_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from holdfast.archive.read.snapshot import SnapshotReader
+    from holdfast.domain.kept import Ranges
+    from holdfast.form.root import Root
+
+PAGES_AT_ONCE: Final = 16
+LIMITS: Final = ReaderLimits(
+    pack_cache_bytes=4 * MIB, frame_cache_bytes=1, page_cache_bytes=1 * MIB
+)
+
+
+async def needs_of_pages(
+    reader: SnapshotReader, numbers: Iterable[int]
+) -> AsyncIterator[Mapping[Digest, Ranges]]:
+    """Of each of these pages what it needs, the frames that it lies in included.
+
+    Raises as the methods of ``SnapshotReader``.
+    """
+    for several in batched(numbers, PAGES_AT_ONCE):
+        for needs in await asyncio.to_thread(_needs, reader, several):
+            yield needs
+
+
+def _needs(reader: SnapshotReader, numbers: Iterable[int]) -> list[Mapping[Digest, Ranges]]:
+    reader.prefetch(ref.pack for number in numbers for ref in reader.root.page_frames(number))
+    return [_needs_of_page(reader, number) for number in numbers]
+
+
+def _needs_of_page(reader: SnapshotReader, number: int) -> Mapping[Digest, Ranges]:
+    ranges = ranges_of(reader.frame_table(number))
+    root = reader.root
+    for ref in (*root.page_frames(number), *root.stat_frames(number)):
+        own = ref.offset, ref.offset + ref.stored_size
+        ranges[ref.pack] = joined((*ranges.get(ref.pack, ()), own))
+    return {Digest(pack.hex()): needed for pack, needed in ranges.items()}
+
+
+def own_pages(root: Root, parent: Root) -> list[int]:
+    """The pages of ``root`` that ``parent`` has not."""
+    known = {parent.page_key(number) for number in range(parent.page_count)}
+    return [number for number in range(root.page_count) if root.page_key(number) not in known]
+
+
+def packs_of_pages(root: Root, numbers: Iterable[int]) -> frozenset[Digest]:
+    """The packs of which these pages need anything."""
+    packs: set[bytes] = set()
+    for number in numbers:
+        packs.update(root.packs[pack] for pack in root.pack_numbers[number])
+        packs.update(ref.pack for ref in (*root.page_frames(number), *root.stat_frames(number)))
+    return frozenset(Digest(pack.hex()) for pack in packs)

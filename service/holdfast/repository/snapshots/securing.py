@@ -1,0 +1,152 @@
+"""Keeping what an announced root needs from the collector, before its snapshot is ``ok``.
+
+What the parent needs, too, is safe while that is ``ok``: it is read again after the root was
+announced, so a removal after that finds the root. But the parent vouches for the bytes that it
+needs and for no others of the same pack: whatever was put, found, or may be more than these is
+touched, and is gone if it does not keep what the root needs of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import batched
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.collection import to_touch
+from holdfast.domain.digest import Digest
+from holdfast.domain.names import SnapshotKey
+from holdfast.errors import CorruptError, NotFoundError
+from holdfast.form.frame_table import ranges_of
+from holdfast.repository.snapshots.needed import Needed
+from holdfast.repository.snapshots.page_needs import needs_of_pages, own_pages, packs_of_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from holdfast.archive.read.snapshot import SnapshotReader
+    from holdfast.form.root import Root
+    from holdfast.repository.snapshots.packs import Packs
+    from holdfast.repository.snapshots.record import StoredSnapshot
+
+TOUCHES_PER_BEAT: Final = 1024
+"""Packs that are kept from the collector between two signs of life. It takes a few seconds."""
+
+_TURN_DIGITS: Final = 8
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What was put in one attempt, which ``began`` at this time of the store of packs.
+
+    ``created`` were stored anew, ``found`` were there.
+    """
+
+    began: datetime
+    created: frozenset[Digest] = frozenset()
+    found: frozenset[Digest] = frozenset()
+
+
+class Securing:
+    """Secures roots; ``beat`` is awaited now and then, to say that this goes on."""
+
+    def __init__(
+        self, packs: Packs, get: Callable[[SnapshotKey], Awaitable[StoredSnapshot]]
+    ) -> None:
+        """``get`` gives the record of a snapshot as it is now, or raises NotFoundError."""
+        self._packs = packs
+        self._get = get
+
+    async def of_attempt(
+        self,
+        record: StoredSnapshot,
+        needed: Needed,
+        placed: Placed,
+        beat: Callable[[], Awaitable[None]],
+    ) -> list[Digest]:
+        """Secure what a worker has made upon its parent; what of it is gone.
+
+        It took over nothing but what the parent has, so what it did not put it need not touch.
+        What is touched has to be whole: it was, when it was put.
+        """
+        since = self._packs.lately(await self._packs.now())
+        young = placed.created if placed.began > since else frozenset()
+        parent = await self._parent(record)
+        vouched = parent[1] if parent is not None else Needed()
+        put = placed.created | placed.found
+        touched = to_touch(needed, vouched=vouched, found=put, young=young)
+        shared = [one for one in needed if one in vouched and one not in put]
+        gone = await self._look(record, shared, beat)
+        for batch in batched(touched, TOUCHES_PER_BEAT):
+            await beat()
+            gone += await self._packs.touch_all(dict.fromkeys(batch), since=since)
+        return gone
+
+    async def of_manifest(
+        self,
+        record: StoredSnapshot,
+        reader: SnapshotReader,
+        beat: Callable[[], Awaitable[None]],
+    ) -> list[Digest]:
+        """Secure what a client says that its snapshot needs; what of it is gone.
+
+        Nobody knows what it has put. So the parent vouches for nothing but pages that it has, too;
+        of each other page is touched what it needs.
+        """
+        since = self._packs.lately(await self._packs.now())
+        parent = await self._parent(record)
+        root = reader.root
+        pages = own_pages(root, parent[0]) if parent is not None else list(range(root.page_count))
+        of_pages = {Digest(pack.hex()): ranges for pack, ranges in ranges_of(root.pieces).items()}
+        whole = dict.fromkeys(reader.root_blobs)
+        gone = await self._packs.touch_all({**of_pages, **whole}, since=since)
+        if gone:
+            return gone  # which would have to be read
+        own = packs_of_pages(root, pages)
+        shared = [one for one in map(_digest, root.packs) if one not in own]
+        gone = await self._look(record, shared, beat)
+        touched = 0
+        async for needs in needs_of_pages(reader, pages):
+            gone += await self._packs.touch_all(needs, since=since)
+            touched += len(needs)
+            if touched > TOUCHES_PER_BEAT:
+                await beat()
+                touched = 0
+        return list(dict.fromkeys(gone))
+
+    async def _look(
+        self, record: StoredSnapshot, shared: Sequence[Digest], beat: Callable[[], Awaitable[None]]
+    ) -> list[Digest]:
+        """What is gone of that for which the parent vouches.
+
+        Whether the bytes are there is looked at of one batch, each time of another: what was lost
+        is found by a few snapshots, of most apps by each.
+        """
+        gone: list[Digest] = []
+        turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(shared) // TOUCHES_PER_BEAT), 1)
+        for number, batch in enumerate(batched(shared, TOUCHES_PER_BEAT)):
+            await beat()
+            doubted: Sequence[Digest] = batch
+            if number != turn:
+                # A replica may lag behind: what it lacks is gone only if the leader says so.
+                doubted = await self._packs.missing(batch, limit=len(batch))
+            nothing = dict.fromkeys(doubted, ())
+            gone += await self._packs.touch_all(nothing, since=_EVER)  # looks, and changes nothing
+        return gone
+
+    async def _parent(self, record: StoredSnapshot) -> tuple[Root, Needed] | None:
+        """What the parent's root says, if that is ``ok`` now and can be read."""
+        if record.parent is None or record.parent_digest is None:
+            return None
+        try:
+            parent = await self._get(SnapshotKey.parse(record.parent))
+            if parent.state != "ok" or parent.digest != record.parent_digest:
+                return None
+            return await self._packs.root(Digest(record.parent_digest))
+        except (NotFoundError, CorruptError):
+            return None
+
+
+def _digest(pack: bytes) -> Digest:
+    return Digest(pack.hex())

@@ -1,0 +1,127 @@
+"""``holdfast gateway``: in front of a pool, or one command with a store of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from tests.deployment import deployed
+
+from holdfast.cli import exit_codes
+from holdfast.errors import InvalidError, UnavailableError
+from holdfast.gateway.settings import GatewaySettings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.cli.conftest import Holdfast
+
+    from holdfast.runtime.embedded import EmbeddedServer
+
+pytestmark = [pytest.mark.nats, pytest.mark.slow]
+
+
+@contextmanager
+def gateway(*arguments: str) -> Iterator[str]:
+    """The command while the context lasts; where it answers."""
+    command = [sys.executable, "-m", "holdfast", "gateway", "--listen", "127.0.0.1:0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        try:
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == exit_codes.OK
+
+
+def the_requests_of_a_named_blob_server(url: str) -> None:
+    """As its users type them: a blob is made, read, replaced and removed."""
+
+    def curl(*arguments: str) -> tuple[int, str]:
+        command = ["curl", "-sS", "-w", "\n%{http_code}", *arguments, f"{url}/store/test"]
+        out = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+        body, _, status = out.rpartition("\n")
+        return int(status), body
+
+    assert curl("-X", "POST", "--data-binary", "one")[0] == 201
+    assert curl("-X", "POST", "--data-binary", "two")[0] == 409
+    assert curl() == (200, "one")
+    assert curl("-X", "PUT", "--data-binary", "three")[0] == 200
+    assert curl() == (200, "three")
+    assert curl("-X", "DELETE")[0] == 204
+    assert curl("-X", "DELETE")[0] == 404
+    assert curl()[0] == 404
+    assert curl("-X", "PUT", "--data-binary", "four")[0] == 404
+
+
+def test_a_named_blob_server_is_one_command_on_a_disk(tmp_path: Path) -> None:
+    store = f"disk://{tmp_path / 'store'}"
+
+    with gateway("--store", store) as url:
+        the_requests_of_a_named_blob_server(url)
+        httpx.post(f"{url}/store/kept", content=b"kept")
+    with gateway("--store", store) as url:
+        assert httpx.get(f"{url}/store/kept").content == b"kept"
+
+
+def test_and_in_memory() -> None:
+    with gateway("--store", "memory://") as url:
+        the_requests_of_a_named_blob_server(url)
+
+
+def test_and_in_front_of_a_pool(nats_server: EmbeddedServer) -> None:
+    with (
+        deployed(nats_server.url, "one") as deployment,
+        gateway("--server", deployment.url, "--prefix", deployment.prefix) as url,
+    ):
+        the_requests_of_a_named_blob_server(url)
+
+
+def test_a_store_in_nats_is_its_pools(holdfast: Holdfast) -> None:
+    assert holdfast("gateway", "--store", "nats://blobs").status == exit_codes.USAGE
+
+
+def test_an_address_that_is_taken_is_said(holdfast: Holdfast) -> None:
+    with gateway("--store", "memory://") as url:
+        ran = holdfast("gateway", "--listen", url.removeprefix("http://"))
+
+    assert ran.status == exit_codes.exit_code_of(UnavailableError())
+    assert "cannot listen" in ran.err
+
+
+def test_settings_come_from_variables_and_flags() -> None:
+    environ = {
+        "HOLDFAST_GATEWAY_LISTEN": ":1",
+        "HOLDFAST_GATEWAY_CORS_ORIGINS": "https://a.example, https://b.example",
+        "HOLDFAST_PUBLIC_URL": "https://files.example",
+    }
+
+    settings = load_settings({"listen": "[::1]:2", "max_requests": None}, environ)
+
+    assert settings.address == ("::1", 2)
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+    assert settings.public_url == "https://files.example"
+    assert settings.max_requests == GatewaySettings().max_requests
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"listen": "nowhere"},
+        {"listen": ":70000"},
+        {"tls_cert": "a.pem"},
+        {"cors_origins": "a.example"},
+        {"public_url": "ftp://a.example"},
+        {"max_requests": 0},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(flags: dict[str, str | int]) -> None:
+    with pytest.raises(InvalidError):
+        load_settings(flags, {})

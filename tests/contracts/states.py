@@ -1,0 +1,169 @@
+"""What states promise on every kind of store: one class of tests that each of them runs.
+
+A subclass gives the fixture ``workers``, which makes workers that share fresh stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.repository.states.pool import StatesWorker, code_of, codes_of
+
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.domain.digest import digest_of
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.states.roots import StateRoots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.bootstrap.stores import Stores
+
+    MakeWorker = Callable[[], StatesWorker]
+
+
+def worker_on(stores: Stores) -> StatesWorker:
+    """A worker of the same process as others, which knows nothing of them."""
+    return StatesWorker(stores.states, stores.snapshots, stores.blobs, SOURCES)
+
+
+class StatesContract:
+    """To be inherited by the tests of a kind of store."""
+
+    async def test_commands_come_back_in_their_order_after_a_restart(
+        self, workers: MakeWorker
+    ) -> None:
+        worker = workers()
+        await worker.append("s", 1, {"a": [None, "é"]}, b"\xff")
+        await worker.append("s", 2)
+
+        assert await workers().replay("s") == [1, {"a": [None, "é"]}, b"\xff", 2]
+        assert (await workers().append("s", 3)).index == 5
+
+    async def test_workers_that_append_at_once_lose_nothing(self, workers: MakeWorker) -> None:
+        several = [workers() for _ in range(3)]
+
+        runs = await asyncio.gather(
+            *(worker.append("s", [n, m]) for n, worker in enumerate(several) for m in range(20))
+        )
+
+        assert sorted(run.index for run in runs) == list(range(1, 61))
+        log = await workers().replay("s")
+        found = sorted(tuple(command) for command in log if isinstance(command, list))
+        assert found == [(n, m) for n in range(3) for m in range(20)]
+
+    async def test_a_repeat_is_answered_as_the_first_on_any_worker_and_after_a_restart(
+        self, workers: MakeWorker
+    ) -> None:
+        worker, other = workers(), workers()
+        await other.append("s", 0)
+        first = await worker.append("s", 1, op_id="op x")
+
+        assert await other.append("s", 1, op_id="op x") == first
+        assert await workers().append("s", 1, op_id="op x") == first
+        assert await other.replay("s") == [0, 1]
+
+    async def test_of_those_that_expect_the_same_one_is_made(self, workers: MakeWorker) -> None:
+        several = [workers() for _ in range(3)]
+
+        codes = await codes_of(*(code_of(w.append("s", 1, expected=0)) for w in several))
+
+        assert sorted(codes) == ["conflict", "conflict", "ok"]
+        with pytest.raises(ConflictError) as lost:
+            await several[0].append("s", 2, expected=7)
+        assert lost.value.index == 1
+
+    async def test_states_are_saved_loaded_and_found_again(self, workers: MakeWorker) -> None:
+        worker = workers()
+        await worker.append("s", *range(1, 31))
+        for index in (10, 20, 30):
+            await worker.save("s", b"%d" % index, index)
+
+        loaded = await workers().latest("s")
+        assert (loaded.data, loaded.save.last_applied_index) == (b"30", 30)
+        assert (await worker.saves.at("s", index=29)).data == b"20"
+        with pytest.raises(ConflictError):
+            await workers().save("s", b"old", 20)
+
+    async def test_a_log_is_trimmed_and_read_from_there(self, workers: MakeWorker) -> None:
+        worker = workers()
+        for n in range(1, 41):
+            await worker.append("s", n)
+        for index in (20, 30):
+            await worker.save("s", b"%d" % index, index)
+
+        await workers().upkeep.trim("s", 20)
+
+        for first in (21, 22, 33, 40):
+            assert await workers().replay("s", first) == list(range(first, 41))
+        with pytest.raises(NotFoundError) as below:
+            await worker.replay("s", 20)
+        assert below.value.index == 21
+        assert (await worker.append("s", 41)).index == 41
+
+    async def test_a_removed_state_is_gone_and_a_new_one_begins_anew(
+        self, workers: MakeWorker
+    ) -> None:
+        worker, other = workers(), workers()
+        await worker.append("s", 1, 2)
+        await worker.save("s", b"2", 2)
+        await other.append("s", 3)
+
+        assert await other.upkeep.remove("s")
+
+        assert await code_of(worker.latest("s")) == "not_found"
+        assert (await worker.append("s", "new")).index == 1
+        assert await other.replay("s") == ["new"]
+
+    async def test_a_log_goes_on_where_it_is_repaired(self, workers: MakeWorker) -> None:
+        worker, other = workers(), workers()
+        for n in range(1, 6):
+            await worker.append("s", n)
+
+        await other.upkeep.repair("s", 4)
+
+        assert (await worker.append("s", "on")).index == 4
+        assert await other.replay("s") == [1, 2, 3, "on"]
+
+    async def test_who_follows_is_told_what_others_append(self, workers: MakeWorker) -> None:
+        worker, other = workers(), workers()
+        await worker.append("s", 1)
+
+        async with other.replays.follow("s", 1) as following:
+            told: list[int] = []
+            for n in range(2, 5):
+                while len(told) < n - 1:
+                    told += [one.index for one in await following.next(10, 2**20)]
+                await worker.append("s", n)
+            while len(told) < 4:
+                told += [one.index for one in await following.next(10, 2**20)]
+
+        assert told == [1, 2, 3, 4]
+
+    async def test_states_are_listed_by_their_names(self, workers: MakeWorker) -> None:
+        worker = workers()
+        for name in ("a/1", "a/2", "b"):
+            await worker.append(name, 1)
+
+        rows, after = await workers().upkeep.page("a/", after=None, limit=1)
+        rest, end = await workers().upkeep.page("a/", after=after, limit=10)
+
+        assert [row.name for row in (*rows, *rest)] == ["a/1", "a/2"]
+        assert end is None
+
+    async def test_what_saves_have_is_found_by_the_collector(
+        self, workers: MakeWorker, stores: Stores
+    ) -> None:
+        await workers().save("s", b"1", 0)
+
+        page = await stores.snapshots.changes(0)
+        roots = StateRoots(stores.snapshots)
+        named = [
+            digest
+            for one in page.changes
+            if one.value is not None
+            for digest in roots.named(one.key, one.value)
+        ]
+        assert named == [digest_of(b"1")]

@@ -1,0 +1,333 @@
+"""Who may do what over HTTP: by tokens, by links, from this machine. Others learn nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import httpx
+import pytest
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from tests.client.test_client import digest_of
+from tests.deploy.shipped import free_ports
+from tests.deployment import Deployment
+from tests.gateway.conftest import serving
+
+from holdfast.cli import main
+from holdfast.client import connect_sync
+from holdfast.domain.link_keys import read_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from holdfast.client import SyncClient
+    from holdfast.runtime.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.nats
+
+PUBLIC: Final = "https://files.example:8443"
+DATA: Final = b"what only some may have"
+ABSENT: Final = "0" * 64
+
+
+class Site(NamedTuple):
+    """A gateway with tokens and links, and what is needed to ask it."""
+
+    url: str
+    tokens: Path
+    keys: Path
+    holdfast: SyncClient
+
+    def token(self, capture: pytest.CaptureFixture[str], *scopes: str) -> dict[str, str]:
+        """The headers of a new token."""
+        capture.readouterr()
+        assert main(["token", "create", *scopes, "--file", str(self.tokens)]) == 0
+        return {"Authorization": f"Bearer {capture.readouterr().out.strip()}"}
+
+    def reached(self, link: str) -> str:
+        """``link`` where this gateway is: behind the public URL."""
+        assert link.startswith(PUBLIC)
+        return self.url + link.removeprefix(PUBLIC)
+
+    def get(self, link: str, method: str = "GET", **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return httpx.request(method, self.reached(link), headers=named, trust_env=False)
+
+
+@pytest.fixture(scope="module")
+def site(nats_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("site")
+    keys, tokens, apps = directory / "keys", directory / "tokens", directory / "apps"
+    (apps / "blog").mkdir(parents=True)
+    (apps / "blog" / "first.md").write_bytes(DATA)
+    assert main(["link-key", "create", "spring", "--file", str(keys)]) == 0
+    assert main(["token", "create", "read:/nothing", "--file", str(tokens)]) == 0
+    with ExitStack() as stack:
+        deployment = stack.enter_context(Deployment(nats_server.url))
+        deployment.start("one", link_keys=str(keys), public_url=PUBLIC, apps=str(apps))
+        (port,) = free_ports(1)
+        stack.enter_context(
+            serving(
+                deployment,
+                listen=f"127.0.0.1:{port}",
+                public_url=PUBLIC,
+                link_keys=str(keys),
+                tokens=str(tokens),
+            )
+        )
+        holdfast = stack.enter_context(
+            connect_sync(servers=deployment.url, prefix=deployment.prefix)
+        )
+        yield Site(f"http://127.0.0.1:{port}", tokens, keys, holdfast)
+
+
+@pytest.fixture
+def digest(site: Site) -> str:
+    return site.holdfast.put(DATA).digest
+
+
+# --- tokens ---
+
+
+def test_without_a_token_nobody_learns_whether_a_thing_is_there(site: Site, digest: str) -> None:
+    answers = [
+        httpx.request(method, f"{site.url}/blobs/{of}", headers=headers, content=b"")
+        for of in (digest, ABSENT)
+        for method in ("GET", "HEAD", "PUT")
+        for headers in ({}, {"Authorization": "Bearer hf_a_b"}, {"Authorization": "Basic YTpi"})
+    ]
+
+    assert {answer.status_code for answer in answers} == {401}
+    assert {answer.headers["WWW-Authenticate"].split()[0] for answer in answers} == {"Bearer"}
+    bodies = {answer.text for answer in answers if answer.request.method == "GET"}
+    assert not any(ABSENT in body or digest in body for body in bodies)
+
+
+def test_a_token_is_for_what_it_is_for(
+    site: Site, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = site.token(capsys, "read:/blobs/")
+    writer = site.token(capsys, "write:/blobs")
+    other = site.token(capsys, "admin:/store/")
+
+    def status(method: str, path: str, token: dict[str, str]) -> int:
+        return httpx.request(method, site.url + path, headers=token, content=b"").status_code
+
+    assert httpx.get(f"{site.url}/blobs/{digest}", headers=reader).content == DATA
+    assert status("GET", f"/blobs/{ABSENT}", reader) == 404
+    assert status("PUT", "/blobs", reader) == 403
+    assert status("PUT", "/blobs", writer) == 201
+    assert status("GET", f"/blobs/{digest}", writer) == 200
+    assert {status("GET", f"/blobs/{of}", other) for of in (digest, ABSENT)} == {403}
+
+
+def test_a_token_that_is_removed_is_refused_at_once(
+    site: Site, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = site.token(capsys, "read:/")
+    url, id_ = f"{site.url}/blobs/{digest}", token["Authorization"].split("_")[1]
+    assert httpx.get(url, headers=token).status_code == 200
+
+    assert main(["token", "rm", id_, "--file", str(site.tokens)]) == 0
+
+    answer = httpx.get(url, headers=token)
+    assert answer.status_code == 401
+    assert "invalid_token" in answer.headers["WWW-Authenticate"]
+    assert main(["token", "ls", "--file", str(site.tokens)]) == 0
+    assert id_ not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_everybody_may_ask_whether_the_gateway_lives(site: Site) -> None:
+    assert httpx.get(f"{site.url}/healthz").status_code == 200
+
+
+# --- this machine ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 404),
+        ({"Host": "localhost:7777"}, 404),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "files.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"X-Forwarded-For": "203.0.113.9"}, 401),
+        ({"Forwarded": "for=203.0.113.9"}, 401),
+    ],
+)
+def test_without_tokens_only_this_machine_itself_may(
+    http: httpx.Client, headers: dict[str, str], status: int
+) -> None:
+    assert http.get(f"/blobs/{ABSENT}", headers=headers).status_code == status
+
+
+# --- links ---
+
+
+def test_a_link_is_followed_without_a_token(site: Site, digest: str) -> None:
+    link = site.holdfast.link(digest, 60).url
+
+    whole, part = site.get(link), site.get(link, Range="bytes=5-8")
+
+    assert (whole.status_code, whole.content) == (200, DATA)
+    assert (part.status_code, part.content) == (206, DATA[5:9])
+
+
+@pytest.mark.fault("H01")
+def test_a_link_is_for_one_method_and_one_thing(site: Site, digest: str) -> None:
+    link = site.holdfast.link(digest, 60).url
+    other = digest_of(b"other")
+    site.holdfast.put(b"other")
+
+    assert site.get(link, "PUT").status_code == 403
+    assert site.get(link, "DELETE").status_code == 403
+    assert site.get(link.replace(digest, other)).status_code == 403
+    assert site.get(link + "&version=1").status_code == 403
+    assert httpx.get(site.reached(link).partition("?")[0]).status_code == 401
+
+
+@pytest.mark.fault("H01")
+@pytest.mark.slow
+def test_a_link_with_one_bit_flipped_anywhere_is_403(site: Site, digest: str) -> None:
+    """But for what no client sends: with ``#`` the rest of a URL stays at home."""
+    target = site.holdfast.link(digest, 60).url.removeprefix(PUBLIC)
+    statuses = {}
+    with httpx.Client(base_url=site.url, trust_env=False) as client:
+        assert client.get(target).status_code == 200
+        for bit in range(0, len(target) * 8, 3):  # each bit of every third byte's turn
+            data = bytearray(target.encode())
+            data[bit // 8] ^= 1 << bit % 8
+            if not all(0x21 <= byte < 0x7F and byte != ord("#") for byte in data[1:]):
+                continue
+            if data[0] != ord("/"):
+                continue
+            answer = client.send(httpx.Request("GET", site.url, extensions={"target": bytes(data)}))
+            statuses[bytes(data)] = answer.status_code
+
+    assert len(statuses) > 500
+    assert {target: status for target, status in statuses.items() if status != 403} == {}
+
+
+@pytest.mark.fault("H02")
+def test_an_expired_link_says_so_and_nothing_else(site: Site) -> None:
+    key = read_keys(site.keys.read_bytes())[0]
+    link = signed_by_botocore("GET", f"/blobs/{ABSENT}", key.id, key.secret, expires=-5)
+    assert site.get(link).status_code == 403
+
+
+def signed_by_botocore(method: str, path: str, id_: str, secret: str, *, expires: int = 60) -> str:
+    request = AWSRequest(method, PUBLIC + path)
+    signer = S3SigV4QueryAuth(Credentials(id_, secret), "s3", "eu-central-1", expires=expires)
+    signer.add_auth(request)
+    return str(request.prepare().url)
+
+
+def test_a_link_that_botocore_makes_is_followed(site: Site, digest: str) -> None:
+    key = read_keys(site.keys.read_bytes())[0]
+
+    link = signed_by_botocore("GET", f"/blobs/{digest}", key.id, key.secret)
+
+    assert site.get(link).content == DATA
+    assert site.get(signed_by_botocore("GET", f"/blobs/{digest}", key.id, "x")).status_code == 403
+
+
+def test_a_link_for_one_use_serves_the_whole_once_and_ranges_after_that(
+    site: Site, digest: str
+) -> None:
+    link = site.holdfast.link(digest, 60, single_use=True).url
+
+    assert site.get(link).content == DATA
+    assert site.get(link).status_code == 403
+    assert site.get(link, Range="bytes=5-").content == DATA[5:]
+
+
+def test_a_link_for_an_upload_takes_what_it_is_for_once(site: Site) -> None:
+    data = b"uploaded by a link"
+    link = site.holdfast.link(digest_of(data), 60, method="PUT").url
+
+    first = httpx.put(site.reached(link), content=data)
+    again = httpx.put(site.reached(link), content=data)
+
+    assert (first.status_code, again.status_code) == (201, 403)
+    assert site.holdfast.get(digest_of(data)) == data
+
+
+@pytest.mark.parametrize("name", ["cats/é ?&=#.jpg", "a/../b", "a\nb"])
+def test_a_link_of_a_name_stays_with_the_blob_that_it_was_made_for(site: Site, name: str) -> None:
+    site.holdfast.names.put(name, b"first")
+    bound, latest = (
+        site.holdfast.names.link(name, 60, latest=latest).url for latest in (False, True)
+    )
+    assert [site.get(link).content for link in (bound, latest)] == [b"first"] * 2
+
+    site.holdfast.names.replace(name, b"second")
+
+    assert site.get(bound).status_code == 404
+    assert site.get(latest).content == b"second"
+
+
+def test_a_link_for_an_upload_creates_a_name_or_replaces_its_blob(site: Site) -> None:
+    first, second = (
+        site.reached(site.holdfast.names.link("drop/a b", 60, method="PUT").url) for _ in range(2)
+    )
+    assert httpx.put(first, content=b"one").status_code == 201
+    assert httpx.put(second, content=b"two").status_code == 409
+
+    late = site.reached(site.holdfast.names.link("drop/a b", 60, method="PUT").url)
+    replaced = httpx.put(late, content=b"three")
+
+    assert replaced.status_code == 200
+    assert site.holdfast.names.get("drop/a b") == b"three"
+
+
+@pytest.mark.fault("H03")
+def test_a_link_of_a_snapshot_is_followed_while_that_is_there(site: Site) -> None:
+    record = site.holdfast.snapshots.create("blog")
+    archive = site.holdfast.snapshots.link(record.key, 60, single_use=True).url
+    file = site.holdfast.snapshots.link(record.key, 60, path="first.md").url
+
+    assert site.get(file).content == DATA
+    whole = site.get(archive)
+    assert len(whole.content) == record.archive_size
+    assert site.get(archive, Range="bytes=9-").content == whole.content[9:]
+    assert site.get(archive).status_code == 403
+    site.holdfast.snapshots.delete(record.key)
+    assert site.get(file).status_code == 404
+
+
+@pytest.mark.fault("H04")
+def test_the_end_of_a_key_revokes_its_links(site: Site, digest: str, tmp_path: Path) -> None:
+    del tmp_path
+    assert main(["link-key", "create", "summer", "--file", str(site.keys)]) == 0
+    link = site.holdfast.link(digest, 60).url
+    assert "summer" in link
+    assert site.get(link).status_code == 200
+
+    assert main(["link-key", "end", "summer", "--file", str(site.keys)]) == 0
+
+    assert site.get(link).status_code == 403
+
+
+def test_a_gateway_without_keys_takes_no_links(http: httpx.Client) -> None:
+    answer = http.get(f"/blobs/{ABSENT}?X-Amz-Signature=00")
+
+    assert answer.status_code == 403
+
+
+def test_curl_follows_a_link_and_goes_on_where_it_was_cut_off(site: Site, tmp_path: Path) -> None:
+    data = b"".join(bytes([number % 251]) * 4096 for number in range(300))
+    put = site.holdfast.put(data)
+    link = site.reached(site.holdfast.link(put.digest, 60, single_use=True).url)
+    target = tmp_path / "blob"
+
+    subprocess.run(["curl", "-sS", "--max-filesize", "1", link, "-o", str(target)], check=False)
+    target.write_bytes(data[:100_000])
+    for program in (["curl", "-sS", "--fail", "-C", "-", "-o"], ["wget", "-q", "-c", "-O"]):
+        subprocess.run([*program, str(target), link], check=True, timeout=60)
+        assert target.read_bytes() == data
+        target.write_bytes(data[:1_000_000])

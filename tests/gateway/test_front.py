@@ -1,0 +1,147 @@
+"""What every request passes: limits, the trace, metrics, origins, and the drain."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tests.gateway.conftest import serving
+
+from holdfast.errors import RateLimitedError
+from holdfast.gateway.limits import MAX_ADDRESSES, RequestLimits
+from holdfast.runtime.logs import configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.deployment import Deployment
+
+
+@contextmanager
+def half_a_request(url: str) -> Iterator[socket.socket]:
+    """A request whose body does not come, which the gateway is answering."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 80)) as slow:
+        head = b"PUT /blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n"
+        slow.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100 ")
+        yield slow
+
+
+def test_more_requests_at_once_than_there_may_be_are_429(deployment: Deployment) -> None:
+    with serving(deployment, max_requests=1) as url, half_a_request(url) as slow:
+        refused = httpx.get(f"{url}/blobs/{'0' * 64}")
+        lives = httpx.get(f"{url}/healthz")
+        slow.sendall(b"abc")
+
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert refused.headers["Retry-After"] == "1"
+        assert lives.status_code == 200
+        assert slow.recv(1000).startswith(b"HTTP/1.1 20")
+
+
+def test_an_address_may_ask_so_often_a_second() -> None:
+    limits = RequestLimits(max_requests=100, per_second=2)
+
+    def allowed(address: str, now: float) -> bool:
+        try:
+            limits.enter(address, now)
+        except RateLimitedError:
+            return False
+        return True
+
+    assert [allowed("192.0.2.1", 0.0) for _ in range(3)] == [True, True, False]
+    assert allowed("192.0.2.2", 0.0)
+    assert [allowed("192.0.2.1", 0.6) for _ in range(2)] == [True, False]
+    assert [allowed(f"2001:db8::{n}", 1.0) for n in (1, 2, 3)] == [True, True, False]
+    for number in range(MAX_ADDRESSES + 10):
+        limits.leave()
+        assert allowed(f"198.51.{number // 256}.{number % 256}", 2.0)
+    assert len(limits._left) == MAX_ADDRESSES
+
+
+def test_an_answer_says_when_to_come_again(deployment: Deployment) -> None:
+    with serving(deployment, requests_per_second=0.001) as url:
+        answers = [httpx.get(f"{url}/blobs/{'0' * 64}") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [404, 429]
+
+
+def test_a_body_that_is_too_large_is_413_with_or_without_a_length(deployment: Deployment) -> None:
+    with serving(deployment, max_body_bytes=10) as url:
+        known = httpx.put(f"{url}/blobs", content=b"x" * 11)
+        unknown = httpx.put(f"{url}/blobs", content=iter([b"x" * 6, b"y" * 6]))
+        fitting = httpx.put(f"{url}/blobs", content=b"x" * 10)
+
+    assert (known.status_code, unknown.status_code) == (413, 413)
+    assert fitting.status_code in {200, 201}
+
+
+def test_what_is_in_flight_ends_before_the_gateway(deployment: Deployment) -> None:
+    with serving(deployment) as url:
+        context = half_a_request(url)
+        slow = context.__enter__()
+        finish = threading.Timer(0.2, lambda: slow.sendall(b"abc"))
+        finish.start()
+    answer = slow.recv(1000)
+    context.__exit__(None, None, None)
+    finish.join()
+
+    assert answer.startswith(b"HTTP/1.1 20")
+    assert b"connection: close" in answer
+
+
+def test_metrics_tell_of_requests_and_of_the_pool(http: httpx.Client) -> None:
+    http.get(f"/blobs/{'0' * 64}")
+
+    text = http.get("/metrics").text
+
+    counted = 'holdfast_http_requests_total{method="GET",route="/blobs/{digest}",status="404"}'
+    assert counted in text
+    assert "holdfast_pool_workers{" in text
+    assert "holdfast_pool_store_bytes{" in text
+
+
+def test_a_request_is_one_line_of_the_log_with_its_trace(http: httpx.Client) -> None:
+    written = io.StringIO()
+    configure_logging("json", "info", written)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    http.get("/healthz?x=secret", headers={"traceparent": trace})
+
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    line = next(line for line in lines if line["event"] == "http_request")
+    assert (line["path"], line["status"], line["whole"]) == ("/healthz", 400, True)
+    assert line["trace"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+    assert line["trace"].split("-")[2] != "b7ad6b7169203331"
+    assert "secret" not in json.dumps(line)
+
+
+def test_pages_of_named_origins_may_read_answers(deployment: Deployment) -> None:
+    origin = {"Origin": "https://app.example"}
+    asked = origin | {"Access-Control-Request-Method": "PUT"}
+    with serving(deployment, cors_origins=("https://app.example",)) as url:
+        before = httpx.options(f"{url}/blobs", headers=asked)
+        answer = httpx.get(f"{url}/healthz", headers=origin)
+        other = httpx.get(f"{url}/healthz", headers={"Origin": "https://other.example"})
+
+    assert before.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert "Access-Control-Allow-Origin" not in other.headers
+
+
+@pytest.mark.parametrize(("accept", "kind"), [("text/html", "text/html"), ("*/*", "application")])
+def test_an_unknown_path_is_told_in_the_shape_that_was_asked_for(
+    http: httpx.Client, accept: str, kind: str
+) -> None:
+    answer = http.get("/nowhere", headers={"Accept": accept})
+
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"].startswith(kind)

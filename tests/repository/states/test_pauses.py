@@ -1,0 +1,248 @@
+"""A worker is held up before any of its calls to a store, while others change what it works on.
+
+Or it does not hear that a write was made. Whatever was answered to whomever stays true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests.repository.names.gated import Gate
+from tests.repository.names.simulation import JumpingLoop
+from tests.repository.states.pool import StatesPool, StatesWorker
+
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+MOST_CALLS: Final = 40
+_TURNS: Final = 40
+"""More turns of the event loop than anything takes between two calls to a store."""
+
+
+async def _begin_anew(worker: StatesWorker) -> None:
+    await worker.upkeep.remove("s")
+    await worker.append("s", "new")
+
+
+async def _trim(worker: StatesWorker) -> None:
+    for index in (2, 3):
+        await worker.save("s", b"%d" % index, index, force=True)
+    await worker.upkeep.trim("s", 2)
+
+
+async def _cut(worker: StatesWorker) -> None:
+    await worker.upkeep.repair("s", 3)
+
+
+WRITES: Final[dict[str, Callable[[StatesWorker], Awaitable[Any]]]] = {
+    "append": lambda worker: worker.append("s", "w", op_id="op x"),
+    "append behind the third": lambda worker: worker.append("s", "w", expected=3, op_id="op x"),
+    "save": lambda worker: worker.save("s", b"w", 3),
+    "trim": lambda worker: worker.upkeep.trim("s", 1),
+    "remove": lambda worker: worker.upkeep.remove("s"),
+    "repair": lambda worker: worker.upkeep.repair("s", 4),
+}
+MEANWHILE: Final[dict[str, Callable[[StatesWorker], Awaitable[Any]]]] = {
+    "nothing": lambda worker: worker.states.look("s"),
+    "others append": lambda worker: worker.append("s", "m"),
+    "its caller asks another": lambda worker: worker.append("s", "w", op_id="op x"),
+    "the log is trimmed": _trim,
+    "the state is removed": lambda worker: worker.upkeep.remove("s"),
+    "the state is begun anew": _begin_anew,
+    "the log is repaired": _cut,
+}
+ENDS: Final = {"the state is removed", "the state is begun anew", "the log is repaired"}
+
+
+class Outcome:
+    """What a write was answered, which goes on call by call."""
+
+    def __init__(self, pool: StatesPool, write: Callable[[StatesWorker], Awaitable[Any]]) -> None:
+        self._gate = Gate()
+        self.answer: Any = None
+        self.error: HoldfastError | None = None
+
+        async def writing() -> None:
+            try:
+                self.answer = await write(pool.gated(self._gate))
+            except HoldfastError as error:
+                self.error = error
+
+        self.task = asyncio.create_task(writing())
+
+    async def go_on(self, calls: int, *, is_heard: bool = True) -> None:
+        """Let so many calls through; whether the answer of the last of them ``is_heard``."""
+        for call in range(calls):
+            await _turns()
+            if not self._gate.held:
+                return
+            self._gate.let_go(is_heard=is_heard or call < calls - 1)
+        await _turns()
+
+    async def finish(self) -> None:
+        """Let everything through that it calls."""
+        for _ in range(MOST_CALLS):
+            await self.go_on(MOST_CALLS)
+            if self.task.done():
+                return
+            await asyncio.sleep(1)  # until it tries again: no time passes here
+
+
+async def _turns() -> None:
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Where waiting takes no time."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(work)
+
+
+async def held_up(write: str, meanwhile: str, call: int, *, is_heard: bool) -> bool:
+    """One run; whether the write had ended before the others came."""
+    pool = StatesPool()
+    others = pool.worker()
+    for n in (1, 2, 3):
+        await others.append("s", n)
+    outcome = Outcome(pool, WRITES[write])
+    await outcome.go_on(call, is_heard=is_heard)
+    is_done = outcome.task.done()
+    with suppress(ConflictError, NotFoundError):
+        await MEANWHILE[meanwhile](others)
+    await outcome.finish()
+    assert outcome.task.done()
+    await check(pool, others, write, meanwhile, outcome)
+    return is_done
+
+
+async def check(
+    pool: StatesPool, others: StatesWorker, write: str, meanwhile: str, outcome: Outcome
+) -> None:
+    """What there is, is what was answered, and every worker goes on with it."""
+    if outcome.error is not None:
+        assert isinstance(
+            outcome.error,
+            ConflictError
+            | NotFoundError
+            | UnavailableError
+            | OutcomeUnknownError
+            | (InvalidError if meanwhile in ENDS else ConflictError),
+        ), outcome.error
+    first, log = await everything(pool.worker())
+    assert log or write == "remove" or meanwhile in ENDS
+    assert len({str(command) for command in log}) == len(log)
+    is_old = [command for command in log if isinstance(command, int)]
+    assert is_old == list(range(first, first + len(is_old)))
+    assert "new" not in log or not is_old
+    if outcome.error is None and write.startswith("append") and meanwhile not in ENDS:
+        assert log[outcome.answer.index - first] == "w"
+    if outcome.error is None and write == "remove" and meanwhile == "nothing":
+        assert log == []
+    for worker in (others, pool.worker()):
+        run_of = await worker.append("s", f"last {id(worker)}")
+        assert (await pool.worker().replay("s", run_of.index)) == [f"last {id(worker)}"]
+
+
+async def everything(worker: StatesWorker) -> tuple[int, list[object]]:
+    """The first command that there is, and all of them."""
+    try:
+        return 1, await worker.replay("s")
+    except NotFoundError as gone:
+        first = gone.index
+    return (1, []) if first is None else (first, await worker.replay("s", first))
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+@pytest.mark.parametrize("write", WRITES)
+def test_what_was_answered_stays_true_wherever_a_write_is_held_up(
+    write: str, meanwhile: str
+) -> None:
+    async def every_call() -> None:
+        for call in range(MOST_CALLS):
+            await held_up(write, meanwhile, call, is_heard=False)
+            if await held_up(write, meanwhile, call, is_heard=True):
+                break
+        assert 1 < call < MOST_CALLS - 1
+
+    run(every_call())
+
+
+# --- at random ---
+
+
+class Crowd:
+    """Clients that append by several workers, whose calls go on at random, or are not heard."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)  # noqa: S311  (to be repeatable)
+        self.pool = StatesPool()
+        self._gates = [Gate() for _ in range(3)]
+        self._workers = [self.pool.gated(gate) for gate in self._gates]
+        self.acknowledged: dict[str, int] = {}
+        self.refused: set[str] = set()
+
+    async def run(self, clients: int, requests: int) -> None:
+        """Have each client append so much, one after the other."""
+        tasks = [asyncio.create_task(self._client(n, requests)) for n in range(clients)]
+        for _ in range(20_000):
+            if all(task.done() for task in tasks):
+                break
+            await _turns()
+            waiting = [gate for gate in self._gates if gate.held]
+            if not waiting:
+                await asyncio.sleep(0.01)
+                continue
+            gate = self._rng.choice(waiting)
+            place = self._rng.randrange(len(gate.held))
+            gate.let_go(place, is_heard=self._rng.random() > 0.1)
+        await asyncio.gather(*tasks)
+
+    async def _client(self, number: int, requests: int) -> None:
+        for n in range(requests):
+            value = f"{number}.{n}"
+            expected = None
+            if self._rng.random() < 0.2:
+                expected = self._rng.randrange(4)
+            while True:
+                worker = self._rng.choice(self._workers)
+                asked = worker.append("s", value, expected=expected, op_id=f"{value} x")
+                try:
+                    run = await asyncio.wait_for(asked, self._rng.choice([0.05, 5]))
+                except (TimeoutError, UnavailableError, OutcomeUnknownError):
+                    continue
+                except (ConflictError, NotFoundError):
+                    self.refused.add(value)
+                else:
+                    self.acknowledged[value] = run.index
+                break
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_appends_by_several_workers_are_in_the_log_once_each_where_it_was_said(seed: int) -> None:
+    async def at_random() -> None:
+        crowd = Crowd(seed)
+        await crowd.run(clients=5, requests=6)
+
+        log = await crowd.pool.worker().replay("s")
+        places = {str(command): index for index, command in enumerate(log, start=1)}
+        assert len(places) == len(log)
+        assert places == crowd.acknowledged
+        for number in range(5):
+            own = [value for value in places if value.startswith(f"{number}.")]
+            assert own == sorted(own, key=lambda value: int(value.split(".")[1]))
+
+    run(at_random())
