@@ -38,8 +38,10 @@ from holdfast.protocol.states import STATES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.care.doctor import Surroundings
+from holdfast.repository.keepers import Keepers
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.care_metrics import CareMetrics
@@ -137,7 +139,7 @@ async def _serve(
             max_payload=connection.max_payload,
             grace=grace,
         )
-        guarded = stores.guarded(StoreMetrics.register(registry), SOURCES)
+        guarded = stores.guarded(StoreMetrics.register(registry), SOURCES, grace)
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
         CollectorMetrics.register(registry, lambda: parts.collector.totals)
@@ -315,6 +317,7 @@ def _blobs(
         uploads,
         names.names,
         names.index,
+        Keepers((names.index, StateKeeper(stores.snapshots))),
         part_subject=at,
     )
     of_names = NameHandlers(

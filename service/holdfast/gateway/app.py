@@ -93,8 +93,8 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
-        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
+        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]
@@ -177,7 +177,9 @@ class Resource:
             detail = f"this path takes {self._allow}"
             raise HttpError(405, "invalid", detail, {"Allow": self._allow})
         _check_query(request, route)
-        await self._access.check(request, route.verb, route.scope(request))
+        scope = route.scope(request)
+        for path in (scope,) if isinstance(scope, str) else scope:
+            await self._access.check(request, route.verb, path)
         return await route.handle(request)
 
 

@@ -21,7 +21,6 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast.domain.chunk_index import build_index
-from holdfast.domain.collection import Standing
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.stores.jetstream.chunks import part_of
@@ -249,7 +248,7 @@ class ObjectHealing:
         entry = await self._records.believed(info.digest)
         if not entry.is_of(copy.nuid) or entry.meta is None:
             return True  # it was ours, and is another's by now
-        if await self._chunks.look(to_info(entry.meta)) is Standing.WHOLE:
+        if await self._chunks.are_all_there(to_info(entry.meta)):
             return True
         await self._records.write(info.digest, entry, former.record, change=RecordChange.HEALED)
         return False
