@@ -64,6 +64,7 @@ def site(nats_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
     keys, tokens, apps = directory / "keys", directory / "tokens", directory / "apps"
     (apps / "blog").mkdir(parents=True)
     (apps / "blog" / "first.md").write_bytes(DATA)
+    (apps / "shop").mkdir()
     assert main(["link-key", "create", "spring", "--file", str(keys)]) == 0
     assert main(["token", "create", "read:/nothing", "--file", str(tokens)]) == 0
     with ExitStack() as stack:
@@ -123,6 +124,24 @@ def test_a_token_is_for_what_it_is_for(
     assert status("PUT", "/blobs", writer) == 201
     assert status("GET", f"/blobs/{digest}", writer) == 200
     assert {status("GET", f"/blobs/{of}", other) for of in (digest, ABSENT)} == {403}
+
+
+def test_a_snapshot_is_compared_only_with_what_may_be_read_too(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, other = site.holdfast.snapshots.create("blog"), site.holdfast.snapshots.create("shop")
+    token = site.token(capsys, "read:/snapshots/blog:")
+
+    def status(path: str) -> int:
+        return httpx.get(f"{site.url}/snapshots{path}", headers=token).status_code
+
+    assert status(f"/{mine.key}/diff?from={mine.key}") == 200
+    assert status(f"/{mine.key}/diff?from={other.key}") == 403
+    assert status(f"/{mine.key}/diff?from={mine.key}&from={other.key}") == 403
+    assert status(f"/{other.key}/files") == 403
+    assert status("?app=blog") == 200
+    assert status("?app=shop") == 403
+    assert status("?app=blog&app=shop") == 403
 
 
 def test_a_token_that_is_removed_is_refused_at_once(

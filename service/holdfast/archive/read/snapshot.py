@@ -50,6 +50,10 @@ class ReaderLimits:
     page_cache_bytes: int = 16 * MIB
 
 
+SCATTERED_PACKS_BYTES: Final = 64 * MIB
+"""What a page of an old tree may need: its files lie in the packs of a hundred snapshots. With less
+of them at hand, a pack is fetched again for nearly every file."""
+
 DEFAULT_LIMITS: Final = ReaderLimits()
 
 

@@ -25,6 +25,7 @@ from holdfast.errors import (
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
 from holdfast.repository.states.logs import LogPlace, beginning
+from holdfast.repository.states.op_ids import REMEMBERED
 from holdfast.repository.states.record import (
     STATE,
     Closing,
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from holdfast.repository.states.places import CommandPlaces
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
+
+OP_IDS_KEPT: Final = 2 * REMEMBERED
+"""Groups that are younger are in the journal, trimmed or not: their Op-Ids are read from there."""
 
 SETTLE_SECONDS: Final = 120.0
 _FIRST_WAIT_SECONDS: Final = 0.01
@@ -101,10 +105,21 @@ class Upkeep:
         change = partial(trimmed, lineage=record.lineage, through=through, number=record.number)
         held = await self._states.update(_held(present), change)
         try:
-            await self._states.logs.journal.trim(name_key(name), place.sequence)
+            await self._purge(name, place.sequence)
         except HoldfastError as error:  # the next trim removes them
             log.warning("log_not_trimmed", code=error.code)
         return held.record
+
+    async def _purge(self, name: str, through: int) -> None:
+        """Remove groups up to the sequence ``through``; the young ones the next trim removes.
+
+        Nobody is told of them any more, but a repeat finds its Op-Id there.
+        """
+        journal, key = self._states.logs.journal, name_key(name)
+        young = await journal.first_since(key, await journal.now() - OP_IDS_KEPT)
+        if young is not None:
+            through = min(through, young.sequence - 1)
+        await journal.trim(key, through)
 
     async def _check_saved(self, record: StateRecord, through: int) -> None:
         """Raises ConflictError unless two good saves include all that is to go."""
