@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +51,7 @@ async def change(bucket: Bucket, digest: Digest = DIGEST) -> str | None:
 async def test_a_put_of_one_chunk_that_is_expected_to_be_new_is_two_publishes(
     bucket: Bucket,
 ) -> None:
+    bucket.store.leave_young(timedelta(hours=1))
     asked: list[str] = []
 
     def note(subject: str, _: Mapping[str, str]) -> bool:
@@ -125,7 +127,8 @@ async def test_a_pin_is_taken_once_although_the_answer_was_lost(
 
     assert await bucket.store.delete(DIGEST, op_id=op_id, kept=said(True))
 
-    assert await bucket.store.stat(DIGEST, sure=True) == replace(info, pinned=False)
+    hidden = replace(info, pinned=False, deleted=True)
+    assert await bucket.store.stat(DIGEST, sure=True) == hidden
 
 
 @pytest.mark.fault("P05")

@@ -35,8 +35,10 @@ from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.states import STATES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.keepers import Keepers
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
+from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.collector_metrics import CollectorMetrics
@@ -133,7 +135,7 @@ async def _serve(
             max_payload=connection.max_payload,
             grace=grace,
         )
-        guarded = stores.guarded(StoreMetrics.register(registry), SOURCES)
+        guarded = stores.guarded(StoreMetrics.register(registry), SOURCES, grace)
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
         CollectorMetrics.register(registry, lambda: parts.collector.totals)
@@ -296,6 +298,7 @@ def _blobs(
         uploads,
         names.names,
         names.index,
+        Keepers((names.index, StateKeeper(stores.snapshots))),
         part_subject=at,
     )
     of_names = NameHandlers(

@@ -77,13 +77,11 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     )
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
     by_path = _by_path(all_routes(client, settings, meters))
-    app = Starlette(
+    return Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
         middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
         exception_handlers={404: _not_found},
     )
-    app.router.redirect_slashes = False  # else a path of nothing leads to what Host says
-    return app
 
 
 def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
@@ -95,8 +93,8 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
-        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
+        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]
@@ -179,8 +177,8 @@ class Resource:
             detail = f"this path takes {self._allow}"
             raise HttpError(405, "invalid", detail, {"Allow": self._allow})
         _check_query(request, route)
-        asked = route.scope(request)
-        for path in (asked,) if isinstance(asked, str) else asked:
+        scope = route.scope(request)
+        for path in (scope,) if isinstance(scope, str) else scope:
             await self._access.check(request, route.verb, path)
         return await route.handle(request)
 

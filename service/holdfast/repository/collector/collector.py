@@ -140,8 +140,8 @@ class Collector:
             await self._removals.finish(space.name, space.store, now)
             if space.before is not None:
                 await space.before(now)
-        spool = await asyncio.to_thread(Spool, self._directory)
         listed_after = (await space.store.extent()).last
+        spool = await asyncio.to_thread(Spool, self._directory)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             for source in space.roots:

@@ -121,13 +121,13 @@ class DiskBlobStore:
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
     ) -> bool:
-        """See `BlobStore.delete`. To take a pin the blob's file is copied."""
+        """See `BlobStore.delete`. To mark a blob its file is copied."""
         if kept is None:
             return bool(await asyncio.to_thread(self._blobs.delete, digest, op_id))
         for _ in range(_DELETE_ATTEMPTS):
             seen = await asyncio.to_thread(self._blobs.look, digest)
             is_kept = seen.is_there and await kept()
-            forget = self._blobs.unpin if is_kept else self._blobs.delete
+            forget = self._blobs.hide if is_kept else self._blobs.delete
             forgotten = await asyncio.to_thread(forget, digest, op_id, seen)
             if forgotten is not None:
                 return forgotten

@@ -44,7 +44,7 @@ class RecordChange(StrEnum):
 
     TOUCHED = "touch"
     PINNED = "pin"
-    UNPINNED = "unpin"
+    HIDDEN = "unpin"
     DAMAGED = "damaged"
     REPACKED = "repack"
 

@@ -27,6 +27,7 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
@@ -37,8 +38,9 @@ from holdfast.stores.jetstream.meta import (
     check_address,
     chunk_subject,
     decode_meta,
+    mark_counted_on,
     mark_damaged,
-    mark_unpinned,
+    mark_hidden,
     meta_subject,
     read_record,
     to_info,
@@ -84,7 +86,8 @@ class ObjectBlobStore:
         self._js = jetstream
         self._new_id = sources.new_id
         self._records = ObjectRecords(jetstream, bucket, sources)
-        self._chunks = ObjectChunks(jetstream, bucket, self._records)
+        claims = ObjectClaims(jetstream, bucket, sources.new_id)
+        self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
         swaps = ObjectSwaps(jetstream, bucket, self._records)
@@ -93,7 +96,7 @@ class ObjectBlobStore:
         self._commits = ObjectCommits(
             jetstream, bucket, self._records, self._chunks, self._places, swaps, sources
         )
-        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, sources.new_id)
+        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, claims)
         self._lately = LatelyStored()
         self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
@@ -286,12 +289,14 @@ class ObjectBlobStore:
             if answer is not None:
                 return answer
             if kept is not None and await kept():
-                return await self._unpin(digest, entry, taker)
+                return await self._hide(digest, entry, taker)
             conflicts.trying = meta.nuid if meta is not None else self._new_id()
-            await self._records.bury(digest, entry, conflicts.trying, op_id)
+            is_hidden = meta is not None and meta.is_hidden
+            by = None if is_hidden else op_id  # which a repeat is answered by
+            await self._records.bury(digest, entry, conflicts.trying, by)
             if meta is not None:
                 await self._remove_deleted(meta.nuid)
-            return True
+            return not is_hidden
 
         look = self._records.surely if kept is None else self._records.believed
         try:
@@ -299,12 +304,15 @@ class ObjectBlobStore:
         finally:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
-    async def _unpin(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
-        """Take the blob's pin; whether it had one. Raises RefusedError, OutcomeUnknownError."""
-        if entry.meta is None or not entry.meta.is_pinned:
+    async def _hide(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
+        """Have the blob be there for what names it alone; whether it was there for all.
+
+        Raises RefusedError, OutcomeUnknownError.
+        """
+        if entry.meta is None or entry.meta.is_hidden:
             return False
-        record = mark_unpinned(entry.meta, taker)
-        await self._records.write(digest, entry, record, change=RecordChange.UNPINNED)
+        record = mark_hidden(entry.meta, taker)
+        await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
         return True
 
     async def _remove_deleted(self, nuid: str) -> None:
@@ -328,11 +336,14 @@ class ObjectBlobStore:
             nonlocal met
             is_there = await self._has_bytes(entry, needed)
             is_new = entry.stored_at is not None and entry.stored_at >= unless_seen_since
-            if not is_there or is_new or entry.sequence > met:  # others have put or touched it
+            meta = entry.meta if entry.meta is not None and entry.meta.is_hidden else None
+            others_did = is_new or entry.sequence > met  # have put or touched it
+            if not is_there or (others_did and meta is None):
                 await self._js.check_leader(self.stream)
                 return is_there
             met = entry.sequence
-            await self._records.write(digest, entry, entry.record, change=RecordChange.TOUCHED)
+            record = entry.record if meta is None else mark_counted_on(meta, pinned=False)
+            await self._records.write(digest, entry, record, change=RecordChange.TOUCHED)
             return True
 
         return await self._records.change(digest, attempt)
@@ -430,5 +441,5 @@ def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
         meta = read_record(message.data, digest)
     except CorruptError:
         return False
-    is_there = meta.is_ours and not meta.deleted and not meta.is_damaged
+    is_there = meta.is_ours and not meta.deleted and not meta.is_damaged and not meta.is_hidden
     return is_there and (partial or meta.kept is None)
