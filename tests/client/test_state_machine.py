@@ -12,7 +12,7 @@ from tests.deployment import deployed
 from holdfast.client import connect, connect_sync
 from holdfast.client.states.saving import Saves
 from holdfast.domain.limits import MIB
-from holdfast.errors import ConflictError, InternalError, InvalidError
+from holdfast.errors import ConflictError, InternalError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -34,6 +34,19 @@ SECONDS = 30.0
 def name(request: pytest.FixtureRequest) -> str:
     """A state of this test alone: the tests of a module share a deployment."""
     return str(request.node.name)
+
+
+@pytest.fixture(scope="module", params=["jetstream", pytest.param("disk", marks=pytest.mark.long)])
+def deployment(
+    request: pytest.FixtureRequest,
+    nats_server: EmbeddedServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """Two workers, which serve for as long as the module's tests run, on each kind of store."""
+    directory = tmp_path_factory.mktemp("disk")
+    store = "nats://blobs" if request.param == "jetstream" else f"disk://{directory}/store"
+    with deployed(nats_server.url, "one", "two", store=store) as deployment:
+        yield deployment
 
 
 @pytest.fixture
@@ -127,6 +140,15 @@ async def test_it_is_saved_now_and_then_and_loaded_from_there(
         assert again.saved_index == state.saved_index
         assert applied == list(range(state.saved_index, 120))
         assert again.state == list(range(120))
+
+
+async def test_a_save_that_is_due_at_the_end_is_made(holdfast: Client, name: str) -> None:
+    async with opened(holdfast, name, save_every=2) as state:
+        await state.append_many([1, 2])
+
+    saved = await holdfast.states.latest(name)
+    assert saved is not None
+    assert saved.state == [1, 2]
 
 
 async def test_it_is_saved_as_often_as_its_policy_says(holdfast: Client, name: str) -> None:
@@ -267,8 +289,41 @@ async def test_it_is_used_inside_of_async_with_only(holdfast: Client, name: str)
 
     with pytest.raises(InvalidError):
         await state.append(1)
+    async with state:
+        await state.append(1)
+    with pytest.raises(InvalidError):
+        await state.append(2)
     with pytest.raises(InvalidError):
         opened(holdfast, "")
+
+
+async def test_whoever_has_it_open_when_it_is_removed_is_told(holdfast: Client, name: str) -> None:
+    async with asyncio.timeout(SECONDS), opened(holdfast, name) as state:
+        await state.append_many([1, 2, 3])
+
+        await holdfast.states.remove(name)
+
+        with pytest.raises(NotFoundError):
+            await state.until(4)
+        with pytest.raises(NotFoundError):
+            await state.append(4)
+
+
+async def test_what_an_append_that_was_given_up_has_appended_is_applied_once(
+    holdfast: Client, name: str
+) -> None:
+    async with asyncio.timeout(SECONDS), opened(holdfast, name) as state:
+        await state.append(0)
+        given_up = asyncio.create_task(state.append("given up"))
+        other = asyncio.create_task(state.append(1))
+        await asyncio.sleep(0)
+        given_up.cancel()
+
+        number = await other
+        await state.append(2)
+
+        assert state.state in ([0, "given up", 1, 2], [0, 1, 2])
+        assert state.state[number - 1] == 1
 
 
 async def test_it_goes_on_when_workers_are_killed(pool: Deployment) -> None:

@@ -1,6 +1,6 @@
 """States are linearizable while workers and servers are paused, cut off and killed.
 
-Real processes on three servers; the moments are drawn by the seed.
+Real processes, on three servers and on a disk; the moments are drawn by the seed.
 ``make states OPS=20000 SEED=1`` for as many calls as one likes.
 """
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections import Counter
     from pathlib import Path
 
+    from holdfast.client import Client
+    from holdfast.runtime.embedded import EmbeddedServer
+
 _CALLS: Final = int(os.environ.get("OPS", "1500"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
 NODES: Final = ("a", "b", "c")
@@ -50,63 +53,87 @@ pytestmark = [
 ]
 
 
-async def trouble_servers(cluster: Cluster, load: StateLoad, counts: Counter[str]) -> None:
-    """Pause or kill one server after the other, and wait until it is back."""
-    rng = random.Random(f"{_SEED} servers")  # noqa: S311  (to be repeatable)
-    for _ in range(_MOMENTS // 2):
-        await asyncio.sleep(rng.uniform(1.0, 3.0))
-        if load.is_over:
-            return
-        server = cluster.servers[rng.choice(sorted(cluster.servers))]
-        kind = rng.choice(("server paused", "server killed"))
-        counts[kind] += 1
-        if kind == "server paused":
-            await asyncio.to_thread(server.pause)
-            await asyncio.sleep(rng.uniform(0.5, 6.0))
-            server.resume()
-        else:
-            server.kill()
-            await asyncio.sleep(rng.uniform(0.1, 2.0))
-            server.start()
-        await cluster.wait_formed()
+class ServerTrouble:
+    """Pauses or kills one server after the other, and waits until it is back."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    async def make(self, load: StateLoad, counts: Counter[str]) -> None:
+        """Until there are enough calls, or moments."""
+        rng = random.Random(f"{_SEED} servers")  # noqa: S311  (to be repeatable)
+        for _ in range(_MOMENTS // 2):
+            await asyncio.sleep(rng.uniform(1.0, 3.0))
+            if load.is_over:
+                return
+            server = self.cluster.servers[rng.choice(sorted(self.cluster.servers))]
+            kind = rng.choice(("server paused", "server killed"))
+            counts[kind] += 1
+            if kind == "server paused":
+                await asyncio.to_thread(server.pause)
+                await asyncio.sleep(rng.uniform(0.5, 6.0))
+                server.resume()
+            else:
+                server.kill()
+                await asyncio.sleep(rng.uniform(0.1, 2.0))
+                server.start()
+            await self.cluster.wait_formed()
 
 
-async def test_states_on_three_servers_are_linearizable(tmp_path: Path) -> None:
-    load = StateLoad(_SEED, _CALLS)
-    with Cluster(tmp_path / "cluster") as cluster:
-        await cluster.wait_formed()
-        deployment = RelayedDeployment([*cluster.urls], NODES, store="nats://blobs?replicas=3")
-        try:
-            await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
-            deployment.spawn(*NODES)
-            await deployment.wait_serving(set(NODES))
-            trouble = Trouble(
-                deployment,
-                _SEED,
-                goes_on=lambda moments: moments < _MOMENTS and not load.is_over,
-            )
-            async with AsyncExitStack() as stack:
-                clients = [
-                    await stack.enter_async_context(
-                        await connect(
-                            servers=deployment.servers,
-                            prefix=deployment.prefix,
-                            timeout_seconds=TIMEOUTS_SECONDS[number % 2],
-                        )
-                    )
-                    for number in range(CLIENTS)
-                ]
-                await asyncio.gather(
-                    load.run(clients),
-                    *(trouble.make(node) for node in NODES if node != STEADY),
-                    trouble_servers(cluster, load, trouble.counts),
-                )
-                async with asyncio.timeout(_SETTLED_SECONDS):
-                    await load.read_all(clients[0])
-        finally:
-            deployment.__exit__(None, None, None)
+async def check_states(
+    deployment: RelayedDeployment, calls: int, servers: ServerTrouble | None = None
+) -> None:
+    """Trouble for two of three workers, and perhaps servers, while clients write and read."""
+    load = StateLoad(_SEED, calls)
+    await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
+    deployment.spawn(*NODES)
+    await deployment.wait_serving(set(NODES))
+    trouble = Trouble(
+        deployment, _SEED, goes_on=lambda moments: moments < _MOMENTS and not load.is_over
+    )
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(one) for one in await connect_all(deployment)]
+        await asyncio.gather(
+            load.run(clients),
+            *(trouble.make(node) for node in NODES if node != STEADY),
+            *([servers.make(load, trouble.counts)] if servers is not None else []),
+        )
+        async with asyncio.timeout(_SETTLED_SECONDS):
+            await load.read_all(clients[0])
 
     print(f"\n{len(load.calls)} calls; {dict(load.counts)}; {dict(trouble.counts)}")  # noqa: T201
     assert load.wrong == []
     found = violations(load.calls, load.seen)
     assert not found, "\n".join(found)
+
+
+async def connect_all(deployment: RelayedDeployment) -> list[Client]:
+    """The clients, half of them with little patience."""
+    return [
+        await connect(
+            servers=deployment.servers,
+            prefix=deployment.prefix,
+            timeout_seconds=TIMEOUTS_SECONDS[number % 2],
+        )
+        for number in range(CLIENTS)
+    ]
+
+
+async def test_states_on_three_servers_are_linearizable(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "cluster") as cluster:
+        await cluster.wait_formed()
+        deployment = RelayedDeployment([*cluster.urls], NODES, store="nats://blobs?replicas=3")
+        try:
+            await check_states(deployment, _CALLS, ServerTrouble(cluster))
+        finally:
+            deployment.__exit__(None, None, None)
+
+
+async def test_states_on_a_disk_are_linearizable(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    deployment = RelayedDeployment([nats_server.url], NODES, store=f"disk://{tmp_path}/store")
+    try:
+        await check_states(deployment, _CALLS // 2)
+    finally:
+        deployment.__exit__(None, None, None)

@@ -96,7 +96,7 @@ def test_an_integer_beyond_64_bits_is_a_double_in_msgpack() -> None:
         [float("inf")],
         msgspec.msgpack.Ext(5, b"x"),
     ],
-    ids=str,
+    ids=["bytes", "number as a name", "nan", "infinity", "extension"],
 )
 def test_what_json_cannot_say_is_no_command_in_msgpack_either(value: Any) -> None:
     with pytest.raises(InvalidError):

@@ -48,7 +48,10 @@ _SETTINGS: Final = {
     "collect_bytes_per_second": str(1 << 40),
 }
 _GRACE_SECONDS: Final = 1
+MANY: Final = 16
+FEW: Final = 3
 _SETTLE_SECONDS: Final = 60.0
+_COLLECT_SECONDS: Final = 5.0
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240 + 2 * _LASTS)]
 
@@ -121,12 +124,21 @@ class Load:
                 self.told["put"] += 1
             await asyncio.sleep(self.chance.random() * 0.1)
 
+    def change(self, app: Path, count: int) -> None:
+        """One file gets bytes that others have, and so many small ones bytes of their own.
+
+        These share a pack, of which soon nothing but a part is needed.
+        """
+        (app / str(self.chance.randrange(4))).write_bytes(self.chance.choice(self.contents[1:]) * 2)
+        for number in self.chance.sample(range(MANY), count):
+            (app / f"small{number}").write_bytes(self.chance.randbytes(6000))
+
     async def snapshots(self, node: str) -> None:
         """Snapshots of a node's app, whose files other nodes' apps have, too."""
         keys: list[str] = []
         while not self.is_over:
-            file = self.site.apps / node / f"app-{node}" / str(self.chance.randrange(4))
-            await asyncio.to_thread(file.write_bytes, self.chance.choice(self.contents[1:]) * 2)
+            app = self.site.apps / node / f"app-{node}"
+            await asyncio.to_thread(self.change, app, FEW if keys else MANY)
             try:
                 record = await self.site.create(f"app-{node}")
                 self.told[f"snapshot: {record['state']}"] += 1
@@ -147,8 +159,10 @@ class Load:
     async def collect(self) -> None:
         """Ask for collections beside those that workers do by themselves."""
         while not self.is_over:
-            with suppress(UnavailableError):
-                for space in (await self.client.collect()).spaces:
+            with suppress(UnavailableError, TimeoutError):  # who was asked may have been killed
+                async with asyncio.timeout(_COLLECT_SECONDS):
+                    report = await self.client.collect()
+                for space in report.spaces:
                     self.told["collected"] += space.removed
                     self.told["repacked"] += space.repacked
             await asyncio.sleep(self.chance.random())

@@ -6,7 +6,10 @@ import logging
 from typing import Final
 
 CLIENTS: Final = frozenset(
-    {"blob", "config", "link-key", "name", "snapshot", "state", "status", "token", "watch"}
+    {
+        *("blob", "name", "snapshot", "state", "import", "watch", "status"),
+        *("config", "link-key", "token"),
+    }
 )
 """The commands that log with the standard library alone, and hardly ever."""
 

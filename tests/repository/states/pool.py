@@ -56,11 +56,12 @@ class StatesWorker:
         sources: Sources,
         *,
         max_bytes: int = MAX_BYTES,
+        grace: timedelta = GRACE,
     ) -> None:
         logs = StateLogs(journal)
         self.states = StateRecords(records, logs, sources=sources)
         places = CommandPlaces(logs)
-        stored = SavedBytes(blobs, sources, grace=GRACE)
+        stored = SavedBytes(blobs, sources, grace=grace)
         self.appender = Appender(
             self.states, ClockSkew(journal, sources=sources), sources=sources, max_bytes=max_bytes
         )

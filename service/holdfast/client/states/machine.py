@@ -105,6 +105,7 @@ class StateMachine:
         tasks = [task for task in (self._following, self._saving) if task is not None]
         if self._saving is not None and kind is None:
             await asyncio.wait([self._saving])
+        self._is_loaded = False
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -125,8 +125,8 @@ class Manifests:
             await self._threads.run(lambda stop: check_manifest(reader, stop))
             return totals_of(reader.root, added=0)
         except CorruptError as error:
-            if noting.unreadable:
-                raise UnreadableError(noting.unreadable) from error
+            if noting.wanting:
+                raise UnreadableError([*noting.wanting]) from error
             raise
         finally:
             store.close()
@@ -149,18 +149,21 @@ async def _beating[T](
 
 
 class _Noting:
-    """A pack store that notes what could not be read."""
+    """A pack store that notes what could not be read, or was partial: bytes may be missing."""
 
     def __init__(self, store: PackStore) -> None:
         self._store = store
-        self.unreadable: list[Digest] = []
+        self.wanting: dict[Digest, None] = {}
         self.prefetch = store.prefetch
         self.put = store.put
         self.flush = store.flush
 
     def get(self, digest: Digest) -> Pack:
         try:
-            return self._store.get(digest)
+            pack = self._store.get(digest)
         except (NotFoundError, CorruptError):
-            self.unreadable.append(digest)
+            self.wanting[digest] = None
             raise
+        if not isinstance(pack, bytes):
+            self.wanting[digest] = None
+        return pack

@@ -233,16 +233,22 @@ class StreamJournalStore:
         """See JournalStore. The connection is the caller's."""
 
     async def _last(self, log: str) -> StoredMessage | None:
-        """The last message. That there is none the server says of a damaged one as well.
+        """The last message, by a leader that is believed.
 
-        Then it also takes that for the end of the log which an append expects.
+        Of one that it cannot read the server says that there is none, and takes that for the end of
+        the log which an append expects. Raises DamagedEntryError.
         """
         subject = self._subject(log)
-        found = await self._js.last_message(self.stream, subject)
-        if found is not None or not await self._js.counts(self.stream, subject, again=True):
-            return found
-        found = await self._js.last_message(self.stream, subject)
-        if found is None:
+
+        async def look() -> tuple[StoredMessage | None, bool]:
+            for _ in range(2):
+                found = await self._js.last_message(self.stream, subject)
+                if found is not None or not await self._js.counts(self.stream, subject):
+                    return found, True
+            return None, False
+
+        found, is_readable = await self._js.believed(self.stream, look)
+        if not is_readable:
             raise damaged(log, await self._end_of_readable(subject))
         return found
 
