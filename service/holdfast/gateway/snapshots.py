@@ -160,12 +160,13 @@ class SnapshotRoutes:
 
     async def events(self, request: Request) -> Response:
         """``GET /snapshots/{key}/events``."""
-        return progress_answer(self._client, await self._client.snapshots.get(_key_of(request)))
+        record = await self._client.snapshots.get(_key_of(request))
+        return progress_answer(request, self._client, record)
 
     async def restore_events(self, request: Request) -> Response:
         """``GET /restores/{restore}/events``."""
         record = await self._client.snapshots.get_restore(_restore_of(request))
-        return progress_answer(self._client, record)
+        return progress_answer(request, self._client, record)
 
     async def delete(self, request: Request) -> Response:
         """``DELETE /snapshots/{key}``: 204, or 404 where it was not there."""
@@ -236,6 +237,12 @@ def _scope_of_apps(request: Request) -> str:
     return f"{_ALL}/{apps[0]}:" if len(apps) == 1 else f"{_ALL}/"
 
 
+def _scopes_of_diff(request: Request) -> tuple[str, ...]:
+    """Of both snapshots."""
+    others = request.query_params.getlist(_FROM.name)
+    return request.scope["path"], *(f"{_ALL}/{key}" for key in others)
+
+
 def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
         HttpRoute(
@@ -275,6 +282,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="A page of what changed since another snapshot.",
             handle=of.diff,
+            scope=_scopes_of_diff,
             query=(_FROM, LIMIT, CURSOR),
             answers={
                 200: HttpAnswer(about="A page.", message=DiffPage),
