@@ -1,9 +1,10 @@
 """What callers did with states and were answered, and whether that can have been so.
 
 A state is two things that change by themselves: its log, and its record with saves and how far the
-log was trimmed. Each call is about one of them. Commands are told apart by ids, and what the log
-was seen to hold says which index each has got: so the order of all appends is known, and it is
-judged whether that order fits the times at which they were answered.
+log was trimmed. Each call is about one of them, but that a trim is done at one moment and tells of
+another. Commands are told apart by ids, and what the log was seen to hold says which index each has
+got: so the order of all appends is known, and it is judged whether that order fits the times at
+which they were answered.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.linearizability import Verdict
 
-type StateVerb = Literal["append", "look", "save", "latest", "trim"]
+type StateVerb = Literal["append", "look", "save", "latest", "trim", "trimmed"]
 type StateOutcome = Literal["ok", "conflict", "invalid", "race", "unavailable", "unknown"]
 _OF_THE_LOG: Final[frozenset[StateVerb]] = frozenset({"append", "look"})
 
@@ -49,7 +50,7 @@ class StateCall:
     @property
     def only_looks(self) -> bool:
         """Whether it surely changed nothing."""
-        return self.verb in {"look", "latest"} or self.outcome not in {"ok", "unknown"}
+        return self.verb in {"look", "latest", "trimmed"} or self.outcome not in {"ok", "unknown"}
 
     def __str__(self) -> str:
         took = f"{self.start:.3f} to {self.end:.3f} s"
@@ -121,10 +122,11 @@ class RecordModel:
                 yield state
         elif call.outcome == "race":
             yield state
+        elif call.verb == "trimmed":
+            if call.index == state.trimmed:
+                yield state
         elif is_done or may:
-            trimmed = max(state.trimmed, through)
-            if call.outcome == "unknown" or call.index == trimmed:
-                yield replace(state, trimmed=trimmed)
+            yield replace(state, trimmed=max(state.trimmed, through))
 
 
 @dataclass(slots=True)
@@ -158,7 +160,10 @@ def violations(calls: Sequence[StateCall], seen: dict[str, Seen]) -> list[str]:
         about_log = [*_settled(some, log)]
         found += _unordered(name, judge(about_log, LogModel(), 0))
         about_record = [
-            call for call in some if call.verb not in _OF_THE_LOG and call.outcome != "unavailable"
+            one
+            for call in some
+            if call.verb not in _OF_THE_LOG and call.outcome != "unavailable"
+            for one in _split(call)
         ]
         found += _unordered(name, judge(about_record, RecordModel(), Record()))
     return found
@@ -191,6 +196,13 @@ def _not_there(log: Seen, call: StateCall) -> Iterator[str]:
     for index, command in enumerate(call.commands, call.index or 0):
         if log.commands.get(index) != command and index not in log.missed:
             yield f"{command} was acknowledged at {index}, which is not so"
+
+
+def _split(call: StateCall) -> tuple[StateCall, ...]:
+    """A trim as that, and a look at how far the log is trimmed."""
+    if call.verb == "trim" and call.outcome == "ok":
+        return call, replace(call, verb="trimmed")
+    return (call,)
 
 
 def _places(log: Seen) -> dict[str, list[int]]:

@@ -91,6 +91,7 @@ def test_calls_at_the_same_time_may_come_in_either_order() -> None:
         (told(replace(SAVE_2, number=1), replace(SAVE_1, number=2)), log(), "explains none of"),
         (told(SAVE_1, call("save", "conflict", asked=1, index=1)), log(), "explains none of"),
         (told(SAVE_1, SAVE_2, call("trim", asked=2, index=2)), log(), "explains none of"),
+        (told(SAVE_1, SAVE_2, call("trim", asked=1, index=2)), log(), "explains none of"),
         (told(SAVE_1, SAVE_2, call("trim", "conflict", asked=1, index=1)), log(), "none of"),
     ],
 )

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 APP: Final = "shop"
 LARGE_FILES: Final = 4
 LARGE_BYTES: Final = 16 * MIB
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 _MOST_SMALL_BYTES: Final = 8 * KIB
 _GRACE_SECONDS: Final = 1
 _SETTINGS: Final = {"collect_bytes_per_second": str(1 << 40)}

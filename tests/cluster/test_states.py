@@ -40,7 +40,7 @@ TIMEOUTS_SECONDS: Final = (3.0, 30.0)
 """How long clients wait for an answer: those that wait less are told *unknown* more often."""
 
 _MOMENTS: Final = max(2, _CALLS // 1000)
-"""So often something happens to each worker that is not steady, and half as often to a server."""
+"""So often something happens to each worker that is not steady, and to some server."""
 
 _SETTLED_SECONDS: Final = 90.0
 
@@ -62,7 +62,7 @@ class ServerTrouble:
     async def make(self, load: StateLoad, counts: Counter[str]) -> None:
         """Until there are enough calls, or moments."""
         rng = random.Random(f"{_SEED} servers")  # noqa: S311  (to be repeatable)
-        for _ in range(_MOMENTS // 2):
+        for _ in range(_MOMENTS):
             await asyncio.sleep(rng.uniform(1.0, 3.0))
             if load.is_over:
                 return
@@ -71,7 +71,7 @@ class ServerTrouble:
             counts[kind] += 1
             if kind == "server paused":
                 await asyncio.to_thread(server.pause)
-                await asyncio.sleep(rng.uniform(0.5, 6.0))
+                await asyncio.sleep(rng.uniform(0.5, 6.5))
                 server.resume()
             else:
                 server.kill()

@@ -98,16 +98,23 @@ class BlobStoreModel(RuleBasedStateMachine):
     def stored(self, data: bytes, info: BlobInfo, *, created: bool, pins: bool = True) -> None:
         """Note a put and check its answer.
 
-        It creates what is not there, heals what is lost, and ``pins`` the rest.
+        It creates what is not there, heals what is lost, and ``pins`` the rest, which is there for
+        all then.
         """
         digest = digest_of(data)
         assert created == (digest not in self.model or digest in self.lost)
         self.lost.discard(digest)
         if created:
             self.model[digest] = (data, info)
-        elif pins:
-            self.model[digest] = (data, replace(self.model[digest][1], pinned=True))
+        else:
+            known = self.model[digest][1]
+            counted_on = replace(known, pinned=known.pinned or pins, deleted=False)
+            self.model[digest] = (data, counted_on)
         assert info == self.model[digest][1]
+
+    def is_there_for_all(self, digest: Digest) -> bool:
+        """Whether who asks by the digest is told that it is there."""
+        return digest in self.model and not self.model[digest][1].deleted
 
     @rule(data=st.sampled_from(CONTENTS), pins=st.booleans())
     def put(self, data: bytes, pins: bool) -> None:
@@ -187,7 +194,7 @@ class BlobStoreModel(RuleBasedStateMachine):
     def delete(self, data: bytes) -> None:
         digest = digest_of(data)
         deleted = self.run(self.store.delete(digest))
-        assert deleted == (digest in self.model) or digest in self.lost
+        assert deleted == self.is_there_for_all(digest) or digest in self.lost
         self.model.pop(digest, None)
         self.lost.discard(digest)
 
@@ -195,11 +202,11 @@ class BlobStoreModel(RuleBasedStateMachine):
     def delete_what_is_kept(self, data: bytes) -> None:
         digest = digest_of(data)
         if digest not in self.lost:
-            taken = self.run(self.store.delete(digest, kept=said(True)))
             known = self.model.get(digest)
-            assert taken == (known is not None and known[1].pinned)
+            deleted = self.run(self.store.delete(digest, kept=said(True)))
+            assert deleted == self.is_there_for_all(digest)
             if known is not None:
-                self.model[digest] = (data, replace(known[1], pinned=False))
+                self.model[digest] = (data, replace(known[1], pinned=False, deleted=True))
 
     @rule(data=st.sampled_from(CONTENTS[1:]))
     def lose_bytes(self, data: bytes) -> None:
@@ -220,6 +227,8 @@ class BlobStoreModel(RuleBasedStateMachine):
         digest = digest_of(data)
         touched = self.run(self.store.touch(digest, unless_seen_since=FAR_AHEAD))
         assert touched == (digest in self.model and digest not in self.lost)
+        if touched:
+            self.model[digest] = (data, replace(self.model[digest][1], deleted=False))
 
     @rule(limit=st.integers(1, 4), prefix=st.sampled_from(("", *"0123456789abcdef")))
     def list_pages(self, limit: int, prefix: str) -> None:
@@ -241,7 +250,7 @@ class BlobStoreModel(RuleBasedStateMachine):
         # Of what was lost nobody may know yet.
         digests = [digest for digest in map(digest_of, CONTENTS) if digest not in self.lost]
         missing = self.run(self.store.missing(digests))
-        assert missing == [digest for digest in digests if digest not in self.model]
+        assert missing == [digest for digest in digests if not self.is_there_for_all(digest)]
 
 
 def run_model(

@@ -28,7 +28,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores.ports import Attributes, BlobInfo, Fetched, Stored, UnreadableObject
+from holdfast.stores.ports import Attributes, BlobInfo, Fetched, Stored, UnreadableObject, freely
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -560,6 +560,33 @@ class BlobStoreContract(ABC):
         assert info.generation != before.generation
         assert await self.leftovers(store) == 0
 
+    @pytest.mark.fault("D02")
+    @pytest.mark.parametrize("mutate", ALTERATIONS)
+    async def test_reading_back_tells_intact_from_damaged_and_from_gone(
+        self, store: BlobStore, mutate: Callable[[bytes], bytes]
+    ) -> None:
+        info = (await put_staged(store, some_bytes(4 * PART_BYTES))).info
+        empty, small = await put(store, b""), await put(store, b"small")
+        for one in (info, empty, small):
+            await store.read_back(one, freely)
+        await self.alter(store, info.digest, mutate)
+        await store.delete(small.digest)
+
+        with pytest.raises(CorruptError):
+            await store.read_back(info, freely)
+        with pytest.raises(NotFoundError):
+            await store.read_back(small, freely)
+        assert not await store.report_damage(info)
+
+    async def test_what_is_counted_never_gets_less(self, store: BlobStore) -> None:
+        counts = [await store.count()]
+        info = await put(store, b"counted")
+        counts.append(await store.count())
+        await store.delete(info.digest)
+        counts.append(await store.count())
+
+        assert counts in ([(0, 0), (1, 1), (1, 1)], [None, None, None])
+
     async def test_a_report_about_a_copy_that_is_gone_changes_nothing(
         self, store: BlobStore
     ) -> None:
@@ -804,7 +831,7 @@ class BlobStoreContract(ABC):
             assert deleted
             assert set(results) <= {data, None}
 
-    async def test_a_blob_that_is_kept_stays_when_it_is_deleted_and_only_its_pin_is_taken(
+    async def test_a_blob_that_is_kept_stays_when_it_is_deleted_marked_and_without_its_pin(
         self, store: BlobStore
     ) -> None:
         data = some_bytes(3 * PART_BYTES)
@@ -814,11 +841,55 @@ class BlobStoreContract(ABC):
 
         assert answers == [True, False]
         after = await store.stat(before.digest, sure=True)
-        assert after == replace(before, pinned=False)
+        assert after == replace(before, pinned=False, deleted=True)
         assert await store.get(after) == data
+        assert await store.missing([before.digest]) == [before.digest]
         assert (await put_whole(store, data)).info == before
+        assert await store.missing([before.digest]) == []
         assert await store.delete(before.digest, kept=said(False))
         assert await store.missing([before.digest]) == [before.digest]
+        assert await self.leftovers(store) == 0
+
+    @pytest.mark.parametrize("pinned", [True, False])
+    async def test_the_mark_of_a_deleted_blob_goes_when_it_is_put_hit_or_touched(
+        self, store: BlobStore, pinned: bool
+    ) -> None:
+        data = some_bytes(PART_BYTES)
+        info = await put(store, data, replace(ATTRIBUTES, pinned=pinned))
+        unpinned = replace(info, pinned=False)
+
+        async def delete() -> None:
+            assert await store.delete(info.digest, kept=said(True))
+            assert (await store.stat(info.digest, sure=True)).deleted
+
+        await delete()
+        assert await store.touch(info.digest, unless_seen_since=LONG_AGO)
+        assert await store.stat(info.digest, sure=True) == unpinned
+
+        for attributes in (UNPINNED, replace(UNPINNED, touches=True)):
+            await delete()
+            again = await store.put(info.digest, data, attributes)
+            assert again == Stored(info=unpinned, created=False)
+            assert await store.stat(info.digest, sure=True) == unpinned
+
+        await delete()
+        place = store.stage(fresh_staging(), PART_BYTES)
+        await place.write(0, data)
+        stored = await place.commit(info.digest, len(data), ATTRIBUTES)
+        assert stored == Stored(info=replace(info, pinned=True), created=False)
+
+    async def test_what_was_deleted_and_kept_goes_once_nothing_keeps_it(
+        self, store: BlobStore
+    ) -> None:
+        info = await put(store, b"kept")
+        op_id = bind_op_id("op", "delete", b"")
+        await store.delete(info.digest, kept=said(True))
+
+        answers = [await store.delete(info.digest, op_id=op_id, kept=said(False)) for _ in range(2)]
+
+        assert answers == [False, False]
+        with pytest.raises(NotFoundError):
+            await store.stat(info.digest, sure=True)
         assert await self.leftovers(store) == 0
 
     async def test_of_what_is_not_there_nobody_is_asked_whether_it_is_kept(
@@ -858,9 +929,10 @@ class BlobStoreContract(ABC):
             assert await store.touch(info.digest, unless_seen_since=FAR_AHEAD)
             return False
 
-        assert await store.delete(info.digest, kept=kept) is pinned
+        assert await store.delete(info.digest, kept=kept)
 
-        assert await store.stat(info.digest, sure=True) == replace(info, pinned=False)
+        after = await store.stat(info.digest, sure=True)
+        assert after == replace(info, pinned=False, deleted=True)
         assert await store.get(info) == b"named"
 
     @pytest.mark.parametrize("staged", [False, True])
@@ -888,7 +960,7 @@ class BlobStoreContract(ABC):
         await store.delete(info.digest, kept=kept)
 
         assert asked == 2
-        assert await store.stat(info.digest, sure=True) == info
+        assert await store.stat(info.digest, sure=True) == replace(info, deleted=True)
 
     @pytest.mark.parametrize("is_kept", [True, False])
     async def test_a_blob_that_was_put_again_since_is_looked_at_again(
@@ -908,7 +980,7 @@ class BlobStoreContract(ABC):
         assert await store.delete(before.digest, kept=kept) is True
 
         after = await store.stat(before.digest, sure=True)
-        assert after == replace(put_again[0], pinned=False)
+        assert after == replace(put_again[0], pinned=False, deleted=True)
         assert await store.get(after) == data
 
     async def test_a_put_that_pins_since_the_look_has_it_looked_for_again(
@@ -927,7 +999,7 @@ class BlobStoreContract(ABC):
         assert await store.delete(info.digest, kept=kept) is True
 
         assert asked == 2
-        assert await store.stat(info.digest, sure=True) == info
+        assert await store.stat(info.digest, sure=True) == replace(info, deleted=True)
 
     async def test_a_repeat_of_the_delete_that_took_the_pin_answers_the_same_and_takes_no_other(
         self, store: BlobStore

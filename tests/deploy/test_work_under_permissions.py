@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -19,8 +20,11 @@ from tests.nats.tools import connected
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
+from holdfast.cli import main
 from holdfast.client import Client, connect
+from holdfast.client.opened_upload import OpenedUpload, look
 from holdfast.errors import NotFoundError
+from holdfast.protocol.blobs import OPEN_UPLOAD, OpenUpload
 from holdfast.protocol.names import NameEntry, NameRule
 from holdfast.protocol.retention import KeepSnapshots
 from holdfast.runtime.child import dies_with_this_process
@@ -66,6 +70,8 @@ class Pool:
             "HOLDFAST_REQUIRE_SYNC": "true",
             "HOLDFAST_MONITOR_URL": self.server.monitor_url,
             "HOLDFAST_LOG_LEVEL": "warning",
+            "HOLDFAST_LINK_KEYS": str(self.directory / "link-keys.json"),
+            "HOLDFAST_PUBLIC_URL": "https://files.example",
         }
         command = [sys.executable, "-m", "holdfast", "worker", "--node", node]
         command += ["--inbox-prefix", INBOXES["worker"]]
@@ -93,6 +99,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     with shipped_server(tmp_path_factory.mktemp("shipped")) as server:
         asyncio.run(init_store(server.config("admin")))
         pool = Pool(server, tmp_path_factory.mktemp("apps"))
+        assert main(["link-key", "create", "--file", str(pool.directory / "link-keys.json")]) == 0
         for node in NODES:
             pool.start(node)
         try:
@@ -151,6 +158,25 @@ async def test_names_small_and_large_with_all_that_is_asked_of_them(holdfast: Cl
     for name in ("docs/a", "docs/c", "docs/large"):
         assert await names.delete(name)
     assert [entry async for entry in names.list("docs/")] == []
+
+
+async def test_links_and_uploads_in_stretches(holdfast: Client) -> None:
+    await holdfast.names.put("linked", b"linked")
+    link = await holdfast.names.link("linked", 60, single_use=True)
+    await holdfast.use_link(parse_qs(urlsplit(link.url).query)["link-once"][0])
+
+    async def some(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    opened = await holdfast.requester.ask(OPEN_UPLOAD, OpenUpload())
+    await OpenedUpload(holdfast.requester, opened).send(some(LARGE[:700_001]))
+    state = await look(holdfast.requester, opened.upload or "")
+    upload = await OpenedUpload.find(holdfast.requester, state)
+    assert isinstance(upload, OpenedUpload)
+    assert upload.offset == 700_001
+    await upload.send(some(LARGE[700_001:]))
+
+    assert (await upload.end()).size == len(LARGE)
 
 
 async def test_states_with_all_that_is_asked_of_them(holdfast: Client) -> None:

@@ -52,6 +52,8 @@ MANY: Final = 16
 FEW: Final = 3
 _SETTLE_SECONDS: Final = 60.0
 _COLLECT_SECONDS: Final = 5.0
+_LAPSE_SECONDS: Final = 8.0
+"""Within which the upload of a worker that was killed has lapsed: four leases."""
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240 + 2 * _LASTS)]
 
@@ -117,7 +119,7 @@ class Load:
     async def put(self) -> None:
         """Plain puts, of bytes that nobody else has."""
         while not self.is_over:
-            data = self.chance.randbytes(self.chance.choice((100, 3000, 90_000)))
+            data = self.chance.randbytes(self.chance.choice((100, 3000, 90_000, 2_000_000)))
             with suppress(UnavailableError, OutcomeUnknownError):
                 await self.client.put(data)
                 self.pinned.append(data)
@@ -256,7 +258,10 @@ async def trouble_and_check(deployment: Deployment, apps: Path) -> None:
 
 
 async def check(load: Load) -> None:
-    """Everything that was acknowledged is there, and after one collection nothing else."""
+    """Everything that was acknowledged is there, and after one collection nothing else.
+
+    No chunk is left that no record names, either: of puts whose worker was killed, say.
+    """
     await settled(load)
     last = await collected(load)
     for name in load.names:
@@ -268,19 +273,24 @@ async def check(load: Load) -> None:
             assert (await load.site.verified(record["key"]))["damaged"] == []
     again = await load.client.collect(dry_run=True)
     assert [(space.removed, space.repacked) for space in again.spaces] == [(0, 0)] * 2
+    assert [space.orphans for space in again.spaces] == [0, 0]
+    load.told["orphan chunks"] = sum(space.orphan_chunks for space in last.spaces)
     assert {space.space: space.needed + space.young for space in again.spaces} == {
         space.space: space.needed + space.repacked for space in last.spaces
     }
 
 
 async def settled(load: Load) -> None:
-    """Nothing is pending any more, and nothing is young."""
+    """Nothing is pending any more, and nothing is young; uploads without a sender have lapsed."""
+    loop = asyncio.get_running_loop()
+    lapsed_at = loop.time() + _LAPSE_SECONDS
     async with asyncio.timeout(_SETTLE_SECONDS):
         while True:
             report = await load.client.collect(dry_run=True)
             is_quiet = not any(space.young or space.failure for space in report.spaces)
             snapshots = await load.site.snapshots()
-            if is_quiet and all(one["state"] != "pending" for one in snapshots):
+            is_over = is_quiet and all(one["state"] != "pending" for one in snapshots)
+            if is_over and loop.time() >= lapsed_at:
                 return
             await asyncio.sleep(0.2)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
@@ -21,6 +21,15 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)
+
+
+def _pump_some(source: socket.socket, target: socket.socket, most: int) -> None:
+    """Pass on ``most`` bytes, and then neither more nor that it has ended well."""
+    with suppress(OSError):
+        while most > 0 and (data := source.recv(min(1 << 16, most))):
+            target.sendall(data)
+            most -= len(data)
+        target.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -35,16 +44,47 @@ def balanced(*urls: str) -> Iterator[str]:
                 return socket.create_connection(address)
         raise ConnectionRefusedError
 
+    def join(front: socket.socket) -> None:
+        with suppress(ConnectionRefusedError), reached() as behind:
+            answers = threading.Thread(target=_pump, args=(behind, front))
+            answers.start()
+            _pump(front, behind)
+            answers.join()
+
+    with _serving(join) as url:
+        yield url
+
+
+@contextmanager
+def cutting(url: str, most: int, times: int) -> Iterator[str]:
+    """``url`` by connections of which the first so many ``times`` end after ``most`` bytes."""
+    address = urlsplit(url).hostname, urlsplit(url).port
+    numbers = itertools.count()
+
+    def join(front: socket.socket) -> None:
+        with socket.create_connection(address) as behind:
+            asking = threading.Thread(target=_pump, args=(front, behind))
+            asking.start()
+            if next(numbers) < times:
+                _pump_some(behind, front, most)
+            else:
+                _pump(behind, front)
+            asking.join()
+
+    with _serving(join) as at:
+        yield at
+
+
+@contextmanager
+def _serving(join: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The URL at which each connection goes to ``join``."""
+
     class Joined(socketserver.BaseRequestHandler):
         """One connection."""
 
         def handle(self) -> None:
             """Until both sides have ended."""
-            with suppress(ConnectionRefusedError), reached() as behind:
-                answers = threading.Thread(target=_pump, args=(behind, self.request))
-                answers.start()
-                _pump(self.request, behind)
-                answers.join()
+            join(self.request)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Joined) as server:
         server.daemon_threads = True

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from tests.client.test_client import digest_of
 from tests.contracts.blob_store import some_bytes
-from tests.deployment import Deployment
+from tests.deployment import Deployment, deployed
 from tests.gateway.balancer import balanced
 from tests.gateway.conftest import serving
 from tests.js.scripts import run_script_here
@@ -106,6 +106,30 @@ def test_chunks_go_round_robin_through_two_gateways(
 
     assert answers[-1].headers["Content-Location"] == f"/blobs/{digest_of(DATA)}"
     assert holdfast.get(digest_of(DATA)) == DATA
+
+
+@pytest.mark.long
+def test_an_upload_outlives_its_worker_in_a_store_on_a_disk(
+    nats_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    with (
+        deployed(nats_server.url, "one", "two", store=f"disk://{tmp_path}/store") as deployment,
+        serving(deployment) as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+        connect_sync(servers=deployment.url, prefix=deployment.prefix) as client,
+    ):
+        path = create(http, len(DATA))
+        for offset in range(0, 9 * CHUNK, CHUNK):
+            patch(http, path, offset, DATA[offset : offset + CHUNK]).raise_for_status()
+        deployment.kill("one")
+        assert offset_of(http, path) == 9 * CHUNK
+        patch(http, path, 9 * CHUNK, DATA[9 * CHUNK : 10 * CHUNK]).raise_for_status()
+        deployment.start("one")
+        deployment.kill("two")
+        assert offset_of(http, path) == 10 * CHUNK
+        patch(http, path, 10 * CHUNK, DATA[10 * CHUNK :]).raise_for_status()
+
+        assert client.get(digest_of(DATA)) == DATA
 
 
 def test_a_body_that_breaks_off_is_kept_as_far_as_it_came(http: httpx.Client) -> None:

@@ -13,6 +13,7 @@ from holdfast.errors import ERRORS
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.keepers import Keepers
 from holdfast.repository.names.bytes import NamedBytes
 from holdfast.repository.names.index.index import NameIndex
 from holdfast.repository.names.names import NameRepository
@@ -88,7 +89,12 @@ class Service:
         )
         names = self._names(repository)
         blob_handlers = BlobHandlers(
-            repository, self.uploads, names, self.index, part_subject=_part_subject
+            repository,
+            self.uploads,
+            names,
+            self.index,
+            Keepers((self.index,)),
+            part_subject=_part_subject,
         )
         name_handlers = NameHandlers(
             names,

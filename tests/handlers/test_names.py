@@ -12,6 +12,9 @@ from tests.repository.pool import PART_BYTES, parts_of
 
 from holdfast.domain.blob_names import quote_text
 from holdfast.domain.digest import digest_of
+from holdfast.domain.limits import MIB
+from holdfast.errors import NotFoundError
+from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from tests.handlers.service import Reply
@@ -390,8 +393,63 @@ async def test_a_delete_by_digest_keeps_the_bytes_that_names_have(service: Servi
     assert await bytes_of(service, "n") == DATA
     await service.ask("blob.delete", {"name": "n"})
     await service.ask("blob.delete", {"name": "m"})
-    assert (await service.ask("blob.delete", {"digest": DIGEST})).json == {"deleted": True}
-    assert (await service.ask("blob.stat", {"digest": DIGEST})).code == "not_found"
+    assert (await service.ask("blob.delete", {"digest": DIGEST})).json == {"deleted": False}
+    with pytest.raises(NotFoundError):
+        await service.blobs.stat(DIGEST)
+
+
+async def test_a_deleted_blob_that_a_name_has_is_there_by_the_name_alone(service: Service) -> None:
+    await service.put(DATA)
+    await create(service, "n")
+
+    first, again = [await service.ask("blob.delete", {"digest": DIGEST}) for _ in range(2)]
+
+    assert (first.json["deleted"], again.json["deleted"]) == (True, False)
+    for verb in ("blob.get", "blob.stat"):
+        assert (await service.ask(verb, {"digest": DIGEST})).code == "not_found"
+    missing = await service.ask("blob.has", {"digests": [DIGEST]})
+    assert missing.json == {"missing": [DIGEST]}
+    assert (await service.ask("blob.list", {})).json["blobs"] == []
+    copied = await service.ask("blob.copy", {"name": "m", "digest": DIGEST})
+    assert copied.code == "not_found"
+    found = (await service.ask("blob.stat", {"name": "n"})).json
+    assert (found["pinned"], found["kept_by"]) == (False, ["n"])
+    assert await bytes_of(service, "n") == DATA
+
+
+async def test_a_deleted_blob_is_there_for_all_again_once_it_is_put_or_copied(
+    service: Service,
+) -> None:
+    await service.put(DATA)
+    await create(service, "n")
+
+    for again in (
+        lambda: service.put(DATA),
+        lambda: service.ask("blob.copy", {"name": "m", "from": "n"}),
+    ):
+        await service.ask("blob.delete", {"digest": DIGEST})
+        await again()
+        assert (await service.ask("blob.stat", {"digest": DIGEST})).code == "ok"
+
+
+async def test_who_goes_on_by_a_cursor_reads_a_deleted_blob_to_its_end(service: Service) -> None:
+    data = some_bytes(5 * MIB)
+    digest = digest_of(data)
+    attributes = Attributes(type="a/b", created_at=service.pool.time.clock())
+    await service.blobs.put(digest, data, attributes)
+    await service.ask("blob.copy", {"name": "n", "digest": digest})
+    reply = await service.ask("blob.get", {"digest": digest})
+    found = await body_of(reply)
+    assert "Blob-Cursor" in reply.headers
+    deleted = await service.ask("blob.delete", {"digest": digest})
+    assert deleted.json == {"deleted": True, "kept_by": ["n"]}
+
+    while "Blob-Cursor" in reply.headers:
+        cursor = reply.headers["Blob-Cursor"]
+        reply = await service.ask("blob.get", {"digest": digest, "cursor": cursor})
+        found += await body_of(reply)
+
+    assert found == data
 
 
 async def test_without_an_index_blobs_are_looked_up_and_none_is_deleted() -> None:

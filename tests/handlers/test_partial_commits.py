@@ -68,6 +68,7 @@ async def test_a_commit_of_what_is_kept_of_packs_is_ok(tmp_path: Path) -> None:
     first = (await begin(site))["key"]
     await put_all(site, archive)
     await site.ok("snapshot.commit", key=first, digest=archive.root)
+    before = await site.content("snapshot.export", key=first)
     for ref, pack in needed_of(archive).items():
         await repack(site, ref, pack)
 
@@ -77,6 +78,8 @@ async def test_a_commit_of_what_is_kept_of_packs_is_ok(tmp_path: Path) -> None:
     assert record["state"] == "ok"
     assert record["parent"] == first
     assert (await site.ok("snapshot.verify", key=second)).get("damaged", []) == []
+    assert await site.content("snapshot.export", key=second) == before
+    assert len((await site.ok("snapshot.files", key=second))["entries"]) == 3
     await site.aclose()
 
 

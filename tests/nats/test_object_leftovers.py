@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from msgspec.structs import replace
 from tests.contracts.blob_store import ATTRIBUTES, FAR_AHEAD, UNPINNED, put, put_staged, some_bytes
 from tests.nats.buckets import Paused, new_nuid
+from tests.nats.tools import Times
 
 from holdfast.domain.digest import digest_of
-from holdfast.errors import CorruptError, NotFoundError, UnavailableError
+from holdfast.errors import (
+    CorruptError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from tests.nats.buckets import Bucket
@@ -49,6 +54,18 @@ async def stopped_before_its_record(bucket: Bucket, data: bytes = DATA) -> Write
     await paused.reached.wait()
     [copy] = await bucket.store.leftovers().copies(0)
     return Writer(paused, task, copy)
+
+
+def never(_: datetime) -> bool:
+    """No claim is abandoned."""
+    return False
+
+
+async def claimed(bucket: Bucket, copy: str) -> str:
+    """The mark of a new claim."""
+    mark = await bucket.open().leftovers().claim(copy, abandoned=never)
+    assert mark is not None
+    return mark
 
 
 async def all_named(leftovers: Leftovers, after: int = 0) -> set[str]:
@@ -118,7 +135,7 @@ class TestCopies:
     ) -> None:
         info = await put(bucket.store, DATA)
         await bucket.write_record(digest_of(b"unreadable"), b"{")
-        await bucket.store.leftovers().claim(info.generation, "a")
+        await claimed(bucket, info.generation)
 
         survey = await bucket.store.survey(None, limit=10)
 
@@ -126,77 +143,85 @@ class TestCopies:
 
 
 class TestClaims:
-    async def test_while_a_copy_is_claimed_nobody_counts_on_it_but_it_is_read(
+    async def test_who_counts_on_a_claimed_copy_takes_the_claim_and_it_stays(
         self, bucket: Bucket
     ) -> None:
         info = await put(bucket.store, DATA)
-        leftovers = bucket.store.leftovers()
+        mark = await claimed(bucket, info.generation)
 
-        await leftovers.claim(info.generation, "a")
+        assert await bucket.open().touch(DIGEST, unless_seen_since=FAR_AHEAD)
 
-        assert not await bucket.open().touch(DIGEST, unless_seen_since=FAR_AHEAD)
-        assert (await bucket.open().stat(DIGEST, sure=True)).damaged
+        assert not await bucket.store.leftovers().remove(info.generation, mark)
+        assert await bucket.open().get(info) == DATA
+        assert await bucket.messages() == 2
+
+    async def test_a_claimed_copy_is_read_and_listed(self, bucket: Bucket) -> None:
+        info = await put(bucket.store, DATA)
+        await claimed(bucket, info.generation)
+
         assert await bucket.open().get(info) == DATA
         listing = await bucket.open().list_blobs(prefix="", cursor=None, limit=10)
         assert listing.entries == [info]
 
-    async def test_a_claim_ends_when_the_last_claimant_takes_it_back(self, bucket: Bucket) -> None:
-        info = await put(bucket.store, DATA)
-        leftovers = bucket.store.leftovers()
-        await asyncio.gather(*(leftovers.claim(info.generation, by) for by in "abc"))
-
-        await leftovers.disclaim(info.generation, "a")
-        await leftovers.disclaim(info.generation, "c")
-        await leftovers.disclaim(info.generation, "another")
-        assert not await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD)
-
-        await leftovers.disclaim(info.generation, "b")
-        assert await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD)
-        assert await bucket.messages() == 2
-
-    async def test_nothing_is_left_of_a_copy_that_is_removed_nor_of_its_claims(
+    async def test_nobody_counts_on_a_copy_that_is_going_and_the_next_that_claims_removes_it(
         self, bucket: Bucket
     ) -> None:
-        parts = bucket.store.stage(copy := new_nuid(), 100)
-        await parts.write(0, b"x")
-        leftovers = bucket.store.leftovers()
-        await leftovers.claim(copy, "a")
-        await leftovers.claim(copy, "b")
+        """Whoever was removing it was killed."""
+        info = await put(bucket.store, DATA)
+        mark = await claimed(bucket, info.generation)
+        bucket.js.lose_request = Times(9, lambda subject, _: "PURGE" in subject)
+        with pytest.raises(OutcomeUnknownError):
+            await bucket.store.leftovers().remove(info.generation, mark)
+        bucket.js.lose_request = Times(0, lambda *_: False)
 
-        await leftovers.remove(copy)
-        await leftovers.remove(copy)
-
-        assert await bucket.messages() == 0
-
-    async def test_a_put_that_finds_the_copy_claimed_takes_its_place(self, bucket: Bucket) -> None:
-        info = await put(bucket.store, DATA, replace(ATTRIBUTES, type="first/one"))
-        leftovers = bucket.store.leftovers()
-        await leftovers.claim(info.generation, "a")
-
+        assert not await bucket.open().touch(DIGEST, unless_seen_since=FAR_AHEAD)
         again = await put(bucket.open(), DATA)
-        await leftovers.remove(info.generation)
+        assert await bucket.store.leftovers().claim(info.generation, abandoned=never) is None
 
         assert again.generation != info.generation
         assert await bucket.open().get(await bucket.open().stat(DIGEST)) == DATA
         assert await bucket.orphans() == 0
+        assert await bucket.messages() == 2
+
+    async def test_a_claim_of_another_is_left_alone_until_it_is_abandoned(
+        self, bucket: Bucket
+    ) -> None:
+        await bucket.store.stage(copy := new_nuid(), 100).write(0, b"x")
+        mark = await claimed(bucket, copy)
+        leftovers = bucket.open().leftovers()
+
+        assert await leftovers.claim(copy, abandoned=never) is None
+        mine = await leftovers.claim(copy, abandoned=lambda at: at <= FAR_AHEAD)
+
+        assert mine is not None
+        assert not await bucket.store.leftovers().remove(copy, mark)
+        await bucket.store.leftovers().release(copy, mark)
+        assert await leftovers.remove(copy, mine)
+        assert await bucket.messages() == 0
+
+    async def test_a_claim_that_is_released_leaves_nothing(self, bucket: Bucket) -> None:
+        await bucket.store.stage(copy := new_nuid(), 100).write(0, b"x")
+
+        await bucket.store.leftovers().release(copy, await claimed(bucket, copy))
+
+        assert await bucket.messages() == 1
+        assert await bucket.store.leftovers().claim(copy, abandoned=never) is not None
 
 
 class TestWriters:
-    async def test_a_put_whose_chunk_is_claimed_before_its_record_is_there_makes_another_copy(
+    async def test_a_put_whose_chunk_is_claimed_before_its_record_is_there_takes_the_claim(
         self, bucket: Bucket
     ) -> None:
         writer = await stopped_before_its_record(bucket)
-        leftovers = bucket.store.leftovers()
-        await leftovers.claim(writer.copy, "a")
-        assert await all_named(leftovers) == set()
+        mark = await claimed(bucket, writer.copy)
+        assert await all_named(bucket.store.leftovers()) == set()
 
         stored = await writer.go_on()
-        await leftovers.remove(writer.copy)
 
         assert stored.created
-        assert stored.info.generation != writer.copy
+        assert not await bucket.store.leftovers().remove(writer.copy, mark)
         assert await bucket.open().get(await bucket.open().stat(DIGEST)) == DATA
-        assert await bucket.orphans() == 0
+        assert await bucket.messages() == 2
 
     async def test_who_counts_on_its_record_before_it_has_looked_keeps_the_blob(
         self, bucket: Bucket
@@ -204,23 +229,20 @@ class TestWriters:
         """It is killed then, or as here, does not look."""
         writer = await stopped_before_its_record(bucket)
         writer.paused.bucket.store.leave_young(timedelta(hours=1))
-        leftovers = bucket.store.leftovers()
-        await leftovers.claim(writer.copy, "a")
+        mark = await claimed(bucket, writer.copy)
         assert (await writer.go_on()).info.generation == writer.copy
 
-        hit = await bucket.open().put(DIGEST, DATA, UNPINNED)
-        await leftovers.remove(writer.copy)
+        await bucket.open().put(DIGEST, DATA, UNPINNED)
 
-        assert hit.info.generation != writer.copy
+        assert not await bucket.store.leftovers().remove(writer.copy, mark)
         assert await bucket.open().get(await bucket.open().stat(DIGEST)) == DATA
 
     async def test_a_put_whose_chunk_is_gone_is_told_and_leaves_no_record(
         self, bucket: Bucket
     ) -> None:
         writer = await stopped_before_its_record(bucket)
-        leftovers = bucket.store.leftovers()
-        await leftovers.claim(writer.copy, "a")
-        await leftovers.remove(writer.copy)
+        mark = await claimed(bucket, writer.copy)
+        assert await bucket.store.leftovers().remove(writer.copy, mark)
 
         with pytest.raises(UnavailableError, match="removed before it became a blob"):
             await writer.go_on()
@@ -229,18 +251,14 @@ class TestWriters:
             await bucket.store.stat(DIGEST, sure=True)
         assert await bucket.orphans() == 0
 
-    async def test_a_commit_of_parts_that_are_claimed_makes_another_copy(
-        self, bucket: Bucket
-    ) -> None:
+    async def test_a_commit_of_parts_that_are_claimed_takes_the_claim(self, bucket: Bucket) -> None:
         parts = bucket.store.stage(copy := new_nuid(), 1000)
         for part in range(3):
             await parts.write(part, DATA[part * 1000 : part * 1000 + 1000])
-        leftovers = bucket.store.leftovers()
-        await leftovers.claim(copy, "a")
+        mark = await claimed(bucket, copy)
 
         stored = await parts.commit(DIGEST, len(DATA), UNPINNED)
-        await leftovers.remove(copy)
 
-        assert stored.info.generation != copy
+        assert stored.info.generation == copy
+        assert not await bucket.store.leftovers().remove(copy, mark)
         assert await bucket.open().get(await bucket.open().stat(DIGEST)) == DATA
-        assert await bucket.orphans() == 0

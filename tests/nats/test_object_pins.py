@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,12 +51,14 @@ async def change(bucket: Bucket, digest: Digest = DIGEST) -> str | None:
 async def test_a_put_of_one_chunk_that_is_expected_to_be_new_is_two_publishes(
     bucket: Bucket,
 ) -> None:
+    bucket.store.leave_young(timedelta(hours=1))
     asked: list[str] = []
 
     def note(subject: str, _: Mapping[str, str]) -> bool:
         asked.append(subject)
         return False
 
+    bucket.store.leave_young(timedelta(days=1))
     bucket.js.lose_request = note
     staging = fresh_staging()
     staged = bucket.store.stage(staging, len(DATA))
@@ -83,8 +86,14 @@ async def test_a_record_says_what_was_changed_of_a_blob_that_stays(bucket: Bucke
     for act in acts:
         await act()
         said_of_it.append(await change(bucket))
-    await store.report_damage(await store.stat(DIGEST))
+    info = await store.stat(DIGEST)
+    assert await store.report_damage(info)
+    healed = await change(bucket)
+    info = await store.stat(DIGEST, sure=True)
+    await bucket.replace_chunks(info.generation, [DATA[::-1]])
+    assert not await store.report_damage(info)
 
+    assert healed == "heal"
     assert said_of_it == [None, "pin", "touch", "unpin", "pin", None, None]
     assert await change(bucket) == "damaged"
 
@@ -96,6 +105,7 @@ async def test_a_blob_that_is_healed_by_a_put_without_a_pin_keeps_its_own(
 ) -> None:
     info = await put(bucket.store, DATA)
     if reported:
+        await bucket.replace_chunks(info.generation, [DATA[::-1]])
         await bucket.store.report_damage(info)
     else:
         await bucket.lose_chunks(DIGEST)
@@ -125,7 +135,8 @@ async def test_a_pin_is_taken_once_although_the_answer_was_lost(
 
     assert await bucket.store.delete(DIGEST, op_id=op_id, kept=said(True))
 
-    assert await bucket.store.stat(DIGEST, sure=True) == replace(info, pinned=False)
+    hidden = replace(info, pinned=False, deleted=True)
+    assert await bucket.store.stat(DIGEST, sure=True) == hidden
 
 
 @pytest.mark.fault("P05")

@@ -30,9 +30,13 @@ from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFound
 from holdfast.repository.uploads.living import LivingUploads
 from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened
 from holdfast.repository.uploads.record import Result
+from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:
+    from collections.abc import Buffer
+
     from holdfast.repository.uploads.uploads import UploadService
+    from holdfast.stores.ports import BlobStore, StagedBlob
 
 DATA: Final = some_bytes(3 * PART_BYTES + 7)
 MOST_CALLS: Final = 60
@@ -164,6 +168,44 @@ async def test_the_collector_is_told_of_a_tail(pool: Pool) -> None:
     living = await LivingUploads(pool.records).stagings()
 
     assert set(await pool.leftovers()) <= living
+
+
+class Slow(ForwardingBlobStore):
+    """Whole parts are stored once they are ``let``; tails at once."""
+
+    def __init__(self, inner: BlobStore) -> None:
+        super().__init__(inner)
+        self.let = asyncio.Event()
+
+    def stage(self, staging: str, part_size: int) -> StagedBlob:
+        """See `BlobStore.stage`."""
+        return _SlowStaged(self, self._inner.stage(staging, part_size))
+
+
+class _SlowStaged(ForwardingStagedBlob):
+    def __init__(self, store: Slow, inner: StagedBlob) -> None:
+        super().__init__(store, inner)
+        self._let = store.let
+
+    async def write(self, part: int, data: Buffer) -> None:
+        if len(memoryview(data)) == PART_BYTES:
+            await self._let.wait()
+        await super().write(part, data)
+
+
+async def test_a_tail_counts_only_once_all_parts_before_it_are_stored(pool: Pool) -> None:
+    slow = Slow(pool.blobs)
+    worker = pool.worker("a", blobs=slow)
+    upload = (await open_upload(worker)).upload
+    part = asyncio.create_task(worker.part(upload, 0, DATA[:PART_BYTES]))
+    tail = asyncio.create_task(worker.tail(upload, 1, 0, DATA[PART_BYTES : PART_BYTES + 3]))
+    for _ in range(100):  # as far as it gets
+        await asyncio.sleep(0)
+
+    assert (await worker.look(upload)).tail is None
+    assert not tail.done()
+    slow.let.set()
+    assert (await part, await tail) == (0, PART_BYTES + 3)
 
 
 async def test_any_worker_says_where_an_upload_goes_on_without_taking_it_over(pool: Pool) -> None:

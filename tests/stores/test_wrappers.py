@@ -65,13 +65,14 @@ def guarded(
     max_bytes: int = 1_000_000,
     at_once: int = 4,
     attempts: int = 3,
+    when_full: str = "",
     registry: CollectorRegistry | None = None,
 ) -> GuardedBlobStore:
     """``inner``, wrapped."""
     ticks = iter(range(1_000_000))
     return GuardedBlobStore(
         inner,
-        limits=Limits(max_blob_bytes=max_bytes, max_concurrent=at_once),
+        limits=Limits(max_blob_bytes=max_bytes, max_concurrent=at_once, when_full=when_full),
         retries=Retries(attempts=attempts, timeout_seconds=30, first_wait_seconds=0),
         metrics=StoreMetrics.register(registry or CollectorRegistry()),
         monotonic=lambda: float(next(ticks)),
@@ -342,6 +343,14 @@ async def test_a_delete_of_unknown_outcome_is_repeated_only_under_an_operation_i
         await guarded(anonymous).delete(digest_of(b"x"))
 
     assert (known.calls, anonymous.calls) == (2, 1)
+
+
+async def test_who_meets_a_full_store_is_told_when_there_is_room_again() -> None:
+    flaky = FlakyStore(1, QuotaExceededError("the store is full"))
+    store = guarded(flaky, when_full="with the next collection")
+
+    with pytest.raises(QuotaExceededError, match="the store is full: with the next collection"):
+        await store.put(digest_of(b"x"), b"x", ATTRIBUTES)
 
 
 class FullAfterwards(FlakyStore):

@@ -41,6 +41,6 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
         ),
         Agreement(stores.records),
         Removals(stores.records, setup.sources.new_id),
-        Sweeper(LivingUploads(stores.records).stagings, setup.sources.new_id, pace),
+        Sweeper(LivingUploads(stores.records).stagings, pace),
         pace,
     )

@@ -114,11 +114,18 @@ class Stores:
             if isinstance(store, ObjectBlobStore):
                 store.leave_young(grace)
 
-    def guarded(self, metrics: StoreMetrics, sources: Sources) -> Stores:
-        """The same with what is common to all: limits, retries, metrics."""
+    def guarded(self, metrics: StoreMetrics, sources: Sources, grace: timedelta) -> Stores:
+        """The same with what is common to all: limits, retries, metrics.
+
+        ``grace`` is how long a collector leaves alone what nothing refers to.
+        """
+        when_full = (
+            "a blob that nothing keeps makes room when it is deleted, and what else is not needed"
+            f" with the first collection {grace} later"
+        )
         guard = partial(
             GuardedBlobStore,
-            limits=LIMITS,
+            limits=replace(LIMITS, when_full=when_full),
             retries=RETRIES,
             metrics=metrics,
             monotonic=sources.monotonic,

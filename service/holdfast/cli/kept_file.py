@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -31,21 +32,26 @@ def change_file(
     *,
     is_new: bool = False,
 ) -> None:
-    """Replace the file by a changed one, which nobody else may read; ``is_new``: or make it.
+    """Replace the file by a changed one; ``is_new``: or make it, for its owner alone to read.
 
-    It is there whole at any time, and what would not be read again is not written. Of two commands
-    at once one may be forgotten. Raises InvalidError, OSError, and what ``change`` does.
+    It is there whole at any time, its mode and owner stay, and what would not be read again is not
+    written. Of two commands at once one may be forgotten. Raises InvalidError, OSError, and what
+    ``change`` does.
     """
     path = _path(file, variable)
     present: Sequence[EntryT] = ()
+    status = None
     if not is_new or path.exists():
-        present = parse(path.read_bytes())
+        present, status = parse(path.read_bytes()), path.stat()
     text = written(change(present))
     parse(text)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
         try:
             new.write(text)
             new.flush()
+            if status is not None:
+                os.fchown(new.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
             os.fsync(new.fileno())
             Path(new.name).replace(path)
         except BaseException:

@@ -87,28 +87,38 @@ def to_touch(
     return [one for one in needed if one not in young and (one not in vouched or one in found)]
 
 
+class ClaimState(StrEnum):
+    """What a claim says of a copy that somebody wants to remove because no record names it."""
+
+    CLAIMED = "claimed"
+    GOING = "going"
+    REVOKED = "revoked"
+
+
 class Standing(Enum):
     """How the bytes of a copy are that a record names."""
 
     WHOLE = "all there"
-    CLAIMED = "all there, and about to be removed by who saw no record"
-    GONE = "not all there"
+    CLAIMED = "all there once the claim is taken"
+    GONE = "not all there, or being removed"
 
 
-def standing(*, chunks: int, expected: int, is_claimed: bool) -> Standing:
-    """How a copy is that should have so many chunks.
+def standing(*, chunks: int, expected: int, claim: ClaimState | None) -> Standing:
+    """How a copy is that should have so many chunks, and has this claim at the same moment.
 
-    Chunks and claims are looked at together, or the claims first: who claims a copy ends the claim
-    after the chunks are gone.
+    Once a claim is taken it is looked at anew: for there may have been another.
     """
-    if chunks != expected:
+    if chunks != expected or claim is ClaimState.GOING:
         return Standing.GONE
-    return Standing.CLAIMED if is_claimed else Standing.WHOLE
+    return Standing.WHOLE if claim is None else Standing.CLAIMED
 
 
-def is_abandoned(*, begun_at: datetime, listed_from: datetime, grace: timedelta) -> bool:
-    """Whether it pays to look for the record of a copy that was begun at ``begun_at``."""
-    return listed_from - begun_at > grace
+def is_abandoned(at: datetime, *, listed_from: datetime, grace: timedelta) -> bool:
+    """Whether it pays to look for the record of a copy that was begun ``at`` that time.
+
+    So it does to go on with a claim of then.
+    """
+    return listed_from - at > grace
 
 
 def may_go(copy: str, *, named: Container[str], uploading: Container[str]) -> bool:

@@ -177,7 +177,9 @@ class Resource:
             detail = f"this path takes {self._allow}"
             raise HttpError(405, "invalid", detail, {"Allow": self._allow})
         _check_query(request, route)
-        await self._access.check(request, route.verb, route.scope(request))
+        scope = route.scope(request)
+        for path in (scope,) if isinstance(scope, str) else scope:
+            await self._access.check(request, route.verb, path)
         return await route.handle(request)
 
 

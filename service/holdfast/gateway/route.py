@@ -56,7 +56,8 @@ class HttpRoute:
     """One method of a path. ``path`` is a pattern such as ``/store/{name:any}``.
 
     ``body`` is the type of its JSON, or BYTES; ``known`` are fields of it that are not sent.
-    ``scope`` gives the canonical path of what a request asks for, which ``Access`` judges.
+    ``scope`` gives the canonical path of what a request asks for, or all of them, which ``Access``
+    judges.
     """
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -69,4 +70,6 @@ class HttpRoute:
     headers: tuple[Parameter, ...] = ()
     body: Any = None
     known: tuple[str, ...] = ()
-    scope: Callable[[Request], str] = field(default=lambda request: str(request.scope["path"]))
+    scope: Callable[[Request], str | tuple[str, ...]] = field(
+        default=lambda request: str(request.scope["path"])
+    )

@@ -237,6 +237,12 @@ def _scope_of_apps(request: Request) -> str:
     return f"{_ALL}/{apps[0]}:" if len(apps) == 1 else f"{_ALL}/"
 
 
+def _scopes_of_diff(request: Request) -> tuple[str, ...]:
+    """Of both snapshots."""
+    others = request.query_params.getlist(_FROM.name)
+    return request.scope["path"], *(f"{_ALL}/{key}" for key in others)
+
+
 def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
         HttpRoute(
@@ -276,6 +282,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="A page of what changed since another snapshot.",
             handle=of.diff,
+            scope=_scopes_of_diff,
             query=(_FROM, LIMIT, CURSOR),
             answers={
                 200: HttpAnswer(about="A page.", message=DiffPage),

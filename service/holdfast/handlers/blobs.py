@@ -73,9 +73,10 @@ from holdfast.repository.blobs import BLOBS, Bare
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from holdfast.repository.blobs import BlobRepository, Content
+    from holdfast.repository.keepers import Keepers
     from holdfast.repository.names.index.index import NameIndex
     from holdfast.repository.names.names import Found, NameRepository
     from holdfast.repository.uploads.owned import Opened
@@ -106,14 +107,19 @@ class BlobHandlers:
         uploads: UploadService,
         names: NameRepository,
         index: NameIndex,
+        keepers: Keepers,
         *,
         part_subject: Callable[[str], str],
     ) -> None:
-        """``part_subject`` gives the subject on which this worker takes an upload's parts."""
+        """``keepers`` are all that keep users' blobs.
+
+        ``part_subject`` gives the subject on which this worker takes an upload's parts.
+        """
         self._blobs = blobs
         self._uploads = uploads
         self._names = names
         self._index = index
+        self._keepers = keepers
         self._part_subject = part_subject
 
     async def put(self, request: PutBlob, call: Call) -> BlobStored:
@@ -228,7 +234,7 @@ class BlobHandlers:
         """The blob that was found under a name, where ``version`` was asked for."""
         digest = found.content.digest
         try:
-            return await self._blobs.stat(Digest(digest))
+            return await self._blobs.stat(Digest(digest), named=True)
         except NotFoundError as error:
             latest = await self._names.find(found.name, version=version)
             if latest.content.digest == digest:
@@ -238,7 +244,13 @@ class BlobHandlers:
             raise UnavailableError(msg) from error
 
     async def _stat_reply(self, info: BlobInfo, *, has_names: bool = True) -> BlobStat:
-        names = await self._names_of(info.digest) if has_names else ()
+        names: Sequence[str] = ()
+        kept_by: Sequence[str] = ()
+        if has_names:
+            names, kept_by = await asyncio.gather(
+                self._soon(self._index.names_of(info.digest, _NAMES_TOLD)),
+                self._soon(self._keepers.kept_for(info.digest, _KEPT_TOLD)),
+            )
         return BlobStat(
             digest=info.digest,
             size=info.size,
@@ -248,12 +260,13 @@ class BlobHandlers:
             pinned=info.pinned,
             state="ok",
             names=list(names),
+            kept_by=list(kept_by),
         )
 
-    async def _names_of(self, digest: Digest) -> Sequence[str]:
-        """Names that have the blob; none where the index cannot tell soon."""
+    async def _soon(self, looking: Awaitable[Sequence[str]]) -> Sequence[str]:
+        """What is found; nothing where that cannot be told soon."""
         with suppress(UnavailableError), deadline(_NAMES_SECONDS):
-            return await self._index.names_of(digest, _NAMES_TOLD)
+            return await looking
         return ()
 
     async def list_blobs(self, request: ListBlobs, _: Call) -> BlobPage:
@@ -277,8 +290,8 @@ class BlobHandlers:
         kept_by: list[str] = []
 
         async def is_kept() -> bool:
-            kept_by[:] = await self._index.names_of(digest, _KEPT_TOLD)
-            return bool(kept_by) or await self._index.keeps(digest)
+            kept_by[:] = await self._keepers.kept_for(digest, _KEPT_TOLD)
+            return bool(kept_by) or await self._keepers.keeps(digest)
 
         deleted = await self._blobs.delete(digest, op_id=call.op_id, kept=is_kept)
         return BlobDeleted(deleted=deleted, kept_by=kept_by)

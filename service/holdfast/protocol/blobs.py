@@ -179,8 +179,9 @@ class StatBlob(Request, frozen=True, kw_only=True):
 class BlobStat(Reply, frozen=True, kw_only=True):
     """``pinned``: kept until deleted. ``chunks``: messages or files that hold the bytes.
 
-    ``names`` are up to 100 that have this blob, as far as the worker knows them already. Asked by
-    name, ``type`` is what was said of that, and the fields from ``name`` on are there.
+    ``names`` are up to 100 that have this blob, as far as the worker knows them already, and
+    ``kept_by`` is some of what keeps it beside a pin, as in ``BlobDeleted``. Asked by name, the
+    ``type`` is what was said of that, and the fields from ``name`` to ``modified_at`` are there.
     """
 
     digest: WireDigest
@@ -196,6 +197,7 @@ class BlobStat(Reply, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     expires_at: WireTime | None = None
     modified_at: WireTime | None = None
+    kept_by: list[str] = field(default_factory=list)
 
 
 class ListBlobs(Request, frozen=True, kw_only=True):
@@ -248,7 +250,9 @@ class DeleteBlob(Request, frozen=True, kw_only=True):
 class BlobDeleted(Reply, frozen=True, kw_only=True):
     """``deleted`` is False when there was nothing to delete.
 
-    ``kept_by`` are some of the names for which the bytes of a deleted blob are kept.
+    ``kept_by`` is some of what the bytes of a deleted blob are kept for: names as they are, others
+    in words (`version 3 of NAME`, `a write of NAME`, `state NAME`). It is not there then for who
+    asks by the digest.
     """
 
     deleted: bool

@@ -6,7 +6,6 @@ It knows stores by their ports only, and no message, subject or connection.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,7 @@ from holdfast.domain.digest import Digest, check_expected, digest_of, is_digest
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.domain.windows import Cursor, Span, clip, decode_cursor, encode_cursor, first_window
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
-from holdfast.stores.ports import Attributes, BlobInfo, UnreadableObject
+from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, UnreadableObject, freely
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.domain.kept import KeptBytes
-    from holdfast.stores.ports import BlobListing, BlobStore, ForeignObject, Keeping, Stored
+    from holdfast.stores.ports import BlobStore, ForeignObject, Keeping, Stored
 
 BLOBS: Final = "blobs"
 PACKS: Final = "packs"
@@ -132,13 +131,15 @@ class BlobRepository:
         bare: bool = False,
         partial_too: bool = False,
         space: str = BLOBS,
+        named: bool = False,
     ) -> Content | Bare:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
         ``direct`` asks for a window that the store sends, whatever fits; ``bare`` lets it send a
         small blob in one message, of which nothing is known but its digest. Of a partial blob are
-        read, ``partial_too``, the bytes that are kept; else it is not there. Raises NotFoundError,
-        CorruptError, InvalidError.
+        read, ``partial_too``, the bytes that are kept; else it is not there. What was deleted and
+        is kept is there for who goes on by ``cursor``, or came by what keeps it (``named``). Raises
+        NotFoundError, CorruptError, InvalidError.
         """
         store = self._store(space)
         is_head = cursor is None and not offset and not proxy
@@ -158,12 +159,14 @@ class BlobRepository:
         elif is_head and not direct:
             fetched = await store.fetch(digest, at_most)
             info = fetched.info
+            _check_there(info, named=named)
             if fetched.data is not None:
                 whole = Span(0, info.size)
                 return Content(size=info.size, span=whole, type=info.type, data=fetched.data)
         if info is None:
             # Who asks for a proxied window did not get what the store was to send: no stale copy.
             info = await store.stat(digest, sure=proxy)
+        _check_there(info, named=named or cursor is not None)
         read = partial(
             self._read,
             store,
@@ -193,6 +196,9 @@ class BlobRepository:
         proxy: bool,
         direct: bool,
     ) -> Content:
+        if info.damaged:
+            msg = f"blob {info.digest} was found damaged: put it again from a good copy"
+            raise CorruptError(msg)
         if cursor is not None:
             span = decode_cursor(cursor, info.size).span
         else:
@@ -229,18 +235,33 @@ class BlobRepository:
         """Those that are not stored, in order, each once."""
         return await self._store(space).missing(digests)
 
-    async def stat(self, digest: Digest, *, space: str = BLOBS) -> BlobInfo:
-        """What is recorded. Raises NotFoundError."""
-        return await self._store(space).stat(digest)
+    async def stat(self, digest: Digest, *, space: str = BLOBS, named: bool = False) -> BlobInfo:
+        """What is recorded. Raises NotFoundError; ``named`` as for `read`."""
+        info = await self._store(space).stat(digest)
+        _check_there(info, named=named)
+        return info
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
-        """A page of the users' blobs. Raises InvalidError for a foreign cursor."""
-        return await self._store(BLOBS).list_blobs(prefix=prefix, cursor=cursor, limit=limit)
+        """A page of the users' blobs, but for what was deleted and is kept.
+
+        Raises InvalidError for a foreign cursor.
+        """
+        page = await self._store(BLOBS).list_blobs(prefix=prefix, cursor=cursor, limit=limit)
+        rows = [
+            (entry, after)
+            for entry, after in zip(page.entries, page.after, strict=True)
+            if not (isinstance(entry, BlobInfo) and entry.deleted)
+        ]
+        return BlobListing(
+            entries=[entry for entry, _ in rows],
+            after=[after for _, after in rows],
+            cursor=page.cursor,
+        )
 
     async def delete(
         self, digest: Digest, *, op_id: str | None, kept: Keeping | None = None
     ) -> bool:
-        """Forget one of the users' blobs, whether it was there; or take its pin where it is kept.
+        """Forget one of the users' blobs, whether it was there; or hide it where it is kept.
 
         ``kept`` tells of what needs it, as `BlobStore.delete` says.
         """
@@ -294,14 +315,8 @@ class BlobRepository:
         """Read a blob back. What is damaged is remembered, so that the next put replaces it."""
         store = self._store(BLOBS)
         try:
-            if info.chunks <= 1:
-                size = len(await store.get(info))
-            else:
-                size = 0
-                async with aclosing(store.read(info, 0, info.size)) as pieces:
-                    async for piece in pieces:
-                        size += memoryview(piece).nbytes
-            report.bytes += size
+            await store.read_back(info, freely)
+            report.bytes += info.size
         except NotFoundError:
             return  # deleted meanwhile
         except CorruptError as error:
@@ -335,6 +350,13 @@ def _groups(
             few.append(row)
     if few:
         yield few
+
+
+def _check_there(info: BlobInfo, *, named: bool) -> None:
+    """Raises NotFoundError of what was deleted and is kept, unless it is asked for by what does."""
+    if info.deleted and not named:
+        msg = "no such blob"
+        raise NotFoundError(msg)
 
 
 async def _read_inline(store: BlobStore, info: BlobInfo, span: Span) -> Buffer:

@@ -1,9 +1,9 @@
 """What a store offers to whoever looks for bytes that are no blob's.
 
-Writers that are killed leave them. Whoever removes some claims them first, looks for records that
-name them after that, and ends the claim last: a writer that has made them a blob meanwhile, and
-whoever counts on that blob, sees the claim, or that the bytes are gone. Where bytes and record are
-not stored one after the other no claim is needed.
+Writers that are killed leave them. Whoever removes some claims them first, then looks for records
+that name them, and removes them if the claim is still there; it ends after that. A writer that has
+made them a blob meanwhile, and whoever counts on that blob, takes the claim, or sees that the bytes
+are gone, or go. Where bytes and record are not stored one after the other no claim is needed.
 
 Every method may raise UnavailableError and OutcomeUnknownError.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
 
@@ -50,11 +50,18 @@ class Leftovers(Protocol):
         Records of other programs count. Raises CorruptError: one is unreadable.
         """
 
-    async def claim(self, copy: str, by: str) -> None:
-        """Tell all that the copy may go, in the name ``by``; others may claim it, too."""
+    async def claim(self, copy: str, *, abandoned: Callable[[datetime], bool]) -> str | None:
+        """Tell all that the copy may go; the mark of the claim.
 
-    async def disclaim(self, copy: str, by: str) -> None:
-        """Take the claim back. Those of others stay."""
+        None: another has claimed it, at a time that is not ``abandoned``; or was removing it, which
+        is done to the end then.
+        """
 
-    async def remove(self, copy: str) -> None:
-        """Remove the copy, and then every claim of it. Repeatable."""
+    async def release(self, copy: str, mark: str) -> None:
+        """Take the claim back."""
+
+    async def remove(self, copy: str, mark: str) -> bool:
+        """Remove the copy, unless somebody has taken the claim since; whether it was.
+
+        After an error the copy may be going: who claims it next removes it.
+        """

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.domain.kept import Ranges
-    from holdfast.stores.ports import Attributes, Claiming, Keeping, SurveyedBlob
+    from holdfast.stores.ports import Attributes, Claiming, Keeping, Spending, SurveyedBlob
     from holdfast.stores.record_ports import Change
 
 
@@ -120,18 +120,19 @@ class MemoryBlobStore(Reachable):
         raise ConflictError(msg)
 
     def _forget(self, blob: MemoryBlob, op_id: str | None, *, is_kept: bool) -> bool:
-        """Remove the blob or, where it is kept, its pin; whether that was there."""
+        """Remove the blob or, where it is kept, mark it; whether it was there without a mark."""
         digest = blob.info.digest
-        if is_kept and not blob.info.pinned:
+        was_marked = blob.info.deleted
+        if is_kept and was_marked:
             return False
         if is_kept:
-            blob.info = replace(blob.info, pinned=False)
+            blob.info = replace(blob.info, pinned=False, deleted=True)
         else:
             del self._blobs[digest]
         self._note(digest, "changed" if is_kept else "deleted")
-        if op_id is not None:
+        if op_id is not None and not was_marked:
             self._deleted.setdefault(digest, {})[split_op_id(op_id)[0]] = op_id
-        return True
+        return not was_marked
 
     def _was_deleted_by(self, digest: Digest, op_id: str | None) -> bool:
         """Whether a repeat of ``op_id`` deleted it. Raises ConflictError of another request."""
@@ -146,18 +147,24 @@ class MemoryBlobStore(Reachable):
         del unless_seen_since
         await self._reach()
         blob = self._blobs.get(digest)
-        is_there = blob is not None and blob.is_intact and has_bytes(blob.info.kept, needed)
-        if is_there:
-            self._note(digest, "changed")
-        return is_there
+        if blob is None or not (blob.is_intact and has_bytes(blob.info.kept, needed)):
+            return False
+        blob.info = replace(blob.info, deleted=False)
+        self._note(digest, "changed")
+        return True
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        await spend(len(await self.get(info)))
+
+    async def report_damage(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`."""
         await self._reach()
         blob = self._blobs.get(info.digest)
         if blob is not None and blob.info.generation == info.generation:
             blob.info = replace(blob.info, damaged=True)
             self._note(info.digest, "changed")
+        return False
 
     async def now(self) -> datetime:
         """See `BlobStore.now`."""
@@ -187,6 +194,10 @@ class MemoryBlobStore(Reachable):
         await self._reach()
         return self._log.extent
 
+    async def count(self) -> tuple[int, int]:
+        """See `BlobStore.count`."""
+        return (keys := (await self.extent()).keys), keys
+
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`."""
         await self._reach()
@@ -207,7 +218,8 @@ class MemoryBlobStore(Reachable):
         present = self._blobs.get(blob.digest)
         if present is None or self._log.surveyed(present.info).mark != blob.mark:
             return False
-        return self._forget(present, None, is_kept=False)
+        self._forget(present, None, is_kept=False)
+        return True
 
     async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
         """See `BlobStore.repack`."""
@@ -315,9 +327,8 @@ class MemoryBlobStore(Reachable):
 
     def _mark(self, blob: MemoryBlob, attributes: Attributes) -> None:
         pins = attributes.pinned and not blob.info.pinned
-        if pins:
-            blob.info = replace(blob.info, pinned=True)
-        if pins or attributes.touches:
+        if pins or attributes.touches or blob.info.deleted:
+            blob.info = replace(blob.info, pinned=blob.info.pinned or pins, deleted=False)
             self._note(blob.info.digest, "changed")
 
     def _has_intact(self, digest: Digest) -> bool:
@@ -326,7 +337,8 @@ class MemoryBlobStore(Reachable):
 
     def _has(self, digest: Digest, *, partial: bool) -> bool:
         blob = self._blobs.get(digest)
-        return blob is not None and not blob.info.damaged and (partial or blob.is_whole)
+        is_there = blob is not None and not blob.info.damaged and not blob.info.deleted
+        return is_there and (partial or (blob is not None and blob.is_whole))
 
     def _find(self, digest: Digest, *, partial: bool = False) -> MemoryBlob:
         blob = self._blobs.get(digest)

@@ -33,8 +33,10 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``generation`` names this one stored copy: a blob that was deleted and put again has another.
     ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
     the store needs that. ``damaged``: it was found that it cannot be read back, and the next put
-    of the bytes replaces it. ``kept``: it is partial, and size, chunks and parts are those of the
-    bytes that are kept, one after the other; the next put of the whole replaces it, too.
+    of the bytes replaces it. ``deleted``: somebody has deleted it, and something keeps the bytes;
+    for whoever asks by the digest it is not there. ``kept``: it is partial, and size, chunks and
+    parts are those of the bytes that are kept, one after the other; the next put of the whole
+    replaces it, too.
     """
 
     digest: Digest
@@ -47,6 +49,7 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     index: ChunkIndex | None = None
     damaged: bool = False
+    deleted: bool = False
     kept: KeptBytes | None = None
 
     @property
@@ -190,6 +193,11 @@ class Survey:
 
 Claiming = Callable[[str], Awaitable[None]]
 Keeping = Callable[[], Awaitable[bool]]
+Spending = Callable[[int], Awaitable[None]]
+
+
+async def freely(_size: int) -> None:
+    """Spend as many bytes as there are: a `Spending` without a limit."""
 
 
 class StagedBlob(Protocol):
@@ -245,7 +253,8 @@ class BlobStore(Protocol):
 
         Of racing puts of one blob exactly one creates it and nothing is left of the others.
         ``data`` is at most ``max_inline_bytes`` long. A put that pins also pins what it finds there
-        unpinned, before it answers; another leaves a pin as it is. A put heals, also by a staged
+        unpinned, before it answers; another leaves a pin as it is. Of what is ``deleted`` and kept
+        any takes that mark. A put heals, also by a staged
         commit: a blob that cannot be read back, as far as that is cheap to see or was reported, is
         stored anew. Raises ConflictError where a foreign object is in the way.
         """
@@ -284,8 +293,8 @@ class BlobStore(Protocol):
     async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
         """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.
 
-        One that was reported as damaged, or whose record is unreadable, is missing; so is a partial
-        one, unless ``partial``. May say
+        One that was reported as damaged, whose record is unreadable, or that was deleted and is
+        kept, is missing; so is a partial one, unless ``partial``. May say
         missing of a blob that was put a moment ago elsewhere; the reverse only of one that was
         deleted a moment ago.
         """
@@ -299,8 +308,9 @@ class BlobStore(Protocol):
 
         ``kept`` tells whether something needs the blob. It is awaited after the record was read,
         and only that record is replaced: where others have put, touched or pinned the blob since,
-        all is done again, ``kept`` too. A blob that is kept stays and only its pin is taken; the
-        answer is then whether it had one. ``kept`` does not call the store.
+        all is done again, ``kept`` too. A blob that is kept stays: its pin is taken, and it is
+        marked as ``deleted``; whoever puts or touches it takes the mark. What has it counts as not
+        there. ``kept`` does not call the store.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
         remembers it (memory and disk: until restarted; object store: until it is put again).
@@ -319,10 +329,19 @@ class BlobStore(Protocol):
         or must be put again because it cannot be read back.
         """
 
-    async def report_damage(self, info: BlobInfo) -> None:
-        """Remember, for all who use the store, that this copy cannot be read back.
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """Read all bytes of a blob, and where the store has several copies as often, from any.
 
-        A copy that is gone by now, or that a store finds intact, is left as it is.
+        ``spend`` is awaited for each piece, with its size. Raises NotFoundError when this
+        generation is gone, CorruptError: a copy is damaged.
+        """
+
+    async def report_damage(self, info: BlobInfo) -> bool:
+        """Mend a copy that cannot be read back, or remember that for all who use the store.
+
+        True: another copy of the store's had the bytes, and the blob was put anew from them, as it
+        was. What is remembered makes the blob `missing`, and the next put replaces it. A copy that
+        is gone by now, or that a store finds intact, is left as it is.
         """
 
     async def now(self) -> datetime:
@@ -339,6 +358,13 @@ class BlobStore(Protocol):
 
     async def extent(self) -> Extent:
         """How far the store has come: every change that was acknowledged before is counted."""
+
+    async def count(self) -> tuple[int, int] | None:
+        """How many blobs have a record, or a note of a removal: at least, and at the most.
+
+        Neither gets less, for notes stay for good. Counted is also what a store knows of and cannot
+        read. None where it keeps no such notes.
+        """
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """The last change of each blob, of those whose revision is greater than ``after``.

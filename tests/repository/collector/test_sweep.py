@@ -157,7 +157,7 @@ async def test_a_run_that_is_killed_after_its_claim_is_finished_by_the_next(
     copy = await staged(swept.stores.blobs)
     leftovers = swept.stores.blobs.leftovers()
     assert leftovers is not None
-    await leftovers.claim(copy, "of one that was killed")
+    assert await leftovers.claim(copy, abandoned=lambda _: False) is not None
 
     assert (await collected(swept))["blobs"].orphans.copies == 1
     assert not await are_there(swept.stores.blobs, copy)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.repository.names.gated import Gate
 from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of, codes_of
 
+from holdfast.deadline import deadline
 from holdfast.domain.hlc import MAX_DRIFT, later, parse_hlc
 from holdfast.domain.limits import MAX_COMMANDS
 from holdfast.errors import (
@@ -191,6 +193,22 @@ async def test_repeats_that_wait_together_share_one_answer(pool: StatesPool) -> 
 
     assert len(set(runs)) == 1
     assert await one.replay("s") == [1]
+
+
+async def test_a_repeat_is_waited_for_as_long_as_its_own_caller_does(pool: StatesPool) -> None:
+    gate = Gate()
+    worker = pool.gated(gate)
+    with deadline(0):
+        first = asyncio.create_task(worker.append("s", 1, op_id="op x"))
+        await asyncio.sleep(0)
+
+    again = asyncio.create_task(worker.append("s", 1, op_id="op x"))
+    while not again.done():
+        if gate.held:
+            gate.let_go()
+        await asyncio.sleep(0)
+
+    assert again.result() == first.result()
 
 
 async def test_an_op_id_of_another_request_is_a_conflict(pool: StatesPool) -> None:

@@ -12,6 +12,7 @@ from tests.repository.states.pool import StatesPool, code_of
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.states.upkeep import OP_IDS_KEPT
 
 if TYPE_CHECKING:
     from tests.repository.states.pool import StatesWorker
@@ -43,10 +44,37 @@ async def test_a_log_is_trimmed_to_the_second_newest_save_and_no_further(pool: S
     with pytest.raises(ConflictError) as refused:
         await worker.upkeep.trim("s", 11)
     assert refused.value.index == 10
+    pool.time.advance(OP_IDS_KEPT.total_seconds() + 1)
     record = await worker.upkeep.trim("s", 10)
 
     assert record.trimmed_through == 10
     assert await worker.replay("s", 11) == list(range(11, 21))
+    assert len((await pool.journal.read("s", 0)).entries) == 5
+
+
+async def test_a_repeat_of_what_was_trimmed_is_answered_as_the_first(pool: StatesPool) -> None:
+    one = pool.worker()
+    first = await one.append("s", 1, op_id="op x")
+    for number in range(2, 21):
+        await one.append("s", number)
+    for index in (10, 14):
+        await one.save("s", b"x", index)
+
+    await one.upkeep.trim("s", 10)
+
+    assert await pool.worker().append("s", 1, op_id="op x") == first
+    assert await pool.worker().replay("s", 11) == list(range(11, 21))
+
+
+async def test_what_was_trimmed_young_goes_with_the_next_trim(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+    await worker.upkeep.trim("s", 9)
+    assert len((await pool.journal.read("s", 0)).entries) == 10
+
+    pool.time.advance(OP_IDS_KEPT.total_seconds() + 1)
+    await worker.upkeep.trim("s", 10)
+
     assert len((await pool.journal.read("s", 0)).entries) == 5
 
 
@@ -298,6 +326,31 @@ async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool)
 
     assert (await worker.append("s", "on")).index == 19
     assert await worker.replay("s") == [*range(1, 19), "on"]
+
+
+async def test_a_log_goes_on_only_where_commands_or_a_save_lead(pool: StatesPool) -> None:
+    await filled(pool)
+    worker = pool.worker()
+    with pytest.raises(InvalidError, match="at 11, 15"):
+        await worker.upkeep.repair("s", 30)
+    del pool.journal._logs["s"][2:]
+
+    with pytest.raises(InvalidError):
+        await worker.upkeep.repair("s", 20)
+    await worker.upkeep.repair("s", 11)
+
+    assert (await worker.append("s", "on")).index == 11
+    assert (await worker.latest("s")).data == b"10"
+
+
+async def test_a_damaged_log_that_went_on_from_a_save_is_removed(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"elsewhere", 500)
+    await worker.append("s", 1)
+    pool.journal._logs["s"][-1].checksum ^= 1
+
+    assert await worker.upkeep.remove("s")
+    assert (await worker.append("s", "new")).index == 1
 
 
 async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None:

@@ -50,6 +50,10 @@ class ReaderLimits:
     page_cache_bytes: int = 16 * MIB
 
 
+SCATTERED_PACKS_BYTES: Final = 64 * MIB
+"""What a page of an old tree may need: its files lie in the packs of a hundred snapshots. With less
+of them at hand, a pack is fetched again for nearly every file."""
+
 DEFAULT_LIMITS: Final = ReaderLimits()
 
 
@@ -78,14 +82,15 @@ class SnapshotReader:
         *,
         limits: ReaderLimits = DEFAULT_LIMITS,
         root_limits: RootLimits = ANY_ROOT,
+        packs: ByteLru[bytes, Pack] | None = None,
     ) -> None:
-        """Read and check the root.
+        """Read and check the root. ``packs`` are kept for several readers of one store.
 
         Raises CorruptError when it is missing or not a root, TooLargeError beyond ``root_limits``.
         """
         self.digest = root
         self._store = store
-        self._packs: ByteLru[bytes, Pack] = ByteLru(limits.pack_cache_bytes, len)
+        self._packs = packs if packs is not None else ByteLru(limits.pack_cache_bytes, len)
         self._frames: ByteLru[bytes, bytes] = ByteLru(limits.frame_cache_bytes, len)
         self._pages: ByteLru[int, Page] = ByteLru(limits.page_cache_bytes, _page_weight)
         self._tables: ByteLru[int, FrameTable] = ByteLru(limits.page_cache_bytes, _table_weight)

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.read.export import ExportPlan
-from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
+from holdfast.archive.read.snapshot import (
+    SCATTERED_PACKS_BYTES,
+    ReaderLimits,
+    SnapshotReader,
+)
 from holdfast.client.snapshots.packs import PackTransport
 from holdfast.client.snapshots.thread import in_thread
 from holdfast.domain.limits import MIB
@@ -33,7 +37,7 @@ PIECES_AHEAD: Final = 4
 """Of at most a pack each, put together and not taken yet."""
 
 LIMITS: Final = ReaderLimits(
-    pack_cache_bytes=4 * MIB, frame_cache_bytes=1, page_cache_bytes=4 * MIB
+    pack_cache_bytes=SCATTERED_PACKS_BYTES, frame_cache_bytes=1, page_cache_bytes=4 * MIB
 )
 _END: Final = memoryview(b"")
 

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from holdfast.archive.bridge import BridgedPackStore
-from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
+from holdfast.archive.read.snapshot import (
+    SCATTERED_PACKS_BYTES,
+    ReaderLimits,
+    SnapshotReader,
+)
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.client.snapshots.packs import PackTransport
 from holdfast.client.snapshots.thread import ProgressRelay, in_thread
@@ -39,7 +43,9 @@ CACHE_BYTES: Final = 24 * MIB
 """Packs that were read ahead."""
 
 LIMITS: Final = ReaderLimits(
-    pack_cache_bytes=8 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=8 * MIB
+    pack_cache_bytes=SCATTERED_PACKS_BYTES,
+    frame_cache_bytes=2 * MIB,
+    page_cache_bytes=8 * MIB,
 )
 
 

@@ -91,6 +91,11 @@ class Collector:
         self._turn = asyncio.Lock()
         self._runs: dict[bool, tuple[CollectionReport, asyncio.Task[None]]] = {}
 
+    @property
+    def spaces(self) -> Sequence[Space]:
+        """Where it collects."""
+        return self._spaces
+
     async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
         """What the run that is under way, or begins now, did within ``seconds``; it goes on."""
         report, task = self._runs.get(dry_run, (None, None))
@@ -140,8 +145,8 @@ class Collector:
             await self._removals.finish(space.name, space.store, now)
             if space.before is not None:
                 await space.before(now)
-        spool = await asyncio.to_thread(Spool, self._directory)
         listed_after = (await space.store.extent()).last
+        spool = await asyncio.to_thread(Spool, self._directory)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             for source in space.roots:

@@ -1,9 +1,8 @@
 """Bytes that no record names are found and removed, by any number of workers at once.
 
 A copy is claimed. Then every upload is looked at that may go on, and every record that was written
-since they were listed: what none of them names goes, and the claim ends after it. Whoever makes the
-copy a blob meanwhile, or counts on that blob, sees the claim or misses the bytes. So a claim stays
-where it is not known whether the bytes are gone.
+since they were listed. What none of them names goes, if the claim is still there. Whoever makes the
+copy a blob meanwhile, or counts on that blob, takes the claim, or sees that it goes.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Final
 
@@ -41,10 +41,9 @@ log = structlog.get_logger(__name__)
 class Sweeper:
     """Removes from a space what writers left there that were killed."""
 
-    def __init__(self, uploading: Uploading, new_id: Callable[[], str], pace: Pace) -> None:
+    def __init__(self, uploading: Uploading, pace: Pace) -> None:
         """``uploading`` tells what living uploads name, as it is after it is asked."""
         self._uploading = uploading
-        self._new_id = new_id
         self._pace = pace
 
     async def sweep(
@@ -65,15 +64,16 @@ class Sweeper:
         leftovers = store.leftovers()
         if leftovers is None:
             return
-        run = _Run(store, leftovers, spool, self._uploading, self._new_id(), listed_after)
+        run = _Run(store, leftovers, spool, self._uploading, listed_after)
+        is_abandoned_then = partial(is_abandoned, listed_from=listed_from, grace=grace)
         offset = 0
         while copies := await leftovers.copies(offset):
             await self._pace.spend(_COPY_BYTES * len(copies))
             loose = await asyncio.to_thread(spool.unnamed, copies)
             removed = 0
             for some in batched(loose, _AT_ONCE):
-                old = await self._abandoned(leftovers, some, listed_from=listed_from, grace=grace)
-                gone = await run.loose(old) if dry_run else await run.remove(old)
+                old = await self._abandoned(leftovers, some, is_abandoned_then)
+                gone = await (run.loose(old) if dry_run else run.remove(old, is_abandoned_then))
                 for copy in gone:
                     found.add(old[copy].chunks, old[copy].size)
                 removed += 0 if dry_run else len(gone)
@@ -83,16 +83,14 @@ class Sweeper:
         self,
         leftovers: Leftovers,
         copies: Sequence[str],
-        *,
-        listed_from: datetime,
-        grace: timedelta,
+        is_abandoned_then: Callable[[datetime], bool],
     ) -> dict[str, StoredCopy]:
         old: dict[str, StoredCopy] = {}
         for copy in copies:
             stored = await leftovers.look(copy)
             if stored is None:
                 continue
-            if is_abandoned(begun_at=stored.begun_at, listed_from=listed_from, grace=grace):
+            if is_abandoned_then(stored.begun_at):
                 old[copy] = stored
             await self._pace.spend(stored.size // max(stored.chunks, 1))
         return old
@@ -107,14 +105,12 @@ class _Run:
         leftovers: Leftovers,
         spool: Spool,
         uploading: Uploading,
-        claimant: str,
         listed_after: int,
     ) -> None:
         self._store = store
         self._leftovers = leftovers
         self._spool = spool
         self._uploading = uploading
-        self._claimant = claimant
         self._listed_after = listed_after
 
     async def loose(self, copies: Collection[str]) -> list[str]:
@@ -130,23 +126,22 @@ class _Run:
         named = set(copies) - unnamed
         return [copy for copy in copies if may_go(copy, named=named, uploading=uploading)]
 
-    async def remove(self, copies: Collection[str]) -> list[str]:
+    async def remove(
+        self, copies: Collection[str], is_abandoned_then: Callable[[datetime], bool]
+    ) -> list[str]:
         """Remove those of ``copies`` that nothing names once they are claimed; which they were."""
-        staying = set(copies)
+        claims: dict[str, str] = {}
+        going: list[str] = []
         try:
             for copy in copies:
-                await self._leftovers.claim(copy, self._claimant)
-            going = await self.loose(copies)
-            staying.difference_update(going)
+                mark = await self._leftovers.claim(copy, abandoned=is_abandoned_then)
+                if mark is not None:
+                    claims[copy] = mark
+            going = await self.loose(claims)
         finally:
-            await self._disclaim(staying)
-        for copy in going:
-            await self._leftovers.remove(copy)
-            log.info("orphan_removed", copy=copy)
-        return going
-
-    async def _disclaim(self, copies: Collection[str]) -> None:
-        """Take the claims back of what surely stays."""
-        for copy in copies:
-            with suppress(HoldfastError):  # then whoever counts on the blob puts it anew
-                await self._leftovers.disclaim(copy, self._claimant)
+            for copy in claims.keys() - set(going):
+                with suppress(HoldfastError):  # whoever counts on it does, or the next run
+                    await self._leftovers.release(copy, claims[copy])
+        gone = [copy for copy in going if await self._leftovers.remove(copy, claims[copy])]
+        log.info("orphans_removed", copies=len(gone))
+        return gone

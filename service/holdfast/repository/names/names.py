@@ -406,7 +406,13 @@ class NameRepository:
         direct: bool,
     ) -> Content:
         content = await self._blobs.read(
-            digest, offset=offset, length=length, cursor=cursor, proxy=proxy, direct=direct
+            digest,
+            offset=offset,
+            length=length,
+            cursor=cursor,
+            proxy=proxy,
+            direct=direct,
+            named=True,
         )
         if isinstance(content, Bare):
             raise InternalError

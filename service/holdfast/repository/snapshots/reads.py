@@ -12,10 +12,16 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.archive.ports import PackStore
+from holdfast.archive.ports import Pack, PackStore
 from holdfast.archive.read.diff import Change, diff
 from holdfast.archive.read.export import ExportPlan
-from holdfast.archive.read.snapshot import Located, ReaderLimits, SnapshotReader
+from holdfast.archive.read.lru import ByteLru
+from holdfast.archive.read.snapshot import (
+    SCATTERED_PACKS_BYTES,
+    Located,
+    ReaderLimits,
+    SnapshotReader,
+)
 from holdfast.archive.read.verify import verify
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.limits import MIB
@@ -43,9 +49,7 @@ if TYPE_CHECKING:
 MAX_OPEN: Final = 4
 """Snapshots that are kept open, beyond those in use."""
 
-READER_LIMITS: Final = ReaderLimits(
-    pack_cache_bytes=10 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=6 * MIB
-)
+READER_LIMITS: Final = ReaderLimits(frame_cache_bytes=2 * MIB, page_cache_bytes=6 * MIB)
 READ_CACHE_BYTES: Final = 24 * MIB
 """Packs that were read ahead, for all snapshots together."""
 
@@ -94,6 +98,7 @@ class SnapshotReads:
         """
         self._open_store = open_store
         self._store = open_store(READ_CACHE_BYTES)
+        self._packs: ByteLru[bytes, Pack] = ByteLru(SCATTERED_PACKS_BYTES, len)
         self._threads = ReadThreads(executor)
         self._max_inline_bytes = max_inline_bytes
         self._open: OrderedDict[Digest, _Opened] = OrderedDict()
@@ -124,7 +129,7 @@ class SnapshotReads:
         mine = asyncio.current_task()
         try:
             return await self._threads.run(
-                lambda _: SnapshotReader(self._store, root, limits=READER_LIMITS)
+                lambda _: SnapshotReader(self._store, root, limits=READER_LIMITS, packs=self._packs)
             )
         except BaseException:
             opened = self._open.get(root)

@@ -11,7 +11,11 @@ import msgspec
 import structlog
 
 from holdfast.archive.bridge import BridgedPackStore
-from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
+from holdfast.archive.read.snapshot import (
+    SCATTERED_PACKS_BYTES,
+    ReaderLimits,
+    SnapshotReader,
+)
 from holdfast.archive.restore.options import RestoreOptions, check_options
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import list_stagings, remove_staging
@@ -54,7 +58,9 @@ RESTORE_CACHE_BYTES: Final = 24 * MIB
 """Packs of one restore that were read ahead."""
 
 RESTORE_LIMITS: Final = ReaderLimits(
-    pack_cache_bytes=8 * MIB, frame_cache_bytes=2 * MIB, page_cache_bytes=8 * MIB
+    pack_cache_bytes=SCATTERED_PACKS_BYTES,
+    frame_cache_bytes=2 * MIB,
+    page_cache_bytes=8 * MIB,
 )
 log = structlog.get_logger(__name__)
 

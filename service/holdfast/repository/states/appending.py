@@ -229,6 +229,7 @@ class _Log:
         first = self._first_try(member.op_id)
         if first is not None:
             first.waiters.append(waiter)
+            first.until = max(first.until, member.until)
         else:
             member.waiters.append(waiter)
             self._waiting.append(member)

@@ -20,6 +20,7 @@ from holdfast.repository.states.record import Closing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from holdfast.repository.states.record import StateRecord
     from holdfast.stores.journal_ports import JournalEntry
 
 
@@ -113,9 +114,11 @@ def encode_group(
     return _ENCODER.encode(group)
 
 
-def encode_closing(log: str, first: int, hlc: Hlc, closing: Closing) -> bytes:
-    """What ends a log, as the journal has it."""
-    return _ENCODER.encode(Group(log=log, first=first, count=0, hlc=str(hlc), closing=closing))
+def encode_closing(record: StateRecord, index: int, hlc: Hlc, closing: Closing) -> bytes:
+    """What ends the log of ``record``, as the journal has it, where command ``index`` would be."""
+    first = max(index, record.base + 1)
+    group = Group(log=record.log, first=first, count=0, hlc=str(hlc), closing=closing)
+    return _ENCODER.encode(group)
 
 
 def decode_group(entry: JournalEntry) -> Group:

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
     from holdfast.repository.states.groups import Group, LoggedCommand
     from holdfast.repository.states.places import CommandPlaces
-    from holdfast.repository.states.record import StateRecord
+    from holdfast.repository.states.record import Lineage, StateRecord
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.stores.journal_ports import Growth
 
+_TAKEN_BACK: Final = (
+    "the log was removed or repaired, and commands that were told are not in it: "
+    "begin again with the latest save"
+)
 ENTRY_BYTES: Final = 160
 """What a command takes of a page beside itself."""
 
@@ -141,7 +145,7 @@ class Following:
         self._places = places
         self._name = name
         self._growth = growth
-        self._log: str | None = None
+        self._lineage: Lineage | None = None
         self._record: StateRecord | None = None
         self._place: LogPlace | None = None
         self.next_index = index
@@ -176,8 +180,8 @@ class Following:
             await self._look_again(record)
             return []
         if page.groups and page.groups[-1][1].closing is not None:
-            await self._look_again(record)
-            return entries
+            await self._look_again(record)  # it says which of them count
+            return []
         self._place = page.place
         self.next_index = max(self.next_index, page.place.index + 1)
         return entries
@@ -186,8 +190,8 @@ class Following:
         """What is known of the log, looked up where nothing is."""
         while self._record is None or self._place is None:
             present = await self._states.look(self._name)
+            self._check_same(present.record)
             record, _, last = checked_span(present, self.next_index)
-            self._check_same(record)
             place = beginning(record)
             if present.end is not None:
                 place = present.end.place
@@ -201,11 +205,16 @@ class Following:
         return self._record, self._place
 
     def _check_same(self, record: StateRecord) -> None:
-        """Raises ConflictError where the log is another than the one that was told of."""
-        if self._log is not None and record.log != self._log:
-            msg = "the log was removed, and begun anew: begin again with the latest save"
-            raise ConflictError(msg)
-        self._log = record.log or None
+        """Raises ConflictError where what was told is not in the log any more."""
+        before = self._lineage
+        self._lineage = record.lineage
+        if before is None or before == record.lineage:
+            return
+        log, start, through = before
+        is_other = (log, start) != (record.log, record.start)
+        last = self.next_index - 1
+        if is_other or any(v.index < last for v in record.voids if v.through > through):
+            raise ConflictError(_TAKEN_BACK)
 
     async def _look_again(self, record: StateRecord) -> None:
         """The log is not as the record says. Raises CorruptError where nobody has changed that."""

@@ -25,6 +25,7 @@ from holdfast.errors import (
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
 from holdfast.repository.states.logs import LogPlace, beginning
+from holdfast.repository.states.op_ids import REMEMBERED
 from holdfast.repository.states.record import (
     STATE,
     Closing,
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from holdfast.repository.states.places import CommandPlaces
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
+
+OP_IDS_KEPT: Final = 2 * REMEMBERED
+"""Groups that are younger are in the journal, trimmed or not: their Op-Ids are read from there."""
 
 SETTLE_SECONDS: Final = 120.0
 _FIRST_WAIT_SECONDS: Final = 0.01
@@ -98,13 +102,24 @@ class Upkeep:
         place = present.end.place
         if through < present.index:
             place = await self._places.before(record, through + 1, place)
-        change = partial(trimmed, lineage=record.lineage, through=through)
+        change = partial(trimmed, lineage=record.lineage, through=through, number=record.number)
         held = await self._states.update(_held(present), change)
         try:
-            await self._states.logs.journal.trim(name_key(name), place.sequence)
+            await self._purge(name, place.sequence)
         except HoldfastError as error:  # the next trim removes them
             log.warning("log_not_trimmed", code=error.code)
         return held.record
+
+    async def _purge(self, name: str, through: int) -> None:
+        """Remove groups up to the sequence ``through``; the young ones the next trim removes.
+
+        Nobody is told of them any more, but a repeat finds its Op-Id there.
+        """
+        journal, key = self._states.logs.journal, name_key(name)
+        young = await journal.first_since(key, await journal.now() - OP_IDS_KEPT)
+        if young is not None:
+            through = min(through, young.sequence - 1)
+        await journal.trim(key, through)
 
     async def _check_saved(self, record: StateRecord, through: int) -> None:
         """Raises ConflictError unless two good saves include all that is to go."""
@@ -114,8 +129,8 @@ class Upkeep:
                 good.append(save.last_applied_index)
             if len(good) == 2:
                 break
-        least = good[-1] if len(good) > 1 else record.trimmed_through
-        if through > min(good, default=least) or len(good) < 2:
+        least = min(good) if len(good) > 1 else record.trimmed_through
+        if through > least:
             msg = f"the second newest good save includes the log up to {least}"
             raise ConflictError(msg, index=least)
 
@@ -175,7 +190,7 @@ class Upkeep:
                     return True
                 continue
             closing = Closing(op=op)
-            value = encode_closing(held.record.log, index + 1, hlc, closing)
+            value = encode_closing(held.record, index + 1, hlc, closing)
             try:
                 at = await self._write(name, value, sequence)
             except ConflictError:
@@ -193,27 +208,33 @@ class Upkeep:
     async def repair(self, name: str, index: int) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
 
-        What is before is kept, if it can be read up to there. Raises NotFoundError, InvalidError
-        where others were appended together with that one.
+        What is before is kept, if it can be read up to there; otherwise a save must include it.
+        Raises NotFoundError, InvalidError where neither is so, or where others were appended
+        together with that one.
         """
         while True:
-            held, sequence, _, hlc = await self._found(name)
+            held, sequence, last, hlc = await self._found(name)
             if held is None or not held.record.log:
                 msg = "there is no log of that name"
                 raise NotFoundError(msg)
             kept = await self._kept(held.record, index - 1, sequence)
+            if kept is None:
+                _check_included(held.record, index - 1)
             closing = Closing(
                 index=index - 1,
                 after=None if kept is None else kept.sequence,
                 next_log=held.record.log if kept is not None else self._sources.new_id(),
             )
-            value = encode_closing(held.record.log, max(index, 1), hlc, closing)
+            value = encode_closing(held.record, last + 1, hlc, closing)
             with suppress(ConflictError):
                 at = await self._write(name, value, sequence)
                 return await self._end(name, held, closing, at)
 
     async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
-        """The record, and the last sequence, index and time of its log, also of a damaged one."""
+        """The record, and the last sequence, index and time of its log.
+
+        Index and time of a damaged one are not known, and 0.
+        """
         try:
             present = await self._states.look(name)
         except CorruptError:
@@ -311,6 +332,15 @@ def _held(present: PresentState) -> Held[StateRecord]:
     if present.held is None:
         raise NotFoundError(MISSING)
     return present.held
+
+
+def _check_included(record: StateRecord, index: int) -> None:
+    """Raises InvalidError unless a save goes up to ``index``."""
+    saved = sorted({save.last_applied_index for save in record.saves})
+    if index not in saved:
+        places = ", ".join(str(one + 1) for one in saved) or "no place"
+        msg = f"neither log nor save goes up to command {index}: by saves it can go on at {places}"
+        raise InvalidError(msg)
 
 
 def _removed_without_log(record: StateRecord, op: str) -> StateRecord:

@@ -6,11 +6,11 @@ from itertools import batched
 from typing import TYPE_CHECKING
 
 from holdfast.errors import NotFoundError
-from holdfast.repository.uploads.record import UPLOAD
+from holdfast.repository.uploads.record import UPLOAD, UploadRecord
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
-    from holdfast.stores.record_ports import Record, RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 
 class LivingUploads:
@@ -34,18 +34,17 @@ class LivingUploads:
             # One that is seen to have ended never goes on; of any other the latest word is asked.
             seen = {record.key: record for record in await self._records.get_many(keys)}
             for key in keys:
-                if key not in seen or _stagings_of(seen[key]):
+                if key not in seen or stagings_of(UPLOAD.read(seen[key]).record):
                     found.update(await self._latest(key))
         return found
 
     async def _latest(self, key: str) -> tuple[str, ...]:
         try:
-            return _stagings_of(await self._records.get(key))
+            return stagings_of(UPLOAD.read(await self._records.get(key)).record)
         except NotFoundError:
             return ()
 
 
-def _stagings_of(record: Record) -> tuple[str, ...]:
-    """What an upload may yet need; nothing once it has ended. Raises CorruptError."""
-    held = UPLOAD.read(record)
-    return held.record.stagings if held.is_live else ()
+def stagings_of(record: UploadRecord) -> tuple[str, ...]:
+    """What an upload may yet need; nothing once it has ended."""
+    return record.stagings if UPLOAD.is_live(record) else ()

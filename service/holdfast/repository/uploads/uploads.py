@@ -167,6 +167,8 @@ class UploadService:
                 return None
             if target is not None:
                 return await self._deliveries.give_present(target, digest, info.size)
+            if not info.pinned:  # a commit pins it
+                return None
             return Result(digest=info.digest, size=info.size, created=False)
         return None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
+from holdfast.domain.op_id import is_repeat
 from holdfast.errors import CorruptError
 from holdfast.stores.disk.files import open_regular, read_exactly
 from holdfast.stores.disk.format import (
@@ -71,6 +72,11 @@ class Seen:
     def is_there(self) -> bool:
         """Whether there was anything."""
         return self.identity is not None
+
+    def refuse_id_of_put(self, op_id: str | None) -> None:
+        """Raises ConflictError where ``op_id`` is that of the put of what was seen."""
+        if self.header is not None:
+            is_repeat(self.header.op_id, op_id)
 
 
 @dataclass(frozen=True, slots=True)

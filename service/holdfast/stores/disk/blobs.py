@@ -15,17 +15,15 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections import OrderedDict
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, is_digest, parse_digest
 from holdfast.domain.kept import has_bytes, reduced
-from holdfast.domain.op_id import is_repeat, split_op_id
 from holdfast.errors import (
     CorruptError,
     InvalidError,
@@ -44,6 +42,7 @@ from holdfast.stores.disk.blob_file import (
     surveyed,
 )
 from holdfast.stores.disk.blob_reading import BlobReading
+from holdfast.stores.disk.deletions import Deletions
 from holdfast.stores.disk.files import (
     confirm_disk_store,
     ensure_directory,
@@ -73,11 +72,11 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.disk.files import Files
 
-MAX_DELETIONS: Final = 65_536
 PATIENCE_SECONDS: Final = 10.0
 """How long a change waits for another of its shard: milliseconds, unless a process is stopped."""
 
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
+_TOO_OFTEN: Final = "the blob is put and deleted too often at the same time"
 _PUT_ATTEMPTS: Final = 16
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -90,8 +89,7 @@ class BlobFiles:
         self._files = files
         self._new_id = sources.new_id
         self._reader = BlobReading(root, files, sources)
-        self._guard = Lock()  # for the memory below; never held while a file is touched
-        self._deletions: OrderedDict[tuple[str, Digest], str] = OrderedDict()
+        self._deletions = Deletions()
         self._shards: set[str] = set()  # those whose own name this process has made durable
 
     def put(
@@ -118,8 +116,9 @@ class BlobFiles:
                 elif existing.is_partial:
                     is_done = self._put_over(path, header, pieces())
                     existing = None
-                elif header.pinned and not existing.pinned:
-                    existing = self._replace(path, look_at(path), pinned=True)
+                elif existing.is_hidden or (header.pinned and not existing.pinned):
+                    is_pinned = header.pinned or existing.pinned
+                    existing = self._replace(path, look_at(path), pinned=is_pinned)
                     is_done = existing is not None
                 else:
                     is_done = not touches or self.touch(Digest(existing.digest), _ALWAYS)
@@ -130,8 +129,7 @@ class BlobFiles:
             if existing is not None:
                 return Stored(info=existing.info, created=is_own(existing))
             return Stored(info=header.info, created=True)
-        msg = "the blob is put and deleted too often at the same time"
-        raise UnavailableError(msg)
+        raise UnavailableError(_TOO_OFTEN)
 
     def stat(self, digest: Digest, *, partial: bool = False) -> BlobInfo:
         """What is recorded. Raises NotFoundError, CorruptError."""
@@ -142,12 +140,11 @@ class BlobFiles:
             return blob.header.info
 
     def has(self, digest: Digest, *, partial: bool = False) -> bool:
-        """Whether a file of the right form and length is there."""
+        """Whether a file of the right form and length is there, for all."""
         try:
-            self.stat(digest, partial=partial)
+            return not self.stat(digest, partial=partial).deleted
         except (NotFoundError, CorruptError):
             return False
-        return True
 
     def read(self, info: BlobInfo, start: int, stop: int) -> bytes:
         """Bytes of a blob, which were not checked. Raises NotFoundError, CorruptError."""
@@ -185,34 +182,37 @@ class BlobFiles:
         None, and nothing was done: it is not as it was ``seen``.
         """
         path = self._path(digest)
-        removed = self._recalls(digest, op_id)
+        removed = self._deletions.recall(digest, op_id)
+        was_hidden = False
         try:
             if not removed:
                 with self._locked(path.parent), translated():
                     found = look_at(path)
                     if seen is not None and found != seen:
                         return None
-                    _refuse_id_of_put(found, op_id)
+                    found.refuse_id_of_put(op_id)
+                    was_hidden = found.header is not None and found.header.is_hidden
                     removed = self._unlink(path)
         except NotFoundError:
             return False
-        self._confirm_deletion(path, op_id if removed else None)
+        self._confirm_deletion(path, op_id if removed and not was_hidden else None)
         if not removed:
             confirm_disk_store(self._root)
-        return removed
+        return removed and not was_hidden
 
-    def unpin(self, digest: Digest, op_id: str | None, seen: Seen) -> bool | None:
-        """Take the pin; whether there was one, or this operation took it before.
+    def hide(self, digest: Digest, op_id: str | None, seen: Seen) -> bool | None:
+        """Have the blob be there for what names it alone, without a pin.
 
-        None, and nothing was done: the file is not as it was ``seen``.
+        Whether it was there for all, or this operation hid it before. None, and nothing was done:
+        the file is not as it was ``seen``.
         """
         path = self._path(digest)
-        if not self._recalls(digest, op_id):
-            _refuse_id_of_put(seen, op_id)
-            if seen.header is None or not seen.header.pinned:
+        if not self._deletions.recall(digest, op_id):
+            seen.refuse_id_of_put(op_id)
+            if seen.header is None or seen.header.is_hidden:
                 return False
             with translated():
-                if self._replace(path, seen, pinned=False) is None:
+                if self._replace(path, seen, pinned=False, hidden=True) is None:
                     return None
         self._confirm_deletion(path, op_id)
         return True
@@ -222,9 +222,19 @@ class BlobFiles:
     ) -> bool:
         """Give the file the present time, unless it has a late enough one; whether it is there.
 
-        A partial one is, if it keeps ``needed``.
+        A partial one is, if it keeps ``needed``. One that is hidden is there for all then.
         """
         path = self._path(digest)
+        for _ in range(_PUT_ATTEMPTS):
+            seen = self.look(digest)
+            if seen.header is None or not seen.header.is_hidden:
+                return self._touch(path, unless_seen_since, needed)
+            with translated():
+                if self._replace(path, seen, pinned=seen.header.pinned) is not None:
+                    return True
+        raise UnavailableError(_TOO_OFTEN)
+
+    def _touch(self, path: Path, unless_seen_since: datetime, needed: Ranges | None) -> bool:
         try:
             with self._locked(path.parent), translated(), self._reader.open(path) as blob:
                 if not has_bytes(blob.header.info.kept, needed):
@@ -359,14 +369,16 @@ class BlobFiles:
             return False
         return self._swap(path, seen, checked_content(header, pieces))
 
-    def _replace(self, path: Path, seen: Seen, *, pinned: bool) -> BlobHeader | None:
+    def _replace(
+        self, path: Path, seen: Seen, *, pinned: bool, hidden: bool = False
+    ) -> BlobHeader | None:
         """Put a copy in the place of the blob that was ``seen``, with a pin or without.
 
         None, and nothing was done: it is another by now, or damaged, and was moved aside.
         """
         if seen.header is None:
             return None
-        header = replace(seen.header, pinned=pinned)
+        header = replace(seen.header, pinned=pinned, deleted=hidden or UNSET)
         try:
             with self._reader.open(path) as blob:
                 is_done = self._swap(path, seen, checked_content(header, pieces_of(blob)))
@@ -421,21 +433,9 @@ class BlobFiles:
             self._reader.quarantine(path, None)
         return True
 
-    def _recalls(self, digest: Digest, op_id: str | None) -> bool:
-        """Whether a repeat of ``op_id`` deleted it. Raises ConflictError of another request."""
-        if op_id is None:
-            return False
-        with self._guard:
-            kept = self._deletions.get((split_op_id(op_id)[0], digest))
-        return is_repeat(kept, op_id)
-
     def _confirm_deletion(self, path: Path, op_id: str | None) -> None:
         """Remember who did it, and make it durable. Raises OutcomeUnknownError."""
-        if op_id is not None:
-            with self._guard:
-                self._deletions[split_op_id(op_id)[0], Digest(path.name)] = op_id
-                if len(self._deletions) > MAX_DELETIONS:
-                    self._deletions.popitem(last=False)
+        self._deletions.remember(Digest(path.name), op_id)
         sync_change(self._files, path.parent)
 
     # Listing
@@ -455,9 +455,3 @@ class BlobFiles:
         except FileNotFoundError:
             return None
         return ForeignObject(name=os.fsencode(name[1]).decode("utf-8", "replace"), size=size)
-
-
-def _refuse_id_of_put(seen: Seen, op_id: str | None) -> None:
-    """Raises ConflictError where ``op_id`` is that of the put of what was ``seen``."""
-    if seen.header is not None:
-        is_repeat(seen.header.op_id, op_id)

@@ -44,7 +44,13 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool
     generation: str
     op_id: str | None = None
+    deleted: bool | msgspec.UnsetType = msgspec.UNSET
     kept: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether somebody has deleted the blob, which is kept for what names it."""
+        return self.deleted is True
 
     @property
     def is_partial(self) -> bool:
@@ -68,6 +74,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
             created_at=self.created_at,
             pinned=self.pinned,
             generation=self.generation,
+            deleted=self.is_hidden,
             kept=None if self.kept is msgspec.UNSET else KeptBytes.written(self.kept),
         )
 

@@ -10,7 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
 
     from holdfast.stores.disk.staging import StagingFiles
     from holdfast.stores.leftover_ports import StoredCopy
@@ -35,12 +36,15 @@ class DiskLeftovers:
         del after
         yield ()
 
-    async def claim(self, copy: str, by: str) -> None:
+    async def claim(self, copy: str, *, abandoned: Callable[[datetime], bool]) -> str | None:
+        """See Leftovers."""
+        del abandoned
+        return copy
+
+    async def release(self, copy: str, mark: str) -> None:
         """See Leftovers."""
 
-    async def disclaim(self, copy: str, by: str) -> None:
-        """See Leftovers."""
-
-    async def remove(self, copy: str) -> None:
+    async def remove(self, copy: str, mark: str) -> bool:
         """See Leftovers."""
         await asyncio.to_thread(self._staging.discard, copy)
+        return True

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from holdfast.domain.collection import Standing, standing
+from holdfast.domain.collection import ClaimState, Standing, standing
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import (
@@ -27,6 +27,7 @@ from holdfast.transport.jetstream_messages import MSG_ID
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer
 
+    from holdfast.stores.jetstream.claims import ObjectClaims
     from holdfast.stores.jetstream.object_records import ObjectRecords
     from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
@@ -36,6 +37,7 @@ _MOVED: Final = 64
 """Of how many blobs whose chunks are not where their index says the places are remembered."""
 
 _PLACES: Final = 256
+_LOOKS: Final = 8
 _MAX_PART_DIGITS: Final = 12
 
 
@@ -53,10 +55,13 @@ _START: Final = _Near(0, 1, None)
 class ObjectChunks:
     """The chunks in one bucket."""
 
-    def __init__(self, jetstream: JetStream, bucket: str, records: ObjectRecords) -> None:
-        """``records`` tell why chunks of a blob are not there."""
+    def __init__(
+        self, jetstream: JetStream, bucket: str, records: ObjectRecords, claims: ObjectClaims
+    ) -> None:
+        """``records`` tell why chunks of a blob are not there, ``claims`` who removes some."""
         self._js = jetstream
         self._records = records
+        self._claims = claims
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
         self._moved: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
@@ -78,10 +83,10 @@ class ObjectChunks:
                 self._stream, lambda: self._js.last_message(self._stream, subject)
             )
         if message is None:
-            raise await self._why_missing(info)
+            raise await self.why_missing(info)
         return message.data
 
-    async def _why_missing(self, info: BlobInfo) -> HoldfastError:
+    async def why_missing(self, info: BlobInfo) -> HoldfastError:
         """Chunks are gone: because the blob is, or they were lost?"""
         live = (await self._records.read(info.digest)).live
         if live is None or live.nuid != info.generation:
@@ -168,7 +173,7 @@ class ObjectChunks:
         if message is None:
             message = await self._js.surely(self._stream, lambda: self._find(info, part, _START))
         if message is None:
-            raise await self._why_missing(info)
+            raise await self.why_missing(info)
         if moved:
             self._remember(info, part, message.sequence)
         return message
@@ -204,22 +209,35 @@ class ObjectChunks:
             self._moved.popitem(last=False)
 
     async def are_all_there(self, info: BlobInfo) -> bool:
-        """Whether the chunks may be counted on; see `look`."""
-        return await self.look(info) is Standing.WHOLE
+        """Whether there are as many chunks as there should be, and nobody is removing them.
 
-    async def look(self, info: BlobInfo) -> Standing:
-        """How the chunks are, at one moment; a believed leader has counted them and the claims."""
-        standing = await self._standing(info, again=False)
-        return standing if standing is Standing.WHOLE else await self._standing(info, again=True)
+        A believed leader has counted. A claim by somebody who saw no record of them is taken.
+        """
+        again = False
+        for _ in range(_LOOKS):
+            found = await self._look(info, again=again)
+            if found is Standing.WHOLE:
+                return True
+            if found is Standing.CLAIMED:
+                await self._claims.revoke(info.generation)
+            elif again:
+                return False
+            else:
+                again = True
+        msg = "others kept claiming the bytes of a blob"
+        raise UnavailableError(msg)
 
-    async def _standing(self, info: BlobInfo, *, again: bool) -> Standing:
-        around = copy_subjects(self._bucket, info.generation)
+    async def _look(self, info: BlobInfo, *, again: bool) -> Standing:
+        """How the chunks are. Without a claim that is so at one moment."""
+        nuid = info.generation
+        around = copy_subjects(self._bucket, nuid)
         counts = await self._js.counts(self._stream, around, again=again)
-        return standing(
-            chunks=counts.get(chunk_subject(self._bucket, info.generation), 0),
-            expected=info.chunks,
-            is_claimed=claim_subject(self._bucket, info.generation) in counts,
-        )
+        claim = None
+        if claim_subject(self._bucket, nuid) in counts:
+            found = await self._claims.find(nuid)
+            claim = found.state if found is not None else ClaimState.REVOKED
+        chunks = counts.get(chunk_subject(self._bucket, nuid), 0)
+        return standing(chunks=chunks, expected=info.chunks, claim=claim)
 
     def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
         """See DirectDelivery."""

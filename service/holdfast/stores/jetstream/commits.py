@@ -8,7 +8,6 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from holdfast.domain.collection import Standing
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
@@ -20,7 +19,7 @@ from holdfast.stores.jetstream.meta import (
     DELETIONS_BYTES,
     NewerFormatError,
     inherit,
-    mark_pinned,
+    mark_counted_on,
     to_info,
     to_meta,
 )
@@ -197,18 +196,14 @@ class ObjectCommits:
             raise unknown
 
     async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
-        """Our record was published. Raises PartsGoneError where its chunks are gone, or go.
+        """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError.
 
-        It stays where they are only claimed: others may count on it who looked before that.
+        Nobody counts on it then: others have looked for the chunks, too.
         """
         try:
-            if not is_live:
+            if not is_live or await self._chunks.are_all_there(info):
                 return Stored(info=info, created=True)
-            found = await self._chunks.look(info)
-            if found is Standing.WHOLE:
-                return Stored(info=info, created=True)
-            if found is Standing.GONE:
-                await self._withdraw(info)
+            await self._withdraw(info)
         except (UnavailableError, OutcomeUnknownError) as error:
             raise OutcomeUnknownError(UNKNOWN) from error
         raise PartsGoneError
@@ -272,11 +267,10 @@ class ObjectCommits:
         if info.damaged or info.kept is not None or not await self._chunks.are_all_there(info):
             return None
         repeated = is_repeat(meta.op_id, attributes.op_id)
-        if attributes.pinned and not info.pinned:
-            await self._records.write(
-                info.digest, entry, mark_pinned(meta), change=RecordChange.PINNED
-            )
-            info = replace(info, pinned=True)
+        if info.deleted or (attributes.pinned and not info.pinned):
+            record = mark_counted_on(meta, pinned=attributes.pinned)
+            await self._records.write(info.digest, entry, record, change=RecordChange.PINNED)
+            info = replace(info, pinned=info.pinned or attributes.pinned, deleted=False)
         elif attributes.touches and entry.sequence <= conflicts.met:
             conflicts.met = entry.sequence
             await self._records.write(info.digest, entry, entry.record, change=RecordChange.TOUCHED)

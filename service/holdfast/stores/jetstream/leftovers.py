@@ -1,53 +1,36 @@
-"""Chunks in a JetStream Object Store bucket that no record may name, and the claims of them.
-
-The claims of a copy are one record beside those of the blobs, on a subject whose last token is that
-of the copy's chunks: so chunks and claims are looked at in one request, at one moment. Whoever
-claims adds itself by compare-and-set, and takes but itself away.
-"""
+"""Chunks in a JetStream Object Store bucket that no record may name."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from holdfast.errors import UnavailableError
-from holdfast.stores.jetstream.meta import (
-    chunk_subject,
-    claim_record,
-    claim_subject,
-    decode_meta,
-)
+from holdfast.domain.collection import ClaimState
+from holdfast.stores.jetstream.meta import chunk_subject, decode_meta
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.leftover_ports import StoredCopy
-from holdfast.transport.jetstream_messages import (
-    EXPECTED_SUBJECT_SEQUENCE,
-    MSG_ID,
-    ROLLUP,
-    TIME_STAMP,
-    RefusedError,
-)
+from holdfast.transport.jetstream_messages import TIME_STAMP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from holdfast.stores.jetstream.chunks import ObjectChunks
+    from holdfast.stores.jetstream.claims import ObjectClaims
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
-
-_ATTEMPTS: Final = 8
 
 
 class ObjectLeftovers:
     """The `Leftovers` of one bucket."""
 
     def __init__(
-        self, jetstream: JetStream, bucket: str, chunks: ObjectChunks, new_id: Callable[[], str]
+        self, jetstream: JetStream, bucket: str, chunks: ObjectChunks, claims: ObjectClaims
     ) -> None:
         self._js = jetstream
         self._bucket = bucket
         self._stream = f"OBJ_{bucket}"
         self._chunks = chunks
-        self._new_id = new_id
+        self._claims = claims
 
     async def copies(self, offset: int) -> Sequence[str]:
         """See Leftovers. The leader is asked for its subjects, up to 100,000 at once."""
@@ -72,49 +55,35 @@ class ObjectLeftovers:
         while not walk.is_at_end:
             yield [copy for record in await walk.step() for copy in _named_by(record)]
 
-    async def claim(self, copy: str, by: str) -> None:
+    async def claim(self, copy: str, *, abandoned: Callable[[datetime], bool]) -> str | None:
         """See Leftovers."""
-        await self._change_claims(copy, lambda claimants: claimants | {by})
+        found = await self._claims.find(copy)
+        if found is not None and found.state is ClaimState.GOING:
+            await self._remove(copy)
+            return None
+        is_claimed = found is not None and found.state is ClaimState.CLAIMED
+        if is_claimed and found is not None and not (found.at and abandoned(found.at)):
+            return None
+        sequence = await self._claims.write(
+            copy, ClaimState.CLAIMED, found.sequence if found is not None else 0
+        )
+        return None if sequence is None else str(sequence)
 
-    async def disclaim(self, copy: str, by: str) -> None:
+    async def release(self, copy: str, mark: str) -> None:
         """See Leftovers."""
-        await self._change_claims(copy, lambda claimants: claimants - {by})
+        await self._claims.end(copy, int(mark))
 
-    async def remove(self, copy: str) -> None:
+    async def remove(self, copy: str, mark: str) -> bool:
         """See Leftovers."""
+        if await self._claims.write(copy, ClaimState.GOING, int(mark)) is None:
+            return False
+        await self._remove(copy)
+        return True
+
+    async def _remove(self, copy: str) -> None:
+        """Of a copy that is going: the chunks, and then the claim."""
         await self._chunks.remove(copy)
-        await self._js.purge(self._stream, claim_subject(self._bucket, copy))
-
-    async def _change_claims(
-        self, copy: str, change: Callable[[frozenset[str]], frozenset[str]]
-    ) -> None:
-        """Write what ``change`` makes of the claimants; where none is left, remove the record."""
-        subject = claim_subject(self._bucket, copy)
-        for _ in range(_ATTEMPTS):
-            message = await self._js.last_message(self._stream, subject)
-            sequence = message.sequence if message is not None else 0
-            found = frozenset(decode_meta(message.data).claimants if message is not None else ())
-            wanted = change(found)
-            if wanted == found:
-                return
-            if not wanted:
-                await self._js.purge(self._stream, subject, up_to=sequence)
-                return
-            record = claim_record(self._bucket, copy, sorted(wanted))
-            headers = {
-                ROLLUP: "sub",
-                EXPECTED_SUBJECT_SEQUENCE: str(sequence),
-                MSG_ID: self._new_id(),
-            }
-            try:
-                await self._js.publish(subject, record, headers)
-            except RefusedError as refused:
-                if not refused.conflict:
-                    raise refused.translate() from refused
-            else:
-                return
-        msg = "others kept claiming what may be no blob's"
-        raise UnavailableError(msg)
+        await self._claims.end(copy)
 
 
 def _named_by(record: StoredMessage) -> tuple[str, ...]:

@@ -40,12 +40,16 @@ HF_OP: Final = "hf-op"
 _MAX_SIZE: Final = 2**63 - 1
 HF_OP_REQUEST: Final = "hf-op-request"
 HF_DAMAGED: Final = "hf-damaged"
+HF_DELETED: Final = "hf-deleted"
 HF_DELETED_BY: Final = "hf-deleted-by"
-HF_CLAIMED_BY: Final = "hf-claimed-by"
+HF_CLAIM: Final = "hf-claim"
 _SEPARATOR: Final = "\n"
 _DELETIONS_KEPT: Final = 16
 DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
 """What the notes of deletions take of a record, at the most: JSON may double each character."""
+
+_DIGEST_TOKEN_CHARS: Final = 88
+"""Of a digest in base64."""
 
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -98,15 +102,19 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return earlier if op_id is None else (*earlier, op_id)[-_DELETIONS_KEPT:]
 
     @property
-    def claimants(self) -> tuple[str, ...]:
-        """Who says that the copy may go, if this is the record of its claims."""
-        told = (self.metadata or {}).get(HF_CLAIMED_BY)
-        return tuple(told.split(_SEPARATOR)) if told else ()
+    def claim(self) -> str:
+        """The state of the claim of which this is the record; empty: of none."""
+        return (self.metadata or {}).get(HF_CLAIM, "")
 
     @property
     def is_pinned(self) -> bool:
         """Whether the blob is kept although nothing may name it. No tombstone is."""
         return (self.metadata or {}).get(HF_PINNED) == "true"
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether somebody has deleted the blob, which is kept for what names it."""
+        return HF_DELETED in (self.metadata or {})
 
     @property
     def kept(self) -> KeptBytes | None:
@@ -127,6 +135,16 @@ def meta_subject(bucket: str, name: str) -> str:
     return f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
 
+def meta_subjects(bucket: str) -> str:
+    """The subjects of all records."""
+    return f"$O.{bucket}.M.>"
+
+
+def is_of_blob(subject: str) -> bool:
+    """Whether it may be that of a blob's record, by its length."""
+    return len(subject.rpartition(".")[2]) == _DIGEST_TOKEN_CHARS
+
+
 def chunk_subject(bucket: str, nuid: str) -> str:
     """The subject of the chunks of one stored copy.
 
@@ -140,18 +158,18 @@ def chunk_subject(bucket: str, nuid: str) -> str:
 
 
 def claim_subject(bucket: str, nuid: str) -> str:
-    """The subject of the claims of one stored copy. No name of an object has a record there."""
+    """The subject of the claim of one stored copy. No name of an object has a record there."""
     return f"$O.{bucket}.M.{chunk_subject(bucket, nuid).rpartition('.')[2]}"
 
 
 def copy_subjects(bucket: str, nuid: str) -> str:
-    """The chunks of one stored copy and the claims of it, in one filter."""
+    """The chunks of one stored copy and the claim of it, in one filter."""
     return f"$O.{bucket}.*.{chunk_subject(bucket, nuid).rpartition('.')[2]}"
 
 
-def claim_record(bucket: str, nuid: str, claimants: Sequence[str]) -> bytes:
-    """The record of the claims of a copy. Other programs see a deleted object."""
-    metadata = {HF_FORMAT: FORMAT, HF_CLAIMED_BY: _SEPARATOR.join(claimants)}
+def claim_record(bucket: str, nuid: str, state: str) -> bytes:
+    """The record of the claim of a copy. Other programs see a deleted object."""
+    metadata = {HF_FORMAT: FORMAT, HF_CLAIM: state}
     return msgspec.json.encode(
         ObjectMeta(name=nuid, bucket=bucket, nuid=nuid, deleted=True, metadata=metadata)
     )
@@ -197,15 +215,29 @@ def mark_damaged(meta: ObjectMeta) -> bytes:
     return _marked(meta, {HF_DAMAGED: "true"})
 
 
-def mark_pinned(meta: ObjectMeta) -> bytes:
-    """The record ``meta`` with a pin."""
-    return _marked(meta, {HF_PINNED: "true"})
+def mark_counted_on(meta: ObjectMeta, *, pinned: bool) -> bytes:
+    """The record ``meta`` of a blob that is there for all, with a pin if it had or gets one."""
+    left = {key: text for key, text in (meta.metadata or {}).items() if key != HF_DELETED}
+    pin = {HF_PINNED: "true"} if pinned else {}
+    return msgspec.json.encode(msgspec.structs.replace(meta, metadata={**left, **pin}))
 
 
-def mark_unpinned(meta: ObjectMeta, op_id: str) -> bytes:
-    """The record ``meta`` without a pin; ``op_id`` is noted among those of deletions."""
+def mark_moved(meta: ObjectMeta, nuid: str, index: ChunkIndex | None) -> bytes:
+    """The record ``meta`` of a blob whose bytes are whole again, and lie under ``nuid``."""
+    left_out = {HF_DAMAGED, HF_INDEX}
+    metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in left_out}
+    if index is not None:
+        metadata[HF_INDEX] = index.text
+    return msgspec.json.encode(msgspec.structs.replace(meta, nuid=nuid, metadata=metadata))
+
+
+def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:
+    """The record ``meta`` of a blob that is deleted and kept, for the bytes' sake, without a pin.
+
+    ``op_id`` is noted among those of deletions.
+    """
     by = (*meta.deletions, op_id)[-_DELETIONS_KEPT:]
-    return _marked(meta, {HF_PINNED: "false", **_deleted_by(by)})
+    return _marked(meta, {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)})
 
 
 def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: KeptBytes) -> bytes:
@@ -344,6 +376,7 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         generation=meta.nuid,
         index=_index(metadata, meta.chunks),
         damaged=meta.is_damaged,
+        deleted=meta.is_hidden,
         kept=meta.kept,
     )
 

@@ -44,8 +44,9 @@ class RecordChange(StrEnum):
 
     TOUCHED = "touch"
     PINNED = "pin"
-    UNPINNED = "unpin"
+    HIDDEN = "unpin"
     DAMAGED = "damaged"
+    HEALED = "heal"
     REPACKED = "repack"
 
 

@@ -27,9 +27,11 @@ from holdfast.errors import (
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
+from holdfast.stores.jetstream.healing import ObjectHealing
 from holdfast.stores.jetstream.leftovers import ObjectLeftovers
 from holdfast.stores.jetstream.listing import ObjectListing
 from holdfast.stores.jetstream.meta import (
@@ -37,9 +39,11 @@ from holdfast.stores.jetstream.meta import (
     check_address,
     chunk_subject,
     decode_meta,
-    mark_damaged,
-    mark_unpinned,
+    is_of_blob,
+    mark_counted_on,
+    mark_hidden,
     meta_subject,
+    meta_subjects,
     read_record,
     to_info,
 )
@@ -65,7 +69,7 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.ports import BlobChanges, Keeping, Survey, SurveyedBlob
+    from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
     from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
@@ -84,16 +88,20 @@ class ObjectBlobStore:
         self._js = jetstream
         self._new_id = sources.new_id
         self._records = ObjectRecords(jetstream, bucket, sources)
-        self._chunks = ObjectChunks(jetstream, bucket, self._records)
+        claims = ObjectClaims(jetstream, bucket, sources.new_id)
+        self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
         swaps = ObjectSwaps(jetstream, bucket, self._records)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
+        self._healing = ObjectHealing(
+            jetstream, bucket, self._records, self._chunks, swaps, monotonic=sources.monotonic
+        )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
             jetstream, bucket, self._records, self._chunks, self._places, swaps, sources
         )
-        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, sources.new_id)
+        self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, claims)
         self._lately = LatelyStored()
         self._groups = PutGroups(jetstream, bucket, self._places, new_id=sources.new_id)
 
@@ -286,12 +294,14 @@ class ObjectBlobStore:
             if answer is not None:
                 return answer
             if kept is not None and await kept():
-                return await self._unpin(digest, entry, taker)
+                return await self._hide(digest, entry, taker)
             conflicts.trying = meta.nuid if meta is not None else self._new_id()
-            await self._records.bury(digest, entry, conflicts.trying, op_id)
+            is_hidden = meta is not None and meta.is_hidden
+            by = None if is_hidden else op_id  # which a repeat is answered by
+            await self._records.bury(digest, entry, conflicts.trying, by)
             if meta is not None:
                 await self._remove_deleted(meta.nuid)
-            return True
+            return not is_hidden
 
         look = self._records.surely if kept is None else self._records.believed
         try:
@@ -299,12 +309,15 @@ class ObjectBlobStore:
         finally:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
-    async def _unpin(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
-        """Take the blob's pin; whether it had one. Raises RefusedError, OutcomeUnknownError."""
-        if entry.meta is None or not entry.meta.is_pinned:
+    async def _hide(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
+        """Have the blob be there for what names it alone; whether it was there for all.
+
+        Raises RefusedError, OutcomeUnknownError.
+        """
+        if entry.meta is None or entry.meta.is_hidden:
             return False
-        record = mark_unpinned(entry.meta, taker)
-        await self._records.write(digest, entry, record, change=RecordChange.UNPINNED)
+        record = mark_hidden(entry.meta, taker)
+        await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
         return True
 
     async def _remove_deleted(self, nuid: str) -> None:
@@ -328,11 +341,14 @@ class ObjectBlobStore:
             nonlocal met
             is_there = await self._has_bytes(entry, needed)
             is_new = entry.stored_at is not None and entry.stored_at >= unless_seen_since
-            if not is_there or is_new or entry.sequence > met:  # others have put or touched it
+            meta = entry.meta if entry.meta is not None and entry.meta.is_hidden else None
+            others_did = is_new or entry.sequence > met  # have put or touched it
+            if not is_there or (others_did and meta is None):
                 await self._js.check_leader(self.stream)
                 return is_there
             met = entry.sequence
-            await self._records.write(digest, entry, entry.record, change=RecordChange.TOUCHED)
+            record = entry.record if meta is None else mark_counted_on(meta, pinned=False)
+            await self._records.write(digest, entry, record, change=RecordChange.TOUCHED)
             return True
 
         return await self._records.change(digest, attempt)
@@ -347,17 +363,16 @@ class ObjectBlobStore:
         info = to_info(meta)
         return has_bytes(info.kept, needed) and await self._chunks.are_all_there(info)
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See BlobStore."""
+        await self._healing.read_back(info, spend)
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
-            meta = entry.meta
-            if meta is not None and entry.is_of(info.generation) and not meta.is_damaged:
-                await self._records.write(
-                    info.digest, entry, mark_damaged(meta), change=RecordChange.DAMAGED
-                )
-
-        await self._records.change(info.digest, attempt)
+    async def report_damage(self, info: BlobInfo) -> bool:
+        """See BlobStore. The leader is asked for the bytes, then any replica."""
+        try:
+            return await self._healing.heal(info)
+        finally:
+            self._places.forget(info.digest)
 
     async def now(self) -> datetime:
         """See BlobStore. It is the leader's clock, which stamps every message."""
@@ -370,6 +385,16 @@ class ObjectBlobStore:
     async def extent(self) -> Extent:
         """See BlobStore."""
         return await self._changes.extent()
+
+    async def count(self) -> tuple[int, int]:
+        """See BlobStore. Claims, which go away, lie among the records."""
+        filtered = meta_subjects(self.bucket)
+        most = await self._js.count_subjects(self.stream, filtered)
+        others = offset = 0
+        while some := (await self._js.subjects(self.stream, filtered, offset)).subjects:
+            offset += len(some)
+            others += sum(not is_of_blob(subject) for subject in some)
+        return max(most - others, 0), most
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""
@@ -430,5 +455,5 @@ def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
         meta = read_record(message.data, digest)
     except CorruptError:
         return False
-    is_there = meta.is_ours and not meta.deleted and not meta.is_damaged
+    is_there = meta.is_ours and not meta.deleted and not meta.is_damaged and not meta.is_hidden
     return is_there and (partial or meta.kept is None)

@@ -68,7 +68,7 @@ class Places:
 
         A place before the chunk does as well, if the server has to search a little.
         """
-        if info.chunks == 1 and not info.damaged:
+        if info.chunks == 1 and not info.damaged and not info.deleted:
             at = max(sequence - 1, 1)
             with suppress(CorruptError):  # the index, which is no more than a hint
                 at = info.index.locate(0)[1] if info.index is not None else at

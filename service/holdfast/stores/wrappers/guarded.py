@@ -56,10 +56,14 @@ _REPEATED: Final[dict[Repeat, tuple[type[HoldfastError], ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Blobs over ``max_blob_bytes`` are refused; ``max_concurrent`` operations are done at once."""
+    """Blobs over ``max_blob_bytes`` are refused; ``max_concurrent`` operations are done at once.
+
+    ``when_full`` is said to who meets a full store: when there is room again.
+    """
 
     max_blob_bytes: int
     max_concurrent: int
+    when_full: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +145,7 @@ class GuardedBlobStore(ForwardingBlobStore):
         super().__init__(inner)
         self._max_blob_bytes = limits.max_blob_bytes
         self._slots = asyncio.Semaphore(limits.max_concurrent)
+        self._when_full = limits.when_full
         self._retries = retries
         self._metrics = metrics
         self._monotonic = monotonic
@@ -196,6 +201,11 @@ class GuardedBlobStore(ForwardingBlobStore):
             finally:
                 self._slots.release()
             return await self._call_again(_REPEATED[repeat], lambda: self._in_slot(function), first)
+        except QuotaExceededError as error:
+            self._count_error(operation, error)
+            if not self._when_full:
+                raise
+            raise QuotaExceededError(f"{error.detail}: {self._when_full}") from error
         except Exception as error:
             self._count_error(operation, error)
             raise

@@ -12,7 +12,7 @@ from holdfast.repository.names.index.rows import listed, record_of
 from holdfast.repository.names.index.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -111,6 +111,16 @@ class NameIndex:
         Raises UnavailableError.
         """
         return await self._follower.settled(partial(Table.needs, digest=digest))
+
+    async def kept_for(self, digest: Digest, limit: int) -> Sequence[str]:
+        """See `Keeper.kept_for`: names, then versions and writes that are under way."""
+        now = self._sources.clock()
+
+        def find(table: Table) -> Sequence[str]:
+            names = _names_of(table, digest, limit, now, self._keep)
+            return [*names, *table.others_of(digest, limit - len(names))]
+
+        return await self._follower.settled(find)
 
     async def names_of(self, digest: Digest, limit: int) -> list[str]:
         """Up to ``limit`` names that have this blob now, ascending. Raises UnavailableError."""

@@ -181,6 +181,19 @@ class Table:
         versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
         return any(self._counts(name, version, digest) for name, version in versions)
 
+    def others_of(self, digest: Digest, limit: int) -> list[str]:
+        """Up to ``limit`` versions and announcements that need the blob, in words."""
+        binary = (bytes.fromhex(digest),)
+        versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
+        found = [
+            f"version {version} of {name.decode()}"
+            for name, version in versions
+            if self._counts(name, version, digest)
+        ]
+        announced = self._db.execute("SELECT name FROM announced WHERE digest = ?", binary)
+        found += [f"a write of {name.decode()}" for (name,) in announced]
+        return found[:limit]
+
     def pending(self) -> list[PendingWrite]:
         """What is announced, of names changed longest ago first; ``MAX_PENDING`` at most."""
         found = self._db.execute(
