@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from tests.cli.conftest import wait_until
 from tests.deployment import deployed
 
 from holdfast.cli import exit_codes
@@ -30,15 +32,26 @@ pytestmark = [pytest.mark.nats, pytest.mark.slow]
 @contextmanager
 def gateway(*arguments: str) -> Iterator[str]:
     """The command while the context lasts; where it answers."""
-    command = [sys.executable, "-m", "holdfast", "gateway", "--listen", "127.0.0.1:0", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    with started(*arguments) as process:
         try:
-            yield url
+            yield url_of(process)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(40) == exit_codes.OK
+
+
+def started(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """The command, with these settings in its environment."""
+    command = [sys.executable, "-m", "holdfast", "gateway", "--listen", "127.0.0.1:0", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
+    )
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Where it answers, once it does."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 def the_requests_of_a_named_blob_server(url: str) -> None:
@@ -82,6 +95,33 @@ def test_and_in_front_of_a_pool(nats_server: EmbeddedServer) -> None:
         gateway("--server", deployment.url, "--prefix", deployment.prefix) as url,
     ):
         the_requests_of_a_named_blob_server(url)
+
+
+def test_a_name_that_was_being_written_when_all_of_it_died_is_a_failure(tmp_path: Path) -> None:
+    store, lease = f"disk://{tmp_path / 'store'}", {"HOLDFAST_UPLOAD_LEASE_SECONDS": "1"}
+
+    with started("--store", store, **lease) as process:
+        url = url_of(process)
+
+        def dying() -> Iterator[bytes]:
+            yield b"x" * 3_000_000
+            wait_until(lambda: states(url) == ["pending"])
+            process.kill()
+            yield b"y"
+
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{url}/store/half", content=dying(), timeout=60)
+    with started("--store", store, **lease) as process:
+        url = url_of(process)
+        wait_until(lambda: states(url) == ["failure"])
+        assert httpx.get(f"{url}/store/half").status_code == 404
+        assert httpx.post(f"{url}/store/half", content=b"whole").status_code == 201
+        process.terminate()
+
+
+def states(url: str) -> list[str]:
+    """What the names are, in the list of them."""
+    return [row["state"] for row in httpx.get(f"{url}/store").json()["names"]]
 
 
 def test_a_store_in_nats_is_its_pools(holdfast: Holdfast) -> None:

@@ -236,6 +236,6 @@ def test_a_log_is_followed_until_sigint(name: str, holdfast: Holdfast) -> None:
         holdfast("state", "append", name, "2")
         second = json.loads(following.stdout.readline())
         following.send_signal(signal.SIGINT)
-        status = following.wait(30)
+        status = following.wait(60)
 
     assert [first["command"], second["command"], status] == [1, 2, 0]

@@ -28,7 +28,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.stores.ports import Attributes, BlobInfo, Fetched, Stored, UnreadableObject
+from holdfast.stores.ports import Attributes, BlobInfo, Fetched, Stored, UnreadableObject, freely
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -559,6 +559,33 @@ class BlobStoreContract(ABC):
         assert await store.get(await store.stat(before.digest)) == data
         assert info.generation != before.generation
         assert await self.leftovers(store) == 0
+
+    @pytest.mark.fault("D02")
+    @pytest.mark.parametrize("mutate", ALTERATIONS)
+    async def test_reading_back_tells_intact_from_damaged_and_from_gone(
+        self, store: BlobStore, mutate: Callable[[bytes], bytes]
+    ) -> None:
+        info = (await put_staged(store, some_bytes(4 * PART_BYTES))).info
+        empty, small = await put(store, b""), await put(store, b"small")
+        for one in (info, empty, small):
+            await store.read_back(one, freely)
+        await self.alter(store, info.digest, mutate)
+        await store.delete(small.digest)
+
+        with pytest.raises(CorruptError):
+            await store.read_back(info, freely)
+        with pytest.raises(NotFoundError):
+            await store.read_back(small, freely)
+        assert not await store.report_damage(info)
+
+    async def test_what_is_counted_never_gets_less(self, store: BlobStore) -> None:
+        counts = [await store.count()]
+        info = await put(store, b"counted")
+        counts.append(await store.count())
+        await store.delete(info.digest)
+        counts.append(await store.count())
+
+        assert counts in ([(0, 0), (1, 1), (1, 1)], [None, None, None])
 
     async def test_a_report_about_a_copy_that_is_gone_changes_nothing(
         self, store: BlobStore

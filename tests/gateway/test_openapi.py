@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import httpx
     from tests.deployment import Deployment
 
-EXAMPLES = os.environ.get("EXAMPLES", "2")
+EXAMPLES = os.environ.get("EXAMPLES", "1")
 """How many are tried of each operation."""
 
 

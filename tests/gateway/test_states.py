@@ -141,6 +141,8 @@ def test_a_log_is_followed_and_gone_on_with(http: httpx.Client) -> None:
     assert told(2) == [(1, "first"), (2, "two")]
     assert told(1, **{"Last-Event-ID": "1"}) == [(2, "two")]
     assert http.get(f"/log/{fresh()}?follow").status_code == 404
+    head = http.head(f"/log/{name}?follow")
+    assert (head.status_code, head.content) == (200, b"")
 
 
 def test_the_older_paths_are_those_of_the_state_that_is_configured(

@@ -144,9 +144,10 @@ class PackSpace(MemoryBlobStore):
             await gate.pass_through()
         return await super().get(info)
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def report_damage(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`."""
         self.lost.add(info.digest)
+        return False
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""

@@ -297,6 +297,17 @@ async def test_bytes_altered_in_the_store_are_corrupt_and_never_served(service: 
     assert b"SOME" not in reply.body
 
 
+@pytest.mark.fault("D02")
+async def test_a_range_of_a_blob_that_was_found_damaged_is_corrupt(service: Service) -> None:
+    digest = await service.put(DATA)
+    blobs = service.pool.blobs
+    await blobs.report_damage(await blobs.stat(digest_of(DATA)))
+
+    reply = await service.ask("blob.get", {"digest": digest, "offset": 1, "length": 2})
+
+    assert reply.code == "corrupt"
+
+
 # --- has, stat, list, delete, verify ---
 
 

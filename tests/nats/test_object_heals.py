@@ -540,6 +540,8 @@ def opened(bucket: Bucket) -> ObjectBlobStore:
 
 async def test_a_report_of_damage_is_not_lost_among_other_changes(bucket: Bucket) -> None:
     infos: list[BlobInfo] = [await put(bucket.store, b"%d" % n) for n in range(8)]
+    for info in infos:
+        await bucket.replace_chunks(info.generation, [b"x"])
 
     await asyncio.gather(
         *(opened(bucket).report_damage(info) for info in infos),

@@ -58,6 +58,7 @@ async def test_a_put_of_one_chunk_that_is_expected_to_be_new_is_two_publishes(
         asked.append(subject)
         return False
 
+    bucket.store.leave_young(timedelta(days=1))
     bucket.js.lose_request = note
     staging = fresh_staging()
     staged = bucket.store.stage(staging, len(DATA))
@@ -85,8 +86,14 @@ async def test_a_record_says_what_was_changed_of_a_blob_that_stays(bucket: Bucke
     for act in acts:
         await act()
         said_of_it.append(await change(bucket))
-    await store.report_damage(await store.stat(DIGEST))
+    info = await store.stat(DIGEST)
+    assert await store.report_damage(info)
+    healed = await change(bucket)
+    info = await store.stat(DIGEST, sure=True)
+    await bucket.replace_chunks(info.generation, [DATA[::-1]])
+    assert not await store.report_damage(info)
 
+    assert healed == "heal"
     assert said_of_it == [None, "pin", "touch", "unpin", "pin", None, None]
     assert await change(bucket) == "damaged"
 
@@ -98,6 +105,7 @@ async def test_a_blob_that_is_healed_by_a_put_without_a_pin_keeps_its_own(
 ) -> None:
     info = await put(bucket.store, DATA)
     if reported:
+        await bucket.replace_chunks(info.generation, [DATA[::-1]])
         await bucket.store.report_damage(info)
     else:
         await bucket.lose_chunks(DIGEST)

@@ -58,7 +58,7 @@ async def test_every_blob_is_read_exactly_once_however_often_the_time_is_up(
 class ForgetfulStore(MemoryBlobStore):
     """Cannot be written to when damage is reported."""
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def report_damage(self, info: BlobInfo) -> bool:
         del info
         raise UnavailableError
 

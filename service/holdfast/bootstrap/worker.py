@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
+from holdfast.bootstrap.care import CareParts, assemble_care
 from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.links import assemble_links
 from holdfast.bootstrap.names import NameParts, assemble_names
@@ -25,6 +26,7 @@ from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
+from holdfast.handlers.care import CareHandlers
 from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
@@ -35,12 +37,14 @@ from holdfast.protocol.names import NAMES_FEATURE
 from holdfast.protocol.states import STATES_FEATURE
 from holdfast.protocol.subjects import part_subject, reply_pattern
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
+from holdfast.repository.care.doctor import Surroundings
 from holdfast.repository.keepers import Keepers
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE
 from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
+from holdfast.runtime.care_metrics import CareMetrics
 from holdfast.runtime.collector_metrics import CollectorMetrics
 from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
@@ -139,6 +143,9 @@ async def _serve(
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
         ConnectionMetrics.register(registry, connection, parts.worker)
         CollectorMetrics.register(registry, lambda: parts.collector.totals)
+        CareMetrics.register(
+            registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
+        )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
         return await parts.serve(setup, stop, lost)
 
@@ -170,6 +177,7 @@ class _Parts:
     states: StateParts
     watches: WatchHandlers
     collector: Collector
+    care: CareParts
     peers: Peers
     apps: Apps
 
@@ -190,6 +198,7 @@ class _Parts:
             )
             return 1 if form.is_outdated else status
         finally:
+            await self.care.aclose()
             await self.collector.aclose()
             await self.states.upkeep.aclose()
             await self.snapshots.aclose()
@@ -209,6 +218,7 @@ class _Parts:
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
+            *self.care.chores(),
             *self.stores.chores,
         )
 
@@ -234,6 +244,13 @@ def _assemble(
     watches = assemble_watch(setup, stores)
     freshness = Freshness(connection)
     collector = assemble_collector(setup, stores, names)
+    surroundings = Surroundings(
+        store=watch.read,
+        counts=watch.counts,
+        clocks=peers.clocks,
+        troubles=lambda: snapshots.pruner.troubles,
+    )
+    care = assemble_care(setup, stores, collector, surroundings, lambda: connection.server_info)
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
@@ -248,6 +265,7 @@ def _assemble(
             *states.follows.endpoints(),
             *watches.endpoints(),
             *CollectionHandlers(collector).endpoints(),
+            *CareHandlers(care.scrub, care.usage, care.doctor).endpoints(),
             *assemble_links(setup, stores, names, snapshots),
         ),
         _identity(setup, durability),
@@ -267,6 +285,7 @@ def _assemble(
         states=states,
         watches=watches,
         collector=collector,
+        care=care,
         peers=peers,
         apps=apps,
     )

@@ -8,7 +8,7 @@ from typing import Final
 CLIENTS: Final = frozenset(
     {
         *("blob", "name", "snapshot", "state", "import", "watch", "status"),
-        *("config", "link-key", "token"),
+        *("config", "doctor", "link-key", "scrub", "token", "usage"),
     }
 )
 """The commands that log with the standard library alone, and hardly ever."""

@@ -126,6 +126,8 @@ class WorkerFlags(StoreFlags):
     upload_lease_seconds: Annotated[float | None, _setting("upload_lease_seconds")] = None
     collect_every_seconds: Annotated[float | None, _setting("collect_every_seconds")] = None
     collect_bytes_per_second: Annotated[int | None, _setting("collect_bytes_per_second")] = None
+    scrub_days: Annotated[float | None, _setting("scrub_days")] = None
+    scrub_bytes_per_second: Annotated[int | None, _setting("scrub_bytes_per_second")] = None
     request_timeout_seconds: Annotated[float | None, _setting("request_timeout_seconds")] = None
     drain_seconds: Annotated[float | None, _setting("drain_seconds")] = None
     inbox_prefixes: Annotated[tuple[str, ...] | None, _setting("inbox_prefixes")] = None

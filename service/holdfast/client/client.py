@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
+from holdfast.client.care import Care
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import Download, read_bytes
 from holdfast.client.links import make_link
@@ -108,6 +109,7 @@ class Client:
         self._small_puts = SmallPuts(requester)
         self.snapshots = Snapshots(requester)
         self.retention = SnapshotRetention(requester)
+        self.care = Care(requester)
         self.states = States(requester, self.names)
 
     async def __aenter__(self) -> Self:

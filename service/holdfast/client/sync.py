@@ -11,6 +11,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from holdfast.client.blocking import Blocking, blocking, describe, iterating
+from holdfast.client.care import Care
 from holdfast.client.client import Client, connect
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
@@ -86,6 +87,14 @@ class SyncNames(Blocking[Names]):
     versions = iterating(Names.versions)
     rules = blocking(Names.rules)
     set_rules = blocking(Names.set_rules)
+
+
+class SyncCare(Blocking[Care]):
+    """See ``Care``."""
+
+    scrub = blocking(Care.scrub)
+    doctor = blocking(Care.doctor)
+    usage = blocking(Care.usage)
 
 
 class SyncStates(Blocking[States]):
@@ -186,6 +195,7 @@ class SyncClient(Blocking[Client]):
         self.names = SyncNames(wrapped.names, thread)
         self.snapshots = SyncSnapshots(wrapped.snapshots, thread)
         self.retention = SyncSnapshotRetention(wrapped.retention, thread)
+        self.care = SyncCare(wrapped.care, thread)
         self.states = SyncStates(wrapped.states, thread)
 
     def __enter__(self) -> Self:

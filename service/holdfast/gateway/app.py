@@ -93,8 +93,8 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         BlobRoutes(client, bodies, readers),
         StoreRoutes(client, bodies, readers),
         SnapshotRoutes(client, bodies, readers),
-        StateRoutes(client, bodies, readers, only=settings.state),
         TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
+        StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
     )
     routes = [route for family in families for route in family.routes()]

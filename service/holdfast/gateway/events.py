@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from holdfast.client.snapshots.wait import RecordT, wait_ended
 from holdfast.errors import HoldfastError
@@ -16,7 +16,7 @@ from holdfast.protocol.problem import problem_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from starlette.responses import Response
+    from starlette.requests import Request
 
     from holdfast.client import Client
     from holdfast.protocol.snapshots import SnapshotProgress
@@ -32,10 +32,17 @@ _MAX_WAITING: Final = 64
 """Events that a slow reader may have before it; older ones are dropped, for they are past."""
 
 
-def progress_answer(client: Client, record: RecordT) -> Response:
-    """Events ``progress``, and then one ``end`` with the record; or a ``problem``."""
+def events_answer(request: Request, events: AsyncGenerator[bytes]) -> Response:
+    """``events`` as they come; to HEAD only that there are some."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(client, record), media_type=EVENT_STREAM, headers=headers)
+    if request.method == "HEAD":
+        return Response(media_type=EVENT_STREAM, headers=headers)
+    return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+
+
+def progress_answer(request: Request, client: Client, record: RecordT) -> Response:
+    """Events ``progress``, and then one ``end`` with the record; or a ``problem``."""
+    return events_answer(request, _events(client, record))
 
 
 async def _events(client: Client, record: RecordT) -> AsyncGenerator[bytes]:

@@ -26,6 +26,12 @@ type Json = dict[str, Any]
 
 PATH: Final = "/openapi.json"
 _REF: Final = "#/components/schemas/{name}"
+_TEXT: Final = {"type": "string"}
+_EVENT: Final = {
+    "description": "One event; its data is JSON.",
+    "type": "object",
+    "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT},
+}
 _PROBLEM: Final = {"$ref": _REF.format(name=Problem.__name__)}
 _PATH_KINDS: Final[Mapping[str, Any]] = {
     "digest": WireDigest,
@@ -179,7 +185,7 @@ def _content(answer: HttpAnswer) -> Json:
     if BYTES in kinds or answer.has_bytes:
         content["*/*"] = {"schema": {}}
     if EVENTS in kinds:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     schemas = [_schema(kind) for kind in kinds if kind not in {BYTES, EVENTS}]
     if schemas:
         schemas += [{}] if answer.has_bytes else []

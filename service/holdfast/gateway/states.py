@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from starlette.responses import StreamingResponse
 
 from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import ToAppend
@@ -16,7 +15,7 @@ from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
 from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
-from holdfast.gateway.events import EVENT_STREAM, QUIET_SECONDS, STILL_THERE, event
+from holdfast.gateway.events import EVENT_STREAM, QUIET_SECONDS, STILL_THERE, event, events_answer
 from holdfast.gateway.parameters import (
     CONTENT_TYPE,
     CURSOR,
@@ -177,9 +176,7 @@ class StateRoutes:
         if (last := _header(request, _LAST_EVENT)) is not None:
             start = int(last) + 1
         await self._client.states.page(name, start, 1)  # it is there: else that is said at once
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        events = _events(self._client, name, start)
-        return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+        return events_answer(request, _events(self._client, name, start))
 
     def _name_of(self, request: Request) -> str:
         if "name" in request.path_params:

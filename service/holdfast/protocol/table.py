@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.protocol.blobs import BLOB_OPERATIONS
+from holdfast.protocol.care import CARE_OPERATIONS
 from holdfast.protocol.links import LINK_OPERATIONS
 from holdfast.protocol.names import NAME_OPERATIONS
 from holdfast.protocol.operation import AnyOperation
@@ -18,6 +19,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *BLOB_OPERATIONS,
     *NAME_OPERATIONS,
     *STATUS_OPERATIONS,
+    *CARE_OPERATIONS,
     *SNAPSHOT_OPERATIONS,
     *RETENTION_OPERATIONS,
     *WATCH_OPERATIONS,

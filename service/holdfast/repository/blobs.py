@@ -6,7 +6,6 @@ It knows stores by their ports only, and no message, subject or connection.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,7 @@ from holdfast.domain.digest import Digest, check_expected, digest_of, is_digest
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.domain.windows import Cursor, Span, clip, decode_cursor, encode_cursor, first_window
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
-from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, UnreadableObject
+from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, UnreadableObject, freely
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -197,6 +196,9 @@ class BlobRepository:
         proxy: bool,
         direct: bool,
     ) -> Content:
+        if info.damaged:
+            msg = f"blob {info.digest} was found damaged: put it again from a good copy"
+            raise CorruptError(msg)
         if cursor is not None:
             span = decode_cursor(cursor, info.size).span
         else:
@@ -313,14 +315,8 @@ class BlobRepository:
         """Read a blob back. What is damaged is remembered, so that the next put replaces it."""
         store = self._store(BLOBS)
         try:
-            if info.chunks <= 1:
-                size = len(await store.get(info))
-            else:
-                size = 0
-                async with aclosing(store.read(info, 0, info.size)) as pieces:
-                    async for piece in pieces:
-                        size += memoryview(piece).nbytes
-            report.bytes += size
+            await store.read_back(info, freely)
+            report.bytes += info.size
         except NotFoundError:
             return  # deleted meanwhile
         except CorruptError as error:

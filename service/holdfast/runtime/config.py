@@ -92,6 +92,12 @@ class Config(Struct, frozen=True, kw_only=True):
     collect_bytes_per_second: Annotated[
         int, Meta(ge=MIB, description="Bytes a second that a collection goes through, at the most.")
     ] = 64 * MIB
+    scrub_days: Annotated[
+        float, Meta(gt=0, le=90, description="Days between two laps in which all is read back.")
+    ] = 7
+    scrub_bytes_per_second: Annotated[
+        int, Meta(ge=MIB // 16, description="Bytes a second that are read back, at the most.")
+    ] = 8 * MIB
     request_timeout_seconds: Annotated[
         Seconds, Meta(description="Deadline, in seconds, of a request that names none.")
     ] = 30

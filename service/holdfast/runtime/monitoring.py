@@ -15,6 +15,7 @@ from urllib.error import URLError
 
 import msgspec
 
+from holdfast.domain.findings import StreamCount
 from holdfast.domain.store_state import Durability, ServerState, Silent, durability_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,26 @@ class _Varz(msgspec.Struct):
     jetstream: _JetStreamVarz = msgspec.field(default_factory=_JetStreamVarz)
 
 
+class _StreamState(msgspec.Struct):
+    messages: int = 0
+    bytes: int = 0
+    last_seq: int = 0
+    num_deleted: int = 0
+
+
+class _StreamDetail(msgspec.Struct):
+    name: str
+    state: _StreamState
+
+
+class _Account(msgspec.Struct):
+    stream_detail: list[_StreamDetail] = []
+
+
+class _Jsz(msgspec.Struct):
+    account_details: list[_Account] = []
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
     """The server that is connected to, those that ``told`` of themselves, and the silent ones."""
@@ -79,6 +100,36 @@ async def see_servers(greeting: Mapping[str, Any], monitor_urls: Sequence[str]) 
     told = {answer.name: answer for answer in answers if isinstance(answer, ServerState)}
     silent = tuple(answer for answer in answers if isinstance(answer, Silent))
     return Servers(connected=greeted(greeting), told=tuple(told.values()), silent=silent)
+
+
+async def stream_counts(
+    monitor_urls: Sequence[str], streams: Sequence[str]
+) -> tuple[StreamCount, ...]:
+    """What each server behind ``monitor_urls`` says of its copies of ``streams``. Never raises."""
+    answers = await asyncio.gather(*(_count(url, streams) for url in monitor_urls))
+    return tuple(count for answer in answers for count in answer)
+
+
+async def _count(monitor_url: str, streams: Sequence[str]) -> list[StreamCount]:
+    """Nothing of a server that does not answer: that is told elsewhere."""
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            found = await asyncio.to_thread(_jsz, monitor_url)
+    except (OSError, ValueError, HTTPException, msgspec.MsgspecError):
+        return []
+    details = [one for account in found.account_details for one in account.stream_detail]
+    return [
+        StreamCount(
+            server=monitor_url,
+            stream=one.name,
+            last=one.state.last_seq,
+            messages=one.state.messages,
+            bytes=one.state.bytes,
+            deleted=one.state.num_deleted,
+        )
+        for one in details
+        if one.name in streams
+    ]
 
 
 def greeted(greeting: Mapping[str, Any]) -> ServerState:
@@ -127,6 +178,14 @@ def _cluster_size(jetstream: _JetStreamVarz) -> int | None:
 
 
 def _varz(monitor_url: str) -> _Varz:
-    url = f"{monitor_url.rstrip('/')}/varz"
+    return _fetch(monitor_url, "varz", _Varz)
+
+
+def _jsz(monitor_url: str) -> _Jsz:
+    return _fetch(monitor_url, "jsz?accounts=1&streams=1", _Jsz)
+
+
+def _fetch[T](monitor_url: str, what: str, form: type[T]) -> T:
+    url = f"{monitor_url.rstrip('/')}/{what}"
     with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:  # noqa: S310  (http only, by config)
-        return msgspec.json.decode(answer.read(_MAX_ANSWER_BYTES), type=_Varz)
+        return msgspec.json.decode(answer.read(_MAX_ANSWER_BYTES), type=form)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -119,6 +120,7 @@ class Peers:
         self._starts = True
         self._serves = False
         self._rivals: set[str] = set()
+        self._ahead: dict[str, float] = {}
         self._reply = reply
         self._subject = prefixed(prefix, WHERE_SUBJECT)
         self._monotonic = sources.monotonic
@@ -180,9 +182,18 @@ class Peers:
         """Take note of who is there, and of the time there. To be called every ``LOOK_SECONDS``."""
         said = _Said(wants_all=True, clock=self._clock)
         await self._ask(Where(), said)
+        self._ahead = said.ahead
         for node, ahead in said.ahead.items():
             if abs(ahead) > CLOCKS_DIFFER_SECONDS:
                 log.warning("clocks_differ", node=node, ahead_seconds=round(ahead, 1))
+
+    def clocks(self, off: timedelta) -> dict[str, timedelta]:
+        """How far clocks are off, by their nodes, where this worker's is ``off``.
+
+        Of other nodes it is known what the last look has shown, of those that have apps.
+        """
+        others = {node: off + timedelta(seconds=ahead) for node, ahead in self._ahead.items()}
+        return others | {self._node: off}
 
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
         """See `placement.AppPeers`. Returns at the first yes, else when time is up."""

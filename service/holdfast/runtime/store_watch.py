@@ -16,12 +16,13 @@ from holdfast.domain.store_state import (
     too_few_servers,
 )
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
-from holdfast.runtime.monitoring import Servers, see_servers
+from holdfast.runtime.monitoring import Servers, see_servers, stream_counts
 from holdfast.stores.jetstream.replication import keep_replicas, read_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from holdfast.domain.findings import StreamCount
     from holdfast.stores.jetstream.replication import Kept
     from holdfast.transport.jetstream import JetStream
 
@@ -69,6 +70,10 @@ class StoreWatch:
             problems=(*unread, *problems),
             advice=tuple(dated_servers(servers.known)),
         )
+
+    async def counts(self) -> tuple[StreamCount, ...]:
+        """What each server that is monitored says of its copies of the buckets."""
+        return await stream_counts(self.monitor_urls, self.streams)
 
     async def _bucket(self, stream: str) -> BucketState | str:
         """The bucket, or why it cannot be seen."""

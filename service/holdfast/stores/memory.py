@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.domain.kept import Ranges
-    from holdfast.stores.ports import Attributes, Claiming, Keeping, SurveyedBlob
+    from holdfast.stores.ports import Attributes, Claiming, Keeping, Spending, SurveyedBlob
     from holdfast.stores.record_ports import Change
 
 
@@ -153,13 +153,18 @@ class MemoryBlobStore(Reachable):
         self._note(digest, "changed")
         return True
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        await spend(len(await self.get(info)))
+
+    async def report_damage(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`."""
         await self._reach()
         blob = self._blobs.get(info.digest)
         if blob is not None and blob.info.generation == info.generation:
             blob.info = replace(blob.info, damaged=True)
             self._note(info.digest, "changed")
+        return False
 
     async def now(self) -> datetime:
         """See `BlobStore.now`."""
@@ -188,6 +193,10 @@ class MemoryBlobStore(Reachable):
         """See `BlobStore.extent`."""
         await self._reach()
         return self._log.extent
+
+    async def count(self) -> tuple[int, int]:
+        """See `BlobStore.count`."""
+        return (keys := (await self.extent()).keys), keys
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`."""

@@ -193,6 +193,11 @@ class Survey:
 
 Claiming = Callable[[str], Awaitable[None]]
 Keeping = Callable[[], Awaitable[bool]]
+Spending = Callable[[int], Awaitable[None]]
+
+
+async def freely(_size: int) -> None:
+    """Spend as many bytes as there are: a `Spending` without a limit."""
 
 
 class StagedBlob(Protocol):
@@ -324,10 +329,19 @@ class BlobStore(Protocol):
         or must be put again because it cannot be read back.
         """
 
-    async def report_damage(self, info: BlobInfo) -> None:
-        """Remember, for all who use the store, that this copy cannot be read back.
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """Read all bytes of a blob, and where the store has several copies as often, from any.
 
-        A copy that is gone by now, or that a store finds intact, is left as it is.
+        ``spend`` is awaited for each piece, with its size. Raises NotFoundError when this
+        generation is gone, CorruptError: a copy is damaged.
+        """
+
+    async def report_damage(self, info: BlobInfo) -> bool:
+        """Mend a copy that cannot be read back, or remember that for all who use the store.
+
+        True: another copy of the store's had the bytes, and the blob was put anew from them, as it
+        was. What is remembered makes the blob `missing`, and the next put replaces it. A copy that
+        is gone by now, or that a store finds intact, is left as it is.
         """
 
     async def now(self) -> datetime:
@@ -344,6 +358,13 @@ class BlobStore(Protocol):
 
     async def extent(self) -> Extent:
         """How far the store has come: every change that was acknowledged before is counted."""
+
+    async def count(self) -> tuple[int, int] | None:
+        """How many blobs have a record, or a note of a removal: at least, and at the most.
+
+        Neither gets less, for notes stay for good. Counted is also what a store knows of and cannot
+        read. None where it keeps no such notes.
+        """
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """The last change of each blob, of those whose revision is greater than ``after``.

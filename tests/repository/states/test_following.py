@@ -8,6 +8,7 @@ import pytest
 from tests.repository.states.pool import StatesPool
 
 from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.states.upkeep import OP_IDS_KEPT
 
 if TYPE_CHECKING:
     from holdfast.repository.states.replays import Following
@@ -69,6 +70,8 @@ async def test_who_is_passed_by_a_trim_is_told_the_first_command_that_there_is(
             await worker.append("s", n)
         for index in (4, 5):
             await worker.save("s", b"x", index)
+        pool.time.advance(2 * OP_IDS_KEPT.total_seconds())
+        await worker.append("s", 6)
         await worker.upkeep.trim("s", 4)
         with pytest.raises(NotFoundError) as passed:
             await told(following, 1)

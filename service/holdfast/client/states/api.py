@@ -76,7 +76,8 @@ T = TypeVar("T")
 class States:
     """The states of a deployment. ``Client.states`` is one.
 
-    A state has a name, as a blob may have, and a log of commands, numbered from 1 without gaps.
+    A state has a name, as a blob may have, but without * and >, and a log of commands, numbered
+    from 1 without gaps.
     Commands and states are JSON values (dicts, lists, texts, numbers, booleans, None), or bytes.
     Everything here raises InvalidError, UnavailableError (surely not applied),
     OutcomeUnknownError.

@@ -91,6 +91,11 @@ class Collector:
         self._turn = asyncio.Lock()
         self._runs: dict[bool, tuple[CollectionReport, asyncio.Task[None]]] = {}
 
+    @property
+    def spaces(self) -> Sequence[Space]:
+        """Where it collects."""
+        return self._spaces
+
     async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
         """What the run that is under way, or begins now, did within ``seconds``; it goes on."""
         report, task = self._runs.get(dry_run, (None, None))

@@ -77,6 +77,18 @@ class Pruned:
     stopped: str | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class PruneTotals:
+    """What a worker's policies did: ``runs`` over an app, and snapshots ``removed``.
+
+    ``failed`` are those that could not be carried out, or were stopped.
+    """
+
+    runs: int = 0
+    failed: int = 0
+    removed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Listed:
     """Records as they were listed, by their ids."""
@@ -107,6 +119,8 @@ class Pruner:
         self._zones = zones
         self._sources = sources
         self.clock_off = timedelta(0)
+        self.totals = PruneTotals()
+        self.troubles: dict[str, str] = {}
 
     def advice(self) -> list[str]:
         """What the last run found wrong with this worker's clock."""
@@ -114,16 +128,23 @@ class Pruner:
 
     async def run(self) -> None:
         """Apply the policies there are to all apps. What fails with one fails with no other."""
+        troubles: dict[str, str] = {}
         for app in await self.apps():
+            self.totals.runs += 1
             try:
                 pruned = await self.prune(app)
             except HoldfastError as error:
+                troubles[app] = error.detail
                 log.warning("snapshots_not_pruned", app=app, code=error.code, detail=error.detail)
                 continue
+            self.totals.removed += len(pruned.removed)
             if pruned.stopped is not None:
+                troubles[app] = pruned.stopped
                 log.warning("snapshots_not_pruned", app=app, detail=pruned.stopped)
             if pruned.removed:
                 log.info("snapshots_pruned", app=app, removed=len(pruned.removed))
+        self.totals.failed += len(troubles)
+        self.troubles = troubles
 
     async def all_apps(self) -> list[str]:
         """The apps that have, or had, a snapshot, in order."""

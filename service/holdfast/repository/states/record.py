@@ -167,6 +167,9 @@ def saved(
     if record.lineage != lineage:
         msg = "the log was removed, begun or repaired meanwhile"
         raise UnavailableError(msg)
+    if record.log and save.last_applied_index < record.trimmed_through:
+        msg = "the log was trimmed meanwhile"
+        raise UnavailableError(msg)
     newest = record.saves[0] if record.saves else None
     if newest is not None and save.last_applied_index < newest.last_applied_index and not force:
         msg = f"the newest save includes the log up to {newest.last_applied_index}"
@@ -209,13 +212,19 @@ def without_save(record: StateRecord | None, number: int) -> StateRecord:
     return msgspec.structs.replace(record, saves=saves)
 
 
-def trimmed(record: StateRecord, lineage: Lineage, through: int) -> StateRecord:
-    """The record once the commands up to ``through`` are not there. Raises UnavailableError."""
+def trimmed(record: StateRecord, lineage: Lineage, through: int, number: int) -> StateRecord:
+    """The record once the commands up to ``through`` are not there.
+
+    Raises UnavailableError where the log is another by now, or a save after ``number`` needs them.
+    """
     if record.lineage != lineage:
         msg = "the log was removed or repaired meanwhile"
         raise UnavailableError(msg)
     if through <= record.trimmed_through:
         return record
+    if any(s.last_applied_index < through for s in record.saves if s.number > number):
+        msg = "an older state was saved meanwhile"
+        raise UnavailableError(msg)
     return msgspec.structs.replace(record, trimmed_through=through)
 
 

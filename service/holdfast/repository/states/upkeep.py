@@ -102,7 +102,7 @@ class Upkeep:
         place = present.end.place
         if through < present.index:
             place = await self._places.before(record, through + 1, place)
-        change = partial(trimmed, lineage=record.lineage, through=through)
+        change = partial(trimmed, lineage=record.lineage, through=through, number=record.number)
         held = await self._states.update(_held(present), change)
         try:
             await self._purge(name, place.sequence)
@@ -129,8 +129,8 @@ class Upkeep:
                 good.append(save.last_applied_index)
             if len(good) == 2:
                 break
-        least = good[-1] if len(good) > 1 else record.trimmed_through
-        if through > min(good, default=least) or len(good) < 2:
+        least = min(good) if len(good) > 1 else record.trimmed_through
+        if through > least:
             msg = f"the second newest good save includes the log up to {least}"
             raise ConflictError(msg, index=least)
 

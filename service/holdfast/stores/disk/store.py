@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         BlobListing,
         Claiming,
         Keeping,
+        Spending,
         Stored,
         Survey,
         SurveyedBlob,
@@ -144,10 +145,17 @@ class DiskBlobStore:
         """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
         return await asyncio.to_thread(self._blobs.now)
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`. A damaged file is moved aside."""
+        async with aclosing(self._read_whole(info)) as pieces:
+            async for piece in pieces:
+                await spend(memoryview(piece).nbytes)
+
+    async def report_damage(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`. It is read again, and moved aside unless it is intact."""
         with suppress(NotFoundError, CorruptError):
             await asyncio.to_thread(self._blobs.verify, info)
+        return False
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
@@ -156,6 +164,9 @@ class DiskBlobStore:
     async def extent(self) -> Extent:
         """See `BlobStore.extent`."""
         return await self._log.extent()
+
+    async def count(self) -> None:
+        """See `BlobStore.count`. A file that was removed leaves nothing for good."""
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`. Touches and pins are left out."""

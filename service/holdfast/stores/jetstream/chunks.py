@@ -83,10 +83,10 @@ class ObjectChunks:
                 self._stream, lambda: self._js.last_message(self._stream, subject)
             )
         if message is None:
-            raise await self._why_missing(info)
+            raise await self.why_missing(info)
         return message.data
 
-    async def _why_missing(self, info: BlobInfo) -> HoldfastError:
+    async def why_missing(self, info: BlobInfo) -> HoldfastError:
         """Chunks are gone: because the blob is, or they were lost?"""
         live = (await self._records.read(info.digest)).live
         if live is None or live.nuid != info.generation:
@@ -173,7 +173,7 @@ class ObjectChunks:
         if message is None:
             message = await self._js.surely(self._stream, lambda: self._find(info, part, _START))
         if message is None:
-            raise await self._why_missing(info)
+            raise await self.why_missing(info)
         if moved:
             self._remember(info, part, message.sequence)
         return message

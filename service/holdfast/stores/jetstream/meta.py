@@ -48,6 +48,9 @@ _DELETIONS_KEPT: Final = 16
 DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
 """What the notes of deletions take of a record, at the most: JSON may double each character."""
 
+_DIGEST_TOKEN_CHARS: Final = 88
+"""Of a digest in base64."""
+
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -132,6 +135,16 @@ def meta_subject(bucket: str, name: str) -> str:
     return f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
 
+def meta_subjects(bucket: str) -> str:
+    """The subjects of all records."""
+    return f"$O.{bucket}.M.>"
+
+
+def is_of_blob(subject: str) -> bool:
+    """Whether it may be that of a blob's record, by its length."""
+    return len(subject.rpartition(".")[2]) == _DIGEST_TOKEN_CHARS
+
+
 def chunk_subject(bucket: str, nuid: str) -> str:
     """The subject of the chunks of one stored copy.
 
@@ -207,6 +220,15 @@ def mark_counted_on(meta: ObjectMeta, *, pinned: bool) -> bytes:
     left = {key: text for key, text in (meta.metadata or {}).items() if key != HF_DELETED}
     pin = {HF_PINNED: "true"} if pinned else {}
     return msgspec.json.encode(msgspec.structs.replace(meta, metadata={**left, **pin}))
+
+
+def mark_moved(meta: ObjectMeta, nuid: str, index: ChunkIndex | None) -> bytes:
+    """The record ``meta`` of a blob whose bytes are whole again, and lie under ``nuid``."""
+    left_out = {HF_DAMAGED, HF_INDEX}
+    metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in left_out}
+    if index is not None:
+        metadata[HF_INDEX] = index.text
+    return msgspec.json.encode(msgspec.structs.replace(meta, nuid=nuid, metadata=metadata))
 
 
 def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:

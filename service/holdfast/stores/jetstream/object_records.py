@@ -46,6 +46,7 @@ class RecordChange(StrEnum):
     PINNED = "pin"
     HIDDEN = "unpin"
     DAMAGED = "damaged"
+    HEALED = "heal"
     REPACKED = "repack"
 
 

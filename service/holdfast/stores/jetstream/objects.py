@@ -31,6 +31,7 @@ from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
 from holdfast.stores.jetstream.groups import Alone, PutGroups
+from holdfast.stores.jetstream.healing import ObjectHealing
 from holdfast.stores.jetstream.leftovers import ObjectLeftovers
 from holdfast.stores.jetstream.listing import ObjectListing
 from holdfast.stores.jetstream.meta import (
@@ -38,10 +39,11 @@ from holdfast.stores.jetstream.meta import (
     check_address,
     chunk_subject,
     decode_meta,
+    is_of_blob,
     mark_counted_on,
-    mark_damaged,
     mark_hidden,
     meta_subject,
+    meta_subjects,
     read_record,
     to_info,
 )
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.ports import BlobChanges, Keeping, Survey, SurveyedBlob
+    from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
     from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
@@ -92,6 +94,9 @@ class ObjectBlobStore:
         self._changes = ObjectChanges(jetstream, bucket)
         swaps = ObjectSwaps(jetstream, bucket, self._records)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
+        self._healing = ObjectHealing(
+            jetstream, bucket, self._records, self._chunks, swaps, monotonic=sources.monotonic
+        )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
             jetstream, bucket, self._records, self._chunks, self._places, swaps, sources
@@ -358,17 +363,16 @@ class ObjectBlobStore:
         info = to_info(meta)
         return has_bytes(info.kept, needed) and await self._chunks.are_all_there(info)
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See BlobStore."""
+        await self._healing.read_back(info, spend)
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
-            meta = entry.meta
-            if meta is not None and entry.is_of(info.generation) and not meta.is_damaged:
-                await self._records.write(
-                    info.digest, entry, mark_damaged(meta), change=RecordChange.DAMAGED
-                )
-
-        await self._records.change(info.digest, attempt)
+    async def report_damage(self, info: BlobInfo) -> bool:
+        """See BlobStore. The leader is asked for the bytes, then any replica."""
+        try:
+            return await self._healing.heal(info)
+        finally:
+            self._places.forget(info.digest)
 
     async def now(self) -> datetime:
         """See BlobStore. It is the leader's clock, which stamps every message."""
@@ -381,6 +385,16 @@ class ObjectBlobStore:
     async def extent(self) -> Extent:
         """See BlobStore."""
         return await self._changes.extent()
+
+    async def count(self) -> tuple[int, int]:
+        """See BlobStore. Claims, which go away, lie among the records."""
+        filtered = meta_subjects(self.bucket)
+        most = await self._js.count_subjects(self.stream, filtered)
+        others = offset = 0
+        while some := (await self._js.subjects(self.stream, filtered, offset)).subjects:
+            offset += len(some)
+            others += sum(not is_of_blob(subject) for subject in some)
+        return max(most - others, 0), most
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DirectDelivery,
         Fetched,
         Keeping,
+        Spending,
         StagedBlob,
         Stored,
         Survey,
@@ -132,9 +133,15 @@ class ForwardingBlobStore:
         """See `BlobStore.now`."""
         return await self._call("now", Repeat.ALWAYS, self._inner.now)
 
-    async def report_damage(self, info: BlobInfo) -> None:
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        await self._call("read_back", Repeat.ALWAYS, lambda: self._inner.read_back(info, spend))
+
+    async def report_damage(self, info: BlobInfo) -> bool:
         """See `BlobStore.report_damage`."""
-        await self._call("report_damage", Repeat.ALWAYS, lambda: self._inner.report_damage(info))
+        return await self._call(
+            "report_damage", Repeat.ALWAYS, lambda: self._inner.report_damage(info)
+        )
 
     async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`."""
@@ -147,6 +154,10 @@ class ForwardingBlobStore:
     async def extent(self) -> Extent:
         """See `BlobStore.extent`."""
         return await self._call("extent", Repeat.ALWAYS, self._inner.extent)
+
+    async def count(self) -> tuple[int, int] | None:
+        """See `BlobStore.count`."""
+        return await self._call("count", Repeat.ALWAYS, self._inner.count)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`."""

@@ -1,0 +1,114 @@
+"""What a worker looks after the stores with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from holdfast.bootstrap.snapshots import packs_of
+from holdfast.repository.care.doctor import Doctor, Surroundings
+from holdfast.repository.care.inventory import Inventory
+from holdfast.repository.care.owners import NameOwners, SnapshotOwners, StateOwners
+from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
+from holdfast.repository.care.usage import Usage
+from holdfast.repository.collector.agreement import Agreement
+from holdfast.repository.collector.pace import Pace
+from holdfast.repository.snapshots.roots import SnapshotRoots
+from holdfast.repository.states.roots import StateRoots
+from holdfast.runtime.lifecycle import Chore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from holdfast.bootstrap.setup import Setup
+    from holdfast.bootstrap.stores import Stores
+    from holdfast.repository.care.owners import OwnerSource
+    from holdfast.repository.collector.collector import Collector
+    from holdfast.repository.collector.roots import RootSource
+    from holdfast.repository.snapshots.packs import Packs
+
+ONE_PLACE: Final = "store"
+"""What is called the place where no nats-server is read, or one without a name."""
+
+_JITTER: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CareParts:
+    """Everything with which one worker looks after what is stored."""
+
+    scrub: Scrub
+    usage: Usage
+    doctor: Doctor
+
+    def chores(self) -> tuple[Chore, ...]:
+        """What is to be done in the background."""
+        return (Chore("scrub", LOOK_SECONDS, self.scrub.run, jitter=_JITTER),)
+
+    async def aclose(self) -> None:
+        """Stop what is under way."""
+        for part in (self.scrub, self.usage, self.doctor):
+            await part.aclose()
+
+
+def assemble_care(
+    setup: Setup,
+    stores: Stores,
+    collector: Collector,
+    surroundings: Surroundings,
+    greeting: Callable[[], Mapping[str, Any]],
+) -> CareParts:
+    """``greeting`` gives what the nats-server that is connected to says of itself."""
+    sources = setup.sources
+    agreement = Agreement(stores.records)
+    inventory = inventory_of(setup, stores, collector)
+    scrub = Scrub(
+        collector.spaces,
+        agreement,
+        stores.records,
+        Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
+        place=lambda: place_of(greeting()) if stores.streams else ONE_PLACE,
+        worker=setup.worker,
+        every=timedelta(days=setup.config.scrub_days),
+        sources=sources,
+    )
+    doctor = Doctor(
+        inventory,
+        collector,
+        agreement,
+        scrub,
+        surroundings,
+        clock=sources.clock,
+        monotonic=sources.monotonic,
+    )
+    usage = Usage(inventory, collector, monotonic=sources.monotonic)
+    return CareParts(scrub=scrub, usage=usage, doctor=doctor)
+
+
+def inventory_of(setup: Setup, stores: Stores, collector: Collector) -> Inventory:
+    """An inventory of what ``collector`` collects from."""
+    packs = packs_of(setup, stores)
+    owners = {
+        space.name: [_owners(source, packs) for source in space.roots] for space in collector.spaces
+    }
+    pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
+    return Inventory(collector.spaces, owners, pace)
+
+
+def _owners(source: RootSource, packs: Packs) -> OwnerSource:
+    """Who needs what the roots of ``source`` keep."""
+    match source:
+        case SnapshotRoots():
+            return SnapshotOwners(source, packs)
+        case StateRoots():
+            return StateOwners(source)
+        case _:
+            return NameOwners(source)
+
+
+def place_of(greeting: Mapping[str, Any]) -> str:
+    """The server's name, unless it made that up when it was started."""
+    name = str(greeting.get("server_name", ""))
+    return name if name and name != greeting.get("server_id") else ONE_PLACE

@@ -1,0 +1,83 @@
+"""``client.care``: how what is stored is looked after.
+
+async with await holdfast.connect() as hf:
+    report = await hf.care.doctor()
+    usage = await hf.care.usage("label")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holdfast.protocol.care import (
+    DIAGNOSE,
+    GET_USAGE,
+    SCRUB_STATUS,
+    DoctorReport,
+    GetDoctor,
+    GetScrub,
+    GetUsage,
+    ScrubStatus,
+    UsageReply,
+)
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from holdfast.client.requests import Requester
+
+_SECONDS: Final = 600.0
+"""How long one request waits for a worker that goes through all there is."""
+
+
+class Care:
+    """What a client can ask about the state of what is stored.
+
+    All raise ForbiddenError, RateLimitedError and UnavailableError.
+    """
+
+    def __init__(self, requester: Requester) -> None:
+        """Made by the client."""
+        self._requester = requester
+
+    async def scrub(self, *, start: bool = False) -> ScrubStatus:
+        """How far everything was read back, at each place, and what was found damaged.
+
+        With ``start`` another lap begins, or follows the one that is under way.
+        """
+        return await self._requester.ask(SCRUB_STATUS, GetScrub(start=start))
+
+    async def doctor(self) -> DoctorReport:
+        """What is wrong with the deployment, the worst first; waits until a worker has looked.
+
+        It goes through everything there is, which takes a minute or two for a million blobs.
+        """
+        while True:
+            report = await self._requester.ask(
+                DIAGNOSE, GetDoctor(), timeout_seconds=_SECONDS, attempt_seconds=_SECONDS
+            )
+            if report.done:
+                return report
+
+    async def usage(
+        self,
+        by: Literal["app", "prefix", "label"] = "app",
+        *,
+        prefix: str = "",
+        delimiter: str = "/",
+        depth: int = 1,
+        limit: int = 100,
+    ) -> UsageReply:
+        """Who takes how many bytes of what is stored, and how many nothing needs.
+
+        By ``prefix`` names that begin with it are put together by their first ``depth`` pieces
+        between ``delimiter``. The ``limit`` groups that take the most are told. It goes through
+        everything there is, and is kept for a minute.
+        """
+        request = GetUsage(by=by, prefix=prefix, delimiter=delimiter, depth=depth, limit=limit)
+        while True:
+            report = await self._requester.ask(
+                GET_USAGE, request, timeout_seconds=_SECONDS, attempt_seconds=_SECONDS
+            )
+            if report.done:
+                return report

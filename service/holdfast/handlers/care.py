@@ -1,0 +1,155 @@
+"""``blob.scrub``, ``blob.doctor``, ``blob.usage``: how what is stored is looked after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
+from holdfast.protocol.care import (
+    DIAGNOSE,
+    GET_USAGE,
+    SCRUB_STATUS,
+    DoctorFinding,
+    DoctorReport,
+    GetDoctor,
+    GetScrub,
+    GetUsage,
+    ScrubDamage,
+    ScrubLap,
+    ScrubPlace,
+    ScrubStatus,
+    UsageReply,
+    UsageRow,
+    UsageSpace,
+)
+from holdfast.protocol.times import wire_time
+from holdfast.repository.care.owners import Grouping
+
+if TYPE_CHECKING:
+    from holdfast.domain.findings import Finding
+    from holdfast.protocol.blobs import Space
+    from holdfast.repository.care.doctor import Doctor
+    from holdfast.repository.care.scrub import Scrub
+    from holdfast.repository.care.scrub_record import Lap, ScrubRecord
+    from holdfast.repository.care.usage import Usage, UsageReport
+    from holdfast.repository.collector.report import SpaceReport
+
+_SHARE: Final = 0.8
+"""Of the caller's time: then it is told to ask again."""
+
+
+class CareHandlers:
+    """Answers requests about how what is stored is looked after."""
+
+    def __init__(self, scrub: Scrub, usage: Usage, doctor: Doctor) -> None:
+        """This worker's."""
+        self._scrub = scrub
+        self._usage = usage
+        self._doctor = doctor
+
+    async def scrub(self, request: GetScrub, _call: Call) -> ScrubStatus:
+        """``blob.scrub``."""
+        if request.start:
+            await self._scrub.begin()
+        return ScrubStatus(
+            here=self._scrub.here,
+            every_seconds=self._scrub.every.total_seconds(),
+            places=[scrub_place(record) for record in await self._scrub.places()],
+        )
+
+    async def doctor(self, _request: GetDoctor, call: Call) -> DoctorReport:
+        """``blob.doctor``. The look goes on when the caller's time is over."""
+        found = await self._doctor.findings(call.seconds_left() * _SHARE)
+        if found is None:
+            return DoctorReport(done=False)
+        return DoctorReport(done=True, findings=[_finding(one) for one in found])
+
+    async def usage(self, request: GetUsage, call: Call) -> UsageReply:
+        """``blob.usage``. The count goes on when the caller's time is over."""
+        grouping = Grouping(
+            by=request.by,
+            prefix=request.prefix,
+            delimiter=request.delimiter,
+            depth=request.depth,
+        )
+        report = await self._usage.report(grouping, call.seconds_left() * _SHARE)
+        return UsageReply(done=False) if report is None else usage_reply(report, request.limit)
+
+    def endpoints(self) -> tuple[AnyEndpoint, ...]:
+        """Which method answers which operation."""
+        return (
+            Endpoint(SCRUB_STATUS, self.scrub),
+            Endpoint(DIAGNOSE, self.doctor),
+            Endpoint(GET_USAGE, self.usage),
+        )
+
+
+def scrub_place(record: ScrubRecord) -> ScrubPlace:
+    """The record as the wire has it."""
+    return ScrubPlace(
+        place=record.place,
+        worker=record.lease.owner if record.lap is not None else "",
+        wanted=record.wanted,
+        lap=_lap(record.lap),
+        last=_lap(record.last),
+    )
+
+
+def _finding(found: Finding) -> DoctorFinding:
+    return DoctorFinding(
+        kind=found.kind, severity=found.severity, text=found.text, advice=found.advice
+    )
+
+
+def usage_reply(report: UsageReport, limit: int) -> UsageReply:
+    """The report as the wire has it, with ``limit`` of its rows."""
+    inventory, collection = report.inventory, report.collection
+    is_told = collection.off is None and collection.is_done
+    reclaimable = {one.space: _reclaimable(one) for one in collection.spaces if is_told}
+    return UsageReply(
+        done=True,
+        measured_at=wire_time(inventory.at),
+        spaces=[
+            UsageSpace(
+                space=cast("Space", one.space),
+                blobs=one.blobs,
+                stored=one.bytes,
+                reclaimable=reclaimable.get(one.space),
+            )
+            for one in inventory.spaces
+        ],
+        groups=inventory.groups,
+        rows=[
+            UsageRow(
+                group=row.group,
+                items=row.items,
+                logical=row.logical,
+                stored=row.stored,
+                shared=row.shared,
+            )
+            for row in inventory.rows[:limit]
+        ],
+    )
+
+
+def _reclaimable(found: SpaceReport) -> int | None:
+    """Bytes that a collection would remove; None where it would end with a failure."""
+    return None if found.failure is not None else found.removed.bytes + found.orphans.bytes
+
+
+def _lap(lap: Lap | None) -> ScrubLap | None:
+    if lap is None:
+        return None
+    return ScrubLap(
+        began_at=wire_time(lap.began_at),
+        ended_at=wire_time(lap.ended_at) if lap.ended_at is not None else None,
+        checked=lap.checked,
+        bytes=lap.bytes,
+        damaged=lap.damaged,
+        healed=lap.healed,
+        unreadable=lap.unreadable,
+        found=[
+            ScrubDamage(space=one.space, name=one.name, detail=one.detail, healed=one.healed)
+            for one in lap.told
+        ],
+    )

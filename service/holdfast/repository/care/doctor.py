@@ -1,0 +1,258 @@
+"""Everything that is wrong with a deployment, gathered: what each sentence is made of.
+
+What takes long (who needs what is not there, what a collection would meet) is read once for all who
+ask within a minute, in bounded memory. Damage is told from the laps of the scrub.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain import findings
+from holdfast.domain.findings import Finding
+from holdfast.errors import HoldfastError
+from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from holdfast.domain.findings import StreamCount
+    from holdfast.domain.store_state import StoreState
+    from holdfast.repository.care.inventory import Inventory, InventoryReport
+    from holdfast.repository.care.scrub import Scrub
+    from holdfast.repository.care.scrub_record import Lap, ScrubRecord
+    from holdfast.repository.collector.agreement import Agreement
+    from holdfast.repository.collector.collector import Collector
+    from holdfast.repository.collector.report import CollectionReport, SpaceReport
+
+_TOLD: Final = 10
+"""Of what is lost, so much is told one by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is known of the deployment beside what it stores.
+
+    ``clocks`` says of nodes how far their clocks are off, given how far this worker's is;
+    ``troubles`` says of apps why their policies failed in this worker's last run.
+    """
+
+    store: Callable[[], Awaitable[StoreState]]
+    counts: Callable[[], Awaitable[Sequence[StreamCount]]]
+    clocks: Callable[[timedelta], Mapping[str, timedelta]]
+    troubles: Callable[[], Mapping[str, str]]
+
+
+class Doctor:
+    """Looks at a deployment for one worker."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        collector: Collector,
+        agreement: Agreement,
+        scrub: Scrub,
+        surroundings: Surroundings,
+        *,
+        clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """``collector`` says what a run would meet, ``clock`` is this worker's."""
+        self._census = inventory
+        self._collector = collector
+        self._agreement = agreement
+        self._scrub = scrub
+        self._around = surroundings
+        self._clock = clock
+        self._runs: Runs[str, list[Finding]] = Runs(self._look, monotonic=monotonic)
+
+    async def findings(self, seconds: float) -> list[Finding] | None:
+        """What is wrong, the worst first; None if that is not known within ``seconds``.
+
+        Raises UnavailableError.
+        """
+        return await self._runs.get("", seconds)
+
+    async def aclose(self) -> None:
+        """Stop what is under way."""
+        await self._runs.aclose()
+
+    async def _look(self, _key: str) -> list[Finding]:
+        state = await self._around.store()
+        now = await self._collector.spaces[0].store.now()
+        found = [
+            *findings.of_store(state),
+            *findings.of_replicas(await self._around.counts()),
+            *findings.of_clocks(self._around.clocks(self._clock() - now)),
+            *_of_policies(self._around.troubles()),
+            *_of_scrub(await self._scrub.places(), state, now, self._scrub.every),
+            *await self._of_collection(now),
+            *await self._of_inventory(),
+        ]
+        return sorted(found, key=lambda one: ("error", "warning", "note").index(one.severity))
+
+    async def _of_collection(self, now: datetime) -> list[Finding]:
+        why_off = (await self._agreement.terms()).why_off(now)
+        if why_off is not None:
+            return [
+                Finding(
+                    kind="collection_off",
+                    severity="warning",
+                    text=f"nothing is collected: {why_off}",
+                    advice="until then deleted space does not come back",
+                )
+            ]
+        report = await self._collector.collect(dry_run=True, seconds=LONGEST_SECONDS)
+        return list(_of_dry_run(report))
+
+    async def _of_inventory(self) -> list[Finding]:
+        try:
+            report = await self._census.take(None)
+        except (HoldfastError, OSError, sqlite3.Error) as error:
+            return [
+                Finding(
+                    kind="unread",
+                    severity="warning",
+                    text=f"what is stored could not be gone through: {error}",
+                    advice="see whether the store can be reached, then ask again",
+                )
+            ]
+        return list(_of_report(report))
+
+
+def _of_policies(troubles: Mapping[str, str]) -> Iterator[Finding]:
+    for app, why in sorted(troubles.items()):
+        yield Finding(
+            kind="policy",
+            severity="warning",
+            text=f"the policy of {app} was not carried out: {why}",
+            advice=f"`holdfast snapshot prune {app} --dry-run` shows what it would do",
+        )
+
+
+def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
+    for space in report.spaces:
+        yield from _of_orphans(space)
+        if space.failure is not None:
+            is_loss = "records were lost" in space.failure
+            yield Finding(
+                kind="records_lost" if is_loss else "collection",
+                severity="error",
+                text=f"nothing is collected in {space.space}: {space.failure}",
+                advice=(
+                    "bring the records back from a copy of the server's files, or `holdfast admin"
+                    " accept-loss`: what only they needed goes then"
+                    if is_loss
+                    else "what cannot be read has to be mended or deleted first"
+                ),
+            )
+
+
+def _of_orphans(space: SpaceReport) -> Iterator[Finding]:
+    if space.orphans.chunks:
+        yield Finding(
+            kind="orphans",
+            severity="note",
+            text=(
+                f"{space.space} has {space.orphans.chunks} chunks that no record names, of"
+                f" {space.orphans.bytes} bytes at the most"
+            ),
+            advice="writers left them that were killed; the next collection removes them",
+        )
+
+
+def _of_report(report: InventoryReport) -> Iterator[Finding]:
+    for lost in report.lost[:_TOLD]:
+        yield Finding(
+            kind="lost_reference",
+            severity="error",
+            text=f"{lost.user} needs {lost.digest} of {lost.space}, which is missing or damaged",
+            advice="put the bytes again from a good copy, or delete what needs them",
+        )
+    if len(report.lost) > _TOLD:
+        yield Finding(
+            kind="lost_reference",
+            severity="error",
+            text=f"{len(report.lost)} blobs or more that are needed are missing or damaged",
+            advice="the first few are told one by one",
+        )
+    for space in report.spaces:
+        if space.tombstones is not None:
+            yield from findings.of_tombstones(space.space, space.tombstones)
+    for store in report.records:
+        yield from findings.of_tombstones(store.store, store.tombstones)
+        if store.unreadable is not None:
+            yield Finding(
+                kind="unreadable_record",
+                severity="error",
+                text=f"a record of {store.store} cannot be read: {store.unreadable}",
+                advice="delete what it is of, by its name or key, and make it again",
+            )
+        if store.stale:
+            yield Finding(
+                kind="stale",
+                severity="warning",
+                text=f"{store.stale} of {store.store} are under way and should have been ended",
+                advice="see whether workers run: each ends what nobody carries on",
+            )
+
+
+def _of_scrub(
+    places: Sequence[ScrubRecord], state: StoreState, now: datetime, every: timedelta
+) -> Iterator[Finding]:
+    known = {place.place for place in places}
+    peers = {peer.name for bucket in state.buckets for peer in bucket.peers}
+    for missing in sorted(peers - known):
+        yield Finding(
+            kind="scrub_behind",
+            severity="note",
+            text=f"nothing is read back from {missing}: no worker was connected to it",
+            advice=f"connect a worker to {missing}: which copies are met depends on the server",
+        )
+    for place in places:
+        if not peers or place.place in peers:
+            yield from _of_place(place, now, every)
+
+
+def _of_place(place: ScrubRecord, now: datetime, every: timedelta) -> Iterator[Finding]:
+    began_at = place.last.began_at if place.last is not None else None
+    if place.lap is not None:
+        began_at = place.lap.began_at
+    if began_at is not None and now - began_at > findings.LAPS_BEHIND * every:
+        yield Finding(
+            kind="scrub_behind",
+            severity="warning",
+            text=f"the last lap at {place.place} began at {began_at.isoformat()}",
+            advice="see whether workers run there; raise scrub_bytes_per_second or scrub_days",
+        )
+    for lap in (place.lap, place.last):
+        if lap is not None:
+            yield from _of_lap(place.place, lap)
+            return
+
+
+def _of_lap(place: str, lap: Lap) -> Iterator[Finding]:
+    if lap.damaged > lap.healed:
+        yield Finding(
+            kind="damage",
+            severity="error",
+            text=f"{lap.damaged - lap.healed} blobs cannot be read back from {place}",
+            advice="`holdfast scrub` tells which: put them again from a good copy",
+        )
+    if lap.healed:
+        yield Finding(
+            kind="healed",
+            severity="warning",
+            text=f"{lap.healed} blobs read from {place} were damaged, and put anew",
+            advice="one server has lost something: look at the disks, and for replicas that differ",
+        )
+    if lap.unreadable:
+        yield Finding(
+            kind="unreadable_record",
+            severity="error",
+            text=f"records read from {place} are unreadable or lost, {lap.unreadable} times",
+            advice="`holdfast scrub` tells which",
+        )

@@ -1,0 +1,226 @@
+"""Who needs how much of what is stored: the blobs are listed, then the records that need them.
+
+As a collection does it, and as slowly; but nothing is removed, so a moment's difference between the
+two does no harm. What is missing is looked for once more before it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.repository.care.pages import all_changes
+from holdfast.repository.care.uses import Uses
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from holdfast.domain.digest import Digest
+    from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource
+    from holdfast.repository.care.uses import GroupUse, Missing
+    from holdfast.repository.collector.collector import Space
+    from holdfast.repository.collector.pace import Pace
+    from holdfast.stores.ports import BlobStore
+    from holdfast.stores.record_ports import Changed
+
+MAX_GROUPS: Final = 1000
+"""Groups that are told, of those that take the most."""
+
+MAX_LOST: Final = 100
+"""Blobs that are needed and missing, of which each is told."""
+
+_PAGE: Final = 1000
+_RECORD_BYTES: Final = 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class SpaceCount:
+    """Of one space: blobs that are there and their bytes, and notes of those that were removed.
+
+    ``others`` are objects of other programs, or unreadable. ``tombstones`` is None where removals
+    leave no notes.
+    """
+
+    space: str
+    blobs: int = 0
+    bytes: int = 0
+    others: int = 0
+    tombstones: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordCount:
+    """Of one store of records: those that need something, and notes of what was removed.
+
+    ``stale`` are under way and should have been ended. ``unreadable`` is one that cannot be read.
+    """
+
+    store: str
+    owners: int = 0
+    tombstones: int = 0
+    stale: int = 0
+    unreadable: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class InventoryReport:
+    """``rows`` are the groups that take the most, of ``groups`` in all; ``lost`` is missing."""
+
+    at: datetime
+    spaces: list[SpaceCount] = field(default_factory=list)
+    records: list[RecordCount] = field(default_factory=list)
+    rows: Sequence[GroupUse] = ()
+    groups: int = 0
+    lost: Sequence[Missing] = ()
+
+
+class Inventory:
+    """Takes an inventory of a deployment."""
+
+    def __init__(
+        self,
+        spaces: Sequence[Space],
+        sources: Mapping[str, Sequence[OwnerSource]],
+        pace: Pace,
+        *,
+        directory: Path | None = None,
+    ) -> None:
+        """``sources`` are of each space, by its name. Temporary files lie in ``directory``."""
+        self._spaces = spaces
+        self._sources = sources
+        self._pace = pace
+        self._directory = directory
+
+    async def take(self, grouping: Grouping | None) -> InventoryReport:
+        """One, grouped so; None: each owner is a group, for what it lacks.
+
+        Raises UnavailableError, CorruptError, OSError, sqlite3.Error.
+        """
+        report = InventoryReport(at=await self._spaces[0].store.now())
+        first_only = grouping is None
+        uses = await asyncio.to_thread(Uses, self._directory, first_only=first_only)
+        try:
+            for space in self._spaces:
+                report.spaces.append(await self._survey(space, uses))
+            for space in self._spaces:
+                for source in self._sources.get(space.name, ()):
+                    taking = _Taking(space.name, source, grouping, uses, self._pace, report.at)
+                    report.records.append(await taking.run())
+            report.groups = await asyncio.to_thread(uses.groups)
+            report.rows = await asyncio.to_thread(uses.totals, MAX_GROUPS)
+            missing = await asyncio.to_thread(uses.missing, MAX_LOST)
+            report.lost = [one for one in missing if await self._is_lost(one)]
+        finally:
+            await asyncio.to_thread(uses.close)
+        return report
+
+    async def _survey(self, space: Space, uses: Uses) -> SpaceCount:
+        count = SpaceCount(space=space.name)
+        cursor = None
+        while True:
+            page = await space.store.survey(cursor, limit=_PAGE)
+            count.others += page.others
+            await asyncio.to_thread(uses.meet, space.name, page.blobs)
+            await self._pace.spend(_RECORD_BYTES * len(page.blobs))
+            cursor = page.cursor
+            if cursor is None:
+                break
+        count.blobs, count.bytes = await asyncio.to_thread(uses.stored, space.name)
+        counted = await space.store.count()
+        if counted is not None:
+            count.tombstones = max(counted[0] - count.blobs - count.others, 0)
+        return count
+
+    async def _is_lost(self, missing: Missing) -> bool:
+        [space] = [one for one in self._spaces if one.name == missing.space]
+        return not await _is_there(space.store, missing)
+
+
+class _Taking:
+    """The records of one source, of which each owner is entered in its groups."""
+
+    def __init__(
+        self,
+        space: str,
+        source: OwnerSource,
+        grouping: Grouping | None,
+        uses: Uses,
+        pace: Pace,
+        now: datetime,
+    ) -> None:
+        self._space = space
+        self._source = source
+        self._grouping = grouping
+        self._uses = uses
+        self._pace = pace
+        self._now = now
+        self._count = RecordCount(store=source.roots.name)
+
+    async def run(self) -> RecordCount:
+        """All of them."""
+        roots, count = self._source.roots, self._count
+        living = 0
+        async for changes in all_changes(roots.records):
+            keys = [one.key for one in changes]
+            fresh = await asyncio.to_thread(self._uses.fresh, self._space, keys)
+            some = [one for one, is_fresh in zip(changes, fresh, strict=True) if is_fresh]
+            living += sum(self._is_living(one) for one in some)
+            owners = [owner for one in some for owner in self._owners(one)]
+            count.owners += len(owners)
+            await self._enter(owners)
+            await self._pace.spend(_RECORD_BYTES * len(changes))
+        count.tombstones = max(await roots.records.count(roots.lasting) - living, 0)
+        return count
+
+    def _is_living(self, changed: Changed) -> bool:
+        """Whether it is a record that never goes away, and of something that is there."""
+        is_lasting = changed.key.startswith(f"{self._source.roots.lasting}.")
+        return is_lasting and self._source.is_living(changed)
+
+    def _owners(self, changed: Changed) -> Sequence[BlobOwner]:
+        try:
+            self._count.stale += self._source.is_stale(changed, self._now)
+            return self._source.owners(changed)
+        except CorruptError as error:
+            self._count.unreadable = self._count.unreadable or f"{changed.key}: {error.detail}"
+            return ()
+
+    async def _enter(self, owners: Sequence[BlobOwner]) -> None:
+        entries = [(owner, group) for owner in owners for group in self._groups(owner)]
+        items = [(group, owner.size) for owner, group in entries]
+        numbers = await asyncio.to_thread(self._uses.enter, items)
+        needing = [
+            (owner.root, number) for (owner, _), number in zip(entries, numbers, strict=True)
+        ]
+        if self._source.is_direct:
+            await asyncio.to_thread(self._uses.need, self._space, needing)
+            return
+        for root, number in needing:
+            await self._need(root, number)
+
+    async def _need(self, root: Digest, number: int) -> None:
+        """What a root needs, or the root alone where it cannot be read."""
+        try:
+            async for some in self._source.needed(root):
+                uses = [(digest, number) for digest in some]
+                await asyncio.to_thread(self._uses.need, self._space, uses)
+                await self._pace.spend(_RECORD_BYTES * len(some))
+        except (NotFoundError, CorruptError):
+            await asyncio.to_thread(self._uses.need, self._space, [(root, number)])
+
+    def _groups(self, owner: BlobOwner) -> Sequence[str]:
+        return [owner.name] if self._grouping is None else self._grouping.groups(owner)
+
+
+async def _is_there(store: BlobStore, missing: Missing) -> bool:
+    """Whether it is there after all, or nobody can tell."""
+    try:
+        return not (await store.stat(missing.digest, sure=True, partial=True)).damaged
+    except (NotFoundError, CorruptError):
+        return False
+    except HoldfastError:
+        return True

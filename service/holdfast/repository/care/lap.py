@@ -1,0 +1,247 @@
+"""One lap of a scrub: everything is read from a place, a page at a time.
+
+Of records all are read, from the start to the end, and compared with how many there should be. What
+was found is written down with how far it has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.domain.collection import RootsNote, loss
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.repository.care.pages import all_changes
+from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
+from holdfast.repository.collector.spool import Spool
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE
+from holdfast.stores.ports import BlobInfo, UnreadableObject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holdfast.repository.collector.agreement import Agreement
+    from holdfast.repository.collector.collector import Space
+    from holdfast.repository.collector.pace import Pace
+    from holdfast.repository.collector.roots import RootSource
+    from holdfast.repository.ledger.lease import Carried
+    from holdfast.stores.ports import BlobStore, ForeignObject
+
+_PAGE: Final = 256
+_RECORD_BYTES: Final = 1024
+"""What a blob or record counts for, beside its bytes, when a lap is slowed down."""
+
+_COUNTED: Final = "records of {}"
+"""Under which name it is noted how many blobs of a space have a record."""
+
+_MARKED: Final = "it was found damaged before"
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What was read since the record was written last; or by a worker since it was started."""
+
+    laps: int = 0
+    checked: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    healed: int = 0
+    unreadable: int = 0
+    told: list[Damage] = field(default_factory=list)
+
+    def blob(self, size: int) -> None:
+        """A blob of ``size`` bytes was read."""
+        self.checked += 1
+        self.bytes += size
+
+    def damage(self, damage: Damage) -> None:
+        """A blob could not be read back."""
+        self.damaged += 1
+        self.healed += damage.healed
+        self._tell(damage)
+
+    def lose(self, damage: Damage) -> None:
+        """A record cannot be read, or some are lost."""
+        self.unreadable += 1
+        self._tell(damage)
+
+    def _tell(self, damage: Damage) -> None:
+        log.warning("scrub_found_damage", **msgspec.structs.asdict(damage))
+        if len(self.told) < MAX_TOLD:
+            self.told.append(damage)
+
+    def added_to(self, lap: Lap) -> Lap:
+        """``lap`` with what was found since."""
+        return msgspec.structs.replace(
+            lap,
+            checked=lap.checked + self.checked,
+            bytes=lap.bytes + self.bytes,
+            damaged=lap.damaged + self.damaged,
+            healed=lap.healed + self.healed,
+            unreadable=lap.unreadable + self.unreadable,
+            told=(*lap.told, *self.told)[:MAX_TOLD],
+        )
+
+    def count(self, more: Findings) -> None:
+        """All of ``more``, too, but what is told one by one."""
+        self.checked += more.checked
+        self.bytes += more.bytes
+        self.damaged += more.damaged
+        self.healed += more.healed
+        self.unreadable += more.unreadable
+
+
+class LapRun:
+    """One lap, from where it was left."""
+
+    def __init__(
+        self,
+        carried: Carried[ScrubRecord],
+        spaces: Sequence[Space],
+        agreement: Agreement,
+        pace: Pace,
+        *,
+        totals: Findings,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """``agreement`` knows how many records there should be; ``totals`` are told of all."""
+        self._carried = carried
+        self._spaces = spaces
+        self._roots = [source for space in spaces for source in space.roots]
+        self._agreement = agreement
+        self._pace = pace
+        self._totals = totals
+        self._monotonic = monotonic
+        self._found = Findings()
+        self._renewed_at = monotonic()
+
+    async def run(self) -> None:
+        """To the end. Raises ConflictError when another has taken it, UnavailableError."""
+        while (stage := self._carried.record.stage) < len(self._spaces) + len(self._roots):
+            cursor = None
+            if stage < len(self._spaces):
+                cursor = await self._page(self._spaces[stage], self._carried.record.cursor)
+            else:
+                await self._records(self._roots[stage - len(self._spaces)])
+            await self._note(stage if cursor is not None else stage + 1, cursor)
+
+    async def _note(self, stage: int, cursor: str | None) -> None:
+        """Write down how far it has come, and what was found."""
+        found, self._found = self._found, Findings()
+        lap = self._carried.record.lap
+        noted = found.added_to(lap) if lap is not None else None
+        await self._carried.renew(
+            lambda record: msgspec.structs.replace(record, stage=stage, cursor=cursor, lap=noted)
+        )
+        self._renewed_at = self._monotonic()
+        self._totals.count(found)
+
+    async def _spend(self, size: int) -> None:
+        """Go on no faster than is allowed, and keep the lease over what takes long."""
+        await self._pace.spend(size)
+        lease = self._carried.record.lease
+        if self._monotonic() - self._renewed_at > lease.seconds / RENEWALS_PER_LEASE:
+            await self._carried.renew()
+            self._renewed_at = self._monotonic()
+
+    # --- blobs ---
+
+    async def _page(self, space: Space, cursor: str | None) -> str | None:
+        """Read some blobs; where to go on."""
+        listing = await space.store.list_blobs(prefix="", cursor=cursor, limit=_PAGE)
+        for entry in listing.entries:
+            await self._spend(_RECORD_BYTES)
+            await self._look_at(space, entry)
+        if listing.cursor is None:
+            await self._count(space)
+        return listing.cursor
+
+    async def _count(self, space: Space) -> None:
+        """Whether there are no fewer records of blobs than there were."""
+        extent, count = await space.store.extent(), await space.store.count()
+        if count is None:
+            return
+        least, most = count
+        source = _COUNTED.format(space.name)
+        found = RootsNote(created=extent.created, last=extent.last, keys=most)
+        lost = await self._lost(source, found)
+        if lost is not None:
+            self._found.lose(Damage(space=space.name, name="", detail=lost))
+        else:
+            await self._agreement.note(source, msgspec.structs.replace(found, keys=least))
+
+    async def _lost(self, source: str, note: RootsNote) -> str | None:
+        lost = loss((await self._agreement.terms()).noted.get(source), note)
+        return None if lost is None else f"records were lost: {lost}"
+
+    async def _look_at(self, space: Space, entry: BlobInfo | ForeignObject) -> None:
+        if isinstance(entry, UnreadableObject):
+            self._found.damage(Damage(space=space.name, name=entry.name, detail=entry.detail))
+        if not isinstance(entry, BlobInfo):
+            return
+        detail = _MARKED if entry.damaged else None
+        try:
+            await space.store.read_back(entry, self._spend)
+        except NotFoundError:
+            return  # deleted meanwhile
+        except CorruptError as error:
+            detail = error.detail
+        self._found.blob(entry.size)
+        if detail is not None:
+            healed = await _heal(space.store, entry)
+            self._found.damage(
+                Damage(space=space.name, name=entry.digest, detail=detail, healed=healed)
+            )
+
+    # --- records ---
+
+    async def _records(self, source: RootSource) -> None:
+        """Read all records of a store, at once: only the end tells how many are lost."""
+        spool = await asyncio.to_thread(Spool)
+        try:
+            await self._read(source, spool)
+        finally:
+            await asyncio.to_thread(spool.close)
+
+    async def _read(self, source: RootSource, spool: Spool) -> None:
+        extent = await source.records.extent()
+        counted = await source.records.count(source.lasting)
+        lasting = f"{source.lasting}."
+        async for changes in all_changes(source.records):
+            for changed in changes:
+                if changed.value is not None:
+                    self._check(source, changed.key, changed.value)
+            keys = [one.key for one in changes if one.key.startswith(lasting)]
+            await asyncio.to_thread(spool.meet, keys, [])
+            await self._spend(_RECORD_BYTES * len(changes))
+        met = await asyncio.to_thread(spool.met)
+        if met < counted:
+            self._lose(source, f"{counted - met} records are counted and cannot be read")
+            return
+        note = RootsNote(created=extent.created, last=extent.last, keys=met)
+        lost = await self._lost(source.name, note)
+        if lost is not None:
+            self._lose(source, lost)
+
+    def _check(self, source: RootSource, key: str, value: bytes) -> None:
+        try:
+            source.named(key, value)
+        except CorruptError as error:
+            self._lose(source, error.detail, key)
+
+    def _lose(self, source: RootSource, detail: str, key: str = "") -> None:
+        self._found.lose(Damage(space=source.name, name=key, detail=detail))
+
+
+async def _heal(store: BlobStore, info: BlobInfo) -> bool:
+    """Whether the blob was put anew. What cannot be done now is met again in the next lap."""
+    try:
+        return await store.report_damage(info)
+    except HoldfastError as error:
+        log.warning("damage_not_recorded", digest=info.digest, code=error.code)
+        return False

@@ -1,0 +1,178 @@
+"""Everything is read back, in the background, at a set rate; what is damaged is mended or marked.
+
+Any worker carries a lap on where another left it: the record of the place says how far it has come,
+and a lease says that somebody is at work. Two at once are only wasteful. The workers that are
+connected to a nats-server make laps of their own: which copies they meet depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from holdfast.deadline import look_at, outliving_task
+from holdfast.domain.names import token
+from holdfast.errors import ConflictError, NotFoundError
+from holdfast.repository.care.lap import Findings, LapRun
+from holdfast.repository.care.scrub_record import SCRUB, ScrubRecord, ended, is_due, taken
+from holdfast.repository.ledger.lease import Carried, Lease
+from holdfast.repository.ledger.ledger import Held, Ledger
+from holdfast.repository.ledger.observations import Observations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta
+
+    from holdfast.repository.collector.agreement import Agreement
+    from holdfast.repository.collector.collector import Space
+    from holdfast.repository.collector.pace import Pace
+    from holdfast.sources import Sources
+    from holdfast.stores.record_ports import RecordStore
+
+LOOK_SECONDS: Final = 30.0
+"""How often each worker looks whether there is a lap to begin, or one to carry on."""
+
+LEASE_SECONDS: Final = 120.0
+_LOOKS_THAT_COUNT: Final = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Scrub:
+    """The scrub of one worker."""
+
+    def __init__(
+        self,
+        spaces: Sequence[Space],
+        agreement: Agreement,
+        records: RecordStore,
+        pace: Pace,
+        *,
+        place: Callable[[], str],
+        worker: str,
+        every: timedelta,
+        sources: Sources,
+    ) -> None:
+        """``place`` is where this worker reads at the moment; a lap begins ``every`` so often.
+
+        ``records`` are those that have how far the scrub has come.
+        """
+        self.totals = Findings()
+        self.every = every
+        self._spaces = spaces
+        self._agreement = agreement
+        self._ledger = Ledger(records)
+        self._pace = pace
+        self._place = place
+        self._worker = worker
+        self._sources = sources
+        self._observed = Observations(
+            sources.monotonic, max_gap_seconds=_LOOKS_THAT_COUNT * LOOK_SECONDS
+        )
+        self._turn = asyncio.Lock()
+        self._asked: asyncio.Task[None] | None = None
+
+    @property
+    def here(self) -> str:
+        """Where this worker reads now."""
+        return self._place()
+
+    async def run(self) -> None:
+        """Carry on the lap that is due here, to its end, unless another worker does.
+
+        To be called every ``LOOK_SECONDS``.
+        """
+        if self._turn.locked():
+            return
+        async with self._turn:
+            held = await self._take()
+            if held is None:
+                return
+            carried = Carried(self._ledger, held, self._check_ours, is_patient=True)
+            try:
+                await self._carry(carried)
+            except ConflictError:
+                log.info("scrub_taken_over", place=held.record.place)
+
+    async def begin(self) -> None:
+        """Have another lap begin at each place: here at once, elsewhere when a worker looks."""
+        await self._here()
+        for held in await self._all():
+            await self._ledger.update(
+                held, lambda record: msgspec.structs.replace(record, wanted=True)
+            )
+        if self._asked is None or self._asked.done():
+            self._asked = outliving_task(self.run())
+            self._asked.add_done_callback(look_at)
+
+    async def places(self) -> list[ScrubRecord]:
+        """How far it has come at each place."""
+        return [held.record for held in await self._all()]
+
+    async def aclose(self) -> None:
+        """Stop what was asked for."""
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.gather(self._asked, return_exceptions=True)
+
+    async def _carry(self, carried: Carried[ScrubRecord]) -> None:
+        lap = LapRun(
+            carried,
+            self._spaces,
+            self._agreement,
+            self._pace,
+            totals=self.totals,
+            monotonic=self._sources.monotonic,
+        )
+        await lap.run()
+        ended_at = await self._now()
+        await carried.renew(lambda record: ended(record, ended_at))
+        self.totals.laps += 1
+        log.info("scrubbed", place=carried.record.place)
+
+    async def _take(self) -> Held[ScrubRecord] | None:
+        """The lap that is due, as ours; None where there is none, or another is at work."""
+        held = await self._here()
+        now = await self._now()
+        if not is_due(held.record, now, self.every):
+            return None
+        unchanged = self._observed.unchanged_seconds(held.key, held.revision)
+        is_ours = held.record.lease.owner == self._worker
+        if held.record.lap is not None and not is_ours and unchanged < held.record.lease.seconds:
+            return None
+        try:
+            return await self._ledger.take(held, lambda record: taken(record, self._lease(), now))
+        except ConflictError:
+            return None
+
+    async def _here(self) -> Held[ScrubRecord]:
+        """The record of this place."""
+        place = self._place()
+        try:
+            return await self._ledger.get(SCRUB, token(place))
+        except NotFoundError:
+            record = ScrubRecord(place=place, lease=self._lease())
+            return await self._ledger.make(SCRUB, token(place), lambda found: found or record)
+
+    async def _all(self) -> list[Held[ScrubRecord]]:
+        """As they are now: one that was read from a replica might be of before a lap was begun."""
+        found: list[Held[ScrubRecord]] = []
+        for [name] in sorted(await self._ledger.tails(SCRUB.prefix)):
+            with suppress(NotFoundError):
+                found.append(await self._ledger.get(SCRUB, name))
+        return found
+
+    async def _now(self) -> datetime:
+        return await self._spaces[0].store.now()
+
+    def _lease(self) -> Lease:
+        return Lease(owner=self._worker, seconds=LEASE_SECONDS)
+
+    def _check_ours(self, record: ScrubRecord) -> None:
+        if record.lap is None or record.lease.owner != self._worker:
+            msg = "another worker carries the scrub on"
+            raise ConflictError(msg)

@@ -1,0 +1,99 @@
+"""``scrub.<place>``: how far the scrub from one place has come, and what it has found.
+
+A place is a nats-server, to which workers are connected: what they read is answered by it, or by
+those that it knows of. Stores on a disk or in memory are one place. A lap goes over everything, and
+one that has mended something is followed by another at once: there may be more of it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from holdfast.domain.names import token
+from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.ledger.ledger import RecordKind
+
+MAX_TOLD: Final = 20
+"""Of what a lap finds damaged, so much is told one by one; the rest is only counted."""
+
+KEPT: Final = timedelta(days=180)
+"""For how long the record of a place stays to which no worker is connected any more."""
+
+
+class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that could not be read back: a blob of the store ``space``, or records of it."""
+
+    space: str
+    name: str
+    detail: str
+    healed: bool = False
+
+
+class Lap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was read, and what of it was damaged. Times are by the store's clock.
+
+    ``damaged`` are blobs, of which ``healed`` were put anew from another copy; ``unreadable`` are
+    records that cannot be read, or are lost.
+    """
+
+    began_at: datetime
+    ended_at: datetime | None = None
+    checked: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    healed: int = 0
+    unreadable: int = 0
+    told: tuple[Damage, ...] = ()
+
+
+class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``lap`` is under way at ``stage``, where it goes on at ``cursor``; ``last`` has ended.
+
+    ``wanted``: another lap is to follow.
+    """
+
+    place: str
+    lease: Lease
+    stage: int = 0
+    cursor: str | None = None
+    lap: Lap | None = None
+    last: Lap | None = None
+    wanted: bool = False
+
+
+def is_due(record: ScrubRecord, now: datetime, every: timedelta) -> bool:
+    """Whether there is something to do: a lap to carry on, or to begin."""
+    if record.lap is not None or record.wanted or record.last is None:
+        return True
+    return now - record.last.began_at >= every
+
+
+def taken(record: ScrubRecord, lease: Lease, now: datetime) -> ScrubRecord:
+    """The record as its new holder has it: the lap that is under way, or one that begins."""
+    if record.lap is not None:
+        return msgspec.structs.replace(record, lease=lease)
+    return msgspec.structs.replace(
+        record, lease=lease, stage=0, cursor=None, lap=Lap(began_at=now), wanted=False
+    )
+
+
+def ended(record: ScrubRecord, at: datetime) -> ScrubRecord:
+    """The record once its lap has been all the way."""
+    if record.lap is None:
+        return record
+    last = msgspec.structs.replace(record.lap, ended_at=at)
+    wanted = record.wanted or last.healed > 0
+    return msgspec.structs.replace(record, stage=0, cursor=None, lap=None, last=last, wanted=wanted)
+
+
+SCRUB: Final = RecordKind(
+    noun="scrub",
+    form=ScrubRecord,
+    prefix="scrub",
+    renewed=lambda record: msgspec.structs.replace(record, lease=record.lease.renewed()),
+    name=lambda record: token(record.place),
+    ttl=lambda _record: KEPT,
+)

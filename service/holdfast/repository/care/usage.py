@@ -1,0 +1,58 @@
+"""How many bytes each app, prefix of names or label takes, and how many nothing needs."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast.errors import UnavailableError
+from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.repository.care.inventory import Inventory, InventoryReport
+    from holdfast.repository.care.owners import Grouping
+    from holdfast.repository.collector.collector import Collector
+    from holdfast.repository.collector.report import CollectionReport
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What is stored and who needs it, and what a collection would remove at that time."""
+
+    inventory: InventoryReport
+    collection: CollectionReport
+
+
+class Usage:
+    """The reports of one worker."""
+
+    def __init__(
+        self, inventory: Inventory, collector: Collector, *, monotonic: Callable[[], float]
+    ) -> None:
+        """``collector`` says what nothing needs."""
+        self._census = inventory
+        self._collector = collector
+        self._runs: Runs[Grouping, UsageReport] = Runs(self._make, monotonic=monotonic)
+
+    async def report(self, grouping: Grouping, seconds: float) -> UsageReport | None:
+        """One of the last minute; None if it is not made within ``seconds``, and goes on.
+
+        Raises UnavailableError, CorruptError.
+        """
+        return await self._runs.get(grouping, seconds)
+
+    async def aclose(self) -> None:
+        """Stop what is under way."""
+        await self._runs.aclose()
+
+    async def _make(self, grouping: Grouping) -> UsageReport:
+        try:
+            inventory = await self._census.take(grouping)
+        except (OSError, sqlite3.Error) as error:
+            msg = f"the worker's temporary files: {error}"
+            raise UnavailableError(msg) from error
+        collection = await self._collector.collect(dry_run=True, seconds=LONGEST_SECONDS)
+        return UsageReport(inventory, collection)

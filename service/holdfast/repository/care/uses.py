@@ -1,0 +1,170 @@
+"""What an inventory has met, in a temporary database of SQLite: memory does not grow with it.
+
+Nothing in it is the only copy of anything. Every method blocks; they are called one after another,
+from whatever threads.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.domain.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from holdfast.stores.ports import SurveyedBlob
+
+CACHE_KIB: Final = 32 * 1024
+_SETTINGS: Final = (
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    f"PRAGMA cache_size = -{CACHE_KIB}",
+)
+_SCHEMA: Final = (
+    "CREATE TABLE blobs (space, digest BLOB, size INTEGER, PRIMARY KEY (space, digest))"
+    " WITHOUT ROWID",
+    "CREATE TABLE keys (space, key, PRIMARY KEY (space, key)) WITHOUT ROWID",
+    "CREATE TABLE groups (id INTEGER PRIMARY KEY, name UNIQUE, items INTEGER, logical INTEGER)",
+    "CREATE TABLE uses (space, digest BLOB, user INTEGER, PRIMARY KEY (space, digest, user))"
+    " WITHOUT ROWID",
+)
+_ENTER: Final = (
+    "INSERT INTO groups (name, items, logical) VALUES (?, 1, ?) ON CONFLICT (name) DO UPDATE"
+    " SET items = items + 1, logical = logical + excluded.logical RETURNING id"
+)
+_NEED: Final = "INSERT OR IGNORE INTO uses VALUES (?, ?, ?)"
+_NEED_FIRST: Final = (
+    "INSERT INTO uses SELECT ?1, ?2, ?3 WHERE NOT EXISTS"
+    " (SELECT 1 FROM uses WHERE space = ?1 AND digest = ?2)"
+)
+_TOTALS: Final = """
+    SELECT name, items, logical, coalesce(stored, 0), coalesce(shared, 0) FROM groups LEFT JOIN (
+      SELECT user, sum(size) AS stored, sum(iif(users > 1, size, 0)) AS shared FROM (
+        SELECT user, size, count(*) OVER (PARTITION BY uses.space, uses.digest) AS users
+        FROM uses JOIN blobs ON blobs.space = uses.space AND blobs.digest = uses.digest
+      ) GROUP BY user
+    ) ON user = id ORDER BY 4 DESC, name LIMIT ?
+"""
+_MISSING: Final = """
+    SELECT uses.space, uses.digest, min(name) FROM uses
+    JOIN groups ON id = user
+    LEFT JOIN blobs ON blobs.space = uses.space AND blobs.digest = uses.digest
+    WHERE blobs.digest IS NULL GROUP BY uses.space, uses.digest LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupUse:
+    """Of a group: how many ``items``, their bytes as they are read, and as they are stored.
+
+    What is ``stored`` counts once, however many items of the group need it; of that another group
+    needs the ``shared`` bytes, too.
+    """
+
+    group: str
+    items: int
+    logical: int
+    stored: int
+    shared: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A blob that ``user`` needs, maybe among others, and that was not met."""
+
+    space: str
+    digest: Digest
+    user: str
+
+
+class Uses:
+    """The blobs of all spaces, and which group needs which."""
+
+    def __init__(self, directory: Path | None = None, *, first_only: bool = False) -> None:
+        """In a file without a name in ``directory``; None: where temporary files are.
+
+        ``first_only``: of those that need a blob only the first is remembered. Raises OSError,
+        sqlite3.Error.
+        """
+        self._need = _NEED_FIRST if first_only else _NEED
+        with (
+            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-inventory-") as file,
+            ExitStack() as closed_after,
+        ):
+            self._db = sqlite3.connect(file.name, autocommit=True, check_same_thread=False)
+            closed_after.callback(self._db.close)
+            for statement in (*_SETTINGS, *_SCHEMA):
+                self._db.execute(statement)
+            closed_after.pop_all()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
+    def meet(self, space: str, blobs: Iterable[SurveyedBlob]) -> None:
+        """Blobs that are there."""
+        self._many(
+            "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?)",
+            [(space, bytes.fromhex(one.digest), one.size) for one in blobs],
+        )
+
+    def fresh(self, space: str, keys: Sequence[str]) -> list[bool]:
+        """Which of ``keys`` were not met before: a record that changes meanwhile comes again."""
+        self._db.execute("BEGIN")
+        added = [
+            self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (space, key)).rowcount > 0
+            for key in keys
+        ]
+        self._db.execute("COMMIT")
+        return added
+
+    def enter(self, items: Sequence[tuple[str, int]]) -> list[int]:
+        """One more item in each group, of so many bytes; the numbers of the groups."""
+        self._db.execute("BEGIN")
+        numbers = [self._db.execute(_ENTER, item).fetchone()[0] for item in items]
+        self._db.execute("COMMIT")
+        return numbers
+
+    def need(self, space: str, uses: Iterable[tuple[Digest, int]]) -> None:
+        """Blobs, each with the number of a group that needs it."""
+        self._many(
+            self._need,
+            [(space, bytes.fromhex(digest), user) for digest, user in uses],
+        )
+
+    def totals(self, limit: int) -> list[GroupUse]:
+        """The ``limit`` groups that take the most."""
+        return [
+            GroupUse(group=name, items=items, logical=logical, stored=stored, shared=shared)
+            for name, items, logical, stored, shared in self._db.execute(_TOTALS, (limit,))
+        ]
+
+    def missing(self, limit: int) -> list[Missing]:
+        """Up to ``limit`` blobs that are needed and were not met."""
+        return [
+            Missing(space, Digest(digest.hex()), user)
+            for space, digest, user in self._db.execute(_MISSING, (limit,))
+        ]
+
+    def groups(self) -> int:
+        """How many there are."""
+        return int(self._db.execute("SELECT count(*) FROM groups").fetchone()[0])
+
+    def stored(self, space: str) -> tuple[int, int]:
+        """How many blobs were met in a space, and their bytes."""
+        query = "SELECT count(*), coalesce(sum(size), 0) FROM blobs WHERE space = ?"
+        blobs, size = self._db.execute(query, (space,)).fetchone()
+        return int(blobs), int(size)
+
+    def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if rows:
+            self._db.execute("BEGIN")
+            self._db.executemany(statement, rows)
+            self._db.execute("COMMIT")

@@ -1,0 +1,51 @@
+"""Scrubs of the workers of a deployment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from holdfast.bootstrap.sources import SOURCES
+from holdfast.repository.care.scrub import Scrub
+from holdfast.repository.collector.agreement import Agreement
+from holdfast.repository.collector.pace import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.repository.collector.conftest import Deployed
+
+    from holdfast.repository.care.scrub_record import Lap
+    from holdfast.repository.collector.collector import Space
+
+
+def scrub_of(
+    deployed: Deployed,
+    worker: str = "w",
+    *,
+    place: str = "here",
+    every: timedelta = timedelta(0),
+    monotonic: Callable[[], float] = SOURCES.monotonic,
+    spaces: Sequence[Space] | None = None,
+) -> Scrub:
+    """That of one worker, which hurries."""
+    records = deployed.stores.records
+    return Scrub(
+        spaces or deployed.collector().spaces,
+        Agreement(records),
+        records,
+        Pace(1e12, monotonic=monotonic),
+        place=lambda: place,
+        worker=worker,
+        every=every,
+        sources=replace(SOURCES, monotonic=monotonic),
+    )
+
+
+async def lap_of(scrub: Scrub) -> Lap:
+    """What a whole lap has found."""
+    await scrub.run()
+    [record] = [one for one in await scrub.places() if one.place == scrub.here]
+    assert record.last is not None
+    return record.last
