@@ -411,3 +411,18 @@ async def test_plain_requests_say_the_same(holdfast: Client, ask: Asker, name: s
 
     assert [entry["command"] for entry in page["entries"]] == [{"a": 1}]
     assert latest["state"] == {"sum": 1}
+
+
+async def test_a_blob_that_is_deleted_stays_for_the_states_that_have_it(
+    holdfast: Client, name: str
+) -> None:
+    saved = await holdfast.states.save(name, {"n": 1}, last_applied_index=0)
+    assert await holdfast.put(b'{"n":1}') is not None
+
+    assert await holdfast.delete(saved.digest)
+
+    with pytest.raises(NotFoundError):
+        await holdfast.get(saved.digest)
+    latest = await holdfast.states.latest(name)
+    assert latest is not None
+    assert latest.state == {"n": 1}

@@ -421,5 +421,9 @@ class JournalStoreContract(ABC):
             with pytest.raises(UnavailableError):
                 await asked
 
-    async def test_a_store_that_is_there_passes_its_check(self, store: JournalStore) -> None:
+    async def test_a_store_that_is_there_passes_its_check_and_has_room(
+        self, store: JournalStore
+    ) -> None:
         await store.check()
+
+        assert not await store.has_little_room()

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from tests.deploy.shipped import DEPLOY, PASSWORDS, ROOT, read_environment_file
 
+from holdfast.gateway.tokens import hash_of, read_tokens
+
 COMPOSE: Final[dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: Final[dict[str, Any]] = COMPOSE["services"]
 SECRETS: Final = {name for name in PASSWORDS if name.endswith("_PASSWORD")}
@@ -53,6 +55,14 @@ def test_a_worker_is_ended_only_after_it_has_drained() -> None:
                 settings.get("HOLDFAST_DRAIN_SECONDS") or settings["HOLDFAST_GATEWAY_DRAIN_SECONDS"]
             )
             assert int(drain) < grace
+
+
+def test_the_token_of_the_gateway_is_the_one_that_is_told() -> None:
+    (token,) = read_tokens((DEPLOY / "gateway" / "development-tokens.json").read_bytes())
+    told = re.findall(r"Bearer (hf_[a-z_-]+)", (DEPLOY / "README.md").read_text())
+
+    assert {hash_of(text) for text in told} == {token.hash}
+    assert token.may("admin", "/snapshots/blog:1")
 
 
 def test_the_image_has_the_versions_that_were_tested_and_no_others() -> None:

@@ -294,6 +294,25 @@ async def test_snapshots_by_the_client(tmp_path: Path, holdfast: Client) -> None
     assert archive.getbuffer().nbytes > 4_000_000
 
 
+async def test_what_is_stored_is_looked_after(holdfast: Client) -> None:
+    await holdfast.put(b"to be read back")
+
+    begun = await holdfast.care.scrub(start=True)
+
+    assert begun.here in {place.place for place in begun.places}
+    assert (await holdfast.care.doctor()).done
+    assert (await holdfast.care.usage("label")).done
+    async with asyncio.timeout(60):
+        while not await ended(holdfast):  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(0.2)
+
+
+async def ended(holdfast: Client) -> bool:
+    """Whether some lap has been all the way."""
+    laps = [place.last for place in (await holdfast.care.scrub()).places]
+    return any(lap is not None and lap.checked and not lap.damaged for lap in laps)
+
+
 async def test_status_is_told_to_a_client(pool: Pool, holdfast: Client) -> None:
     environment = {
         **os.environ,

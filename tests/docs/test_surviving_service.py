@@ -42,6 +42,7 @@ def test_the_service_takes_thirty_lines() -> None:
     assert len([line for line in SERVICE.splitlines() if line.strip()]) <= LINES
 
 
+@pytest.mark.timeout(120 + 30 * KILLS)
 def test_a_service_that_is_killed_with_its_worker_ends_as_one_that_is_not(
     nats_server: EmbeddedServer,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import socket
 import threading
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import structlog
 from tests.gateway.conftest import serving
 
 from holdfast.errors import RateLimitedError
@@ -109,9 +111,22 @@ def test_metrics_tell_of_requests_and_of_the_pool(http: httpx.Client) -> None:
     assert "holdfast_pool_store_bytes{" in text
 
 
-def test_a_request_is_one_line_of_the_log_with_its_trace(http: httpx.Client) -> None:
-    written = io.StringIO()
-    configure_logging("json", "info", written)
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """What is logged meanwhile, as JSON."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_a_request_is_one_line_of_the_log_with_its_trace(
+    http: httpx.Client, written: io.StringIO
+) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
     http.get("/healthz?x=secret", headers={"traceparent": trace})

@@ -223,6 +223,7 @@ class TestAFullStream:
 
         with pytest.raises(QuotaExceededError):
             await append_all()
+        assert await store.has_little_room()
         stored = sequences[1:]
         assert [entry.sequence for entry in await read_all(store)] == stored
         await store.trim(LOG, stored[4])

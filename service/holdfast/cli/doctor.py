@@ -22,7 +22,7 @@ async def doctor(
 ) -> int:
     """Print what is wrong with the store, the worst first, each with what to do about it.
 
-    A worker goes through everything there is, which takes a minute or two for a million blobs.
+    A worker reads the records of everything there is, so it takes a while where there is much.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class Care:
     async def doctor(self) -> DoctorReport:
         """What is wrong with the deployment, the worst first; waits until a worker has looked.
 
-        It goes through everything there is, which takes a minute or two for a million blobs.
+        The records of everything there is are read, so it takes a while where there is much.
         """
         while True:
             report = await self._requester.ask(

@@ -1,7 +1,7 @@
 """``/uploads``: resumable uploads, as tus 1.0 has them (https://tus.io), of blobs and named blobs.
 
 An upload is one of the pool's, so any gateway goes on with it, from the exact byte. Who made it is
-told a URL with a secret in it, which is kept in the upload's note.
+told a URL with a secret in its query, which is kept in the upload's note, and in no log.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ _ONE: Final = "/uploads/{upload}"
 
 _NAME: Final = Parameter(name="name", about="The name that the blob is to have.")
 _REPLACE: Final = Parameter(name="replace", about="The name has a blob, which goes.", kind=bool)
+_SECRET: Final = Parameter(name="secret", about="What the Location of the upload has here.")
 _RESUMABLE: Final = Parameter(name="Tus-Resumable", about="1.0.0", required=True)
 _LENGTH: Final = Parameter(name="Upload-Length", about="Bytes in all.", kind=int, required=True)
 _METADATA: Final = Parameter(name="Upload-Metadata", about="Told again; filetype is the type.")
@@ -116,7 +117,7 @@ class TusRoutes:
         elif length == 0:
             uploaded = await upload.end()
         headers = {
-            "Location": f"{self._base}{_ROOT}/{upload.id}.{notice.secret}",
+            "Location": f"{self._base}{_ROOT}/{upload.id}?{_SECRET.name}={notice.secret}",
             **self._told(state, upload.offset, uploaded),
         }
         return Response(status_code=201, headers=headers)
@@ -181,9 +182,10 @@ class TusRoutes:
 
     async def _look(self, request: Request) -> tuple[UploadState, UploadNotice]:
         """What the pool knows of the upload. Raises NotFoundError, also of a wrong secret."""
-        id_, _, secret = str(request.path_params["upload"]).partition(".")
+        secret: str = given(request, _SECRET).get(_SECRET.name, "")
         try:
-            state = await look(self._client.requester, msgspec.convert(id_, WireUpload))
+            id_ = msgspec.convert(request.path_params["upload"], WireUpload)
+            state = await look(self._client.requester, id_)
             notice = msgspec.json.decode(state.note or "", type=UploadNotice)
         except msgspec.MsgspecError as error:
             raise NotFoundError(_GONE) from error
@@ -249,6 +251,7 @@ class TusRoutes:
                 verb="write",
                 summary="How many bytes are held.",
                 handle=_versioned(self.head),
+                query=(_SECRET,),
                 headers=(_RESUMABLE,),
                 answers={200: HttpAnswer(about="So many."), **_FAILURES},
             ),
@@ -258,6 +261,7 @@ class TusRoutes:
                 verb="write",
                 summary="Send the bytes from an offset on.",
                 handle=_versioned(self.patch),
+                query=(_SECRET,),
                 headers=(_RESUMABLE, _OFFSET, _CHECKSUM),
                 body=BYTES,
                 answers={
@@ -274,6 +278,7 @@ class TusRoutes:
                 verb="write",
                 summary="Give an upload up.",
                 handle=_versioned(self.delete),
+                query=(_SECRET,),
                 headers=(_RESUMABLE,),
                 answers={204: HttpAnswer(about="It is gone."), **_FAILURES},
             ),
@@ -359,7 +364,7 @@ def _offering(path: str, handle: Handle) -> HttpRoute:
         verb="open",
         summary="What of tus is offered.",
         handle=handle,
-        query=(_NAME, _REPLACE) if path == _ROOT else (),
+        query=(_NAME, _REPLACE) if path == _ROOT else (_SECRET,),
         answers={204: HttpAnswer(about="The headers say it.")},
     )
 

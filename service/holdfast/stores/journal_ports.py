@@ -137,6 +137,9 @@ class JournalStore(Protocol):
     async def now(self) -> datetime:
         """The time by the clock that stamps entries."""
 
+    async def has_little_room(self) -> bool:
+        """Whether it is nearly full: then what nobody has to read goes first."""
+
     async def check(self) -> None:
         """Whether the store is there. Raises UnavailableError with what to change."""
 

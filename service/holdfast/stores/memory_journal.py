@@ -128,6 +128,11 @@ class MemoryJournalStore(Reachable):
         await self._reach()
         return self._clock()
 
+    async def has_little_room(self) -> bool:
+        """See `JournalStore.has_little_room`."""
+        await self._reach()
+        return False
+
     async def _rows(self, log: str) -> Sequence[_Row]:
         check_record_key(log)
         await self._reach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -10,7 +11,7 @@ from tests.nats.tools import kill
 from tests.repository.care.scrubs import lap_of, scrub_of
 from tests.repository.collector.conftest import Deployed, opened
 from tests.repository.collector.test_collector import content, put, put_name, put_snapshot
-from tests.repository.collector.test_lost_records import collected, flip_a_bit
+from tests.repository.collector.test_lost_records import CACHED_SECONDS, collected, flip_a_bit
 from tests.runtime.test_start_refusals import config_of
 
 from holdfast.bootstrap.admin import init_store
@@ -79,3 +80,30 @@ async def test_after_a_restart_the_next_lap_tells_and_nothing_is_collected(
     assert stream.rpartition("_")[2] in {one.space for one in lap.told}
     assert found.removed.blobs == 0
     again.stop()
+
+
+@pytest.mark.long
+async def test_in_a_living_block_it_is_told_too_and_nothing_is_collected(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    """The server passes over what it cannot read, once it reads the block again."""
+    server = start_server(directory=tmp_path)
+    config = config_of(server.url, prefix="flip")
+    await init_store(config)
+    async with opened(config) as stores:
+        deployed = Deployed(config, stores)
+        await deployed.change(grace_seconds=-1)
+        stored = await filled(deployed)
+        assert (await lap_of(scrub_of(deployed))).unreadable == 0
+    flip_a_bit(tmp_path, "OBJ_flip_blobs")
+    await asyncio.sleep(CACHED_SECONDS)  # no event tells, and who looks keeps it in memory
+
+    async with opened(config) as stores:
+        deployed = Deployed(config, stores)
+        got = {digest: await read(stores.blobs, digest) for digest in stored}
+        lap = await lap_of(scrub_of(deployed))
+        found = await collected(deployed)
+
+    assert {digest for digest, data in got.items() if data not in {None, stored[digest]}} == set()
+    assert lap.damaged or lap.unreadable
+    assert found.removed.blobs == 0

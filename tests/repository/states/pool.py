@@ -195,6 +195,10 @@ class GatedJournal:
         """See `JournalStore.now`."""
         return await self._gate.run(self._inner.now)
 
+    async def has_little_room(self) -> bool:
+        """See `JournalStore.has_little_room`."""
+        return await self._gate.run(self._inner.has_little_room)
+
     async def check(self) -> None:
         """See `JournalStore.check`."""
         await self._inner.check()

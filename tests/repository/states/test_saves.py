@@ -206,6 +206,20 @@ async def test_a_blob_leads_to_the_states_that_keep_it_for_as_long_as_they_do(
     assert not await keeper.keeps(blob)
 
 
+async def test_a_save_whose_blob_somebody_has_deleted_can_be_loaded(pool: StatesPool) -> None:
+    worker, keeper = pool.worker(), StateKeeper(pool.records)
+    digest = digest_of(b"\xff")
+    new = NewSave(last_applied_index=0, kind="bytes", data=b"\xff")
+    await worker.saves.save("s", new)
+    await pool.blobs.delete(digest, kept=lambda: keeper.keeps(digest))
+    assert (await pool.blobs.stat(digest)).deleted
+
+    loaded = await worker.latest("s")
+
+    assert (loaded.save.digest, list(loaded.fell_back)) == (digest, [])
+    assert not (await pool.blobs.stat(digest)).deleted
+
+
 async def test_a_state_is_not_loaded_again_by_whoever_has_it(pool: StatesPool) -> None:
     worker = pool.worker()
     await worker.append("s", 1)

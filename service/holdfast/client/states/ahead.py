@@ -27,6 +27,7 @@ class Ahead(Generic[T]):
 
     async def _fill(self) -> None:
         async with aclosing(self._source) as items:
+            await self._room.acquire()
             async for item in items:
                 self._items.append(item)
                 self._changed.set()

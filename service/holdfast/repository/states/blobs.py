@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
@@ -10,7 +11,7 @@ from holdfast.errors import CorruptError, NotFoundError
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from holdfast.repository.states.record import SaveEntry, SaveForm
     from holdfast.sources import Sources
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 TYPES: Final = {"json": "application/json", "bytes": "application/octet-stream"}
 _PARTS_OF_GRACE: Final = 4
+_ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class SavedBytes:
@@ -54,16 +56,20 @@ class SavedBytes:
     async def fetch(self, save: SaveEntry, at_most: int) -> bytes | None:
         """The bytes of a save, checked; None of more than ``at_most``, which are there.
 
-        Raises NotFoundError, CorruptError.
+        Those are to be read by their digest: if somebody has deleted that they are had back. Raises
+        NotFoundError, CorruptError.
         """
         digest = Digest(save.digest)
         if save.size <= at_most:
             fetched = await self._blobs.fetch(digest, at_most)
             if fetched.data is not None:
                 return bytes(fetched.data)
-        if (await self._blobs.stat(digest)).damaged:
+        info = await self._blobs.stat(digest, sure=True)
+        if info.damaged:
             msg = "the blob of the save is damaged"
             raise CorruptError(msg)
+        if info.deleted:
+            await self._blobs.touch(digest, unless_seen_since=_ALWAYS)
         return None
 
     async def is_good(self, save: SaveEntry) -> bool:

@@ -113,11 +113,12 @@ class Upkeep:
     async def _purge(self, name: str, through: int) -> None:
         """Remove groups up to the sequence ``through``; the young ones the next trim removes.
 
-        Nobody is told of them any more, but a repeat finds its Op-Id there.
+        Nobody is told of them any more, but a repeat finds its Op-Id there, unless the room is
+        needed.
         """
         journal, key = self._states.logs.journal, name_key(name)
         young = await journal.first_since(key, await journal.now() - OP_IDS_KEPT)
-        if young is not None:
+        if young is not None and not await journal.has_little_room():
             through = min(through, young.sequence - 1)
         await journal.trim(key, through)
 

@@ -9,6 +9,7 @@ and each is judged by itself.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import time
 import zlib
@@ -32,7 +33,7 @@ from holdfast.stores.disk.database import (
     create_database,
     primary_code,
 )
-from holdfast.stores.disk.files import Files
+from holdfast.stores.disk.files import Files, translated
 from holdfast.stores.growth import Waiters
 from holdfast.stores.journal_checks import (
     check_append,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_SECONDS: Final = 0.05
 """How often those who follow find out what other processes have appended."""
 
+LITTLE_ROOM_BYTES: Final = 256 * MIB
 REMOVED_AT_ONCE: Final = 1000
 MOST_TOGETHER: Final = 256
 MOST_BYTES_TOGETHER: Final = 8 * MIB
@@ -239,6 +241,10 @@ class DiskJournalStore:
         """See `JournalStore.now`."""
         return self._clock()
 
+    async def has_little_room(self) -> bool:
+        """See `JournalStore.has_little_room`."""
+        return await asyncio.to_thread(_free_bytes, self._root) < LITTLE_ROOM_BYTES
+
     async def look_for_damage(self) -> None:
         """Log what is wrong with the database, if anything. An entry's value is not looked at."""
         damage = await self._read(disk_database.damage_of)
@@ -277,6 +283,11 @@ class DiskJournalStore:
             return await asyncio.to_thread(self._database.change, work, deadline)
         finally:
             self._turn.release()
+
+
+def _free_bytes(root: Path) -> int:
+    with translated():
+        return shutil.disk_usage(root).free
 
 
 # What is done on a connection

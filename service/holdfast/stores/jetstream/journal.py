@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.growth import Waiter
 from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.replication import read_bucket
 from holdfast.stores.journal_checks import (
     check_append,
     check_read,
@@ -54,6 +55,7 @@ _ATTEMPTS: Final = 6
 _RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 1.6
 _FLUSH_SECONDS: Final = 5
+_MOST_FULL: Final = 0.75
 _UNKNOWN: Final = "the store did not say whether it has the entry"
 _IN_FLIGHT: Final = "another append to the log is under way and does not end"
 
@@ -224,6 +226,11 @@ class StreamJournalStore:
     async def now(self) -> datetime:
         """See JournalStore."""
         return await self._js.leaders_time(self.stream)
+
+    async def has_little_room(self) -> bool:
+        """See JournalStore. Only a limit of the stream's own is looked at."""
+        found = await read_bucket(self._js, self.stream)
+        return 0 < found.max_bytes * _MOST_FULL < found.bytes
 
     async def check(self) -> None:
         """See JournalStore."""
