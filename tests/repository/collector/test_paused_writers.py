@@ -223,11 +223,12 @@ async def test_an_upload_is_whole_or_its_sender_was_told(paused: Paused) -> None
 async def test_a_blob_that_is_healed_slowly_is_whole(paused: Paused, is_killed: bool) -> None:
     """Who heals stops before each of its messages, and again before the one after that."""
     reader = paused.deployed.stores.blobs
-    number, was_stopped = 0, True
+    ends: list[object] = []
+    was_stopped = True
     while was_stopped:
-        data = some_bytes(2 * PART_BYTES + 7, seed=number)
+        data = some_bytes(2 * PART_BYTES + 7, seed=len(ends))
         info = (await put_staged(reader, data)).info
-        paused.js.stop_before(number)
+        paused.js.stop_before(len(ends))
         healing = asyncio.ensure_future(paused.stores.blobs.report_damage(info))
         was_stopped = await paused.stands(healing)
         if was_stopped:
@@ -238,14 +239,14 @@ async def test_a_blob_that_is_healed_slowly_is_whole(paused: Paused, is_killed: 
             healing.cancel()
         await paused.collect()
         paused.js.gate.set()
-        await asyncio.gather(healing, return_exceptions=True)
+        ends += await asyncio.gather(healing, return_exceptions=True)
         await paused.collect()
 
         assert await reader.get(await reader.stat(info.digest, sure=True)) == data
         assert await paused.collect() == 0
-        number += 1
 
-    assert number > 8
+    assert len(ends) > 8
+    assert ends[-1] is True
 
 
 @pytest.mark.long
