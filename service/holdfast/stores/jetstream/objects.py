@@ -95,7 +95,13 @@ class ObjectBlobStore:
         swaps = ObjectSwaps(jetstream, bucket, self._records)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
         self._healing = ObjectHealing(
-            jetstream, bucket, self._records, self._chunks, swaps, monotonic=sources.monotonic
+            jetstream,
+            bucket,
+            self._records,
+            self._chunks,
+            claims,
+            swaps,
+            monotonic=sources.monotonic,
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
