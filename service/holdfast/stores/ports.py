@@ -125,12 +125,15 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
 class BlobListing:
     """A page. ``cursor`` is None when the listing has reached the end.
 
-    ``after`` has a cursor for each entry, with which a listing goes on behind that one.
+    ``after`` has a cursor for each entry, with which a listing goes on behind that one. ``reached``
+    is told where the order is that of writing: all that was there when `Extent.last` was that, and
+    has not changed since, was listed before ``cursor``.
     """
 
     entries: Sequence[BlobInfo | ForeignObject]
     after: Sequence[str]
     cursor: str | None
+    reached: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
