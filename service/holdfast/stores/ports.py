@@ -167,7 +167,7 @@ class SurveyedBlob:
 
     ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
     gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy,
-    of ``size`` bytes: of a partial blob those that are kept.
+    of ``size`` bytes: of a partial blob those that are kept. ``damaged`` is as in `BlobInfo`.
     """
 
     digest: Digest
@@ -176,6 +176,7 @@ class SurveyedBlob:
     pinned: bool
     seen_at: datetime
     mark: str
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
