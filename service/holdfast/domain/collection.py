@@ -47,6 +47,7 @@ class Reason(StrEnum):
     PINNED = "pinned"
     YOUNG = "young"
     NEEDED = "needed"
+    DAMAGED = "damaged"
 
 
 def why_kept(

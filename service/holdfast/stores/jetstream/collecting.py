@@ -198,4 +198,5 @@ def _surveyed(record: StoredMessage) -> SurveyedBlob:
         pinned=meta.is_pinned,
         seen_at=seen_at,
         mark=str(record.sequence),
+        damaged=meta.is_damaged,
     )
