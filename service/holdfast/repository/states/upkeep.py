@@ -113,12 +113,13 @@ class Upkeep:
     async def _purge(self, name: str, through: int) -> None:
         """Remove groups up to the sequence ``through``; the young ones the next trim removes.
 
-        Nobody is told of them any more, but a repeat finds its Op-Id there, unless the room is
-        needed.
+        Nobody is told of them any more, but a repeat finds its Op-Id there. Where there is little
+        room they stay no longer than Op-Ids are remembered.
         """
         journal, key = self._states.logs.journal, name_key(name)
-        young = await journal.first_since(key, await journal.now() - OP_IDS_KEPT)
-        if young is not None and not await journal.has_little_room():
+        kept = REMEMBERED if await journal.has_little_room() else OP_IDS_KEPT
+        young = await journal.first_since(key, await journal.now() - kept)
+        if young is not None:
             through = min(through, young.sequence - 1)
         await journal.trim(key, through)
 
