@@ -239,6 +239,29 @@ async def test_the_one_who_lost_its_answer_finds_it_in_the_log(pool: StatesPool)
     assert sorted(map(str, await one.replay("s"))) == ["1", "2", "3"]
 
 
+async def test_a_group_that_may_have_been_trimmed_is_not_appended_a_second_time(
+    pool: StatesPool,
+) -> None:
+    gate = Gate()
+    one, two = pool.gated(gate), pool.worker()
+    await two.append("s", 1)
+    appending = asyncio.create_task(code_of(one.append("s", "x")))
+    while len((await pool.journal.read("s", 0)).entries) < 2:
+        await asyncio.sleep(0)
+        if gate.held:
+            gate.let_go(is_heard=False)
+    await two.append("s", 3)
+    await pool.journal.trim("s", 2)
+
+    while not appending.done():
+        await asyncio.sleep(0.001)
+        if gate.held:
+            gate.let_go()
+
+    assert await appending == "outcome_unknown"
+    assert (await two.append("s", 4)).index == 4
+
+
 # --- clocks ---
 
 

@@ -70,6 +70,7 @@ _COMMAND_BYTES: Final = 96
 """What each command takes of a message, beside itself."""
 
 _OP_BYTES: Final = 128
+_TRIMMED: Final = "the log was trimmed before it was known whether it has the commands"
 _TOO_LATE: Final = "the request's time was over before the log was asked to write"
 log = structlog.get_logger(__name__)
 
@@ -384,8 +385,11 @@ class _Log:
                 return await self._states.logs.journal.append(
                     self._key, value, expected=expected, message_id=message_id
                 )
-            except ConflictError:
-                raise  # it is surely not there
+            except ConflictError as error:
+                if is_known or await self._is_anothers(expected):
+                    raise
+                self._tail = None
+                raise OutcomeUnknownError(_TRIMMED) from error
             except HoldfastError as error:
                 is_known = is_known and not isinstance(error, OutcomeUnknownError)
                 if is_known:
@@ -393,6 +397,14 @@ class _Log:
                 if not await backoff.wait():
                     self._tail = None
                     raise OutcomeUnknownError(error.detail) from error
+
+    async def _is_anothers(self, expected: int) -> bool:
+        """Whether the entry behind ``expected`` surely is that of another append."""
+        try:
+            entry = await self._states.logs.journal.first_from(self._key, expected + 1)
+        except HoldfastError:
+            return False
+        return entry is not None and entry.previous == expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
