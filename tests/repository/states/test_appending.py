@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.repository.names.gated import Gate
-from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of, codes_of
+from tests.repository.states.pool import MAX_BYTES, StatesPool, StatesWorker, code_of, codes_of
 
 from holdfast.deadline import deadline
 from holdfast.domain.hlc import MAX_DRIFT, later, parse_hlc
@@ -293,6 +295,22 @@ async def test_a_time_from_the_far_future_is_invalid(pool: StatesPool) -> None:
     with pytest.raises(InvalidError, match=r"T.*T"):
         await pool.worker().append("s", 1, hlc=str(ahead))
     assert await code_of(pool.worker().append("s", 1, expected=1)) == "not_found"
+
+
+@pytest.mark.parametrize("has_appended", [False, True], ids=["for the first time", "before"])
+async def test_a_repeat_is_answered_as_the_first_by_a_worker_whose_clock_is_behind(
+    pool: StatesPool, *, has_appended: bool
+) -> None:
+    sources = pool.time.sources
+    slow = replace(sources, clock=lambda: pool.time.clock() - timedelta(seconds=5))
+    two = StatesWorker(pool.journal, pool.records, pool.blobs, slow)
+    if has_appended:
+        await two.append("s", 1)
+    ahead = str(later(pool.time.clock() + MAX_DRIFT - timedelta(seconds=1)))
+    first = await pool.worker().append("s", "x", hlc=ahead, op_id="op x")
+
+    assert await two.append("s", "x", hlc=ahead, op_id="op x") == first
+    assert await code_of(two.append("s", "x", hlc=ahead, op_id="other x")) == "invalid"
 
 
 async def test_the_times_of_a_log_are_gone_on_with_however_far_ahead(pool: StatesPool) -> None:

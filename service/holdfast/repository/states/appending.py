@@ -161,7 +161,6 @@ class Appender:
         seen = ZERO
         if hlc is not None:
             seen = parse_hlc(hlc)
-            check_drift(seen, self._sources.clock())
         now = asyncio.get_running_loop().time()
         return _Member(
             commands=commands,
@@ -323,7 +322,9 @@ class _Log:
             if run is not None:
                 self._forget(member)
                 member.answer(run)
-            elif _holds(member.expected, index, tail.record.base):
+                continue
+            refusal = self._refusal(member, index, tail)
+            if refusal is None:
                 left.append(member)
                 index += len(member.commands)
             elif left:
@@ -332,7 +333,7 @@ class _Log:
                 is_doubtful = True
                 left.append(member)
             else:
-                self._refuse([member], _lost(member.expected, tail))
+                self._refuse([member], refusal)
         self._waiting.extendleft(reversed(deferred))
         return _Judged(left=left, is_doubtful=is_doubtful)
 
@@ -341,6 +342,15 @@ class _Log:
         if not member.is_wanted() or asyncio.get_running_loop().time() >= member.until:
             raise UnavailableError(_TOO_LATE)
         return tail.ops.find(member.op_id)
+
+    def _refusal(self, member: _Member, index: int, tail: Tail) -> HoldfastError | None:
+        """Why it cannot go behind the command ``index``, if the log does not have it by then."""
+        try:
+            check_drift(member.hlc, self._sources.clock())
+        except InvalidError as error:
+            return error
+        is_expected = _holds(member.expected, index, tail.record.base)
+        return None if is_expected else _lost(member.expected, tail)
 
     async def _write(self, members: Sequence[_Member], tail: Tail) -> None:
         """Append one group. Raises ConflictError: another was first, and nothing was written."""
