@@ -336,6 +336,21 @@ async def test_a_worker_whose_clock_is_wrong_appends_nothing(pool: StatesPool) -
 # --- damage ---
 
 
+async def test_nobody_appends_behind_a_damaged_command_but_who_ends_the_log(
+    pool: StatesPool,
+) -> None:
+    worker = pool.worker()
+    for number in (1, 2, 3):
+        await worker.append("s", number)
+    pool.journal._logs["s"][-1].checksum ^= 1
+
+    for _ in range(2):
+        assert await code_of(worker.append("s", 4)) == "corrupt"
+    assert await worker.upkeep.remove("s")
+
+    assert (await worker.append("s", "new")).index == 1
+
+
 async def test_a_log_that_has_lost_its_end_is_corrupt_for_a_worker_that_wrote_it(
     pool: StatesPool,
 ) -> None:

@@ -280,7 +280,11 @@ class Upkeep:
         while True:
             try:
                 return await self._states.logs.journal.append(
-                    name_key(name), value, expected=expected, message_id=message_id
+                    name_key(name),
+                    value,
+                    expected=expected,
+                    message_id=message_id,
+                    behind_damage=True,
                 )
             except OutcomeUnknownError:
                 if not await backoff.wait():
