@@ -35,6 +35,9 @@ LEAST_SAVES: Final = 2
 """What is kept in any case, so that a damaged one does not leave none."""
 
 DEFAULT_SAVES: Final = 10
+DROPPED_REMEMBERED: Final = 8
+"""How many saves that are not kept any more are remembered: a late repeat of one does nothing."""
+
 MAX_OVERTAKEN: Final = 100
 FINDER_PREFIX: Final = "sb"
 
@@ -75,7 +78,9 @@ class Void(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``saves`` are newest first. Without a ``log`` the state has none (any more).
+    """``saves`` are newest first, and so are the last that were not kept, ``dropped``.
+
+    Without a ``log`` the state has none (any more).
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
@@ -90,6 +95,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     voids: tuple[Void, ...] = ()
     saves: tuple[SaveEntry, ...] = ()
     number: int = 0
+    dropped: tuple[SaveEntry, ...] = ()
     policy: KeepPolicy = KeepPolicy()
     removed_by: str | None = None
 
@@ -181,12 +187,20 @@ def saved(
         at=at.isoformat(),
     )
     saves = kept_saves((save, *record.saves), record.policy, at)
-    return msgspec.structs.replace(record, saves=saves, number=save.number)
+    return msgspec.structs.replace(with_saves(record, saves), number=save.number)
+
+
+def with_saves(record: StateRecord, saves: tuple[SaveEntry, ...]) -> StateRecord:
+    """The record with those saves; what it does not keep of its own is remembered for a while."""
+    gone = tuple(save for save in record.saves if save not in saves)
+    dropped = (*gone, *record.dropped)[:DROPPED_REMEMBERED]
+    return msgspec.structs.replace(record, saves=saves, dropped=dropped)
 
 
 def save_of(record: StateRecord, op: str | None) -> SaveEntry | None:
-    """The save that ``op`` made. Raises ConflictError of an Op-Id of another request."""
-    return next((save for save in record.saves if is_repeat(save.op, op)), None)
+    """The save that ``op`` made, kept or not. Raises ConflictError of another request's Op-Id."""
+    made = (*record.saves, *record.dropped)
+    return next((save for save in made if is_repeat(save.op, op)), None)
 
 
 def kept_saves(
@@ -230,7 +244,13 @@ def trimmed(record: StateRecord, lineage: Lineage, through: int, number: int) ->
 
 def removed(record: StateRecord, op: str | None, *, start: int) -> StateRecord:
     """What stays of a state: a later log is behind ``start``."""
-    return StateRecord(name=record.name, start=start, number=record.number, removed_by=op)
+    return StateRecord(
+        name=record.name,
+        start=start,
+        number=record.number,
+        dropped=with_saves(record, ()).dropped,
+        removed_by=op,
+    )
 
 
 def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:
@@ -242,7 +262,7 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
     if closing.index is None:
         return removed(record, closing.op, start=sequence)
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
-    record = msgspec.structs.replace(record, saves=saves)
+    record = with_saves(record, saves)
     if closing.after is None:
         return msgspec.structs.replace(
             record,

@@ -34,6 +34,7 @@ from holdfast.repository.states.record import (
     kept_saves,
     removed,
     trimmed,
+    with_saves,
 )
 from holdfast.repository.states.states import MISSING
 from holdfast.stores.journal_ports import DamagedEntryError
@@ -164,9 +165,8 @@ class Upkeep:
 
         def change(record: StateRecord) -> StateRecord:
             wanted = structs.replace(record.policy, **changes)
-            return structs.replace(
-                record, policy=wanted, saves=kept_saves(record.saves, wanted, at)
-            )
+            kept = with_saves(record, kept_saves(record.saves, wanted, at))
+            return structs.replace(kept, policy=wanted)
 
         return (await self._states.update(held, change)).record.policy
 
