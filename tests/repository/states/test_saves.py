@@ -138,6 +138,36 @@ async def test_a_repeated_save_that_is_not_kept_any_more_is_not_made_again(
     assert await pool.worker().states.find("s") == before
 
 
+@pytest.mark.parametrize("by_digest", [False, True], ids=["bytes", "a blob that is there"])
+async def test_a_repeat_of_a_save_whose_worker_died_has_the_blob_or_makes_no_save(
+    pool: StatesPool, by_digest: bool
+) -> None:
+    digest = digest_of(b"1")
+    await pool.blobs.put(digest, b"1", Attributes(type="a/b", created_at=pool.time.clock()))
+    new = NewSave(
+        last_applied_index=0,
+        digest=digest if by_digest else None,
+        data=None if by_digest else b"1",
+    )
+    await pool.worker().saves.save("s", new, op_id="op x")
+    await pool.blobs.delete(digest)  # by whoever did not see the record yet
+
+    code = await code_of(pool.worker().saves.save("s", new, op_id="op x"))
+    assert code == ("not_found" if by_digest else "ok")
+    assert await code_of(pool.worker().latest("s")) == code
+
+
+async def test_a_repeat_does_not_take_back_a_save_whose_blob_is_damaged(pool: StatesPool) -> None:
+    await pool.worker().save("other", b"1", 0)
+    new = NewSave(last_applied_index=0, digest=digest_of(b"1"))
+    first = await pool.worker().saves.save("s", new, op_id="op x")
+    damage(pool, digest_of(b"1"))
+
+    assert await pool.worker().saves.save("s", new, op_id="op x") == first
+    with pytest.raises(CorruptError):
+        await pool.worker().latest("s")
+
+
 async def test_a_damaged_save_is_passed_over_and_told_of(pool: StatesPool) -> None:
     worker = pool.worker()
     await worker.append("s", 1, 2)
