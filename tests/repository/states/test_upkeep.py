@@ -246,6 +246,51 @@ async def test_a_state_that_was_only_saved_is_removed(pool: StatesPool) -> None:
     assert (await worker.append("s", 1)).index == 1
 
 
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_a_repeated_removal_does_not_remove_what_was_begun_since(
+    pool: StatesPool, *, has_log: bool
+) -> None:
+    async def begin(worker: StatesWorker, text: str) -> None:
+        if has_log:
+            await worker.append("s", text)
+        else:
+            await worker.save("s", text.encode(), 1)
+
+    one, two = pool.worker(), pool.worker()
+    await begin(one, "old")
+    assert await one.upkeep.remove("s", op_id="op x")
+    await begin(two, "new")
+
+    assert await two.upkeep.remove("s", op_id="op x")
+
+    if has_log:
+        assert await two.replay("s") == ["new"]
+    else:
+        assert (await two.latest("s")).data == b"new"
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_a_removal_that_is_held_up_at_any_moment_removes_only_what_it_has_seen(
+    *, has_log: bool
+) -> None:
+    for op, step in product(("op x", "other y"), range(2, 8)):
+        pool, gate = StatesPool(), Gate()
+        worker = pool.worker()
+        if has_log:
+            await worker.append("s", "old")
+        else:
+            await worker.save("s", b"old", 1)
+        removing = asyncio.create_task(pool.gated(gate).upkeep.remove("s", op_id="op x"))
+        await let_through(gate, removing, step)
+
+        await worker.upkeep.remove("s", op_id=op)
+        await worker.save("s", b"new", 1)
+        await let_through(gate, removing, 1000)
+
+        await asyncio.gather(removing, return_exceptions=True)
+        assert (await worker.latest("s")).data == b"new"
+
+
 async def test_a_repeat_is_not_made_in_the_log_that_came_after(pool: StatesPool) -> None:
     one, two = pool.worker(), pool.worker()
     await one.append("s", 1, op_id="op x")

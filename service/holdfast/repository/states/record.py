@@ -35,6 +35,9 @@ LEAST_SAVES: Final = 2
 """What is kept in any case, so that a damaged one does not leave none."""
 
 DEFAULT_SAVES: Final = 10
+ENDINGS_KEPT: Final = 16
+"""How many removals and repairs of a state are remembered: a late repeat of one does nothing."""
+
 MAX_OVERTAKEN: Final = 100
 FINDER_PREFIX: Final = "sb"
 
@@ -79,7 +82,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was, ``removed_by`` the request that has last removed the state.
+    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state.
     """
 
     name: str
@@ -91,7 +94,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     saves: tuple[SaveEntry, ...] = ()
     number: int = 0
     policy: KeepPolicy = KeepPolicy()
-    removed_by: str | None = None
+    ended_by: tuple[str, ...] = ()
 
     @property
     def exists(self) -> bool:
@@ -228,9 +231,20 @@ def trimmed(record: StateRecord, lineage: Lineage, through: int, number: int) ->
     return msgspec.structs.replace(record, trimmed_through=through)
 
 
+def was_ended_by(record: StateRecord, op: str) -> bool:
+    """Whether that request was carried out. Raises ConflictError of an Op-Id of another one."""
+    return any(is_repeat(one, op) for one in record.ended_by)
+
+
 def removed(record: StateRecord, op: str | None, *, start: int) -> StateRecord:
     """What stays of a state: a later log is behind ``start``."""
-    return StateRecord(name=record.name, start=start, number=record.number, removed_by=op)
+    ended_by = _ended_by(record, op)
+    return StateRecord(name=record.name, start=start, number=record.number, ended_by=ended_by)
+
+
+def _ended_by(record: StateRecord, op: str | None) -> tuple[str, ...]:
+    ops = record.ended_by if op is None else (*record.ended_by, op)
+    return ops[-ENDINGS_KEPT:]
 
 
 def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:

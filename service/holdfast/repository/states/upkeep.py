@@ -34,6 +34,7 @@ from holdfast.repository.states.record import (
     kept_saves,
     removed,
     trimmed,
+    was_ended_by,
 )
 from holdfast.repository.states.states import MISSING
 from holdfast.stores.journal_ports import DamagedEntryError
@@ -179,19 +180,27 @@ class Upkeep:
     # --- ends of logs ---
 
     async def remove(self, name: str, *, op_id: str | None = None) -> bool:
-        """Remove a state; whether there was one. A repeat is answered as the first."""
+        """Remove a state; whether there was one. A repeat is answered as the first.
+
+        Raises UnavailableError where what was to be removed was removed or repaired meanwhile.
+        """
         op = op_id or self._sources.new_id()
+        seen: StateRecord | None = None
         while True:
             held, sequence, index, hlc = await self._found(name)
-            if held is None or not held.record.exists:
-                return held is not None and held.record.removed_by == op
-            if not held.record.log:
-                change = partial(_removed_without_log, op=op)
-                if not (await self._states.update(held, change)).record.exists:
-                    return True
+            if held is None:
+                return False
+            if was_ended_by(held.record, op):
+                return True
+            if not held.record.exists:
+                return False
+            _check_not_ended(held.record, seen)
+            seen = held.record
+            if not seen.log:
+                await self._states.update(held, partial(_removed_without_log, seen=seen, op=op))
                 continue
             closing = Closing(op=op)
-            value = encode_closing(held.record, index + 1, hlc, closing)
+            value = encode_closing(seen, index + 1, hlc, closing)
             try:
                 at = await self._write(name, value, sequence)
             except ConflictError:
@@ -344,6 +353,15 @@ def _check_included(record: StateRecord, index: int) -> None:
         raise InvalidError(msg)
 
 
-def _removed_without_log(record: StateRecord, op: str) -> StateRecord:
-    """The record of a state without a log once it is removed; as it is where one was begun."""
-    return record if record.log else removed(record, op, start=record.start)
+def _check_not_ended(record: StateRecord, seen: StateRecord | None) -> None:
+    """Raises UnavailableError where that is not the state any more that was ``seen`` before."""
+    if seen is not None and record.ended_by != seen.ended_by:
+        msg = "the state was removed or repaired meanwhile"
+        raise UnavailableError(msg)
+
+
+def _removed_without_log(record: StateRecord, seen: StateRecord, op: str) -> StateRecord:
+    """The record of a state without a log once it is removed; as it is if that is not as seen."""
+    if record.log or record.ended_by != seen.ended_by:
+        return record
+    return removed(record, op, start=record.start)
