@@ -293,10 +293,12 @@ async def test_a_removal_that_is_held_up_at_any_moment_removes_only_what_it_has_
 
 async def test_a_repeat_is_not_made_in_the_log_that_came_after(pool: StatesPool) -> None:
     one, two = pool.worker(), pool.worker()
-    await one.append("s", 1, op_id="op x")
+    first = await one.append("s", 1, op_id="op x")
     await two.upkeep.remove("s")
     await two.append("s", 2)
 
+    assert await one.append("s", 1, op_id="op x") == first
+    assert await two.replay("s") == [2]
     assert (await one.append("s", 3)).index == 2
 
 
