@@ -409,6 +409,20 @@ async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None
     assert (await worker.append("s", "new")).index == 1
 
 
+async def test_a_repeated_repair_gives_up_nothing_that_was_appended_since(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    one, two = pool.worker(), pool.worker()
+    first = await one.upkeep.repair("s", 13, op_id="op x")
+    await two.append("s", "new")
+
+    again = await two.upkeep.repair("s", 13, op_id="op x")
+
+    assert again == first
+    assert await two.replay("s", 13) == ["new"]
+
+
 # --- lists ---
 
 

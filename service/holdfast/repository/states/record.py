@@ -118,7 +118,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
     ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
-    are, and the log gets the id ``next_log``. ``op`` is the request that removes.
+    are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs.
     """
 
     index: int | None = None
@@ -256,7 +256,8 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
     if closing.index is None:
         return removed(record, closing.op, start=sequence)
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
-    record = msgspec.structs.replace(record, saves=saves)
+    ended_by = _ended_by(record, closing.op)
+    record = msgspec.structs.replace(record, saves=saves, ended_by=ended_by)
     if closing.after is None:
         return msgspec.structs.replace(
             record,

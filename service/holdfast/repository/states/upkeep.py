@@ -215,18 +215,25 @@ class Upkeep:
         """Remove the commands of a state that is to be removed, where its end does not fit."""
         await self._states.logs.journal.trim(name_key(name), sequence)
 
-    async def repair(self, name: str, index: int) -> StateRecord:
+    async def repair(self, name: str, index: int, *, op_id: str | None = None) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
 
         What is before is kept, if it can be read up to there; otherwise a save must include it.
-        Raises NotFoundError, InvalidError where neither is so, or where others were appended
-        together with that one.
+        A repeat does nothing. Raises NotFoundError, InvalidError where neither is so, or where
+        others were appended together with that one; UnavailableError where the state was removed or
+        repaired meanwhile.
         """
+        op = op_id or self._sources.new_id()
+        seen: StateRecord | None = None
         while True:
             held, sequence, last, hlc = await self._found(name)
+            if held is not None and was_ended_by(held.record, op):
+                return held.record
             if held is None or not held.record.log:
                 msg = "there is no log of that name"
                 raise NotFoundError(msg)
+            _check_not_ended(held.record, seen)
+            seen = held.record
             kept = await self._kept(held.record, index - 1, sequence)
             if kept is None:
                 _check_included(held.record, index - 1)
@@ -234,6 +241,7 @@ class Upkeep:
                 index=index - 1,
                 after=None if kept is None else kept.sequence,
                 next_log=held.record.log if kept is not None else self._sources.new_id(),
+                op=op,
             )
             value = encode_closing(held.record, last + 1, hlc, closing)
             with suppress(ConflictError):
