@@ -375,6 +375,47 @@ async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool)
     assert await worker.replay("s") == [*range(1, 19), "on"]
 
 
+@pytest.mark.parametrize("gap", [0, 5, 200])
+async def test_what_is_on_either_side_of_a_damaged_group_is_found(
+    pool: StatesPool, gap: int
+) -> None:
+    worker = pool.worker()
+    for number in range(1, 21):
+        await worker.append("s", number)
+        if number == 10:
+            for other in range(gap):
+                await worker.append("other", other)
+    for damaged in (12, 13):
+        pool.journal._logs["s"][damaged - 1].checksum ^= 1
+
+    for index in (*range(1, 12), *range(14, 21)):
+        page = await pool.worker().replays.page("s", index, 1)
+        assert [entry.index for entry in page.entries] == [index]
+    for index in (12, 13):
+        with pytest.raises(CorruptError, match=f"command {index}"):
+            await pool.worker().replays.page("s", index, 1)
+
+
+@pytest.mark.parametrize("damaged", [11, 12])
+async def test_what_is_before_a_damage_is_kept_though_a_save_goes_up_to_there(
+    pool: StatesPool, damaged: int
+) -> None:
+    worker = pool.worker()
+    for number in range(1, 11):
+        await worker.append("s", number)
+    await worker.save("s", b"10", 10)
+    for other in range(200):
+        await worker.append("other", other)
+    for number in range(11, damaged + 1):
+        await worker.append("s", number)
+    pool.journal._logs["s"][damaged - 1].checksum ^= 1
+
+    await pool.worker().upkeep.repair("s", damaged)
+
+    assert (await worker.append("s", "on")).index == damaged
+    assert await worker.replay("s") == [*range(1, damaged), "on"]
+
+
 async def test_a_log_goes_on_only_where_commands_or_a_save_lead(pool: StatesPool) -> None:
     await filled(pool)
     worker = pool.worker()
