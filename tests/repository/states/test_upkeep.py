@@ -450,6 +450,41 @@ async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None
     assert (await worker.append("s", "new")).index == 1
 
 
+@pytest.mark.parametrize("index", [1, 6])
+async def test_a_log_whose_journal_was_lost_and_made_anew_is_repaired(
+    pool: StatesPool, index: int
+) -> None:
+    worker = await with_journal_made_anew(pool)
+
+    await worker.upkeep.repair("s", index)
+
+    assert (await worker.append("s", "on")).index == index
+    assert (await worker.append("s", "and on")).index == index + 1
+    assert await pool.worker().replay("s", index) == ["on", "and on"]
+
+
+async def test_a_log_whose_journal_was_lost_and_made_anew_is_removed(pool: StatesPool) -> None:
+    worker = await with_journal_made_anew(pool)
+
+    assert await worker.upkeep.remove("s")
+
+    assert (await worker.append("s", "new")).index == 1
+    assert await pool.worker().replay("s") == ["new"]
+
+
+async def with_journal_made_anew(pool: StatesPool) -> StatesWorker:
+    """One that sees a state that was saved at 5, behind one that was removed, without its log."""
+    worker = pool.worker()
+    await worker.append("s", 1)
+    await worker.upkeep.remove("s")
+    for number in range(1, 6):
+        await worker.append("s", number)
+    await worker.save("s", b"5", 5)
+    pool.journal._logs.clear()
+    pool.journal._last = 0
+    return pool.worker()
+
+
 async def test_a_repeated_repair_gives_up_nothing_that_was_appended_since(
     pool: StatesPool,
 ) -> None:

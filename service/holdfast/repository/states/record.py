@@ -107,6 +107,11 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.log, self.start, self.voids[-1].through if self.voids else 0
 
     @property
+    def closed_through(self) -> int:
+        """The sequence of the last removal or repair: what counts or comes is behind it."""
+        return self.voids[-1].through if self.voids else self.start
+
+    @property
     def known_index(self) -> int:
         """The last command surely has this index, or a higher one."""
         saved = [save.last_applied_index for save in self.saves]
@@ -119,12 +124,15 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
     ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
     are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs.
+    It is ``anew`` where the journal was lost: then its sequences begin again, below what the record
+    knows.
     """
 
     index: int | None = None
     after: int | None = None
     next_log: str = ""
     op: str | None = None
+    anew: bool = False
 
 
 def finder_key(digest: str, name: str) -> str:
@@ -249,13 +257,13 @@ def _ended_by(record: StateRecord, op: str | None) -> tuple[str, ...]:
 
 def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:
     """The record once ``closing``, found at ``sequence`` of ``log``, is carried out."""
-    if record.log != log or sequence <= max(
-        (void.through for void in record.voids), default=record.start
-    ):
+    if record.log != log or (sequence <= record.closed_through and not closing.anew):
         return record
     if closing.index is None:
         return removed(record, closing.op, start=sequence)
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
+    if closing.after is None:  # nothing of the new log is behind what they know
+        saves = tuple(msgspec.structs.replace(save, sequence=0) for save in saves)
     ended_by = _ended_by(record, closing.op)
     record = msgspec.structs.replace(record, saves=saves, ended_by=ended_by)
     if closing.after is None:

@@ -199,7 +199,7 @@ class Upkeep:
             if not seen.log:
                 await self._states.update(held, partial(_removed_without_log, seen=seen, op=op))
                 continue
-            closing = Closing(op=op)
+            closing = Closing(op=op, anew=sequence < seen.closed_through)
             value = encode_closing(seen, index + 1, hlc, closing)
             try:
                 at = await self._write(name, value, sequence)
@@ -237,11 +237,14 @@ class Upkeep:
             kept = await self._kept(held.record, index - 1, sequence)
             if kept is None:
                 _check_included(held.record, index - 1)
+            is_anew = sequence < held.record.closed_through
+            goes_on = kept is not None and not is_anew
             closing = Closing(
                 index=index - 1,
-                after=None if kept is None else kept.sequence,
-                next_log=held.record.log if kept is not None else self._sources.new_id(),
+                after=kept.sequence if kept is not None and goes_on else None,
+                next_log=held.record.log if goes_on else self._sources.new_id(),
                 op=op,
+                anew=is_anew,
             )
             value = encode_closing(held.record, last + 1, hlc, closing)
             with suppress(ConflictError):
