@@ -144,10 +144,24 @@ class GatedJournal:
         self._inner = inner
         self._gate = gate
 
-    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
         """See `JournalStore.append`."""
         return await self._gate.write(
-            lambda: self._inner.append(log, value, expected=expected, message_id=message_id)
+            lambda: self._inner.append(
+                log,
+                value,
+                expected=expected,
+                message_id=message_id,
+                behind_damage=behind_damage,
+            )
         )
 
     async def last(self, log: str) -> JournalEntry | None:

@@ -84,7 +84,8 @@ class StateSaves:
         check_state_name(name)
         present = await self._states.look(name)
         if present.held is not None and (made := save_of(present.held.record, op_id)) is not None:
-            await self._settle(name, made, new, is_repeat=True)  # whoever made it may have died
+            if made in present.held.record.saves:  # and whoever made it may have died
+                await self._settle(name, made, new, is_repeat=True)
             return made
         check_index(present, new.last_applied_index)
         digest, size = await self._stored_as(new)
