@@ -14,7 +14,8 @@ from tests.deployment import deployed
 
 from holdfast.client import connect
 from holdfast.domain.limits import MIB
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, InvalidError, NotFoundError, OutcomeUnknownError
+from holdfast.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -165,6 +166,28 @@ async def test_a_command_that_is_no_json_is_refused_and_what_came_with_it_is_not
 
     assert isinstance(results[2], InvalidError)
     assert [one.command for one in await logged(holdfast, name)] == [1, 2, 3]
+
+
+async def test_what_may_have_been_appended_is_not_appended_anew_when_the_repeat_is_refused(
+    ask: Asker, name: str
+) -> None:
+    asked: list[Msg] = []
+
+    async def answer(message: Msg) -> None:
+        asked.append(message)
+        error = OutcomeUnknownError("lost") if len(asked) == 1 else InvalidError("refused")
+        headers, body = codec.encode_error(error, codec.Encoding.JSON)
+        await ask.client.publish(message.reply, body, headers=headers)
+
+    await ask.client.subscribe("elsewhere.snapshot.append", cb=answer)
+    await ask.client.flush()
+    async with await connect(servers=ask.deployment.url, prefix="elsewhere") as client:
+        results = await asyncio.gather(
+            *(client.states.append(name, n) for n in range(2)), return_exceptions=True
+        )
+
+    assert [type(result) for result in results] == [OutcomeUnknownError] * 2
+    assert len({(message.headers or {})["Op-Id"] for message in asked}) == 1
 
 
 async def test_whoever_gives_up_while_waiting_takes_nothing_of_others_along(
