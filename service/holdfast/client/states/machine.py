@@ -7,7 +7,7 @@ async with hf.state("orders", apply=apply, initial={}) as orders:
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from holdfast.client.states.ahead import Ahead
@@ -164,7 +164,7 @@ class StateMachine:
     async def refresh(self) -> None:
         """Wait until everything is applied that was appended before, by anybody."""
         try:
-            page = await self._states.page(self._name, max(self._index, 1), limit=1)
+            page = await self._states.page(self._name, self._index + 1, limit=1)
         except NotFoundError as error:
             if self._index or error.index is not None:
                 raise
@@ -353,8 +353,12 @@ class StateMachine:
     async def _follow(self) -> None:
         """Apply what others append, for as long as the state is open."""
         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
+        is_left_behind = False
         while self._failure is None:
             try:
+                if is_left_behind:
+                    await self._load()
+                    is_left_behind = False
                 stream = followed(self._requester, self._name, self._index + 1)
                 async with aclosing(stream) as batches:
                     async for batch in batches:
@@ -366,9 +370,8 @@ class StateMachine:
             except NotFoundError as error:
                 if error.index is None and self._index:
                     self._fail(error)  # it was removed
+                is_left_behind = True  # there is no such state yet, or a trim was faster
                 await backoff.wait()
-                with suppress(UnavailableError, RateLimitedError, NotFoundError):
-                    await self._load()  # there is no such state yet, or a trim was faster
             except HoldfastError as error:
                 self._fail(error)
 
