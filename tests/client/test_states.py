@@ -13,7 +13,8 @@ import pytest
 from tests.deployment import deployed
 
 from holdfast.client import connect
-from holdfast.domain.limits import MIB
+from holdfast.client.states.following import ReadLog, followed, replayed
+from holdfast.domain.limits import MAX_COMMANDS, MIB
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, OutcomeUnknownError
 from holdfast.protocol import codec
 
@@ -240,6 +241,28 @@ async def test_another_worker_goes_on_for_one_that_is_killed(pool: Deployment) -
                 pool.kill("one")
 
         assert await following == list(range(40))
+
+
+async def test_whoever_reads_on_is_told_that_the_log_is_another(
+    holdfast: Client, name: str
+) -> None:
+    for read in (replayed, followed):
+        await holdfast.states.append_many(name, [0] * MAX_COMMANDS)
+        await holdfast.states.append(name, 0)
+        log = ReadLog(name)
+        async with asyncio.timeout(SECONDS), aclosing(read(holdfast.requester, log, 1)) as pages:
+            index = (await anext(pages))[-1].index
+        await holdfast.states.remove(name)
+        await holdfast.states.append_many(name, [1] * MAX_COMMANDS)
+        await holdfast.states.append_many(name, [1] * MAX_COMMANDS)
+
+        async with (
+            asyncio.timeout(SECONDS),
+            aclosing(read(holdfast.requester, log, index + 1)) as on,
+        ):
+            with pytest.raises(ConflictError):
+                await anext(on)
+        await holdfast.states.remove(name)
 
 
 async def first_of(log: AsyncGenerator[LogCommand], count: int) -> list[Any]:
