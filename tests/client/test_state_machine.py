@@ -275,6 +275,32 @@ async def test_the_sole_writer_appends_only_behind_what_it_expects(
         assert await state.append("c") == 3
 
 
+async def test_the_sole_writer_begins_the_log_of_a_state_that_was_saved_without_one(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.save(name, ["saved"], last_applied_index=10)
+
+    async with opened(holdfast, name, only_writer=True) as state:
+        await state.append("a")
+        await state.append("b")
+
+        assert (state.state, state.index) == (["saved", "a", "b"], 12)
+
+
+async def test_whoever_goes_on_is_told_that_the_state_is_another(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    await holdfast.states.append(name, "old")
+    async with opened(holdfast, name) as state, asyncio.timeout(SECONDS):
+        await state.until(1)
+        async with another(deployment) as client:
+            await client.states.remove(name)
+            await client.states.append_many(name, ["a", "b", "c"])
+            with pytest.raises((ConflictError, NotFoundError)):
+                await state.until(3)
+        assert state.state == ["old"]
+
+
 async def test_a_state_is_current_though_all_its_commands_were_trimmed(
     holdfast: Client, name: str
 ) -> None:
