@@ -146,6 +146,40 @@ def test_a_snapshot_is_compared_only_with_what_may_be_read_too(
     assert status("?app=blog&app=shop") == 403
 
 
+def test_a_token_is_for_no_other_state_however_the_path_is_written(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.holdfast.states.save("secret", {"a": 1}, last_applied_index=0)
+    reader = site.token(capsys, "read:/state/public/", "read:/log/public/")
+    writer = site.token(capsys, "write:/state/public/", "write:/command/public/")
+
+    def status(method: str, path: str, token: dict[str, str]) -> int:
+        return httpx.request(method, site.url + path, headers=token, content=b"2").status_code
+
+    assert status("GET", "/state/secret", reader) == 403
+    assert status("GET", "/state/public%2Fnone", reader) == 404
+    assert status("GET", "/state%2Fpublic/secret", reader) == 400
+    assert status("GET", "/log%2Fpublic/secret", reader) == 400
+    assert status("POST", "/state%2fpublic/secret", writer) == 400
+    assert status("POST", "/command%2Fpublic/secret", writer) == 400
+    assert status("POST", "/command/public/mine", writer) == 200
+
+
+def test_a_token_is_for_no_other_file_however_the_path_is_written(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = site.holdfast.snapshots.create("blog").key
+    token = site.token(capsys, f"read:/snapshots/{key}/files/public/")
+
+    def status(path: str) -> int:
+        return httpx.get(f"{site.url}/snapshots/{path}", headers=token).status_code
+
+    assert status(f"{key}/files/first.md") == 403
+    assert status(f"{key}/files/public/first.md") == 404
+    assert status(f"{key}%2Ffiles/public/first.md") == 400
+    assert status(f"{key}/files%2Fpublic/first.md") == 400
+
+
 def test_a_token_that_is_removed_is_refused_at_once(
     site: Site, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.meters import Meters, MetricRoutes
 from holdfast.gateway.openapi import DocumentRoutes
-from holdfast.gateway.paths import AnyText
+from holdfast.gateway.paths import AnyText, check_segments
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
@@ -170,6 +170,7 @@ class Resource:
         await problem(failure)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
+        check_segments(request, self._path)
         route = self._methods.get(request.method)
         if route is None:
             if request.method == "OPTIONS":
