@@ -70,6 +70,21 @@ def test_blobs_come_in_by_their_hash_and_damaged_ones_do_not(
     assert sorted(line.split()[0] for line in again.lines) == ["imported", "is", "is"]
 
 
+def test_a_blob_that_only_a_name_keeps_is_imported_and_stays_without_it(
+    holdfast: Holdfast, client: SyncClient, tmp_path: Path
+) -> None:
+    data = some_bytes(500, seed=5)
+    client.names.create("keeper", data)
+    (tmp_path / sha256(data)).write_bytes(data)
+
+    ran = holdfast("import", "blobs", str(tmp_path))
+    again = holdfast("import", "blobs", str(tmp_path))
+
+    assert ran.lines[0].startswith("imported")
+    assert client.stat(sha256(data)).pinned
+    assert again.lines[0].startswith("is there")
+
+
 def test_a_dry_run_checks_and_stores_nothing(
     holdfast: Holdfast, client: SyncClient, tmp_path: Path
 ) -> None:

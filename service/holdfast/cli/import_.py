@@ -8,7 +8,6 @@ and makes the exit status 1, once all the others are in.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -31,7 +30,6 @@ from holdfast.cli.output import human_bytes, print_line, say, say_error
 from holdfast.cli.settings import ClientFlags
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.domain.names import check_app
 from holdfast.errors import (
     ConflictError,
@@ -100,28 +98,37 @@ async def blobs(
     """
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
-        for some in batched(hashed_files(directory), MAX_DIGESTS_PER_HAS):
-            missing = set(await connection.has([blob.name for blob in some]))
-            for blob in some:
-                if blob.name not in missing:
-                    tally.present(blob.path, blob.name)
-                    continue
-                try:
-                    await _import_blob(connection, blob, dry_run=dry_run)
-                except (CorruptError, OSError) as error:
-                    tally.wrong(blob.path, error)
-                else:
-                    tally.imported(blob.path, blob.name, size=blob.size)
+        for blob in hashed_files(directory):
+            try:
+                is_new = await _import_blob(connection, blob, dry_run=dry_run)
+            except (CorruptError, OSError) as error:
+                tally.wrong(blob.path, error)
+                continue
+            if is_new:
+                tally.imported(blob.path, blob.name, size=blob.size)
+            else:
+                tally.present(blob.path, blob.name)
     return tally.status()
 
 
-async def _import_blob(connection: Client, blob: OldBlob, *, dry_run: bool) -> None:
-    """Raises CorruptError, and what ``Client.put`` does."""
+async def _import_blob(connection: Client, blob: OldBlob, *, dry_run: bool) -> bool:
+    """Whether it was not pinned. Raises CorruptError, and what ``Client.put`` does."""
+    if await _is_pinned(connection, blob.name):
+        return False
     found = digest_of_file(blob.path)
     if found != blob.name:
         raise CorruptError(f"its bytes have the SHA-256 {found}")
     if not dry_run:
         await connection.put(blob.path, digest=found)
+    return True
+
+
+async def _is_pinned(connection: Client, digest: str) -> bool:
+    """Whether the blob stays: one that only a name or nothing keeps may go."""
+    try:
+        return (await connection.stat(digest)).pinned
+    except NotFoundError:
+        return False
 
 
 @app.command
