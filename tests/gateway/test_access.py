@@ -196,6 +196,16 @@ def test_a_token_that_is_removed_is_refused_at_once(
     assert id_ not in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:
+    answers = [
+        httpx.request(method, f"{site.url}{path}", headers={"Host": "evil.example"})
+        for method, path in (("PUT", "/blobs/"), ("GET", "/snapshots/"), ("GET", "/states/"))
+    ]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert not any("Location" in answer.headers for answer in answers)
+
+
 def test_everybody_may_ask_whether_the_gateway_lives(site: Site) -> None:
     assert httpx.get(f"{site.url}/healthz").status_code == 200
 

@@ -77,11 +77,13 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     )
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
     by_path = _by_path(all_routes(client, settings, meters))
-    return Starlette(
+    app = Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
         middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
         exception_handlers={404: _not_found},
     )
+    app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
+    return app
 
 
 def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
