@@ -253,6 +253,21 @@ def test_a_state_comes_in_with_its_index_and_its_clock_once(
     assert (found.record.last_applied_index, found.record.state_hash) == (42, state_hash(state))
 
 
+def test_the_same_state_after_more_commands_is_another_save(
+    holdfast: Holdfast, client: SyncClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot.json"
+    for index in (5, 9):
+        file.write_text(json.dumps({"state": {"x": 1}, "last_applied_index": index}))
+        ran = holdfast("import", "state", str(file), "--name", "same")
+        assert ran.lines[0].startswith("imported")
+
+    found = client.states.latest("same")
+
+    assert found is not None
+    assert found.record.last_applied_index == 9
+
+
 def test_a_state_with_another_hash_is_not_imported(holdfast: Holdfast, tmp_path: Path) -> None:
     file = tmp_path / "snapshot.json"
     file.write_text(json.dumps({"state": {}, "last_applied_index": 1, "state_hash": "0" * 64}))

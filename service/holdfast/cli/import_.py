@@ -18,6 +18,7 @@ from holdfast.cli.arguments import parse_labels
 from holdfast.cli.connection import connect
 from holdfast.cli.old_stores import (
     OldBlob,
+    OldSave,
     digest_of_file,
     hashed_files,
     metadata_beside,
@@ -248,7 +249,7 @@ async def state(
     if saved.state_hash not in {None, state_hash}:
         raise CorruptError(f"{file}: its state has the hash {state_hash}, not {saved.state_hash}")
     async with await connect(flags) as connection:
-        if await _has_save(connection, name, state_hash):
+        if await _has_save(connection, name, saved, state_hash):
             tally.present(name, state_hash)
         else:
             if not dry_run:
@@ -262,8 +263,11 @@ async def state(
     return tally.status()
 
 
-async def _has_save(connection: Client, name: str, state_hash: str) -> bool:
+async def _has_save(connection: Client, name: str, saved: OldSave, state_hash: str) -> bool:
+    """Whether the newest save is this one, up to the same command."""
     try:
-        return (await connection.states.record(name)).state_hash == state_hash
+        newest = await connection.states.record(name)
     except NotFoundError:
         return False
+    found = (newest.state_hash, newest.last_applied_index, newest.last_applied_hlc)
+    return found == (state_hash, saved.last_applied_index, saved.last_applied_hlc)
