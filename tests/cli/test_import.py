@@ -14,10 +14,10 @@ import zstandard
 from tests.contracts.blob_store import some_bytes
 
 from holdfast.cli import exit_codes
-from holdfast.cli.old_stores import named_blobs, old_labels
+from holdfast.cli.old_stores import OldBlob, named_blobs, old_labels, told_digest
 from holdfast.client import connect_sync
 from holdfast.domain.canonical import state_hash
-from holdfast.errors import CorruptError, InvalidError
+from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +85,19 @@ def test_a_blob_that_only_a_name_keeps_is_imported_and_stays_without_it(
     assert again.lines[0].startswith("is there")
 
 
+def test_a_directory_that_cannot_be_read_is_told(holdfast: Holdfast, tmp_path: Path) -> None:
+    ran = holdfast("import", "blobs", str(tmp_path / "none"))
+
+    assert ran.status == exit_codes.FAILURE
+    assert "none" in ran.err
+    assert "0 imported" in ran.err
+
+
+@pytest.mark.parametrize("told", ["A" * 64, "a" * 64])
+def test_a_told_digest_is_compared_in_either_case(told: str) -> None:
+    assert told_digest({"sha256": told}) == "a" * 64
+
+
 def test_a_dry_run_checks_and_stores_nothing(
     holdfast: Holdfast, client: SyncClient, tmp_path: Path
 ) -> None:
@@ -149,13 +162,26 @@ def test_named_blobs_that_were_whole_come_in_under_their_names(
     assert client.names.get("old/foo") == b"newer"
 
 
+def test_a_state_file_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    old_blob(tmp_path, 1, "broken", b"1", 0)
+    old_blob(tmp_path, 2, "whole", b"2", 0)
+    broken = tmp_path / "1" / "blob_state.base64.json"
+    broken.unlink()
+    broken.symlink_to("/proc/self/mem")  # a file whose first byte cannot be read by anybody
+
+    first, second = named_blobs(tmp_path)
+
+    assert isinstance(first, OSError)
+    assert isinstance(second, OldBlob)
+
+
 def test_the_last_step_is_found_where_the_log_has_gone_round(tmp_path: Path) -> None:
     old_blob(tmp_path, 1, "whole", b"1", -1, 0, -2, index=2)
     old_blob(tmp_path, 2, "failed", b"2", 0, -1, 0, index=2)
 
     found = list(named_blobs(tmp_path))
 
-    assert [blob.name for blob in found if not isinstance(blob, CorruptError)] == ["whole"]
+    assert [blob.name for blob in found if isinstance(blob, OldBlob)] == ["whole"]
 
 
 # --- archives ---

@@ -7,6 +7,7 @@ and makes the exit status 1, once all the others are in.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -100,9 +101,12 @@ async def blobs(
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
         for blob in hashed_files(directory):
+            if isinstance(blob, OSError):
+                tally.wrong(blob.filename, blob)
+                continue
             try:
                 is_new = await _import_blob(connection, blob, dry_run=dry_run)
-            except (CorruptError, OSError) as error:
+            except (CorruptError, InvalidError, OSError) as error:
                 tally.wrong(blob.path, error)
                 continue
             if is_new:
@@ -116,7 +120,7 @@ async def _import_blob(connection: Client, blob: OldBlob, *, dry_run: bool) -> b
     """Whether it was not pinned. Raises CorruptError, and what ``Client.put`` does."""
     if await _is_pinned(connection, blob.name):
         return False
-    found = digest_of_file(blob.path)
+    found = await asyncio.to_thread(digest_of_file, blob.path)
     if found != blob.name:
         raise CorruptError(f"its bytes have the SHA-256 {found}")
     if not dry_run:
@@ -149,7 +153,7 @@ async def store(
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
         for blob in named_blobs(directory):
-            if isinstance(blob, CorruptError):
+            if isinstance(blob, CorruptError | OSError):
                 tally.wrong(directory, blob)
                 continue
             name = under + blob.name
@@ -167,7 +171,7 @@ async def store(
 
 async def _import_named(connection: Client, name: str, blob: OldBlob, *, dry_run: bool) -> bool:
     """Whether it was not there. Raises ConflictError (other bytes are), and as ``Names.create``."""
-    digest = digest_of_file(blob.path)
+    digest = await asyncio.to_thread(digest_of_file, blob.path)
     try:
         present = await connection.names.stat(name)
     except NotFoundError:
@@ -218,7 +222,7 @@ async def _import_archive(
 ) -> str | None:
     """The key of the snapshot that is there already. Raises CorruptError, as ``create_from``."""
     metadata = metadata_beside(file)
-    digest, told = digest_of_file(file), told_digest(metadata)
+    digest, told = await asyncio.to_thread(digest_of_file, file), told_digest(metadata)
     if told is not None and told != digest:
         raise CorruptError(f"its bytes have the SHA-256 {digest}, and its metadata say {told}")
     labels = {**old_labels(metadata), **given, IMPORTED: digest}
