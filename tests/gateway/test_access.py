@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -319,6 +320,28 @@ def test_a_link_for_one_use_serves_the_whole_once_and_ranges_after_that(
     assert site.get(link).content == DATA
     assert site.get(link).status_code == 403
     assert site.get(link, Range="bytes=5-").content == DATA[5:]
+
+
+def test_a_link_for_one_use_is_used_by_the_first_bytes_and_by_no_other_answer(
+    site: Site, digest: str
+) -> None:
+    link = site.holdfast.link(digest, 60, single_use=True).url
+
+    assert site.get(link, If_None_Match=f'"{digest}"').status_code == 304
+    assert site.get(link, Range="bytes=9999-").status_code == 416
+    assert site.get(link).content == DATA
+    assert site.get(link, If_None_Match=f'"{digest}"').status_code == 304
+    again = site.get(link)
+    assert (again.status_code, again.json()["code"]) == (403, "forbidden")
+
+
+def test_of_many_at_once_a_link_for_one_use_serves_one(site: Site, digest: str) -> None:
+    link = site.holdfast.link(digest, 60, single_use=True).url
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(site.get, [link] * 8))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + 7 * [403]
 
 
 def test_a_link_for_an_upload_takes_what_it_is_for_once(site: Site) -> None:

@@ -149,8 +149,8 @@ class Resource:
 
         async def sending(message: object) -> None:
             nonlocal begun
-            begun = True
             await send(message)  # type: ignore[arg-type]
+            begun = True
 
         response: Response
         failure: HoldfastError | HttpError
