@@ -175,7 +175,7 @@ class StateRoutes:
         if (last := _header(request, _LAST_EVENT)) is not None:
             start = int(last) + 1
         await self._client.states.page(name, start, 1)  # it is there: else that is said at once
-        return events_answer(request, _events(self._client, name, start))
+        return events_answer(request, _events(self._client, name, start), self._readers)
 
     def _name_of(self, request: Request) -> str:
         if "name" in request.path_params:
