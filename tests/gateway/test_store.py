@@ -213,3 +213,27 @@ def test_what_arrives_damaged_is_not_stored(http: httpx.Client) -> None:
 
     assert http.post(path, content=b"x", headers=wrong).status_code == 400
     assert http.get(path).status_code == 404
+
+
+def test_a_time_is_no_proof_that_the_rest_is_of_the_same_version(http: httpx.Client) -> None:
+    http.post("/store/replaced", content=b"the first version")
+    changed = http.put("/store/replaced", content=b"another version")
+    had = http.get("/store/replaced").headers["Last-Modified"]
+
+    rest = http.get("/store/replaced", headers={"Range": "bytes=4-", "If-Range": had})
+
+    assert changed.status_code == 200
+    assert (rest.status_code, rest.content) == (200, b"another version")
+
+
+def test_of_a_condition_on_several_lines_all_lines_count(http: httpx.Client) -> None:
+    http.post("/store/twice", content=b"old")
+    tag = http.head("/store/twice").headers["ETag"]
+
+    def status(name: str) -> int:
+        lines = [(name, '"another"'), (name, tag)]
+        return http.get("/store/twice", headers=lines).status_code
+
+    assert (status("If-None-Match"), status("If-Match")) == (304, 200)
+    lines = [("If-None-Match", '"another"'), ("If-None-Match", tag)]
+    assert http.put("/store/twice", content=b"new", headers=lines).status_code == 412

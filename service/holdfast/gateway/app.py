@@ -23,6 +23,7 @@ from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.content import SAFE, Readers, SlowReaderError
 from holdfast.gateway.front import Front
+from holdfast.gateway.guard import ABORT
 from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
@@ -159,8 +160,12 @@ class Resource:
             await response(scope, receive, sending)
         except (HoldfastError, HttpError) as error:
             failure = error
-        except (ClientDisconnect, SlowReaderError):
-            return  # whoever asked is gone, or takes nothing: the server ends the connection
+        except ClientDisconnect:
+            return  # whoever asked is gone
+        except SlowReaderError:
+            if ABORT in scope:  # closing would wait until what was sent is taken
+                scope[ABORT]()
+            return
         except Exception:
             log.exception("request_failed", path=request.url.path)
             failure = InternalError()

@@ -8,13 +8,14 @@ nothing is passed over, and nobody appends.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holdfast.domain.blob_names import name_key
 from holdfast.errors import CorruptError
 from holdfast.repository.states.groups import GroupHead, decode_head
-from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES
+from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, DamagedEntryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +102,24 @@ class StateLogs:
             )
             raise CorruptError(msg)
         return found
+
+    async def first_readable(
+        self, record: StateRecord, sequence: int, through: int
+    ) -> tuple[JournalEntry, GroupHead] | None:
+        """The first group at or behind ``sequence`` that can be read; None up to ``through``."""
+        while True:
+            try:
+                entry = await self.journal.first_from(name_key(record.name), sequence)
+            except DamagedEntryError as damaged:
+                sequence = damaged.sequence + 1
+            else:
+                if entry is None or entry.sequence > through:
+                    return None
+                with suppress(CorruptError):
+                    return entry, decode_head(entry)
+                sequence = entry.sequence + 1
+            if sequence > through:
+                return None
 
     async def page(
         self,
