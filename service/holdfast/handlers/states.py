@@ -161,9 +161,9 @@ class StateHandlers:
         through = record.trimmed_through
         return Trimmed(trimmed_through=through, first_index=through + 1)
 
-    async def repair(self, request: RepairState, _: Call) -> StateRepaired:
+    async def repair(self, request: RepairState, call: Call) -> StateRepaired:
         """``snapshot.repair_state``."""
-        record = await self._upkeep.repair(request.name, request.from_index)
+        record = await self._upkeep.repair(request.name, request.from_index, op_id=call.op_id)
         return StateRepaired(
             first_index=record.trimmed_through + 1, last_index=request.from_index - 1
         )

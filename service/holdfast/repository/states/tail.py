@@ -104,7 +104,7 @@ class TailReader:
             now = self._monotonic()
             for _, head in page.groups:
                 tail.ops.note_group(head, now)
-                tail.hlc = head.last_hlc
+                tail.hlc = max(tail.hlc, head.last_hlc)
                 if head.closing is not None:
                     raise CorruptError(_CLOSED)
             tail.place = page.place
