@@ -58,6 +58,16 @@ def change_file(
         except BaseException:
             Path(new.name).unlink()
             raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """From here on a power cut does not bring back what a file of it was."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _path(file: str | None, variable: str) -> Path:
