@@ -313,6 +313,18 @@ async def test_a_repeat_is_answered_as_the_first_by_a_worker_whose_clock_is_behi
     assert await code_of(two.append("s", "x", hlc=ahead, op_id="other x")) == "invalid"
 
 
+@pytest.mark.parametrize("expected", [None, 0, 10])
+async def test_a_log_begins_behind_what_was_saved_without_one(
+    expected: int | None, pool: StatesPool
+) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"x", 10)
+
+    for other in (9, 11):
+        assert await code_of(worker.append("s", 1, expected=other)) == "not_found"
+    assert (await worker.append("s", 1, expected=expected)).index == 11
+
+
 async def test_the_times_of_a_log_are_gone_on_with_however_far_ahead(pool: StatesPool) -> None:
     first = await pool.worker().append("s", 1)
     pool.time.advance(-3600)

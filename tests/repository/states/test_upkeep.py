@@ -12,6 +12,7 @@ from tests.repository.names.gated import Gate
 from tests.repository.states.pool import StatesPool, code_of
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.hlc import Hlc
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.states.op_ids import REMEMBERED
 from holdfast.repository.states.upkeep import OP_IDS_KEPT, Upkeep
@@ -549,6 +550,37 @@ async def test_a_repeated_repair_gives_up_nothing_that_was_appended_since(
 
     assert again == first
     assert await two.replay("s", 13) == ["new"]
+
+
+# --- times ---
+
+
+async def test_times_rise_over_removals_and_repairs(pool: StatesPool) -> None:
+    async def remove(_: StatesWorker) -> None:
+        await pool.worker().upkeep.remove("s")
+
+    async def repair_behind(_: StatesWorker) -> None:
+        await pool.worker().upkeep.repair("s", 2)
+
+    async def repair_behind_damaged(_: StatesWorker) -> None:
+        pool.journal._logs["s"][-1].checksum ^= 1
+        await pool.worker().upkeep.repair("s", 3)
+
+    async def repair_from_save(worker: StatesWorker) -> None:
+        await worker.save("s", b"1", 1)
+        del pool.journal._logs["s"][0]
+        await pool.worker().upkeep.repair("s", 2)
+
+    for end in (remove, repair_behind, repair_behind_damaged, repair_from_save):
+        pool = StatesPool()
+        worker = pool.worker()
+        ahead = Hlc(int((pool.time.clock().timestamp() + 50) * 1000), 0)
+        await worker.append("s", 1, hlc=str(ahead))
+        before = await worker.append("s", 2)
+        await worker.append("s", 3)
+        await end(worker)
+
+        assert (await pool.worker().append("s", "on")).hlc > before.hlc, end.__name__
 
 
 # --- lists ---

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holdfast.domain.blob_names import name_key
+from holdfast.domain.hlc import ZERO, parse_hlc
 from holdfast.errors import CorruptError
 from holdfast.repository.states.groups import GroupHead, decode_head
 from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, DamagedEntryError
@@ -103,6 +104,23 @@ class StateLogs:
             raise CorruptError(msg)
         return found
 
+    async def readable_end(self, record: StateRecord, through: int) -> LogEnd:
+        """The last group up to the sequence ``through`` that can be read, found by halves."""
+        low, high = record.closed_through, through
+        found = _at_beginning(record)
+        while low < high:
+            middle = (low + high) // 2
+            readable = await self.first_readable(record, middle + 1, high)
+            if readable is None:
+                high = middle
+                continue
+            entry, head = readable
+            low = entry.sequence
+            if head.log == record.log and head.closing is None:
+                place = LogPlace(entry.sequence, head.last)
+                found = LogEnd(place=place, hlc=max(head.last_hlc, found.hlc or ZERO))
+        return found
+
     async def first_readable(
         self, record: StateRecord, sequence: int, through: int
     ) -> tuple[JournalEntry, GroupHead] | None:
@@ -157,17 +175,26 @@ def _end(record: StateRecord, entry: JournalEntry | None) -> LogEnd:
         if sequence != record.start:
             msg = "the log has lost all its commands: see `state repair`"
             raise CorruptError(msg)
-        return LogEnd(place=beginning(record))
+        return _at_beginning(record)
     if not record.log:
         msg = "there is a log of that name which its record does not know: see `state repair`"
         raise CorruptError(msg)
     void = record.voids[-1] if record.voids else None
     if void is not None and entry.sequence <= void.through:
-        return LogEnd(place=LogPlace(void.through, void.index), hlc=decode_head(entry).last_hlc)
+        return _at_beginning(record)
     head = decode_head(entry)
     place = placed(record, entry.sequence, head)
     hlc = head.last_hlc
     return LogEnd(place=place, hlc=hlc, closing=head.closing)
+
+
+def _at_beginning(record: StateRecord) -> LogEnd:
+    """Where the log ends if there is nothing behind what the record knows."""
+    hlc = parse_hlc(record.hlc) if record.hlc else None
+    if not record.voids:
+        return LogEnd(place=beginning(record), hlc=hlc)
+    void = record.voids[-1]
+    return LogEnd(place=LogPlace(void.through, void.index), hlc=hlc)
 
 
 def _beyond(record: StateRecord, place: LogPlace) -> tuple[LogPlace, Void | None]:

@@ -87,7 +87,8 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state.
+    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state;
+    what is appended since is later than ``hlc``.
     """
 
     name: str
@@ -101,6 +102,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dropped: tuple[SaveEntry, ...] = ()
     policy: KeepPolicy = KeepPolicy()
     ended_by: tuple[str, ...] = ()
+    hlc: str = ""
 
     @property
     def exists(self) -> bool:
@@ -138,9 +140,9 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
     ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
-    are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs.
-    It is ``anew`` where the journal was lost: then its sequences begin again, below what the record
-    knows.
+    are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs,
+    ``hlc`` the last time of the log that is known. It is ``anew`` where the journal was lost: then
+    its sequences begin again, below what the record knows.
 
     ``ops`` are those of the last appends: their repeats are answered as before.
     """
@@ -150,6 +152,7 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_log: str = ""
     op: str | None = None
     ops: tuple[CarriedOp, ...] = ()
+    hlc: str = ""
     anew: bool = False
 
 
@@ -271,14 +274,15 @@ def was_ended_by(record: StateRecord, op: str) -> bool:
     return any(is_repeat(one, op) for one in record.ended_by)
 
 
-def removed(record: StateRecord, op: str | None, *, start: int) -> StateRecord:
-    """What stays of a state: a later log is behind ``start``."""
+def removed(record: StateRecord, op: str | None, *, start: int, hlc: str = "") -> StateRecord:
+    """What stays of a state: a later log is behind ``start``, and later than ``hlc``."""
     return StateRecord(
         name=record.name,
         start=start,
         number=record.number,
         dropped=with_saves(record, ()).dropped,
         ended_by=_ended_by(record, op),
+        hlc=max(record.hlc, hlc),
     )
 
 
@@ -292,12 +296,13 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
     if record.log != log or (sequence <= record.closed_through and not closing.anew):
         return record
     if closing.index is None:
-        return removed(record, closing.op, start=sequence)
+        return removed(record, closing.op, start=sequence, hlc=closing.hlc)
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
     if closing.after is None:  # nothing of the new log is behind what they know
         saves = tuple(msgspec.structs.replace(save, sequence=0) for save in saves)
     ended_by = _ended_by(record, closing.op)
-    record = msgspec.structs.replace(with_saves(record, saves), ended_by=ended_by)
+    hlc = max(record.hlc, closing.hlc)
+    record = msgspec.structs.replace(with_saves(record, saves), ended_by=ended_by, hlc=hlc)
     if closing.after is None:
         return msgspec.structs.replace(
             record,

@@ -202,8 +202,12 @@ class Upkeep:
             if not seen.log:
                 await self._states.update(held, partial(_removed_without_log, seen=seen, op=op))
                 continue
-            ops = await self._op_ids(name)
-            closing = Closing(op=op, ops=ops, anew=sequence < seen.closed_through)
+            closing = Closing(
+                op=op,
+                ops=await self._op_ids(name),
+                hlc=str(hlc),
+                anew=sequence < seen.closed_through,
+            )
             value = encode_closing(seen, index + 1, hlc, closing)
             try:
                 at = await self._write(name, value, sequence)
@@ -257,6 +261,7 @@ class Upkeep:
                 next_log=held.record.log if goes_on else self._sources.new_id(),
                 op=op,
                 ops=await self._op_ids(name),
+                hlc=str(hlc),
                 anew=is_anew,
             )
             value = encode_closing(held.record, last + 1, hlc, closing)
@@ -267,13 +272,17 @@ class Upkeep:
     async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
         """The record, and the last sequence, index and time of its log.
 
-        Index and time of a damaged one are not known, and 0.
+        Of a damaged one they are those of the last group that can be read.
         """
         try:
             present = await self._states.look(name)
         except CorruptError:
             held = await self._states.find(name)
-            return held, await self._last_sequence(name), 0, ZERO
+            sequence = await self._last_sequence(name)
+            if held is None:
+                return None, sequence, 0, ZERO
+            end = await self._states.logs.readable_end(held.record, sequence)
+            return held, sequence, end.place.index, end.hlc or ZERO
         if present.end is None:
             return present.held, 0, 0, ZERO
         end = present.end
