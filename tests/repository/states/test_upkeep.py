@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from itertools import count, product
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,10 +15,12 @@ from holdfast.domain.digest import Digest
 from holdfast.domain.hlc import Hlc
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.states.op_ids import REMEMBERED
-from holdfast.repository.states.upkeep import OP_IDS_KEPT
+from holdfast.repository.states.upkeep import OP_IDS_KEPT, Upkeep
 from holdfast.stores.memory_journal import MemoryJournalStore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.repository.states.pool import StatesWorker
 
 T = TypeVar("T")
@@ -320,6 +323,25 @@ async def test_a_removal_that_is_held_up_at_any_moment_removes_only_what_it_has_
 
         await asyncio.gather(removing, return_exceptions=True)
         assert (await worker.latest("s")).data == b"new"
+
+
+@pytest.mark.parametrize("end", [Upkeep.remove, partial(Upkeep.repair, index=2)])
+async def test_a_repeated_append_of_what_was_removed_or_cut_off_is_answered_as_the_first(
+    pool: StatesPool, end: Callable[..., Awaitable[object]]
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1)
+    first = await one.append("s", "x", op_id="op x")
+    for _ in range(2):
+        await end(one.upkeep, name="s")
+        before = await pool.worker().states.find("s")
+        for worker in (one, two, pool.worker()):
+            assert await worker.append("s", "x", op_id="op x") == first
+        assert await pool.worker().states.find("s") == before
+        await two.append("s", "new")
+
+    pool.time.advance(REMEMBERED.total_seconds() + 1)
+    assert await pool.worker().append("s", "x", op_id="op x") != first
 
 
 async def test_a_repeat_is_not_made_in_the_log_that_came_after(pool: StatesPool) -> None:

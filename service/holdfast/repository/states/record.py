@@ -126,6 +126,15 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return max(self.base, self.trimmed_through, *saved)
 
 
+class CarriedOp(msgspec.Struct, frozen=True, array_like=True):
+    """``op_id`` has appended ``count`` commands from ``index`` on, the first at ``hlc``."""
+
+    op_id: str
+    index: int
+    count: int
+    hlc: str
+
+
 class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What ends a log, or a piece of it, written into it: nobody appends behind it unaware.
 
@@ -134,12 +143,15 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs,
     ``hlc`` the last time of the log that is known. It is ``anew`` where the journal was lost: then
     its sequences begin again, below what the record knows.
+
+    ``ops`` are those of the last appends: their repeats are answered as before.
     """
 
     index: int | None = None
     after: int | None = None
     next_log: str = ""
     op: str | None = None
+    ops: tuple[CarriedOp, ...] = ()
     hlc: str = ""
     anew: bool = False
 

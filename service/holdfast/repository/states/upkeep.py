@@ -38,6 +38,7 @@ from holdfast.repository.states.record import (
     with_saves,
 )
 from holdfast.repository.states.states import MISSING
+from holdfast.repository.states.tail import TailReader
 from holdfast.stores.journal_ports import DamagedEntryError
 from holdfast.stores.record_ports import MAX_GET_MANY
 from holdfast.transport.backoff import Backoff
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.blobs import SavedBytes
     from holdfast.repository.states.places import CommandPlaces
+    from holdfast.repository.states.record import CarriedOp
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
@@ -200,7 +202,12 @@ class Upkeep:
             if not seen.log:
                 await self._states.update(held, partial(_removed_without_log, seen=seen, op=op))
                 continue
-            closing = Closing(op=op, hlc=str(hlc), anew=sequence < seen.closed_through)
+            closing = Closing(
+                op=op,
+                ops=await self._op_ids(name),
+                hlc=str(hlc),
+                anew=sequence < seen.closed_through,
+            )
             value = encode_closing(seen, index + 1, hlc, closing)
             try:
                 at = await self._write(name, value, sequence)
@@ -211,6 +218,14 @@ class Upkeep:
                 at = await self._write(name, value, sequence)
             await self._end(name, held, closing, at)
             return True
+
+    async def _op_ids(self, name: str) -> tuple[CarriedOp, ...]:
+        """Those of the last appends to a log that is to end; none of a damaged one."""
+        try:
+            tail = await TailReader(self._states, name, monotonic=self._sources.monotonic).read()
+        except CorruptError:
+            return ()
+        return tail.ops.carried()
 
     async def _make_room(self, name: str, sequence: int) -> None:
         """Remove the commands of a state that is to be removed, where its end does not fit."""
@@ -245,6 +260,7 @@ class Upkeep:
                 after=kept.sequence if kept is not None and goes_on else None,
                 next_log=held.record.log if goes_on else self._sources.new_id(),
                 op=op,
+                ops=await self._op_ids(name),
                 hlc=str(hlc),
                 anew=is_anew,
             )
