@@ -59,7 +59,7 @@ class Replays:
         (beyond the log), CorruptError with the index at which the log is damaged.
         """
         while True:
-            present = await self._states.look(name)
+            present = await self._states.look(name, to_read=True)
             try:
                 return await self._page(present, index, limit)
             except CorruptError:
@@ -104,7 +104,7 @@ class Replays:
 
     async def check(self, name: str, index: int) -> None:
         """Whether the log can be read from ``index`` on. Raises as `page`."""
-        checked_span(await self._states.look(name), index)
+        checked_span(await self._states.look(name, to_read=True), index)
 
     @asynccontextmanager
     async def follow(self, name: str, index: int) -> AsyncIterator[Following]:
@@ -189,7 +189,7 @@ class Following:
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
         """What is known of the log, looked up where nothing is."""
         while self._record is None or self._place is None:
-            present = await self._states.look(self._name)
+            present = await self._states.look(self._name, to_read=True)
             self._check_same(present.record)
             record, _, last = checked_span(present, self.next_index)
             place = beginning(record)
@@ -228,7 +228,7 @@ class Following:
 def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:
     """The record, and the first and last command of its log, of which ``index`` may be read.
 
-    Raises NotFoundError, with the first, InvalidError.
+    Raises NotFoundError, with the first, InvalidError, CorruptError where nobody knows.
     """
     record = present.record
     if present.end is None:
@@ -239,6 +239,9 @@ def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, i
     if index < first:
         msg = f"the log begins with command {first}"
         raise NotFoundError(msg, index=first)
+    if present.end is not None and present.end.is_damaged and index > last:
+        msg = f"the log is damaged at command {last}: see `state repair`"
+        raise CorruptError(msg)
     if index > last + 1:
         msg = f"the log ends with command {last}"
         raise InvalidError(msg)
