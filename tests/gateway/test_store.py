@@ -191,6 +191,22 @@ def test_large_bytes_go_under_a_name_and_come_back_in_ranges(http: httpx.Client)
     assert http.get(path).content == data
 
 
+@pytest.mark.parametrize("size", [5, 2_000_000])
+def test_by_a_digest_without_its_bytes_a_name_gets_nothing(http: httpx.Client, size: int) -> None:
+    data, new, old = secrets.token_bytes(size), f"/store/{fresh()}", f"/store/{fresh()}"
+    stored = http.post(f"/store/{fresh()}", content=data)
+    said = {"Repr-Digest": stored.headers["Repr-Digest"]}
+    http.post(old, content=b"old")
+
+    assert http.post(new, content=bytes(size), headers=said).status_code == 400
+    assert http.put(old, content=bytes(size), headers=said).status_code == 400
+
+    assert http.get(new).status_code == 404
+    assert http.get(old).content == b"old"
+    assert http.put(old, content=data, headers=said).status_code == 200
+    assert http.get(old).content == data
+
+
 def test_what_arrives_damaged_is_not_stored(http: httpx.Client) -> None:
     path = f"/store/{fresh()}"
     wrong = {"Repr-Digest": "sha-256=:" + "A" * 43 + "=:"}

@@ -29,7 +29,7 @@ from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.meters import Meters, MetricRoutes
 from holdfast.gateway.openapi import DocumentRoutes
-from holdfast.gateway.paths import AnyText
+from holdfast.gateway.paths import AnyText, check_segments
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
@@ -78,11 +78,13 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     )
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
     by_path = _by_path(all_routes(client, settings, meters))
-    return Starlette(
+    app = Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
         middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
         exception_handlers={404: _not_found},
     )
+    app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
+    return app
 
 
 def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
@@ -148,8 +150,8 @@ class Resource:
 
         async def sending(message: object) -> None:
             nonlocal begun
-            begun = True
             await send(message)  # type: ignore[arg-type]
+            begun = True
 
         response: Response
         failure: HoldfastError | HttpError
@@ -175,6 +177,7 @@ class Resource:
         await problem(failure)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
+        check_segments(request, self._path)
         route = self._methods.get(request.method)
         if route is None:
             if request.method == "OPTIONS":

@@ -13,7 +13,9 @@ from tests.repository.states.pool import StatesPool, code_of
 from holdfast.domain.digest import Digest
 from holdfast.domain.hlc import Hlc
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.states.op_ids import REMEMBERED
 from holdfast.repository.states.upkeep import OP_IDS_KEPT
+from holdfast.stores.memory_journal import MemoryJournalStore
 
 if TYPE_CHECKING:
     from tests.repository.states.pool import StatesWorker
@@ -65,6 +67,34 @@ async def test_a_repeat_of_what_was_trimmed_is_answered_as_the_first(pool: State
 
     assert await pool.worker().append("s", 1, op_id="op x") == first
     assert await pool.worker().replay("s", 11) == list(range(11, 21))
+
+
+class FullJournal(MemoryJournalStore):
+    """One that has no room to spare."""
+
+    async def has_little_room(self) -> bool:
+        """See `JournalStore.has_little_room`."""
+        return True
+
+
+async def test_an_op_id_is_remembered_for_its_two_minutes_also_where_there_is_little_room(
+    pool: StatesPool,
+) -> None:
+    pool.journal = FullJournal(pool.time.clock)
+    worker = pool.worker()
+    first = await worker.append("s", 1, op_id="op x")
+    await worker.append("s", 2, 3)
+    for index in (1, 2):
+        await worker.save("s", b"x", index)
+
+    pool.time.advance(REMEMBERED.total_seconds())
+    await worker.upkeep.trim("s", 1)
+    assert await pool.worker().append("s", 1, op_id="op x") == first
+
+    pool.time.advance(1)
+    await worker.save("s", b"x", 3)
+    await worker.upkeep.trim("s", 2)
+    assert len((await pool.journal.read("s", 0)).entries) == 1
 
 
 async def test_what_was_trimmed_young_goes_with_the_next_trim(pool: StatesPool) -> None:

@@ -35,6 +35,9 @@ LEAST_SAVES: Final = 2
 """What is kept in any case, so that a damaged one does not leave none."""
 
 DEFAULT_SAVES: Final = 10
+DROPPED_REMEMBERED: Final = 8
+"""How many saves that are not kept any more are remembered: a late repeat of one does nothing."""
+
 ENDINGS_KEPT: Final = 16
 """How many removals and repairs of a state are remembered: a late repeat of one does nothing."""
 
@@ -78,7 +81,9 @@ class Void(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``saves`` are newest first. Without a ``log`` the state has none (any more).
+    """``saves`` are newest first, and so are the last that were not kept, ``dropped``.
+
+    Without a ``log`` the state has none (any more).
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
@@ -94,6 +99,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     voids: tuple[Void, ...] = ()
     saves: tuple[SaveEntry, ...] = ()
     number: int = 0
+    dropped: tuple[SaveEntry, ...] = ()
     policy: KeepPolicy = KeepPolicy()
     ended_by: tuple[str, ...] = ()
     hlc: str = ""
@@ -195,12 +201,21 @@ def saved(
         at=at.isoformat(),
     )
     saves = kept_saves((save, *record.saves), record.policy, at)
-    return msgspec.structs.replace(record, saves=saves, number=save.number)
+    return msgspec.structs.replace(with_saves(record, saves), number=save.number)
+
+
+def with_saves(record: StateRecord, saves: tuple[SaveEntry, ...]) -> StateRecord:
+    """The record with those saves; what it does not keep of its own is remembered for a while."""
+    kept = {save.number for save in saves}
+    gone = tuple(save for save in record.saves if save.number not in kept)
+    dropped = (*gone, *record.dropped)[:DROPPED_REMEMBERED]
+    return msgspec.structs.replace(record, saves=saves, dropped=dropped)
 
 
 def save_of(record: StateRecord, op: str | None) -> SaveEntry | None:
-    """The save that ``op`` made. Raises ConflictError of an Op-Id of another request."""
-    return next((save for save in record.saves if is_repeat(save.op, op)), None)
+    """The save that ``op`` made, kept or not. Raises ConflictError of another request's Op-Id."""
+    made = (*record.saves, *record.dropped)
+    return next((save for save in made if is_repeat(save.op, op)), None)
 
 
 def kept_saves(
@@ -253,6 +268,7 @@ def removed(record: StateRecord, op: str | None, *, start: int, hlc: str = "") -
         name=record.name,
         start=start,
         number=record.number,
+        dropped=with_saves(record, ()).dropped,
         ended_by=_ended_by(record, op),
         hlc=max(record.hlc, hlc),
     )
@@ -274,7 +290,7 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
         saves = tuple(msgspec.structs.replace(save, sequence=0) for save in saves)
     ended_by = _ended_by(record, closing.op)
     hlc = max(record.hlc, closing.hlc)
-    record = msgspec.structs.replace(record, saves=saves, ended_by=ended_by, hlc=hlc)
+    record = msgspec.structs.replace(with_saves(record, saves), ended_by=ended_by, hlc=hlc)
     if closing.after is None:
         return msgspec.structs.replace(
             record,

@@ -17,14 +17,14 @@ from holdfast.errors import CorruptError
 from holdfast.repository.states.groups import decode_head
 from holdfast.repository.states.logs import before, beginning
 from holdfast.repository.states.op_ids import REMEMBERED, OpIds
-from holdfast.repository.states.record import StateRecord
+from holdfast.repository.states.record import with_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.logs import LogEnd, LogPlace
-    from holdfast.repository.states.record import Lineage
+    from holdfast.repository.states.record import Lineage, StateRecord
     from holdfast.repository.states.states import PresentState, StateRecords
 
 _CLOSED: Final = "the log has ended"
@@ -65,7 +65,7 @@ class TailReader:
             since = asyncio.get_running_loop().time()
             present = await self._states.look(self._name)
             record = present.held.record if present.held is not None else None
-            record = record or StateRecord(name=self._name)
+            record = with_log(record, name=self._name, log="")  # if there is none: where it begins
             tail = Tail(record=record, place=beginning(record), since=since)
             if present.end is not None:
                 try:

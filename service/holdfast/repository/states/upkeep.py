@@ -35,6 +35,7 @@ from holdfast.repository.states.record import (
     removed,
     trimmed,
     was_ended_by,
+    with_saves,
 )
 from holdfast.repository.states.states import MISSING
 from holdfast.stores.journal_ports import DamagedEntryError
@@ -114,12 +115,13 @@ class Upkeep:
     async def _purge(self, name: str, through: int) -> None:
         """Remove groups up to the sequence ``through``; the young ones the next trim removes.
 
-        Nobody is told of them any more, but a repeat finds its Op-Id there, unless the room is
-        needed.
+        Nobody is told of them any more, but a repeat finds its Op-Id there. Where there is little
+        room they stay no longer than Op-Ids are remembered.
         """
         journal, key = self._states.logs.journal, name_key(name)
-        young = await journal.first_since(key, await journal.now() - OP_IDS_KEPT)
-        if young is not None and not await journal.has_little_room():
+        kept = REMEMBERED if await journal.has_little_room() else OP_IDS_KEPT
+        young = await journal.first_since(key, await journal.now() - kept)
+        if young is not None:
             through = min(through, young.sequence - 1)
         await journal.trim(key, through)
 
@@ -164,9 +166,8 @@ class Upkeep:
 
         def change(record: StateRecord) -> StateRecord:
             wanted = structs.replace(record.policy, **changes)
-            return structs.replace(
-                record, policy=wanted, saves=kept_saves(record.saves, wanted, at)
-            )
+            kept = with_saves(record, kept_saves(record.saves, wanted, at))
+            return structs.replace(kept, policy=wanted)
 
         return (await self._states.update(held, change)).record.policy
 
@@ -304,7 +305,11 @@ class Upkeep:
         while True:
             try:
                 return await self._states.logs.journal.append(
-                    name_key(name), value, expected=expected, message_id=message_id
+                    name_key(name),
+                    value,
+                    expected=expected,
+                    message_id=message_id,
+                    behind_damage=True,
                 )
             except OutcomeUnknownError:
                 if not await backoff.wait():
