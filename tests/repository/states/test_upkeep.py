@@ -416,6 +416,30 @@ async def test_a_damaged_command_is_told_with_its_index_and_what_is_before_is_re
         await worker.replays.page("s", 9, 100)
 
 
+async def test_what_is_before_a_damaged_end_is_read_and_the_damage_told_with_its_index(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    pool.journal._logs["s"][-1].checksum ^= 1
+    worker = pool.worker()
+
+    page = await worker.replays.page("s", 1, 100)
+    assert [entry.index for entry in page.entries] == list(range(1, 19))
+    assert page.last == page.next_index == 19
+    async with worker.replays.follow("s", 17) as following:
+        assert [one.index for one in await following.next(10, 1000)] == [17, 18]
+        with pytest.raises(CorruptError, match="command 19"):
+            await following.next(10, 1000)
+
+    for index in (19, 20, 21):
+        with pytest.raises(CorruptError, match="command 19"):
+            await worker.replays.page("s", index, 100)
+    with pytest.raises(CorruptError, match="command 19"):
+        await worker.append("s", 1)
+    with pytest.raises(CorruptError, match="command 19"):
+        await worker.save("s", b"x", 18)
+
+
 async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool) -> None:
     await filled(pool)
     pool.journal._logs["s"][-1].checksum ^= 1

@@ -40,12 +40,13 @@ class LogPlace:
 class LogEnd:
     """Where a log ends: the last sequence, index and time, and what ends it for good, if that does.
 
-    ``hlc`` is None where the log has no command.
+    ``hlc`` is None where the log has no command, or ``is_damaged`` there.
     """
 
     place: LogPlace
     hlc: Hlc | None = None
     closing: Closing | None = None
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +89,23 @@ class StateLogs:
         """Where the groups of all states are."""
         self.journal = journal
 
-    async def end(self, record: StateRecord) -> LogEnd:
+    async def end(self, record: StateRecord, *, to_read: bool = False) -> LogEnd:
         """Where the log ends, by the word of a believed leader.
 
-        Raises CorruptError where that is before what the record knows, with both indexes.
+        Raises CorruptError where that is before what the record knows, with both indexes, and where
+        the last group is damaged, with the index. It is not raised ``to_read`` what is before: then
+        the log ends with a command that cannot be read.
         """
-        entry = await self.journal.last(name_key(record.name))
+        try:
+            entry = await self.journal.last(name_key(record.name))
+        except DamagedEntryError as damaged:
+            readable = await self.readable_end(record, damaged.sequence)
+            index = readable.place.index + 1
+            if record.log and to_read:
+                place = LogPlace(damaged.sequence, max(index, record.known_index))
+                return LogEnd(place=place, is_damaged=True)
+            msg = f"the log is damaged at command {index}: see `state repair`"
+            raise CorruptError(msg) from damaged
         found = _end(record, entry)
         is_open = record.log and found.closing is None
         if is_open and found.place.index < record.known_index:

@@ -63,7 +63,7 @@ class Replays:
         first), InvalidError (beyond the log), CorruptError with the index at which it is damaged.
         """
         while True:
-            present = await self._states.look(name)
+            present = await self._states.look(name, to_read=True)
             check_same(lineage, present.record, index)
             try:
                 return await self._page(present, index, limit)
@@ -115,7 +115,7 @@ class Replays:
 
     async def check(self, name: str, index: int, *, lineage: Lineage | None = None) -> None:
         """Whether the log can be read from ``index`` on. Raises as `page`."""
-        present = await self._states.look(name)
+        present = await self._states.look(name, to_read=True)
         check_same(lineage, present.record, index)
         checked_span(present, index)
 
@@ -211,7 +211,7 @@ class Following:
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
         """What is known of the log, looked up where nothing is."""
         while self._record is None or self._place is None:
-            present = await self._states.look(self._name)
+            present = await self._states.look(self._name, to_read=True)
             check_same(self.lineage, present.record, self.next_index)
             self.lineage = present.record.lineage
             record, _, last = checked_span(present, self.next_index)
@@ -253,7 +253,7 @@ def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
 def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:
     """The record, and the first and last command of its log, of which ``index`` may be read.
 
-    Raises NotFoundError, with the first, InvalidError.
+    Raises NotFoundError, with the first, InvalidError, CorruptError where nobody knows.
     """
     record = present.record
     if present.end is None:
@@ -264,6 +264,9 @@ def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, i
     if index < first:
         msg = f"the log begins with command {first}"
         raise NotFoundError(msg, index=first)
+    if present.end is not None and present.end.is_damaged and index > last:
+        msg = f"the log is damaged at command {last}: see `state repair`"
+        raise CorruptError(msg)
     if index > last + 1:
         msg = f"the log ends with command {last}"
         raise InvalidError(msg)
