@@ -79,7 +79,8 @@ class TestStatesInStreams(StatesContract):
 async def test_a_full_stream_takes_no_commands_and_everything_else_goes_on(
     nats_url: str, jetstream: FlakyJetStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "OP_IDS_KEPT", timedelta(0))  # as if all were old
+    for kept in ("OP_IDS_KEPT", "REMEMBERED"):
+        monkeypatch.setattr(upkeep, kept, timedelta(0))  # as if all were old
     prefix = f"s{secrets.token_hex(4)}"
     store = "nats://blobs?states_max_bytes=200000"
     config = Config(nats=NatsOptions(servers=(nats_url,)), prefix=prefix, store=store)
