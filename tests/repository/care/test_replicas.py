@@ -21,6 +21,7 @@ from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.domain.findings import of_replicas
+from holdfast.errors import UnavailableError
 from holdfast.runtime.monitoring import stream_counts
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.readiness import wait_ready
@@ -91,10 +92,20 @@ async def read_everywhere(cluster: Cluster, stored: dict[Digest, bytes]) -> set[
     for name in cluster.names:
         async with opened(config_at(cluster, name)) as stores:
             for digest, data in stored.items():
-                got = await read(stores.blobs, digest)
+                got = await read_when_ready(stores, digest)
                 if got != data:
                     wrong.add(got)
     return wrong
+
+
+async def read_when_ready(stores: Stores, digest: Digest) -> bytes | None:
+    """What a reader gets who is told that a server is not ready, and comes again."""
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while True:
+            try:
+                return await read(stores.blobs, digest)
+            except UnavailableError:
+                await asyncio.sleep(0.2)
 
 
 async def test_what_one_replica_has_lost_is_never_read_wrongly_and_is_put_anew(
