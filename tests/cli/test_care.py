@@ -6,15 +6,28 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.deployment import Deployment
 
 from holdfast.cli import exit_codes
 from holdfast.cli.scrub import is_damaged
 from holdfast.protocol.care import ScrubLap, ScrubPlace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cli.conftest import Holdfast
+
+    from holdfast.runtime.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="module")
+def worker_connection(nats_server: EmbeddedServer, apps: Path) -> Iterator[tuple[str, ...]]:
+    """The flags that reach a worker of a store in which no other module has anything."""
+    with Deployment(nats_server.url) as deployment:
+        deployment.start("one", apps=str(apps))
+        yield ("--server", deployment.url, "--prefix", deployment.prefix)
+        assert deployment.stop("one") == 0
 
 
 @pytest.mark.nats
