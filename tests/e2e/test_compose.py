@@ -73,6 +73,7 @@ async def test_everything_is_up_once_the_command_returns(stack: Stack, holdfast:
         **{f"nats-{n}": "running" for n in (1, 2, 3)},
         **{f"worker-{n}": "healthy" for n in (1, 2, 3)},
         "init": "exited 0",
+        "gateway": "healthy",
     }
     workers = await holdfast.workers()
     assert {worker.metadata["node"] for worker in workers} == set(NODES)
