@@ -6,12 +6,13 @@ A link is printed alone on its line, for scripts; when it ends is said on standa
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from msgspec.structs import replace
 
+from holdfast.bootstrap.sources import utc_now
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
@@ -135,7 +136,7 @@ def create(
     From then on links are signed with it; those of the keys before it stay valid. All workers and
     gateways need the same file: with more than one machine let it begin when all have it (--since).
     """
-    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
+    now = utc_now().replace(microsecond=0)
     start = now + parse_long_duration(since)
     key = LinkKey(
         id=id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
@@ -173,7 +174,7 @@ def end(
     after: Annotated[str, Parameter(help="How long it still holds: 1d, say.")] = "0s",
 ) -> None:
     """End a key: no link that it signed is valid from then on."""
-    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
+    now = utc_now().replace(microsecond=0)
     until = now + parse_long_duration(after)
 
     def ended(keys: Sequence[LinkKey]) -> Sequence[LinkKey]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from holdfast.bootstrap.sources import utc_now
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.kept_file import change_file, read_file
 from holdfast.cli.output import print_json, print_line, say
@@ -46,7 +46,7 @@ def create(
     The right is read, write (which may read) or admin (which may all), of paths that begin with the
     prefix: end that with a / to mean what is below. read:/ is for everything.
     """
-    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251  (what a person asks for now)
+    now = utc_now().replace(microsecond=0)
     text = token_text(secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES))
     token = Token(
         id=text.split("_")[1],
