@@ -6,11 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+
+
+def utc_now() -> datetime:
+    """The wall clock, for a process's root and its commands; whatever is below is passed one."""
+    return datetime.now(UTC)  # noqa: TID251  (here the clock enters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

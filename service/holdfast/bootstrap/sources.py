@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from holdfast.sources import Sources
+from holdfast.sources import Sources, utc_now
 from holdfast.transport.fresh_ids import new_id
-
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)  # noqa: TID251  (here the clock enters)
 
 
 def new_uuid() -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from msgspec.structs import replace
 
-from holdfast.bootstrap.sources import utc_now
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
@@ -21,6 +20,7 @@ from holdfast.cli.settings import ClientFlags
 from holdfast.cli.snapshot_arguments import resolve_key
 from holdfast.domain.link_keys import LinkKey, read_keys, write_keys
 from holdfast.errors import ConflictError, NotFoundError
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

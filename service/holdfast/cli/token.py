@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from holdfast.bootstrap.sources import utc_now
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.kept_file import change_file, read_file
 from holdfast.cli.output import print_json, print_line, say
@@ -21,6 +20,7 @@ from holdfast.gateway.tokens import (
     write_tokens,
 )
 from holdfast.runtime.escapes import escape_control
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
