@@ -107,7 +107,7 @@ def test_a_link_is_made_and_saves_a_file(page: Page, shown: Shown, tmp_path: Pat
     page.get_by_role("button", name="Make a link").click()
 
     with page.expect_download() as saving:
-        page.get_by_role("link", name="X-Amz-Signature").click()
+        page.get_by_role("link", name="Try it").click()
 
     saving.value.save_as(tmp_path / "saved")
     kept = shown.apps / shown.app / "posts" / "one.md"
@@ -153,7 +153,10 @@ def test_everybody_can_use_it_on_a_desktop_and_on_a_phone(
     shown.holdfast.states.append("orders", {"add": "apple"})
     snapshot = f"/console/snapshots/{shown.second}"
     paths = [
-        *(f"/console{path}" for path in ("", "/storage", "/snapshots", "/names", "/states")),
+        *(
+            f"/console{path}"
+            for path in ("", "/health", "/storage", "/snapshots", "/names", "/states")
+        ),
         *(f"{snapshot}{path}" for path in ("", "/files", "/diff", "/restore")),
         f"{snapshot}/file?path=posts/one.md",
         f"/console/retention?app={shown.app}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.nats
 
 PAGES = (
     "/console",
+    "/console/health",
     "/console/storage",
     "/console/snapshots",
     "/console/snapshots/{second}",
@@ -115,6 +117,15 @@ def test_the_pool_is_shown(visitor: Visitor) -> None:
     assert "one" in text
     assert "blobs" in text
     assert "as it is asked to be" in text
+
+
+def test_what_is_wrong_is_told_and_everything_is_read_back_when_asked(visitor: Visitor) -> None:
+    page = visitor.ended(visitor.open("/console/health"))
+    assert "notice" in page.answer.text
+
+    again = visitor.ended(visitor.send(page.form("/health")))
+
+    assert "under way" in again.text or "the last" in again.text or "is to follow" in again.text
 
 
 def test_what_is_stored_is_shown_by_app(visitor: Visitor, shown: Shown) -> None:
@@ -283,7 +294,7 @@ def test_a_link_is_made_and_followed_without_a_session(
     }
     for path, data in pages.items():
         made = visitor.send(visitor.open(path).form("/link"), seconds="3600", once="yes")
-        link = made.link("X-Amz-Signature")
+        (link,) = re.findall(r"http\S+X-Amz-Signature\S+", made.text)
 
         assert httpx.get(link, trust_env=False).content == data
         assert httpx.get(link, trust_env=False).status_code == 403
@@ -328,6 +339,7 @@ def test_a_form_that_another_page_sends_does_nothing(
         ("/console/names/one?name=nobody", 404),
         ("/console/states/one?name=nobody", 404),
         ("/console/static/nothing", 404),
+        ("/console/nothing/at/all", 404),
         ("/console/restores/0190b2b4-7c5e-7aaa-8bbb-123456789abc", 404),
     ],
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import pytest
+from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.gateway.conftest import serving
 from tests.gateway.console.visitor import Page, Visitor
@@ -26,6 +27,7 @@ class Guarded(NamedTuple):
 
     url: str
     tokens: Path
+    deployment: Deployment
 
     def token(self, capture: pytest.CaptureFixture[str], *scopes: str) -> str:
         capture.readouterr()
@@ -42,7 +44,7 @@ def guarded(
     with Deployment(nats_server.url) as deployment:
         deployment.start("one")
         with serving(deployment, tokens=str(tokens)) as url:
-            yield Guarded(url, tokens)
+            yield Guarded(url, tokens, deployment)
 
 
 @pytest.fixture
@@ -142,6 +144,25 @@ def test_who_signs_out_is_not_known_any_more(
     visitor.send(page.form("/sign-out"), 401)
 
     visitor.open("/console", 401)
+
+
+def test_behind_a_proxy_pages_are_where_clients_reach_them(guarded: Guarded) -> None:
+    (port,) = free_ports(1)
+    own = f"http://127.0.0.1:{port}"
+    public = "https://files.example/hf"
+    with (
+        serving(guarded.deployment, listen=f"127.0.0.1:{port}", public_url=public),
+        Visitor(own) as visitor,
+    ):
+        root = visitor.http.get("/", follow_redirects=False)
+        page = visitor.open("/console/names")
+
+    assert root.headers["Location"] == "/hf/console"
+    assert all(link.startswith(("/hf/", "#")) for link in page.links())
+    assert f"{public}/store/a/name" in page.text
+    cookie = page.answer.headers["Set-Cookie"].lower()
+    assert "path=/hf/console" in cookie
+    assert "secure" in cookie
 
 
 @pytest.mark.parametrize(

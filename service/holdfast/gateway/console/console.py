@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.gateway.console.health import HealthPages
 from holdfast.gateway.console.names import NamePages
 from holdfast.gateway.console.overview import OverviewPages
 from holdfast.gateway.console.pages import Pages
@@ -41,8 +42,11 @@ class ConsoleRoutes:
     ) -> None:
         """``snapshots`` and ``store`` give the bytes that pages offer to save."""
         pages = Pages(settings)
+        overview = OverviewPages(client, pages)
+        self._last = overview.last_route()
         self._families = (
-            OverviewPages(client, pages),
+            overview,
+            HealthPages(client, pages, bodies),
             SnapshotPages(client, pages, bodies, snapshots),
             RestorePages(client, pages, bodies),
             RetentionPages(client, pages, bodies),
@@ -54,4 +58,5 @@ class ConsoleRoutes:
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""
-        return tuple(route for family in self._families for route in family.routes())
+        routes = (route for family in self._families for route in family.routes())
+        return (*routes, self._last)

@@ -22,6 +22,7 @@ from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
 from holdfast.gateway.route import Parameter
 from holdfast.protocol.names import GET_HISTORY, LIST_NAMES, GetHistory, ListNames
+from holdfast.protocol.times import parse_time
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -106,6 +107,7 @@ class NamePages:
                     body,
                     type=media_type,
                     labels=stat.labels,
+                    expires_at=parse_time(stat.expires_at or ""),
                     if_version=count_of(version, "a version"),
                 )
             else:
@@ -140,7 +142,14 @@ class NamePages:
             latest=form.is_on("latest"),
             single_use=form.is_on("once"),
         )
-        return self._pages.show(request, "link.html", link=link, of=name, back=self._at(name))
+        return self._pages.show(
+            request,
+            "link.html",
+            link=link,
+            of=name,
+            back=self._at(name),
+            once=form.is_on("once"),
+        )
 
     def _at(self, name: str) -> str:
         return self._pages.url(_ONE, name=name)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.pages import rows
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.gateway.console.growth import MAX_SNAPSHOTS, growth_of
 from holdfast.gateway.route import HttpAnswer, HttpRoute
 from holdfast.protocol.care import GET_USAGE, GetUsage
@@ -63,6 +63,12 @@ class OverviewPages:
             refresh=is_counting,
         )
 
+    async def unknown(self, request: Request) -> Response:
+        """Any path of the console where there is no page. Raises NotFoundError."""
+        del request
+        msg = "there is no such page"
+        raise NotFoundError(msg)
+
     async def _status(self) -> tuple[StoreStatus | None, str]:
         """How the store is; or why that cannot be told."""
         try:
@@ -104,3 +110,7 @@ class OverviewPages:
             self._pages.route("", "read", self.pool, scope=lambda _: "/metrics"),
             self._pages.route("/storage", "read", self.storage, scope=lambda _: "/"),
         )
+
+    def last_route(self) -> HttpRoute:
+        """That of what no other page is at."""
+        return self._pages.route("/{rest:any}", "open", self.unknown, scope=lambda _: "/")

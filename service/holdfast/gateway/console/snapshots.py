@@ -203,7 +203,14 @@ class SnapshotPages:
             if path
             else self._pages.url(f"/snapshots/{key}")
         )
-        return self._pages.show(request, "link.html", link=link, of=path or key, back=back)
+        return self._pages.show(
+            request,
+            "link.html",
+            link=link,
+            of=path or key,
+            back=back,
+            once=form.is_on("once"),
+        )
 
     async def _record(self, request: Request) -> SnapshotRecord:
         return await self._client.snapshots.get(str(request.path_params["key"]))
