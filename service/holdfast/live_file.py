@@ -11,7 +11,7 @@ from holdfast.errors import InvalidError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 ParsedT = TypeVar("ParsedT")
 
 
@@ -33,7 +33,7 @@ class LiveFile(Generic[ParsedT]):
             with self.path.open("rb") as file:
                 mark = _mark(file.fileno())
                 if self._read is None or self._read[0] != mark:
-                    self._read = mark, self._parse(file.read(MAX_FILE_BYTES))
+                    self._read = mark, self._parse(checked_size(file.read(MAX_FILE_BYTES + 1)))
         except OSError as error:
             self._read = None
             raise UnavailableError(f"{self.path}: {error.strerror}") from error
@@ -41,6 +41,14 @@ class LiveFile(Generic[ParsedT]):
             self._read = None
             raise UnavailableError(f"{self.path}: {error.detail}") from error
         return self._read[1]
+
+
+def checked_size(data: bytes) -> bytes:
+    """``data`` of such a file. Raises InvalidError where it is too much to be read again."""
+    if len(data) > MAX_FILE_BYTES:
+        msg = f"such a file has at most {MAX_FILE_BYTES} bytes"
+        raise InvalidError(msg)
+    return data
 
 
 def _mark(file: int) -> tuple[int, ...]:

@@ -31,8 +31,9 @@ def test_scrub_reads_back_what_there_is_and_says_how_much(
     [place] = told["places"]
     assert (ran.status, shown.status) == (exit_codes.OK, exit_codes.OK)
     assert place["place"] == told["here"]
-    assert (place["last"]["checked"], place["last"]["damaged"]) == (1, 0)
-    assert "1 checked" in shown.out.decode()
+    assert place["last"]["checked"] >= 1  # others' blobs are there, too
+    assert place["last"]["damaged"] == 0
+    assert f"{place['last']['checked']} checked" in shown.out.decode()
 
 
 @pytest.mark.parametrize(

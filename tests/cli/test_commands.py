@@ -52,7 +52,7 @@ def test_admin_layout_shows_the_buckets_and_what_differs(holdfast: Holdfast) -> 
     assert fine.lines[-1] == "The store is what the configuration asks for."
     assert "1/1, not 3" in other.out.decode()
     problems = other.lines[other.lines.index("The store is not what the configuration asks for:") :]
-    assert len(problems) == 6
+    assert len(problems) == 7
     assert problems[1].startswith("- bucket cli_blobs has 1 replica and the configuration asks for")
     assert [bucket["bucket"] for bucket in listed["buckets"]] == [
         "cli_blobs",
@@ -60,6 +60,7 @@ def test_admin_layout_shows_the_buckets_and_what_differs(holdfast: Holdfast) -> 
         "cli_holdfast",
         "cli_snapshots",
         "cli_names",
+        "cli_states",
     ]
 
 
@@ -78,6 +79,7 @@ def test_more_replicas_than_servers_are_refused_and_as_many_as_there_are_is_fine
         ("KV_cli_holdfast", False),
         ("KV_cli_snapshots", False),
         ("KV_cli_names", False),
+        ("HF_cli_states", False),
     ]
     assert "say replicas=1" in one.err
 

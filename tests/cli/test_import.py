@@ -14,10 +14,10 @@ import zstandard
 from tests.contracts.blob_store import some_bytes
 
 from holdfast.cli import exit_codes
-from holdfast.cli.old_stores import named_blobs, old_labels
+from holdfast.cli.old_stores import OldBlob, named_blobs, old_labels, told_digest
 from holdfast.client import connect_sync
 from holdfast.domain.canonical import state_hash
-from holdfast.errors import CorruptError, InvalidError
+from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,34 @@ def test_blobs_come_in_by_their_hash_and_damaged_ones_do_not(
     again = holdfast("import", "blobs", str(tmp_path))
     assert again.status == exit_codes.OK
     assert sorted(line.split()[0] for line in again.lines) == ["imported", "is", "is"]
+
+
+def test_a_blob_that_only_a_name_keeps_is_imported_and_stays_without_it(
+    holdfast: Holdfast, client: SyncClient, tmp_path: Path
+) -> None:
+    data = some_bytes(500, seed=5)
+    client.names.create("keeper", data)
+    (tmp_path / sha256(data)).write_bytes(data)
+
+    ran = holdfast("import", "blobs", str(tmp_path))
+    again = holdfast("import", "blobs", str(tmp_path))
+
+    assert ran.lines[0].startswith("imported")
+    assert client.stat(sha256(data)).pinned
+    assert again.lines[0].startswith("is there")
+
+
+def test_a_directory_that_cannot_be_read_is_told(holdfast: Holdfast, tmp_path: Path) -> None:
+    ran = holdfast("import", "blobs", str(tmp_path / "none"))
+
+    assert ran.status == exit_codes.FAILURE
+    assert "none" in ran.err
+    assert "0 imported" in ran.err
+
+
+@pytest.mark.parametrize("told", ["A" * 64, "a" * 64])
+def test_a_told_digest_is_compared_in_either_case(told: str) -> None:
+    assert told_digest({"sha256": told}) == "a" * 64
 
 
 def test_a_dry_run_checks_and_stores_nothing(
@@ -134,13 +162,26 @@ def test_named_blobs_that_were_whole_come_in_under_their_names(
     assert client.names.get("old/foo") == b"newer"
 
 
+def test_a_state_file_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    old_blob(tmp_path, 1, "broken", b"1", 0)
+    old_blob(tmp_path, 2, "whole", b"2", 0)
+    broken = tmp_path / "1" / "blob_state.base64.json"
+    broken.unlink()
+    broken.symlink_to("/proc/self/mem")  # a file whose first byte cannot be read by anybody
+
+    first, second = named_blobs(tmp_path)
+
+    assert isinstance(first, OSError)
+    assert isinstance(second, OldBlob)
+
+
 def test_the_last_step_is_found_where_the_log_has_gone_round(tmp_path: Path) -> None:
     old_blob(tmp_path, 1, "whole", b"1", -1, 0, -2, index=2)
     old_blob(tmp_path, 2, "failed", b"2", 0, -1, 0, index=2)
 
     found = list(named_blobs(tmp_path))
 
-    assert [blob.name for blob in found if not isinstance(blob, CorruptError)] == ["whole"]
+    assert [blob.name for blob in found if isinstance(blob, OldBlob)] == ["whole"]
 
 
 # --- archives ---
@@ -236,6 +277,21 @@ def test_a_state_comes_in_with_its_index_and_its_clock_once(
     assert found is not None
     assert found.state == state
     assert (found.record.last_applied_index, found.record.state_hash) == (42, state_hash(state))
+
+
+def test_the_same_state_after_more_commands_is_another_save(
+    holdfast: Holdfast, client: SyncClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot.json"
+    for index in (5, 9):
+        file.write_text(json.dumps({"state": {"x": 1}, "last_applied_index": index}))
+        ran = holdfast("import", "state", str(file), "--name", "same")
+        assert ran.lines[0].startswith("imported")
+
+    found = client.states.latest("same")
+
+    assert found is not None
+    assert found.record.last_applied_index == 9
 
 
 def test_a_state_with_another_hash_is_not_imported(holdfast: Holdfast, tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_commands_are_read_from_lines_and_one_of_bytes_from_a_file(
     assert found[-1]["bytes"] == base64.b64encode(b"\x00\xff").decode()
 
 
+def test_lines_that_are_more_than_a_message_holds_are_appended_in_several(
+    name: str, holdfast: Holdfast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = json.dumps("é" * 1500, ensure_ascii=False).encode()
+    monkeypatch.setattr(sys, "stdin", stdin_of((line + b"\n") * 900))
+
+    appended = holdfast("state", "append", name, "-")
+
+    assert (appended.status, len(appended.lines)) == (0, 900)
+
+
 def test_whoever_was_overtaken_appends_nothing(name: str, holdfast: Holdfast) -> None:
     def append(expected: str) -> int:
         return holdfast("state", "append", name, "1", "--expected-index", expected).status

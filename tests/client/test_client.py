@@ -62,6 +62,7 @@ async def test_how_the_store_is_can_be_asked(holdfast: Client, deployment: Deplo
         f"KV_{prefix}_holdfast",
         f"KV_{prefix}_snapshots",
         f"KV_{prefix}_names",
+        f"HF_{prefix}_states",
     ]
     assert [server.version.split(".")[0] for server in status.servers] == ["2"]
     assert (status.durability, status.problems) == ("unknown", [])

@@ -12,7 +12,14 @@ from tests.deployment import deployed
 from holdfast.client import connect, connect_sync
 from holdfast.client.states.saving import Saves
 from holdfast.domain.limits import MIB
-from holdfast.errors import ConflictError, InternalError, InvalidError, NotFoundError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -252,6 +259,87 @@ async def test_the_sole_writer_is_fenced_out_by_the_next_one(
             await asyncio.gather(*(new.append(number) for number in range(20)))
 
             assert new.state == [*range(20), "new", *range(20)]
+
+
+async def test_the_sole_writer_appends_only_behind_what_it_expects(
+    holdfast: Client, name: str
+) -> None:
+    async with opened(holdfast, name, only_writer=True) as state:
+        assert await state.append("a", expected_index="none") == 1
+        assert await state.append("b", expected_index=1) == 2
+        for passed in (1, "none", 0, 3):
+            with pytest.raises(ConflictError) as caught:
+                await state.append("c", expected_index=passed)
+            assert caught.value.index == 2
+
+        assert await state.append("c") == 3
+
+
+async def test_the_sole_writer_begins_the_log_of_a_state_that_was_saved_without_one(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.save(name, ["saved"], last_applied_index=10)
+
+    async with opened(holdfast, name, only_writer=True) as state:
+        await state.append("a")
+        await state.append("b")
+
+        assert (state.state, state.index) == (["saved", "a", "b"], 12)
+
+
+async def test_whoever_goes_on_is_told_that_the_state_is_another(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    await holdfast.states.append(name, "old")
+    async with opened(holdfast, name) as state, asyncio.timeout(SECONDS):
+        await state.until(1)
+        async with another(deployment) as client:
+            await client.states.remove(name)
+            await client.states.append_many(name, ["a", "b", "c"])
+            with pytest.raises((ConflictError, NotFoundError)):
+                await state.until(3)
+        assert state.state == ["old"]
+
+
+async def test_a_state_is_current_though_all_its_commands_were_trimmed(
+    holdfast: Client, name: str
+) -> None:
+    async with opened(holdfast, name) as state:
+        await state.append_many(["a", "b"])
+        for _ in range(2):
+            await state.save()
+        await holdfast.states.trim(name, 2)
+
+        await state.refresh()
+
+        assert state.state == ["a", "b"]
+
+
+class Damaged(Saves):
+    """Once the state is open, what it would begin again with cannot be read."""
+
+    error: HoldfastError
+    is_open = False
+
+    @override
+    async def newest(self, name: str, known: str | None = None) -> LoadedState:
+        if self.is_open:
+            raise self.error
+        self.is_open = True
+        return await super().newest(name, known)
+
+
+@pytest.mark.parametrize("error", [CorruptError("damaged"), InvalidError("refused")])
+async def test_whoever_cannot_begin_again_is_told_why(
+    error: HoldfastError, holdfast: Client, name: str
+) -> None:
+    damaged = Damaged(holdfast.requester, holdfast.names)
+    damaged.error = error
+    holdfast.states.saving = damaged
+
+    async with asyncio.timeout(SECONDS), opened(holdfast, name) as state:
+        with pytest.raises(type(error)):
+            await state.until(1)
 
 
 async def test_what_apply_raises_ends_it(holdfast: Client, name: str) -> None:

@@ -13,8 +13,10 @@ import pytest
 from tests.deployment import deployed
 
 from holdfast.client import connect
-from holdfast.domain.limits import MIB
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.client.states.following import ReadLog, followed, replayed
+from holdfast.domain.limits import MAX_COMMANDS, MIB
+from holdfast.errors import ConflictError, InvalidError, NotFoundError, OutcomeUnknownError
+from holdfast.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -167,6 +169,28 @@ async def test_a_command_that_is_no_json_is_refused_and_what_came_with_it_is_not
     assert [one.command for one in await logged(holdfast, name)] == [1, 2, 3]
 
 
+async def test_what_may_have_been_appended_is_not_appended_anew_when_the_repeat_is_refused(
+    ask: Asker, name: str
+) -> None:
+    asked: list[Msg] = []
+
+    async def answer(message: Msg) -> None:
+        asked.append(message)
+        error = OutcomeUnknownError("lost") if len(asked) == 1 else InvalidError("refused")
+        headers, body = codec.encode_error(error, codec.Encoding.JSON)
+        await ask.client.publish(message.reply, body, headers=headers)
+
+    await ask.client.subscribe("elsewhere.snapshot.append", cb=answer)
+    await ask.client.flush()
+    async with await connect(servers=ask.deployment.url, prefix="elsewhere") as client:
+        results = await asyncio.gather(
+            *(client.states.append(name, n) for n in range(2)), return_exceptions=True
+        )
+
+    assert [type(result) for result in results] == [OutcomeUnknownError] * 2
+    assert len({(message.headers or {})["Op-Id"] for message in asked}) == 1
+
+
 async def test_whoever_gives_up_while_waiting_takes_nothing_of_others_along(
     holdfast: Client, name: str
 ) -> None:
@@ -217,6 +241,28 @@ async def test_another_worker_goes_on_for_one_that_is_killed(pool: Deployment) -
                 pool.kill("one")
 
         assert await following == list(range(40))
+
+
+async def test_whoever_reads_on_is_told_that_the_log_is_another(
+    holdfast: Client, name: str
+) -> None:
+    for read in (replayed, followed):
+        await holdfast.states.append_many(name, [0] * MAX_COMMANDS)
+        await holdfast.states.append(name, 0)
+        log = ReadLog(name)
+        async with asyncio.timeout(SECONDS), aclosing(read(holdfast.requester, log, 1)) as pages:
+            index = (await anext(pages))[-1].index
+        await holdfast.states.remove(name)
+        await holdfast.states.append_many(name, [1] * MAX_COMMANDS)
+        await holdfast.states.append_many(name, [1] * MAX_COMMANDS)
+
+        async with (
+            asyncio.timeout(SECONDS),
+            aclosing(read(holdfast.requester, log, index + 1)) as on,
+        ):
+            with pytest.raises(ConflictError):
+                await anext(on)
+        await holdfast.states.remove(name)
 
 
 async def first_of(log: AsyncGenerator[LogCommand], count: int) -> list[Any]:
@@ -421,8 +467,6 @@ async def test_a_blob_that_is_deleted_stays_for_the_states_that_have_it(
 
     assert await holdfast.delete(saved.digest)
 
-    with pytest.raises(NotFoundError):
-        await holdfast.get(saved.digest)
     latest = await holdfast.states.latest(name)
     assert latest is not None
     assert latest.state == {"n": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,18 @@ class BlobCollectingContract(ABC):
         second = (await surveyed(store, DATA)).seen_at
 
         assert before <= first <= second <= await store.now()
+
+    async def test_a_touch_leaves_a_blob_as_it_was_met_that_was_seen_late_enough(
+        self, store: BlobStore
+    ) -> None:
+        await put(store, DATA)
+        met = await surveyed(store, DATA)
+
+        before = met.seen_at - timedelta(seconds=1)
+        assert await store.touch(digest_of(DATA), unless_seen_since=before)
+        assert (await surveyed(store, DATA)).mark == met.mark
+        assert await store.touch(digest_of(DATA), unless_seen_since=FAR_AHEAD)
+        assert (await surveyed(store, DATA)).mark != met.mark
 
     @pytest.mark.parametrize("data", BLOBS)
     async def test_a_collected_blob_is_gone_and_nothing_is_left_of_it(

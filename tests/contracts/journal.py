@@ -325,7 +325,7 @@ class JournalStoreContract(ABC):
     async def test_a_damaged_entry_is_corrupt_and_hides_no_other(self, store: JournalStore) -> None:
         first, second = await fill(store, 2)
         damaged = await self.append_damaged(store, LOG, second)
-        await store.append(LOG, b"4", expected=damaged, message_id=new_id())
+        await store.append(LOG, b"4", expected=damaged, message_id=new_id(), behind_damage=True)
         await append(store, b"5")
 
         page = await store.read(LOG, 0)
@@ -348,7 +348,9 @@ class JournalStoreContract(ABC):
 
         with pytest.raises(CorruptError, match=str(damaged)):
             await store.last(LOG)
-        following = await store.append(LOG, b"3", expected=damaged, message_id=new_id())
+        following = await store.append(
+            LOG, b"3", expected=damaged, message_id=new_id(), behind_damage=True
+        )
         await store.trim(LOG, damaged)
 
         assert [entry.sequence for entry in await read_all(store)] == [following]

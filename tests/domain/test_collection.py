@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.domain.collection import Reason, RootsNote, higher, loss, to_touch, why_kept
+from holdfast.domain.collection import Reason, RootsNote, higher, left_of, loss, to_touch, why_kept
 from holdfast.domain.digest import Digest
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,6 +32,11 @@ def test_what_is_older_than_the_grace_time_and_has_no_pin_may_go(
     age: timedelta, *, pinned: bool, reason: Reason | None
 ) -> None:
     assert why_kept(pinned=pinned, seen_at=NOW - age, listed_from=NOW, grace=GRACE) == reason
+
+
+@pytest.mark.parametrize("size", [0, 1, 10_000])
+def test_a_blob_of_which_nothing_is_needed_goes_whatever_its_size(size: int) -> None:
+    assert left_of((), size) == ()
 
 
 @given(needed=digests, vouched=digests, found=digests, young=digests)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -146,6 +147,40 @@ def test_a_snapshot_is_compared_only_with_what_may_be_read_too(
     assert status("?app=blog&app=shop") == 403
 
 
+def test_a_token_is_for_no_other_state_however_the_path_is_written(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.holdfast.states.save("secret", {"a": 1}, last_applied_index=0)
+    reader = site.token(capsys, "read:/state/public/", "read:/log/public/")
+    writer = site.token(capsys, "write:/state/public/", "write:/command/public/")
+
+    def status(method: str, path: str, token: dict[str, str]) -> int:
+        return httpx.request(method, site.url + path, headers=token, content=b"2").status_code
+
+    assert status("GET", "/state/secret", reader) == 403
+    assert status("GET", "/state/public%2Fnone", reader) == 404
+    assert status("GET", "/state%2Fpublic/secret", reader) == 400
+    assert status("GET", "/log%2Fpublic/secret", reader) == 400
+    assert status("POST", "/state%2fpublic/secret", writer) == 400
+    assert status("POST", "/command%2Fpublic/secret", writer) == 400
+    assert status("POST", "/command/public/mine", writer) == 200
+
+
+def test_a_token_is_for_no_other_file_however_the_path_is_written(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = site.holdfast.snapshots.create("blog").key
+    token = site.token(capsys, f"read:/snapshots/{key}/files/public/")
+
+    def status(path: str) -> int:
+        return httpx.get(f"{site.url}/snapshots/{path}", headers=token).status_code
+
+    assert status(f"{key}/files/first.md") == 403
+    assert status(f"{key}/files/public/first.md") == 404
+    assert status(f"{key}%2Ffiles/public/first.md") == 400
+    assert status(f"{key}/files%2Fpublic/first.md") == 400
+
+
 def test_a_token_that_is_removed_is_refused_at_once(
     site: Site, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +195,16 @@ def test_a_token_that_is_removed_is_refused_at_once(
     assert "invalid_token" in answer.headers["WWW-Authenticate"]
     assert main(["token", "ls", "--file", str(site.tokens)]) == 0
     assert id_ not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:
+    answers = [
+        httpx.request(method, f"{site.url}{path}", headers={"Host": "evil.example"})
+        for method, path in (("PUT", "/blobs/"), ("GET", "/snapshots/"), ("GET", "/states/"))
+    ]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert not any("Location" in answer.headers for answer in answers)
 
 
 def test_everybody_may_ask_whether_the_gateway_lives(site: Site) -> None:
@@ -275,6 +320,28 @@ def test_a_link_for_one_use_serves_the_whole_once_and_ranges_after_that(
     assert site.get(link).content == DATA
     assert site.get(link).status_code == 403
     assert site.get(link, Range="bytes=5-").content == DATA[5:]
+
+
+def test_a_link_for_one_use_is_used_by_the_first_bytes_and_by_no_other_answer(
+    site: Site, digest: str
+) -> None:
+    link = site.holdfast.link(digest, 60, single_use=True).url
+
+    assert site.get(link, If_None_Match=f'"{digest}"').status_code == 304
+    assert site.get(link, Range="bytes=9999-").status_code == 416
+    assert site.get(link).content == DATA
+    assert site.get(link, If_None_Match=f'"{digest}"').status_code == 304
+    again = site.get(link)
+    assert (again.status_code, again.json()["code"]) == (403, "forbidden")
+
+
+def test_of_many_at_once_a_link_for_one_use_serves_one(site: Site, digest: str) -> None:
+    link = site.holdfast.link(digest, 60, single_use=True).url
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(site.get, [link] * 8))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + 7 * [403]
 
 
 def test_a_link_for_an_upload_takes_what_it_is_for_once(site: Site) -> None:

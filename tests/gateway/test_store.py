@@ -191,9 +191,49 @@ def test_large_bytes_go_under_a_name_and_come_back_in_ranges(http: httpx.Client)
     assert http.get(path).content == data
 
 
+@pytest.mark.parametrize("size", [5, 2_000_000])
+def test_by_a_digest_without_its_bytes_a_name_gets_nothing(http: httpx.Client, size: int) -> None:
+    data, new, old = secrets.token_bytes(size), f"/store/{fresh()}", f"/store/{fresh()}"
+    stored = http.post(f"/store/{fresh()}", content=data)
+    said = {"Repr-Digest": stored.headers["Repr-Digest"]}
+    http.post(old, content=b"old")
+
+    assert http.post(new, content=bytes(size), headers=said).status_code == 400
+    assert http.put(old, content=bytes(size), headers=said).status_code == 400
+
+    assert http.get(new).status_code == 404
+    assert http.get(old).content == b"old"
+    assert http.put(old, content=data, headers=said).status_code == 200
+    assert http.get(old).content == data
+
+
 def test_what_arrives_damaged_is_not_stored(http: httpx.Client) -> None:
     path = f"/store/{fresh()}"
     wrong = {"Repr-Digest": "sha-256=:" + "A" * 43 + "=:"}
 
     assert http.post(path, content=b"x", headers=wrong).status_code == 400
     assert http.get(path).status_code == 404
+
+
+def test_a_time_is_no_proof_that_the_rest_is_of_the_same_version(http: httpx.Client) -> None:
+    http.post("/store/replaced", content=b"the first version")
+    changed = http.put("/store/replaced", content=b"another version")
+    had = http.get("/store/replaced").headers["Last-Modified"]
+
+    rest = http.get("/store/replaced", headers={"Range": "bytes=4-", "If-Range": had})
+
+    assert changed.status_code == 200
+    assert (rest.status_code, rest.content) == (200, b"another version")
+
+
+def test_of_a_condition_on_several_lines_all_lines_count(http: httpx.Client) -> None:
+    http.post("/store/twice", content=b"old")
+    tag = http.head("/store/twice").headers["ETag"]
+
+    def status(name: str) -> int:
+        lines = [(name, '"another"'), (name, tag)]
+        return http.get("/store/twice", headers=lines).status_code
+
+    assert (status("If-None-Match"), status("If-Match")) == (304, 200)
+    lines = [("If-None-Match", '"another"'), ("If-None-Match", tag)]
+    assert http.put("/store/twice", content=b"new", headers=lines).status_code == 412

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -19,10 +20,11 @@ from tests.gateway.conftest import serving
 from tests.js.scripts import run_script_here
 from tusclient.client import TusClient
 
-from holdfast.client import connect_sync
+from holdfast.client import connect, connect_sync
+from holdfast.client.opened_upload import OpenedUpload, look
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from holdfast.client import SyncClient
@@ -130,6 +132,32 @@ def test_an_upload_outlives_its_worker_in_a_store_on_a_disk(
         patch(http, path, 10 * CHUNK, DATA[10 * CHUNK :]).raise_for_status()
 
         assert client.get(digest_of(DATA)) == DATA
+
+
+async def send_without_end(deployment: Deployment, path: str, data: bytes) -> None:
+    """As a gateway that dies when all bytes of the upload at ``path`` are stored."""
+
+    async def blocks() -> AsyncIterator[bytes]:
+        yield data
+
+    id_ = path.removeprefix("/uploads/").partition("?")[0]
+    async with await connect(deployment.config.nats, prefix=deployment.prefix) as client:
+        upload = await OpenedUpload.find(client.requester, await look(client.requester, id_))
+        assert isinstance(upload, OpenedUpload)
+        await upload.send(blocks())
+
+
+def test_all_bytes_are_told_only_once_they_are_a_blob(
+    http: httpx.Client, deployment: Deployment, holdfast: SyncClient
+) -> None:
+    path = create(http, 5, "/uploads?name=ended/later")
+    asyncio.run(send_without_end(deployment, path, b"01234"))
+
+    told = http.head(path, headers=TUS)
+
+    assert told.headers["Upload-Offset"] == "5"
+    assert told.headers["ETag"] == f'"{digest_of(b"01234")}"'
+    assert holdfast.names.get("ended/later") == b"01234"
 
 
 def test_a_body_that_breaks_off_is_kept_as_far_as_it_came(http: httpx.Client) -> None:

@@ -354,6 +354,21 @@ async def test_a_state_is_removed_and_repaired_on_request(service: StatesService
     assert await service.code("repair_state", {"name": "s", "from_index": 1}) == "not_found"
 
 
+async def test_a_repeat_of_a_removal_or_repair_is_known_by_its_op_id(
+    service: StatesService,
+) -> None:
+    for verb, index in (("repair_state", 2), ("remove_state", 1)):
+        request = {"name": "s", **({"from_index": 2} if verb == "repair_state" else {})}
+        for n in range(3):
+            await service.ask("append", {"name": "s", "command": n})
+        first = await service.ask(verb, request, Op_Id=verb)
+        await service.ask("append", {"name": "s", "command": "on"})
+
+        assert await service.ask(verb, request, Op_Id=verb) == first
+        [kept] = (await service.ask("replay", {"name": "s", "from_index": index}))["entries"]
+        assert kept["command"] == "on"
+
+
 # --- follow ---
 
 

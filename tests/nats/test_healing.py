@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contracts.blob_store import FAR_AHEAD, PART_BYTES, put, put_staged, some_bytes
 from tests.nats.buckets import Bucket, Paused
 
-from holdfast.errors import NotFoundError
-from holdfast.stores.jetstream import healing as healing_module
+from holdfast.errors import HoldfastError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from holdfast.stores.ports import BlobInfo
+    from holdfast.transport.jetstream_messages import BatchMessage
+    from holdfast.transport.message import Message
 
 pytestmark = pytest.mark.nats
 
@@ -113,23 +116,125 @@ async def test_a_blob_that_was_deleted_meanwhile_stays_so(bucket: Bucket) -> Non
     assert await bucket.orphans() == 0
 
 
-async def test_chunks_that_are_gone_before_the_look_bring_the_former_record_back(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+async def test_a_lost_answer_leaves_the_blob_whole_and_no_chunk_behind(bucket: Bucket) -> None:
+    """The batch was stored, and its answer was lost; or it was not stored."""
+    for is_stored in (True, False):
+        info = await put_of(bucket, 3 * PART_BYTES + is_stored)
+        healer = Bucket(bucket.js.connection, bucket.name)
+        lose_an_answer(healer, is_stored=is_stored)
+
+        assert await healer.store.report_damage(info)
+
+        after = await bucket.open().stat(info.digest, sure=True)
+        assert after.generation != info.generation
+        assert await bucket.open().get(after) == some_bytes(info.size)
+        assert await bucket.orphans() == 0
+        assert info.generation not in await bucket.chunk_counts()
+
+
+def lose_an_answer(bucket: Bucket, *, is_stored: bool) -> None:
+    """The first batch times out."""
+    send = bucket.js._send_batch
+    left = [1]
+
+    async def lost(messages: Sequence[BatchMessage], batch: str) -> Message:
+        if not left:
+            return await send(messages, batch)
+        left.pop()
+        if is_stored:
+            await send(messages, batch)
+        raise TimeoutError
+
+    bucket.js._send_batch = lost  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("seen", ["claimed", "claimed and listed", "removed"])
+async def test_a_sweeper_that_takes_the_fresh_chunks_never_leaves_the_blob_without_its_bytes(
+    bucket: Bucket, seen: str
 ) -> None:
-    """A sweeper that was paused for long may take the fresh chunks for orphans."""
-    info = await put_of(bucket, 3 * PART_BYTES)
-    confirm = healing_module.ObjectHealing._confirm
+    """Who heals stops before each of its requests, and goes on in the midst of a sweep.
 
-    async def after_a_sweep(*args: object) -> bool:
-        meta = await bucket.meta(info.digest)
-        assert meta is not None
-        await bucket.js.purge(bucket.stream, f"$O.{bucket.name}.C.{meta.nuid}")
-        return await confirm(*args)  # type: ignore[arg-type]
+    The sweeper takes every claim for an abandoned one.
+    """
+    leftovers = bucket.store.leftovers()
+    ends: list[bool | None] = []
+    was_stopped = True
+    while was_stopped:
+        data = some_bytes(3 * PART_BYTES, seed=len(ends))
+        before = (await put_staged(bucket.store, data)).info
+        healer = Stopped(bucket, len(ends))
+        healing = asyncio.create_task(healer.bucket.store.report_damage(before))
+        was_stopped = await healer.stands(healing)
+        marks: dict[str, str] = {}
+        for copy in await unnamed(bucket) if was_stopped else []:
+            mark = await leftovers.claim(copy, abandoned=lambda _: True)
+            if mark is not None:
+                marks[copy] = mark
+        going = await unnamed(bucket) if seen != "claimed" else set()
+        if seen == "removed":
+            for copy in going & marks.keys():
+                await leftovers.remove(copy, marks[copy])
+        ends.append(await healer.go_on(healing))
+        if seen == "claimed":
+            going = await unnamed(bucket)
+        for copy in going & marks.keys():
+            await leftovers.remove(copy, marks[copy])
 
-    monkeypatch.setattr(healing_module.ObjectHealing, "_confirm", after_a_sweep)
+        there = await bucket.open().stat(before.digest, sure=True)
+        assert await bucket.open().get(there) == data
+        assert (there.generation != before.generation) is bool(ends[-1])
+    assert len(ends) > 8
+    assert None in ends
+    assert ends[-1]
 
-    assert not await bucket.store.report_damage(info)
 
-    there = await bucket.open().stat(info.digest, sure=True)
-    assert there.generation == info.generation
-    assert await bucket.open().get(there) == some_bytes(3 * PART_BYTES)
+async def unnamed(bucket: Bucket) -> set[str]:
+    """The copies that no record names, as a sweeper finds them."""
+    leftovers = bucket.store.leftovers()
+    copies = set(await leftovers.copies(0))
+    async for names in leftovers.named(0):
+        copies -= set(names)
+    return copies
+
+
+class Stopped:
+    """Another store on a bucket, that stops before its ``number``-th request; a batch is one."""
+
+    def __init__(self, bucket: Bucket, number: int) -> None:
+        self.bucket = Bucket(bucket.js.connection, bucket.name)
+        self.reached, self.gate = asyncio.Event(), asyncio.Event()
+        self.left = number
+        js = self.bucket.js
+        request, send = js._request, js._send_batch
+
+        async def gated(subject: str, data: Any, headers: Mapping[str, str] | None) -> Message:
+            await self._pass()
+            return await request(subject, data, headers)
+
+        async def gated_batch(messages: Sequence[BatchMessage], batch: str) -> Message:
+            await self._pass()
+            return await send(messages, batch)
+
+        js._request = gated  # type: ignore[method-assign]
+        js._send_batch = gated_batch  # type: ignore[method-assign]
+
+    async def _pass(self) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.reached.set()
+            await self.gate.wait()
+
+    async def stands(self, task: asyncio.Task[bool]) -> bool:
+        """Whether ``task`` was stopped, and did not end before."""
+        waiting = asyncio.create_task(self.reached.wait())
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return self.reached.is_set()
+
+    async def go_on(self, task: asyncio.Task[bool]) -> bool | None:
+        """What it ends with; None: it failed."""
+        self.gate.set()
+        try:
+            return await task
+        except HoldfastError:
+            return None

@@ -361,11 +361,16 @@ async def test_a_log_whose_end_cannot_be_read_goes_on_behind_it_where_that_is_as
         store = StreamJournalStore(JetStream(connection, Inbox(connection)), "states")
         with pytest.raises(DamagedEntryError) as damage:
             await store.last(LOG)
-        for expected in (sequences[1], damage.value.sequence + 1):
+        end = damage.value.sequence
+        for expected in (sequences[1], end, end + 1):
             with pytest.raises(CorruptError):
-                await store.append(LOG, b"4", expected=expected, message_id=new_id())
-        appended = await store.append(LOG, b"4", expected=damage.value.sequence, message_id="four")
-        again = await store.append(LOG, b"4", expected=damage.value.sequence, message_id="four")
+                await store.append(
+                    LOG, b"4", expected=expected, message_id=new_id(), behind_damage=expected != end
+                )
+        appended, again = [
+            await store.append(LOG, b"4", expected=end, message_id="four", behind_damage=True)
+            for _ in range(2)
+        ]
         with pytest.raises(ConflictError):
             await store.append(LOG, b"x", expected=damage.value.sequence, message_id=new_id())
         found = await read_all(store)

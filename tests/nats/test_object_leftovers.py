@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contracts.blob_store import ATTRIBUTES, FAR_AHEAD, UNPINNED, put, put_staged, some_bytes
@@ -21,6 +21,8 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.nats.buckets import Bucket
 
     from holdfast.stores.leftover_ports import Leftovers
@@ -262,3 +264,30 @@ class TestWriters:
         assert stored.info.generation == copy
         assert not await bucket.store.leftovers().remove(copy, mark)
         assert await bucket.open().get(await bucket.open().stat(DIGEST)) == DATA
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+async def test_of_blobs_no_more_are_counted_than_there_are_though_claims_end_meanwhile(
+    bucket: Bucket, moment: int
+) -> None:
+    writer = await stopped_before_its_record(bucket, b"another")
+    await put(bucket.store, DATA)
+    leftovers = bucket.store.leftovers()
+    mark = await leftovers.claim(writer.copy, abandoned=never)
+    assert mark is not None
+    assert await bucket.store.count() == (1, 2)
+    request, asked = bucket.js._request, 0
+
+    async def releasing(subject: str, data: Any, headers: Mapping[str, str] | None) -> Any:
+        nonlocal asked
+        if ".STREAM.INFO." in subject:
+            asked += 1
+            if asked == moment:
+                await leftovers.release(writer.copy, mark)
+        return await request(subject, data, headers)
+
+    bucket.js._request = releasing  # type: ignore[method-assign]
+    least, most = await bucket.store.count()
+    await writer.go_on()
+
+    assert least <= 1 <= most

@@ -332,7 +332,7 @@ class TestHostileRecords:
     async def test_what_a_later_version_wrote_is_not_replaced(self, bucket: Bucket) -> None:
         data = some_bytes(3000)
         info = (await put_staged(bucket.store, data)).info
-        newer = with_metadata(format="2")(await bucket.record(info.digest))
+        newer = with_metadata(format="3")(await bucket.record(info.digest))
         await bucket.write_record(info.digest, newer)
 
         with pytest.raises(CorruptError, match="does not know"):

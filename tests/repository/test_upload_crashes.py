@@ -23,6 +23,7 @@ from tests.repository.pool import (
 )
 
 from holdfast.domain.digest import digest_of
+from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from holdfast.repository.uploads.record import Result
@@ -92,6 +93,34 @@ async def test_its_successor_may_die_at_any_call_too(applied: bool) -> None:
         if first_lived:
             break
     assert deaths >= 50
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["not pinned", "deleted and kept"])
+@pytest.mark.parametrize("applied", MOMENTS)
+async def test_an_acknowledged_upload_is_pinned_whatever_others_made_of_the_blob(
+    applied: bool, deleted: bool
+) -> None:
+    async def is_kept() -> bool:
+        return True
+
+    for call in range(1, MOST_CALLS):
+        pool = Pool()
+        doom = Doom(call, applied=applied)
+        if await lives(put_anew(pool, pool.worker("a", doom=doom), DATA, OP_ID), doom) is not None:
+            break
+        if await is_stored(pool, DIGEST):  # it was put, and may be deleted again
+            continue
+        attributes = Attributes(type="a/b", created_at=pool.time.clock(), pinned=False)
+        await pool.blobs.put(DIGEST, DATA, attributes)
+        if deleted:
+            await pool.blobs.delete(DIGEST, kept=is_kept)
+
+        await put_anew(pool, pool.worker("b"), DATA, OP_ID)
+
+        info = await pool.blobs.stat(DIGEST, sure=True)
+        assert (info.pinned, info.deleted) == (True, False), call
+        assert await pool.stored() == {DIGEST: DATA}
+    assert 8 <= call < MOST_CALLS - 1
 
 
 @pytest.mark.fault("P17")

@@ -32,6 +32,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.errors import ConflictError, CorruptError, HoldfastError, UnavailableError
 from holdfast.stores.disk import journal as disk_journal
 from holdfast.stores.disk.journal import LOGS_FORM, DiskJournalStore
+from holdfast.stores.journal_ports import DamagedEntryError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -69,6 +70,26 @@ class TestDiskJournalStore(JournalStoreContract):
         sequence = await store.append(log, b"sound", expected=expected, message_id=new_id())
         in_logs(store._root, "UPDATE entries SET value = x'53' WHERE sequence = ?", sequence)
         return sequence
+
+
+# Damage
+
+
+async def test_nothing_is_appended_behind_a_damaged_last_entry_unless_that_is_asked_for(
+    store: DiskJournalStore,
+) -> None:
+    [first] = await fill(store, 1)
+    in_logs(store._root, "UPDATE entries SET value = x'53' WHERE sequence = ?", first)
+
+    refused, other = await asyncio.gather(
+        store.append(LOG, b"2", expected=first, message_id=new_id()),
+        store.append("other", b"1", expected=0, message_id=new_id()),
+        return_exceptions=True,
+    )
+
+    assert isinstance(refused, DamagedEntryError)
+    assert refused.sequence == first
+    assert isinstance(other, int)
 
 
 # Groups

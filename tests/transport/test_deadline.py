@@ -81,7 +81,7 @@ async def test_each_of_many_timers_is_called_in_its_time_but_for_those_that_are_
     timers.stop(4)
     await ended.wait()
 
-    assert list(called) == [1, 3, 5, 7, 9]
+    assert sorted(called) == [1, 3, 5, 7, 9]  # those that are late together, in any order
     assert all(at >= now + number / 100 for number, at in called.items())
 
 

@@ -41,7 +41,7 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
     logs = StateLogs(stores.states)
     states = StateRecords(stores.snapshots, logs, sources=sources)
     places = CommandPlaces(logs)
-    stored = SavedBytes(stores.blobs, sources, grace=setup.grace)
+    stored = SavedBytes(stores.blobs, sources)
     max_bytes = setup.max_inline_bytes - PAGE_OVERHEAD_BYTES
     replays = Replays(states, places, max_bytes=max_bytes)
     upkeep = Upkeep(states, places, stored, sources=sources)

@@ -272,7 +272,7 @@ def _print_collected(report: CollectionReply) -> None:
             f"of {space.repacked} packs a part: {human_bytes(space.repacked_bytes)}",
             f"and {space.orphan_chunks} chunks of no blob, {human_bytes(space.orphan_bytes)};",
             f"stay: {space.needed} needed, {space.young} young, {space.pinned} pinned,"
-            f" {space.refused} changed meanwhile",
+            f" {space.damaged} damaged, {space.refused} changed meanwhile",
         )
         if space.failure is not None:
             say_error("failed", f"{space.space}: {space.failure}")

@@ -7,8 +7,8 @@ and makes the exit status 1, once all the others are in.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,6 +19,7 @@ from holdfast.cli.arguments import parse_labels
 from holdfast.cli.connection import connect
 from holdfast.cli.old_stores import (
     OldBlob,
+    OldSave,
     digest_of_file,
     hashed_files,
     metadata_beside,
@@ -31,7 +32,6 @@ from holdfast.cli.output import human_bytes, print_line, say, say_error
 from holdfast.cli.settings import ClientFlags
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.domain.names import check_app
 from holdfast.errors import (
     ConflictError,
@@ -100,28 +100,40 @@ async def blobs(
     """
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
-        for some in batched(hashed_files(directory), MAX_DIGESTS_PER_HAS):
-            missing = set(await connection.has([blob.name for blob in some]))
-            for blob in some:
-                if blob.name not in missing:
-                    tally.present(blob.path, blob.name)
-                    continue
-                try:
-                    await _import_blob(connection, blob, dry_run=dry_run)
-                except (CorruptError, OSError) as error:
-                    tally.wrong(blob.path, error)
-                else:
-                    tally.imported(blob.path, blob.name, size=blob.size)
+        for blob in hashed_files(directory):
+            if isinstance(blob, OSError):
+                tally.wrong(blob.filename, blob)
+                continue
+            try:
+                is_new = await _import_blob(connection, blob, dry_run=dry_run)
+            except (CorruptError, InvalidError, OSError) as error:
+                tally.wrong(blob.path, error)
+                continue
+            if is_new:
+                tally.imported(blob.path, blob.name, size=blob.size)
+            else:
+                tally.present(blob.path, blob.name)
     return tally.status()
 
 
-async def _import_blob(connection: Client, blob: OldBlob, *, dry_run: bool) -> None:
-    """Raises CorruptError, and what ``Client.put`` does."""
-    found = digest_of_file(blob.path)
+async def _import_blob(connection: Client, blob: OldBlob, *, dry_run: bool) -> bool:
+    """Whether it was not pinned. Raises CorruptError, and what ``Client.put`` does."""
+    if await _is_pinned(connection, blob.name):
+        return False
+    found = await asyncio.to_thread(digest_of_file, blob.path)
     if found != blob.name:
         raise CorruptError(f"its bytes have the SHA-256 {found}")
     if not dry_run:
         await connection.put(blob.path, digest=found)
+    return True
+
+
+async def _is_pinned(connection: Client, digest: str) -> bool:
+    """Whether the blob stays: one that only a name or nothing keeps may go."""
+    try:
+        return (await connection.stat(digest)).pinned
+    except NotFoundError:
+        return False
 
 
 @app.command
@@ -141,7 +153,7 @@ async def store(
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
         for blob in named_blobs(directory):
-            if isinstance(blob, CorruptError):
+            if isinstance(blob, CorruptError | OSError):
                 tally.wrong(directory, blob)
                 continue
             name = under + blob.name
@@ -159,7 +171,7 @@ async def store(
 
 async def _import_named(connection: Client, name: str, blob: OldBlob, *, dry_run: bool) -> bool:
     """Whether it was not there. Raises ConflictError (other bytes are), and as ``Names.create``."""
-    digest = digest_of_file(blob.path)
+    digest = await asyncio.to_thread(digest_of_file, blob.path)
     try:
         present = await connection.names.stat(name)
     except NotFoundError:
@@ -210,7 +222,7 @@ async def _import_archive(
 ) -> str | None:
     """The key of the snapshot that is there already. Raises CorruptError, as ``create_from``."""
     metadata = metadata_beside(file)
-    digest, told = digest_of_file(file), told_digest(metadata)
+    digest, told = await asyncio.to_thread(digest_of_file, file), told_digest(metadata)
     if told is not None and told != digest:
         raise CorruptError(f"its bytes have the SHA-256 {digest}, and its metadata say {told}")
     labels = {**old_labels(metadata), **given, IMPORTED: digest}
@@ -241,7 +253,7 @@ async def state(
     if saved.state_hash not in {None, state_hash}:
         raise CorruptError(f"{file}: its state has the hash {state_hash}, not {saved.state_hash}")
     async with await connect(flags) as connection:
-        if await _has_save(connection, name, state_hash):
+        if await _has_save(connection, name, saved, state_hash):
             tally.present(name, state_hash)
         else:
             if not dry_run:
@@ -255,8 +267,11 @@ async def state(
     return tally.status()
 
 
-async def _has_save(connection: Client, name: str, state_hash: str) -> bool:
+async def _has_save(connection: Client, name: str, saved: OldSave, state_hash: str) -> bool:
+    """Whether the newest save is this one, up to the same command."""
     try:
-        return (await connection.states.record(name)).state_hash == state_hash
+        newest = await connection.states.record(name)
     except NotFoundError:
         return False
+    found = (newest.state_hash, newest.last_applied_index, newest.last_applied_hlc)
+    return found == (state_hash, saved.last_applied_index, saved.last_applied_hlc)

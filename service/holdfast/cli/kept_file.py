@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.errors import InvalidError
+from holdfast.live_file import checked_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ def change_file(
     if not is_new or path.exists():
         present, status = parse(path.read_bytes()), path.stat()
     text = written(change(present))
-    parse(text)
+    parse(checked_size(text))
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
         try:
             new.write(text)
@@ -57,6 +58,16 @@ def change_file(
         except BaseException:
             Path(new.name).unlink()
             raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """From here on a power cut does not bring back what a file of it was."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _path(file: str | None, variable: str) -> Path:

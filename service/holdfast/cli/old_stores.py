@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +39,24 @@ def digest_of_file(path: Path) -> Digest:
         return Digest(hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def hashed_files(directory: Path) -> Iterator[OldBlob]:
+def hashed_files(directory: Path) -> Iterator[OldBlob | OSError]:
     """Files at and below ``directory`` whose name is a SHA-256, in the order of their paths.
 
-    Links are not followed. Raises OSError.
+    Links are not followed. A directory or file that cannot be read is an error, and hides no other.
     """
-    for parent, directories, files in directory.walk(on_error=_raise):
+    unread: list[OSError] = []
+    for parent, directories, files in directory.walk(on_error=unread.append):
         directories.sort()
-        for name in sorted(files):
+        for name in filter(is_digest, sorted(files)):
             path = parent / name
-            if is_digest(name) and path.is_file() and not path.is_symlink():
-                yield OldBlob(path, name, path.stat().st_size)
+            try:
+                status = path.lstat()
+            except OSError as error:
+                unread.append(error)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield OldBlob(path, name, status.st_size)
+    yield from unread
 
 
 class _OldCode(msgspec.Struct):
@@ -69,7 +77,7 @@ class _OldState(msgspec.Struct):
     status: _OldStatus | None = None
 
 
-def named_blobs(directory: Path) -> Iterator[OldBlob | CorruptError]:
+def named_blobs(directory: Path) -> Iterator[OldBlob | CorruptError | OSError]:
     """The blobs of a named blob server that were whole, by the order of their ids.
 
     ``<id>/data.raw`` has the bytes, and the state file beside it the name and what became of it.
@@ -78,17 +86,24 @@ def named_blobs(directory: Path) -> Iterator[OldBlob | CorruptError]:
     """
     ids = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
     for home in sorted(ids, key=lambda path: int(path.name)):
-        state_file = home / STATE_FILE
-        if not state_file.is_file():
-            continue
         try:
-            state = _old_state(state_file)
-        except CorruptError as error:
+            blob = _named_blob(home)
+        except (CorruptError, OSError) as error:
             yield error
             continue
-        data = home / DATA_FILE
-        if _was_whole(state) and data.is_file():
-            yield OldBlob(data, state.location, data.stat().st_size)
+        if blob is not None:
+            yield blob
+
+
+def _named_blob(home: Path) -> OldBlob | None:
+    """The blob in ``home``, if one was whole there. Raises CorruptError, OSError."""
+    state_file, data = home / STATE_FILE, home / DATA_FILE
+    if not state_file.is_file():
+        return None
+    state = _old_state(state_file)
+    if not _was_whole(state) or not data.is_file():
+        return None
+    return OldBlob(data, state.location, data.stat().st_size)
 
 
 def _old_state(path: Path) -> _OldState:
@@ -178,10 +193,6 @@ _FIELDS: Final = frozenset({"digest", "files", "hash", "size"})
 
 
 def told_digest(metadata: dict[str, Any]) -> str | None:
-    """The SHA-256 of an archive, where its metadata have it under that name."""
+    """The SHA-256 of an archive, in lower case, where its metadata have it under that name."""
     told = metadata.get("sha256")
-    return told if isinstance(told, str) and is_digest(told) else None
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    return told.lower() if isinstance(told, str) and is_digest(told.lower()) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import itertools
 import signal
 import sys
 from contextlib import aclosing, suppress
@@ -30,6 +29,7 @@ from holdfast.cli.arguments import (
 from holdfast.cli.connection import connect
 from holdfast.cli.output import print_json, print_line, say
 from holdfast.cli.settings import ClientFlags
+from holdfast.client.states.appending import MOST_BYTES_TOGETHER
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_COMMANDS
@@ -83,7 +83,7 @@ async def append(
     Parameters
     ----------
     commands
-        JSON; - reads one a line from standard input, which are appended 1,000 at a time.
+        JSON; - reads one a line from standard input, which are appended up to 1,000 at a time.
     """
     expected = _expected(expected_index)
     is_input = commands == [STANDARD] and not as_bytes
@@ -125,9 +125,18 @@ def _parsed(text: str) -> object:
 
 
 def _lines() -> Iterator[list[object]]:
-    lines = (line.strip() for line in sys.stdin)
-    for batch in itertools.batched(filter(None, lines), MAX_COMMANDS):
-        yield [_parsed(line) for line in batch]
+    """The commands of standard input, as many at a time as one append may have."""
+    batch: list[object] = []
+    size = 0
+    for line in filter(None, map(str.strip, sys.stdin)):
+        length = len(line.encode(errors="replace")) + 1
+        if batch and (len(batch) == MAX_COMMANDS or size + length > MOST_BYTES_TOGETHER):
+            yield batch
+            batch, size = [], 0
+        batch.append(_parsed(line))
+        size += length
+    if batch:
+        yield batch
 
 
 def _read(file: str) -> bytes:

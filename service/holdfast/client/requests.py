@@ -25,6 +25,7 @@ from holdfast.errors import (
     InvalidError,
     OutcomeUnknownError,
     RateLimitedError,
+    TooLargeError,
     UnavailableError,
 )
 from holdfast.protocol import codec
@@ -255,14 +256,15 @@ class Requester:
             except (UnavailableError, RateLimitedError, OutcomeUnknownError) as error:
                 failure = error
                 maybe_applied = maybe_applied or isinstance(error, OutcomeUnknownError)
+            except (InvalidError, TooLargeError) as error:
+                raise _told(
+                    error, maybe_applied=maybe_applied and operation.mutates
+                ) from error.__cause__
             else:
                 return message
             subject = self.subject(operation)
             if self.connection.is_closed or not await backoff.wait():
-                if maybe_applied and not isinstance(failure, OutcomeUnknownError):
-                    msg = "no worker said whether it was done"
-                    raise OutcomeUnknownError(msg) from failure
-                raise failure
+                raise _told(failure, maybe_applied=maybe_applied) from failure.__cause__
 
     async def _request(
         self,
@@ -289,6 +291,13 @@ class Requester:
         if operation.mutates:
             self.connection.liveness.answered()
         return message
+
+
+def _told(failure: HoldfastError, *, maybe_applied: bool) -> HoldfastError:
+    """What the caller is told of the last attempt, where one before it may have been applied."""
+    if not maybe_applied or isinstance(failure, OutcomeUnknownError):
+        return failure
+    return OutcomeUnknownError(f"no worker said whether it was done: {failure.detail}")
 
 
 def worker_seconds(seconds: float) -> str:

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     PINNED = "pinned"
     YOUNG = "young"
     NEEDED = "needed"
+    DAMAGED = "damaged"
 
 
 def why_kept(
@@ -65,8 +66,10 @@ def why_kept(
 def left_of(needed: Ranges, size: int) -> Ranges | None:
     """What to keep of a blob of which ``size`` bytes are stored and ``needed`` is needed.
 
-    None: it is left as it is, for too much of it is needed. Empty: it goes.
+    None: it is left as it is, for too much of it is needed. Empty: it goes, also an empty blob.
     """
+    if not needed:
+        return ()
     kept = joined(needed, gap=LEAST_GAP_BYTES)
     return kept if size_of(kept) < REPACKED_BELOW * size else None
 

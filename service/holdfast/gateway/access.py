@@ -85,13 +85,12 @@ class Access:
         address = request.client.host if request.client else ""
         if not _is_loopback(address) or any(name in request.headers for name in _PROXIED):
             raise _unauthorized("this needs a token, and the gateway has none", "Bearer")
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        if host not in _LOCAL_NAMES:
+        if _host_of(f"//{request.headers.get('host', '')}") not in _LOCAL_NAMES:
             raise _forbidden("the Host of the request is not this machine")
         origin = request.headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return
-        if urlsplit(origin).hostname not in _LOCAL_NAMES:
+        if _host_of(origin) not in _LOCAL_NAMES:
             raise _forbidden("the Origin of the request is another site")
 
 
@@ -114,6 +113,14 @@ def _unauthorized(detail: str, challenge: str) -> HttpError:
 
 def _forbidden(detail: str) -> HttpError:
     return HttpError(403, "forbidden", detail)
+
+
+def _host_of(url: str) -> str | None:
+    """Whose ``url`` is; None where that is nobody's."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _is_loopback(host: str) -> bool:

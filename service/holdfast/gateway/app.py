@@ -24,12 +24,13 @@ from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.console.console import ConsoleRoutes
 from holdfast.gateway.content import SAFE, Readers, SlowReaderError
 from holdfast.gateway.front import Front
+from holdfast.gateway.guard import ABORT
 from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.meters import Meters, MetricRoutes
 from holdfast.gateway.openapi import DocumentRoutes
-from holdfast.gateway.paths import AnyText
+from holdfast.gateway.paths import AnyText, check_segments
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
 from holdfast.gateway.snapshots import SnapshotRoutes
@@ -78,11 +79,13 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     )
     links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
     by_path = _by_path(all_routes(client, settings, meters))
-    return Starlette(
+    app = Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
         middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
         exception_handlers={404: _not_found},
     )
+    app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
+    return app
 
 
 def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
@@ -151,8 +154,8 @@ class Resource:
 
         async def sending(message: object) -> None:
             nonlocal begun
-            begun = True
             await send(message)  # type: ignore[arg-type]
+            begun = True
 
         response: Response
         failure: HoldfastError | HttpError
@@ -161,8 +164,12 @@ class Resource:
             await response(scope, receive, sending)
         except (HoldfastError, HttpError) as error:
             failure = error
-        except (ClientDisconnect, SlowReaderError):
-            return  # whoever asked is gone, or takes nothing: the server ends the connection
+        except ClientDisconnect:
+            return  # whoever asked is gone
+        except SlowReaderError:
+            if ABORT in scope:  # closing would wait until what was sent is taken
+                scope[ABORT]()
+            return
         except Exception:
             log.exception("request_failed", path=request.url.path)
             failure = InternalError()
@@ -180,6 +187,7 @@ class Resource:
         return problem(failure)
 
     async def _answer(self, request: Request) -> Response:
+        check_segments(request, self._path)
         route = self._methods.get(request.method)
         if route is None:
             if request.method == "OPTIONS":

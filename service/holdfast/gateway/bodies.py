@@ -16,7 +16,7 @@ from holdfast.errors import RateLimitedError
 from holdfast.gateway.problems import HttpError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from starlette.requests import Request
 
@@ -48,20 +48,17 @@ class Bodies:
     ) -> AsyncIterator[AsyncGenerator[bytes]]:
         """The body, of a request that is to be stored; it is taken to its end on the way out.
 
-        Raises HttpError (400, 408, 413, 415), RateLimitedError where too many are under way,
-        InvalidError where all of it has another digest than ``expected``.
+        Raises HttpError (400, 408, 413, 415), RateLimitedError where too many are under way. Where
+        all of it has another digest than ``expected``, it raises InvalidError before its end.
         """
         _check_plain(request)
         length = self._length(request, self._max_bytes)
         taken = await self._turn(_UPLOAD_BYTES if length is None else min(length, _UPLOAD_BYTES))
-        sha256 = hashlib.sha256() if expected is not None else None
-        body = self._chunks(request, self._max_bytes, sha256.update if sha256 else None)
+        body = self._chunks(request, self._max_bytes, expected)
         try:
             yield body
             async for _ in body:
                 pass  # it was there already, and is still what the client says
-            if sha256 is not None:
-                check_expected(Digest(sha256.hexdigest()), expected)
         finally:
             await body.aclose()
             self._memory.give_back(taken)
@@ -91,8 +88,9 @@ class Bodies:
             raise RateLimitedError(msg) from error
 
     async def _chunks(
-        self, request: Request, most: int, look: Callable[[bytes], None] | None
+        self, request: Request, most: int, expected: Digest | None
     ) -> AsyncGenerator[bytes]:
+        sha256 = hashlib.sha256()
         clock = asyncio.get_running_loop().time
         received, waited = 0, 0.0
         while True:
@@ -112,10 +110,12 @@ class Bodies:
             if received > most:
                 raise _too_large(most)
             if data:
-                if look is not None:
-                    look(data)
+                if expected is not None:
+                    sha256.update(data)
                 yield data
             if not message.get("more_body", False):
+                if expected is not None:
+                    check_expected(Digest(sha256.hexdigest()), expected)
                 return
 
 

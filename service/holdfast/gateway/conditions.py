@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from holdfast.gateway.problems import HttpError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
+
+    from starlette.datastructures import Headers
 
 ANY: Final = "*"
 _TAG: Final = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
@@ -47,11 +48,14 @@ class Preconditions:
     if_unmodified_since: datetime | None = None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Preconditions:
-        """Raises HttpError (400) of tags that are none; times that are none are passed over."""
+    def of(cls, headers: Headers) -> Preconditions:
+        """Raises HttpError (400) of tags that are none; times that are none are passed over.
+
+        Of a list on several lines all lines count (RFC 9110, 5.3).
+        """
         return cls(
-            if_match=_tags(headers.get("if-match")),
-            if_none_match=_tags(headers.get("if-none-match")),
+            if_match=_tags(headers.getlist("if-match")),
+            if_none_match=_tags(headers.getlist("if-none-match")),
             if_modified_since=_time(headers.get("if-modified-since")),
             if_unmodified_since=_time(headers.get("if-unmodified-since")),
         )
@@ -94,10 +98,13 @@ def precondition_failed(detail: str = "a condition of the request does not hold"
     return HttpError(412, "conflict", detail)
 
 
-def range_applies(headers: Mapping[str, str], present: Representation) -> bool:
-    """Whether ``If-Range`` lets a range be served, of what the client has the rest of."""
+def range_applies(headers: Headers, present: Representation) -> bool:
+    """Whether ``If-Range`` lets a range be served, of what the client has the rest of.
+
+    A time does not: there may be two versions of one second, so it is no strong validator.
+    """
     asked = headers.get("if-range")
-    return asked is None or asked.strip() in {present.etag, present.last_modified}
+    return asked is None or asked.strip() == present.etag
 
 
 def _has(tags: tuple[str, ...], etag: str, *, weakly: bool) -> bool:
@@ -111,9 +118,10 @@ def _later(at: datetime | None, than: datetime) -> bool:
     return at is None or at.replace(microsecond=0) > than
 
 
-def _tags(header: str | None) -> tuple[str, ...] | None:
-    if header is None:
+def _tags(lines: list[str]) -> tuple[str, ...] | None:
+    if not lines:
         return None
+    header = ", ".join(lines)
     if header.strip() == ANY:
         return (ANY,)
     tags: list[str] = []

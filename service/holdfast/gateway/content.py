@@ -104,7 +104,8 @@ async def content_answer(request: Request, content: HttpContent, readers: Reader
 
 
 def _spans(request: Request, content: HttpContent) -> tuple[ByteRange, ...]:
-    if not range_applies(request.headers, content.present):
+    """What is asked for; nothing: all of it. Only GET has ranges (RFC 9110, 14.2)."""
+    if request.method != "GET" or not range_applies(request.headers, content.present):
         return ()
     try:
         return parse_range(request.headers.get("range"), content.size)

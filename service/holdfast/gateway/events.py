@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, override
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from holdfast.client.snapshots.wait import RecordT, wait_ended
 from holdfast.errors import HoldfastError
+from holdfast.gateway.content import SlowReaderError
 from holdfast.protocol.problem import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
+    from starlette.types import Message, Send
 
     from holdfast.client import Client
+    from holdfast.gateway.content import Readers
     from holdfast.protocol.snapshots import SnapshotProgress
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -32,17 +35,40 @@ _MAX_WAITING: Final = 64
 """Events that a slow reader may have before it; older ones are dropped, for they are past."""
 
 
-def events_answer(request: Request, events: AsyncGenerator[bytes]) -> Response:
-    """``events`` as they come; to HEAD only that there are some."""
+class _Events(StreamingResponse):
+    """Ends for a reader that takes nothing for ``patience_seconds``."""
+
+    patience_seconds: float
+
+    @override
+    async def stream_response(self, send: Send) -> None:
+        """Raises SlowReaderError."""
+
+        async def sending(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self.patience_seconds):
+                    await send(message)
+            except TimeoutError as error:
+                raise SlowReaderError from error
+
+        await super().stream_response(sending)
+
+
+def events_answer(request: Request, events: AsyncGenerator[bytes], readers: Readers) -> Response:
+    """``events`` as they come, to who takes them; to HEAD only that there are some."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.method == "HEAD":
         return Response(media_type=EVENT_STREAM, headers=headers)
-    return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+    answer = _Events(events, media_type=EVENT_STREAM, headers=headers)
+    answer.patience_seconds = readers.patience_seconds
+    return answer
 
 
-def progress_answer(request: Request, client: Client, record: RecordT) -> Response:
+def progress_answer(
+    request: Request, client: Client, record: RecordT, readers: Readers
+) -> Response:
     """Events ``progress``, and then one ``end`` with the record; or a ``problem``."""
-    return events_answer(request, _events(client, record))
+    return events_answer(request, _events(client, record), readers)
 
 
 async def _events(client: Client, record: RecordT) -> AsyncGenerator[bytes]:

@@ -26,6 +26,9 @@ _LINGER_SECONDS: Final = 2.0
 """How long what an answered request still sends is dropped: to close at once would lose the answer.
 """
 
+ABORT: Final = "holdfast.abort"
+"""In the scope of a request: what ends its connection, though there is more to be sent."""
+
 _LINE_BYTES: Final = 4
 """What separates a header's name from its value, and it from the next."""
 
@@ -78,6 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._guards = guards
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._is_in_body = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -101,7 +105,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._is_waiting() and self._timer is None:
             self._arm(self._guards.header_seconds)
-        self._head_bytes += len(data)
+        if not self._is_in_body:
+            self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -126,6 +131,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_body:
+            return  # a trailer: what it says was not looked at when the request was taken
         super().on_header(name, value)
         self._count(len(name) + len(value) + _LINE_BYTES)
         if name.lower() == b"host":
@@ -140,12 +147,19 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _RefusedError(HttpError(400, "invalid", "a request has one Host"))
         self._disarm()
         self._guards.is_busy(self)
+        self._is_in_body = True
         super().on_headers_complete()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+    @override
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        super().on_message_complete()
 
     @override
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
+        if self.transport.is_closing() or not self._is_waiting():
             return
         self._guards.is_idle(self)
         if self.cycle.response_complete and self.cycle.more_body:

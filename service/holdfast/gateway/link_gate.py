@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from holdfast.client import Client
     from holdfast.gateway.settings import GatewaySettings
 
 _OWN: Final = frozenset({LINK_CREATE, LINK_DIGEST, LINK_ONCE})
+_WITH_BYTES: Final = frozenset({200, 206})
 
 
 class LinkGate:
@@ -53,24 +54,45 @@ class LinkGate:
         """Pass one request on, or answer 403."""
         if scope["type"] == "http" and is_link(_path(scope), _query(scope)):
             try:
-                await self._admit(scope)
+                link = await self._admit(scope)
             except HoldfastError as error:
                 await problem(error)(scope, receive, send)
                 return
+            if link is not None:
+                send = self._using(link, send, ranged=_is_ranged(scope))
         await self._app(scope, receive, send)
 
-    async def _admit(self, scope: Scope) -> None:
-        """Make it the request that the link is for. Raises ForbiddenError, NotFoundError."""
+    async def _admit(self, scope: Scope) -> str | None:
+        """Make it the request that the link is for; the link that its answer will use.
+
+        Raises ForbiddenError, NotFoundError.
+        """
         signed = self._verified(scope)
         own, rest = _split(_query(scope))
         if LINK_DIGEST in own:
             await self._check_snapshot(_path(scope), own[LINK_DIGEST])
-        if LINK_ONCE in own:
-            await self._client.use_link(own[LINK_ONCE], ranged=_is_ranged(scope))
+        link = own.get(LINK_ONCE)
+        if link is not None and scope["method"] != "GET":
+            await self._client.use_link(link)
+            link = None
         scope["query_string"] = rest.encode("latin-1")
         if LINK_CREATE in own:
             scope["method"] = "POST"
         note_link(scope, signed)
+        return link
+
+    def _using(self, link: str, send: Send, *, ranged: bool) -> Send:
+        """``send``, which notes the use of ``link`` before the first bytes go out.
+
+        What has none, such as a failure, uses nothing. Raises ForbiddenError instead of beginning.
+        """
+
+        async def sending(message: Message) -> None:
+            if message.get("status") in _WITH_BYTES:
+                await self._client.use_link(link, ranged=ranged)
+            await send(message)
+
+        return sending
 
     def _verified(self, scope: Scope) -> Signed:
         if self._public is None or self._keys is None:
@@ -116,7 +138,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _is_ranged(scope: Scope) -> bool:
-    return Request(scope).headers.get("range") is not None and scope["method"] == "GET"
+    return "range" in Request(scope).headers
 
 
 def _split(query: str) -> tuple[dict[str, str], str]:

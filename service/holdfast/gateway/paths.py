@@ -35,6 +35,18 @@ class AnyText(Convertor[str]):
         return value
 
 
+def check_segments(request: Request, pattern: str) -> None:
+    """Raises HttpError (400) of a slash that is percent-encoded, but in the rest that is any text.
+
+    So a path has the same segments as it came, and as it is compared with ``pattern`` and scopes.
+    """
+    segments: list[bytes] = request.scope["raw_path"].split(b"/")
+    *fixed, last = pattern.split("/")
+    plain = segments[: len(fixed)] if last.endswith(":any}") else segments
+    if any(b"/" in unquote_to_bytes(segment) for segment in plain):
+        raise HttpError(400, "invalid", "here a slash in a path is not percent-encoded")
+
+
 def path_bytes(request: Request, skipped: int, *, any_character: bool = False) -> bytes:
     """What the path has behind its first ``skipped`` segments, percent-decoded.
 

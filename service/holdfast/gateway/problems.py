@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.responses import Response
 
-from holdfast.errors import ERRORS, HoldfastError
+from holdfast.errors import ERRORS, InvalidError
 from holdfast.protocol.problem import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from holdfast.errors import HoldfastError
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = {429: 1, 503: 5, 504: 5}
@@ -42,7 +44,7 @@ def problem(error: HoldfastError | HttpError) -> Response:
     if isinstance(error, HttpError):
         known = _CODES[error.code]
         body = msgspec.structs.replace(
-            problem_of(_PlainError(error.detail)),
+            problem_of(InvalidError(error.detail)),
             type=f"urn:holdfast:error:{error.code}",
             title=_title(error.status),
             status=error.status,
@@ -72,9 +74,3 @@ def json_answer(
     told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
     body = msgspec.json.encode(message)
     return Response(body, status_code=status, headers=told, media_type="application/json")
-
-
-class _PlainError(HoldfastError):
-    """Carries a detail."""
-
-    code: ClassVar[str] = "invalid"

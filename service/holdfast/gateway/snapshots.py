@@ -164,12 +164,12 @@ class SnapshotRoutes:
     async def events(self, request: Request) -> Response:
         """``GET /snapshots/{key}/events``."""
         record = await self._client.snapshots.get(_key_of(request))
-        return progress_answer(request, self._client, record)
+        return progress_answer(request, self._client, record, self._readers)
 
     async def restore_events(self, request: Request) -> Response:
         """``GET /restores/{restore}/events``."""
         record = await self._client.snapshots.get_restore(_restore_of(request))
-        return progress_answer(request, self._client, record)
+        return progress_answer(request, self._client, record, self._readers)
 
     async def delete(self, request: Request) -> Response:
         """``DELETE /snapshots/{key}``: 204, or 404 where it was not there."""

@@ -50,7 +50,7 @@ from holdfast.protocol.states import (
 from holdfast.protocol.times import parse_time, parse_zoned_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from holdfast.client.states.values import LogCommand
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.content import Readers
-    from holdfast.gateway.route import Handle
     from holdfast.protocol.states import ExpectedIndex
 
 JSON_TYPE: Final = "application/json"
@@ -176,7 +175,7 @@ class StateRoutes:
         if (last := _header(request, _LAST_EVENT)) is not None:
             start = int(last) + 1
         await self._client.states.page(name, start, 1)  # it is there: else that is said at once
-        return events_answer(request, _events(self._client, name, start))
+        return events_answer(request, _events(self._client, name, start), self._readers)
 
     def _name_of(self, request: Request) -> str:
         if "name" in request.path_params:
@@ -185,6 +184,16 @@ class StateRoutes:
             msg = "no state is configured for this path: name one in it"
             raise NotFoundError(msg)
         return self._only
+
+    def scope_below(self, root: str) -> Callable[[Request], str]:
+        """The canonical path of the state of a request, or of its log: below ``root``."""
+
+        def scope(request: Request) -> str:
+            if self._only is None and "name" not in request.path_params:
+                return root
+            return f"{root}/{self._name_of(request)}"
+
+        return scope
 
     def _content(self, name: str, record: Saved) -> HttpContent:
         is_json = record.kind == "json"
@@ -218,7 +227,7 @@ class StateRoutes:
             ),
             *named,
             *_of_state(self, "/state"),
-            _appending("/command", self.append),
+            _appending(self, "/command"),
         )
 
 
@@ -317,6 +326,7 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="Read a saved state.",
             handle=of.read,
+            scope=of.scope_below("/state"),
             query=(_INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR),
             headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
             answers={
@@ -334,6 +344,7 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             verb="write",
             summary="Save a state.",
             handle=of.save,
+            scope=of.scope_below("/state"),
             query=(_FORCE,),
             headers=(CONTENT_TYPE, _APPLIED, _APPLIED_HLC),
             body=BYTES,
@@ -349,13 +360,14 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
 
 def _of_log(of: StateRoutes, name: str) -> tuple[HttpRoute, ...]:
     return (
-        _appending(f"/command/{name}", of.append),
+        _appending(of, f"/command/{name}"),
         HttpRoute(
             method="GET",
             path=f"/log/{name}",
             verb="read",
             summary="Read the commands of a log, or follow it.",
             handle=of.log,
+            scope=of.scope_below("/log"),
             query=(_FROM, _FOLLOW, LIMIT),
             headers=(_LAST_EVENT,),
             answers={
@@ -366,13 +378,14 @@ def _of_log(of: StateRoutes, name: str) -> tuple[HttpRoute, ...]:
     )
 
 
-def _appending(path: str, handle: Handle) -> HttpRoute:
+def _appending(of: StateRoutes, path: str) -> HttpRoute:
     return HttpRoute(
         method="POST",
         path=path,
         verb="write",
         summary="Append a command to a log.",
-        handle=handle,
+        handle=of.append,
+        scope=of.scope_below("/command"),
         headers=(CONTENT_TYPE, _HLC, IF_MATCH, IF_NONE_MATCH),
         body=BYTES,
         answers={

@@ -45,7 +45,8 @@ from holdfast.protocol.names import (
 from holdfast.protocol.times import parse_time, parse_zoned_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from starlette.requests import Request
@@ -101,11 +102,10 @@ class StoreRoutes:
             await self._expected(request, name)
             return await self._create(request, name, is_conditional=True)
         version = await self._expected(request, name)
-        expected = expected_digest(request.headers)
         try:
-            async with self._bodies.upload(request, expected) as body:
+            async with self._body(request) as body:
                 stored = await self._client.names.replace(
-                    name, body, **_said(request), digest=expected, if_version=version or None
+                    name, body, **_said(request), if_version=version or None
                 )
         except ConflictError as error:
             raise _failure(error, is_conditional=version is not None) from error
@@ -151,15 +151,16 @@ class StoreRoutes:
         return json_answer(page)
 
     async def _create(self, request: Request, name: str, *, is_conditional: bool) -> Response:
-        expected = expected_digest(request.headers)
         try:
-            async with self._bodies.upload(request, expected) as body:
-                stored = await self._client.names.create(
-                    name, body, **_said(request), digest=expected
-                )
+            async with self._body(request) as body:
+                stored = await self._client.names.create(name, body, **_said(request))
         except ConflictError as error:
             raise _failure(error, is_conditional=is_conditional) from error
         return json_answer(stored, 201, _headers_of(stored))
+
+    def _body(self, request: Request) -> AbstractAsyncContextManager[AsyncGenerator[bytes]]:
+        """The body, which is compared here: by a digest alone nobody gets a blob into a name."""
+        return self._bodies.upload(request, expected_digest(request.headers))
 
     async def _expected(self, request: Request, name: str) -> int | None:
         """The version that a change may replace, 0 where there is none; None: any.

@@ -123,7 +123,7 @@ class TusRoutes:
         return Response(status_code=201, headers=headers)
 
     async def head(self, request: Request) -> Response:
-        """``HEAD``: how many bytes are held."""
+        """``HEAD``: how many bytes are held; all of them only once they are a blob."""
         state, notice = await self._look(request)
         found = await self._found(state)
         length = found.size if isinstance(found, Uploaded) else state.length
@@ -194,7 +194,14 @@ class TusRoutes:
         return state, notice
 
     async def _found(self, state: UploadState) -> OpenedUpload | Uploaded:
-        return uploaded_of(state) or await OpenedUpload.find(self._client.requester, state)
+        """The upload, or its blob: one that holds all its bytes is ended, for nobody else will.
+
+        Raises what the workers answered.
+        """
+        found = uploaded_of(state) or await OpenedUpload.find(self._client.requester, state)
+        if isinstance(found, OpenedUpload) and found.offset == state.length:
+            return await found.end()
+        return found
 
     async def _receive(
         self, request: Request, upload: OpenedUpload, length: int
@@ -253,7 +260,11 @@ class TusRoutes:
                 handle=_versioned(self.head),
                 query=(_SECRET,),
                 headers=(_RESUMABLE,),
-                answers={200: HttpAnswer(about="So many."), **_FAILURES},
+                answers={
+                    200: HttpAnswer(about="So many."),
+                    409: HttpAnswer(about="The name is taken."),
+                    **_FAILURES,
+                },
             ),
             HttpRoute(
                 method="PATCH",

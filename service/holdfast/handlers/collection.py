@@ -52,8 +52,9 @@ def collection_reply(report: CollectionReport) -> CollectionReply:
 
 
 def _space(found: SpaceReport) -> CollectedSpace:
-    needed, young, pinned = (
-        found.kept.get(reason, Tally()) for reason in (Reason.NEEDED, Reason.YOUNG, Reason.PINNED)
+    needed, young, pinned, damaged = (
+        found.kept.get(reason, Tally())
+        for reason in (Reason.NEEDED, Reason.YOUNG, Reason.PINNED, Reason.DAMAGED)
     )
     return CollectedSpace(
         space=cast("Space", found.space),
@@ -67,6 +68,8 @@ def _space(found: SpaceReport) -> CollectedSpace:
         young_bytes=young.bytes,
         pinned=pinned.blobs,
         pinned_bytes=pinned.bytes,
+        damaged=damaged.blobs,
+        damaged_bytes=damaged.bytes,
         refused=found.refused,
         others=found.others,
         more=found.is_cut,

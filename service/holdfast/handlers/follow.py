@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Messages
-from holdfast.handlers.states import log_entry
+from holdfast.handlers.states import lineage_of, log_entry, wire_lineage
 from holdfast.protocol.states import ENTRIES_TYPE, FOLLOW_LOG, FollowHead, FollowLog
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class FollowHandlers:
 
     async def follow(self, request: FollowLog, _: Call) -> Messages[FollowHead]:
         """``snapshot.follow``."""
-        await self._replays.check(request.name, request.from_index)
+        lineage = lineage_of(request.lineage)
+        await self._replays.check(request.name, request.from_index, lineage=lineage)
         return Messages(ENTRIES_TYPE, self._messages(request))
 
     async def drain(self, _seconds: float) -> None:
@@ -65,10 +66,17 @@ class FollowHandlers:
         """A head, then commands as they come with heartbeats between them, and an end."""
         numbers = count()
         until = self._monotonic() + self._lease_seconds
-        async with self._replays.follow(request.name, request.from_index) as following:
+        lineage = lineage_of(request.lineage)
+        async with self._replays.follow(
+            request.name, request.from_index, lineage=lineage
+        ) as following:
 
             def told(entries: Sequence[LoggedCommand]) -> BytesReply[FollowHead]:
-                head = FollowHead(part=next(numbers), next_index=following.next_index)
+                head = FollowHead(
+                    part=next(numbers),
+                    next_index=following.next_index,
+                    lineage=wire_lineage(following.lineage),
+                )
                 body = msgspec.json.encode([log_entry(entry) for entry in entries])
                 return BytesReply(head=head, data=body)
 

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.appending import Appender
     from holdfast.repository.states.groups import LoggedCommand
     from holdfast.repository.states.op_ids import AppendedRun
-    from holdfast.repository.states.record import SaveEntry, StateRecord
+    from holdfast.repository.states.record import Lineage, SaveEntry, StateRecord
     from holdfast.repository.states.replays import Replays
     from holdfast.repository.states.saves import Loaded, StateSaves
     from holdfast.repository.states.upkeep import Upkeep
@@ -143,12 +143,16 @@ class StateHandlers:
 
     async def replay(self, request: ReplayLog, _: Call) -> LogPage:
         """``snapshot.replay``."""
-        found = await self._replays.page(request.name, request.from_index, request.limit)
+        lineage = lineage_of(request.lineage)
+        found = await self._replays.page(
+            request.name, request.from_index, request.limit, lineage=lineage
+        )
         return LogPage(
             entries=[log_entry(entry) for entry in found.entries],
             next_index=found.next_index,
             first_index=found.first,
             last_index=found.last,
+            lineage=wire_lineage(found.lineage),
         )
 
     async def trim(self, request: TrimLog, _: Call) -> Trimmed:
@@ -157,9 +161,9 @@ class StateHandlers:
         through = record.trimmed_through
         return Trimmed(trimmed_through=through, first_index=through + 1)
 
-    async def repair(self, request: RepairState, _: Call) -> StateRepaired:
+    async def repair(self, request: RepairState, call: Call) -> StateRepaired:
         """``snapshot.repair_state``."""
-        record = await self._upkeep.repair(request.name, request.from_index)
+        record = await self._upkeep.repair(request.name, request.from_index, op_id=call.op_id)
         return StateRepaired(
             first_index=record.trimmed_through + 1, last_index=request.from_index - 1
         )
@@ -306,6 +310,19 @@ def log_entry(entry: LoggedCommand) -> LogEntry:
     if command.is_json:
         return LogEntry(index=entry.index, hlc=str(entry.hlc), command=Raw(command.data))
     return LogEntry(index=entry.index, hlc=str(entry.hlc), data=command.data)
+
+
+def wire_lineage(lineage: Lineage | None) -> str | None:
+    """The lineage as it travels."""
+    return None if lineage is None else ".".join(map(str, lineage))
+
+
+def lineage_of(text: str | None) -> Lineage | None:
+    """The lineage that was told."""
+    if text is None:
+        return None
+    log, start, through = text.split(".")
+    return log, int(start), int(through)
 
 
 def _check_seconds(call: Call) -> None:

@@ -382,8 +382,9 @@ class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
     ``repacked`` packs are kept in part: ``repacked_bytes`` of them were given back. ``orphans``
     were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
-    ``orphan_bytes`` at the most. ``refused``: put, touched or pinned since they were listed, so
-    they stay. ``others``: objects that are not holdfast's, or unreadable. ``more``: the limit of
+    ``orphan_bytes`` at the most. ``damaged``: only a part is needed, and it cannot be read back to
+    keep that alone. ``refused``: put, touched or pinned since they were listed, so they stay.
+    ``others``: objects that are not holdfast's, or unreadable. ``more``: the limit of
     one run was reached. ``failure`` says why nothing, or no more, was removed.
     """
 
@@ -398,6 +399,8 @@ class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     young_bytes: ToldSize = 0
     pinned: ToldCount = 0
     pinned_bytes: ToldSize = 0
+    damaged: ToldCount = 0
+    damaged_bytes: ToldSize = 0
     refused: ToldCount = 0
     others: ToldCount = 0
     more: bool = False

@@ -55,6 +55,14 @@ WireIndex = Annotated[
     int, Meta(ge=0, le=2**53, description="Number of a command: 1, 2, 3 … without gaps.")
 ]
 ExpectedIndex = Literal["any", "none"] | WireIndex
+WireLineage = Annotated[
+    str,
+    Meta(
+        max_length=128,
+        pattern=r"^[0-9A-Za-z_-]*\.[0-9]{1,20}\.[0-9]{1,20}$(?!\n)",
+        description="Which log of a name it is, as an answer has it; a removal ends it.",
+    ),
+]
 QuotedExpectedIndex = Annotated[
     str,
     Meta(
@@ -238,10 +246,15 @@ class StateRemoved(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class ReplayLog(Request, frozen=True, kw_only=True):
-    """The commands from ``from_index`` on. Below what the log still has they are ``not_found``."""
+    """The commands from ``from_index`` on. Below what the log still has they are ``not_found``.
+
+    With the ``lineage`` of the answer before it is a ``conflict`` where commands that were told are
+    not in the log any more, since it was removed or repaired.
+    """
 
     name: WireName
     from_index: Annotated[int, Meta(ge=1, le=2**53)] = 1
+    lineage: WireLineage | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_REPLAYED)] = 1000
 
 
@@ -269,6 +282,7 @@ class LogPage(Reply, frozen=True, kw_only=True, omit_defaults=False):
     next_index: ToldCount
     first_index: ToldCount
     last_index: ToldCount
+    lineage: str | None = None
 
 
 class FollowLog(Request, frozen=True, kw_only=True):
@@ -276,11 +290,12 @@ class FollowLog(Request, frozen=True, kw_only=True):
 
     ``credit``: after so many, or some more, it ends and is asked for again; and after 16 MiB, so
     that nothing piles up before who reads slowly. Commands that were appended together are told
-    together.
+    together. ``lineage`` is as of ``ReplayLog``.
     """
 
     name: WireName
     from_index: Annotated[int, Meta(ge=1, le=2**53)] = 1
+    lineage: WireLineage | None = None
     credit: Annotated[int, Meta(ge=1, le=MAX_ENTRY_CREDIT)] = 4096
 
 
@@ -295,6 +310,7 @@ class FollowHead(Reply, frozen=True, kw_only=True):
 
     part: ToldCount = field(name=headers.BLOB_PART)
     next_index: ToldCount = field(name=headers.BLOB_NEXT_INDEX)
+    lineage: str | None = field(default=None, name=headers.BLOB_LINEAGE)
     heartbeat: ToldCount | None = field(default=None, name=headers.BLOB_HEARTBEAT)
     lease: ToldCount | None = field(default=None, name=headers.BLOB_LEASE)
     end: FollowEnd | None = field(default=None, name=headers.BLOB_END)

@@ -42,7 +42,7 @@ class JournalEntry:
 class DamagedEntryError(CorruptError):
     """The entry of a log at ``sequence`` is not what was appended, or cannot be read.
 
-    Where it is the last, an append that expects this sequence goes on behind it.
+    Where it is the last, an append ``behind_damage`` that expects this sequence goes on behind it.
     """
 
     def __init__(self, log: str, sequence: int) -> None:
@@ -80,14 +80,23 @@ class JournalStore(Protocol):
     all logs of a store. What a method tells is the latest, but for what `read` says.
     """
 
-    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
         """Add an entry behind ``expected`` (0: the log has none), durably; its sequence.
 
         Whoever got no answer, or OutcomeUnknownError, sends the same again with the same
         ``message_id`` (1 to ``MAX_MESSAGE_ID_CHARS`` printable ASCII, of this append alone): it is
         answered by the entry that is there, also when others are behind it, unless that was trimmed
         since. Raises ConflictError when the log's last entry is another, and this one is not in it;
-        TooLargeError; CorruptError where damage hides that.
+        TooLargeError; CorruptError where damage hides that, and where the last entry is found to be
+        damaged, unless this is to end the log that has it: ``behind_damage``.
         """
 
     async def last(self, log: str) -> JournalEntry | None:

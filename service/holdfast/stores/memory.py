@@ -143,14 +143,14 @@ class MemoryBlobStore(Reachable):
     async def touch(
         self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
     ) -> bool:
-        """See `BlobStore.touch`. It is marked each time: that costs nothing."""
-        del unless_seen_since
+        """See `BlobStore.touch`."""
         await self._reach()
         blob = self._blobs.get(digest)
         if blob is None or not (blob.is_intact and has_bytes(blob.info.kept, needed)):
             return False
-        blob.info = replace(blob.info, deleted=False)
-        self._note(digest, "changed")
+        if blob.info.deleted or self._log.surveyed(blob.info).seen_at < unless_seen_since:
+            blob.info = replace(blob.info, deleted=False)
+            self._note(digest, "changed")
         return True
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:

@@ -43,7 +43,15 @@ class MemoryJournalStore(Reachable):
         self._last = 0
         self._waiters = Waiters()
 
-    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
         """See `JournalStore.append`."""
         check_append(log, value, expected, message_id)
         await self._reach()
@@ -53,6 +61,8 @@ class MemoryJournalStore(Reachable):
             return rows[behind].entry.sequence
         if expected != (rows[-1].entry.sequence if rows else 0):
             raise not_the_last(log)
+        if rows and not behind_damage:
+            _checked(log, rows[-1])
         self._last += 1
         entry = JournalEntry(
             sequence=self._last,

@@ -124,6 +124,7 @@ class MemoryLog:
             pinned=info.pinned,
             seen_at=last.at,
             mark=str(last.revision),
+            damaged=info.damaged,
         )
 
     def page(self, after: int, limit: int) -> BlobChanges:

@@ -125,12 +125,15 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
 class BlobListing:
     """A page. ``cursor`` is None when the listing has reached the end.
 
-    ``after`` has a cursor for each entry, with which a listing goes on behind that one.
+    ``after`` has a cursor for each entry, with which a listing goes on behind that one. ``reached``
+    is told where the order is that of writing: all that was there when `Extent.last` was that, and
+    has not changed since, was listed before ``cursor``.
     """
 
     entries: Sequence[BlobInfo | ForeignObject]
     after: Sequence[str]
     cursor: str | None
+    reached: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +167,7 @@ class SurveyedBlob:
 
     ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
     gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy,
-    of ``size`` bytes: of a partial blob those that are kept.
+    of ``size`` bytes: of a partial blob those that are kept. ``damaged`` is as in `BlobInfo`.
     """
 
     digest: Digest
@@ -173,6 +176,7 @@ class SurveyedBlob:
     pinned: bool
     seen_at: datetime
     mark: str
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,23 @@ async def test_damage_that_the_scrub_met_and_what_needs_it_are_told(deployed: De
     told = await found(deployed, doctor_of(deployed, scrub))
 
     assert told["damage"].severity == "error"
+    assert told["lost_reference"].text.startswith(f"n needs {digest} of blobs")
+
+
+async def test_what_needs_a_blob_that_a_reader_found_damaged_is_told_until_it_is_put_again(
+    deployed: Deployed,
+) -> None:
+    blobs = deployed.stores.blobs
+    digest = await name(deployed, "n", b"named")
+    info = await blobs.stat(digest)
+    await spoil(blobs, digest)
+    await blobs.report_damage(info)
+
+    told = await found(deployed)
+    await put(blobs, b"named")
+
+    assert told["lost_reference"].text.startswith(f"n needs {digest} of blobs")
+    assert "lost_reference" not in await found(deployed)
 
 
 async def test_a_name_whose_blob_is_not_there_is_told_with_it(deployed: Deployed) -> None:

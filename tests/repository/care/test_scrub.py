@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +20,7 @@ from tests.repository.collector.test_collector import (
 )
 
 from holdfast.errors import CorruptError, NotFoundError, UnavailableError
+from holdfast.repository.care import lap as lap_module
 from holdfast.repository.care.scrub import LEASE_SECONDS, LOOK_SECONDS
 from holdfast.repository.names.record import NameRecord
 from holdfast.stores.disk.store import DiskBlobStore
@@ -29,6 +30,8 @@ from holdfast.stores.memory import MemoryBlobStore
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.repository.collector.conftest import Deployed
 
     from holdfast.domain.digest import Digest
@@ -221,3 +224,52 @@ async def test_what_was_deleted_is_not_read(deployed: Deployed) -> None:
     await deployed.stores.blobs.delete(digest)
 
     assert (await lap_of(scrub_of(deployed))).checked == 0
+
+
+class Busy(ForwardingBlobStore):
+    """Of which two blobs change for each that is read back: one is touched, one is put."""
+
+    def __init__(self, inner: BlobStore, stored: Sequence[Digest]) -> None:
+        super().__init__(inner)
+        self.stored = stored
+        self.met: list[Digest] = []
+
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        await super().read_back(info, spend)
+        self.met.append(info.digest)
+        number = len(self.met)
+        digest = self.stored[-number % len(self.stored)]
+        await self.touch(digest, unless_seen_since=datetime.max.replace(tzinfo=UTC))
+        await put(self, b"%d more" % number)
+
+
+async def test_a_lap_ends_and_has_met_all_though_blobs_are_put_and_touched_as_fast_as_it_reads(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a lap begins with is read, also what is touched once before it is reached."""
+    monkeypatch.setattr(lap_module, "_PAGE", 8)
+    stored = [await put(deployed.stores.blobs, b"%d" % number) for number in range(20)]
+    packs, blobs = deployed.collector().spaces
+    busy = Busy(blobs.store, stored)
+
+    lap = await lap_of(scrub_of(deployed, spaces=(packs, replace(blobs, store=busy))))
+
+    assert set(stored) <= set(busy.met)
+    assert lap.checked == len(busy.met)
+    assert lap.damaged == 0
+
+
+async def test_records_are_read_before_blobs(deployed: Deployed) -> None:
+    await put(deployed.stores.blobs, b"x", pinned=True)
+    await deployed.stores.names.put("n.broken", b"{", expected=0)
+    packs, blobs = deployed.collector().spaces
+    halting = Halting(blobs.store, 0)
+    scrub = scrub_of(deployed, spaces=(packs, replace(blobs, store=halting)))
+
+    with pytest.raises(UnavailableError):
+        await scrub.run()
+
+    [record] = await scrub.places()
+    assert record.lap is not None
+    assert record.lap.unreadable == 1

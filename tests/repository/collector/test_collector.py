@@ -103,6 +103,15 @@ async def test_what_nothing_needs_goes_and_is_reported(deployed: Deployed) -> No
     assert await blobs.get(await blobs.stat(named, sure=True)) == b"named"
 
 
+async def test_the_empty_blob_goes_if_nothing_needs_it(deployed: Deployed) -> None:
+    await put(deployed.stores.blobs, b"")
+
+    found = await collected(deployed)
+
+    assert found["blobs"].removed.blobs == 1
+    assert await remaining(deployed.stores.blobs) == set()
+
+
 async def test_a_dry_run_says_the_same_and_removes_nothing(deployed: Deployed) -> None:
     kept = await put(deployed.stores.blobs, b"unneeded")
 

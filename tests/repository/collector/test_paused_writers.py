@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from tests.contracts.blob_store import some_bytes
+from tests.contracts.blob_store import put_staged, some_bytes
 from tests.handlers.snapshot_service import Shared, Site
 from tests.repository.collector.conftest import Deployed, opened
 from tests.repository.collector.test_collector import collected
@@ -60,6 +60,12 @@ class GatedJetStream(JetStream):
         self.reached.clear()
         self.gate.clear()
 
+    def go_on_to_the_next(self) -> None:
+        """It sends the request before which it stands, and stops before the one after that."""
+        standing, self.gate = self.gate, asyncio.Event()
+        self.stop_before(0)
+        standing.set()
+
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
     ) -> Message:
@@ -91,14 +97,11 @@ class Paused:
         """
         self.js.stop_before(number)
         task = asyncio.ensure_future(writing)
-        reached = asyncio.ensure_future(self.js.reached.wait())
-        await asyncio.wait([task, reached], return_when=asyncio.FIRST_COMPLETED)
-        was_stopped = self.js.reached.is_set()
+        was_stopped = await self.stands(task)
         if was_stopped:
             for _ in range(2):
                 await self.collect()
         self.js.gate.set()
-        reached.cancel()
         try:
             await task
         except HoldfastError:
@@ -107,6 +110,13 @@ class Paused:
             is_well = True
         await self.collect()
         return was_stopped, is_well
+
+    async def stands(self, task: asyncio.Future[Any]) -> bool:
+        """Whether ``task`` was stopped, and did not end before."""
+        reached = asyncio.ensure_future(self.js.reached.wait())
+        await asyncio.wait([task, reached], return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
+        return self.js.reached.is_set()
 
     async def collect(self) -> int:
         """One collection; how many orphans it removed."""
@@ -207,6 +217,36 @@ async def test_an_upload_is_whole_or_its_sender_was_told(paused: Paused) -> None
 
     assert len(told) > 5
     assert told[-1]
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+async def test_a_blob_that_is_healed_slowly_is_whole(paused: Paused, is_killed: bool) -> None:
+    """Who heals stops before each of its messages, and again before the one after that."""
+    reader = paused.deployed.stores.blobs
+    ends: list[object] = []
+    was_stopped = True
+    while was_stopped:
+        data = some_bytes(2 * PART_BYTES + 7, seed=len(ends))
+        info = (await put_staged(reader, data)).info
+        paused.js.stop_before(len(ends))
+        healing = asyncio.ensure_future(paused.stores.blobs.report_damage(info))
+        was_stopped = await paused.stands(healing)
+        if was_stopped:
+            await paused.collect()
+            paused.js.go_on_to_the_next()
+            await paused.stands(healing)
+        if is_killed:
+            healing.cancel()
+        await paused.collect()
+        paused.js.gate.set()
+        ends += await asyncio.gather(healing, return_exceptions=True)
+        await paused.collect()
+
+        assert await reader.get(await reader.stat(info.digest, sure=True)) == data
+        assert await paused.collect() == 0
+
+    assert len(ends) > 8
+    assert ends[-1] is True
 
 
 @pytest.mark.long

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_BYTES: Final = 256 * 1024
-GRACE: Final = timedelta(hours=24)
 
 
 class StatesWorker:
@@ -56,12 +54,11 @@ class StatesWorker:
         sources: Sources,
         *,
         max_bytes: int = MAX_BYTES,
-        grace: timedelta = GRACE,
     ) -> None:
         logs = StateLogs(journal)
         self.states = StateRecords(records, logs, sources=sources)
         places = CommandPlaces(logs)
-        stored = SavedBytes(blobs, sources, grace=grace)
+        stored = SavedBytes(blobs, sources)
         self.appender = Appender(
             self.states, ClockSkew(journal, sources=sources), sources=sources, max_bytes=max_bytes
         )
@@ -147,10 +144,24 @@ class GatedJournal:
         self._inner = inner
         self._gate = gate
 
-    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
         """See `JournalStore.append`."""
         return await self._gate.write(
-            lambda: self._inner.append(log, value, expected=expected, message_id=message_id)
+            lambda: self._inner.append(
+                log,
+                value,
+                expected=expected,
+                message_id=message_id,
+                behind_damage=behind_damage,
+            )
         )
 
     async def last(self, log: str) -> JournalEntry | None:

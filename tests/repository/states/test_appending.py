@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.repository.names.gated import Gate
-from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of, codes_of
+from tests.repository.states.pool import MAX_BYTES, StatesPool, StatesWorker, code_of, codes_of
 
 from holdfast.deadline import deadline
 from holdfast.domain.hlc import MAX_DRIFT, later, parse_hlc
@@ -239,6 +241,29 @@ async def test_the_one_who_lost_its_answer_finds_it_in_the_log(pool: StatesPool)
     assert sorted(map(str, await one.replay("s"))) == ["1", "2", "3"]
 
 
+async def test_a_group_that_may_have_been_trimmed_is_not_appended_a_second_time(
+    pool: StatesPool,
+) -> None:
+    gate = Gate()
+    one, two = pool.gated(gate), pool.worker()
+    await two.append("s", 1)
+    appending = asyncio.create_task(code_of(one.append("s", "x")))
+    while len((await pool.journal.read("s", 0)).entries) < 2:
+        await asyncio.sleep(0)
+        if gate.held:
+            gate.let_go(is_heard=False)
+    await two.append("s", 3)
+    await pool.journal.trim("s", 2)
+
+    while not appending.done():
+        await asyncio.sleep(0.001)
+        if gate.held:
+            gate.let_go()
+
+    assert await appending == "outcome_unknown"
+    assert (await two.append("s", 4)).index == 4
+
+
 # --- clocks ---
 
 
@@ -272,6 +297,34 @@ async def test_a_time_from_the_far_future_is_invalid(pool: StatesPool) -> None:
     assert await code_of(pool.worker().append("s", 1, expected=1)) == "not_found"
 
 
+@pytest.mark.parametrize("has_appended", [False, True], ids=["for the first time", "before"])
+async def test_a_repeat_is_answered_as_the_first_by_a_worker_whose_clock_is_behind(
+    pool: StatesPool, *, has_appended: bool
+) -> None:
+    sources = pool.time.sources
+    slow = replace(sources, clock=lambda: pool.time.clock() - timedelta(seconds=5))
+    two = StatesWorker(pool.journal, pool.records, pool.blobs, slow)
+    if has_appended:
+        await two.append("s", 1)
+    ahead = str(later(pool.time.clock() + MAX_DRIFT - timedelta(seconds=1)))
+    first = await pool.worker().append("s", "x", hlc=ahead, op_id="op x")
+
+    assert await two.append("s", "x", hlc=ahead, op_id="op x") == first
+    assert await code_of(two.append("s", "x", hlc=ahead, op_id="other x")) == "invalid"
+
+
+@pytest.mark.parametrize("expected", [None, 0, 10])
+async def test_a_log_begins_behind_what_was_saved_without_one(
+    expected: int | None, pool: StatesPool
+) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"x", 10)
+
+    for other in (9, 11):
+        assert await code_of(worker.append("s", 1, expected=other)) == "not_found"
+    assert (await worker.append("s", 1, expected=expected)).index == 11
+
+
 async def test_the_times_of_a_log_are_gone_on_with_however_far_ahead(pool: StatesPool) -> None:
     first = await pool.worker().append("s", 1)
     pool.time.advance(-3600)
@@ -293,6 +346,21 @@ async def test_a_worker_whose_clock_is_wrong_appends_nothing(pool: StatesPool) -
 
 
 # --- damage ---
+
+
+async def test_nobody_appends_behind_a_damaged_command_but_who_ends_the_log(
+    pool: StatesPool,
+) -> None:
+    worker = pool.worker()
+    for number in (1, 2, 3):
+        await worker.append("s", number)
+    pool.journal._logs["s"][-1].checksum ^= 1
+
+    for _ in range(2):
+        assert await code_of(worker.append("s", 4)) == "corrupt"
+    assert await worker.upkeep.remove("s")
+
+    assert (await worker.append("s", "new")).index == 1
 
 
 async def test_a_log_that_has_lost_its_end_is_corrupt_for_a_worker_that_wrote_it(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -21,9 +20,6 @@ from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-NO_GRACE: Final = timedelta(hours=-4)
-"""Whatever was seen before is old enough to be removed."""
 
 STATE_BYTES: Final = b"[1]"
 _TURNS: Final = 40
@@ -76,7 +72,6 @@ async def test_a_state_that_was_saved_can_be_loaded_whenever_a_collector_ran(
             GatedRecordStore(pool.records, gate),
             DoomedBlobStore(blobs, gate),
             pool.time.sources,
-            grace=NO_GRACE,
         )
         saving = asyncio.create_task(succeeds(SAVES[save](worker)))
 

@@ -117,3 +117,54 @@ async def test_who_was_told_what_a_repair_took_back_is_told_so(pool: StatesPool)
         assert await told(early, 3) == [4, 5, 6]
         with pytest.raises(ConflictError):
             await told(late, 1)
+
+
+async def test_who_goes_on_at_another_worker_is_told_that_the_log_is_another(
+    pool: StatesPool,
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1, 2, 3)
+    async with one.replays.follow("s", 1) as following:
+        await told(following, 3)
+    read = (await one.replays.page("s", 1, 3)).lineage
+    await one.upkeep.remove("s")
+    await one.append("s", *"abcdef")
+
+    async with two.replays.follow("s", 4, lineage=following.lineage) as again:
+        with pytest.raises(ConflictError):
+            await told(again, 1)
+    with pytest.raises(ConflictError):
+        await two.replays.page("s", 4, 3, lineage=read)
+    with pytest.raises(ConflictError):
+        await two.replays.check("s", 8, lineage=read)
+
+
+async def test_who_goes_on_at_another_worker_is_told_what_a_repair_took_back(
+    pool: StatesPool,
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1)
+    await one.append("s", 2)
+    await one.append("s", 3)
+    read = (await one.replays.page("s", 1, 3)).lineage
+    await one.upkeep.repair("s", 3)
+    await one.append("s", *"abcdef")
+
+    async with two.replays.follow("s", 3, lineage=read) as early:
+        assert await told(early, 6) == [3, 4, 5, 6, 7, 8]
+    async with two.replays.follow("s", 4, lineage=read) as late:
+        with pytest.raises(ConflictError):
+            await told(late, 1)
+    async with two.replays.follow("s", 9, lineage=early.lineage) as following:
+        await two.append("s", "g")
+        assert await told(following, 1) == [9]
+
+
+async def test_a_log_that_begins_behind_a_save_goes_on_from_there(pool: StatesPool) -> None:
+    worker = pool.worker()
+    await worker.save("s", b"x", 10)
+
+    async with worker.replays.follow("s", 11) as following:
+        assert await following.next(0, MAX_BYTES) == []
+        await worker.append("s", "a")
+        assert await told(following, 1) == [11]

@@ -106,7 +106,7 @@ def test_what_ends_a_log_is_carried_out_once() -> None:
     gone = closed(record, "l", Closing(op="op"), 50)
 
     assert not gone.exists
-    assert (gone.start, gone.number, gone.removed_by) == (50, 2, "op")
+    assert (gone.start, gone.number, gone.ended_by) == (50, 2, ("op",))
     begun = with_log(gone, name="s", log="m")
     assert closed(begun, "l", Closing(op="op"), 50) is begun
 

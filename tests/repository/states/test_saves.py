@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of
@@ -14,6 +15,11 @@ from holdfast.repository.states.record import STATE
 from holdfast.repository.states.roots import StateRoots
 from holdfast.repository.states.saves import NewSave
 from holdfast.stores.ports import Attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.repository.states.pool import StatesWorker
 
 
 @pytest.fixture
@@ -90,6 +96,76 @@ async def test_a_repeated_save_is_answered_as_the_first(pool: StatesPool) -> Non
     with pytest.raises(ConflictError):
         await two.save("s", b"other", 2, op_id="op y")
     assert (await one.latest("s")).data == b"2"
+
+
+async def _save_more(worker: StatesWorker) -> None:
+    await worker.upkeep.policy("s", {"keep": 2})
+    for index in (2, 3):
+        await worker.save("s", b"more", index)
+
+
+async def _go_on_elsewhere(worker: StatesWorker) -> None:
+    await worker.upkeep.repair("s", 1)
+    await worker.append("s", "other")
+
+
+DROPS: Final[dict[str, Callable[[StatesWorker], Awaitable[Any]]]] = {
+    "others came after it": _save_more,
+    "the log was repaired": _go_on_elsewhere,
+    "the state was removed": lambda worker: worker.upkeep.remove("s"),
+}
+
+
+@pytest.mark.parametrize("kind", ["bytes", "a blob that is there"])
+@pytest.mark.parametrize("drop", DROPS)
+async def test_a_repeated_save_that_is_not_kept_any_more_is_not_made_again(
+    pool: StatesPool, drop: str, kind: str
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    for number in (1, 2, 3):
+        await one.append("s", number)
+    digest = digest_of(b"1")
+    attributes = Attributes(type="a/b", created_at=pool.time.clock(), pinned=False)
+    await pool.blobs.put(digest, b"1", attributes)
+    by_digest = NewSave(last_applied_index=1, digest=digest)
+    new = NewSave(last_applied_index=1, data=b"1") if kind == "bytes" else by_digest
+    first = await one.saves.save("s", new, op_id="op x")
+    await DROPS[drop](one)
+    await pool.blobs.delete(digest)
+    before = await pool.worker().states.find("s")
+
+    assert await two.saves.save("s", new, op_id="op x") == first
+    assert await pool.worker().states.find("s") == before
+
+
+@pytest.mark.parametrize("by_digest", [False, True], ids=["bytes", "a blob that is there"])
+async def test_a_repeat_of_a_save_whose_worker_died_has_the_blob_or_makes_no_save(
+    pool: StatesPool, by_digest: bool
+) -> None:
+    digest = digest_of(b"1")
+    await pool.blobs.put(digest, b"1", Attributes(type="a/b", created_at=pool.time.clock()))
+    new = NewSave(
+        last_applied_index=0,
+        digest=digest if by_digest else None,
+        data=None if by_digest else b"1",
+    )
+    await pool.worker().saves.save("s", new, op_id="op x")
+    await pool.blobs.delete(digest)  # by whoever did not see the record yet
+
+    code = await code_of(pool.worker().saves.save("s", new, op_id="op x"))
+    assert code == ("not_found" if by_digest else "ok")
+    assert await code_of(pool.worker().latest("s")) == code
+
+
+async def test_a_repeat_does_not_take_back_a_save_whose_blob_is_damaged(pool: StatesPool) -> None:
+    await pool.worker().save("other", b"1", 0)
+    new = NewSave(last_applied_index=0, digest=digest_of(b"1"))
+    first = await pool.worker().saves.save("s", new, op_id="op x")
+    damage(pool, digest_of(b"1"))
+
+    assert await pool.worker().saves.save("s", new, op_id="op x") == first
+    with pytest.raises(CorruptError):
+        await pool.worker().latest("s")
 
 
 async def test_a_damaged_save_is_passed_over_and_told_of(pool: StatesPool) -> None:

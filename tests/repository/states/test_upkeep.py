@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from itertools import count, product
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,10 +12,15 @@ from tests.repository.names.gated import Gate
 from tests.repository.states.pool import StatesPool, code_of
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.hlc import Hlc
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
-from holdfast.repository.states.upkeep import OP_IDS_KEPT
+from holdfast.repository.states.op_ids import REMEMBERED
+from holdfast.repository.states.upkeep import OP_IDS_KEPT, Upkeep
+from holdfast.stores.memory_journal import MemoryJournalStore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.repository.states.pool import StatesWorker
 
 T = TypeVar("T")
@@ -64,6 +70,34 @@ async def test_a_repeat_of_what_was_trimmed_is_answered_as_the_first(pool: State
 
     assert await pool.worker().append("s", 1, op_id="op x") == first
     assert await pool.worker().replay("s", 11) == list(range(11, 21))
+
+
+class FullJournal(MemoryJournalStore):
+    """One that has no room to spare."""
+
+    async def has_little_room(self) -> bool:
+        """See `JournalStore.has_little_room`."""
+        return True
+
+
+async def test_an_op_id_is_remembered_for_its_two_minutes_also_where_there_is_little_room(
+    pool: StatesPool,
+) -> None:
+    pool.journal = FullJournal(pool.time.clock)
+    worker = pool.worker()
+    first = await worker.append("s", 1, op_id="op x")
+    await worker.append("s", 2, 3)
+    for index in (1, 2):
+        await worker.save("s", b"x", index)
+
+    pool.time.advance(REMEMBERED.total_seconds())
+    await worker.upkeep.trim("s", 1)
+    assert await pool.worker().append("s", 1, op_id="op x") == first
+
+    pool.time.advance(1)
+    await worker.save("s", b"x", 3)
+    await worker.upkeep.trim("s", 2)
+    assert len((await pool.journal.read("s", 0)).entries) == 1
 
 
 async def test_what_was_trimmed_young_goes_with_the_next_trim(pool: StatesPool) -> None:
@@ -246,12 +280,78 @@ async def test_a_state_that_was_only_saved_is_removed(pool: StatesPool) -> None:
     assert (await worker.append("s", 1)).index == 1
 
 
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_a_repeated_removal_does_not_remove_what_was_begun_since(
+    pool: StatesPool, *, has_log: bool
+) -> None:
+    async def begin(worker: StatesWorker, text: str) -> None:
+        if has_log:
+            await worker.append("s", text)
+        else:
+            await worker.save("s", text.encode(), 1)
+
+    one, two = pool.worker(), pool.worker()
+    await begin(one, "old")
+    assert await one.upkeep.remove("s", op_id="op x")
+    await begin(two, "new")
+
+    assert await two.upkeep.remove("s", op_id="op x")
+
+    if has_log:
+        assert await two.replay("s") == ["new"]
+    else:
+        assert (await two.latest("s")).data == b"new"
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_a_removal_that_is_held_up_at_any_moment_removes_only_what_it_has_seen(
+    *, has_log: bool
+) -> None:
+    for op, step in product(("op x", "other y"), range(2, 8)):
+        pool, gate = StatesPool(), Gate()
+        worker = pool.worker()
+        if has_log:
+            await worker.append("s", "old")
+        else:
+            await worker.save("s", b"old", 1)
+        removing = asyncio.create_task(pool.gated(gate).upkeep.remove("s", op_id="op x"))
+        await let_through(gate, removing, step)
+
+        await worker.upkeep.remove("s", op_id=op)
+        await worker.save("s", b"new", 1)
+        await let_through(gate, removing, 1000)
+
+        await asyncio.gather(removing, return_exceptions=True)
+        assert (await worker.latest("s")).data == b"new"
+
+
+@pytest.mark.parametrize("end", [Upkeep.remove, partial(Upkeep.repair, index=2)])
+async def test_a_repeated_append_of_what_was_removed_or_cut_off_is_answered_as_the_first(
+    pool: StatesPool, end: Callable[..., Awaitable[object]]
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    await one.append("s", 1)
+    first = await one.append("s", "x", op_id="op x")
+    for _ in range(2):
+        await end(one.upkeep, name="s")
+        before = await pool.worker().states.find("s")
+        for worker in (one, two, pool.worker()):
+            assert await worker.append("s", "x", op_id="op x") == first
+        assert await pool.worker().states.find("s") == before
+        await two.append("s", "new")
+
+    pool.time.advance(REMEMBERED.total_seconds() + 1)
+    assert await pool.worker().append("s", "x", op_id="op x") != first
+
+
 async def test_a_repeat_is_not_made_in_the_log_that_came_after(pool: StatesPool) -> None:
     one, two = pool.worker(), pool.worker()
-    await one.append("s", 1, op_id="op x")
+    first = await one.append("s", 1, op_id="op x")
     await two.upkeep.remove("s")
     await two.append("s", 2)
 
+    assert await one.append("s", 1, op_id="op x") == first
+    assert await two.replay("s") == [2]
     assert (await one.append("s", 3)).index == 2
 
 
@@ -316,6 +416,30 @@ async def test_a_damaged_command_is_told_with_its_index_and_what_is_before_is_re
         await worker.replays.page("s", 9, 100)
 
 
+async def test_what_is_before_a_damaged_end_is_read_and_the_damage_told_with_its_index(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    pool.journal._logs["s"][-1].checksum ^= 1
+    worker = pool.worker()
+
+    page = await worker.replays.page("s", 1, 100)
+    assert [entry.index for entry in page.entries] == list(range(1, 19))
+    assert page.last == page.next_index == 19
+    async with worker.replays.follow("s", 17) as following:
+        assert [one.index for one in await following.next(10, 1000)] == [17, 18]
+        with pytest.raises(CorruptError, match="command 19"):
+            await following.next(10, 1000)
+
+    for index in (19, 20, 21):
+        with pytest.raises(CorruptError, match="command 19"):
+            await worker.replays.page("s", index, 100)
+    with pytest.raises(CorruptError, match="command 19"):
+        await worker.append("s", 1)
+    with pytest.raises(CorruptError, match="command 19"):
+        await worker.save("s", b"x", 18)
+
+
 async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool) -> None:
     await filled(pool)
     pool.journal._logs["s"][-1].checksum ^= 1
@@ -326,6 +450,47 @@ async def test_a_log_whose_last_command_is_damaged_is_repaired(pool: StatesPool)
 
     assert (await worker.append("s", "on")).index == 19
     assert await worker.replay("s") == [*range(1, 19), "on"]
+
+
+@pytest.mark.parametrize("gap", [0, 5, 200])
+async def test_what_is_on_either_side_of_a_damaged_group_is_found(
+    pool: StatesPool, gap: int
+) -> None:
+    worker = pool.worker()
+    for number in range(1, 21):
+        await worker.append("s", number)
+        if number == 10:
+            for other in range(gap):
+                await worker.append("other", other)
+    for damaged in (12, 13):
+        pool.journal._logs["s"][damaged - 1].checksum ^= 1
+
+    for index in (*range(1, 12), *range(14, 21)):
+        page = await pool.worker().replays.page("s", index, 1)
+        assert [entry.index for entry in page.entries] == [index]
+    for index in (12, 13):
+        with pytest.raises(CorruptError, match=f"command {index}"):
+            await pool.worker().replays.page("s", index, 1)
+
+
+@pytest.mark.parametrize("damaged", [11, 12])
+async def test_what_is_before_a_damage_is_kept_though_a_save_goes_up_to_there(
+    pool: StatesPool, damaged: int
+) -> None:
+    worker = pool.worker()
+    for number in range(1, 11):
+        await worker.append("s", number)
+    await worker.save("s", b"10", 10)
+    for other in range(200):
+        await worker.append("other", other)
+    for number in range(11, damaged + 1):
+        await worker.append("s", number)
+    pool.journal._logs["s"][damaged - 1].checksum ^= 1
+
+    await pool.worker().upkeep.repair("s", damaged)
+
+    assert (await worker.append("s", "on")).index == damaged
+    assert await worker.replay("s") == [*range(1, damaged), "on"]
 
 
 async def test_a_log_goes_on_only_where_commands_or_a_save_lead(pool: StatesPool) -> None:
@@ -360,6 +525,86 @@ async def test_a_damaged_log_is_removed_with_its_state(pool: StatesPool) -> None
 
     assert await worker.upkeep.remove("s")
     assert (await worker.append("s", "new")).index == 1
+
+
+@pytest.mark.parametrize("index", [1, 6])
+async def test_a_log_whose_journal_was_lost_and_made_anew_is_repaired(
+    pool: StatesPool, index: int
+) -> None:
+    worker = await with_journal_made_anew(pool)
+
+    await worker.upkeep.repair("s", index)
+
+    assert (await worker.append("s", "on")).index == index
+    assert (await worker.append("s", "and on")).index == index + 1
+    assert await pool.worker().replay("s", index) == ["on", "and on"]
+
+
+async def test_a_log_whose_journal_was_lost_and_made_anew_is_removed(pool: StatesPool) -> None:
+    worker = await with_journal_made_anew(pool)
+
+    assert await worker.upkeep.remove("s")
+
+    assert (await worker.append("s", "new")).index == 1
+    assert await pool.worker().replay("s") == ["new"]
+
+
+async def with_journal_made_anew(pool: StatesPool) -> StatesWorker:
+    """One that sees a state that was saved at 5, behind one that was removed, without its log."""
+    worker = pool.worker()
+    await worker.append("s", 1)
+    await worker.upkeep.remove("s")
+    for number in range(1, 6):
+        await worker.append("s", number)
+    await worker.save("s", b"5", 5)
+    pool.journal._logs.clear()
+    pool.journal._last = 0
+    return pool.worker()
+
+
+async def test_a_repeated_repair_gives_up_nothing_that_was_appended_since(
+    pool: StatesPool,
+) -> None:
+    await filled(pool)
+    one, two = pool.worker(), pool.worker()
+    first = await one.upkeep.repair("s", 13, op_id="op x")
+    await two.append("s", "new")
+
+    again = await two.upkeep.repair("s", 13, op_id="op x")
+
+    assert again == first
+    assert await two.replay("s", 13) == ["new"]
+
+
+# --- times ---
+
+
+async def test_times_rise_over_removals_and_repairs(pool: StatesPool) -> None:
+    async def remove(_: StatesWorker) -> None:
+        await pool.worker().upkeep.remove("s")
+
+    async def repair_behind(_: StatesWorker) -> None:
+        await pool.worker().upkeep.repair("s", 2)
+
+    async def repair_behind_damaged(_: StatesWorker) -> None:
+        pool.journal._logs["s"][-1].checksum ^= 1
+        await pool.worker().upkeep.repair("s", 3)
+
+    async def repair_from_save(worker: StatesWorker) -> None:
+        await worker.save("s", b"1", 1)
+        del pool.journal._logs["s"][0]
+        await pool.worker().upkeep.repair("s", 2)
+
+    for end in (remove, repair_behind, repair_behind_damaged, repair_from_save):
+        pool = StatesPool()
+        worker = pool.worker()
+        ahead = Hlc(int((pool.time.clock().timestamp() + 50) * 1000), 0)
+        await worker.append("s", 1, hlc=str(ahead))
+        before = await worker.append("s", 2)
+        await worker.append("s", 3)
+        await end(worker)
+
+        assert (await pool.worker().append("s", "on")).hlc > before.hlc, end.__name__
 
 
 # --- lists ---

@@ -15,7 +15,7 @@ from holdfast.client.pages import PageT, rows
 from holdfast.client.partial_file import write_to
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.appending import Appends, ToAppend
-from holdfast.client.states.following import PAGE, followed, log_page, replayed
+from holdfast.client.states.following import PAGE, ReadLog, followed, log_page, replayed
 from holdfast.client.states.saving import Saves, record_of
 from holdfast.client.states.values import SavedState, positions
 from holdfast.client.states.verify import verified
@@ -139,10 +139,11 @@ class States:
         """The commands from ``from_index`` to the end, in order.
 
         Everything that was appended before is among them. Raises NotFoundError where there is no
-        such state, or that command was trimmed (then ``index`` is the first one that is there).
+        such state, or that command was trimmed (then ``index`` is the first one that is there),
+        ConflictError where a removal or a repair took back what was given.
         """
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
-            source = replayed(self._requester, check_blob_name(name), from_index)
+            source = replayed(self._requester, ReadLog(check_blob_name(name)), from_index)
             async with aclosing(Ahead(source, 1)) as pages:
                 async for page in pages.items():
                     for one in page:
@@ -151,7 +152,9 @@ class States:
     async def page(self, name: str, from_index: int, limit: int = PAGE) -> LogPage:
         """Up to ``limit`` commands, as they are in the log, and where it begins and ends."""
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
-            return await log_page(self._requester, check_blob_name(name), from_index, limit)
+            return await log_page(
+                self._requester, ReadLog(check_blob_name(name)), from_index, limit
+            )
 
     async def first_index(self, name: str) -> int:
         """The first command that the log still has. Raises NotFoundError."""
@@ -165,11 +168,12 @@ class States:
     async def follow(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
         """As ``replay``, and then further commands as they are appended, for ever.
 
-        A worker that ends or falls silent is replaced by another. Raises NotFoundError where the
-        next command was trimmed meanwhile, UnavailableError where no worker answers in time.
+        A worker that ends or falls silent is replaced by another. Raises ConflictError where a
+        removal or a repair took back what was given, NotFoundError where the next command was
+        trimmed meanwhile, UnavailableError where no worker answers in time.
         """
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
-            stream = followed(self._requester, check_blob_name(name), from_index)
+            stream = followed(self._requester, ReadLog(check_blob_name(name)), from_index)
             async with aclosing(stream) as batches:
                 async for batch in batches:
                     for command in batch:

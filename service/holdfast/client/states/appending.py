@@ -18,6 +18,7 @@ from holdfast.deadline import Gathering, Timers
 from holdfast.domain.blob_names import quote_text
 from holdfast.domain.limits import KIB, MAX_COMMANDS
 from holdfast.errors import (
+    ConflictError,
     HoldfastError,
     InternalError,
     InvalidError,
@@ -173,7 +174,7 @@ class Appends:
     async def _ask(self, name: str, together: Sequence[ToAppend], until: float) -> Appended:
         first = together[0]
         seconds = max(until - asyncio.get_running_loop().time(), SHORTEST_SECONDS)
-        expected = first.expected_index if first.fence is None else first.fence.index
+        expected = _expected(first)
         hlc = max((one.hlc for one in together if one.hlc is not None), default=None)
         hint = self._hints.get((name, first.data is None))
         if first.data is not None:
@@ -197,6 +198,18 @@ class Appends:
 
     def _seconds(self) -> float:
         return min(self._requester.timeout_seconds, MOST_SECONDS)
+
+
+def _expected(one: ToAppend) -> ExpectedIndex:
+    """What the log is to end with. Raises ConflictError where it cannot be both that is said."""
+    if one.fence is None:
+        return one.expected_index
+    said = 0 if one.expected_index == "none" else one.expected_index
+    index = one.fence.index
+    if said not in ("any", index):
+        msg = f"the last command here is {index}, and {one.expected_index} was expected"
+        raise ConflictError(msg, index=index)
+    return index
 
 
 class _Queue:

@@ -32,14 +32,27 @@ CREDIT: Final = 1024
 """Commands that may come before they are taken here."""
 
 
-async def log_page(requester: Requester, name: str, from_index: int, limit: int = PAGE) -> LogPage:
+class ReadLog:
+    """The log of a name, as one reads it, in many requests, which are told if it is another."""
+
+    __slots__ = ("lineage", "name")
+
+    def __init__(self, name: str) -> None:
+        """Nothing of it was read."""
+        self.name = name
+        self.lineage: str | None = None
+
+
+async def log_page(requester: Requester, log: ReadLog, from_index: int, limit: int) -> LogPage:
     """Up to ``limit`` commands. Raises as ``States.page``."""
-    request = ReplayLog(name=name, from_index=from_index, limit=limit)
-    return await requester.ask(REPLAY_LOG, request)
+    request = ReplayLog(name=log.name, from_index=from_index, limit=limit, lineage=log.lineage)
+    page = await requester.ask(REPLAY_LOG, request)
+    log.lineage = page.lineage or log.lineage
+    return page
 
 
 async def replayed(
-    requester: Requester, name: str, from_index: int
+    requester: Requester, log: ReadLog, from_index: int
 ) -> AsyncGenerator[Sequence[LogCommand]]:
     """The commands from ``from_index`` to the end, as many at a time as come.
 
@@ -47,7 +60,7 @@ async def replayed(
     """
     is_over = False
     while not is_over:
-        page = await log_page(requester, name, from_index)
+        page = await log_page(requester, log, from_index, PAGE)
         is_over = page.next_index > page.last_index
         if not (page.entries or is_over):
             msg = f"the answer has no commands from {from_index} on, and does not end there"
@@ -57,7 +70,7 @@ async def replayed(
 
 
 async def followed(
-    requester: Requester, name: str, from_index: int
+    requester: Requester, log: ReadLog, from_index: int
 ) -> AsyncGenerator[Sequence[LogCommand]]:
     """The commands from ``from_index`` on, each once and in order, as many at a time as come.
 
@@ -66,7 +79,9 @@ async def followed(
     next_index = from_index
 
     def ask() -> AsyncGenerator[tuple[FollowHead, Message]]:
-        request = FollowLog(name=name, from_index=next_index, credit=CREDIT)
+        request = FollowLog(
+            name=log.name, from_index=next_index, credit=CREDIT, lineage=log.lineage
+        )
         return told(requester, FOLLOW_LOG, request, FollowHead)
 
     async with aclosing(carried_on(requester, ask)) as messages:
@@ -77,6 +92,7 @@ async def followed(
                 msg = f"the answer has not the commands from {next_index} on, without gaps"
                 raise InternalError(msg)
             next_index = max(next_index + len(commands), head.next_index)
+            log.lineage = head.lineage or log.lineage
             if commands:
                 yield commands
 

@@ -7,13 +7,13 @@ async with hf.state("orders", apply=apply, initial={}) as orders:
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import Fence, ToAppend
-from holdfast.client.states.following import followed, replayed
+from holdfast.client.states.following import ReadLog, followed, replayed
 from holdfast.client.states.values import LogCommand, positions, value_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
@@ -72,6 +72,7 @@ class StateMachine:
         self._function = apply
         self._save_every = save_every
         self._fence = Fence(0) if only_writer else None
+        self._read = ReadLog(self._name)
         self._state: Any = initial if isinstance(initial, bytes) else value_of(json_of(initial))
         self._index = 0
         self._hlc = ""
@@ -164,7 +165,7 @@ class StateMachine:
     async def refresh(self) -> None:
         """Wait until everything is applied that was appended before, by anybody."""
         try:
-            page = await self._states.page(self._name, max(self._index, 1), limit=1)
+            page = await self._states.page(self._name, self._index + 1, limit=1)
         except NotFoundError as error:
             if self._index or error.index is not None:
                 raise
@@ -314,6 +315,8 @@ class StateMachine:
     async def _take_from(self, newest: LoadedState | None) -> None:
         """Take a save, while the log behind it is on its way, and then that."""
         first = (self._index if newest is None else newest.last_applied_index) + 1
+        if newest is not None:
+            self._read = ReadLog(self._name)
         async with aclosing(self._log(first)) as log:
             if newest is not None:
                 self._pass_to(await self._states.saving.newest_whole(newest))
@@ -324,7 +327,7 @@ class StateMachine:
             await self._take_all(log)
 
     def _log(self, first: int) -> Ahead[Sequence[LogCommand]]:
-        return Ahead(replayed(self._requester, self._name, first), PAGES_AHEAD)
+        return Ahead(replayed(self._requester, self._read, first), PAGES_AHEAD)
 
     async def _take_all(self, log: Ahead[Sequence[LogCommand]]) -> None:
         async for page in log.items():
@@ -353,9 +356,13 @@ class StateMachine:
     async def _follow(self) -> None:
         """Apply what others append, for as long as the state is open."""
         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
+        is_left_behind = False
         while self._failure is None:
             try:
-                stream = followed(self._requester, self._name, self._index + 1)
+                if is_left_behind:
+                    await self._load()
+                    is_left_behind = False
+                stream = followed(self._requester, self._read, self._index + 1)
                 async with aclosing(stream) as batches:
                     async for batch in batches:
                         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
@@ -366,9 +373,8 @@ class StateMachine:
             except NotFoundError as error:
                 if error.index is None and self._index:
                     self._fail(error)  # it was removed
+                is_left_behind = True  # there is no such state yet, or a trim was faster
                 await backoff.wait()
-                with suppress(UnavailableError, RateLimitedError, NotFoundError):
-                    await self._load()  # there is no such state yet, or a trim was faster
             except HoldfastError as error:
                 self._fail(error)
 

@@ -1,7 +1,7 @@
 """Who needs how much of what is stored: the blobs are listed, then the records that need them.
 
 As a collection does it, and as slowly; but nothing is removed, so a moment's difference between the
-two does no harm. What is missing is looked for once more before it is told.
+two does no harm. What is missing or damaged is looked for once more before it is told.
 """
 
 from __future__ import annotations

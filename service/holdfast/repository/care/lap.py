@@ -1,7 +1,12 @@
 """One lap of a scrub: everything is read from a place, a page at a time.
 
-Of records all are read, from the start to the end, and compared with how many there should be. What
-was found is written down with how far it has come.
+Of records, which come first, all are read, from the start to the end, and compared with how many
+there should be. Then come the blobs. What was found is written down with how far it has come.
+
+Where blobs are listed in the order of writing, whatever is put or touched moves to the end, perhaps
+as fast as it is read. So they are read as far as the store had come, and then once more from there,
+as far as it has come by then: for what was touched before it was reached. So a lap has an end. What
+is touched so often that it is met in neither pass, and what is put late, is for the next lap.
 """
 
 from __future__ import annotations
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 _PAGE: Final = 256
 _RECORD_BYTES: Final = 1024
 """What a blob or record counts for, beside its bytes, when a lap is slowed down."""
+
+_PASSES: Final = 2
+"""Over the blobs of a space, the later ones over what was written since the one before began."""
 
 _COUNTED: Final = "records of {}"
 """Under which name it is noted how many blobs of a space have a record."""
@@ -121,22 +129,27 @@ class LapRun:
         self._renewed_at = monotonic()
 
     async def run(self) -> None:
-        """To the end. Raises ConflictError when another has taken it, UnavailableError."""
-        while (stage := self._carried.record.stage) < len(self._spaces) + len(self._roots):
-            cursor = None
-            if stage < len(self._spaces):
-                cursor = await self._page(self._spaces[stage], self._carried.record.cursor)
-            else:
-                await self._records(self._roots[stage - len(self._spaces)])
-            await self._note(stage if cursor is not None else stage + 1, cursor)
+        """To the end. Raises ConflictError when another has taken it, UnavailableError.
 
-    async def _note(self, stage: int, cursor: str | None) -> None:
+        The stages are the stores of records, and then the passes over each space.
+        """
+        passes = [space for space in self._spaces for _ in range(_PASSES)]
+        while (stage := self._carried.record.stage) < len(self._roots) + len(passes):
+            if stage < len(self._roots):
+                await self._records(self._roots[stage])
+                await self._note(stage + 1, None, 0)
+            else:
+                await self._pass(stage, passes[stage - len(self._roots)])
+
+    async def _note(self, stage: int, cursor: str | None, until: int) -> None:
         """Write down how far it has come, and what was found."""
         found, self._found = self._found, Findings()
         lap = self._carried.record.lap
         noted = found.added_to(lap) if lap is not None else None
         await self._carried.renew(
-            lambda record: msgspec.structs.replace(record, stage=stage, cursor=cursor, lap=noted)
+            lambda record: msgspec.structs.replace(
+                record, stage=stage, cursor=cursor, until=until, lap=noted
+            )
         )
         self._renewed_at = self._monotonic()
         self._totals.count(found)
@@ -151,15 +164,25 @@ class LapRun:
 
     # --- blobs ---
 
-    async def _page(self, space: Space, cursor: str | None) -> str | None:
-        """Read some blobs; where to go on."""
+    async def _pass(self, stage: int, space: Space) -> None:
+        """Read some blobs, and note where to go on: behind all, with those of the next space."""
+        cursor, until = self._carried.record.cursor, self._carried.record.until
+        if cursor is None:
+            await self._count(space)
+        if not until:
+            until = (await space.store.extent()).last
         listing = await space.store.list_blobs(prefix="", cursor=cursor, limit=_PAGE)
         for entry in listing.entries:
             await self._spend(_RECORD_BYTES)
             await self._look_at(space, entry)
+        number = (stage - len(self._roots)) % _PASSES
         if listing.cursor is None:
-            await self._count(space)
-        return listing.cursor
+            await self._note(stage + _PASSES - number, None, 0)
+        elif listing.reached is None or listing.reached < until:
+            await self._note(stage, listing.cursor, until)
+        else:
+            is_last = number == _PASSES - 1
+            await self._note(stage + 1, None if is_last else listing.cursor, 0)
 
     async def _count(self, space: Space) -> None:
         """Whether there are no fewer records of blobs than there were."""

@@ -52,13 +52,15 @@ class Lap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``lap`` is under way at ``stage``, where it goes on at ``cursor``; ``last`` has ended.
 
-    ``wanted``: another lap is to follow.
+    Of a stage that follows the order of writing the blobs up to ``until`` are read, the last change
+    when it began. ``wanted``: another lap is to follow.
     """
 
     place: str
     lease: Lease
     stage: int = 0
     cursor: str | None = None
+    until: int = 0
     lap: Lap | None = None
     last: Lap | None = None
     wanted: bool = False
@@ -76,7 +78,7 @@ def taken(record: ScrubRecord, lease: Lease, now: datetime) -> ScrubRecord:
     if record.lap is not None:
         return msgspec.structs.replace(record, lease=lease)
     return msgspec.structs.replace(
-        record, lease=lease, stage=0, cursor=None, lap=Lap(began_at=now), wanted=False
+        record, lease=lease, stage=0, cursor=None, until=0, lap=Lap(began_at=now), wanted=False
     )
 
 

@@ -28,8 +28,8 @@ _SETTINGS: Final = (
     f"PRAGMA cache_size = -{CACHE_KIB}",
 )
 _SCHEMA: Final = (
-    "CREATE TABLE blobs (space, digest BLOB, size INTEGER, PRIMARY KEY (space, digest))"
-    " WITHOUT ROWID",
+    "CREATE TABLE blobs (space, digest BLOB, size INTEGER, damaged INTEGER,"
+    " PRIMARY KEY (space, digest)) WITHOUT ROWID",
     "CREATE TABLE keys (space, key, PRIMARY KEY (space, key)) WITHOUT ROWID",
     "CREATE TABLE groups (id INTEGER PRIMARY KEY, name UNIQUE, items INTEGER, logical INTEGER)",
     "CREATE TABLE uses (space, digest BLOB, user INTEGER, PRIMARY KEY (space, digest, user))"
@@ -56,7 +56,7 @@ _MISSING: Final = """
     SELECT uses.space, uses.digest, min(name) FROM uses
     JOIN groups ON id = user
     LEFT JOIN blobs ON blobs.space = uses.space AND blobs.digest = uses.digest
-    WHERE blobs.digest IS NULL GROUP BY uses.space, uses.digest LIMIT ?
+    WHERE blobs.digest IS NULL OR blobs.damaged GROUP BY uses.space, uses.digest LIMIT ?
 """
 
 
@@ -77,7 +77,7 @@ class GroupUse:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A blob that ``user`` needs, maybe among others, and that was not met."""
+    """A blob that ``user`` needs, maybe among others, and that was not met, or met as damaged."""
 
     space: str
     digest: Digest
@@ -111,8 +111,8 @@ class Uses:
     def meet(self, space: str, blobs: Iterable[SurveyedBlob]) -> None:
         """Blobs that are there."""
         self._many(
-            "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?)",
-            [(space, bytes.fromhex(one.digest), one.size) for one in blobs],
+            "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)",
+            [(space, bytes.fromhex(one.digest), one.size, one.damaged) for one in blobs],
         )
 
     def fresh(self, space: str, keys: Sequence[str]) -> list[bool]:
@@ -147,7 +147,7 @@ class Uses:
         ]
 
     def missing(self, limit: int) -> list[Missing]:
-        """Up to ``limit`` blobs that are needed and were not met."""
+        """Up to ``limit`` blobs that are needed and were not met, or were damaged."""
         return [
             Missing(space, Digest(digest.hex()), user)
             for space, digest, user in self._db.execute(_MISSING, (limit,))

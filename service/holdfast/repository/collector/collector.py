@@ -5,7 +5,8 @@ Of a blob of which little is needed, a pack that snapshots share, it keeps what 
 Any number of workers do so at once and know nothing of each other. What a run removes it removes by
 compare-and-set on the blob as it was listed, once: a blob that was put, touched or pinned since is
 refused and skipped. So whoever announces that it counts on a blob, and touches it after that, has
-it, or is told that it is gone. Whatever cannot be read, or is not answered: nothing is removed.
+it, or is told that it is gone. What cannot be read of the roots, or is not answered: nothing is
+removed. A pack of which a part is to be kept and that cannot be read back stays, and the rest goes.
 """
 
 from __future__ import annotations
@@ -248,12 +249,31 @@ class Collector:
             if found.removed.blobs + found.repacked.blobs + len(removed) > self._max_removed:
                 found.is_cut = True
                 return
-            left: Sequence[int | None] = [size_of(one.kept) for one in removed]
+            left: Sequence[int | BaseException | None] = [size_of(one.kept) for one in removed]
             if removed and not dry_run:
                 left = await self._removals.remove(space.name, space.store, removed, now)
-            for one, size in zip(removed, left, strict=True):
-                found.count(one.blob.size, size)
+            _count(found, removed, left)
             await self._pace.spend(sum(one.blob.size + _RECORD_BYTES for one in removed))
+
+
+def _count(
+    found: SpaceReport, removed: Sequence[Removed], left: Sequence[int | BaseException | None]
+) -> None:
+    """Count all that was done; raises the first error after that.
+
+    Damage is none: what cannot be read back stays, since no part of it can be kept alone.
+    """
+    failures: list[BaseException] = []
+    for one, size in zip(removed, left, strict=True):
+        if isinstance(size, CorruptError):
+            log.warning("damaged_not_repacked", space=found.space, digest=one.blob.digest)
+            found.keep(Reason.DAMAGED, one.blob.size)
+        elif isinstance(size, BaseException):
+            failures.append(size)
+        else:
+            found.count(one.blob.size, size)
+    for failure in failures:
+        raise failure
 
 
 def _log(report: CollectionReport) -> None:

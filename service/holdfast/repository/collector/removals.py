@@ -8,13 +8,20 @@ one writer for ever, who made it a blob once. So anybody may remove them.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from holdfast.domain.digest import Digest
-from holdfast.errors import ConflictError, CorruptError, NotFoundError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,10 +63,11 @@ class Removals:
 
     async def remove(
         self, space: str, store: BlobStore, removed: Sequence[Removed], now: datetime
-    ) -> list[int | None]:
+    ) -> list[int | BaseException | None]:
         """How many bytes of each are left; None: it is not as it was met, so it stays.
 
-        Raises what the first raises that failed, at the end.
+        Of one that failed it is the error. Where that is a CorruptError, nothing can be removed.
+        Raises UnavailableError, OutcomeUnknownError: nothing was.
         """
         copies = tuple((one.blob.digest, one.blob.generation) for one in removed)
         note = Removal(space=space, at=now, copies=copies)
@@ -68,13 +76,10 @@ class Removals:
         done = await asyncio.gather(
             *(_remove(store, one) for one in removed), return_exceptions=True
         )
-        left: list[int | None] = []
-        for one in done:
-            if isinstance(one, BaseException):
-                raise one
-            left.append(one)
-        await self._forget(key, revision)
-        return left
+        if all(one is None or isinstance(one, int | CorruptError) for one in done):
+            with suppress(UnavailableError, OutcomeUnknownError):  # it is finished again, then
+                await self._forget(key, revision)
+        return done
 
     async def finish(self, space: str, store: BlobStore, now: datetime) -> None:
         """Remove the bytes that collectors have left which did not get so far."""
@@ -90,7 +95,8 @@ class Removals:
     async def _finish(self, store: BlobStore, record: Record, note: Removal, now: datetime) -> None:
         for digest, generation in note.copies:
             if not await _is_there(store, Digest(digest), generation):
-                await store.discard_staged(generation)
+                with suppress(CorruptError):  # what its record named was no copy
+                    await store.discard_staged(generation)
         if now - note.at > LEFT_ALONE:
             await self._forget(record.key, record.revision)
 

@@ -70,6 +70,7 @@ _COMMAND_BYTES: Final = 96
 """What each command takes of a message, beside itself."""
 
 _OP_BYTES: Final = 128
+_TRIMMED: Final = "the log was trimmed before it was known whether it has the commands"
 _TOO_LATE: Final = "the request's time was over before the log was asked to write"
 log = structlog.get_logger(__name__)
 
@@ -160,7 +161,6 @@ class Appender:
         seen = ZERO
         if hlc is not None:
             seen = parse_hlc(hlc)
-            check_drift(seen, self._sources.clock())
         now = asyncio.get_running_loop().time()
         return _Member(
             commands=commands,
@@ -322,7 +322,9 @@ class _Log:
             if run is not None:
                 self._forget(member)
                 member.answer(run)
-            elif _holds(member.expected, index, tail.record.base):
+                continue
+            refusal = self._refusal(member, index, tail)
+            if refusal is None:
                 left.append(member)
                 index += len(member.commands)
             elif left:
@@ -331,7 +333,7 @@ class _Log:
                 is_doubtful = True
                 left.append(member)
             else:
-                self._refuse([member], _lost(member.expected, tail))
+                self._refuse([member], refusal)
         self._waiting.extendleft(reversed(deferred))
         return _Judged(left=left, is_doubtful=is_doubtful)
 
@@ -340,6 +342,15 @@ class _Log:
         if not member.is_wanted() or asyncio.get_running_loop().time() >= member.until:
             raise UnavailableError(_TOO_LATE)
         return tail.ops.find(member.op_id)
+
+    def _refusal(self, member: _Member, index: int, tail: Tail) -> HoldfastError | None:
+        """Why it cannot go behind the command ``index``, if the log does not have it by then."""
+        try:
+            check_drift(member.hlc, self._sources.clock())
+        except InvalidError as error:
+            return error
+        is_expected = _holds(member.expected, index, tail.record.base)
+        return None if is_expected else _lost(member.expected, tail)
 
     async def _write(self, members: Sequence[_Member], tail: Tail) -> None:
         """Append one group. Raises ConflictError: another was first, and nothing was written."""
@@ -384,8 +395,11 @@ class _Log:
                 return await self._states.logs.journal.append(
                     self._key, value, expected=expected, message_id=message_id
                 )
-            except ConflictError:
-                raise  # it is surely not there
+            except ConflictError as error:
+                if is_known or await self._is_anothers(expected):
+                    raise
+                self._tail = None
+                raise OutcomeUnknownError(_TRIMMED) from error
             except HoldfastError as error:
                 is_known = is_known and not isinstance(error, OutcomeUnknownError)
                 if is_known:
@@ -393,6 +407,14 @@ class _Log:
                 if not await backoff.wait():
                     self._tail = None
                     raise OutcomeUnknownError(error.detail) from error
+
+    async def _is_anothers(self, expected: int) -> bool:
+        """Whether the entry behind ``expected`` surely is that of another append."""
+        try:
+            entry = await self._states.logs.journal.first_from(self._key, expected + 1)
+        except HoldfastError:
+            return False
+        return entry is not None and entry.previous == expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,25 +11,21 @@ from holdfast.errors import CorruptError, NotFoundError
 from holdfast.stores.ports import Attributes
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from holdfast.repository.states.record import SaveEntry, SaveForm
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore
 
 TYPES: Final = {"json": "application/json", "bytes": "application/octet-stream"}
-_PARTS_OF_GRACE: Final = 4
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class SavedBytes:
     """Stores the bytes of saves."""
 
-    def __init__(self, blobs: BlobStore, sources: Sources, *, grace: timedelta) -> None:
-        """Where the users' blobs are; ``grace`` is the collector's."""
+    def __init__(self, blobs: BlobStore, sources: Sources) -> None:
+        """Where the users' blobs are."""
         self._blobs = blobs
         self._sources = sources
-        self._grace = grace
 
     async def put(self, digest: Digest, data: bytes, kind: SaveForm) -> None:
         """Have ``data`` stored, and touched if it was: no collector that looks now removes it."""
@@ -42,16 +38,21 @@ class SavedBytes:
         """That of a blob. Raises NotFoundError."""
         return (await self._blobs.stat(digest, sure=True)).size
 
-    async def recent(self) -> datetime:
-        """Since when a blob must have been seen that no collector can be about to remove."""
-        return await self._blobs.now() - self._grace / _PARTS_OF_GRACE
+    async def is_there(self, digest: Digest) -> bool:
+        """Whether there is such a blob, damaged or not."""
+        try:
+            await self.size(digest)
+        except NotFoundError:
+            return False
+        return True
 
-    async def touch(self, digest: Digest, since: datetime) -> bool:
-        """Have collectors leave a blob, unless it was seen ``since``; is it there, and whole?
+    async def touch(self, digest: Digest) -> bool:
+        """Have whoever is about to remove a blob leave it; is it there, and whole?
 
-        To be asked once a record names it: whoever collects sees either.
+        To be asked once a record names it: whoever collects or deletes sees either. A blob that was
+        put just now is touched, too, for it may be deleted at any age.
         """
-        return await self._blobs.touch(digest, unless_seen_since=since)
+        return await self._blobs.touch(digest, unless_seen_since=_ALWAYS)
 
     async def fetch(self, save: SaveEntry, at_most: int) -> bytes | None:
         """The bytes of a save, checked; None of more than ``at_most``, which are there.
@@ -69,7 +70,7 @@ class SavedBytes:
             msg = "the blob of the save is damaged"
             raise CorruptError(msg)
         if info.deleted:
-            await self._blobs.touch(digest, unless_seen_since=_ALWAYS)
+            await self.touch(digest)
         return None
 
     async def is_good(self, save: SaveEntry) -> bool:

@@ -8,13 +8,15 @@ nothing is passed over, and nobody appends.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from holdfast.domain.blob_names import name_key
+from holdfast.domain.hlc import ZERO, parse_hlc
 from holdfast.errors import CorruptError
 from holdfast.repository.states.groups import GroupHead, decode_head
-from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES
+from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, DamagedEntryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,12 +40,13 @@ class LogPlace:
 class LogEnd:
     """Where a log ends: the last sequence, index and time, and what ends it for good, if that does.
 
-    ``hlc`` is None where the log has no command.
+    ``hlc`` is None where the log has no command, or ``is_damaged`` there.
     """
 
     place: LogPlace
     hlc: Hlc | None = None
     closing: Closing | None = None
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +89,23 @@ class StateLogs:
         """Where the groups of all states are."""
         self.journal = journal
 
-    async def end(self, record: StateRecord) -> LogEnd:
+    async def end(self, record: StateRecord, *, to_read: bool = False) -> LogEnd:
         """Where the log ends, by the word of a believed leader.
 
-        Raises CorruptError where that is before what the record knows, with both indexes.
+        Raises CorruptError where that is before what the record knows, with both indexes, and where
+        the last group is damaged, with the index. It is not raised ``to_read`` what is before: then
+        the log ends with a command that cannot be read.
         """
-        entry = await self.journal.last(name_key(record.name))
+        try:
+            entry = await self.journal.last(name_key(record.name))
+        except DamagedEntryError as damaged:
+            readable = await self.readable_end(record, damaged.sequence)
+            index = readable.place.index + 1
+            if record.log and to_read:
+                place = LogPlace(damaged.sequence, max(index, record.known_index))
+                return LogEnd(place=place, is_damaged=True)
+            msg = f"the log is damaged at command {index}: see `state repair`"
+            raise CorruptError(msg) from damaged
         found = _end(record, entry)
         is_open = record.log and found.closing is None
         if is_open and found.place.index < record.known_index:
@@ -101,6 +115,41 @@ class StateLogs:
             )
             raise CorruptError(msg)
         return found
+
+    async def readable_end(self, record: StateRecord, through: int) -> LogEnd:
+        """The last group up to the sequence ``through`` that can be read, found by halves."""
+        low, high = record.closed_through, through
+        found = _at_beginning(record)
+        while low < high:
+            middle = (low + high) // 2
+            readable = await self.first_readable(record, middle + 1, high)
+            if readable is None:
+                high = middle
+                continue
+            entry, head = readable
+            low = entry.sequence
+            if head.log == record.log and head.closing is None:
+                place = LogPlace(entry.sequence, head.last)
+                found = LogEnd(place=place, hlc=max(head.last_hlc, found.hlc or ZERO))
+        return found
+
+    async def first_readable(
+        self, record: StateRecord, sequence: int, through: int
+    ) -> tuple[JournalEntry, GroupHead] | None:
+        """The first group at or behind ``sequence`` that can be read; None up to ``through``."""
+        while True:
+            try:
+                entry = await self.journal.first_from(name_key(record.name), sequence)
+            except DamagedEntryError as damaged:
+                sequence = damaged.sequence + 1
+            else:
+                if entry is None or entry.sequence > through:
+                    return None
+                with suppress(CorruptError):
+                    return entry, decode_head(entry)
+                sequence = entry.sequence + 1
+            if sequence > through:
+                return None
 
     async def page(
         self,
@@ -138,17 +187,26 @@ def _end(record: StateRecord, entry: JournalEntry | None) -> LogEnd:
         if sequence != record.start:
             msg = "the log has lost all its commands: see `state repair`"
             raise CorruptError(msg)
-        return LogEnd(place=beginning(record))
+        return _at_beginning(record)
     if not record.log:
         msg = "there is a log of that name which its record does not know: see `state repair`"
         raise CorruptError(msg)
     void = record.voids[-1] if record.voids else None
     if void is not None and entry.sequence <= void.through:
-        return LogEnd(place=LogPlace(void.through, void.index), hlc=decode_head(entry).last_hlc)
+        return _at_beginning(record)
     head = decode_head(entry)
     place = placed(record, entry.sequence, head)
     hlc = head.last_hlc
     return LogEnd(place=place, hlc=hlc, closing=head.closing)
+
+
+def _at_beginning(record: StateRecord) -> LogEnd:
+    """Where the log ends if there is nothing behind what the record knows."""
+    hlc = parse_hlc(record.hlc) if record.hlc else None
+    if not record.voids:
+        return LogEnd(place=beginning(record), hlc=hlc)
+    void = record.voids[-1]
+    return LogEnd(place=LogPlace(void.through, void.index), hlc=hlc)
 
 
 def _beyond(record: StateRecord, place: LogPlace) -> tuple[LogPlace, Void | None]:

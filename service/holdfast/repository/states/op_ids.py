@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from holdfast.domain.hlc import parse_hlc
 from holdfast.domain.op_id import is_repeat, split_op_id
+from holdfast.repository.states.record import CarriedOp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.groups import GroupHead
 
 REMEMBERED: Final = timedelta(minutes=2)
 MAX_OP_IDS: Final = 65_536
 """Of one log."""
+
+MAX_CARRIED: Final = 256
+"""Of one log, when it ends."""
 
 MAX_OP_IDS_IN_ALL: Final = 262_144
 """Of all logs that one worker appends to: some 64 MiB."""
@@ -64,6 +71,20 @@ class OpIds:
         self._known[said] = _Known(op_id, run, now + REMEMBERED.total_seconds())
         self._known.move_to_end(said)
         self._forget(now)
+
+    def carried(self) -> tuple[CarriedOp, ...]:
+        """The newest, for what ends the log to tell."""
+        newest = list(self._known.values())[-MAX_CARRIED:]
+        return tuple(
+            CarriedOp(one.op_id, one.run.index, one.run.count, str(one.run.hlc)) for one in newest
+        )
+
+    def note_carried(self, ops: Iterable[CarriedOp], now: float) -> None:
+        """What ended the log, or a piece of it, has told these."""
+        for op in ops:
+            hlc = parse_hlc(op.hlc)
+            run = AppendedRun(op.index, op.count, hlc, hlc.advanced(op.count - 1))
+            self.note(op.op_id, run, now)
 
     def find(self, op_id: str | None) -> AppendedRun | None:
         """What that request has appended. Raises ConflictError: the id is another request's."""

@@ -1,7 +1,8 @@
 """Where in the journal a command of a log lies.
 
 Sequences are of all logs together, so they are searched: from what a save or an earlier search
-knows, by where an index should lie if groups came evenly, and by halves.
+knows, by where an index should lie if groups came evenly, and by halves. Where a group is damaged
+the next one says on which side of it to go on.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.blob_names import name_key
 from holdfast.errors import CorruptError
-from holdfast.repository.states.groups import decode_head
 from holdfast.repository.states.logs import LogPlace, before, beginning
 
 if TYPE_CHECKING:
@@ -50,11 +49,11 @@ class CommandPlaces:
         while low.sequence < high.sequence:
             middle = _between(low, high, index) if is_even else (low.sequence + high.sequence) // 2
             is_even = not is_even
-            entry = await self._logs.journal.first_from(name_key(record.name), middle + 1)
-            if entry is None or entry.sequence > high.sequence:
+            readable = await self._logs.first_readable(record, middle + 1, high.sequence)
+            if readable is None:
                 high = LogPlace(middle, high.index)
                 continue
-            head = decode_head(entry)
+            entry, head = readable
             found = before(record, entry, head)
             if found.index < index <= head.last:
                 return found

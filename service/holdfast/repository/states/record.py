@@ -35,6 +35,12 @@ LEAST_SAVES: Final = 2
 """What is kept in any case, so that a damaged one does not leave none."""
 
 DEFAULT_SAVES: Final = 10
+DROPPED_REMEMBERED: Final = 8
+"""How many saves that are not kept any more are remembered: a late repeat of one does nothing."""
+
+ENDINGS_KEPT: Final = 16
+"""How many removals and repairs of a state are remembered: a late repeat of one does nothing."""
+
 MAX_OVERTAKEN: Final = 100
 FINDER_PREFIX: Final = "sb"
 
@@ -75,11 +81,14 @@ class Void(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``saves`` are newest first. Without a ``log`` the state has none (any more).
+    """``saves`` are newest first, and so are the last that were not kept, ``dropped``.
+
+    Without a ``log`` the state has none (any more).
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was, ``removed_by`` the request that has last removed the state.
+    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state;
+    what is appended since is later than ``hlc``.
     """
 
     name: str
@@ -90,8 +99,10 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     voids: tuple[Void, ...] = ()
     saves: tuple[SaveEntry, ...] = ()
     number: int = 0
+    dropped: tuple[SaveEntry, ...] = ()
     policy: KeepPolicy = KeepPolicy()
-    removed_by: str | None = None
+    ended_by: tuple[str, ...] = ()
+    hlc: str = ""
 
     @property
     def exists(self) -> bool:
@@ -104,10 +115,24 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.log, self.start, self.voids[-1].through if self.voids else 0
 
     @property
+    def closed_through(self) -> int:
+        """The sequence of the last removal or repair: what counts or comes is behind it."""
+        return self.voids[-1].through if self.voids else self.start
+
+    @property
     def known_index(self) -> int:
         """The last command surely has this index, or a higher one."""
         saved = [save.last_applied_index for save in self.saves]
         return max(self.base, self.trimmed_through, *saved)
+
+
+class CarriedOp(msgspec.Struct, frozen=True, array_like=True):
+    """``op_id`` has appended ``count`` commands from ``index`` on, the first at ``hlc``."""
+
+    op_id: str
+    index: int
+    count: int
+    hlc: str
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,13 +140,20 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
     ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
-    are, and the log gets the id ``next_log``. ``op`` is the request that removes.
+    are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs,
+    ``hlc`` the last time of the log that is known. It is ``anew`` where the journal was lost: then
+    its sequences begin again, below what the record knows.
+
+    ``ops`` are those of the last appends: their repeats are answered as before.
     """
 
     index: int | None = None
     after: int | None = None
     next_log: str = ""
     op: str | None = None
+    ops: tuple[CarriedOp, ...] = ()
+    hlc: str = ""
+    anew: bool = False
 
 
 def finder_key(digest: str, name: str) -> str:
@@ -181,12 +213,21 @@ def saved(
         at=at.isoformat(),
     )
     saves = kept_saves((save, *record.saves), record.policy, at)
-    return msgspec.structs.replace(record, saves=saves, number=save.number)
+    return msgspec.structs.replace(with_saves(record, saves), number=save.number)
+
+
+def with_saves(record: StateRecord, saves: tuple[SaveEntry, ...]) -> StateRecord:
+    """The record with those saves; what it does not keep of its own is remembered for a while."""
+    kept = {save.number for save in saves}
+    gone = tuple(save for save in record.saves if save.number not in kept)
+    dropped = (*gone, *record.dropped)[:DROPPED_REMEMBERED]
+    return msgspec.structs.replace(record, saves=saves, dropped=dropped)
 
 
 def save_of(record: StateRecord, op: str | None) -> SaveEntry | None:
-    """The save that ``op`` made. Raises ConflictError of an Op-Id of another request."""
-    return next((save for save in record.saves if is_repeat(save.op, op)), None)
+    """The save that ``op`` made, kept or not. Raises ConflictError of another request's Op-Id."""
+    made = (*record.saves, *record.dropped)
+    return next((save for save in made if is_repeat(save.op, op)), None)
 
 
 def kept_saves(
@@ -228,21 +269,40 @@ def trimmed(record: StateRecord, lineage: Lineage, through: int, number: int) ->
     return msgspec.structs.replace(record, trimmed_through=through)
 
 
-def removed(record: StateRecord, op: str | None, *, start: int) -> StateRecord:
-    """What stays of a state: a later log is behind ``start``."""
-    return StateRecord(name=record.name, start=start, number=record.number, removed_by=op)
+def was_ended_by(record: StateRecord, op: str) -> bool:
+    """Whether that request was carried out. Raises ConflictError of an Op-Id of another one."""
+    return any(is_repeat(one, op) for one in record.ended_by)
+
+
+def removed(record: StateRecord, op: str | None, *, start: int, hlc: str = "") -> StateRecord:
+    """What stays of a state: a later log is behind ``start``, and later than ``hlc``."""
+    return StateRecord(
+        name=record.name,
+        start=start,
+        number=record.number,
+        dropped=with_saves(record, ()).dropped,
+        ended_by=_ended_by(record, op),
+        hlc=max(record.hlc, hlc),
+    )
+
+
+def _ended_by(record: StateRecord, op: str | None) -> tuple[str, ...]:
+    ops = record.ended_by if op is None else (*record.ended_by, op)
+    return ops[-ENDINGS_KEPT:]
 
 
 def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:
     """The record once ``closing``, found at ``sequence`` of ``log``, is carried out."""
-    if record.log != log or sequence <= max(
-        (void.through for void in record.voids), default=record.start
-    ):
+    if record.log != log or (sequence <= record.closed_through and not closing.anew):
         return record
     if closing.index is None:
-        return removed(record, closing.op, start=sequence)
+        return removed(record, closing.op, start=sequence, hlc=closing.hlc)
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
-    record = msgspec.structs.replace(record, saves=saves)
+    if closing.after is None:  # nothing of the new log is behind what they know
+        saves = tuple(msgspec.structs.replace(save, sequence=0) for save in saves)
+    ended_by = _ended_by(record, closing.op)
+    hlc = max(record.hlc, closing.hlc)
+    record = msgspec.structs.replace(with_saves(record, saves), ended_by=ended_by, hlc=hlc)
     if closing.after is None:
         return msgspec.structs.replace(
             record,

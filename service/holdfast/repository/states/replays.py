@@ -41,6 +41,7 @@ class LogSlice:
     next_index: int
     first: int
     last: int
+    lineage: Lineage
 
 
 class Replays:
@@ -52,14 +53,18 @@ class Replays:
         self._places = places
         self._max_bytes = max_bytes
 
-    async def page(self, name: str, index: int, limit: int) -> LogSlice:
+    async def page(
+        self, name: str, index: int, limit: int, *, lineage: Lineage | None = None
+    ) -> LogSlice:
         """Up to ``limit`` commands from ``index`` on, as many as fit a message, at least one.
 
-        Raises NotFoundError (no such state; below what the log has, with its first), InvalidError
-        (beyond the log), CorruptError with the index at which the log is damaged.
+        ``lineage`` is of the log that those before were read from. Raises ConflictError (they are
+        not in the log any more), NotFoundError (no such state; below what the log has, with its
+        first), InvalidError (beyond the log), CorruptError with the index at which it is damaged.
         """
         while True:
-            present = await self._states.look(name)
+            present = await self._states.look(name, to_read=True)
+            check_same(lineage, present.record, index)
             try:
                 return await self._page(present, index, limit)
             except CorruptError:
@@ -81,7 +86,13 @@ class Replays:
                     raise CorruptError(msg) from error
             entries = read.entries
         next_index = entries[-1].index + 1 if entries else index
-        return LogSlice(entries=entries, next_index=next_index, first=first, last=last)
+        return LogSlice(
+            entries=entries,
+            next_index=next_index,
+            first=first,
+            last=last,
+            lineage=record.lineage,
+        )
 
     async def _read(self, record: StateRecord, place: LogPlace, read: _Filling) -> None:
         """Fill ``read`` from the groups behind ``place``. Raises CorruptError at a break."""
@@ -102,15 +113,19 @@ class Replays:
             sure = page.is_end  # by the word of a replica that lags
         self._places.note(record, read.next_index, place)
 
-    async def check(self, name: str, index: int) -> None:
+    async def check(self, name: str, index: int, *, lineage: Lineage | None = None) -> None:
         """Whether the log can be read from ``index`` on. Raises as `page`."""
-        checked_span(await self._states.look(name), index)
+        present = await self._states.look(name, to_read=True)
+        check_same(lineage, present.record, index)
+        checked_span(present, index)
 
     @asynccontextmanager
-    async def follow(self, name: str, index: int) -> AsyncIterator[Following]:
-        """The commands from ``index`` on, as they come. Raises as `page`."""
+    async def follow(
+        self, name: str, index: int, *, lineage: Lineage | None = None
+    ) -> AsyncIterator[Following]:
+        """The commands from ``index`` on, as they come. ``lineage`` is as of `page`."""
         async with self._states.logs.journal.follow(name_key(name)) as growth:
-            yield Following(self._states, self._places, name, index, growth)
+            yield Following(self._states, self._places, name, index, growth, lineage=lineage)
 
 
 class _Filling:
@@ -139,16 +154,23 @@ class Following:
     """One who reads a log as it grows."""
 
     def __init__(
-        self, states: StateRecords, places: CommandPlaces, name: str, index: int, growth: Growth
+        self,
+        states: StateRecords,
+        places: CommandPlaces,
+        name: str,
+        index: int,
+        growth: Growth,
+        *,
+        lineage: Lineage | None,
     ) -> None:
         self._states = states
         self._places = places
         self._name = name
         self._growth = growth
-        self._lineage: Lineage | None = None
         self._record: StateRecord | None = None
         self._place: LogPlace | None = None
         self.next_index = index
+        self.lineage = lineage
 
     async def next(self, seconds: float, max_bytes: int) -> list[LoggedCommand]:
         """Further commands, whole groups of them; none where none come within ``seconds``.
@@ -189,8 +211,9 @@ class Following:
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
         """What is known of the log, looked up where nothing is."""
         while self._record is None or self._place is None:
-            present = await self._states.look(self._name)
-            self._check_same(present.record)
+            present = await self._states.look(self._name, to_read=True)
+            check_same(self.lineage, present.record, self.next_index)
+            self.lineage = present.record.lineage
             record, _, last = checked_span(present, self.next_index)
             place = beginning(record)
             if present.end is not None:
@@ -204,18 +227,6 @@ class Following:
             self._record, self._place = record, place
         return self._record, self._place
 
-    def _check_same(self, record: StateRecord) -> None:
-        """Raises ConflictError where what was told is not in the log any more."""
-        before = self._lineage
-        self._lineage = record.lineage
-        if before is None or before == record.lineage:
-            return
-        log, start, through = before
-        is_other = (log, start) != (record.log, record.start)
-        last = self.next_index - 1
-        if is_other or any(v.index < last for v in record.voids if v.through > through):
-            raise ConflictError(_TAKEN_BACK)
-
     async def _look_again(self, record: StateRecord) -> None:
         """The log is not as the record says. Raises CorruptError where nobody has changed that."""
         present = await self._states.look(self._name)
@@ -225,10 +236,24 @@ class Following:
         self._record = self._place = None
 
 
+def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
+    """Raises ConflictError where the commands before ``index`` are not in the log any more.
+
+    ``before`` is the lineage of what they were read from; without a log that was a save alone.
+    """
+    if before is None:
+        return
+    log, start, through = before
+    is_other = start != record.start or log not in ("", record.log)
+    last = index - 1
+    if is_other or any(v.index < last for v in record.voids if v.through > through):
+        raise ConflictError(_TAKEN_BACK)
+
+
 def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:
     """The record, and the first and last command of its log, of which ``index`` may be read.
 
-    Raises NotFoundError, with the first, InvalidError.
+    Raises NotFoundError, with the first, InvalidError, CorruptError where nobody knows.
     """
     record = present.record
     if present.end is None:
@@ -239,6 +264,9 @@ def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, i
     if index < first:
         msg = f"the log begins with command {first}"
         raise NotFoundError(msg, index=first)
+    if present.end is not None and present.end.is_damaged and index > last:
+        msg = f"the log is damaged at command {last}: see `state repair`"
+        raise CorruptError(msg)
     if index > last + 1:
         msg = f"the log ends with command {last}"
         raise InvalidError(msg)

@@ -84,13 +84,14 @@ class StateSaves:
         check_state_name(name)
         present = await self._states.look(name)
         if present.held is not None and (made := save_of(present.held.record, op_id)) is not None:
+            if made in present.held.record.saves:  # and whoever made it may have died
+                await self._settle(name, made, new, is_repeat=True)
             return made
         check_index(present, new.last_applied_index)
         digest, size = await self._stored_as(new)
         entry = _entry(new, digest, size, present, op_id or self._sources.new_id())
-        since = await self._stored.recent()
         made = await self._record(name, entry, present, force=new.force)
-        await self._settle(name, made, new, digest, since)
+        await self._settle(name, made, new)
         return made
 
     async def _stored_as(self, new: NewSave) -> tuple[Digest, int]:
@@ -117,14 +118,20 @@ class StateSaves:
         return made
 
     async def _settle(
-        self, name: str, made: SaveEntry, new: NewSave, digest: Digest, since: datetime
+        self, name: str, made: SaveEntry, new: NewSave, *, is_repeat: bool = False
     ) -> None:
-        """See to it that the blob of a save that is recorded is there."""
+        """See to it that the blob of a save that is recorded is there.
+
+        Once others may have been told of the save, a damaged blob is no reason to take it back.
+        """
+        digest = Digest(made.digest)
         try:
-            if await self._stored.touch(digest, since):
+            if await self._stored.touch(digest):
                 return
-            if new.data is not None:
+            if new.data is not None and digest_of(new.data) == digest:
                 await self._stored.put(digest, new.data, new.kind)
+                return
+            if is_repeat and await self._stored.is_there(digest):
                 return
             await self._states.change(name, partial(without_save, number=made.number))
         except HoldfastError as error:

@@ -67,16 +67,16 @@ class StateRecords:
             return await self.ledger.get(STATE, name_key(name))
         return None
 
-    async def look(self, name: str) -> PresentState:
+    async def look(self, name: str, *, to_read: bool = False) -> PresentState:
         """The state as a believed leader knows it.
 
         What was to end its log is carried out before. Raises CorruptError where the log is not what
-        the record knows of it.
+        the record knows of it; ``to_read`` as of `StateLogs.end`.
         """
         held = await self.find(name)
         while True:
             try:
-                end = await self._end(name, held)
+                end = await self._end(name, held, to_read=to_read)
             except CorruptError:
                 again = await self.find(name)
                 if _revision(again) == _revision(held):
@@ -87,10 +87,12 @@ class StateRecords:
                 return PresentState(held=held, end=end)
             held = await self.carry_out(held, end.closing, end.place.sequence)
 
-    async def _end(self, name: str, held: Held[StateRecord] | None) -> LogEnd | None:
+    async def _end(
+        self, name: str, held: Held[StateRecord] | None, *, to_read: bool
+    ) -> LogEnd | None:
         """None where the state has no log: then there are no groups either."""
         record = held.record if held is not None else StateRecord(name=name)
-        end = await self.logs.end(record)
+        end = await self.logs.end(record, to_read=to_read)
         return end if record.log else None
 
     async def carry_out(

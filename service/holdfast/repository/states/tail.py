@@ -8,23 +8,24 @@ behind the end that was known.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.hlc import ZERO
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.states.groups import decode_head
 from holdfast.repository.states.logs import before, beginning
 from holdfast.repository.states.op_ids import REMEMBERED, OpIds
-from holdfast.repository.states.record import StateRecord
+from holdfast.repository.states.record import with_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.logs import LogEnd, LogPlace
-    from holdfast.repository.states.record import Lineage
+    from holdfast.repository.states.record import Lineage, StateRecord
     from holdfast.repository.states.states import PresentState, StateRecords
 
 _CLOSED: Final = "the log has ended"
@@ -65,8 +66,9 @@ class TailReader:
             since = asyncio.get_running_loop().time()
             present = await self._states.look(self._name)
             record = present.held.record if present.held is not None else None
-            record = record or StateRecord(name=self._name)
+            record = with_log(record, name=self._name, log="")  # if there is none: where it begins
             tail = Tail(record=record, place=beginning(record), since=since)
+            await self._recall(tail)
             if present.end is not None:
                 try:
                     tail.place = await self._recent(record, present.end)
@@ -104,12 +106,26 @@ class TailReader:
             now = self._monotonic()
             for _, head in page.groups:
                 tail.ops.note_group(head, now)
-                tail.hlc = head.last_hlc
+                tail.hlc = max(tail.hlc, head.last_hlc)
                 if head.closing is not None:
                     raise CorruptError(_CLOSED)
             tail.place = page.place
             if page.is_end:
                 return
+
+    async def _recall(self, tail: Tail) -> None:
+        """Take in the Op-Ids of what was removed or cut off in the last minutes."""
+        sequence = max(tail.record.lineage[1:])
+        if not sequence:
+            return
+        journal = self._states.logs.journal
+        with suppress(CorruptError, InvalidError):  # where that is damaged nobody knows them
+            entry = await journal.first_from(self._key, sequence)
+            if entry is None or entry.sequence != sequence:
+                return
+            closing = decode_head(entry).closing
+            if closing is not None and entry.at >= await journal.now() - REMEMBERED:
+                tail.ops.note_carried(closing.ops, self._monotonic())
 
     async def _recent(self, record: StateRecord, end: LogEnd) -> LogPlace:
         """Before the first group of the last minutes; the end of the log if there is none."""

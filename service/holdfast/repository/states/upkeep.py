@@ -34,8 +34,11 @@ from holdfast.repository.states.record import (
     kept_saves,
     removed,
     trimmed,
+    was_ended_by,
+    with_saves,
 )
 from holdfast.repository.states.states import MISSING
+from holdfast.repository.states.tail import TailReader
 from holdfast.stores.journal_ports import DamagedEntryError
 from holdfast.stores.record_ports import MAX_GET_MANY
 from holdfast.transport.backoff import Backoff
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.blobs import SavedBytes
     from holdfast.repository.states.places import CommandPlaces
+    from holdfast.repository.states.record import CarriedOp
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
@@ -113,12 +117,13 @@ class Upkeep:
     async def _purge(self, name: str, through: int) -> None:
         """Remove groups up to the sequence ``through``; the young ones the next trim removes.
 
-        Nobody is told of them any more, but a repeat finds its Op-Id there, unless the room is
-        needed.
+        Nobody is told of them any more, but a repeat finds its Op-Id there. Where there is little
+        room they stay no longer than Op-Ids are remembered.
         """
         journal, key = self._states.logs.journal, name_key(name)
-        young = await journal.first_since(key, await journal.now() - OP_IDS_KEPT)
-        if young is not None and not await journal.has_little_room():
+        kept = REMEMBERED if await journal.has_little_room() else OP_IDS_KEPT
+        young = await journal.first_since(key, await journal.now() - kept)
+        if young is not None:
             through = min(through, young.sequence - 1)
         await journal.trim(key, through)
 
@@ -163,9 +168,8 @@ class Upkeep:
 
         def change(record: StateRecord) -> StateRecord:
             wanted = structs.replace(record.policy, **changes)
-            return structs.replace(
-                record, policy=wanted, saves=kept_saves(record.saves, wanted, at)
-            )
+            kept = with_saves(record, kept_saves(record.saves, wanted, at))
+            return structs.replace(kept, policy=wanted)
 
         return (await self._states.update(held, change)).record.policy
 
@@ -179,19 +183,32 @@ class Upkeep:
     # --- ends of logs ---
 
     async def remove(self, name: str, *, op_id: str | None = None) -> bool:
-        """Remove a state; whether there was one. A repeat is answered as the first."""
+        """Remove a state; whether there was one. A repeat is answered as the first.
+
+        Raises UnavailableError where what was to be removed was removed or repaired meanwhile.
+        """
         op = op_id or self._sources.new_id()
+        seen: StateRecord | None = None
         while True:
             held, sequence, index, hlc = await self._found(name)
-            if held is None or not held.record.exists:
-                return held is not None and held.record.removed_by == op
-            if not held.record.log:
-                change = partial(_removed_without_log, op=op)
-                if not (await self._states.update(held, change)).record.exists:
-                    return True
+            if held is None:
+                return False
+            if was_ended_by(held.record, op):
+                return True
+            if not held.record.exists:
+                return False
+            _check_not_ended(held.record, seen)
+            seen = held.record
+            if not seen.log:
+                await self._states.update(held, partial(_removed_without_log, seen=seen, op=op))
                 continue
-            closing = Closing(op=op)
-            value = encode_closing(held.record, index + 1, hlc, closing)
+            closing = Closing(
+                op=op,
+                ops=await self._op_ids(name),
+                hlc=str(hlc),
+                anew=sequence < seen.closed_through,
+            )
+            value = encode_closing(seen, index + 1, hlc, closing)
             try:
                 at = await self._write(name, value, sequence)
             except ConflictError:
@@ -202,29 +219,50 @@ class Upkeep:
             await self._end(name, held, closing, at)
             return True
 
+    async def _op_ids(self, name: str) -> tuple[CarriedOp, ...]:
+        """Those of the last appends to a log that is to end; none of a damaged one."""
+        try:
+            tail = await TailReader(self._states, name, monotonic=self._sources.monotonic).read()
+        except CorruptError:
+            return ()
+        return tail.ops.carried()
+
     async def _make_room(self, name: str, sequence: int) -> None:
         """Remove the commands of a state that is to be removed, where its end does not fit."""
         await self._states.logs.journal.trim(name_key(name), sequence)
 
-    async def repair(self, name: str, index: int) -> StateRecord:
+    async def repair(self, name: str, index: int, *, op_id: str | None = None) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
 
         What is before is kept, if it can be read up to there; otherwise a save must include it.
-        Raises NotFoundError, InvalidError where neither is so, or where others were appended
-        together with that one.
+        A repeat does nothing. Raises NotFoundError, InvalidError where neither is so, or where
+        others were appended together with that one; UnavailableError where the state was removed or
+        repaired meanwhile.
         """
+        op = op_id or self._sources.new_id()
+        seen: StateRecord | None = None
         while True:
             held, sequence, last, hlc = await self._found(name)
+            if held is not None and was_ended_by(held.record, op):
+                return held.record
             if held is None or not held.record.log:
                 msg = "there is no log of that name"
                 raise NotFoundError(msg)
+            _check_not_ended(held.record, seen)
+            seen = held.record
             kept = await self._kept(held.record, index - 1, sequence)
             if kept is None:
                 _check_included(held.record, index - 1)
+            is_anew = sequence < held.record.closed_through
+            goes_on = kept is not None and not is_anew
             closing = Closing(
                 index=index - 1,
-                after=None if kept is None else kept.sequence,
-                next_log=held.record.log if kept is not None else self._sources.new_id(),
+                after=kept.sequence if kept is not None and goes_on else None,
+                next_log=held.record.log if goes_on else self._sources.new_id(),
+                op=op,
+                ops=await self._op_ids(name),
+                hlc=str(hlc),
+                anew=is_anew,
             )
             value = encode_closing(held.record, last + 1, hlc, closing)
             with suppress(ConflictError):
@@ -234,13 +272,17 @@ class Upkeep:
     async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
         """The record, and the last sequence, index and time of its log.
 
-        Index and time of a damaged one are not known, and 0.
+        Of a damaged one they are those of the last group that can be read.
         """
         try:
             present = await self._states.look(name)
         except CorruptError:
             held = await self._states.find(name)
-            return held, await self._last_sequence(name), 0, ZERO
+            sequence = await self._last_sequence(name)
+            if held is None:
+                return None, sequence, 0, ZERO
+            end = await self._states.logs.readable_end(held.record, sequence)
+            return held, sequence, end.place.index, end.hlc or ZERO
         if present.end is None:
             return present.held, 0, 0, ZERO
         end = present.end
@@ -279,7 +321,11 @@ class Upkeep:
         while True:
             try:
                 return await self._states.logs.journal.append(
-                    name_key(name), value, expected=expected, message_id=message_id
+                    name_key(name),
+                    value,
+                    expected=expected,
+                    message_id=message_id,
+                    behind_damage=True,
                 )
             except OutcomeUnknownError:
                 if not await backoff.wait():
@@ -344,6 +390,15 @@ def _check_included(record: StateRecord, index: int) -> None:
         raise InvalidError(msg)
 
 
-def _removed_without_log(record: StateRecord, op: str) -> StateRecord:
-    """The record of a state without a log once it is removed; as it is where one was begun."""
-    return record if record.log else removed(record, op, start=record.start)
+def _check_not_ended(record: StateRecord, seen: StateRecord | None) -> None:
+    """Raises UnavailableError where that is not the state any more that was ``seen`` before."""
+    if seen is not None and record.ended_by != seen.ended_by:
+        msg = "the state was removed or repaired meanwhile"
+        raise UnavailableError(msg)
+
+
+def _removed_without_log(record: StateRecord, seen: StateRecord, op: str) -> StateRecord:
+    """The record of a state without a log once it is removed; as it is if that is not as seen."""
+    if record.log or record.ended_by != seen.ended_by:
+        return record
+    return removed(record, op, start=record.start)

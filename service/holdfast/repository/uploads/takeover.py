@@ -160,6 +160,8 @@ class Takeovers:
             return None
         if info.damaged:
             return None
+        if held.record.target is None and (info.deleted or not info.pinned):  # a commit pins it
+            return None
         created = info.generation in held.record.nuids
         result = Result(digest=info.digest, size=info.size, created=created)
         if held.record.target is not None:

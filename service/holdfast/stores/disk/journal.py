@@ -112,6 +112,7 @@ class _Append:
     value: bytes
     expected: int
     message_id: str
+    behind_damage: bool
     done: asyncio.Future[int] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -143,10 +144,18 @@ class DiskJournalStore:
         self._waiters = Waiters()
         self._looking: asyncio.Task[None] | None = None
 
-    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
         """See `JournalStore.append`."""
         check_append(log, value, expected, message_id)
-        one = _Append(log, value, expected, message_id)
+        one = _Append(log, value, expected, message_id, behind_damage)
         self._waiting.append(one)
         self._gathering.schedule()
         return await one.done
@@ -306,6 +315,8 @@ def _apply(
             outcomes.append(behind[0])
         elif last != one.expected:
             outcomes.append(not_the_last(one.log))
+        elif not one.behind_damage and (damage := _damage_at_end(connection, one.log)) is not None:
+            outcomes.append(damage)
         else:
             checksum = _checksum(one.log, following, one.expected, one.message_id, one.value)
             row = (following, one.log, one.expected, one.message_id, checksum, one.value)
@@ -313,6 +324,21 @@ def _apply(
             outcomes.append(following)
             following += 1
     return outcomes
+
+
+def _damage_at_end(connection: sqlite3.Connection, log: str) -> CorruptError | None:
+    """What is wrong with the log's last entry, if there is one."""
+    try:
+        row = connection.execute(_END, (log,)).fetchone()
+        if row is not None:
+            _entry(log, row)
+    except sqlite3.DatabaseError as error:
+        if primary_code(error) != sqlite3.SQLITE_CORRUPT:
+            raise
+        return CorruptError(f"the end of the log {log} cannot be read: {SPOILT}")
+    except CorruptError as error:
+        return error
+    return None
 
 
 def _number(connection: sqlite3.Connection, query: str, *values: object) -> int:

@@ -227,6 +227,11 @@ class ObjectChunks:
         msg = "others kept claiming the bytes of a blob"
         raise UnavailableError(msg)
 
+    async def count(self, nuid: str) -> int:
+        """How many chunks lie under ``nuid``, by a believed leader. Raises UnavailableError."""
+        subject = chunk_subject(self._bucket, nuid)
+        return (await self._js.counts(self._stream, subject)).get(subject, 0)
+
     async def _look(self, info: BlobInfo, *, again: bool) -> Standing:
         """How the chunks are. Without a claim that is so at one moment."""
         nuid = info.generation

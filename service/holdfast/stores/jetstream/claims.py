@@ -3,7 +3,8 @@
 It lies beside the records of blobs, on a subject whose last token is that of the copy's chunks: so
 chunks and claim are looked at in one request, at one moment. Each step of it is a compare-and-set:
 who claimed the copy may remove it only once the claim says so, and whoever counts on the copy takes
-a claim that does not say so yet.
+a claim that does not say so yet. Who puts a living blob anew from several chunks claims them before
+the first, for then a batch can tell whether anybody else has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
+    BatchMessage,
     RefusedError,
 )
 
@@ -62,11 +64,7 @@ class ObjectClaims:
 
         Its sequence; None: there is another. Raises UnavailableError, OutcomeUnknownError.
         """
-        headers = {
-            ROLLUP: "sub",
-            EXPECTED_SUBJECT_SEQUENCE: str(expected),
-            MSG_ID: self._new_id(),
-        }
+        headers = {**_headers(expected), MSG_ID: self._new_id()}
         record = claim_record(self._bucket, nuid, state)
         try:
             subject = claim_subject(self._bucket, nuid)
@@ -94,3 +92,13 @@ class ObjectClaims:
             sequence = written
         with suppress(UnavailableError, OutcomeUnknownError):  # the next that looks does
             await self.end(nuid, sequence)
+
+
+def revocation(bucket: str, nuid: str, expected: int) -> BatchMessage:
+    """The message that revokes the claim at ``expected``, or is refused with all of its batch."""
+    record = claim_record(bucket, nuid, ClaimState.REVOKED)
+    return BatchMessage(claim_subject(bucket, nuid), record, _headers(expected))
+
+
+def _headers(expected: int) -> dict[str, str]:
+    return {ROLLUP: "sub", EXPECTED_SUBJECT_SEQUENCE: str(expected)}

@@ -104,12 +104,14 @@ class ObjectCollecting:
     async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
         """See ``BlobStore.repack``.
 
-        The bytes of a copy may go whose record was replaced, by whomever, after it was listed.
+        The bytes of a copy may go whose record was replaced, by whomever, after it was listed; but
+        for a record that cannot be read, which may name them yet.
         """
         entry = await self._records.read(blob.digest)
         meta = entry.live if str(entry.sequence) == blob.mark else None
         if meta is None or meta.nuid != blob.generation:
-            if entry.sequence > int(blob.mark) and not entry.is_of(blob.generation):
+            is_later = entry.fault is None and entry.sequence > int(blob.mark)
+            if is_later and not entry.is_of(blob.generation):
                 await self._remove(blob.generation)
             return None
         info = to_info(meta)
@@ -198,4 +200,5 @@ def _surveyed(record: StoredMessage) -> SurveyedBlob:
         pinned=meta.is_pinned,
         seen_at=seen_at,
         mark=str(record.sequence),
+        damaged=meta.is_damaged,
     )

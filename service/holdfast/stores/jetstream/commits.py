@@ -198,26 +198,30 @@ class ObjectCommits:
     async def _confirm(self, info: BlobInfo, *, is_live: bool) -> Stored:
         """Our record was published. Without its chunks it is withdrawn: raises PartsGoneError.
 
-        Nobody counts on it then: others have looked for the chunks, too.
+        Nobody counts on it then: others have looked for the chunks, too. Where it was replaced
+        since, by a deletion or a put, it is that which the chunks went with.
         """
         try:
             if not is_live or await self._chunks.are_all_there(info):
                 return Stored(info=info, created=True)
-            await self._withdraw(info)
+            if not await self._withdraw(info):
+                return Stored(info=info, created=True)
         except (UnavailableError, OutcomeUnknownError) as error:
             raise OutcomeUnknownError(UNKNOWN) from error
         raise PartsGoneError
 
-    async def _withdraw(self, info: BlobInfo) -> None:
-        """Take our record back, unless somebody was quicker to replace it."""
+    async def _withdraw(self, info: BlobInfo) -> bool:
+        """Take our record back; False where somebody was quicker to replace it."""
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> None:
-            if entry.is_of(info.generation):
-                # Under a name of its own: a tombstone of ours would say that we had the blob.
-                await self._records.bury(info.digest, entry, self.new_id(), None)
-                log.warning("blob_record_withdrawn", digest=info.digest)
+        async def attempt(entry: ObjectEntry, _: Conflicts) -> bool:
+            if not entry.is_of(info.generation):
+                return False
+            # Under a name of its own: a tombstone of ours would say that we had the blob.
+            await self._records.bury(info.digest, entry, self.new_id(), None)
+            log.warning("blob_record_withdrawn", digest=info.digest)
+            return True
 
-        await self._records.change(info.digest, attempt)
+        return await self._records.change(info.digest, attempt, look=self._records.believed)
 
     async def _require_chunks(self, info: BlobInfo) -> None:
         """Raises PartsGoneError unless there are as many chunks as there should be."""

@@ -6,14 +6,16 @@ to the leader for what the replica lacks; one that looks for damage does not, an
 often as there are copies.
 
 The good bytes take the place of exactly the record that was read before them, under a fresh nuid:
-in one batch where they are one chunk, so that no record is ever without its chunks.
+in one batch with it where they are one chunk. Several chunks are stored first, under a claim of the
+healer's own, which one batch ends as it writes the record: so who takes them for nobody's meanwhile
+has taken the claim, and the former record stays. It never comes back once it was replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,10 +23,11 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast.domain.chunk_index import build_index
+from holdfast.domain.collection import ClaimState
 from holdfast.domain.limits import WINDOW_BYTES
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.jetstream.chunks import part_of
-from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved, to_info
+from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved
 from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.replication import bucket_state
 from holdfast.stores.ports import freely
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.store_state import BucketState
     from holdfast.stores.jetstream.chunks import ObjectChunks
+    from holdfast.stores.jetstream.claims import ObjectClaims
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
@@ -55,12 +59,14 @@ log = structlog.get_logger(__name__)
 class _Copy:
     """Good bytes, and the record of a blob that is made of them.
 
-    A single chunk is stored with the record; of several, which are stored, there is no ``chunk``.
+    A single chunk is stored with the record. Several are stored already, and the claim of them was
+    at the sequence ``claimed_at`` before the first was.
     """
 
     nuid: str
     record: bytes
     chunk: bytes | None = None
+    claimed_at: int | None = None
 
 
 class ObjectHealing:
@@ -72,6 +78,7 @@ class ObjectHealing:
         bucket: str,
         records: ObjectRecords,
         chunks: ObjectChunks,
+        claims: ObjectClaims,
         swaps: ObjectSwaps,
         *,
         monotonic: Callable[[], float],
@@ -85,6 +92,7 @@ class ObjectHealing:
         self._stream = f"OBJ_{bucket}"
         self._records = records
         self._chunks = chunks
+        self._claims = claims
         self._swaps = swaps
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
@@ -157,12 +165,12 @@ class ObjectHealing:
                 return True
             if meta is None or not entry.is_of(info.generation):
                 if copy is not None and conflicts.certain:  # it surely never became the blob's
-                    await self._chunks.remove_unneeded(copy.nuid)
+                    await self._discard(copy.nuid, copy.claimed_at)
                 return False
             copy = copy or await self._copied(info, meta)
             if copy is not None:
                 await self._replace(info, entry, copy)
-                return await self._confirm(info, entry, copy)
+                return True
             if not meta.is_damaged:
                 await self._records.write(
                     info.digest, entry, mark_damaged(meta), change=RecordChange.DAMAGED
@@ -173,6 +181,7 @@ class ObjectHealing:
         if is_healed:
             log.warning("blob_healed", digest=info.digest)
             await self._chunks.remove_unneeded(info.generation)
+            await self._end_claim(copy)
         return is_healed
 
     async def _copied(self, info: BlobInfo, meta: ObjectMeta) -> _Copy | None:
@@ -185,13 +194,13 @@ class ObjectHealing:
             return _Copy(nuid, mark_moved(meta, nuid, None), data)
         if not await _is_right(info, self._anywhere(info)):
             return None
+        claimed_at = await self._claims.write(nuid, ClaimState.CLAIMED, 0)
         sequences: list[int] = []
-        written = self._written(info, nuid, sequences)
-        if not await _is_right(info, written):
-            await self._chunks.remove_unneeded(nuid)
+        if not await _is_right(info, self._written(info, nuid, sequences)):
+            await self._discard(nuid, claimed_at)
             return None
         index = build_index(sequences, _INDEX_ENTRIES)
-        return _Copy(nuid, mark_moved(meta, nuid, index))
+        return _Copy(nuid, mark_moved(meta, nuid, index), claimed_at=claimed_at)
 
     async def _written(
         self, info: BlobInfo, nuid: str, sequences: list[int]
@@ -232,26 +241,37 @@ class ObjectHealing:
 
     async def _replace(self, info: BlobInfo, entry: ObjectEntry, copy: _Copy) -> None:
         """Raises RefusedError, UnavailableError, OutcomeUnknownError."""
-        if copy.chunk is None:
-            await self._records.write(info.digest, entry, copy.record, change=RecordChange.HEALED)
-            return
         made = replace(info, generation=copy.nuid)
-        parts = [copy.chunk] if info.chunks else []
-        await self._swaps.swap(entry, made, parts, copy.record, RecordChange.HEALED)
+        parts = [copy.chunk] if copy.chunk is not None and info.chunks else []
+        if copy.chunk is None:
+            await self._require(made, copy)
+        await self._swaps.swap(
+            entry, made, parts, copy.record, RecordChange.HEALED, claimed_at=copy.claimed_at
+        )
 
-    async def _confirm(self, info: BlobInfo, former: ObjectEntry, copy: _Copy) -> bool:
-        """Whether the chunks are there to stay; where they are not, the former record is put back.
+    async def _require(self, made: BlobInfo, copy: _Copy) -> None:
+        """Raises UnavailableError where the chunks are not all there, each once, and still ours.
 
-        Several chunks were stored before their record, and a collector may have taken them for
-        nobody's. The former chunks are there yet.
+        While the claim is as it was written nobody has removed any.
         """
-        entry = await self._records.believed(info.digest)
-        if not entry.is_of(copy.nuid) or entry.meta is None:
-            return True  # it was ours, and is another's by now
-        if await self._chunks.are_all_there(to_info(entry.meta)):
-            return True
-        await self._records.write(info.digest, entry, former.record, change=RecordChange.HEALED)
-        return False
+        claim = await self._claims.find(copy.nuid)
+        is_ours = claim is not None and claim.sequence == copy.claimed_at
+        if not is_ours or await self._chunks.count(copy.nuid) != made.chunks:
+            msg = "a blob's bytes were removed, or stored twice, before they were put anew"
+            raise UnavailableError(msg)
+
+    async def _discard(self, nuid: str, claimed_at: int | None) -> None:
+        """Remove chunks that surely no record names or will name, and the claim of them."""
+        await self._chunks.remove_unneeded(nuid)
+        if claimed_at is not None:
+            with suppress(UnavailableError, OutcomeUnknownError):
+                await self._claims.end(nuid, claimed_at)
+
+    async def _end_claim(self, copy: _Copy | None) -> None:
+        """Of a copy that a record names. What stays of it is ended by who looks at the copy."""
+        if copy is not None and copy.claimed_at is not None:
+            with suppress(UnavailableError, OutcomeUnknownError):
+                await self._claims.revoke(copy.nuid)
 
 
 async def _given(data: bytes) -> AsyncGenerator[Buffer]:

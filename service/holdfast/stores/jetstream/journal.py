@@ -68,7 +68,15 @@ class StreamJournalStore:
         self.stream = f"HF_{bucket}"
         self._js = jetstream
 
-    async def append(self, log: str, value: bytes, *, expected: int, message_id: str) -> int:
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
         """See JournalStore."""
         check_append(log, value, expected, message_id)
         headers = _headers(log, expected, message_id, value)
@@ -84,7 +92,7 @@ class StreamJournalStore:
                 try:
                     found = await self._after_refusal(log, expected, message_id, certain=certain)
                 except DamagedEntryError as damage:
-                    if damage.sequence != expected:
+                    if damage.sequence != expected or not behind_damage:
                         raise
                     headers = _headers(log, 0, message_id, value)  # as the server sees it
                     continue

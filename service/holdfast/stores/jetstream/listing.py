@@ -107,6 +107,7 @@ class ObjectListing:
             entries=[entry for _, entry in left],
             after=[str(record.sequence + 1) for record, _ in left],
             cursor=cursor,
+            reached=None if cursor is None else int(cursor) - 1,
         )
 
     # --- by the first digits ---

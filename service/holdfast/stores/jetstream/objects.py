@@ -95,7 +95,13 @@ class ObjectBlobStore:
         swaps = ObjectSwaps(jetstream, bucket, self._records)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
         self._healing = ObjectHealing(
-            jetstream, bucket, self._records, self._chunks, swaps, monotonic=sources.monotonic
+            jetstream,
+            bucket,
+            self._records,
+            self._chunks,
+            claims,
+            swaps,
+            monotonic=sources.monotonic,
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
@@ -387,14 +393,17 @@ class ObjectBlobStore:
         return await self._changes.extent()
 
     async def count(self) -> tuple[int, int]:
-        """See BlobStore. Claims, which go away, lie among the records."""
+        """See BlobStore. Claims, which go away, lie among the records: so these are told apart.
+
+        Subjects come in ascending order, and what comes or goes meanwhile shifts those behind it.
+        """
         filtered = meta_subjects(self.bucket)
-        most = await self._js.count_subjects(self.stream, filtered)
-        others = offset = 0
+        least, offset, last = 0, 0, ""
         while some := (await self._js.subjects(self.stream, filtered, offset)).subjects:
             offset += len(some)
-            others += sum(not is_of_blob(subject) for subject in some)
-        return max(most - others, 0), most
+            least += sum(is_of_blob(subject) for subject in some if subject > last)
+            last = max(some)
+        return least, await self._js.count_subjects(self.stream, filtered)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""

@@ -2,7 +2,8 @@
 
 By a chunk and then the record, a record that others count on would be replaced by one whose chunks
 somebody may be removing, who has seen them and no record. A batch leaves nothing behind that is
-refused, and nobody sees the one without the other.
+refused, and nobody sees the one without the other. Chunks that are too many for a batch are stored
+under a claim, and the batch has the end of that in their place.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import OutcomeUnknownError, UnavailableError
 from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.jetstream.claims import revocation
 from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.transport.jetstream_messages import BatchMessage, RefusedError
@@ -39,12 +41,15 @@ class ObjectSwaps:
         parts: Sequence[bytes | memoryview],
         record: bytes,
         change: RecordChange | None = None,
+        *,
+        claimed_at: int | None = None,
     ) -> None:
         """Replace ``entry`` by the copy ``made`` of ``parts``; the chunks it names are left.
 
         ``record`` is the new one, ``change`` as in `ObjectRecords.write`. A pack and its record are
-        a few messages, of which a batch takes a thousand. Raises RefusedError, UnavailableError,
-        OutcomeUnknownError.
+        a few messages, of which a batch takes a thousand. Chunks that are stored already are under
+        a claim, which has to be the one at ``claimed_at`` still and is revoked. Raises
+        RefusedError, UnavailableError, OutcomeUnknownError.
         """
         messages = [
             BatchMessage(
@@ -52,6 +57,8 @@ class ObjectSwaps:
             )
             for number, part in enumerate(parts)
         ]
+        if claimed_at is not None:
+            messages.append(revocation(self._bucket, made.generation, claimed_at))
         headers = self._records.headers(entry, change)
         messages.append(BatchMessage(meta_subject(self._bucket, made.digest), record, headers))
         try:
