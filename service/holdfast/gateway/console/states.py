@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from holdfast.client.states.following import log_page
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, needed, text_of
@@ -75,11 +74,11 @@ class StatePages:
     async def _page(self, name: str, first: int, limit: int) -> LogPage:
         """Where the log begins later, from there. Raises NotFoundError."""
         try:
-            return await log_page(self._client.requester, name, first, limit)
+            return await self._client.states.page(name, first, limit)
         except NotFoundError as error:
             if error.index is None:
                 raise
-            return await log_page(self._client.requester, name, error.index, limit)
+            return await self._client.states.page(name, error.index, limit)
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""
