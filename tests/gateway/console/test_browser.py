@@ -61,7 +61,11 @@ def page(browser: Browser, shown: Shown) -> Iterator[Page]:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds serious on the page. It runs beside the page, which allows no script."""
+    """What axe-core finds serious on the page, once that is not looked at again by itself.
+
+    It runs beside the page, which allows no script.
+    """
+    page.locator("body:not([data-refresh])").wait_for()
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run()")
     return [

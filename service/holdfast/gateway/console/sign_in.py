@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from holdfast.gateway.access import SESSION_COOKIE
@@ -82,7 +83,7 @@ class SignInPages:
             request,
             "tokens.html",
             tokens=tokens,
-            file=self._file,
+            file=quote(self._file or ""),
             mine=mine.id if mine is not None else "",
         )
 

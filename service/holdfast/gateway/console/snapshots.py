@@ -15,7 +15,7 @@ from holdfast.gateway.console.asked import (
     text_of,
 )
 from holdfast.gateway.console.session import form_of
-from holdfast.gateway.console.tree import is_text, level_of
+from holdfast.gateway.console.tree import VIEWED_BYTES, is_text, level_of
 from holdfast.gateway.route import Parameter
 from holdfast.protocol.entries import wire_path
 from holdfast.protocol.files import DIFF_SNAPSHOTS, LIST_FILES, DiffSnapshots, ListFiles
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from holdfast.gateway.snapshots import SnapshotRoutes
     from holdfast.protocol.files import FileEntry
     from holdfast.protocol.snapshots import SnapshotRecord
-
-VIEWED_BYTES: Final = 64 * 1024
-"""How much of a file is shown on its page."""
 
 _LISTED: Final = 100
 _CHANGES: Final = 500

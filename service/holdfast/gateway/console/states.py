@@ -10,6 +10,7 @@ from msgspec import UNSET
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, needed, text_of
+from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
 from holdfast.gateway.route import Parameter
 from holdfast.protocol.states import LIST_SAVES, LIST_STATES, ListSaves, ListStates
 
@@ -27,6 +28,7 @@ SHOWN_CHARS: Final = 2000
 
 _LISTED: Final = 100
 _COMMANDS: Final = 50
+_HASH: Final = Parameter(name="hash", about="The hash of a save.")
 _FROM: Final = Parameter(name="from", about="The first command to show.")
 
 
@@ -60,6 +62,21 @@ class StatePages:
             log=log,
             commands=commands,
             policy=await self._client.states.policy(name),
+        )
+
+    async def save(self, request: Request) -> Response:
+        """``GET /console/states/save``: a save, with its beginning where that is text."""
+        name = check_blob_name(needed(request, NAME))
+        record = await self._client.states.record(name, hash=needed(request, _HASH))
+        data = await self._client.get(record.digest, length=VIEWED_BYTES)
+        return self._pages.show(
+            request,
+            "save.html",
+            name=name,
+            record=record,
+            text=data.decode(errors="replace") if is_text(data) else None,
+            is_cut=record.size > len(data),
+            viewed=VIEWED_BYTES,
         )
 
     async def _log(self, name: str, first: int) -> LogPage | None:
@@ -97,6 +114,13 @@ class StatePages:
                 self.one,
                 scope=_scopes,
                 query=(NAME, _FROM, CURSOR),
+            ),
+            route(
+                "/states/save",
+                "read",
+                self.save,
+                scope=lambda request: f"/state/{needed(request, NAME)}",
+                query=(NAME, _HASH),
             ),
         )
 

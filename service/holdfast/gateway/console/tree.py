@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.protocol.files import FileEntry
 
+VIEWED_BYTES: Final = 64 * 1024
+"""How much of a file is shown on its page."""
+
 _PAGE: Final = 1000
 _MAX_PAGES: Final = 10
 _ENOUGH: Final = 500
