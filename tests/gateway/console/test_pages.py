@@ -250,18 +250,21 @@ def test_a_restore_is_shown_before_it_is_done(visitor: Visitor, shown: Shown) ->
 
 def test_a_policy_is_tried_before_it_is_made(visitor: Visitor, shown: Shown) -> None:
     place = f"/console/retention?app={shown.app}"
+    typed = {"last": "1", "labels": "keep=yes"}
 
-    tried = visitor.send(visitor.open(place).form("/retention"), do="try", last="1")
-    assert "It would remove" in tried.text
+    untried = visitor.send(visitor.open(place).form("/retention"), 200, do="save", **typed)
+    changed = visitor.send(untried.form("/retention"), do="save", last="2")
+    assert "It would remove" in untried.text
+    assert "It would remove" in changed.text
     assert shown.holdfast.retention.policy(shown.app).keep is None
 
-    made = visitor.send(tried.form("/retention"), do="save", last="1", labels="keep=yes")
+    visitor.send(untried.form("/retention"), 200, do="save", **typed)
     policy = shown.holdfast.retention.policy(shown.app).keep
     assert policy is not None
     assert (policy.last, policy.labels) == (1, [{"keep": "yes"}])
 
     shown.holdfast.retention.set_policy(KeepSnapshots(last=9), app=shown.app)
-    visitor.send(made.form("/retention"), status=409, do="save", last="2")
+    visitor.send(untried.form("/retention"), 409, do="save", **typed)
 
     visitor.send(visitor.open(place).form("/retention"), do="none")
     assert shown.holdfast.retention.policy(shown.app).keep is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
 from holdfast.gateway.console.session import form_of
 from holdfast.protocol.retention import KeepSnapshots
@@ -41,7 +43,8 @@ class RetentionPages:
     async def change(self, request: Request) -> Response:
         """``POST /console/retention``: try what was typed, make it the policy, or have it none.
 
-        What is superfluous by the policy is removed only where that is said by itself.
+        That of an app is made only of what its dry run was shown of. What is superfluous by the
+        policy is removed at once only where that is said by itself.
         """
         form = await form_of(request, self._bodies)
         app = text_of(request, APP).strip() or None
@@ -55,14 +58,15 @@ class RetentionPages:
             await self._client.retention.set_policy(None, app=app, if_revision=revision)
             return self._pages.see(_PLACE, app=app)
         keep = _keep_of(form)
-        if action == "save":
+        tried = msgspec.json.encode(keep).decode()
+        if action == "save" and (app is None or form.text("tried") == tried):
             await self._client.retention.set_policy(keep, app=app, if_revision=revision)
             return self._pages.see(_PLACE, app=app)
         policy = await self._client.retention.policy(app)
         if app is None:
             return self._shown(request, policy, keep)
         report = await self._client.retention.prune(app, keep, dry_run=True)
-        return self._shown(request, policy, keep, report=report)
+        return self._shown(request, policy, keep, report=report, tried=tried)
 
     def _shown(
         self,
@@ -71,6 +75,7 @@ class RetentionPages:
         keep: KeepSnapshots | KeptSnapshots | None,
         *,
         report: PruneReport | None = None,
+        tried: str = "",
         is_done: bool = False,
     ) -> Response:
         labels = [
@@ -86,6 +91,7 @@ class RetentionPages:
             labels="\n".join(labels),
             counts=_COUNTS,
             report=report,
+            tried=tried,
             is_done=is_done,
         )
 
