@@ -29,6 +29,9 @@ Verb = Literal["open", "read", "write", "admin"]
 LINKED: Final = "holdfast.link"
 """In the scope of a request that a link is for: who signed it (`holdfast.gateway.link_gate`)."""
 
+SESSION_COOKIE: Final = "holdfast_session"
+"""The cookie of a session of the console: its token."""
+
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _LINKED_METHODS: Final = {"read": {"GET"}, "write": {"POST", "PUT"}}
 _PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip")
@@ -46,12 +49,15 @@ class Access:
             self._tokens = LiveFile(settings.tokens, read_tokens)
             self._tokens.read()
 
-    async def check(self, request: Request, verb: Verb, path: str) -> None:
+    async def check(
+        self, request: Request, verb: Verb, path: str, *, by_cookie: bool = False
+    ) -> None:
         """Raise HttpError (401, 403) unless ``request`` may ``verb`` what is at ``path``.
 
         ``path`` is the canonical one of what is asked for, such as ``/store/NAME`` for a name that
-        was asked for by ``/store?name=``; or, of a list, that of its prefix. Raises
-        UnavailableError where the tokens cannot be read.
+        was asked for by ``/store?name=``; or, of a list, that of its prefix. ``by_cookie``: the
+        cookie of a session counts as its token. Raises UnavailableError where the tokens cannot be
+        read.
         """
         if verb == "open":
             return
@@ -59,17 +65,15 @@ class Access:
             if request.method not in _LINKED_METHODS.get(verb, ()):
                 raise _forbidden("a link is not for this")
         elif self._tokens is not None:
-            self._check_token(request, verb, path, self._tokens.read())
+            text = _token_of(request, by_cookie=by_cookie)
+            self._check_token(text, verb, path, self._tokens.read())
         else:
             self._check_local(request)
 
-    def _check_token(
-        self, request: Request, right: Right, path: str, tokens: tuple[Token, ...]
-    ) -> None:
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not text.strip():
+    def _check_token(self, text: str, right: Right, path: str, tokens: tuple[Token, ...]) -> None:
+        if not text:
             raise _unauthorized("this needs a token", "Bearer")
-        token = find_token(tokens, text.strip(), self._clock())
+        token = find_token(tokens, text, self._clock())
         if token is None:
             challenge = 'Bearer error="invalid_token"'
             raise _unauthorized("the token is not valid", challenge)
@@ -93,6 +97,14 @@ class Access:
 def note_link(scope: Scope, signed: Signed) -> None:
     """Say that a link which was found right is for the request."""
     scope[LINKED] = signed
+
+
+def _token_of(request: Request, *, by_cookie: bool) -> str:
+    """The token that a request shows; empty where there is none."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return text.strip()
+    return request.cookies.get(SESSION_COOKIE, "") if by_cookie else ""
 
 
 def _unauthorized(detail: str, challenge: str) -> HttpError:

@@ -21,6 +21,7 @@ from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
+from holdfast.gateway.console.console import ConsoleRoutes
 from holdfast.gateway.content import SAFE, Readers, SlowReaderError
 from holdfast.gateway.front import Front
 from holdfast.gateway.guard import ABORT
@@ -91,14 +92,17 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
     """What the gateway answers. Nothing is asked of ``client`` before there is a request."""
     bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
+    store = StoreRoutes(client, bodies, readers)
+    snapshots = SnapshotRoutes(client, bodies, readers)
     families = (
         HealthRoutes(client),
         BlobRoutes(client, bodies, readers),
-        StoreRoutes(client, bodies, readers),
-        SnapshotRoutes(client, bodies, readers),
+        store,
+        snapshots,
         TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
+        ConsoleRoutes(client, settings, bodies, _now, snapshots=snapshots, store=store),
     )
     routes = [route for family in families for route in family.routes()]
     return (*routes, *DocumentRoutes(routes).routes())
@@ -174,7 +178,13 @@ class Resource:
         if begun:  # a short answer breaks the connection: it never looks whole
             log.warning("answer_broken", path=request.url.path, detail=failure.detail)
             return
-        await problem(failure)(scope, receive, send)
+        await self._failure(request, failure)(scope, receive, send)
+
+    def _failure(self, request: Request, failure: HoldfastError | HttpError) -> Response:
+        route = self._methods.get(request.method)
+        if route is not None and route.show_failure is not None:
+            return route.show_failure(request, failure)
+        return problem(failure)
 
     async def _answer(self, request: Request) -> Response:
         check_segments(request, self._path)
@@ -187,7 +197,7 @@ class Resource:
         _check_query(request, route)
         scope = route.scope(request)
         for path in (scope,) if isinstance(scope, str) else scope:
-            await self._access.check(request, route.verb, path)
+            await self._access.check(request, route.verb, path, by_cookie=route.is_page)
         return await route.handle(request)
 
 

@@ -73,8 +73,8 @@ class DocumentRoutes:
 
 
 def openapi_document(routes: Iterable[HttpRoute]) -> Json:
-    """What the gateway takes and answers, as OpenAPI 3.1."""
-    routes = list(routes)
+    """What the gateway takes from programs and answers them, as OpenAPI 3.1."""
+    routes = [route for route in routes if not route.is_page]
     kinds = {kind for route in routes for kind in _messages(route)} | {Problem}
     ordered = sorted(kinds, key=lambda kind: str(kind.__name__))
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)

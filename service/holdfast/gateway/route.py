@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from holdfast.errors import HoldfastError
     from holdfast.gateway.access import Verb
+    from holdfast.gateway.problems import HttpError
 
     Handle = Callable[[Request], Awaitable[Response]]
+    ShowFailure = Callable[[Request, HoldfastError | HttpError], Response]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,8 @@ class HttpRoute:
 
     ``body`` is the type of its JSON, or BYTES; ``known`` are fields of it that are not sent.
     ``scope`` gives the canonical path of what a request asks for, or all of them, which ``Access``
-    judges.
+    judges. ``show_failure`` is that of a page for people: how it tells of a failure, if not by a
+    problem. Of a page the session's cookie is as good as a token, and the document has no pages.
     """
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -73,3 +77,9 @@ class HttpRoute:
     scope: Callable[[Request], str | tuple[str, ...]] = field(
         default=lambda request: str(request.scope["path"])
     )
+    show_failure: ShowFailure | None = None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether people look at it."""
+        return self.show_failure is not None

@@ -97,7 +97,10 @@ class SnapshotRoutes:
 
     async def file(self, request: Request) -> Response:
         """``GET`` and ``HEAD /snapshots/{key}/files/{path}``: the bytes of one file."""
-        path = path_bytes(request, 3, any_character=True)
+        return await self.file_at(request, path_bytes(request, 3, any_character=True))
+
+    async def file_at(self, request: Request, path: bytes) -> Response:
+        """The bytes of the file at ``path`` of the snapshot that is asked for."""
         record = await self._readable(_key_of(request))
         source = FileSource(self._client, record.key, path)
         head, begun = await source.begin(0, _wanted_at_once(request))

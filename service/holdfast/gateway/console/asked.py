@@ -1,0 +1,64 @@
+"""What a page is asked for: query parameters, of which a path may be any bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
+
+from holdfast.errors import InvalidError
+from holdfast.gateway.route import Parameter
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+PATH: Final = Parameter(name="path", about="A path in a snapshot: any bytes.")
+NAME: Final = Parameter(name="name", about="A name.")
+_MAX_DIGITS: Final = 15
+APP: Final = Parameter(name="app", about="An app.")
+PREFIX: Final = Parameter(name="prefix", about="What names begin with.")
+CURSOR: Final = Parameter(name="cursor", about="Where the page before ended.")
+
+
+def bytes_of(request: Request, parameter: Parameter) -> bytes:
+    """The exact bytes of a parameter; none where it is not there."""
+    query: bytes = request.scope["query_string"]
+    for pair in query.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if name == parameter.name.encode():
+            return unquote_to_bytes(value.replace(b"+", b" "))
+    return b""
+
+
+def text_of(request: Request, parameter: Parameter) -> str:
+    """A parameter as text; empty where it is not there."""
+    return request.query_params.get(parameter.name, "")
+
+
+def needed(request: Request, parameter: Parameter) -> str:
+    """A parameter that has to be there. Raises InvalidError."""
+    text = text_of(request, parameter)
+    if not text:
+        raise InvalidError(f"which {parameter.name}? the address does not say")
+    return text
+
+
+def count_of(text: str, what: str) -> int:
+    """A number that was typed; 0 where none was. Raises InvalidError."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        raise InvalidError(f"{what} is a number, not {text!r}")
+    return int(text)
+
+
+def labels_typed(text: str) -> dict[str, str]:
+    """Labels typed as ``key=value``, with commas or lines between. Raises InvalidError."""
+    labels: dict[str, str] = {}
+    for part in text.replace("\n", ",").split(","):
+        if not part.strip():
+            continue
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise InvalidError(f"a label is written key=value, not {part.strip()!r}")
+        labels[key.strip()] = value.strip()
+    return labels

@@ -1,0 +1,62 @@
+"""All pages together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.gateway.console.health import HealthPages
+from holdfast.gateway.console.names import NamePages
+from holdfast.gateway.console.overview import OverviewPages
+from holdfast.gateway.console.pages import Pages
+from holdfast.gateway.console.restores import RestorePages
+from holdfast.gateway.console.retention import RetentionPages
+from holdfast.gateway.console.sign_in import SignInPages
+from holdfast.gateway.console.snapshots import SnapshotPages
+from holdfast.gateway.console.states import StatePages
+from holdfast.gateway.console.static_files import StaticFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from holdfast.client import Client
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.settings import GatewaySettings
+    from holdfast.gateway.snapshots import SnapshotRoutes
+    from holdfast.gateway.store import StoreRoutes
+
+
+class ConsoleRoutes:
+    """``/`` and ``/console``."""
+
+    def __init__(
+        self,
+        client: Client,
+        settings: GatewaySettings,
+        bodies: Bodies,
+        clock: Callable[[], datetime],
+        *,
+        snapshots: SnapshotRoutes,
+        store: StoreRoutes,
+    ) -> None:
+        """``snapshots`` and ``store`` give the bytes that pages offer to save."""
+        pages = Pages(settings)
+        overview = OverviewPages(client, pages)
+        self._last = overview.last_route()
+        self._families = (
+            overview,
+            HealthPages(client, pages, bodies),
+            SnapshotPages(client, pages, bodies, snapshots),
+            RestorePages(client, pages, bodies),
+            RetentionPages(client, pages, bodies),
+            NamePages(client, pages, bodies, store),
+            StatePages(client, pages),
+            SignInPages(settings, pages, bodies, clock),
+            StaticFiles(pages),
+        )
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        routes = (route for family in self._families for route in family.routes())
+        return (*routes, self._last)

@@ -1,0 +1,194 @@
+"""Blobs by name: listed as in folders, with what became of each, replaced and removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import Response
+
+from holdfast.domain.blob_names import check_blob_name
+from holdfast.gateway.console.asked import (
+    CURSOR,
+    NAME,
+    PREFIX,
+    count_of,
+    labels_typed,
+    needed,
+    text_of,
+)
+from holdfast.gateway.console.pages import GUARDS
+from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.parameters import media_type_of
+from holdfast.gateway.paths import name_url
+from holdfast.gateway.route import Parameter
+from holdfast.protocol.names import GET_HISTORY, LIST_NAMES, GetHistory, ListNames
+from holdfast.protocol.times import parse_time
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from holdfast.client import Client
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.store import StoreRoutes
+
+_LISTED: Final = 200
+_SEPARATOR: Final = "/"
+_LABEL: Final = Parameter(name="label", about="Labels that a name must have.")
+_VERSION: Final = Parameter(name="version", about="A version of the name.")
+_ONE: Final = "/names/one"
+
+
+class NamePages:
+    """``/console/names`` and below."""
+
+    def __init__(self, client: Client, pages: Pages, bodies: Bodies, contents: StoreRoutes) -> None:
+        """``contents`` give bytes."""
+        self._client = client
+        self._pages = pages
+        self._bodies = bodies
+        self._contents = contents
+
+    async def listed(self, request: Request) -> Response:
+        """``GET /console/names``: a page of names and of what they have in common."""
+        prefix, label = text_of(request, PREFIX), text_of(request, _LABEL).strip()
+        listing = ListNames(
+            prefix=prefix,
+            delimiter=_SEPARATOR,
+            labels=labels_typed(label),
+            cursor=text_of(request, CURSOR) or None,
+            limit=_LISTED,
+        )
+        page = await self._client.requester.ask(LIST_NAMES, listing)
+        return self._pages.show(
+            request,
+            "names.html",
+            page=page,
+            prefix=prefix,
+            label=label,
+            crumbs=_crumbs(prefix),
+            is_all=not prefix and not label,
+        )
+
+    async def one(self, request: Request) -> Response:
+        """``GET /console/names/one``: what a name has, had, and what became of it."""
+        name = check_blob_name(needed(request, NAME))
+        asked = GetHistory(name=name, cursor=text_of(request, CURSOR) or None)
+        history = await self._client.requester.ask(GET_HISTORY, asked)
+        stat = await self._client.names.stat(name) if history.state == "ok" else None
+        return self._pages.show(
+            request,
+            "name.html",
+            name=name,
+            history=history,
+            stat=stat,
+            crumbs=_crumbs(name),
+            api=name_url(name),
+        )
+
+    async def raw(self, request: Request) -> Response:
+        """``GET /console/names/raw``: the bytes, to be saved."""
+        return await self._contents.get(request)
+
+    async def upload(self, request: Request) -> Response:
+        """``POST /console/names/upload``: the body is what the name is to have.
+
+        With ``version`` only while it has that; without, only where there is none.
+        """
+        check_form(request, request.headers.get(FORM_HEADER, ""))
+        name, version = check_blob_name(needed(request, NAME)), text_of(request, _VERSION)
+        media_type = media_type_of(request)
+        async with self._bodies.upload(request, None) as body:
+            if version:
+                stat = await self._client.names.stat(name)
+                await self._client.names.replace(
+                    name,
+                    body,
+                    type=media_type,
+                    labels=stat.labels,
+                    expires_at=parse_time(stat.expires_at or ""),
+                    if_version=count_of(version, "a version"),
+                )
+            else:
+                await self._client.names.create(name, body, type=media_type)
+        return Response(status_code=204, headers={**GUARDS, "Location": self._at(name)})
+
+    async def delete(self, request: Request) -> Response:
+        """``POST /console/names/delete``, where that was confirmed."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        if not form.is_on("sure"):
+            stat = await self._client.names.stat(name)
+            return self._pages.show(request, "name_delete.html", name=name, stat=stat)
+        version = count_of(form.text("version"), "a version")
+        await self._client.names.delete(name, if_version=version or None)
+        return self._pages.see_url(self._at(name))
+
+    async def restore(self, request: Request) -> Response:
+        """``POST /console/names/restore``: give it what it had as a version, as a new one."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        await self._client.names.restore(name, count_of(form.text("version"), "a version"))
+        return self._pages.see_url(self._at(name))
+
+    async def link(self, request: Request) -> Response:
+        """``POST /console/names/link``."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        link = await self._client.names.link(
+            name,
+            count_of(form.text("seconds"), "how long it holds"),
+            latest=form.is_on("latest"),
+            single_use=form.is_on("once"),
+        )
+        return self._pages.show(
+            request,
+            "link.html",
+            link=link,
+            of=name,
+            back=self._at(name),
+            once=form.is_on("once"),
+        )
+
+    def _at(self, name: str) -> str:
+        return self._pages.url(_ONE, name=name)
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        route = self._pages.route
+        return (
+            route(
+                "/names",
+                "read",
+                self.listed,
+                scope=lambda request: f"/store/{text_of(request, PREFIX)}",
+                query=(PREFIX, _LABEL, CURSOR),
+            ),
+            route(_ONE, "read", self.one, scope=_scope, query=(NAME, CURSOR)),
+            route("/names/raw", "read", self.raw, scope=_scope, query=(NAME, _VERSION)),
+            route(
+                "/names/upload",
+                "write",
+                self.upload,
+                scope=_scope,
+                query=(NAME, _VERSION),
+                does=True,
+            ),
+            route("/names/delete", "write", self.delete, scope=_scope, query=(NAME,), does=True),
+            route("/names/restore", "write", self.restore, scope=_scope, query=(NAME,), does=True),
+            route("/names/link", "write", self.link, scope=_scope, query=(NAME,), does=True),
+        )
+
+
+def _scope(request: Request) -> str:
+    return f"/store/{needed(request, NAME)}"
+
+
+def _crumbs(name: str) -> list[tuple[str, str]]:
+    """The last segment and the whole of each prefix of ``name`` that ends with a slash."""
+    parts = name.split(_SEPARATOR)[:-1]
+    return [
+        (part, _SEPARATOR.join(parts[: number + 1]) + _SEPARATOR)
+        for number, part in enumerate(parts)
+    ]

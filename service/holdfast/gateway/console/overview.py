@@ -1,0 +1,116 @@
+"""The first page, the pool; and the page of what is stored, and whose it is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from holdfast.client.pages import rows
+from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.gateway.console.growth import MAX_SNAPSHOTS, growth_of
+from holdfast.gateway.route import HttpAnswer, HttpRoute
+from holdfast.protocol.care import GET_USAGE, GetUsage
+from holdfast.protocol.snapshots import LIST_SNAPSHOTS, ListSnapshots
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+    from holdfast.gateway.console.growth import GrowthPlot
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.protocol.care import UsageReply
+    from holdfast.protocol.status import StoreStatus
+
+_PATIENCE_SECONDS: Final = 3.0
+"""How long a page waits for what can be left away, or asked for again."""
+
+_LIST_PAGE: Final = 1000
+
+
+class OverviewPages:
+    """``/``, ``/console`` and ``/console/storage``."""
+
+    def __init__(self, client: Client, pages: Pages) -> None:
+        """``pages`` are those of the whole console."""
+        self._client = client
+        self._pages = pages
+
+    async def root(self, request: Request) -> Response:
+        """``GET /``."""
+        del request
+        return self._pages.see("")
+
+    async def pool(self, request: Request) -> Response:
+        """``GET /console``: what answers, and how the store is."""
+        workers, (status, trouble) = await asyncio.gather(self._client.workers(), self._status())
+        return self._pages.show(
+            request, "pool.html", workers=workers, status=status, trouble=trouble
+        )
+
+    async def storage(self, request: Request) -> Response:
+        """``GET /console/storage``: bytes by app and by name; as far as they are counted yet."""
+        apps, names, growth = await asyncio.gather(
+            self._usage(GetUsage(by="app")), self._usage(GetUsage(by="prefix")), self._growth()
+        )
+        is_counting = not (apps.done and names.done)
+        return self._pages.show(
+            request,
+            "storage.html",
+            apps=apps,
+            names=names,
+            growth=growth,
+            refresh=is_counting,
+        )
+
+    async def unknown(self, request: Request) -> Response:
+        """Any path of the console where there is no page. Raises NotFoundError."""
+        del request
+        msg = "there is no such page"
+        raise NotFoundError(msg)
+
+    async def _status(self) -> tuple[StoreStatus | None, str]:
+        """How the store is; or why that cannot be told."""
+        try:
+            return await self._client.store_status(timeout_seconds=_PATIENCE_SECONDS), ""
+        except HoldfastError as error:
+            return None, error.detail
+
+    async def _usage(self, request: GetUsage) -> UsageReply:
+        return await self._client.requester.ask(
+            GET_USAGE,
+            request,
+            timeout_seconds=_PATIENCE_SECONDS,
+            attempt_seconds=_PATIENCE_SECONDS,
+        )
+
+    async def _growth(self) -> GrowthPlot | None:
+        records = []
+        listing = ListSnapshots(state="ok", limit=_LIST_PAGE)
+        async for record in rows(
+            self._client.requester, LIST_SNAPSHOTS, listing, lambda page: page.snapshots
+        ):
+            records.append(record)
+            if len(records) == MAX_SNAPSHOTS:
+                break
+        return growth_of(records)
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        return (
+            HttpRoute(
+                method="GET",
+                path="/",
+                verb="open",
+                summary="The console.",
+                handle=self.root,
+                answers={303: HttpAnswer(about="Where it is.")},
+                show_failure=self._pages.failure,
+            ),
+            self._pages.route("", "read", self.pool, scope=lambda _: "/metrics"),
+            self._pages.route("/storage", "read", self.storage, scope=lambda _: "/"),
+        )
+
+    def last_route(self) -> HttpRoute:
+        """That of what no other page is at."""
+        return self._pages.route("/{rest:any}", "open", self.unknown, scope=lambda _: "/")

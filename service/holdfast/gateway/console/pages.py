@@ -1,0 +1,182 @@
+"""Templates to answers, with the headers that keep a page from being somebody else's."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import Response
+
+from holdfast.gateway.console.session import (
+    form_token,
+    is_token,
+    new_session,
+    session_of,
+    set_session,
+)
+from holdfast.gateway.console.texts import mode_text, place, shown, size_text, time_text
+from holdfast.gateway.problems import RETRY_SECONDS, HttpError
+from holdfast.gateway.route import HttpAnswer, HttpRoute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+
+    from holdfast.errors import HoldfastError
+    from holdfast.gateway.access import Verb
+    from holdfast.gateway.route import Handle, Parameter
+    from holdfast.gateway.settings import GatewaySettings
+
+STATIC: Final = Path(__file__).parent / "static"
+HTML: Final = "text/html; charset=utf-8"
+GUARDS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self';"
+        " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Pages:
+    """What all pages are made with."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """``settings`` say below which path clients reach the console, and whether by tokens."""
+        public = urlsplit(settings.public_url or "")
+        self._base = public.path.rstrip("/")
+        self._origin = (settings.public_url or "").rstrip("/")
+        self._is_https = public.scheme == "https"
+        self.has_tokens = settings.tokens is not None
+        self._templates = Environment(
+            loader=PackageLoader("holdfast.gateway.console"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "shown": shown,
+            "size": size_text,
+            "time": time_text,
+            "mode": mode_text,
+        }
+        self._templates.globals |= {
+            "url": partial(place, self._base),
+            "has_tokens": self.has_tokens,
+            "static": _static_marks(),
+        }
+
+    def show(
+        self,
+        request: Request,
+        template: str,
+        answered: int = 200,
+        headers: Mapping[str, str] | None = None,
+        **context: Any,
+    ) -> Response:
+        """The page that ``template`` makes of ``context``; ``answered`` is its status."""
+        session = session_of(request) or new_session()
+        text = self._templates.get_template(template).render(
+            context,
+            at=request.url.path.removeprefix("/console"),
+            here=self._here(request),
+            origin=self._origin or str(request.base_url).rstrip("/"),
+            form_token=form_token(session),
+            is_signed_in=is_token(session),
+        )
+        answer = Response(
+            text.encode("utf-8", "replace"), answered, {**GUARDS, **(headers or {})}, HTML
+        )
+        if session_of(request) is None:
+            self.begin_session(request, answer, session)
+        return answer
+
+    def begin_session(self, request: Request, answer: Response, session: str) -> None:
+        """Have the browser show ``session`` from now on, here only."""
+        is_https = self._is_https or request.url.scheme == "https"
+        set_session(answer, session, f"{self._base}/console", is_https=is_https)
+
+    def see(self, path: str, /, **query: str | bytes | int | None) -> Response:
+        """Send the browser on to another page."""
+        return self.see_url(place(self._base, path, **query))
+
+    def see_url(self, url: str) -> Response:
+        """Send the browser on to a page of the console, whose URL that is."""
+        return Response(status_code=303, headers={**GUARDS, "Location": url})
+
+    def url(self, path: str, /, **query: str | bytes | int | None) -> str:
+        """Where a page is."""
+        return place(self._base, path, **query)
+
+    def is_here(self, url: str) -> bool:
+        """Whether ``url`` is that of a page of this console."""
+        parts = urlsplit(url)
+        is_plain = url.isascii() and url.isprintable() and not parts.netloc and not parts.scheme
+        return is_plain and parts.path.startswith(f"{self._base}/console")
+
+    def _here(self, request: Request) -> str:
+        """What was asked for, as the browser has it."""
+        path = quote(request.url.path, safe="/:")
+        return f"{self._base}{path}{'?' if request.url.query else ''}{request.url.query}"
+
+    def failure(self, request: Request, error: HoldfastError | HttpError) -> Response:
+        """What a page shows instead; who is not known may sign in."""
+        status = error.status
+        headers = dict(error.headers) if isinstance(error, HttpError) else {}
+        if status in RETRY_SECONDS:
+            headers.setdefault("Retry-After", str(RETRY_SECONDS[status]))
+        if status == HTTPStatus.UNAUTHORIZED and self.has_tokens:
+            is_wrong = is_token(session_of(request) or "")
+            then = self.url("") if request.method == "POST" else self._here(request)
+            return self.show(request, "sign_in.html", status, headers, then=then, is_wrong=is_wrong)
+        return self.show(
+            request,
+            "failure.html",
+            status,
+            headers,
+            status=status,
+            title=HTTPStatus(status).phrase,
+            detail=error.detail,
+        )
+
+    def route(
+        self,
+        path: str,
+        verb: Verb,
+        handle: Handle,
+        *,
+        scope: Callable[[Request], str | tuple[str, ...]],
+        query: tuple[Parameter, ...] = (),
+        does: bool = False,
+    ) -> HttpRoute:
+        """The route of a page; ``does``: of a form that is sent."""
+        return HttpRoute(
+            method="POST" if does else "GET",
+            path=f"/console{path}",
+            verb=verb,
+            summary="A page of the console.",
+            handle=handle,
+            answers={200: HttpAnswer(about="It.", media_type=HTML)},
+            query=query,
+            scope=scope,
+            show_failure=self.failure,
+        )
+
+
+def _static_marks() -> dict[str, str]:
+    """What of each static file changes with it, by name."""
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in STATIC.iterdir()
+    }

@@ -1,0 +1,108 @@
+"""Putting a snapshot back: choose, see what it would do, and only then confirm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from holdfast.errors import InvalidError
+from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.snapshots import scope_of_snapshot
+from holdfast.gateway.route import Parameter
+from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+    from holdfast.form.terms import RestoreMode
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.console.session import SentForm
+    from holdfast.gateway.route import HttpRoute
+
+_RESTORE: Final = "/snapshots/{key}/restore"
+_PATHS: Final = Parameter(name="paths", about="What was to be restored alone, one a line.")
+_DELETE: Final = Parameter(name="delete", about="Whether what the snapshot lacks was to go.")
+_MODES: Final[Mapping[str, RestoreMode]] = {"new": "new", "merge": "merge", "replace": "replace"}
+
+
+class RestorePages:
+    """``/console/snapshots/{key}/restore`` and ``/console/restores``."""
+
+    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
+        """``bodies`` take forms."""
+        self._client = client
+        self._pages = pages
+        self._bodies = bodies
+
+    async def choose(self, request: Request) -> Response:
+        """``GET /console/snapshots/{key}/restore``."""
+        record = await self._client.snapshots.get(str(request.path_params["key"]))
+        return self._pages.show(request, "restore_choose.html", record=record)
+
+    async def begin(self, request: Request) -> Response:
+        """``POST /console/snapshots/{key}/restore``: a dry run, or what one showed if confirmed."""
+        form = await form_of(request, self._bodies)
+        asked = _restore_of(str(request.path_params["key"]), form)
+        record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
+        return self._pages.see(
+            f"/restores/{record.restore}",
+            paths="\n".join(asked.paths) or None,
+            delete="yes" if asked.delete else None,
+        )
+
+    async def one(self, request: Request) -> Response:
+        """``GET /console/restores/{restore}``: how far it is, and what a dry run found."""
+        record = await self._client.snapshots.get_restore(str(request.path_params["restore"]))
+        return self._pages.show(
+            request,
+            "restore.html",
+            record=record,
+            paths=request.query_params.get(_PATHS.name, ""),
+            delete=bool(request.query_params.get(_DELETE.name)),
+            refresh=record.state == "pending",
+        )
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        route = self._pages.route
+
+        def scope(request: Request) -> str:
+            return f"{scope_of_snapshot(request)}/restore"
+
+        return (
+            route(_RESTORE, "read", self.choose, scope=scope_of_snapshot),
+            route(_RESTORE, "admin", self.begin, scope=scope, does=True),
+            route(
+                "/restores/{restore}",
+                "read",
+                self.one,
+                scope=lambda request: f"/restores/{request.path_params['restore']}",
+                query=(_PATHS, _DELETE),
+            ),
+        )
+
+
+def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
+    """What a form asks for. Raises InvalidError unless it is a dry run, or confirmed."""
+    is_dry = form.text("do") != "restore"
+    mode = _MODES.get(form.text("mode"))
+    if mode is None:
+        msg = "a restore is new, merge or replace"
+        raise InvalidError(msg)
+    if not is_dry and not form.is_on("sure"):
+        msg = "tick the box that says that you have read what it would do"
+        raise InvalidError(msg)
+    return RestoreSnapshot(
+        key=key,
+        app=form.text("app") or None,
+        node=form.text("node") or None,
+        paths=form.texts("paths"),
+        mode=mode,
+        delete=form.is_on("delete"),
+        dry_run=is_dry,
+        wait_seconds=0.0,
+    )

@@ -1,0 +1,120 @@
+"""Which snapshots are kept: the policy of an app or of all others, tried before it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
+from holdfast.gateway.console.session import form_of
+from holdfast.protocol.retention import KeepSnapshots
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.console.session import SentForm
+    from holdfast.gateway.route import HttpRoute
+    from holdfast.protocol.retention import KeptSnapshots, PruneReport, SnapshotPolicy
+
+_PLACE: Final = "/retention"
+_COUNTS: Final = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+
+
+class RetentionPages:
+    """``/console/retention``."""
+
+    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
+        """``bodies`` take forms."""
+        self._client = client
+        self._pages = pages
+        self._bodies = bodies
+
+    async def policy(self, request: Request) -> Response:
+        """``GET /console/retention``: the policy of an app, or of all without one of their own."""
+        app = text_of(request, APP).strip() or None
+        policy = await self._client.retention.policy(app)
+        return self._shown(request, policy, policy.keep)
+
+    async def change(self, request: Request) -> Response:
+        """``POST /console/retention``: try what was typed, make it the policy, or have it none.
+
+        That of an app is made only of what its dry run was shown of. What is superfluous by the
+        policy is removed at once only where that is said by itself.
+        """
+        form = await form_of(request, self._bodies)
+        app = text_of(request, APP).strip() or None
+        action = form.text("do")
+        if action == "prune" and app is not None and form.is_on("sure"):
+            report = await self._client.retention.prune(app)
+            policy = await self._client.retention.policy(app)
+            return self._shown(request, policy, policy.keep, report=report, is_done=True)
+        revision = count_of(form.text("revision"), "the revision")
+        if action == "none":
+            await self._client.retention.set_policy(None, app=app, if_revision=revision)
+            return self._pages.see(_PLACE, app=app)
+        keep = _keep_of(form)
+        tried = msgspec.json.encode(keep).decode()
+        if action == "save" and (app is None or form.text("tried") == tried):
+            await self._client.retention.set_policy(keep, app=app, if_revision=revision)
+            return self._pages.see(_PLACE, app=app)
+        policy = await self._client.retention.policy(app)
+        if app is None:
+            return self._shown(request, policy, keep)
+        report = await self._client.retention.prune(app, keep, dry_run=True)
+        return self._shown(request, policy, keep, report=report, tried=tried)
+
+    def _shown(
+        self,
+        request: Request,
+        policy: SnapshotPolicy,
+        keep: KeepSnapshots | KeptSnapshots | None,
+        *,
+        report: PruneReport | None = None,
+        tried: str = "",
+        is_done: bool = False,
+    ) -> Response:
+        labels = [
+            ", ".join(f"{key}={value}" for key, value in one.items())
+            for one in (keep.labels if keep else ())
+        ]
+        return self._pages.show(
+            request,
+            "retention.html",
+            app=text_of(request, APP).strip(),
+            policy=policy,
+            keep=keep or KeepSnapshots(),
+            labels="\n".join(labels),
+            counts=_COUNTS,
+            report=report,
+            tried=tried,
+            is_done=is_done,
+        )
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        route = self._pages.route
+        return (
+            route(_PLACE, "read", self.policy, scope=_scope, query=(APP,)),
+            route(_PLACE, "admin", self.change, scope=_scope, query=(APP,), does=True),
+        )
+
+
+def _scope(request: Request) -> str:
+    app = text_of(request, APP).strip()
+    return f"/snapshots/{app}:" if app else "/snapshots/"
+
+
+def _keep_of(form: SentForm) -> KeepSnapshots:
+    """What was typed. Raises InvalidError."""
+    counts = {name: count_of(form.text(name), name) for name in _COUNTS}
+    return KeepSnapshots(
+        **counts,
+        within=form.text("within"),
+        labels=[labels_typed(line) for line in form.texts("labels")],
+        time_zone=form.text("time_zone") or KeepSnapshots().time_zone,
+    )

@@ -1,0 +1,106 @@
+"""Signing in and out, and the page of who may do what."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from holdfast.gateway.access import SESSION_COOKIE
+from holdfast.gateway.console.session import form_of, new_session
+from holdfast.gateway.route import Parameter
+from holdfast.gateway.tokens import find_token, read_tokens
+from holdfast.live_file import LiveFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.settings import GatewaySettings
+    from holdfast.gateway.tokens import Token
+
+_THEN = Parameter(name="then", about="The page to go to.")
+
+
+class SignInPages:
+    """``/console/sign-in``, ``/console/sign-out`` and ``/console/tokens``."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        pages: Pages,
+        bodies: Bodies,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``settings`` say where the tokens are."""
+        self._file = settings.tokens
+        self._pages = pages
+        self._bodies = bodies
+        self._clock = clock
+        self._tokens: LiveFile[tuple[Token, ...]] | None = None
+        if settings.tokens is not None:
+            self._tokens = LiveFile(settings.tokens, read_tokens)
+
+    async def ask(self, request: Request) -> Response:
+        """``GET /console/sign-in``."""
+        if self._tokens is None:
+            return self._pages.see("")
+        then = self._then(request.query_params.get(_THEN.name, ""))
+        return self._pages.show(request, "sign_in.html", then=then, is_wrong=False)
+
+    async def sign_in(self, request: Request) -> Response:
+        """``POST /console/sign-in``: begin a session with a token that holds."""
+        form = await form_of(request, self._bodies)
+        if self._tokens is None:
+            return self._pages.see("")
+        text, then = form.text("token"), self._then(form.text("then"))
+        if find_token(self._tokens.read(), text, self._clock()) is None:
+            return self._pages.show(request, "sign_in.html", 401, then=then, is_wrong=True)
+        answer = self._pages.see_url(then)
+        self._pages.begin_session(request, answer, text)
+        return answer
+
+    async def sign_out(self, request: Request) -> Response:
+        """``POST /console/sign-out``: the browser forgets the token."""
+        await form_of(request, self._bodies)
+        answer = self._pages.see("")
+        self._pages.begin_session(request, answer, new_session())
+        return answer
+
+    async def tokens(self, request: Request) -> Response:
+        """``GET /console/tokens``: who may do what; they are made where their file is."""
+        if self._tokens is None:
+            return self._pages.show(request, "tokens.html", tokens=None, file="", mine="")
+        now = self._clock()
+        tokens = [(token, token.holds(now)) for token in self._tokens.read()]
+        mine = find_token(self._tokens.read(), request.cookies.get(SESSION_COOKIE, ""), now)
+        return self._pages.show(
+            request,
+            "tokens.html",
+            tokens=tokens,
+            file=quote(self._file or ""),
+            mine=mine.id if mine is not None else "",
+        )
+
+    def _then(self, url: str) -> str:
+        """Where to go: a page of this console whatever was asked for."""
+        return url if self._pages.is_here(url) else self._pages.url("")
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        route = self._pages.route
+
+        def scope(_: Request) -> str:
+            return "/"
+
+        return (
+            route("/sign-in", "open", self.ask, scope=scope, query=(_THEN,)),
+            route("/sign-in", "open", self.sign_in, scope=scope, does=True),
+            route("/sign-out", "open", self.sign_out, scope=scope, does=True),
+            route("/tokens", "admin", self.tokens, scope=scope),
+        )
