@@ -19,7 +19,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.bootstrap.sources import utc_now
+from holdfast.sources import utc_now
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.record_ports import Put

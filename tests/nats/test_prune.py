@@ -11,7 +11,7 @@ from tests.contracts.prune import PruneContract
 from tests.nats.buckets import create_records
 from tests.repository.retention_pool import Archive
 
-from holdfast.bootstrap.sources import utc_now
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,11 +16,11 @@ from tests.repository.pool import START
 from tests.repository.retention_pool import APP, Archive, other_zones
 from tests.repository.snapshot_records_tools import read
 
-from holdfast.bootstrap.sources import utc_now
 from holdfast.domain.retention import MAX_CLOCK_OFF, Retention
 from holdfast.errors import ConflictError, InvalidError
 from holdfast.repository.snapshots.prune import REMOVED_PER_LOOK
 from holdfast.repository.snapshots.zones import packaged_zones
+from holdfast.sources import utc_now
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.record_ports import Put

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -37,6 +36,7 @@ from holdfast.gateway.snapshots import SnapshotRoutes
 from holdfast.gateway.states import StateRoutes
 from holdfast.gateway.store import StoreRoutes
 from holdfast.gateway.tus import TusRoutes
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,12 +72,12 @@ _PREFLIGHT_SECONDS: Final = 600
 def build(client: Client, settings: GatewaySettings) -> Starlette:
     """The application in front of ``client``. It holds nothing that a restart would lose."""
     register_url_convertor("any", AnyText())
-    access = Access(settings, _now)
+    access = Access(settings, utc_now)
     meters = Meters()
     limits = RequestLimits(
         max_requests=settings.max_requests, per_second=settings.requests_per_second
     )
-    links = Middleware(LinkGate, client=client, settings=settings, clock=_now)
+    links = Middleware(LinkGate, client=client, settings=settings, clock=utc_now)
     by_path = _by_path(all_routes(client, settings, meters))
     app = Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
@@ -99,18 +99,13 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         BlobRoutes(client, bodies, readers),
         store,
         snapshots,
-        TusRoutes(client, bodies, _now, urlsplit(settings.public_url or "").path.rstrip("/")),
+        TusRoutes(client, bodies, utc_now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
-        ConsoleRoutes(client, settings, bodies, _now, snapshots=snapshots, store=store),
+        ConsoleRoutes(client, settings, bodies, utc_now, snapshots=snapshots, store=store),
     )
     routes = [route for family in families for route in family.routes()]
     return (*routes, *DocumentRoutes(routes).routes())
-
-
-def _now() -> datetime:
-    """The clock by which tokens and links expire."""
-    return datetime.now(UTC)  # noqa: TID251  (here it enters the gateway)
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:
