@@ -16,13 +16,14 @@ import pytest
 import structlog
 from nats.aio.client import Client
 
-from holdfast.bootstrap.sources import SOURCES, utc_now
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.errors import UnavailableError
 from holdfast.protocol.subjects import reply_pattern
 from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.snapshots.placement import Answers
 from holdfast.runtime import peers as forwarding
 from holdfast.runtime.peers import Peers
+from holdfast.sources import utc_now
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
