@@ -81,7 +81,11 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     by_path = _by_path(all_routes(client, settings, meters))
     app = Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
-        middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
+        middleware=[
+            Middleware(Front, limits, meters, client.requester.tracer),
+            *_cors(settings),
+            links,
+        ],
         exception_handlers={404: _not_found},
     )
     app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
