@@ -97,17 +97,20 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
     """What the gateway answers. Nothing is asked of ``client`` before there is a request."""
     bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
+    blobs = BlobRoutes(client, bodies, readers)
     store = StoreRoutes(client, bodies, readers)
     snapshots = SnapshotRoutes(client, bodies, readers)
     families = (
         HealthRoutes(client),
-        BlobRoutes(client, bodies, readers),
+        blobs,
         store,
         snapshots,
         TusRoutes(client, bodies, utc_now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
-        ConsoleRoutes(client, settings, bodies, utc_now, snapshots=snapshots, store=store),
+        ConsoleRoutes(
+            client, settings, bodies, utc_now, blobs=blobs, snapshots=snapshots, store=store
+        ),
     )
     routes = [route for family in families for route in family.routes()]
     return (*routes, *DocumentRoutes(routes).routes())

@@ -269,8 +269,9 @@ def _expected_index(conditions: Preconditions) -> ExpectedIndex:
         return "none"
     if conditions.if_match is None:
         return "any"
-    digits = conditions.if_match[0].strip('"')
-    if len(conditions.if_match) > 1 or not (digits.isascii() and digits.isdecimal()):
+    tags = conditions.if_match
+    digits = tags[0].strip('"') if len(tags) == 1 else ""
+    if not (digits.isascii() and digits.isdecimal()):
         detail = 'of a log If-Match is the index of its last command: "17"'
         raise precondition_failed(detail)
     return int(converted(_INDEX, digits))
