@@ -187,7 +187,7 @@ states: setup
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:
-	$(UV_COMPILE) --extra embedded --extra gateway --group dev pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --extra embedded --extra gateway --extra otel --group dev pyproject.toml -o requirements.lock
 	printf '%s\n' 'setuptools>=68' 'hatchling>=1.27' editables | \
 	  $(UV_COMPILE) --constraint requirements.lock - -o requirements-build.lock
 	$(UV_COMPILE) --constraint requirements.lock --extra gateway pyproject.toml -o deploy/requirements.lock

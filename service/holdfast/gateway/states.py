@@ -139,8 +139,8 @@ class StateRoutes:
             "force": "force" in request.query_params,
         }
         if _is_json(request):
-            text = await self._bodies.message(request, MAX_JSON_BYTES)
-            saved = await self._client.states.save_json(name, text, **said)
+            async with self._bodies.whole(request, MAX_JSON_BYTES) as text:
+                saved = await self._client.states.save_json(name, text, **said)
         else:
             async with self._bodies.upload(request, None) as body:
                 saved = await self._client.states.save_from(name, body, **said)
