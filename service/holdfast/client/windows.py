@@ -96,6 +96,7 @@ class WindowReader(Generic[HeadT]):
         There are no more than ``most_bytes`` in a window.
         """
         self._requester = requester
+        self._operation = operation
         self._subject = requester.subject(operation)
         self._head_type: type[HeadT] = operation.reply
         self._request = request
@@ -212,7 +213,8 @@ class WindowReader(Generic[HeadT]):
             length = self._most_bytes if request.length is None else request.length
             taken = await self._requester.budget.take(min(length, self._most_bytes))
             try:
-                window = await self._receive(asked, tell)
+                with self._requester.tracer.asking(self._operation.subject):
+                    window = await self._receive(asked, tell)
             except OddWindowError as error:
                 failure = error
                 self._note_oddity(error, way)
