@@ -32,6 +32,7 @@ class StateParts:
 
     handlers: StateHandlers
     follows: FollowHandlers
+    replays: Replays
     upkeep: Upkeep
 
 
@@ -64,5 +65,6 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
             monotonic=sources.monotonic,
             max_bytes=min(MAX_MESSAGE_BYTES, setup.max_inline_bytes // 2),
         ),
+        replays=replays,
         upkeep=upkeep,
     )

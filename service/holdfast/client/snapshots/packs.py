@@ -84,6 +84,7 @@ class PackTransport:
             request,
             _PATIENCE,
             again={"proxy": True, "direct": False},
+            windows_ahead=1,
             single_bytes=max_inline_bytes(self._requester.connection.max_payload),
             most_bytes=PACK_BYTES,
         )
