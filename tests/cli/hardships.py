@@ -1,7 +1,7 @@
 """Runs commands in a bare process: with standard streams that are closed, or take nothing more.
 
-Called by ``test_hardships`` as a program, for a test process needs its own streams. Reads a list of
-argument lists, and writes for each what it ended with and what it said.
+Called by ``test_hardships`` as a program, for a test process needs its own streams. Each line that
+it reads has a command's arguments and a hardship; it writes what that ended with and what it said.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import os
 import sys
 import tempfile
 import traceback
+from importlib import import_module
 from typing import IO
 
-from holdfast.cli import blob, main, name, snapshot, status  # noqa: F401 - loaded once, for all
+from holdfast.cli import main
+
+# What the commands load when they are used is loaded once, for all.
+for loaded in ("bootstrap.admin", "bootstrap.worker", "client.client", "cli.bench.snapshots"):
+    import_module(f"holdfast.{loaded}")
 
 FULL = "/dev/full"
 
@@ -52,6 +57,7 @@ def in_child(arguments: list[str], hardship: str, said: IO[bytes]) -> int:
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    outcomes = [run(arguments, hardship) for arguments, hardship in asked]
-    json.dump(outcomes, sys.stdout)
+    # Not by the standard streams, which the commands find as an interpreter leaves them.
+    with os.fdopen(os.dup(0)) as asked, os.fdopen(os.dup(1), "w", buffering=1) as told:
+        for line in asked:
+            told.write(json.dumps(run(*json.loads(line))) + "\n")
