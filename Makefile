@@ -174,9 +174,10 @@ names: setup
 	ROUNDS=$(ROUNDS) CREATES=$${CREATES:-200} KILLS=$${KILLS:-10} SEED=$(SEED) $(BIN)/pytest -s \
 	  -o faulthandler_timeout=0 tests/cluster/test_names.py $(ARGS)
 
-# Requests made up from the OpenAPI document of the gateway, EXAMPLES of each operation.
+# Requests made up from the OpenAPI document of the gateway, for LASTS seconds.
+http-fuzz: LASTS = 600
 http-fuzz: setup
-	EXAMPLES=$${EXAMPLES:-200} $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	SECONDS_OF_FUZZING=$(LASTS) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/gateway/test_openapi.py $(ARGS)
 
 # States on three servers, with OPS calls of eight clients, servers and workers in trouble by SEED.

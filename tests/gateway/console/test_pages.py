@@ -359,4 +359,4 @@ def test_what_is_not_there_is_told_on_a_page(visitor: Visitor, path: str, status
     page = visitor.open(path, status)
 
     assert page.answer.headers["Content-Type"].startswith("text/html")
-    assert "notice bad" in page.answer.text
+    assert 'class="notice' in page.answer.text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from holdfast.protocol.times import parse_time, wire_time
+from holdfast.protocol.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ MAX_SNAPSHOTS: Final = 2000
 WIDTH: Final = 720
 HEIGHT: Final = 160
 _LEAST: Final = 2
+_LONG: Final = timedelta(hours=1)
 _UNIT: Final = 1024
 _ROUND: Final = (2, 4, 6, 8, 10, 20, 40, 60, 80, 100, 200, 400, 600, 800, 1000)
 _LARGEST: Final = _ROUND[-1]
@@ -27,8 +29,8 @@ class GrowthPlot:
     """A plot of ``WIDTH`` by ``HEIGHT``: ``line`` and ``area`` are paths of SVG.
 
     ``total`` bytes were added by ``count`` snapshots. ``sizes`` are what the upright axis says from
-    its top to its foot, and ``times``, of the wire, what the other one says from left to right;
-    both at equal distances.
+    its top to its foot, and ``times`` what the other one says from left to right; both at equal
+    distances.
     """
 
     line: str
@@ -52,6 +54,7 @@ def growth_of(records: Sequence[SnapshotRecord]) -> GrowthPlot | None:
     if len(points) < _LEAST or points[0][0] == points[-1][0]:
         return None
     began, ended = points[0][0], points[-1][0]
+    span = ended - began
     total = sum(added for _, added in points)
     top = _top(total)
     line = _line(points, top)
@@ -61,7 +64,7 @@ def growth_of(records: Sequence[SnapshotRecord]) -> GrowthPlot | None:
         total=total,
         count=len(points),
         sizes=(top, top // 2, 0),
-        times=(wire_time(began), wire_time(began + (ended - began) / 2), wire_time(ended)),
+        times=(_moment(began, span), _moment(began + span / 2, span), _moment(ended, span)),
     )
 
 
@@ -71,6 +74,11 @@ def _top(total: int) -> int:
     while unit * _LARGEST < total:
         unit *= _UNIT
     return next(unit * count for count in _ROUND if unit * count >= total)
+
+
+def _moment(at: datetime, span: timedelta) -> str:
+    """A time as the axis has it: as exact as what it shows, which takes ``span``."""
+    return f"{at:{'%Y-%m-%d %H:%M' if span >= _LONG else '%H:%M:%S'}}"
 
 
 def _line(points: Sequence[tuple[datetime, int]], top: int) -> str:
