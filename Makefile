@@ -177,9 +177,10 @@ names: setup
 	ROUNDS=$(ROUNDS) CREATES=$${CREATES:-200} KILLS=$${KILLS:-10} SEED=$(SEED) $(BIN)/pytest -s \
 	  -o faulthandler_timeout=0 tests/cluster/test_names.py $(ARGS)
 
-# Requests made up from the OpenAPI document of the gateway, EXAMPLES of each operation.
+# Requests made up from the OpenAPI document of the gateway, for LASTS seconds.
+http-fuzz: LASTS = 600
 http-fuzz: setup
-	EXAMPLES=$${EXAMPLES:-200} $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	SECONDS_OF_FUZZING=$(LASTS) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/gateway/test_openapi.py $(ARGS)
 
 # States on three servers, with OPS calls of eight clients, servers and workers in trouble by SEED.
@@ -189,7 +190,7 @@ states: setup
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:
-	$(UV_COMPILE) --extra embedded --extra gateway --group dev pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --extra embedded --extra gateway --extra otel --group dev pyproject.toml -o requirements.lock
 	printf '%s\n' 'setuptools>=68' 'hatchling>=1.27' editables | \
 	  $(UV_COMPILE) --constraint requirements.lock - -o requirements-build.lock
 	$(UV_COMPILE) --constraint requirements.lock --extra gateway pyproject.toml -o deploy/requirements.lock

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from holdfast.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+EntryT = TypeVar("EntryT")
 ParsedT = TypeVar("ParsedT")
 
 
@@ -49,6 +52,50 @@ def checked_size(data: bytes) -> bytes:
         msg = f"such a file has at most {MAX_FILE_BYTES} bytes"
         raise InvalidError(msg)
     return data
+
+
+def change_live_file(
+    path: Path,
+    parse: Callable[[bytes], Sequence[EntryT]],
+    written: Callable[[Sequence[EntryT]], bytes],
+    change: Callable[[Sequence[EntryT]], Sequence[EntryT]],
+    *,
+    is_new: bool = False,
+) -> None:
+    """Replace the file by a changed one; ``is_new``: or make it, for its owner alone to read.
+
+    It is there whole at any time, its mode and owner stay, and what would not be read again is not
+    written. Of two changes at once one may be forgotten. Raises InvalidError, OSError, and what
+    ``change`` does.
+    """
+    present: Sequence[EntryT] = ()
+    status = None
+    if not is_new or path.exists():
+        present, status = parse(path.read_bytes()), path.stat()
+    text = written(change(present))
+    parse(checked_size(text))
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+        try:
+            new.write(text)
+            new.flush()
+            if status is not None:
+                os.fchown(new.fileno(), status.st_uid, status.st_gid)
+                os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
+            os.fsync(new.fileno())
+            Path(new.name).replace(path)
+        except BaseException:
+            Path(new.name).unlink()
+            raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """From here on a power cut does not bring back what a file of it was."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _mark(file: int) -> tuple[int, ...]:

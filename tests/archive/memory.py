@@ -11,6 +11,8 @@ from holdfast.errors import CorruptError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from holdfast.archive.ports import Pack
+
 
 class MemoryPackStore:
     """Implements ``ports.PackStore``. What was put is there at once.
@@ -23,7 +25,7 @@ class MemoryPackStore:
         self.packs: dict[Digest, bytes] = {}
         self._lock = threading.Lock()
 
-    def get(self, digest: Digest) -> bytes:
+    def get(self, digest: Digest) -> Pack:
         """See ``ports.PackStore``."""
         with self._lock:
             data = self.packs.get(digest)

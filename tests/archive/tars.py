@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.archive.create.source import DirectorySource
+    from holdfast.archive.ports import Pack
     from holdfast.archive.restore.options import Restored
     from holdfast.domain.digest import Digest
+    from holdfast.domain.kept import PartialBytes
 
 type Member = tuple[tarfile.TarInfo, bytes]
 
@@ -69,15 +71,18 @@ def tar_of(members: Iterable[Member], *, format_: int = tarfile.PAX_FORMAT) -> b
 
 
 class CountingStore(MemoryPackStore):
-    """Counts what is fetched, and can lose or falsify packs."""
+    """Counts what is fetched, and can lose, falsify or reduce packs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fetched: list[Digest] = []
         self.false: dict[Digest, bytes] = {}
+        self.partial: dict[Digest, PartialBytes] = {}
 
-    def get(self, digest: Digest) -> bytes:
+    def get(self, digest: Digest) -> Pack:
         self.fetched.append(digest)
+        if digest in self.partial:
+            return self.partial[digest]
         return self.false[digest] if digest in self.false else super().get(digest)
 
     def lose(self, digest: Digest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cache
 
 import pytest
@@ -11,6 +12,7 @@ from holdfast.archive.ports import Cancelled, Progress
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.read.verify import MAX_DAMAGED_PATHS, verify
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import PartialBytes, reduced
 from holdfast.errors import UnavailableError
 
 
@@ -57,6 +59,22 @@ def test_a_missing_pack_is_named_with_the_paths_that_need_it() -> None:
     assert pack in damaged.detail
     assert {b"m/chunked", b"z/again"} >= set(damaged.paths) >= {b"m/chunked"}
     assert result.damaged_count == 1
+
+
+def test_a_pack_of_which_bytes_were_dropped_that_are_needed_is_named_with_the_paths() -> None:
+    store, reader = stored()
+    ref = reader.page(1).frame(4)
+    data = store.packs[ref.address]
+    left, kept = reduced(data, None, ((0, ref.offset), (ref.offset + ref.stored_size, len(data))))
+    store.partial[ref.address] = PartialBytes(left, kept)
+
+    result = verify(SnapshotReader(store, reader.digest))
+
+    (damaged,) = result.damaged
+    assert (damaged.pack, damaged.code) == (ref.address, "corrupt")
+    assert "bytes were dropped" in damaged.detail
+    first = bisect_right(reader.page(1).starts, reader.page(1).frame_starts[4]) - 1
+    assert damaged.paths[0] == reader.page(1).paths[first]
 
 
 def test_a_flipped_bit_is_found_and_the_rest_is_still_read() -> None:

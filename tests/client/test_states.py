@@ -142,6 +142,29 @@ async def test_whoever_was_overtaken_is_told_by_whom(holdfast: Client, name: str
     assert len(await logged(holdfast, name)) == 1
 
 
+async def test_what_is_meant_for_a_log_that_was_removed_does_not_go_to_the_one_begun_anew(
+    holdfast: Client, name: str
+) -> None:
+    states = holdfast.states
+    old = await states.append(name, 1)
+    await states.remove(name)
+    assert (await states.append(name, 2)).index == old.index
+    that_log: dict[str, Any] = {"lineage": old.lineage}
+
+    for meant in (
+        states.append(name, 3, **that_log),
+        states.append(name, 3, expected_index=1, **that_log),
+        states.append(name, b"3", **that_log),
+        states.append_many(name, [3], **that_log),
+        states.save(name, 3, last_applied_index=1, **that_log),
+        states.save(name, b"3", last_applied_index=1, **that_log),
+    ):
+        with pytest.raises(ConflictError):
+            await meant
+
+    assert [one.command for one in await logged(holdfast, name)] == [2]
+
+
 async def test_a_number_is_expected_of_a_log_that_is_not_there_is_not_found(
     holdfast: Client, name: str
 ) -> None:

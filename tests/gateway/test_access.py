@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from starlette.requests import ClientDisconnect
 from tests.client.test_client import digest_of
 from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.gateway.conftest import serving
 
 from holdfast.cli import main
-from holdfast.client import connect_sync
+from holdfast.client import connect, connect_sync
 from holdfast.domain.link_keys import read_keys
 from holdfast.domain.sigv4 import LinkTarget, sign
+from holdfast.gateway.guard import IS_GONE
+from holdfast.gateway.link_gate import LinkGate
+from holdfast.gateway.settings import GatewaySettings
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from starlette.types import Message, Receive, Scope, Send
 
     from holdfast.client import SyncClient
     from holdfast.runtime.embedded import EmbeddedServer
@@ -44,6 +52,7 @@ class Site(NamedTuple):
     tokens: Path
     keys: Path
     holdfast: SyncClient
+    deployment: Deployment
 
     def token(self, capture: pytest.CaptureFixture[str], *scopes: str) -> dict[str, str]:
         """The headers of a new token."""
@@ -86,7 +95,7 @@ def site(nats_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
         holdfast = stack.enter_context(
             connect_sync(servers=deployment.url, prefix=deployment.prefix)
         )
-        yield Site(f"http://127.0.0.1:{port}", tokens, keys, holdfast)
+        yield Site(f"http://127.0.0.1:{port}", tokens, keys, holdfast, deployment)
 
 
 @pytest.fixture
@@ -195,6 +204,50 @@ def test_a_token_that_is_removed_is_refused_at_once(
     assert "invalid_token" in answer.headers["WWW-Authenticate"]
     assert main(["token", "ls", "--file", str(site.tokens)]) == 0
     assert id_ not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_events_end_when_their_token_is_removed(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = site.token(capsys, "read:/log/")
+    site.holdfast.states.append("followed", 1)
+
+    with httpx.stream("GET", f"{site.url}/log/followed?follow", headers=token) as answer:
+        lines = answer.iter_lines()
+        assert "event: command" in lines
+        id_ = token["Authorization"].split("_")[1]
+        assert main(["token", "rm", id_, "--file", str(site.tokens)]) == 0
+        site.holdfast.states.append("followed", 2)
+        rest = list(lines)
+
+    assert [line for line in rest if line.startswith("event: ")] == ["event: problem"]
+    assert "the token is not valid" in "".join(rest)
+
+
+@pytest.mark.parametrize(
+    ("scope", "statuses"),
+    [
+        ("write:/snapshots/", (202, 403, 204)),
+        ("write:/snapshots/blog:", (403, 403, 204)),
+        ("admin:/snapshots/blog:", (403, 202, 204)),
+        ("read:/snapshots/", (403, 403, 403)),
+    ],
+)
+def test_snapshots_are_made_by_who_may_write_all_of_them_and_restored_by_who_may_admin_one(
+    site: Site, capsys: pytest.CaptureFixture[str], scope: str, statuses: tuple[int, ...]
+) -> None:
+    key = site.holdfast.snapshots.create("blog").key
+    token = site.token(capsys, scope)
+
+    def status(method: str, path: str, **body: str | bool) -> int:
+        url = f"{site.url}/snapshots{path}"
+        return httpx.request(method, url, headers=token, json=body or None).status_code
+
+    made = status("POST", "", app="blog")
+    restored = status("POST", f"/{key}/restore", app="copy", mode="replace", dry_run=True)
+    forgotten = status("DELETE", f"/{key}")
+
+    assert (made, restored, forgotten) == statuses
 
 
 def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:
@@ -333,6 +386,40 @@ def test_a_link_for_one_use_is_used_by_the_first_bytes_and_by_no_other_answer(
     assert site.get(link, If_None_Match=f'"{digest}"').status_code == 304
     again = site.get(link)
     assert (again.status_code, again.json()["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_who_is_gone_before_the_first_bytes_has_not_used_a_link(
+    site: Site, digest: str, *, is_gone: bool
+) -> None:
+    link = urlsplit(site.holdfast.link(digest, 60, single_use=True).url)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": link.path.encode(),
+        "query_string": link.query.encode(),
+        "headers": [(b"host", link.netloc.encode())],
+        IS_GONE: lambda: is_gone,
+    }
+    sent = []
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            await send({"type": "http.response.start", "status": 200})
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def sending(message: Message) -> None:
+        sent.append(message)
+
+    async with await connect(servers=site.deployment.url, prefix=site.deployment.prefix) as client:
+        settings = GatewaySettings(public_url=PUBLIC, link_keys=str(site.keys))
+        gate = LinkGate(answer, client=client, settings=settings, clock=utc_now)
+        await gate(scope, nothing, sending)
+
+    assert len(sent) == (0 if is_gone else 1)
+    assert site.get(link.geturl()).status_code == (200 if is_gone else 403)
 
 
 def test_of_many_at_once_a_link_for_one_use_serves_one(site: Site, digest: str) -> None:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.domain import limits
+from holdfast.tracing import NO_TRACER
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from holdfast.runtime.config import Config
     from holdfast.sources import Sources
+    from holdfast.tracing import Tracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Setup:
     worker: str
     max_payload: int
     grace: timedelta
+    tracer: Tracer = NO_TRACER
 
     @property
     def max_inline_bytes(self) -> int:

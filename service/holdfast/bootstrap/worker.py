@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +55,7 @@ from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
+from holdfast.runtime.request_metrics import RequestMetrics
 from holdfast.runtime.startup import (
     StoppedError,
     check_layout,
@@ -65,13 +67,13 @@ from holdfast.runtime.startup import (
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
 from holdfast.stores.wrappers.guarded import StoreMetrics
+from holdfast.tracing import NO_TRACER
 from holdfast.transport.connection import Connection, connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.collector import Collector
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
+    from holdfast.tracing import Tracer
     from holdfast.transport.options import NatsOptions
 
 log = structlog.get_logger(__name__)
@@ -87,10 +90,16 @@ PATIENCE_SECONDS: Final = 20.0
 """How long a worker waits for the leader of a bucket: a failover takes up to 16."""
 
 
-async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None = None) -> int:
+async def run_worker(
+    config: Config,
+    *,
+    renew: Callable[[], NatsOptions] | None = None,
+    tracer: Tracer = NO_TRACER,
+) -> int:
     """Answer requests until SIGTERM or SIGINT; the process's exit status.
 
     ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
+    ``tracer`` makes a span of each request.
 
     0 after draining; 1 when the connection is closed for good, so that a supervisor starts another,
     and when the store has got a form of a later version.
@@ -104,7 +113,7 @@ async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None 
         with missing_right_told():
             connection = await connect(config.nats, observer=WorkersConnection(lost), renew=renew)
             try:
-                return await _serve(config, connection, stop, lost)
+                return await _serve(config, connection, stop, lost, tracer)
             finally:
                 with contextlib.suppress(Exception):
                     await connection.close()
@@ -117,7 +126,11 @@ async def run_worker(config: Config, *, renew: Callable[[], NatsOptions] | None 
 
 
 async def _serve(
-    config: Config, connection: Connection, stop: asyncio.Event, lost: asyncio.Event
+    config: Config,
+    connection: Connection,
+    stop: asyncio.Event,
+    lost: asyncio.Event,
+    tracer: Tracer,
 ) -> int:
     check_chunker()
     _check_apps(config)
@@ -138,6 +151,7 @@ async def _serve(
             worker=SOURCES.new_id(),
             max_payload=connection.max_payload,
             grace=grace,
+            tracer=tracer,
         )
         guarded = stores.guarded(StoreMetrics.register(registry), SOURCES, grace)
         parts = _assemble(setup, inbox, guarded, watch, servers.durability)
@@ -147,6 +161,9 @@ async def _serve(
             registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
         )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
+        RequestMetrics.register(
+            registry, lambda: parts.worker.stats, lambda: parts.peers.clocks(timedelta())
+        )
         return await parts.serve(setup, stop, lost)
 
 
@@ -274,6 +291,7 @@ def _assemble(
         inbox_prefixes=config.inbox_prefixes,
         node=config.node if config.apps is not None else None,
         age=lambda: freshness.most_seconds,
+        tracer=setup.tracer,
     )
     return _Parts(
         worker=worker,

@@ -27,10 +27,12 @@ from holdfast.runtime.config import load_config
 from holdfast.runtime.embedded import EmbeddedServer
 from holdfast.runtime.logs import configure_logging
 from holdfast.runtime.pool import WorkerPool
+from holdfast.runtime.spans import kept_spans
 
 if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.runtime.config import Config
+    from holdfast.tracing import Tracer
 
 _GROUP: Final = Group("HTTP", sort_key=9)
 _TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
@@ -103,7 +105,8 @@ def gateway(
 
 
 def _run(gateway: _Gateway) -> int:
-    return asyncio.run(gateway.run(), loop_factory=uvloop.new_event_loop)
+    with kept_spans("holdfast-gateway") as tracer:
+        return asyncio.run(gateway.run(tracer), loop_factory=uvloop.new_event_loop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +126,20 @@ class _Gateway:
     flags: ClientFlags | None
     worker: _Worker | None = None
 
-    async def run(self) -> int:
-        """Serve until a signal comes; the exit status."""
+    async def run(self, tracer: Tracer) -> int:
+        """Serve until a signal comes; the exit status. ``tracer`` makes a span of each request."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
-            hf = await stack.enter_async_context(await self._connect())
+            hf = await stack.enter_async_context(await self._connect(tracer))
             if self.worker is not None:
                 await self._start(self.worker, hf, stack)
             await serve(hf, self.settings, stop, ready=print_line)
         return exit_codes.OK
 
-    async def _connect(self) -> Client:
+    async def _connect(self, tracer: Tracer) -> Client:
         flags = self.flags
         renew: Any = None if flags is None else (lambda: flags.load().config.nats)
         return await client.connect(
@@ -144,6 +147,7 @@ class _Gateway:
             prefix=self.config.prefix,
             timeout_seconds=30 if flags is None else flags.timeout,
             renew=renew,
+            tracer=tracer,
         )
 
     async def _start(self, worker: _Worker, hf: Client, stack: AsyncExitStack) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -10,15 +9,7 @@ from cyclopts import App, Parameter
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.kept_file import change_file, read_file
 from holdfast.cli.output import print_json, print_line, say
-from holdfast.errors import InvalidError, NotFoundError
-from holdfast.gateway.tokens import (
-    RIGHTS,
-    Token,
-    hash_of,
-    read_tokens,
-    token_text,
-    write_tokens,
-)
+from holdfast.gateway.tokens import Token, new_token, read_tokens, without, write_tokens
 from holdfast.runtime.escapes import escape_control
 from holdfast.sources import utc_now
 
@@ -27,7 +18,6 @@ if TYPE_CHECKING:
 
 app = App(name="token", help_format="plaintext")
 
-_SECRET_BYTES = 32
 _VARIABLE = "HOLDFAST_GATEWAY_TOKENS"
 File = Annotated[str | None, Parameter(help=f"The file of tokens; by default ${_VARIABLE}.")]
 
@@ -47,12 +37,9 @@ def create(
     prefix: end that with a / to mean what is below. read:/ is for everything.
     """
     now = utc_now().replace(microsecond=0)
-    text = token_text(secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES))
-    token = Token(
-        id=text.split("_")[1],
-        hash=hash_of(text),
-        scopes=tuple(_checked(scope) for scope in scopes),
-        created_at=now,
+    text, token = new_token(
+        scopes,
+        now=now,
         expires_at=None if expires is None else now + parse_long_duration(expires),
         note=escape_control(note),
     )
@@ -94,18 +81,8 @@ def rm(
     """Remove tokens: gateways refuse them at once."""
 
     def left(tokens: Sequence[Token]) -> Sequence[Token]:
-        if missing := set(ids) - {token.id for token in tokens}:
-            raise NotFoundError(f"there is no token {min(missing)}")
-        return [token for token in tokens if token.id not in ids]
+        return without(tokens, ids)
 
     change_file(file, _VARIABLE, read_tokens, write_tokens, left)
     for id_ in ids:
         print_line(id_, "removed")
-
-
-def _checked(scope: str) -> str:
-    """Raises InvalidError."""
-    right, colon, prefix = scope.partition(":")
-    if right not in RIGHTS or not colon or not prefix.startswith("/"):
-        raise InvalidError(f"a scope is read, write or admin, a colon and a path, not {scope!r}")
-    return scope

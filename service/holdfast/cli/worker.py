@@ -13,6 +13,7 @@ from holdfast.cli.exit_codes import exit_code_of
 from holdfast.cli.settings import WorkerFlags
 from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import configure_logging
+from holdfast.runtime.spans import kept_spans
 
 _ALLOCATIONS_PER_COLLECTION: Final = 20_000
 """Ten times Python's own: a request leaves hardly any cycles behind."""
@@ -28,15 +29,16 @@ def worker(*, flags: WorkerFlags | None = None) -> int:
     given = flags or WorkerFlags()
     config = given.load().config
     configure_logging(config.log_format, config.log_level)
-    # What is loaded by now stays. To look at all of it again, as the collector does from time to
-    # time, keeps the event loop for 10 to 40 ms.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
-    try:
-        return asyncio.run(
-            run_worker(config, renew=lambda: given.load().config.nats),
-            loop_factory=uvloop.new_event_loop,
-        )
-    except HoldfastError as error:  # it has been logged
-        return exit_code_of(error)
+    with kept_spans("holdfast-worker") as tracer:
+        # What is loaded by now stays. To look at all of it again, as the collector does from time
+        # to time, keeps the event loop for 10 to 40 ms.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
+        try:
+            return asyncio.run(
+                run_worker(config, renew=lambda: given.load().config.nats, tracer=tracer),
+                loop_factory=uvloop.new_event_loop,
+            )
+        except HoldfastError as error:  # it has been logged
+            return exit_code_of(error)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import KIB
 from holdfast.errors import (
     HoldfastError,
@@ -27,10 +28,11 @@ from holdfast.errors import (
 )
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
-from holdfast.protocol.blobs import BlobHead, GetBlob
+from holdfast.protocol.blobs import GET_BLOB, BlobHead, GetBlob
 
 if TYPE_CHECKING:
     from holdfast.client.budget import ByteBudget
+    from holdfast.tracing import Tracer
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
@@ -53,8 +55,10 @@ class BareReads:
         *,
         subject: str,
         timeout_seconds: float,
+        tracer: Tracer,
     ) -> None:
         """``subject`` is that of ``blob.get``; ``timeout_seconds`` the deadline of a request."""
+        self._tracer = tracer
         self._liveness = connection.liveness
         self._inbox = inbox
         self._budget = budget
@@ -108,12 +112,14 @@ class BareReads:
 
     async def _request(self, request: GetBlob) -> Message:
         """Raises as ``Inbox.request``, and what the worker answered."""
-        message = await self._inbox.request(
-            self._subject,
-            codec.encode(msgspec.structs.replace(request, bare=True)),
-            timeout_seconds=min(SILENCE_SECONDS, self._timeout_seconds),
-        )
-        codec.raise_error(message.headers, message.data)
+        with self._tracer.asking(GET_BLOB.subject):
+            message = await self._inbox.request(
+                self._subject,
+                codec.encode(msgspec.structs.replace(request, bare=True)),
+                headers=trace_headers() or None,
+                timeout_seconds=min(SILENCE_SECONDS, self._timeout_seconds),
+            )
+            codec.raise_error(message.headers, message.data)
         return message
 
 

@@ -61,6 +61,7 @@ from holdfast.protocol.blobs import (
 from holdfast.protocol.links import LINK_BLOB, USE_LINK, LinkBlob, LinkMade, LinkUsed, UseLink
 from holdfast.protocol.status import GET_STATUS, GetStatus, StoreStatus
 from holdfast.protocol.watch import WatchChanges
+from holdfast.tracing import NO_TRACER
 from holdfast.transport import connection as transport
 from holdfast.transport.contexts import options_from_environment
 from holdfast.transport.inbox import Inbox
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from holdfast.client.sources import OnBytes, Source
     from holdfast.client.upload import Upload, Uploaded
     from holdfast.protocol.watch import WatchEvent, WatchKind
+    from holdfast.tracing import Tracer
     from holdfast.transport.connection import Connection
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -394,13 +396,15 @@ async def connect(
     prefix: str | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     renew: Callable[[], NatsOptions] | None = None,
+    tracer: Tracer = NO_TRACER,
 ) -> Client:
     """A client. Without ``options`` the environment says how to connect, as for ``nats``.
 
     ``servers`` overrides where to; ``prefix`` is the deployment's (``HOLDFAST_PREFIX``). ``renew``
     gives ``options`` anew, for each time that the connection is made again: without them the
     environment and its NATS context are read again. ``timeout_seconds`` is how long an answer is
-    waited for, up to a day. Raises InvalidError, ForbiddenError, UnavailableError.
+    waited for, up to a day. ``tracer`` makes a span of each request, such as
+    `holdfast.tracing.otel.OtelTracer`. Raises InvalidError, ForbiddenError, UnavailableError.
     """
     if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:  # nor is it "not a number"
         msg = f"a timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds"
@@ -418,7 +422,9 @@ async def connect(
     chosen = now()
     connection = await transport.connect(chosen, timeout_seconds=timeout_seconds, renew=now)
     inbox = Inbox(connection, chosen.inbox_prefix)
-    requester = Requester(connection, inbox, prefix=head, timeout_seconds=timeout_seconds)
+    requester = Requester(
+        connection, inbox, prefix=head, timeout_seconds=timeout_seconds, tracer=tracer
+    )
     return Client(connection, requester)
 
 

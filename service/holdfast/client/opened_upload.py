@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from holdfast.client.requests import ATTEMPT_SECONDS, NotOfferedError
+from holdfast.client.trace import trace_headers
 from holdfast.client.upload import (
     COPY_BYTES_PER_SECOND,
     RESUME_TIMEOUTS,
@@ -223,9 +224,11 @@ async def _ask_owner(
 ) -> PartStored:
     """The owner's answer. Raises that, UnavailableError, OutcomeUnknownError (it is silent)."""
     try:
-        message = await requester.inbox.request(
-            subject, data, headers=codec.encode_headers(request), timeout_seconds=STALL_SECONDS
-        )
+        with requester.tracer.asking(PUT_PART.subject):
+            headers = codec.encode_headers(request) | trace_headers()
+            message = await requester.inbox.request(
+                subject, data, headers=headers, timeout_seconds=STALL_SECONDS
+            )
     except TimeoutError as error:
         msg = "the worker that took the parts fell silent"
         raise OutcomeUnknownError(msg) from error

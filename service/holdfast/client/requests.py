@@ -32,12 +32,14 @@ from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import GET_BLOB
 from holdfast.protocol.operation import Body
+from holdfast.tracing import NO_TRACER
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.fresh_ids import new_id
 from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     from holdfast.protocol.operation import AnyOperation, Operation, ReplyT, RequestT
+    from holdfast.tracing import Tracer
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
@@ -92,13 +94,23 @@ class Requester:
     """Asks the pool on one connection."""
 
     def __init__(
-        self, connection: Connection, inbox: Inbox, *, prefix: str, timeout_seconds: float
+        self,
+        connection: Connection,
+        inbox: Inbox,
+        *,
+        prefix: str,
+        timeout_seconds: float,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
-        """``prefix`` is the deployment's; ``timeout_seconds`` the deadline of every request."""
+        """``prefix`` is the deployment's; ``timeout_seconds`` the deadline of every request.
+
+        ``tracer`` makes a span of each attempt.
+        """
         self.connection = connection
         self.inbox = inbox
         self._prefix = f"{prefix}." if prefix else ""
         self.timeout_seconds = timeout_seconds
+        self.tracer = tracer
         self.budget = ByteBudget(BYTES_AT_ONCE)
         self.bare = BareReads(
             connection,
@@ -106,6 +118,7 @@ class Requester:
             self.budget,
             subject=self.subject(GET_BLOB),
             timeout_seconds=timeout_seconds,
+            tracer=tracer,
         )
         self.way = Way.DIRECT
         self._proven: set[Way] = set()
@@ -171,7 +184,7 @@ class Requester:
         ``first_subject`` is where one worker takes it, which is asked first.
         """
         self.check_usable()
-        headers = trace_headers()
+        headers: dict[str, str] = {}
         if operation.request_body is Body.BYTES:
             headers.update(codec.encode_headers(request))
             body: bytes | memoryview = data
@@ -209,7 +222,7 @@ class Requester:
             message = await self._repeat(
                 operation,
                 codec.encode(request),
-                trace_headers(),
+                {},
                 timeout_seconds=self.timeout_seconds,
                 patience_seconds=ATTEMPT_SECONDS,
                 longest_seconds=BYTES_ATTEMPT_SECONDS,
@@ -277,10 +290,12 @@ class Requester:
         """One attempt. Raises as ``Inbox.request``, and what the worker answered."""
         asked_at = time.monotonic()
         try:
-            message = await self.inbox.request(
-                subject, body, headers=headers, timeout_seconds=seconds
-            )
-            codec.raise_error(message.headers, message.data)
+            with self.tracer.asking(operation.subject):
+                headers.update(trace_headers())
+                message = await self.inbox.request(
+                    subject, body, headers=headers, timeout_seconds=seconds
+                )
+                codec.raise_error(message.headers, message.data)
         except TimeoutError:
             self.connection.liveness.unanswered(asked_at)
             raise

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
+from holdfast.client.trace import trace_headers
 from holdfast.errors import RateLimitedError, UnavailableError
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
@@ -75,7 +76,7 @@ async def told(
     head: HeadT | None = None
     part = 0
     try:
-        headers = {names.TIMEOUT: worker_seconds(ATTEMPT_SECONDS)}
+        headers = {names.TIMEOUT: worker_seconds(ATTEMPT_SECONDS)} | trace_headers()
         connection.send(subject, codec.encode(request), reply=mailbox.subject, headers=headers)
         while head is None or head.end is None:
             message = await arrived.next(silence)

@@ -310,14 +310,15 @@ class Upload:
         """Ask for the commit; None when another worker had to be found and must be asked."""
         request = PutPart(final=self._sent, digest=digest)
         try:
-            message = await self._requester.inbox.request(
-                self._state.part_subject or "",
-                headers=codec.encode_headers(request)
-                | {names.TIMEOUT: worker_seconds(self._requester.timeout_seconds)}
-                | trace_headers(),
-                timeout_seconds=STALL_SECONDS,
-            )
-            raise_failure(message)
+            with self._requester.tracer.asking(PUT_PART.subject):
+                message = await self._requester.inbox.request(
+                    self._state.part_subject or "",
+                    headers=codec.encode_headers(request)
+                    | {names.TIMEOUT: worker_seconds(self._requester.timeout_seconds)}
+                    | trace_headers(),
+                    timeout_seconds=STALL_SECONDS,
+                )
+                raise_failure(message)
         except TimeoutError:
             failure: HoldfastError = OutcomeUnknownError("the worker did not answer the commit")
         except HoldfastError as error:

@@ -94,6 +94,7 @@ class WindowReader(Generic[HeadT]):
         the bytes may also be had range by range: they must be the same whenever they are asked for.
         """
         self._requester = requester
+        self._operation = operation
         self._subject = requester.subject(operation)
         self._head_type: type[HeadT] = operation.reply
         self._request = request
@@ -208,7 +209,8 @@ class WindowReader(Generic[HeadT]):
             )
             taken = await self._requester.budget.take(_most_bytes(request))
             try:
-                window = await self._receive(asked, tell)
+                with self._requester.tracer.asking(self._operation.subject):
+                    window = await self._receive(asked, tell)
             except OddWindowError as error:
                 failure = error
                 self._note_oddity(error, way)

@@ -29,6 +29,9 @@ Verb = Literal["open", "read", "write", "admin"]
 LINKED: Final = "holdfast.link"
 """In the scope of a request that a link is for: who signed it (`holdfast.gateway.link_gate`)."""
 
+STILL_MAY: Final = "holdfast.still_may"
+"""In the scope of a request: what raises as ``Access.check`` once it would be refused."""
+
 SESSION_COOKIE: Final = "holdfast_session"
 """The cookie of a session of the console: its token."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from starlette.routing import Route as Place
 
 from holdfast.client.budget import ByteBudget
 from holdfast.errors import HoldfastError, InternalError
-from holdfast.gateway.access import Access
+from holdfast.gateway.access import STILL_MAY, Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.console.console import ConsoleRoutes
@@ -81,7 +82,11 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
     by_path = _by_path(all_routes(client, settings, meters))
     app = Starlette(
         routes=[Place(path, Resource(path, access, methods)) for path, methods in by_path.items()],
-        middleware=[Middleware(Front, limits, meters), *_cors(settings), links],
+        middleware=[
+            Middleware(Front, limits, meters, client.requester.tracer),
+            *_cors(settings),
+            links,
+        ],
         exception_handlers={404: _not_found},
     )
     app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
@@ -92,17 +97,20 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
     """What the gateway answers. Nothing is asked of ``client`` before there is a request."""
     bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
+    blobs = BlobRoutes(client, bodies, readers)
     store = StoreRoutes(client, bodies, readers)
     snapshots = SnapshotRoutes(client, bodies, readers)
     families = (
         HealthRoutes(client),
-        BlobRoutes(client, bodies, readers),
+        blobs,
         store,
         snapshots,
         TusRoutes(client, bodies, utc_now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
-        ConsoleRoutes(client, settings, bodies, utc_now, snapshots=snapshots, store=store),
+        ConsoleRoutes(
+            client, settings, bodies, utc_now, blobs=blobs, snapshots=snapshots, store=store
+        ),
     )
     routes = [route for family in families for route in family.routes()]
     return (*routes, *DocumentRoutes(routes).routes())
@@ -190,10 +198,14 @@ class Resource:
             detail = f"this path takes {self._allow}"
             raise HttpError(405, "invalid", detail, {"Allow": self._allow})
         _check_query(request, route)
+        request.scope[STILL_MAY] = partial(self._check_access, request, route)
+        await self._check_access(request, route)
+        return await route.handle(request)
+
+    async def _check_access(self, request: Request, route: HttpRoute) -> None:
         scope = route.scope(request)
         for path in (scope,) if isinstance(scope, str) else scope:
             await self._access.check(request, route.verb, path, by_cookie=route.is_page)
-        return await route.handle(request)
 
 
 def _check_query(request: Request, route: HttpRoute) -> None:

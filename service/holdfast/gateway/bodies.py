@@ -63,12 +63,24 @@ class Bodies:
             await body.aclose()
             self._memory.give_back(taken)
 
-    async def message(self, request: Request, most: int = MAX_MESSAGE_BYTES) -> bytes:
-        """All of a small body. Raises HttpError (408, 413, 415)."""
+    async def message(self, request: Request) -> bytes:
+        """All of a small body. Raises as ``whole``."""
+        async with self.whole(request, MAX_MESSAGE_BYTES) as data:
+            return data
+
+    @asynccontextmanager
+    async def whole(self, request: Request, most: int) -> AsyncIterator[bytes]:
+        """All of a body of up to ``most`` bytes, which are in memory while the context lasts.
+
+        Raises HttpError (400, 408, 413, 415), RateLimitedError where too many are under way.
+        """
         _check_plain(request)
-        self._length(request, most)
-        chunks = self._chunks(request, most, None)
-        return b"".join([chunk async for chunk in chunks])
+        length = self._length(request, most)
+        taken = await self._turn(most if length is None else length)
+        try:
+            yield b"".join([chunk async for chunk in self._chunks(request, most, None)])
+        finally:
+            self._memory.give_back(taken)
 
     def _length(self, request: Request, most: int) -> int | None:
         text = request.headers.get("content-length")
@@ -84,7 +96,7 @@ class Bodies:
             async with asyncio.timeout(_TURN_SECONDS):
                 return await self._memory.take(size)
         except TimeoutError as error:
-            msg = "too many uploads are under way here"
+            msg = "too many bodies are under way here"
             raise RateLimitedError(msg) from error
 
     async def _chunks(

@@ -11,7 +11,9 @@ from starlette.responses import Response, StreamingResponse
 
 from holdfast.client.snapshots.wait import RecordT, wait_ended
 from holdfast.errors import HoldfastError
+from holdfast.gateway.access import STILL_MAY
 from holdfast.gateway.content import SlowReaderError
+from holdfast.gateway.problems import HttpError, problem_body
 from holdfast.protocol.problem import problem_of
 
 if TYPE_CHECKING:
@@ -55,13 +57,28 @@ class _Events(StreamingResponse):
 
 
 def events_answer(request: Request, events: AsyncGenerator[bytes], readers: Readers) -> Response:
-    """``events`` as they come, to who takes them; to HEAD only that there are some."""
+    """``events`` as they come, to who takes them; to HEAD only that there are some.
+
+    They end with a ``problem`` once the request would be refused, such as for a token that has
+    expired; if nothing comes, within ``QUIET_SECONDS``.
+    """
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.method == "HEAD":
         return Response(media_type=EVENT_STREAM, headers=headers)
-    answer = _Events(events, media_type=EVENT_STREAM, headers=headers)
+    answer = _Events(_allowed(request, events), media_type=EVENT_STREAM, headers=headers)
     answer.patience_seconds = readers.patience_seconds
     return answer
+
+
+async def _allowed(request: Request, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(events):
+        async for one in events:
+            try:
+                await request.scope[STILL_MAY]()
+            except (HoldfastError, HttpError) as error:
+                yield event("problem", problem_body(error))
+                return
+            yield one
 
 
 def progress_answer(

@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.client.trace import TRACE
 from holdfast.errors import RateLimitedError
 from holdfast.gateway.problems import problem
+from holdfast.gateway.route import ROUTE
+from holdfast.tracing import TRACE, TraceStep
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from holdfast.gateway.limits import RequestLimits
     from holdfast.gateway.meters import Meters
+    from holdfast.tracing import Tracer, TraceSpan
 
 log = structlog.get_logger(__name__)
 
 _FREE: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Whoever watches over the gateway is answered when it is at its limit, too."""
 
-_TRACE: Final = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_FAULTS: Final = 500
 
 
 class Front:
     """In front of the application."""
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits, meters: Meters) -> None:
-        """``limits`` and ``meters`` are those of the whole gateway."""
+    def __init__(self, app: ASGIApp, limits: RequestLimits, meters: Meters, tracer: Tracer) -> None:
+        """``limits``, ``meters`` and ``tracer`` are those of the whole gateway."""
         self._app = app
         self._limits = limits
         self._meters = meters
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = _trace_of(scope)
-        TRACE.set(trace)
+        given = _given_trace(scope)
+        TRACE.set(given)
         passing = _Passing(receive, send)
+        with self._tracer.serving(scope["method"]) as span:
+            if TRACE.get() is given:
+                TRACE.set(TraceStep.first() if given is None else given.next())
+            try:
+                await self._counted(scope, passing)
+            finally:
+                if span.is_kept:
+                    _describe(span, scope, passing)
+
+    async def _counted(self, scope: Scope, passing: _Passing) -> None:
         began = time.perf_counter()
         self._meters.in_flight.inc()
         try:
@@ -52,7 +63,7 @@ class Front:
             self._meters.in_flight.dec()
             seconds = time.perf_counter() - began
             self._meters.count(scope, passing.status, seconds, passing.received, passing.sent)
-            _write(scope, passing, seconds, trace)
+            _write(scope, passing, seconds)
 
     async def _limited(self, scope: Scope, passing: _Passing) -> None:
         if scope["path"] in _FREE:
@@ -95,18 +106,33 @@ class _Passing:
             self.is_whole = not message.get("more_body", False)
 
 
-def _trace_of(scope: Scope) -> str:
-    """The ``traceparent`` for what is done here: a new step of the caller's trace, or a new one."""
-    given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-    found = _TRACE.fullmatch(given)
-    step = secrets.token_hex(8)
-    if found is None:
-        return f"00-{secrets.token_hex(16)}-{step}-00"
-    return f"00-{found[1].decode()}-{step}-{found[2].decode()}"
+def _given_trace(scope: Scope) -> TraceStep | None:
+    """The step of the caller's trace in which it asks."""
+    given = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+    return None if given is None else TraceStep.parse(given.decode("latin-1"))
 
 
-def _write(scope: Scope, passing: _Passing, seconds: float, trace: str) -> None:
-    """One line; of the query nothing, for it may hold a signature."""
+def _describe(span: TraceSpan, scope: Scope, passing: _Passing) -> None:
+    """What the request was; of the query nothing, for it may hold a signature."""
+    method, route = scope["method"], scope.get(ROUTE)
+    attributes = {"url.path": scope["path"], "url.scheme": scope["scheme"]}
+    if route is not None:
+        attributes["http.route"] = route
+    if client := scope.get("client"):
+        attributes["client.address"] = client[0]
+    if passing.status is None:
+        span.describe(method, attributes)
+    else:
+        name = method if route is None else f"{method} {route}"
+        span.describe(name, {**attributes, "http.response.status_code": passing.status})
+    if passing.status is not None and passing.status >= _FAULTS:
+        span.fail(str(passing.status))
+    elif not passing.is_whole:
+        span.fail("incomplete")
+
+
+def _write(scope: Scope, passing: _Passing, seconds: float) -> None:
+    """One line; of the query nothing either."""
     client = scope.get("client")
     log.info(
         "http_request",
@@ -118,5 +144,4 @@ def _write(scope: Scope, passing: _Passing, seconds: float, trace: str) -> None:
         received_bytes=passing.received,
         sent_bytes=passing.sent,
         client=client[0] if client else "",
-        trace=trace,
     )

@@ -29,6 +29,9 @@ _LINGER_SECONDS: Final = 2.0
 ABORT: Final = "holdfast.abort"
 """In the scope of a request: what ends its connection, though there is more to be sent."""
 
+IS_GONE: Final = "holdfast.is_gone"
+"""In the scope of a request: whether its connection has ended, so that no answer arrives."""
+
 _LINE_BYTES: Final = 4
 """What separates a header's name from its value, and it from the next."""
 
@@ -150,6 +153,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_in_body = True
         super().on_headers_complete()
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[IS_GONE] = self.transport.is_closing  # type: ignore[typeddict-unknown-key]
 
     @override
     def on_message_complete(self) -> None:

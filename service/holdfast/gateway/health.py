@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import PlainTextResponse
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
 READY_SECONDS: Final = 5.0
+FRESH_SECONDS: Final = 1.0
+"""How long the answer of a worker is told to others: whoever asks often asks only the gateway."""
+
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -24,6 +29,8 @@ class HealthRoutes:
     def __init__(self, client: Client) -> None:
         """``client`` is asked whether workers answer."""
         self._client = client
+        self._asking: asyncio.Task[None] | None = None
+        self._answered_at = 0.0
 
     async def live(self, request: Request) -> Response:
         """The process answers."""
@@ -31,10 +38,20 @@ class HealthRoutes:
         return PlainTextResponse("ok\n")
 
     async def ready(self, request: Request) -> Response:
-        """A worker answers. Raises UnavailableError."""
+        """A worker answers, or did a moment ago. Raises UnavailableError."""
         del request
-        await self._client.store_status(timeout_seconds=READY_SECONDS)
+        asking = self._asking
+        is_old = time.monotonic() - self._answered_at > FRESH_SECONDS
+        if asking is None or (asking.done() and is_old):
+            self._asking = asking = asyncio.create_task(self._ask())
+        await asyncio.shield(asking)
         return PlainTextResponse("ok\n")
+
+    async def _ask(self) -> None:
+        try:
+            await self._client.store_status(timeout_seconds=READY_SECONDS)
+        finally:
+            self._answered_at = time.monotonic()
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""

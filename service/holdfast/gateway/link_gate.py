@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, unquote_plus
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from holdfast.domain.link_keys import read_keys, secrets_at
 from holdfast.domain.link_targets import LINK_CREATE, LINK_DIGEST, LINK_ONCE, PublicUrl
 from holdfast.domain.sigv4 import PREFIX, LinkTarget, Signed, is_link, verify
 from holdfast.errors import ForbiddenError, HoldfastError, NotFoundError
 from holdfast.gateway.access import note_link
+from holdfast.gateway.guard import IS_GONE
 from holdfast.gateway.problems import problem
 from holdfast.live_file import LiveFile
 
@@ -59,7 +60,7 @@ class LinkGate:
                 await problem(error)(scope, receive, send)
                 return
             if link is not None:
-                send = self._using(link, send, ranged=_is_ranged(scope))
+                send = self._using(link, scope, send)
         await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> str | None:
@@ -81,15 +82,18 @@ class LinkGate:
         note_link(scope, signed)
         return link
 
-    def _using(self, link: str, send: Send, *, ranged: bool) -> Send:
+    def _using(self, link: str, scope: Scope, send: Send) -> Send:
         """``send``, which notes the use of ``link`` before the first bytes go out.
 
-        What has none, such as a failure, uses nothing. Raises ForbiddenError instead of beginning.
+        What has none, such as a failure, uses nothing, nor does who is gone before them. Raises
+        ForbiddenError, ClientDisconnect instead of beginning.
         """
 
         async def sending(message: Message) -> None:
             if message.get("status") in _WITH_BYTES:
-                await self._client.use_link(link, ranged=ranged)
+                if IS_GONE in scope and scope[IS_GONE]():
+                    raise ClientDisconnect
+                await self._client.use_link(link, ranged=_is_ranged(scope))
             await send(message)
 
         return sending

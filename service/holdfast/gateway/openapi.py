@@ -183,7 +183,7 @@ def _content(answer: HttpAnswer) -> Json:
     content: Json = {}
     kinds = [kind for kind in _parts(answer.message) if kind is not None]
     if BYTES in kinds or answer.has_bytes:
-        content["*/*"] = {"schema": {}}
+        content["*/*"] = {}  # a range of JSON is no JSON
     if EVENTS in kinds:
         content["text/event-stream"] = {"schema": _EVENT}
     schemas = [_schema(kind) for kind in kinds if kind not in {BYTES, EVENTS}]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdfast.errors import HoldfastError
+    from holdfast.protocol.problem import Problem
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = {429: 1, 503: 5, 504: 5}
@@ -41,25 +42,27 @@ class HttpError(Exception):
 
 def problem(error: HoldfastError | HttpError) -> Response:
     """``error`` as an answer."""
-    if isinstance(error, HttpError):
-        known = _CODES[error.code]
-        body = msgspec.structs.replace(
-            problem_of(InvalidError(error.detail)),
-            type=f"urn:holdfast:error:{error.code}",
-            title=_title(error.status),
-            status=error.status,
-            code=error.code,
-            retryable=known.retryable,
-        )
-        headers = dict(error.headers)
-    else:
-        body = problem_of(error)
-        headers = {}
+    body = problem_body(error)
+    headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if body.status in RETRY_SECONDS:
         headers.setdefault("Retry-After", str(RETRY_SECONDS[body.status]))
     headers["Cache-Control"] = "no-store"
     return Response(
         msgspec.json.encode(body), status_code=body.status, headers=headers, media_type=PROBLEM_TYPE
+    )
+
+
+def problem_body(error: HoldfastError | HttpError) -> Problem:
+    """What an answer says of ``error``."""
+    if not isinstance(error, HttpError):
+        return problem_of(error)
+    return msgspec.structs.replace(
+        problem_of(InvalidError(error.detail)),
+        type=f"urn:holdfast:error:{error.code}",
+        title=_title(error.status),
+        status=error.status,
+        code=error.code,
+        retryable=_CODES[error.code].retryable,
     )
 
 

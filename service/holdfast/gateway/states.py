@@ -139,8 +139,8 @@ class StateRoutes:
             "force": "force" in request.query_params,
         }
         if _is_json(request):
-            text = await self._bodies.message(request, MAX_JSON_BYTES)
-            saved = await self._client.states.save_json(name, text, **said)
+            async with self._bodies.whole(request, MAX_JSON_BYTES) as text:
+                saved = await self._client.states.save_json(name, text, **said)
         else:
             async with self._bodies.upload(request, None) as body:
                 saved = await self._client.states.save_from(name, body, **said)
@@ -269,8 +269,9 @@ def _expected_index(conditions: Preconditions) -> ExpectedIndex:
         return "none"
     if conditions.if_match is None:
         return "any"
-    digits = conditions.if_match[0].strip('"')
-    if len(conditions.if_match) > 1 or not (digits.isascii() and digits.isdecimal()):
+    tags = conditions.if_match
+    digits = tags[0].strip('"') if len(tags) == 1 else ""
+    if not (digits.isascii() and digits.isdecimal()):
         detail = 'of a log If-Match is the index of its last command: "17"'
         raise precondition_failed(detail)
     return int(converted(_INDEX, digits))

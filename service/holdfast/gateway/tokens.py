@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.domain.link_keys import ZonedTime
-from holdfast.errors import InvalidError
+from holdfast.errors import InvalidError, NotFoundError
 
 MAX_TOKENS: Final = 10_000
 TOKEN_PREFIX: Final = "hf"  # noqa: S105  (what a token begins with, for those who look for leaks)
@@ -24,6 +25,7 @@ TOKEN_PREFIX: Final = "hf"  # noqa: S105  (what a token begins with, for those w
 Right = Literal["read", "write", "admin"]
 RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "admin")
 Scope = Annotated[str, Meta(pattern=r"^(read|write|admin):/", max_length=2048)]
+_SECRET_BYTES: Final = 32
 _NOBODY: Final = "0" * 64
 
 
@@ -72,6 +74,32 @@ def write_tokens(tokens: Sequence[Token]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(_TokenFile([*tokens])), indent=2) + b"\n"
 
 
+def new_token(
+    scopes: Sequence[str], *, now: datetime, expires_at: datetime | None, note: str
+) -> tuple[str, Token]:
+    """A token that nobody had before: what a caller shows, and what is kept. Raises InvalidError.
+
+    The id and the secret are random.
+    """
+    text = token_text(secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES))
+    token = Token(
+        id=text.split("_")[1],
+        hash=hash_of(text),
+        scopes=tuple(_checked(scope) for scope in scopes),
+        created_at=now,
+        expires_at=expires_at,
+        note=note,
+    )
+    return text, token
+
+
+def without(tokens: Sequence[Token], ids: Sequence[str]) -> Sequence[Token]:
+    """``tokens`` but for those with ``ids``. Raises NotFoundError unless all are there."""
+    if missing := set(ids) - {token.id for token in tokens}:
+        raise NotFoundError(f"there is no token {min(missing)}")
+    return [token for token in tokens if token.id not in ids]
+
+
 def token_text(id_: str, secret: str) -> str:
     """What a caller shows."""
     return f"{TOKEN_PREFIX}_{id_}_{secret}"
@@ -89,6 +117,14 @@ def find_token(tokens: Sequence[Token], text: str, now: datetime) -> Token | Non
     found = next((token for token in tokens if token.id == id_), None)
     is_right = hmac.compare_digest(hash_of(text), _NOBODY if found is None else found.hash)
     return found if found is not None and is_right and found.holds(now) else None
+
+
+def _checked(scope: str) -> str:
+    """Raises InvalidError."""
+    right, colon, prefix = scope.partition(":")
+    if right not in RIGHTS or not colon or not prefix.startswith("/"):
+        raise InvalidError(f"a scope is read, write or admin, a colon and a path, not {scope!r}")
+    return scope
 
 
 def _rank(granted: str) -> int:

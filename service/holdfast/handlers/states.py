@@ -121,6 +121,7 @@ class StateHandlers:
             request.name,
             _commands(request),
             expected=_expected(request.expected_index),
+            lineage=lineage_of(request.lineage),
             hlc=request.hlc,
             op_id=call.op_id,
         )
@@ -136,6 +137,7 @@ class StateHandlers:
             expected=_expected(
                 "any" if index == "any" else "none" if index == "none" else int(index)
             ),
+            lineage=lineage_of(request.lineage),
             hlc=request.hlc,
             op_id=_with_bytes(call, APPEND_BYTES.subject),
         )
@@ -185,6 +187,7 @@ class StateHandlers:
         new = NewSave(
             last_applied_index=request.last_applied_index,
             last_applied_hlc=request.last_applied_hlc,
+            lineage=lineage_of(request.lineage),
             kind=request.kind,
             data=data,
             digest=None if request.digest is None else Digest(request.digest),
@@ -200,6 +203,7 @@ class StateHandlers:
         new = NewSave(
             last_applied_index=request.last_applied_index,
             last_applied_hlc=request.last_applied_hlc,
+            lineage=lineage_of(request.lineage),
             kind="bytes",
             data=data,
             force=bool(request.force),
@@ -361,6 +365,7 @@ def _appended(run: AppendedRun, append_subject: str) -> Appended:
         hlc=str(run.hlc),
         last_hlc=str(run.last_hlc),
         append_subject=append_subject,
+        lineage=wire_lineage(run.lineage),
     )
 
 
@@ -386,6 +391,7 @@ def _loaded(name: str, found: Loaded, *, unchanged: bool) -> LoadedState:
         state=UNSET if found.data is None else Raw(found.data),
         fell_back=list(found.fell_back),
         unchanged=unchanged,
+        lineage=wire_lineage(found.lineage),
     )
 
 

@@ -79,7 +79,9 @@ class AppendCommands(Request, frozen=True, kw_only=True):
     """Append a ``command``, or several ``commands``: all of them or none, one after the other.
 
     Only while the last command of the log has ``expected_index`` (``none``, or 0: there is none;
-    ``any``: whatever it has). The first append makes the log. Clocks go on from ``hlc``.
+    ``any``: whatever it has). The first append makes the log. Clocks go on from ``hlc``. With the
+    ``lineage`` of an answer it is a ``conflict`` where the log was removed since, or repaired so
+    that commands up to ``expected_index`` (without a number: any commands) are not in it any more.
     """
 
     keeps_json: ClassVar[bool] = True
@@ -88,6 +90,7 @@ class AppendCommands(Request, frozen=True, kw_only=True):
     command: WireJson | UnsetType = UNSET
     commands: Annotated[list[Raw], Meta(max_length=MAX_COMMANDS)] = field(default_factory=list)
     expected_index: ExpectedIndex = "any"
+    lineage: WireLineage | None = None
     hlc: WireHlc | None = None
 
 
@@ -96,6 +99,7 @@ class AppendBytes(Request, frozen=True, kw_only=True):
 
     quoted_name: QuotedName = field(name=headers.BLOB_NAME)
     expected_index: QuotedExpectedIndex = field(default="any", name=headers.BLOB_EXPECTED_INDEX)
+    lineage: WireLineage | None = field(default=None, name=headers.BLOB_LINEAGE)
     hlc: WireHlc | None = field(default=None, name=headers.BLOB_HLC)
 
 
@@ -103,7 +107,8 @@ class Appended(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """The commands are in the log: ``count`` of them, from ``index`` on.
 
     ``hlc`` is the time of the first and ``last_hlc`` that of the last. Whoever sends further ones
-    of that name to ``append_subject``, for as long as somebody answers there, has them grouped.
+    of that name to ``append_subject``, for as long as somebody answers there, has them grouped; who
+    means them for this log names its ``lineage``.
     """
 
     index: ToldCount
@@ -111,6 +116,7 @@ class Appended(Reply, frozen=True, kw_only=True, omit_defaults=False):
     hlc: str
     last_hlc: str
     append_subject: str
+    lineage: str | None = None
 
 
 class SaveState(Request, frozen=True, kw_only=True):
@@ -118,7 +124,8 @@ class SaveState(Request, frozen=True, kw_only=True):
 
     Either ``state``, any JSON, which is made canonical (RFC 8785); or a blob that is there, by its
     ``digest``, which is as ``kind`` says. One that is older than the newest is a conflict, but with
-    ``force``.
+    ``force``; so is one of a log, known by its ``lineage``, that does not have the commands up to
+    ``last_applied_index`` any more.
     """
 
     keeps_json: ClassVar[bool] = True
@@ -129,6 +136,7 @@ class SaveState(Request, frozen=True, kw_only=True):
     kind: SaveKind = "json"
     last_applied_index: WireIndex
     last_applied_hlc: ForeignHlc = ""
+    lineage: WireLineage | None = None
     force: bool = False
 
 
@@ -138,6 +146,7 @@ class SaveBytes(Request, frozen=True, kw_only=True):
     quoted_name: QuotedName = field(name=headers.BLOB_NAME)
     last_applied_index: WireIndex = field(name=headers.BLOB_LAST_APPLIED_INDEX)
     last_applied_hlc: ForeignHlc = field(default="", name=headers.BLOB_LAST_APPLIED_HLC)
+    lineage: WireLineage | None = field(default=None, name=headers.BLOB_LINEAGE)
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     force: bool | None = field(default=None, name=headers.BLOB_FORCE)
 
@@ -181,7 +190,7 @@ class LoadedState(Saved, frozen=True, kw_only=True):
     """A save, with the ``state`` where that is JSON and fits; else its blob is to be read.
 
     ``fell_back`` are the numbers of newer ones which are damaged. ``unchanged``: it is the one that
-    the caller has.
+    the caller has. ``lineage`` is that of the log, for who reads on in it.
     """
 
     keeps_json: ClassVar[bool] = True
@@ -189,6 +198,7 @@ class LoadedState(Saved, frozen=True, kw_only=True):
     state: WireJson | UnsetType = UNSET
     fell_back: list[ToldCount] = field(default_factory=list)
     unchanged: bool = False
+    lineage: str | None = None
 
 
 class ListSaves(Request, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 import structlog
 
 from holdfast.runtime.escapes import escape_control
+from holdfast.tracing import TRACE
 from holdfast.transport.options import MASK
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def configure_logging(log_format: LogFormat, level: str, stream: TextIO | None =
     least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -72,6 +74,14 @@ def configure_logging(log_format: LogFormat, level: str, stream: TextIO | None =
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(least)
+
+
+def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Which trace the line belongs to, if it does to any."""
+    step = TRACE.get()
+    if step is not None:
+        event.update(trace_id=step.trace_id, span_id=step.span_id)
+    return event
 
 
 def _mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -31,17 +31,23 @@ from holdfast.protocol.operation import QUEUE_GROUP
 from holdfast.protocol.subjects import node_subject, prefixed, reply_pattern
 from holdfast.runtime.dispatch import Answer, out_of_time
 from holdfast.runtime.statistics import SERVICE_NAME, Discovery, EndpointStats
+from holdfast.tracing import NO_TRACER, TRACE, TraceStep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable, Mapping
 
     from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.protocol.operation import AnyOperation
     from holdfast.runtime.dispatch import Dispatcher
     from holdfast.runtime.statistics import Identity
+    from holdfast.tracing import Tracer
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
 
 SUBSCRIBE_SECONDS: Final = 2
+_FAULTS: Final = 500
+"""From this status on it is not the request that was wrong."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -60,12 +66,15 @@ class Worker:
         inbox_prefixes: tuple[str, ...],
         node: str | None = None,
         age: Callable[[], float] = lambda: 0.0,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """``prefix`` is put before every subject, ``inbox_prefixes`` bound reply subjects.
 
         With ``node`` the requests that other workers forward to that node are taken too. ``age``
-        says how many seconds ago a request may have been sent that arrives now.
+        says how many seconds ago a request may have been sent that arrives now. ``tracer`` makes a
+        span of each request.
         """
+        self._tracer = tracer
         self._connection = connection
         self._dispatcher = dispatcher
         self._endpoints = endpoints
@@ -97,6 +106,11 @@ class Worker:
     def in_flight(self) -> int:
         """How many requests are being answered; who watches does not count."""
         return len(self._lanes["requests"]) + len(self._lanes["parts"])
+
+    @property
+    def stats(self) -> Mapping[AnyOperation, EndpointStats]:
+        """What was counted of each operation."""
+        return self._stats
 
     @property
     def watches(self) -> int:
@@ -202,8 +216,26 @@ class Worker:
     async def _answer(
         self, endpoint: AnyEndpoint, stats: EndpointStats, message: Message, *, forwarded: bool
     ) -> None:
+        text = message.headers.get(TRACEPARENT)
+        if text is not None:
+            TRACE.set(TraceStep.parse(text))
         started_ns = time.perf_counter_ns()
-        error: HoldfastError | None
+        with self._tracer.answering(endpoint.operation.subject) as span:
+            error = await self._answered(endpoint, message, forwarded=forwarded)
+            if error is not None:
+                span.fail(error.code, is_fault=error.status >= _FAULTS)
+                log.info(
+                    "request_refused",
+                    subject=endpoint.operation.subject,
+                    code=error.code,
+                    detail=codec.one_line(error.detail),
+                )
+        stats.count(time.perf_counter_ns() - started_ns, error.code if error else None)
+
+    async def _answered(
+        self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool
+    ) -> HoldfastError | None:
+        """Answer; the failure, if it is one. Raises CancelledError if this task is cancelled."""
         try:
             answer = await self._dispatcher.answer(
                 endpoint,
@@ -213,37 +245,31 @@ class Worker:
                 forwarded=forwarded,
                 age_seconds=self._age(),
             )
-            error = answer.error
             if answer.node is not None:
                 self._forward(endpoint, answer.node, message.reply, answer)
             else:
                 await self._send(message.reply, answer)
         except HoldfastError as failure:
             # The head of a window may be out already: a failure after it ends the window.
-            error = failure
             self._send_failure(message, failure)
+            return failure
         except (Exception, asyncio.CancelledError) as bug:
             if isinstance(bug, asyncio.CancelledError) and _is_being_cancelled():
                 raise  # whoever did it answers
             log.exception("answer_failed", subject=endpoint.operation.subject)
             error = InternalError()
             self._send_failure(message, error)
-        elapsed_ns = time.perf_counter_ns() - started_ns
-        stats.count(elapsed_ns, error.code if error else None)
-        if error is not None:
-            log.info(
-                "request_refused",
-                subject=endpoint.operation.subject,
-                code=error.code,
-                detail=codec.one_line(error.detail),
-                trace=codec.one_line(message.headers.get(TRACEPARENT, "")),
-            )
+            return error
+        return answer.error
 
     def _forward(self, endpoint: AnyEndpoint, node: str, reply: str, request: Answer) -> None:
         """Pass the request on; whoever takes it answers the caller."""
         subject = node_subject(self._prefix, node, endpoint.operation.subject)
         body = memoryview(request.body)
-        self._connection.send(subject, body, reply=reply, headers=request.headers)
+        headers, step = dict(request.headers), TRACE.get()
+        if step is not None:
+            headers[TRACEPARENT] = str(step)
+        self._connection.send(subject, body, reply=reply, headers=headers)
 
     async def _send(self, reply: str, answer: Answer) -> None:
         if not answer.is_sent:

@@ -125,6 +125,7 @@ class MemoryLog:
             seen_at=last.at,
             mark=str(last.revision),
             damaged=info.damaged,
+            kept=info.kept,
         )
 
     def page(self, after: int, limit: int) -> BlobChanges:

@@ -167,7 +167,7 @@ class SurveyedBlob:
 
     ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
     gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy,
-    of ``size`` bytes: of a partial blob those that are kept. ``damaged`` is as in `BlobInfo`.
+    of ``size`` bytes: of a partial blob those that are ``kept``. ``damaged`` is as in `BlobInfo`.
     """
 
     digest: Digest
@@ -177,6 +177,7 @@ class SurveyedBlob:
     seen_at: datetime
     mark: str
     damaged: bool = False
+    kept: KeptBytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from holdfast.protocol.retention import KeepSnapshots
 
 if TYPE_CHECKING:
     from tests.gateway.console.conftest import Shown
-    from tests.gateway.console.visitor import Page, Visitor
+    from tests.gateway.console.visitor import Visitor
 
 pytestmark = pytest.mark.nats
 
@@ -38,6 +38,11 @@ PAGES = (
     "/console/retention?app={app}",
     "/console/names",
     "/console/names/one?name={name}",
+    "/console/names/move?name={name}&to={name}",
+    "/console/names/rules",
+    "/console/blobs",
+    "/console/blobs/{blob}",
+    "/console/collection",
     "/console/states",
     "/console/states/one?name={state}",
     "/console/tokens",
@@ -71,6 +76,7 @@ def places(shown: Shown, name: str, state: str) -> dict[str, str]:
         "second": shown.second,
         "app": shown.app,
         "name": quote(name),
+        "blob": shown.holdfast.names.stat(name).digest,
         "state": quote(state),
     }
 
@@ -270,21 +276,14 @@ def test_a_policy_is_tried_before_it_is_made(visitor: Visitor, shown: Shown) -> 
     assert shown.holdfast.retention.policy(shown.app).keep is None
 
 
-def uploaded(visitor: Visitor, page: Page, data: bytes, **query: str) -> httpx.Response:
-    """As the script sends a file."""
-    ours = next(attributes for _, attributes in page.elements if "data-upload" in attributes)
-    headers = {"X-Form-Token": ours["data-form-token"], "Content-Type": "text/plain"}
-    return visitor.http.post(ours["data-upload"], params=query, content=data, headers=headers)
-
-
 def test_a_name_is_made_replaced_restored_and_removed(visitor: Visitor, shown: Shown) -> None:
     name = f"notes/{secrets.token_hex(4)}.txt"
     names = shown.holdfast.names
     names.set_rules([NameRule(prefix="notes/", keep_versions=5)])
-    assert uploaded(visitor, visitor.open("/console/names"), b"one", name=name).status_code == 204
+    assert visitor.upload(visitor.open("/console/names"), b"one", name=name).status_code == 204
     page = visitor.open(f"/console/names/one?name={name}")
-    assert uploaded(visitor, page, b"two", name=name, version="1").status_code == 204
-    assert uploaded(visitor, page, b"late", name=name, version="1").status_code == 409
+    assert visitor.upload(page, b"two", name=name, version="1").status_code == 204
+    assert visitor.upload(page, b"late", name=name, version="1").status_code == 409
     assert names.get(name) == b"two"
 
     page = visitor.open(f"/console/names/one?name={name}")
@@ -360,4 +359,4 @@ def test_what_is_not_there_is_told_on_a_page(visitor: Visitor, path: str, status
     page = visitor.open(path, status)
 
     assert page.answer.headers["Content-Type"].startswith("text/html")
-    assert "notice bad" in page.answer.text
+    assert 'class="notice' in page.answer.text

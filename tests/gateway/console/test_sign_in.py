@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.gateway.conftest import serving
-from tests.gateway.console.visitor import Page, Visitor
+from tests.gateway.console.visitor import Page, PageForm, Visitor
 
 from holdfast.cli import main
 
@@ -136,6 +137,49 @@ def test_a_token_that_is_removed_ends_its_sessions(
     assert "not valid" in visitor.open("/console/tokens", 401).text
 
 
+def test_tokens_are_made_and_removed_here_where_their_file_is(
+    guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = signed_in(visitor, guarded.token(capsys, "admin:/"), "/console/tokens")
+    make = page.form("/tokens", scopes="")
+    visitor.send(make, 400, scopes="nonsense")
+    made = visitor.send(make, scopes="read:/store/\nread:/states", note="<b>", expires="90d")
+    (token,) = re.findall(r"hf_[0-9a-f]{12}_\S+", made.text)
+    shown = {"Authorization": f"Bearer {token}"}
+
+    assert httpx.get(f"{guarded.url}/store", headers=shown).status_code == 200
+    assert httpx.get(f"{guarded.url}/snapshots", headers=shown).status_code == 403
+    assert token not in visitor.open("/console/tokens").text
+
+    sure = visitor.send(made.form("/tokens/remove", id=token.split("_")[1]))
+    assert httpx.get(f"{guarded.url}/store", headers=shown).status_code == 200
+    visitor.send(sure.form("/tokens/remove"))
+    assert httpx.get(f"{guarded.url}/store", headers=shown).status_code == 401
+    visitor.send(sure.form("/tokens/remove"), 404)
+
+
+def test_what_needs_more_than_a_session_has_is_refused(
+    guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = guarded.token(capsys, "write:/store/mine/", "read:/blobs/", "write:/state/x")
+    signed_in(visitor, mine, "/console/names?prefix=mine/")
+    form = visitor.open("/console/names/one?name=mine/x", 404).form("/names/link")
+
+    def refused(path: str, **fields: str) -> None:
+        visitor.send(PageForm(f"/console{path}", form.fields), 403, **fields)
+
+    refused("/names/move?name=mine/x&to=theirs/x", do="copy")
+    refused("/names/move?name=theirs/x&to=mine/x", do="copy")
+    refused("/names/rules", do="set", sure="yes")
+    refused("/blobs/verify")
+    refused(f"/blobs/{'0' * 64}/delete", sure="yes")
+    refused("/states/append?name=x", command="1")
+    refused("/states/remove?name=x", sure="yes")
+    refused("/collection", do="dry")
+    refused("/purge?app=blog", typed="blog")
+    refused("/tokens", scopes="admin:/")
+
+
 def test_who_signs_out_is_not_known_any_more(
     guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +215,8 @@ def test_behind_a_proxy_pages_are_where_clients_reach_them(guarded: Guarded) -> 
         ("/console/snapshots", "holdfast snapshot create"),
         ("/console/storage", "holdfast snapshot create"),
         ("/console/names", "curl --data-binary"),
+        ("/console/names/rules", "holdfast name rules"),
+        ("/console/blobs", "curl -T"),
         ("/console/states", "curl --json"),
         ("/console/tokens", "holdfast token create"),
     ],

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.errors import InvalidError
+from holdfast.gateway.console.asked import seconds_typed, time_typed
 from holdfast.gateway.console.growth import HEIGHT, WIDTH, growth_of
-from holdfast.gateway.console.texts import mode_text, place, shown, size_text
+from holdfast.gateway.console.texts import (
+    duration_text,
+    mode_text,
+    place,
+    shown,
+    size_text,
+)
 from holdfast.gateway.console.tree import is_text
 from holdfast.protocol.snapshots import SnapshotRecord
 
@@ -84,4 +94,36 @@ def test_growth_ends_with_all_that_was_added() -> None:
     assert growth is not None
     assert (growth.total, growth.count) == (40, 3)
     assert growth.line.startswith(f"M0 {HEIGHT}H0.0V")
-    assert growth.line.endswith(f"H{WIDTH:.1f}V2.0")
+    assert growth.line.endswith(f"H{WIDTH:.1f}V0.0")
+    assert growth.sizes == (40, 20, 0)
+    assert [at[-5:] for at in growth.times] == ["00:00", "01:00", "02:00"]
+
+
+@given(st.integers(0, 1 << 60), st.integers(0, 1 << 60))
+def test_the_top_of_the_axis_is_above_all_that_was_added(first: int, second: int) -> None:
+    growth = growth_of(records(first, second))
+
+    assert growth is not None
+    assert first + second <= growth.sizes[0] <= max(2, 2.1 * (first + second))
+
+
+@given(st.integers(1, 10**8), st.sampled_from("smhdw"))
+def test_a_duration_is_shown_as_it_may_be_typed(count: int, unit: str) -> None:
+    seconds = seconds_typed(f"{count}{unit}")
+
+    assert seconds_typed(duration_text(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["1", "d", "-1d", "1 year", "1.5h", "٣d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(InvalidError):
+        seconds_typed(text)
+
+
+def test_a_day_is_one_of_utc_and_a_time_may_say_otherwise() -> None:
+    assert time_typed("") is None
+    assert time_typed("2027-01-31") == datetime(2027, 1, 31, tzinfo=UTC)
+    assert time_typed("2027-01-31T12:00:00") == datetime(2027, 1, 31, 12, tzinfo=UTC)
+    assert time_typed("2027-01-31T12:00:00+01:00") == datetime(2027, 1, 31, 11, tzinfo=UTC)
+    with pytest.raises(InvalidError):
+        time_typed("tomorrow")

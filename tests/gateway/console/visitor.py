@@ -64,9 +64,15 @@ class Page(HTMLParser):
         """The first link that has ``part`` in it."""
         return next(link for link in self.links() if part in link)
 
-    def form(self, part: str) -> PageForm:
-        """The first form that goes where ``part`` is in, by sending."""
-        return next(one for one in self.forms if part in one.action and "form-token" in one.fields)
+    def form(self, part: str, **fields: str) -> PageForm:
+        """The first form that goes where ``part`` is in, by sending, and has ``fields``."""
+        return next(
+            one
+            for one in self.forms
+            if part in one.action
+            and "form-token" in one.fields
+            and fields.items() <= one.fields.items()
+        )
 
 
 def _is_sent(tag: str, attributes: Attributes) -> bool:
@@ -103,6 +109,12 @@ class Visitor:
         answer = self.http.post(form.action, data={**form.fields, **fields})
         assert answer.status_code == status, answer.text
         return Page(answer)
+
+    def upload(self, page: Page, data: bytes, **query: str) -> httpx.Response:
+        """As the script sends a file, by the form of ``page`` that takes one."""
+        ours = next(attributes for _, attributes in page.elements if "data-upload" in attributes)
+        headers = {"X-Form-Token": ours["data-form-token"], "Content-Type": "text/plain"}
+        return self.http.post(ours["data-upload"], params=query, content=data, headers=headers)
 
     def ended(self, page: Page) -> Page:
         """The page once what it tells of is not under way any more: it is looked at again."""

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+from tests.contracts.blob_store import some_bytes
 from tests.repository.care.scrubs import lap_of, scrub_of
 from tests.repository.care.test_scrub import spoil
-from tests.repository.care.test_usage import inventory, name
+from tests.repository.care.test_usage import inventory, name, snapshot
 from tests.repository.collector.test_collector import put, put_name, put_snapshot
 
 from holdfast.bootstrap.sources import SOURCES
@@ -118,6 +119,34 @@ async def test_a_name_whose_blob_is_not_there_is_told_with_it(deployed: Deployed
     assert told["lost_reference"].text.startswith(f"n needs {digest} of blobs")
 
 
+async def test_a_partial_pack_without_all_that_a_snapshot_needs_is_told_with_it(
+    deployed: Deployed,
+) -> None:
+    packs = deployed.stores.packs
+    await snapshot(deployed, 1, "blog", *(some_bytes(40_000, seed) for seed in range(20)))
+    [largest] = sorted((await packs.survey(None, limit=99)).blobs, key=lambda one: one.size)[-1:]
+    await packs.repack(largest, ((0, 1000),))
+
+    told = await found(deployed)
+
+    assert "lost_reference" in told
+    assert told["lost_reference"].text == (
+        f"blog:0198a000-0000-7000-8000-000000000001 needs {largest.digest} of packs,"
+        " which lacks a part of what is needed"
+    )
+
+
+async def test_of_a_partial_pack_that_has_what_is_needed_nothing_is_told(
+    deployed: Deployed,
+) -> None:
+    packs = deployed.stores.packs
+    await snapshot(deployed, 1, "blog", *(some_bytes(40_000, seed) for seed in range(20)))
+    [largest] = sorted((await packs.survey(None, limit=99)).blobs, key=lambda one: one.size)[-1:]
+    await packs.repack(largest, ((0, largest.size),))
+
+    assert "lost_reference" not in await found(deployed)
+
+
 async def test_collection_that_is_off_and_why_is_told(deployed: Deployed) -> None:
     await deployed.change(format=OLD_FORMAT)
 
@@ -177,7 +206,7 @@ async def test_a_scrub_that_is_behind_and_servers_that_it_does_not_reach_are_tol
 
     behind = [one for one in findings or () if one.kind == "scrub_behind"]
     assert [one.severity for one in behind] == ["warning", "note"]
-    assert "there" in behind[1].text
+    assert behind[1].text == "nothing was read back from there yet"
 
 
 async def test_it_looks_once_a_minute_however_often_it_is_asked(deployed: Deployed) -> None:

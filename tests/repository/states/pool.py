@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.repository.names.gated import Gate
 
     from holdfast.repository.states.op_ids import AppendedRun
-    from holdfast.repository.states.record import SaveEntry
+    from holdfast.repository.states.record import Lineage, SaveEntry
     from holdfast.repository.states.saves import Loaded
     from holdfast.sources import Sources
     from holdfast.stores.journal_ports import Growth, JournalEntry, JournalPage, JournalStore
@@ -71,6 +71,7 @@ class StatesWorker:
         name: str,
         *commands: object,
         expected: int | None = None,
+        lineage: Lineage | None = None,
         hlc: str | None = None,
         op_id: str | None = None,
     ) -> AppendedRun:
@@ -81,7 +82,9 @@ class StatesWorker:
             else Command(msgspec.json.encode(command))
             for command in commands
         ]
-        return await self.appender.append(name, written, expected=expected, hlc=hlc, op_id=op_id)
+        return await self.appender.append(
+            name, written, expected=expected, lineage=lineage, hlc=hlc, op_id=op_id
+        )
 
     async def replay(self, name: str, index: int = 1) -> list[object]:
         """All commands from ``index`` on, whose indexes follow on each other."""
@@ -102,11 +105,12 @@ class StatesWorker:
         state: bytes,
         index: int,
         *,
+        lineage: Lineage | None = None,
         force: bool = False,
         op_id: str | None = None,
     ) -> SaveEntry:
         """Save a state that is JSON."""
-        new = NewSave(last_applied_index=index, data=state, force=force)
+        new = NewSave(last_applied_index=index, lineage=lineage, data=state, force=force)
         return await self.saves.save(name, new, op_id=op_id)
 
     async def latest(self, name: str) -> Loaded:

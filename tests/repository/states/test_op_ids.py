@@ -20,7 +20,7 @@ def test_an_op_id_of_a_group_is_known_with_what_it_has_appended() -> None:
     ops = (GroupedOp("a x", 0, 2), GroupedOp("b y", 2, 1))
     group = GroupHead(log="l", first=5, count=3, hlc=str(ZERO), ops=ops)
 
-    ids.note_group(group, 0)
+    ids.note_group(group, ("l", 0, 0), 0)
 
     assert ids.find("a x") == AppendedRun(5, 2, ZERO, ZERO.advanced(1))
     assert ids.find("b y") == AppendedRun(7, 1, ZERO.advanced(2), ZERO.advanced(2))

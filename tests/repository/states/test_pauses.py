@@ -17,6 +17,7 @@ from tests.repository.states.pool import StatesPool, StatesWorker
 
 from holdfast.errors import (
     ConflictError,
+    CorruptError,
     HoldfastError,
     InvalidError,
     NotFoundError,
@@ -27,6 +28,11 @@ from holdfast.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from holdfast.repository.states.record import Lineage
+
+type Write = Callable[[StatesWorker, Lineage], Awaitable[Any]]
+"""What is held up, of a log of that lineage."""
+
 MOST_CALLS: Final = 40
 _TURNS: Final = 40
 """More turns of the event loop than anything takes between two calls to a store."""
@@ -34,7 +40,7 @@ _TURNS: Final = 40
 
 async def _begin_anew(worker: StatesWorker) -> None:
     await worker.upkeep.remove("s")
-    await worker.append("s", "new")
+    await worker.append("s", "new", "newer", "newest")
 
 
 async def _trim(worker: StatesWorker) -> None:
@@ -47,13 +53,20 @@ async def _cut(worker: StatesWorker) -> None:
     await worker.upkeep.repair("s", 3)
 
 
-WRITES: Final[dict[str, Callable[[StatesWorker], Awaitable[Any]]]] = {
-    "append": lambda worker: worker.append("s", "w", op_id="op x"),
-    "append behind the third": lambda worker: worker.append("s", "w", expected=3, op_id="op x"),
-    "save": lambda worker: worker.save("s", b"w", 3),
-    "trim": lambda worker: worker.upkeep.trim("s", 1),
-    "remove": lambda worker: worker.upkeep.remove("s"),
-    "repair": lambda worker: worker.upkeep.repair("s", 4),
+WRITES: Final[dict[str, Write]] = {
+    "append": lambda worker, _: worker.append("s", "w", op_id="op x"),
+    "append behind the third": lambda worker, _: worker.append("s", "w", expected=3, op_id="op x"),
+    "save": lambda worker, _: worker.save("s", b"w", 3),
+    "trim": lambda worker, _: worker.upkeep.trim("s", 1),
+    "remove": lambda worker, _: worker.upkeep.remove("s"),
+    "repair": lambda worker, _: worker.upkeep.repair("s", 4),
+}
+TO_THAT_LOG: Final[dict[str, Write]] = {
+    "append": lambda worker, log: worker.append("s", "w", lineage=log, op_id="op x"),
+    "append behind the third": lambda worker, log: worker.append(
+        "s", "w", expected=3, lineage=log, op_id="op x"
+    ),
+    "save": lambda worker, log: worker.save("s", b"w", 3, lineage=log),
 }
 MEANWHILE: Final[dict[str, Callable[[StatesWorker], Awaitable[Any]]]] = {
     "nothing": lambda worker: worker.states.look("s"),
@@ -70,14 +83,14 @@ ENDS: Final = {"the state is removed", "the state is begun anew", "the log is re
 class Outcome:
     """What a write was answered, which goes on call by call."""
 
-    def __init__(self, pool: StatesPool, write: Callable[[StatesWorker], Awaitable[Any]]) -> None:
+    def __init__(self, pool: StatesPool, write: Write, lineage: Lineage) -> None:
         self._gate = Gate()
         self.answer: Any = None
         self.error: HoldfastError | None = None
 
         async def writing() -> None:
             try:
-                self.answer = await write(pool.gated(self._gate))
+                self.answer = await write(pool.gated(self._gate), lineage)
             except HoldfastError as error:
                 self.error = error
 
@@ -112,20 +125,23 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-async def held_up(write: str, meanwhile: str, call: int, *, is_heard: bool) -> bool:
-    """One run; whether the write had ended before the others came."""
+async def filled() -> tuple[StatesPool, StatesWorker, Lineage]:
+    """A log of three commands, a worker, and the log's lineage."""
     pool = StatesPool()
-    others = pool.worker()
-    for n in (1, 2, 3):
-        await others.append("s", n)
-    outcome = Outcome(pool, WRITES[write])
+    worker = pool.worker()
+    lineages = [(await worker.append("s", n)).lineage for n in (1, 2, 3)]
+    assert lineages[-1] is not None
+    return pool, worker, lineages[-1]
+
+
+async def held_up(outcome: Outcome, others: Awaitable[Any], call: int, *, is_heard: bool) -> bool:
+    """One run; whether the write had ended before the others came."""
     await outcome.go_on(call, is_heard=is_heard)
     is_done = outcome.task.done()
-    with suppress(ConflictError, NotFoundError):
-        await MEANWHILE[meanwhile](others)
+    with suppress(ConflictError, NotFoundError, CorruptError):
+        await others
     await outcome.finish()
     assert outcome.task.done()
-    await check(pool, others, write, meanwhile, outcome)
     return is_done
 
 
@@ -166,19 +182,84 @@ async def everything(worker: StatesWorker) -> tuple[int, list[object]]:
     return (1, []) if first is None else (first, await worker.replay("s", first))
 
 
+def run_at_every_call(one: Callable[[int, bool], Awaitable[bool]]) -> None:
+    """Hold a write up before each of its calls, until there are no more of them."""
+
+    async def every_call() -> None:
+        for call in range(MOST_CALLS):
+            await one(call, False)
+            if await one(call, True):
+                break
+        assert 1 < call < MOST_CALLS - 1
+
+    run(every_call())
+
+
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 @pytest.mark.parametrize("write", WRITES)
 def test_what_was_answered_stays_true_wherever_a_write_is_held_up(
     write: str, meanwhile: str
 ) -> None:
-    async def every_call() -> None:
+    async def one(call: int, is_heard: bool) -> bool:
+        pool, others, lineage = await filled()
+        outcome = Outcome(pool, WRITES[write], lineage)
+        is_done = await held_up(outcome, MEANWHILE[meanwhile](others), call, is_heard=is_heard)
+        await check(pool, others, write, meanwhile, outcome)
+        return is_done
+
+    run_at_every_call(one)
+
+
+@pytest.mark.parametrize("write", TO_THAT_LOG)
+def test_what_is_meant_for_a_log_that_was_removed_does_not_go_to_the_one_begun_anew(
+    write: str,
+) -> None:
+    async def one(call: int, is_heard: bool) -> bool:
+        pool, others, lineage = await filled()
+        outcome = Outcome(pool, TO_THAT_LOG[write], lineage)
+        is_done = await held_up(outcome, _begin_anew(others), call, is_heard=is_heard)
+        assert await pool.worker().replay("s") == ["new", "newer", "newest"]
+        held = await others.states.find("s")
+        assert held is not None
+        assert held.record.saves == ()
+        return is_done
+
+    run_at_every_call(one)
+
+
+@pytest.mark.parametrize("meanwhile", sorted(ENDS))
+@pytest.mark.parametrize("write", ["remove", "repair"])
+def test_a_damaged_log_is_ended_once_whoever_else_ends_it(write: str, meanwhile: str) -> None:
+    async def one(call: int, is_heard: bool) -> bool:
+        pool, others, lineage = await filled()
+        await others.append("s", 4)
+        pool.journal._logs["s"][-1].checksum ^= 1
+        outcome = Outcome(pool, WRITES[write], lineage)
+        is_done = await held_up(outcome, MEANWHILE[meanwhile](others), call, is_heard=is_heard)
+        await check(pool, others, write, meanwhile, outcome)
+        return is_done
+
+    run_at_every_call(one)
+
+
+@pytest.mark.parametrize("write", ["append", "remove", "repair"])
+def test_what_may_have_been_written_is_not_told_to_be_surely_not_applied(write: str) -> None:
+    async def unheard() -> None:
         for call in range(MOST_CALLS):
-            await held_up(write, meanwhile, call, is_heard=False)
-            if await held_up(write, meanwhile, call, is_heard=True):
+            pool, _, lineage = await filled()
+            outcome = Outcome(pool, WRITES[write], lineage)
+            await outcome.go_on(call, is_heard=False)
+            before = len((await pool.journal.read("s", 0)).entries)
+            pool.journal.reachable = pool.records.reachable = False
+            await outcome.finish()
+            pool.journal.reachable = pool.records.reachable = True
+            if isinstance(outcome.error, UnavailableError):
+                assert before == len((await pool.journal.read("s", 0)).entries) == 3
+            elif outcome.error is None:
                 break
         assert 1 < call < MOST_CALLS - 1
 
-    run(every_call())
+    run(unheard())
 
 
 # --- at random ---

@@ -98,18 +98,21 @@ class States:
         command: object,
         *,
         expected_index: ExpectedIndex = "any",
+        lineage: str | None = None,
         hlc: str | None = None,
         ordered: bool = True,
     ) -> LogPosition:
         """Append a command, and wait until it is replicated and synced.
 
         Only while the last command has ``expected_index``: a number, ``"none"`` or 0 where there
-        is none, ``"any"``. Its time comes after ``hlc``. What is appended to a name while another
+        is none, ``"any"``; and with the ``lineage`` of an answer only to that log, not to one that
+        was begun since. Its time comes after ``hlc``. What is appended to a name while another
         append is under way goes with the next one, in order; one that is not ``ordered`` goes by
-        itself, at once. Raises ConflictError (``index`` is the last one), TooLargeError,
-        QuotaExceededError, CorruptError (the log is damaged: see ``repair``).
+        itself, at once. Raises ConflictError (``index`` is the last one; None where the log is
+        another), TooLargeError, QuotaExceededError, CorruptError (the log is damaged: see
+        ``repair``).
         """
-        one = to_append(command, expected_index=expected_index, hlc=hlc)
+        one = to_append(command, expected_index=expected_index, lineage=lineage, hlc=hlc)
         return (await self._append(name, one, ordered=ordered))[0]
 
     async def append_many(
@@ -118,6 +121,7 @@ class States:
         commands: Iterable[object],
         *,
         expected_index: ExpectedIndex = "any",
+        lineage: str | None = None,
         hlc: str | None = None,
         ordered: bool = True,
     ) -> list[LogPosition]:
@@ -128,7 +132,7 @@ class States:
         texts = [json_of(command) for command in commands]
         if not texts:
             return []
-        one = ToAppend(texts, expected_index=expected_index, hlc=hlc)
+        one = ToAppend(texts, expected_index=expected_index, lineage=lineage, hlc=hlc)
         return await self._append(name, one, ordered=ordered)
 
     async def _append(self, name: str, one: ToAppend, *, ordered: bool) -> list[LogPosition]:
@@ -201,14 +205,16 @@ class States:
         *,
         last_applied_index: int,
         last_applied_hlc: str = "",
+        lineage: str | None = None,
         force: bool = False,
     ) -> Saved:
         """Save a state, which includes the log up to ``last_applied_index``.
 
         A JSON value is stored as RFC 8785 writes it, so equal states have one ``state_hash``.
-        Raises ConflictError for an older one than the newest, but with ``force``.
+        Raises ConflictError for an older one than the newest, but with ``force``; and where the log
+        is not the one of that ``lineage`` any more.
         """
-        request = _saving(name, last_applied_index, last_applied_hlc, force=force)
+        request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
             return await self.saving.save(request, state)
 
@@ -219,10 +225,11 @@ class States:
         *,
         last_applied_index: int,
         last_applied_hlc: str = "",
+        lineage: str | None = None,
         force: bool = False,
     ) -> Saved:
         """As ``save``, of a state that is written as JSON."""
-        request = _saving(name, last_applied_index, last_applied_hlc, force=force)
+        request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
             return await self.saving.save_json(request, text)
 
@@ -233,13 +240,14 @@ class States:
         *,
         last_applied_index: int,
         last_applied_hlc: str = "",
+        lineage: str | None = None,
         force: bool = False,
     ) -> Saved:
         """As ``save``, of the bytes that a file, a file object or an async iterator gives.
 
         They are streamed: memory is bounded whatever the size. Raises what ``Client.put`` does.
         """
-        request = _saving(name, last_applied_index, last_applied_hlc, force=force)
+        request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
             return await self.saving.save_bytes(request, source)
 
@@ -382,17 +390,30 @@ class States:
 
 
 def to_append(
-    command: object, *, expected_index: ExpectedIndex, hlc: str | None, fence: Fence | None = None
+    command: object,
+    *,
+    expected_index: ExpectedIndex,
+    hlc: str | None,
+    lineage: str | None = None,
+    fence: Fence | None = None,
 ) -> ToAppend:
     """One command, to be appended. Raises InvalidError of what is neither JSON nor bytes."""
-    if isinstance(command, bytes | bytearray | memoryview):
-        return ToAppend(
-            (), data=bytes(command), expected_index=expected_index, hlc=hlc, fence=fence
-        )
-    return ToAppend([json_of(command)], expected_index=expected_index, hlc=hlc, fence=fence)
+    data = bytes(command) if isinstance(command, bytes | bytearray | memoryview) else None
+    return ToAppend(
+        [json_of(command)] if data is None else (),
+        data=data,
+        expected_index=expected_index,
+        lineage=lineage,
+        fence=fence,
+        hlc=hlc,
+    )
 
 
-def _saving(name: str, index: int, hlc: str, *, force: bool) -> SaveState:
+def _saving(name: str, index: int, hlc: str, lineage: str | None, *, force: bool) -> SaveState:
     return SaveState(
-        name=check_blob_name(name), last_applied_index=index, last_applied_hlc=hlc, force=force
+        name=check_blob_name(name),
+        last_applied_index=index,
+        last_applied_hlc=hlc,
+        lineage=lineage,
+        force=force,
     )

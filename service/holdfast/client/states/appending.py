@@ -65,12 +65,14 @@ class Fence:
 class ToAppend:
     """What one caller appends: JSON ``commands``, or one that is ``data``.
 
-    ``answer`` is the worker's, with how many commands of others come before in the same request.
+    With a ``lineage`` it is for the log that has it. ``answer`` is the worker's, with how many
+    commands of others come before in the same request.
     """
 
     commands: Sequence[bytes]
     data: bytes | None = None
     expected_index: ExpectedIndex = "any"
+    lineage: str | None = None
     fence: Fence | None = None
     hlc: str | None = None
     sent: bool = False
@@ -82,7 +84,8 @@ class ToAppend:
         """Whether both may be in one request."""
         is_json = self.data is None and other.data is None
         is_any = self.expected_index == other.expected_index == "any"
-        return is_json and is_any and self.fence is other.fence
+        is_same = self.fence is other.fence and self.lineage == other.lineage
+        return is_json and is_any and is_same
 
     @property
     def size(self) -> int:
@@ -179,13 +182,18 @@ class Appends:
         hint = self._hints.get((name, first.data is None))
         if first.data is not None:
             header = AppendBytes(
-                quoted_name=quote_text(name), expected_index=str(expected), hlc=hlc
+                quoted_name=quote_text(name),
+                expected_index=str(expected),
+                lineage=first.lineage,
+                hlc=hlc,
             )
             return await self._requester.ask(
                 APPEND_BYTES, header, first.data, timeout_seconds=seconds, first_subject=hint
             )
         commands = [Raw(command) for one in together for command in one.commands]
-        request = AppendCommands(name=name, commands=commands, expected_index=expected, hlc=hlc)
+        request = AppendCommands(
+            name=name, commands=commands, expected_index=expected, lineage=first.lineage, hlc=hlc
+        )
         return await self._requester.ask(
             APPEND_COMMANDS, request, timeout_seconds=seconds, first_subject=hint
         )

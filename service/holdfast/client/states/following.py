@@ -37,10 +37,10 @@ class ReadLog:
 
     __slots__ = ("lineage", "name")
 
-    def __init__(self, name: str) -> None:
-        """Nothing of it was read."""
+    def __init__(self, name: str, lineage: str | None = None) -> None:
+        """Nothing of it was read, but what may have told the ``lineage``."""
         self.name = name
-        self.lineage: str | None = None
+        self.lineage = lineage
 
 
 async def log_page(requester: Requester, log: ReadLog, from_index: int, limit: int) -> LogPage:

@@ -143,9 +143,16 @@ class StateMachine:
     ) -> Any:
         """Append a command, and wait until it is applied here; what ``apply`` said of it.
 
-        Raises as ``States.append``, and InternalError once ``apply`` has raised.
+        Raises as ``States.append``, also where the log that was applied here was removed or
+        repaired, and InternalError once ``apply`` has raised.
         """
-        one = to_append(command, expected_index=expected_index, hlc=hlc, fence=self._fence)
+        one = to_append(
+            command,
+            expected_index=expected_index,
+            lineage=self._read.lineage,
+            hlc=hlc,
+            fence=self._fence,
+        )
         return (await self._append(one, [command] if one.data is not None else None))[0]
 
     async def append_many(
@@ -159,7 +166,13 @@ class StateMachine:
         texts = [json_of(command) for command in commands]
         if not texts:
             return []
-        one = ToAppend(texts, expected_index=expected_index, fence=self._fence, hlc=hlc)
+        one = ToAppend(
+            texts,
+            expected_index=expected_index,
+            lineage=self._read.lineage,
+            fence=self._fence,
+            hlc=hlc,
+        )
         return await self._append(one)
 
     async def refresh(self) -> None:
@@ -187,7 +200,11 @@ class StateMachine:
         index = self._index
         # It is written out before anything is waited for: no command comes between.
         saved = await self._states.save(
-            self._name, self._state, last_applied_index=index, last_applied_hlc=self._hlc
+            self._name,
+            self._state,
+            last_applied_index=index,
+            last_applied_hlc=self._hlc,
+            lineage=self._read.lineage,
         )
         self._saved_index = max(self._saved_index, index)
         self._save_error = None
@@ -201,6 +218,7 @@ class StateMachine:
         self._under_way[key] = self._index
         try:
             reply, before = await self._states.appends.append(self._name, one, ordered=True)
+            self._read.lineage = self._read.lineage or reply.lineage
             count = len(one.commands) or 1
             commands = values or [value_of(text) for text in one.commands]
             found = []
@@ -316,7 +334,7 @@ class StateMachine:
         """Take a save, while the log behind it is on its way, and then that."""
         first = (self._index if newest is None else newest.last_applied_index) + 1
         if newest is not None:
-            self._read = ReadLog(self._name)
+            self._read = ReadLog(self._name, newest.lineage)
         async with aclosing(self._log(first)) as log:
             if newest is not None:
                 self._pass_to(await self._states.saving.newest_whole(newest))

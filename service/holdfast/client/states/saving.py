@@ -88,6 +88,7 @@ class Saves:
                 quoted_name=quote_text(request.name),
                 last_applied_index=request.last_applied_index,
                 last_applied_hlc=request.last_applied_hlc,
+                lineage=request.lineage,
                 force=request.force,
             )
             with suppress(TooLargeError):

@@ -23,6 +23,8 @@ class LogPosition(msgspec.Struct, frozen=True):
     """The time of the first command that was appended by the same request."""
     behind: int
     """So many commands behind that one."""
+    lineage: str | None = None
+    """Which log of that name it is, for who means what follows for it."""
 
     @property
     def hlc(self) -> str:
@@ -53,8 +55,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
     """Of the ``count`` commands behind the first ``before`` that ``reply`` tells of."""
-    first, hlc = reply.index, reply.hlc
-    return [LogPosition(first + behind, hlc, behind) for behind in range(before, before + count)]
+    first, hlc, lineage = reply.index, reply.hlc, reply.lineage
+    return [
+        LogPosition(first + behind, hlc, behind, lineage)
+        for behind in range(before, before + count)
+    ]
 
 
 def command_of(entry: LogEntry) -> LogCommand:

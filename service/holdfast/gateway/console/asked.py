@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from holdfast.errors import InvalidError
 from holdfast.gateway.route import Parameter
+from holdfast.protocol.times import parse_zoned_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from starlette.requests import Request
 
 PATH: Final = Parameter(name="path", about="A path in a snapshot: any bytes.")
 NAME: Final = Parameter(name="name", about="A name.")
 _MAX_DIGITS: Final = 15
+_DURATION: Final = re.compile(r"([0-9]{1,9}) ?([smhdw])")
+_UNITS: Final[Mapping[str, timedelta]] = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 APP: Final = Parameter(name="app", about="An app.")
 PREFIX: Final = Parameter(name="prefix", about="What names begin with.")
 CURSOR: Final = Parameter(name="cursor", about="Where the page before ended.")
@@ -62,3 +76,30 @@ def labels_typed(text: str) -> dict[str, str]:
             raise InvalidError(f"a label is written key=value, not {part.strip()!r}")
         labels[key.strip()] = value.strip()
     return labels
+
+
+def seconds_typed(text: str) -> int | None:
+    """How long ``90m``, ``12h``, ``30d`` or ``2w`` is; None where nothing was typed.
+
+    Raises InvalidError.
+    """
+    if not text:
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise InvalidError(f"a duration is 90m, 12h, 30d or 2w, not {text!r}")
+    return int(found[1]) * (_UNITS[found[2]] // timedelta(seconds=1))
+
+
+def time_typed(text: str) -> datetime | None:
+    """A day or a time, which is UTC unless it says otherwise; None where nothing was typed.
+
+    Raises InvalidError.
+    """
+    if not text:
+        return None
+    whole = text if "T" in text else f"{text}T00:00:00"
+    at = parse_zoned_time(whole) or parse_zoned_time(f"{whole}Z")
+    if at is None:
+        raise InvalidError(f"a time is 2027-01-31 or 2027-01-31T12:00:00, not {text!r}")
+    return at

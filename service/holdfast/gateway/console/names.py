@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 
 from holdfast.domain.blob_names import check_blob_name
+from holdfast.errors import NotFoundError
 from holdfast.gateway.console.asked import (
     CURSOR,
     NAME,
@@ -15,9 +17,11 @@ from holdfast.gateway.console.asked import (
     labels_typed,
     needed,
     text_of,
+    time_typed,
 )
 from holdfast.gateway.console.pages import GUARDS
 from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.console.texts import shown, size_text
 from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
 from holdfast.gateway.route import Parameter
@@ -37,6 +41,8 @@ _LISTED: Final = 200
 _SEPARATOR: Final = "/"
 _LABEL: Final = Parameter(name="label", about="Labels that a name must have.")
 _VERSION: Final = Parameter(name="version", about="A version of the name.")
+_LABELS: Final = Parameter(name="labels", about="Labels that the name is to have.")
+_EXPIRES: Final = Parameter(name="expires", about="When the name is to end.")
 _ONE: Final = "/names/one"
 
 
@@ -72,14 +78,20 @@ class NamePages:
         )
 
     async def one(self, request: Request) -> Response:
-        """``GET /console/names/one``: what a name has, had, and what became of it."""
+        """``GET /console/names/one``: what a name has, had, and what became of it.
+
+        Of a name that never was it says so, and offers to give it something.
+        """
         name = check_blob_name(needed(request, NAME))
         asked = GetHistory(name=name, cursor=text_of(request, CURSOR) or None)
-        history = await self._client.requester.ask(GET_HISTORY, asked)
-        stat = await self._client.names.stat(name) if history.state == "ok" else None
+        history = stat = None
+        with suppress(NotFoundError):
+            history = await self._client.requester.ask(GET_HISTORY, asked)
+            stat = await self._client.names.stat(name)
         return self._pages.show(
             request,
             "name.html",
+            200 if history else 404,
             name=name,
             history=history,
             stat=stat,
@@ -94,11 +106,13 @@ class NamePages:
     async def upload(self, request: Request) -> Response:
         """``POST /console/names/upload``: the body is what the name is to have.
 
-        With ``version`` only while it has that; without, only where there is none.
+        With ``version`` only while it has that, whose labels and end it keeps; without, only where
+        there is none.
         """
         check_form(request, request.headers.get(FORM_HEADER, ""))
         name, version = check_blob_name(needed(request, NAME)), text_of(request, _VERSION)
         media_type = media_type_of(request)
+        labels, expires = text_of(request, _LABELS), text_of(request, _EXPIRES)
         async with self._bodies.upload(request, None) as body:
             if version:
                 stat = await self._client.names.stat(name)
@@ -111,7 +125,13 @@ class NamePages:
                     if_version=count_of(version, "a version"),
                 )
             else:
-                await self._client.names.create(name, body, type=media_type)
+                await self._client.names.create(
+                    name,
+                    body,
+                    type=media_type,
+                    labels=labels_typed(labels),
+                    expires_at=time_typed(expires),
+                )
         return Response(status_code=204, headers={**GUARDS, "Location": self._at(name)})
 
     async def delete(self, request: Request) -> Response:
@@ -120,7 +140,16 @@ class NamePages:
         name = check_blob_name(needed(request, NAME))
         if not form.is_on("sure"):
             stat = await self._client.names.stat(name)
-            return self._pages.show(request, "name_delete.html", name=name, stat=stat)
+            return self._pages.confirm(
+                request,
+                title="Take the blob from this name?",
+                of=shown(name),
+                text=f"It has version {stat.version}, {size_text(stat.size)} of {shown(stat.type)}."
+                " Its history stays, and as many versions as the rules of names keep.",
+                button="Remove it",
+                back=self._at(name),
+                fields={"version": stat.version or 0},
+            )
         version = count_of(form.text("version"), "a version")
         await self._client.names.delete(name, if_version=version or None)
         return self._pages.see_url(self._at(name))
@@ -133,22 +162,26 @@ class NamePages:
         return self._pages.see_url(self._at(name))
 
     async def link(self, request: Request) -> Response:
-        """``POST /console/names/link``."""
+        """``POST /console/names/link``: to get what it has, had or will have; or to put it once."""
         form = await form_of(request, self._bodies)
-        name = check_blob_name(needed(request, NAME))
+        name, of = check_blob_name(needed(request, NAME)), form.text("of")
+        is_upload = form.is_on("upload")
+        is_latest = of == "latest"
         link = await self._client.names.link(
             name,
             count_of(form.text("seconds"), "how long it holds"),
-            latest=form.is_on("latest"),
+            version=None if is_latest else count_of(of, "a version") or None,
+            latest=is_latest,
+            method="PUT" if is_upload else "GET",
             single_use=form.is_on("once"),
         )
-        return self._pages.show(
+        return self._pages.show_link(
             request,
-            "link.html",
-            link=link,
+            link,
             of=name,
             back=self._at(name),
             once=form.is_on("once"),
+            is_upload=is_upload,
         )
 
     def _at(self, name: str) -> str:
@@ -172,7 +205,7 @@ class NamePages:
                 "write",
                 self.upload,
                 scope=_scope,
-                query=(NAME, _VERSION),
+                query=(NAME, _VERSION, _LABELS, _EXPIRES),
                 does=True,
             ),
             route("/names/delete", "write", self.delete, scope=_scope, query=(NAME,), does=True),

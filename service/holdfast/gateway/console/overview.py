@@ -49,16 +49,20 @@ class OverviewPages:
         )
 
     async def storage(self, request: Request) -> Response:
-        """``GET /console/storage``: bytes by app and by name; as far as they are counted yet."""
-        apps, names, growth = await asyncio.gather(
-            self._usage(GetUsage(by="app")), self._usage(GetUsage(by="prefix")), self._growth()
+        """``GET /console/storage``: bytes by app, name and label, as far as they are counted."""
+        apps, names, labels, growth = await asyncio.gather(
+            self._usage(GetUsage(by="app")),
+            self._usage(GetUsage(by="prefix")),
+            self._usage(GetUsage(by="label")),
+            self._growth(),
         )
-        is_counting = not (apps.done and names.done)
+        is_counting = not (apps.done and names.done and labels.done)
         return self._pages.show(
             request,
             "storage.html",
             apps=apps,
             names=names,
+            labels=labels,
             growth=growth,
             refresh=is_counting,
         )

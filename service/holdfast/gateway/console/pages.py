@@ -19,7 +19,14 @@ from holdfast.gateway.console.session import (
     session_of,
     set_session,
 )
-from holdfast.gateway.console.texts import mode_text, place, shown, size_text, time_text
+from holdfast.gateway.console.texts import (
+    duration_text,
+    mode_text,
+    place,
+    shown,
+    size_text,
+    time_text,
+)
 from holdfast.gateway.problems import RETRY_SECONDS, HttpError
 from holdfast.gateway.route import HttpAnswer, HttpRoute
 
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from holdfast.gateway.access import Verb
     from holdfast.gateway.route import Handle, Parameter
     from holdfast.gateway.settings import GatewaySettings
+    from holdfast.protocol.links import LinkMade
 
 STATIC: Final = Path(__file__).parent / "static"
 HTML: Final = "text/html; charset=utf-8"
@@ -71,6 +79,7 @@ class Pages:
             "size": size_text,
             "time": time_text,
             "mode": mode_text,
+            "duration": duration_text,
         }
         self._templates.globals |= {
             "url": partial(place, self._base),
@@ -102,6 +111,49 @@ class Pages:
         if session_of(request) is None:
             self.begin_session(request, answer, session)
         return answer
+
+    def confirm(
+        self,
+        request: Request,
+        *,
+        title: str,
+        of: str,
+        text: str,
+        button: str,
+        back: str,
+        fields: Mapping[str, str | int] | None = None,
+        typed: str = "",
+    ) -> Response:
+        """Ask whether to do what a form asked for: it is sent again with ``sure``, and ``fields``.
+
+        ``text`` says what is lost. Where ``typed`` is said, that has to be typed as ``typed``.
+        """
+        return self.show(
+            request,
+            "confirm.html",
+            title=title,
+            of=of,
+            text=text,
+            button=button,
+            back=back,
+            fields={} if fields is None else fields,
+            typed=typed,
+        )
+
+    def show_link(
+        self,
+        request: Request,
+        link: LinkMade,
+        *,
+        of: str | bytes,
+        back: str,
+        once: bool,
+        is_upload: bool = False,
+    ) -> Response:
+        """The page of a link ``of`` something; ``once``: it can be followed once."""
+        return self.show(
+            request, "link.html", link=link, of=of, back=back, once=once, is_upload=is_upload
+        )
 
     def begin_session(self, request: Request, answer: Response, session: str) -> None:
         """Have the browser show ``session`` from now on, here only."""

@@ -63,11 +63,19 @@ class SentForm:
 
     def text(self, name: str) -> str:
         """What was typed, without space around it; empty where nothing was."""
-        return next((value.strip() for key, value in self._pairs if key == name), "")
+        return self.raw(name).strip()
+
+    def raw(self, name: str) -> str:
+        """What was typed, with the space around it."""
+        return next((value for key, value in self._pairs if key == name), "")
 
     def texts(self, name: str) -> list[str]:
         """The lines of a field that have something in them."""
         return [line.strip() for line in self.text(name).splitlines() if line.strip()]
+
+    def all_of(self, name: str) -> list[str]:
+        """Every value of a field that is there several times."""
+        return [value for key, value in self._pairs if key == name]
 
     def is_on(self, name: str) -> bool:
         """Whether a box was ticked."""

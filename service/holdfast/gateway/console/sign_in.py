@@ -1,11 +1,9 @@
-"""Signing in and out, and the page of who may do what."""
+"""Signing in and out."""
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from holdfast.gateway.access import SESSION_COOKIE
 from holdfast.gateway.console.session import form_of, new_session
 from holdfast.gateway.route import Parameter
 from holdfast.gateway.tokens import find_token, read_tokens
@@ -28,7 +26,7 @@ _THEN = Parameter(name="then", about="The page to go to.")
 
 
 class SignInPages:
-    """``/console/sign-in``, ``/console/sign-out`` and ``/console/tokens``."""
+    """``/console/sign-in`` and ``/console/sign-out``."""
 
     def __init__(
         self,
@@ -38,7 +36,6 @@ class SignInPages:
         clock: Callable[[], datetime],
     ) -> None:
         """``settings`` say where the tokens are."""
-        self._file = settings.tokens
         self._pages = pages
         self._bodies = bodies
         self._clock = clock
@@ -72,21 +69,6 @@ class SignInPages:
         self._pages.begin_session(request, answer, new_session())
         return answer
 
-    async def tokens(self, request: Request) -> Response:
-        """``GET /console/tokens``: who may do what; they are made where their file is."""
-        if self._tokens is None:
-            return self._pages.show(request, "tokens.html", tokens=None, file="", mine="")
-        now = self._clock()
-        tokens = [(token, token.holds(now)) for token in self._tokens.read()]
-        mine = find_token(self._tokens.read(), request.cookies.get(SESSION_COOKIE, ""), now)
-        return self._pages.show(
-            request,
-            "tokens.html",
-            tokens=tokens,
-            file=quote(self._file or ""),
-            mine=mine.id if mine is not None else "",
-        )
-
     def _then(self, url: str) -> str:
         """Where to go: a page of this console whatever was asked for."""
         return url if self._pages.is_here(url) else self._pages.url("")
@@ -102,5 +84,4 @@ class SignInPages:
             route("/sign-in", "open", self.ask, scope=scope, query=(_THEN,)),
             route("/sign-in", "open", self.sign_in, scope=scope, does=True),
             route("/sign-out", "open", self.sign_out, scope=scope, does=True),
-            route("/tokens", "admin", self.tokens, scope=scope),
         )

@@ -12,9 +12,11 @@ from holdfast.gateway.console.asked import (
     bytes_of,
     count_of,
     labels_typed,
+    needed,
     text_of,
 )
 from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.texts import size_text, time_text
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text, level_of
 from holdfast.gateway.route import Parameter
 from holdfast.protocol.entries import wire_path
@@ -171,9 +173,36 @@ class SnapshotPages:
         form = await form_of(request, self._bodies)
         record = await self._record(request)
         if not form.is_on("sure"):
-            return self._pages.show(request, "snapshot_delete.html", record=record)
+            return self._pages.confirm(
+                request,
+                title="Forget this snapshot?",
+                of=record.key,
+                text=f"It was made {time_text(record.created_at)} and has {record.files:,} files of"
+                f" {size_text(record.size)}. What other snapshots share with it stays; the rest"
+                " cannot be had back.",
+                button="Forget it",
+                back=self._pages.url(f"/snapshots/{record.key}"),
+            )
         await self._client.snapshots.delete(record.key)
         return self._pages.see("/snapshots", app=record.app)
+
+    async def purge(self, request: Request) -> Response:
+        """``POST /console/purge``: forget all snapshots of an app, whose name was typed."""
+        form = await form_of(request, self._bodies)
+        app = needed(request, APP)
+        if form.text("typed") == app:
+            await self._client.snapshots.purge(app)
+            return self._pages.see("/snapshots", app=app)
+        return self._pages.confirm(
+            request,
+            title="Forget all snapshots of an app?",
+            of=app,
+            text="Those under way and those that are held go, too. What snapshots of other apps"
+            " share with them stays; the rest cannot be had back.",
+            button="Forget them all",
+            back=self._pages.url("/snapshots", app=app),
+            typed=app,
+        )
 
     async def hold(self, request: Request) -> Response:
         """``POST /console/snapshots/{key}/hold``: keep it from policies, or no more."""
@@ -200,13 +229,8 @@ class SnapshotPages:
             if path
             else self._pages.url(f"/snapshots/{key}")
         )
-        return self._pages.show(
-            request,
-            "link.html",
-            link=link,
-            of=path or key,
-            back=back,
-            once=form.is_on("once"),
+        return self._pages.show_link(
+            request, link, of=path or key, back=back, once=form.is_on("once")
         )
 
     async def _record(self, request: Request) -> SnapshotRecord:
@@ -246,6 +270,7 @@ class SnapshotPages:
                 query=(*_FILTERS, CURSOR),
             ),
             route("/snapshots", "write", self.create, scope=lambda _: "/snapshots/", does=True),
+            route("/purge", "write", self.purge, scope=_scope_of_purge, query=(APP,), does=True),
             route(_ONE, "read", self.one, scope=scope_of_snapshot),
             route(
                 f"{_ONE}/files",
@@ -279,6 +304,10 @@ def scope_of_snapshot(request: Request) -> str:
 def _scope_of_list(request: Request) -> str:
     app = text_of(request, APP).strip()
     return f"/snapshots/{app}:" if app else "/snapshots/"
+
+
+def _scope_of_purge(request: Request) -> str:
+    return f"/snapshots/{needed(request, APP)}:"
 
 
 def _scopes_of_diff(request: Request) -> tuple[str, ...]:

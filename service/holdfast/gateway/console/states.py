@@ -48,10 +48,16 @@ class StatePages:
         return self._pages.show(request, "states.html", page=page, prefix=prefix)
 
     async def one(self, request: Request) -> Response:
-        """``GET /console/states/one``: a page of saves, and one of the log."""
+        """``GET /console/states/one``: a page of saves, and one of the log.
+
+        Of a state that is not there it says so, and offers to begin it.
+        """
         name = check_blob_name(needed(request, NAME))
         listing = ListSaves(name=name, cursor=text_of(request, CURSOR) or None, limit=_LISTED)
-        saves = await self._client.requester.ask(LIST_SAVES, listing)
+        try:
+            saves = await self._client.requester.ask(LIST_SAVES, listing)
+        except NotFoundError:
+            return self._pages.show(request, "state_new.html", 404, name=name)
         log = await self._log(name, count_of(text_of(request, _FROM), "the first command"))
         commands = [] if log is None else [(entry, *_command(entry)) for entry in log.entries]
         return self._pages.show(

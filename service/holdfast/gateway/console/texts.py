@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT: Final = 1024
+_DURATIONS: Final = ((604_800, "w"), (86_400, "d"), (3600, "h"), (60, "m"))
 _MINUTE_CHARS: Final = len("2026-11-30T12:00")
 
 
@@ -35,6 +36,16 @@ def size_text(size: float) -> str:
 def time_text(at: str | None) -> str:
     """A time of the wire to the minute."""
     return "-" if not at else at[:_MINUTE_CHARS].replace("T", " ")
+
+
+def duration_text(seconds: int | None) -> str:
+    """A number of seconds as it would be typed: ``30d``; empty of None."""
+    if seconds is None:
+        return ""
+    for size, unit in _DURATIONS:
+        if seconds and not seconds % size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def mode_text(mode: int) -> str:

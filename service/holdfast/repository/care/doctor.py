@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdfast.repository.care.inventory import Inventory, InventoryReport
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
+    from holdfast.repository.care.uses import Missing
     from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.report import CollectionReport, SpaceReport
@@ -164,12 +165,16 @@ def _of_orphans(space: SpaceReport) -> Iterator[Finding]:
         )
 
 
+def _how_lost(lost: Missing) -> str:
+    return "lacks a part of what is needed" if lost.in_part else "is missing or damaged"
+
+
 def _of_report(report: InventoryReport) -> Iterator[Finding]:
     for lost in report.lost[:_TOLD]:
         yield Finding(
             kind="lost_reference",
             severity="error",
-            text=f"{lost.user} needs {lost.digest} of {lost.space}, which is missing or damaged",
+            text=f"{lost.user} needs {lost.digest} of {lost.space}, which {_how_lost(lost)}",
             advice="put the bytes again from a good copy, or delete what needs them",
         )
     if len(report.lost) > _TOLD:
@@ -209,8 +214,11 @@ def _of_scrub(
         yield Finding(
             kind="scrub_behind",
             severity="note",
-            text=f"nothing is read back from {missing}: no worker was connected to it",
-            advice=f"connect a worker to {missing}: which copies are met depends on the server",
+            text=f"nothing was read back from {missing} yet",
+            advice=(
+                "a worker that is connected to it begins within a minute; connect one if none is:"
+                " which copies are met depends on the server"
+            ),
         )
     for place in places:
         if not peers or place.place in peers:

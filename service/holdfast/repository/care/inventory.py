@@ -1,27 +1,31 @@
 """Who needs how much of what is stored: the blobs are listed, then the records that need them.
 
 As a collection does it, and as slowly; but nothing is removed, so a moment's difference between the
-two does no harm. What is missing or damaged is looked for once more before it is told.
+two does no harm. What is missing or damaged is looked for once more before it is told. Where blobs
+are partial, each owner's pages are read, too: they tell which bytes are needed.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from holdfast.domain.kept import has_bytes
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
 from holdfast.repository.care.pages import all_changes
-from holdfast.repository.care.uses import Uses
+from holdfast.repository.care.uses import Missing, Uses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from holdfast.domain.collection import Need
     from holdfast.domain.digest import Digest
     from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource
-    from holdfast.repository.care.uses import GroupUse, Missing
+    from holdfast.repository.care.uses import GroupUse
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.stores.ports import BlobStore
@@ -106,14 +110,17 @@ class Inventory:
         try:
             for space in self._spaces:
                 report.spaces.append(await self._survey(space, uses))
+            lacking: list[Missing] = []
             for space in self._spaces:
                 for source in self._sources.get(space.name, ()):
-                    taking = _Taking(space.name, source, grouping, uses, self._pace, report.at)
+                    taking = _Taking(space, source, grouping, uses, self._pace, report.at)
                     report.records.append(await taking.run())
+                    lacking += taking.lacking
             report.groups = await asyncio.to_thread(uses.groups)
             report.rows = await asyncio.to_thread(uses.totals, MAX_GROUPS)
             missing = await asyncio.to_thread(uses.missing, MAX_LOST)
-            report.lost = [one for one in missing if await self._is_lost(one)]
+            lost = [one for one in missing if await self._is_lost(one)]
+            report.lost = [*lost, *lacking][:MAX_LOST]
         finally:
             await asyncio.to_thread(uses.close)
         return report
@@ -141,29 +148,40 @@ class Inventory:
 
 
 class _Taking:
-    """The records of one source, of which each owner is entered in its groups."""
+    """The records of one source, of which each owner is entered in its groups.
+
+    ``lacking`` are partial blobs without all that an owner needs; nobody asks for them by groups.
+    """
 
     def __init__(
         self,
-        space: str,
+        space: Space,
         source: OwnerSource,
         grouping: Grouping | None,
         uses: Uses,
         pace: Pace,
         now: datetime,
     ) -> None:
-        self._space = space
+        self.lacking: list[Missing] = []
+        self._space = space.name
+        self._store = space.store
         self._source = source
         self._grouping = grouping
         self._uses = uses
         self._pace = pace
         self._now = now
         self._count = RecordCount(store=source.roots.name)
+        self._looks_closer = False
 
     async def run(self) -> RecordCount:
         """All of them."""
         roots, count = self._source.roots, self._count
         living = 0
+        self._looks_closer = (
+            self._grouping is None
+            and not self._source.is_direct
+            and await asyncio.to_thread(self._uses.has_partial, self._space)
+        )
         async for changes in all_changes(roots.records):
             keys = [one.key for one in changes]
             fresh = await asyncio.to_thread(self._uses.fresh, self._space, keys)
@@ -201,6 +219,9 @@ class _Taking:
             return
         for root, number in needing:
             await self._need(root, number)
+        if self._looks_closer:
+            for owner in owners:
+                await self._look_closer(owner)
 
     async def _need(self, root: Digest, number: int) -> None:
         """What a root needs, or the root alone where it cannot be read."""
@@ -211,6 +232,23 @@ class _Taking:
                 await self._pace.spend(_RECORD_BYTES * len(some))
         except (NotFoundError, CorruptError):
             await asyncio.to_thread(self._uses.need, self._space, [(root, number)])
+
+    async def _look_closer(self, owner: BlobOwner) -> None:
+        """Whether partial blobs have what ``owner`` needs by pages that nobody before it has.
+
+        A page that cannot be read is told of by the collection that is tried.
+        """
+        with suppress(NotFoundError, CorruptError):
+            async for needs in self._source.roots.needed(owner.root, self._news):
+                for need in await asyncio.to_thread(self._uses.lacking, self._space, needs):
+                    if len(self.lacking) < MAX_LOST and await _lacks(self._store, need):
+                        self.lacking.append(
+                            Missing(self._space, need.digest, owner.name, in_part=True)
+                        )
+                await self._pace.spend(_RECORD_BYTES * len(needs))
+
+    async def _news(self, keys: Sequence[bytes]) -> Sequence[bool]:
+        return await asyncio.to_thread(self._uses.fresh, self._space, keys)
 
     def _groups(self, owner: BlobOwner) -> Sequence[str]:
         return [owner.name] if self._grouping is None else self._grouping.groups(owner)
@@ -224,3 +262,12 @@ async def _is_there(store: BlobStore, missing: Missing) -> bool:
         return False
     except HoldfastError:
         return True
+
+
+async def _lacks(store: BlobStore, need: Need) -> bool:
+    """Whether a part of the blob is missing that is needed, and somebody can tell."""
+    try:
+        info = await store.stat(need.digest, sure=True, partial=True)
+    except HoldfastError:
+        return False
+    return not has_bytes(info.kept, need.ranges)

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import KeptBytes, has_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from holdfast.domain.collection import Need
     from holdfast.stores.ports import SurveyedBlob
 
 CACHE_KIB: Final = 32 * 1024
@@ -29,7 +31,7 @@ _SETTINGS: Final = (
 )
 _SCHEMA: Final = (
     "CREATE TABLE blobs (space, digest BLOB, size INTEGER, damaged INTEGER,"
-    " PRIMARY KEY (space, digest)) WITHOUT ROWID",
+    " kept TEXT, PRIMARY KEY (space, digest)) WITHOUT ROWID",
     "CREATE TABLE keys (space, key, PRIMARY KEY (space, key)) WITHOUT ROWID",
     "CREATE TABLE groups (id INTEGER PRIMARY KEY, name UNIQUE, items INTEGER, logical INTEGER)",
     "CREATE TABLE uses (space, digest BLOB, user INTEGER, PRIMARY KEY (space, digest, user))"
@@ -77,11 +79,15 @@ class GroupUse:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A blob that ``user`` needs, maybe among others, and that was not met, or met as damaged."""
+    """A blob that ``user`` needs, maybe among others, and that was not met, or met as damaged.
+
+    ``in_part``: it was met as a partial one that lacks something of what is needed.
+    """
 
     space: str
     digest: Digest
     user: str
+    in_part: bool = False
 
 
 class Uses:
@@ -111,12 +117,39 @@ class Uses:
     def meet(self, space: str, blobs: Iterable[SurveyedBlob]) -> None:
         """Blobs that are there."""
         self._many(
-            "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)",
-            [(space, bytes.fromhex(one.digest), one.size, one.damaged) for one in blobs],
+            "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    space,
+                    bytes.fromhex(one.digest),
+                    one.size,
+                    one.damaged,
+                    None if one.kept is None else one.kept.text,
+                )
+                for one in blobs
+            ],
         )
 
-    def fresh(self, space: str, keys: Sequence[str]) -> list[bool]:
-        """Which of ``keys`` were not met before: a record that changes meanwhile comes again."""
+    def has_partial(self, space: str) -> bool:
+        """Whether a partial blob was met in a space."""
+        query = "SELECT EXISTS (SELECT 1 FROM blobs WHERE space = ? AND kept IS NOT NULL)"
+        return bool(self._db.execute(query, (space,)).fetchone()[0])
+
+    def lacking(self, space: str, needs: Iterable[Need]) -> list[Need]:
+        """Those of blobs that were met as partial ones, and without all that is needed."""
+        return [need for need in needs if not has_bytes(self._kept(space, need), need.ranges)]
+
+    def _kept(self, space: str, need: Need) -> KeptBytes | None:
+        """What was met of a blob; None: all of it, or nothing."""
+        query = "SELECT kept FROM blobs WHERE space = ? AND digest = ?"
+        found = self._db.execute(query, (space, bytes.fromhex(need.digest))).fetchone()
+        return None if found is None or found[0] is None else KeptBytes.written(found[0])
+
+    def fresh(self, space: str, keys: Sequence[str] | Sequence[bytes]) -> list[bool]:
+        """Which of ``keys``, of records or of pages of roots, were not met before.
+
+        A record that changes meanwhile comes again.
+        """
         self._db.execute("BEGIN")
         added = [
             self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (space, key)).rowcount > 0

@@ -34,6 +34,7 @@ from holdfast.errors import (
 from holdfast.repository.states.groups import GroupedOp, encode_group
 from holdfast.repository.states.logs import LogPlace
 from holdfast.repository.states.op_ids import MAX_OP_IDS_IN_ALL, AppendedRun
+from holdfast.repository.states.record import check_same
 from holdfast.repository.states.tail import TailReader
 from holdfast.transport.backoff import Backoff
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holdfast.repository.states.groups import Command
+    from holdfast.repository.states.record import Lineage
     from holdfast.repository.states.skew import ClockSkew
     from holdfast.repository.states.states import StateRecords
     from holdfast.repository.states.tail import Tail
@@ -53,15 +55,15 @@ MAX_GROUP_BYTES: Final = 512 * 1024
 MAX_APPEND_SECONDS: Final = 60.0
 """How long an append may be waited for: no attempt comes later than its Op-Id is remembered."""
 
-SETTLE_SECONDS: Final = 120.0
 MAX_LOGS: Final = 16_384
 """How many logs a worker knows the end of."""
 
 _LOGS_BETWEEN_LOOKS: Final = 256
 _FIRST_WAIT_SECONDS: Final = 0.002
 _LONGEST_WAIT_SECONDS: Final = 0.5
-_RETRY_SECONDS: Final = 0.05
-_LONGEST_RETRY_SECONDS: Final = 4.0
+_EVERYTHING: Final = 2**53
+"""The index up to which whoever names none knows the log."""
+
 _NO_LOG: Final = "there is no log of that name"
 _OVERHEAD_BYTES: Final = 2048
 """What a group, or a page, of one command takes beside it."""
@@ -70,7 +72,6 @@ _COMMAND_BYTES: Final = 96
 """What each command takes of a message, beside itself."""
 
 _OP_BYTES: Final = 128
-_TRIMMED: Final = "the log was trimmed before it was known whether it has the commands"
 _TOO_LATE: Final = "the request's time was over before the log was asked to write"
 log = structlog.get_logger(__name__)
 
@@ -79,12 +80,14 @@ log = structlog.get_logger(__name__)
 class _Member:
     """One request to append. ``at`` is when it came, by the loop's clock.
 
-    ``expected`` is the index that the last command must have, None where it may have any.
+    ``expected`` is the index that the last command must have, None where it may have any;
+    ``lineage`` is that of the log that it is meant for.
     """
 
     commands: Sequence[Command]
     size: int
     expected: int | None
+    lineage: Lineage | None
     hlc: Hlc
     op_id: str | None
     at: float
@@ -132,21 +135,29 @@ class Appender:
         commands: Sequence[Command],
         *,
         expected: int | None = None,
+        lineage: Lineage | None = None,
         hlc: str | None = None,
         op_id: str | None = None,
     ) -> AppendedRun:
         """Append ``commands``, all or none, if the last command has the index ``expected``.
 
-        0 stands for none; None for any. A repeat with the same ``op_id`` is answered as the first.
+        0 stands for none; None for any. With a ``lineage``, only to the log that has it: nothing
+        of what it had up to ``expected``, or at all, was taken back since. A repeat with the same
+        ``op_id`` is answered as the first.
         Raises InvalidError, TooLargeError, NotFoundError (no log), ConflictError (with the index),
         QuotaExceededError, UnavailableError, OutcomeUnknownError, CorruptError.
         """
         check_state_name(name)
-        member = self._member(commands, expected, hlc, op_id)
+        member = self._member(commands, expected, lineage, hlc, op_id)
         return await self._log(name).add(member)
 
     def _member(
-        self, commands: Sequence[Command], expected: int | None, hlc: str | None, op_id: str | None
+        self,
+        commands: Sequence[Command],
+        expected: int | None,
+        lineage: Lineage | None,
+        hlc: str | None,
+        op_id: str | None,
     ) -> _Member:
         if not 1 <= len(commands) <= MAX_COMMANDS:
             msg = f"1 to {MAX_COMMANDS} commands are appended at once"
@@ -166,6 +177,7 @@ class Appender:
             commands=commands,
             size=size if op_id is None else size + _OP_BYTES,
             expected=expected,
+            lineage=lineage,
             hlc=seen,
             op_id=op_id,
             at=now,
@@ -345,9 +357,11 @@ class _Log:
 
     def _refusal(self, member: _Member, index: int, tail: Tail) -> HoldfastError | None:
         """Why it cannot go behind the command ``index``, if the log does not have it by then."""
+        known = _EVERYTHING if member.expected is None else member.expected
         try:
             check_drift(member.hlc, self._sources.clock())
-        except InvalidError as error:
+            check_same(member.lineage, tail.record, known + 1)
+        except (InvalidError, ConflictError) as error:
             return error
         is_expected = _holds(member.expected, index, tail.record.base)
         return None if is_expected else _lost(member.expected, tail)
@@ -378,7 +392,8 @@ class _Log:
         for member in members:
             count = len(member.commands)
             begun = hlc.advanced(place)
-            run = AppendedRun(first + place, count, begun, begun.advanced(count - 1))
+            last = begun.advanced(count - 1)
+            run = AppendedRun(first + place, count, begun, last, tail.record.lineage)
             if member.op_id is not None:
                 self._forget(member)
                 tail.ops.note(member.op_id, run, now)
@@ -386,35 +401,15 @@ class _Log:
             place += count
 
     async def _publish(self, value: bytes, expected: int) -> int:
-        """The sequence of the group ``value``, sent until it is known what came of it."""
-        backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, within_seconds=SETTLE_SECONDS)
+        """The sequence of the group ``value``, once it is known what came of it."""
         message_id = self._sources.new_id()
-        is_known = True
-        while True:
-            try:
-                return await self._states.logs.journal.append(
-                    self._key, value, expected=expected, message_id=message_id
-                )
-            except ConflictError as error:
-                if is_known or await self._is_anothers(expected):
-                    raise
-                self._tail = None
-                raise OutcomeUnknownError(_TRIMMED) from error
-            except HoldfastError as error:
-                is_known = is_known and not isinstance(error, OutcomeUnknownError)
-                if is_known:
-                    raise
-                if not await backoff.wait():
-                    self._tail = None
-                    raise OutcomeUnknownError(error.detail) from error
-
-    async def _is_anothers(self, expected: int) -> bool:
-        """Whether the entry behind ``expected`` surely is that of another append."""
         try:
-            entry = await self._states.logs.journal.first_from(self._key, expected + 1)
-        except HoldfastError:
-            return False
-        return entry is not None and entry.previous == expected
+            return await self._states.logs.append(
+                self._key, value, expected=expected, message_id=message_id
+            )
+        except OutcomeUnknownError:
+            self._tail = None
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

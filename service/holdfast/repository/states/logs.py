@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.hlc import ZERO, parse_hlc
-from holdfast.errors import CorruptError
+from holdfast.errors import ConflictError, CorruptError, HoldfastError, OutcomeUnknownError
 from holdfast.repository.states.groups import GroupHead, decode_head
 from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, DamagedEntryError
+from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.record import Closing, StateRecord, Void
     from holdfast.stores.journal_ports import JournalEntry, JournalStore
+
+SETTLE_SECONDS: Final = 120.0
+_RETRY_SECONDS: Final = 0.05
+_LONGEST_RETRY_SECONDS: Final = 4.0
+_TRIMMED: Final = "the log was trimmed before it was known whether it has what was written"
 
 GroupT = TypeVar("GroupT", bound=GroupHead)
 
@@ -83,11 +89,56 @@ def placed(record: StateRecord, sequence: int, group: GroupHead) -> LogPlace:
 
 
 class StateLogs:
-    """Reads logs from the journal."""
+    """Reads logs from the journal, and writes them."""
 
     def __init__(self, journal: JournalStore) -> None:
         """Where the groups of all states are."""
         self.journal = journal
+
+    async def append(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
+        """The sequence of the entry ``value`` of the log at ``key``, once it is known.
+
+        It is sent until then. As of `JournalStore.append`, but that a ConflictError is certain:
+        another was first, and this one is not in the log. Raises OutcomeUnknownError where nobody
+        can tell.
+        """
+        backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, within_seconds=SETTLE_SECONDS)
+        is_known = True
+        while True:
+            try:
+                return await self.journal.append(
+                    key,
+                    value,
+                    expected=expected,
+                    message_id=message_id,
+                    behind_damage=behind_damage,
+                )
+            except ConflictError as error:
+                if is_known or await self._is_anothers(key, expected):
+                    raise
+                raise OutcomeUnknownError(_TRIMMED) from error
+            except HoldfastError as error:
+                is_known = is_known and not isinstance(error, OutcomeUnknownError)
+                if is_known:
+                    raise
+                if not await backoff.wait():
+                    raise OutcomeUnknownError(error.detail) from error
+
+    async def _is_anothers(self, key: str, expected: int) -> bool:
+        """Whether the entry behind ``expected`` surely is that of another append."""
+        try:
+            entry = await self.journal.first_from(key, expected + 1)
+        except HoldfastError:
+            return False
+        return entry is not None and entry.previous == expected
 
     async def end(self, record: StateRecord, *, to_read: bool = False) -> LogEnd:
         """Where the log ends, by the word of a believed leader.

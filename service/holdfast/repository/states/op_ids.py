@@ -7,7 +7,7 @@ kept and no more: of a log that gets more in that time the oldest are forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.groups import GroupHead
+    from holdfast.repository.states.record import Lineage
 
 REMEMBERED: Final = timedelta(minutes=2)
 MAX_OP_IDS: Final = 65_536
@@ -34,12 +35,16 @@ MAX_OP_IDS_IN_ALL: Final = 262_144
 
 @dataclass(frozen=True, slots=True)
 class AppendedRun:
-    """Commands that one request has appended: the first index, how many, and their times."""
+    """Commands that one request has appended: the first index, how many, and their times.
+
+    ``lineage`` is that of the log, None where it has ended since.
+    """
 
     index: int
     count: int
     hlc: Hlc
     last_hlc: Hlc
+    lineage: Lineage | None = field(default=None, compare=False)
 
 
 class _Known(NamedTuple):
@@ -58,11 +63,12 @@ class OpIds:
         """How many are known."""
         return len(self._known)
 
-    def note_group(self, group: GroupHead, now: float) -> None:
-        """The group was read from the log."""
+    def note_group(self, group: GroupHead, lineage: Lineage, now: float) -> None:
+        """The group was read from the log of that lineage."""
         for op in group.ops:
             hlc = group.first_hlc.advanced(op.place)
-            run = AppendedRun(group.first + op.place, op.count, hlc, hlc.advanced(op.count - 1))
+            last_hlc = hlc.advanced(op.count - 1)
+            run = AppendedRun(group.first + op.place, op.count, hlc, last_hlc, lineage)
             self.note(op.op_id, run, now)
 
     def note(self, op_id: str, run: AppendedRun, now: float) -> None:

@@ -43,6 +43,10 @@ ENDINGS_KEPT: Final = 16
 
 MAX_OVERTAKEN: Final = 100
 FINDER_PREFIX: Final = "sb"
+_TAKEN_BACK: Final = (
+    "the log was removed or repaired, and commands that were told are not in it: "
+    "begin again with the latest save"
+)
 
 
 class SaveEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,6 +128,20 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         """The last command surely has this index, or a higher one."""
         saved = [save.last_applied_index for save in self.saves]
         return max(self.base, self.trimmed_through, *saved)
+
+
+def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
+    """Raises ConflictError where the commands before ``index`` are not in the log any more.
+
+    ``before`` is the lineage of what they were read from; without a log that was a save alone.
+    """
+    if before is None:
+        return
+    log, start, through = before
+    is_other = start != record.start or log not in ("", record.log)
+    last = index - 1
+    if is_other or any(v.index < last for v in record.voids if v.through > through):
+        raise ConflictError(_TAKEN_BACK)
 
 
 class CarriedOp(msgspec.Struct, frozen=True, array_like=True):

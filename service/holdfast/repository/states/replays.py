@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import name_key
-from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.errors import CorruptError, InvalidError, NotFoundError
 from holdfast.repository.states.groups import decode_group, entries_of
 from holdfast.repository.states.logs import LogPlace, beginning
+from holdfast.repository.states.record import check_same
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.stores.journal_ports import Growth
 
-_TAKEN_BACK: Final = (
-    "the log was removed or repaired, and commands that were told are not in it: "
-    "begin again with the latest save"
-)
 ENTRY_BYTES: Final = 160
 """What a command takes of a page beside itself."""
 
@@ -234,20 +231,6 @@ class Following:
             msg = f"the log is damaged at command {self.next_index}: see `state repair`"
             raise CorruptError(msg)
         self._record = self._place = None
-
-
-def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
-    """Raises ConflictError where the commands before ``index`` are not in the log any more.
-
-    ``before`` is the lineage of what they were read from; without a log that was a save alone.
-    """
-    if before is None:
-        return
-    log, start, through = before
-    is_other = start != record.start or log not in ("", record.log)
-    last = index - 1
-    if is_other or any(v.index < last for v in record.voids if v.through > through):
-        raise ConflictError(_TAKEN_BACK)
 
 
 def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:

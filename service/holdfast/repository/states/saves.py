@@ -23,14 +23,21 @@ from holdfast.errors import (
     NotFoundError,
     OutcomeUnknownError,
 )
-from holdfast.repository.states.record import SaveEntry, StateRecord, save_of, saved, without_save
+from holdfast.repository.states.record import (
+    SaveEntry,
+    StateRecord,
+    check_same,
+    save_of,
+    saved,
+    without_save,
+)
 from holdfast.repository.states.states import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from holdfast.repository.states.blobs import SavedBytes
-    from holdfast.repository.states.record import SaveForm
+    from holdfast.repository.states.record import Lineage, SaveForm
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
@@ -40,9 +47,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSave:
-    """What is to be saved: ``data``, or a blob that is there by its ``digest``."""
+    """What is to be saved: ``data``, or a blob that is there by its ``digest``.
+
+    ``lineage`` is that of the log whose commands it includes.
+    """
 
     last_applied_index: int
+    lineage: Lineage | None = None
     last_applied_hlc: str = ""
     kind: SaveForm = "json"
     data: bytes | None = None
@@ -54,10 +65,12 @@ class NewSave:
 class Loaded:
     """A save, with its bytes unless they are more than was asked for.
 
-    ``fell_back`` are the numbers of those that were to be had rather, and are damaged.
+    ``fell_back`` are the numbers of those that were to be had rather, and are damaged. The log was
+    of ``lineage`` when the save was looked up.
     """
 
     save: SaveEntry
+    lineage: Lineage
     data: bytes | None = None
     fell_back: Sequence[int] = ()
 
@@ -78,8 +91,8 @@ class StateSaves:
         """Save a state. A repeat with the same ``op_id`` is answered as the first.
 
         Raises InvalidError (the log has no such command), NotFoundError (no such blob),
-        ConflictError (older than the newest, with the index of that), UnavailableError,
-        OutcomeUnknownError.
+        ConflictError (older than the newest, with the index of that; or the log is not the one of
+        its lineage any more), UnavailableError, OutcomeUnknownError.
         """
         check_state_name(name)
         present = await self._states.look(name)
@@ -87,10 +100,12 @@ class StateSaves:
             if made in present.held.record.saves:  # and whoever made it may have died
                 await self._settle(name, made, new, is_repeat=True)
             return made
+        record = present.held.record if present.held is not None else StateRecord(name=name)
+        check_same(new.lineage, record, new.last_applied_index + 1)
         check_index(present, new.last_applied_index)
         digest, size = await self._stored_as(new)
         entry = _entry(new, digest, size, present, op_id or self._sources.new_id())
-        made = await self._record(name, entry, present, force=new.force)
+        made = await self._record(entry, record, force=new.force)
         await self._settle(name, made, new)
         return made
 
@@ -104,11 +119,8 @@ class StateSaves:
         await self._stored.put(digest, new.data, new.kind)
         return digest, len(new.data)
 
-    async def _record(
-        self, name: str, entry: SaveEntry, present: PresentState, *, force: bool
-    ) -> SaveEntry:
-        compared = present.held.record if present.held is not None else StateRecord(name=name)
-        at = self._sources.clock()
+    async def _record(self, entry: SaveEntry, compared: StateRecord, *, force: bool) -> SaveEntry:
+        name, at = compared.name, self._sources.clock()
         change = partial(saved, name=name, save=entry, lineage=compared.lineage, force=force, at=at)
         held = await self._states.change(name, change)
         made = save_of(held.record, entry.op)
@@ -148,8 +160,8 @@ class StateSaves:
         """
         record = await self._record_of(name)
         if record.saves and record.saves[0].digest == unless:
-            return Loaded(save=record.saves[0])
-        return await self._first_readable(record.saves)
+            return Loaded(save=record.saves[0], lineage=record.lineage)
+        return await self._first_readable(record, record.saves)
 
     async def at(
         self,
@@ -166,7 +178,8 @@ class StateSaves:
         if sum(one is not None for one in (index, time, digest)) != 1:
             msg = "ask for a save by an index, a time or a hash"
             raise InvalidError(msg)
-        saves: Iterable[SaveEntry] = (await self._record_of(name)).saves
+        record = await self._record_of(name)
+        saves: Iterable[SaveEntry] = record.saves
         if index is not None:
             found = [save for save in saves if save.last_applied_index <= index]
             found.sort(key=lambda save: save.last_applied_index, reverse=True)
@@ -174,7 +187,7 @@ class StateSaves:
             found = [save for save in saves if datetime.fromisoformat(save.at) <= time]
         else:
             found = [save for save in saves if save.digest == digest][:1]
-        return await self._first_readable(found)
+        return await self._first_readable(record, found)
 
     async def page(
         self, name: str, *, below: int | None, limit: int
@@ -190,7 +203,7 @@ class StateSaves:
             raise NotFoundError(MISSING)
         return held.record
 
-    async def _first_readable(self, saves: Iterable[SaveEntry]) -> Loaded:
+    async def _first_readable(self, record: StateRecord, saves: Iterable[SaveEntry]) -> Loaded:
         fell_back: list[int] = []
         for save in saves:
             at_most = self._max_bytes if save.kind == "json" else 0
@@ -200,7 +213,7 @@ class StateSaves:
                 log.warning("save_damaged", number=save.number, digest=save.digest)
                 fell_back.append(save.number)
             else:
-                return Loaded(save=save, data=data, fell_back=fell_back)
+                return Loaded(save=save, lineage=record.lineage, data=data, fell_back=fell_back)
         if fell_back:
             msg = "no save of the state can be read"
             raise CorruptError(msg)

@@ -105,7 +105,7 @@ class TailReader:
             page = await self._states.logs.page(tail.record, tail.place, decode_head, sure=True)
             now = self._monotonic()
             for _, head in page.groups:
-                tail.ops.note_group(head, now)
+                tail.ops.note_group(head, tail.record.lineage, now)
                 tail.hlc = max(tail.hlc, head.last_hlc)
                 if head.closing is not None:
                     raise CorruptError(_CLOSED)

@@ -41,7 +41,6 @@ from holdfast.repository.states.states import MISSING
 from holdfast.repository.states.tail import TailReader
 from holdfast.stores.journal_ports import DamagedEntryError
 from holdfast.stores.record_ports import MAX_GET_MANY
-from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,9 +56,6 @@ if TYPE_CHECKING:
 OP_IDS_KEPT: Final = 2 * REMEMBERED
 """Groups that are younger are in the journal, trimmed or not: their Op-Ids are read from there."""
 
-SETTLE_SECONDS: Final = 120.0
-_FIRST_WAIT_SECONDS: Final = 0.01
-_LONGEST_WAIT_SECONDS: Final = 2.0
 log = structlog.get_logger(__name__)
 
 
@@ -214,7 +210,7 @@ class Upkeep:
             except ConflictError:
                 continue  # somebody appended meanwhile
             except QuotaExceededError:
-                await self._make_room(name, sequence)
+                held = await self._make_room(held, index, sequence)
                 at = await self._write(name, value, sequence)
             await self._end(name, held, closing, at)
             return True
@@ -227,9 +223,18 @@ class Upkeep:
             return ()
         return tail.ops.carried()
 
-    async def _make_room(self, name: str, sequence: int) -> None:
-        """Remove the commands of a state that is to be removed, where its end does not fit."""
-        await self._states.logs.journal.trim(name_key(name), sequence)
+    async def _make_room(
+        self, held: Held[StateRecord], index: int, sequence: int
+    ) -> Held[StateRecord]:
+        """Remove the commands of a state that is to be removed, where its end does not fit.
+
+        The record says so first, so whoever repairs it meanwhile does not count on them.
+        """
+        record = held.record
+        change = partial(trimmed, lineage=record.lineage, through=index, number=record.number)
+        held = await self._states.update(held, change)
+        await self._states.logs.journal.trim(name_key(record.name), sequence)
+        return held
 
     async def repair(self, name: str, index: int, *, op_id: str | None = None) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
@@ -277,8 +282,8 @@ class Upkeep:
         try:
             present = await self._states.look(name)
         except CorruptError:
+            sequence = await self._last_sequence(name)  # first: whoever changes both writes it last
             held = await self._states.find(name)
-            sequence = await self._last_sequence(name)
             if held is None:
                 return None, sequence, 0, ZERO
             end = await self._states.logs.readable_end(held.record, sequence)
@@ -315,21 +320,14 @@ class Upkeep:
         return page.place
 
     async def _write(self, name: str, value: bytes, expected: int) -> int:
-        """Append what ends a log, until it is known what came of it. Raises ConflictError."""
-        message_id = self._sources.new_id()
-        backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, within_seconds=SETTLE_SECONDS)
-        while True:
-            try:
-                return await self._states.logs.journal.append(
-                    name_key(name),
-                    value,
-                    expected=expected,
-                    message_id=message_id,
-                    behind_damage=True,
-                )
-            except OutcomeUnknownError:
-                if not await backoff.wait():
-                    raise
+        """Append what ends a log, once it is known what came of it. Raises ConflictError."""
+        return await self._states.logs.append(
+            name_key(name),
+            value,
+            expected=expected,
+            message_id=self._sources.new_id(),
+            behind_damage=True,
+        )
 
     async def _end(
         self, name: str, held: Held[StateRecord], closing: Closing, sequence: int

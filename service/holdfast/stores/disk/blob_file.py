@@ -99,6 +99,7 @@ def surveyed(blob: OpenBlob) -> SurveyedBlob:
         pinned=blob.header.pinned,
         seen_at=datetime.fromtimestamp(blob.identity.mtime_ns / 1e9, UTC),
         mark=blob.identity.mark,
+        kept=blob.header.info.kept,
     )
 
 

@@ -201,4 +201,5 @@ def _surveyed(record: StoredMessage) -> SurveyedBlob:
         seen_at=seen_at,
         mark=str(record.sequence),
         damaged=meta.is_damaged,
+        kept=meta.kept,
     )

@@ -1,4 +1,4 @@
-// What needs a script: copying, sending files, and looking again at what is under way.
+// What needs a script: copying, sending files, going on with and looking again at what is under way.
 "use strict";
 
 for (const button of document.querySelectorAll("[data-copy]")) {
@@ -22,8 +22,10 @@ for (const form of document.querySelectorAll("[data-upload]")) {
       button.disabled = !isBad;
     };
     say("Sending…", false);
-    const query = new URLSearchParams({ name: form.elements.name.value });
-    if (form.elements.version) query.set("version", form.elements.version.value);
+    const query = new URLSearchParams();
+    for (const field of form.elements) {
+      if (field.name && field.type !== "file" && field.value) query.set(field.name, field.value);
+    }
     const file = form.elements.file.files[0];
     try {
       const answer = await fetch(`${form.dataset.upload}?${query}`, {
@@ -35,7 +37,7 @@ for (const form of document.querySelectorAll("[data-upload]")) {
         },
       });
       if (answer.ok) {
-        location.assign(`${form.dataset.then}?${new URLSearchParams({ name: query.get("name") })}`);
+        location.assign(answer.headers.get("Location"));
         return;
       }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -45,5 +47,7 @@ for (const form of document.querySelectorAll("[data-upload]")) {
     }
   });
 }
+
+document.querySelector("[data-go-on]")?.requestSubmit();
 
 if ("refresh" in document.body.dataset) setTimeout(() => location.reload(), 1500);

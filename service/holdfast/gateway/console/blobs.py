@@ -1,0 +1,165 @@
+"""Blobs by their digests: what is stored, why it is kept, and what each begins with."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import Response
+
+from holdfast.domain.digest import is_digest, parse_digest
+from holdfast.errors import CorruptError, NotFoundError
+from holdfast.gateway.console.asked import CURSOR, PREFIX, count_of, text_of
+from holdfast.gateway.console.pages import GUARDS
+from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
+from holdfast.gateway.parameters import media_type_of
+from holdfast.protocol.blobs import LIST_BLOBS, BlobStat, ListBlobs
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from holdfast.client import Client
+    from holdfast.gateway.blobs import BlobRoutes
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.route import HttpRoute
+
+_LISTED: Final = 100
+_ONE: Final = "/blobs/{digest}"
+
+
+class BlobPages:
+    """``/console/blobs`` and below."""
+
+    def __init__(self, client: Client, pages: Pages, bodies: Bodies, contents: BlobRoutes) -> None:
+        """``contents`` give bytes."""
+        self._client = client
+        self._pages = pages
+        self._bodies = bodies
+        self._contents = contents
+
+    async def listed(self, request: Request) -> Response:
+        """``GET /console/blobs``: a page of them; a whole digest leads to its blob."""
+        prefix = text_of(request, PREFIX).strip().lower()
+        if is_digest(prefix):
+            return self._pages.see(f"/blobs/{prefix}")
+        listing = ListBlobs(prefix=prefix, cursor=text_of(request, CURSOR) or None, limit=_LISTED)
+        page = await self._client.requester.ask(LIST_BLOBS, listing)
+        return self._pages.show(request, "blobs.html", page=page, prefix=prefix)
+
+    async def one(self, request: Request) -> Response:
+        """``GET /console/blobs/{digest}``: what keeps it, and its beginning where that is text.
+
+        Where it is not stored it says so, and offers to let somebody upload it.
+        """
+        digest = _digest_of(request)
+        try:
+            stat = await self._client.stat(digest)
+        except NotFoundError:
+            return self._pages.show(request, "blob.html", 404, digest=digest, stat=None)
+        data = b""
+        with suppress(CorruptError):  # a read back tells more about that
+            data = await self._client.get(digest, length=VIEWED_BYTES)
+        return self._pages.show(
+            request,
+            "blob.html",
+            digest=digest,
+            stat=stat,
+            others=[one for one in stat.kept_by if one not in stat.names],
+            text=data.decode(errors="replace") if is_text(data) else None,
+            is_cut=stat.size > len(data),
+            viewed=VIEWED_BYTES,
+        )
+
+    async def raw(self, request: Request) -> Response:
+        """``GET /console/blobs/{digest}/raw``: the bytes, to be saved."""
+        return await self._contents.get(request)
+
+    async def upload(self, request: Request) -> Response:
+        """``POST /console/blobs/upload``: the body is a blob, which is kept until it is deleted."""
+        check_form(request, request.headers.get(FORM_HEADER, ""))
+        async with self._bodies.upload(request, None) as body:
+            stored = await self._client.put(body, type=media_type_of(request))
+        at = self._pages.url(f"/blobs/{stored.digest}")
+        return Response(status_code=204, headers={**GUARDS, "Location": at})
+
+    async def pin(self, request: Request) -> Response:
+        """``POST /console/blobs/{digest}/pin``: have it kept until it is deleted.
+
+        It is read, and put again as anybody would.
+        """
+        await form_of(request, self._bodies)
+        stat = await self._client.stat(_digest_of(request))
+        async with aclosing(self._client.stream(stat.digest)) as pieces:
+            data = (bytes(piece) async for piece in pieces)
+            await self._client.put(data, type=stat.type, digest=stat.digest)
+        return self._pages.see(f"/blobs/{stat.digest}")
+
+    async def delete(self, request: Request) -> Response:
+        """``POST /console/blobs/{digest}/delete``, where that was confirmed."""
+        form = await form_of(request, self._bodies)
+        digest = _digest_of(request)
+        if form.is_on("sure"):
+            await self._client.delete(digest)
+            return self._pages.see("/blobs")
+        stat = await self._client.stat(digest)
+        return self._pages.confirm(
+            request,
+            title="Delete this blob?",
+            of=digest,
+            text=_loss(stat),
+            button="Delete it",
+            back=self._pages.url(f"/blobs/{digest}"),
+        )
+
+    async def link(self, request: Request) -> Response:
+        """``POST /console/blobs/{digest}/link``: to get it, or to put it once."""
+        form = await form_of(request, self._bodies)
+        digest = _digest_of(request)
+        is_upload = form.is_on("upload")
+        link = await self._client.link(
+            digest,
+            count_of(form.text("seconds"), "how long it holds"),
+            method="PUT" if is_upload else "GET",
+            single_use=form.is_on("once"),
+        )
+        return self._pages.show_link(
+            request,
+            link,
+            of=digest,
+            back=self._pages.url(f"/blobs/{digest}"),
+            once=form.is_on("once"),
+            is_upload=is_upload,
+        )
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        route = self._pages.route
+        return (
+            route("/blobs", "read", self.listed, scope=_scope_of_list, query=(PREFIX, CURSOR)),
+            route("/blobs/upload", "write", self.upload, scope=lambda _: "/blobs/", does=True),
+            route(_ONE, "read", self.one, scope=_scope),
+            route(f"{_ONE}/raw", "read", self.raw, scope=_scope),
+            route(f"{_ONE}/pin", "write", self.pin, scope=_scope, does=True),
+            route(f"{_ONE}/delete", "admin", self.delete, scope=_scope, does=True),
+            route(f"{_ONE}/link", "write", self.link, scope=_scope, does=True),
+        )
+
+
+def _digest_of(request: Request) -> str:
+    return parse_digest(str(request.path_params["digest"]))
+
+
+def _scope(request: Request) -> str:
+    return f"/blobs/{request.path_params['digest']}"
+
+
+def _scope_of_list(request: Request) -> str:
+    return f"/blobs/{text_of(request, PREFIX).strip().lower()}"
+
+
+def _loss(stat: BlobStat) -> str:
+    if stat.names or stat.kept_by:
+        return "It is not there by its digest any more; what has its bytes keeps them."
+    return "Nothing else has its bytes: once they are collected they cannot be had back."

@@ -1,0 +1,155 @@
+"""What is done about a state: commands appended, what is kept of it, and mending its log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from holdfast.domain.blob_names import check_blob_name
+from holdfast.errors import InvalidError
+from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed
+from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.texts import shown
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from holdfast.client import Client
+    from holdfast.gateway.access import Verb
+    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.route import Handle, HttpRoute
+
+
+class StateUpkeepPages:
+    """The forms of ``/console/states/one``."""
+
+    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
+        """``bodies`` take forms."""
+        self._client = client
+        self._pages = pages
+        self._bodies = bodies
+
+    async def append(self, request: Request) -> Response:
+        """``POST /console/states/append``: a command, while the last one is that which was shown.
+
+        A conflict tells whoever has not seen what was appended meanwhile.
+        """
+        form = await form_of(request, self._bodies)
+        name, text = check_blob_name(needed(request, NAME)), form.text("command")
+        try:
+            command: object = msgspec.json.decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidError(f"a command is JSON: {error}") from error
+        last = count_of(form.text("last"), "the last command")
+        await self._client.states.append(name, command, expected_index=last)
+        return self._back(name)
+
+    async def policy(self, request: Request) -> Response:
+        """``POST /console/states/policy``: change what was typed; the rest stays."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        await self._client.states.set_policy(
+            name,
+            save_every=count_of(form.text("save_every"), "after how many commands") or None,
+            keep=count_of(form.text("keep"), "how many saves") or None,
+            keep_seconds=seconds_typed(form.text("keep_for")),
+            trim=form.is_on("trim"),
+        )
+        return self._back(name)
+
+    async def trim(self, request: Request) -> Response:
+        """``POST /console/states/trim``, where that was confirmed."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        through = count_of(form.text("through"), "the last command to forget")
+        if form.is_on("sure"):
+            await self._client.states.trim(name, through)
+            return self._back(name)
+        return self._confirm(
+            request,
+            name,
+            title=f"Forget the commands up to {through}?",
+            text="They cannot be had back; the saves stay, and what came after the one before the"
+            " newest.",
+            button="Forget them",
+            fields={"through": through},
+        )
+
+    async def repair(self, request: Request) -> Response:
+        """``POST /console/states/repair``, where that was confirmed."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        begin = count_of(form.text("from"), "the index of the next command")
+        if form.is_on("sure"):
+            await self._client.states.repair(name, begin)
+            return self._back(name)
+        return self._confirm(
+            request,
+            name,
+            title=f"Have the log go on with command {begin}?",
+            text=f"The commands from {begin} on are lost. This is for a log that is damaged.",
+            button="Repair it",
+            fields={"from": begin},
+        )
+
+    async def remove(self, request: Request) -> Response:
+        """``POST /console/states/remove``, where that was confirmed."""
+        form = await form_of(request, self._bodies)
+        name = check_blob_name(needed(request, NAME))
+        if form.is_on("sure"):
+            await self._client.states.remove(name)
+            return self._pages.see("/states")
+        return self._confirm(
+            request,
+            name,
+            title="Remove this state?",
+            text="Its saves and its log go, and cannot be had back.",
+            button="Remove it",
+        )
+
+    def _confirm(
+        self,
+        request: Request,
+        name: str,
+        *,
+        title: str,
+        text: str,
+        button: str,
+        fields: dict[str, int] | None = None,
+    ) -> Response:
+        return self._pages.confirm(
+            request,
+            title=title,
+            of=shown(name),
+            text=text,
+            button=button,
+            back=self._pages.url("/states/one", name=name),
+            fields=fields,
+        )
+
+    def _back(self, name: str) -> Response:
+        return self._pages.see("/states/one", name=name)
+
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """See ``HttpRoute``."""
+        return (
+            self._route("append", "write", self.append, "/command"),
+            self._route("policy", "admin", self.policy, "/state"),
+            self._route("trim", "admin", self.trim, "/log"),
+            self._route("repair", "admin", self.repair, "/log"),
+            self._route("remove", "admin", self.remove, "/state", "/log"),
+        )
+
+    def _route(self, what: str, verb: Verb, handle: Handle, *roots: str) -> HttpRoute:
+        """Of a form of a state, for whoever may ``verb`` it below all ``roots``."""
+        return self._pages.route(
+            f"/states/{what}",
+            verb,
+            handle,
+            scope=lambda request: tuple(f"{root}/{needed(request, NAME)}" for root in roots),
+            query=(NAME,),
+            does=True,
+        )
