@@ -21,6 +21,7 @@ from holdfast.repository.states.upkeep import Upkeep
 if TYPE_CHECKING:
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
+    from holdfast.repository.states.totals import StateTotals
 
 PAGE_OVERHEAD_BYTES = 1024
 """What a page of commands, or the answer with a state, takes beside them."""
@@ -33,6 +34,7 @@ class StateParts:
     handlers: StateHandlers
     follows: FollowHandlers
     upkeep: Upkeep
+    totals: StateTotals
 
 
 def assemble_states(setup: Setup, stores: Stores) -> StateParts:
@@ -65,4 +67,5 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
             max_bytes=min(MAX_MESSAGE_BYTES, setup.max_inline_bytes // 2),
         ),
         upkeep=upkeep,
+        totals=states.totals,
     )
