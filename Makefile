@@ -55,7 +55,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      kill-collector faults-majority owners names states http-fuzz lock clean'
+	@echo '      kill-collector faults-majority owners names states subsets http-fuzz lock clean'
 
 setup: $(INSTALLED)
 

@@ -144,13 +144,14 @@ class _Filling:
     def take(self, group: Group) -> bool:
         """Those of ``group``; whether nothing more fits."""
         for entry in entries_of(group):
-            if not self.next_index <= entry.index <= self.stop:
+            index = entry.index
+            if not self.next_index <= index <= self.stop:
                 continue
             self.left -= entry.command.size + ENTRY_BYTES
             if self.left < 0 and self.entries:
                 return True
             self.entries.append(entry)
-            self.next_index = entry.index + 1
+            self.next_index = index + 1
         return self.left <= 0
 
 
