@@ -222,8 +222,12 @@ def test_what_changed_is_shown(visitor: Visitor, shown: Shown) -> None:
 
 def test_a_snapshot_is_made_held_and_forgotten(visitor: Visitor, shown: Shown) -> None:
     form = visitor.open("/console/snapshots").form("/console/snapshots")
-    made = visitor.ended(visitor.send(form, app=shown.app, labels="why=a form, by=me"))
+    typed = {"app": shown.app, "labels": "why=a form, by=me", "exclude": "*.png\n/none"}
+    made = visitor.ended(visitor.send(form, 200, **typed, read_all="yes"))
     key = made.answer.url.path.rpartition("/")[2]
+    listed = visitor.open(f"/console/snapshots/{key}/files").text
+    assert "posts/" in listed
+    assert "logo.png" not in listed
     assert shown.holdfast.snapshots.get(key).labels == {"why": "a form", "by": "me"}
 
     held = visitor.send(made.form("/hold"), reason="an audit")
@@ -242,7 +246,11 @@ def test_a_restore_is_shown_before_it_is_done(visitor: Visitor, shown: Shown) ->
     target = f"{shown.app}-{secrets.token_hex(4)}"
     choice = visitor.open(f"/console/snapshots/{shown.first}/restore").form("/restore")
 
-    plan = visitor.ended(visitor.send(choice, app=target, paths="posts/one.md"))
+    typed = {"app": target, "paths": "posts/one.md", "owner": "current", "max_expansion": "9"}
+    visitor.send(choice, 400, **{**typed, "owner": "nobody"})
+    plan = visitor.ended(visitor.send(choice, 200, **typed))
+    assert plan.form("/restore").fields["owner"] == "current"
+    assert plan.form("/restore").fields["max_expansion"] == "9"
     assert "posts/one.md" in plan.text
     assert not (shown.apps / target).exists()
 
