@@ -142,6 +142,15 @@ def test_what_is_stored_is_shown_by_app(visitor: Visitor, shown: Shown) -> None:
     assert any(tag == "svg" for tag, _ in page.elements)
 
 
+def test_what_names_take_is_shown_below_a_prefix(visitor: Visitor, shown: Shown, name: str) -> None:
+    first = name.split("/")[0] + "/"
+
+    page = visitor.ended(visitor.open(f"/console/storage?prefix={quote(first)}"))
+
+    assert page.link(quote(name.rpartition("/")[0], safe=""))
+    assert "No name begins so" in visitor.ended(visitor.open("/console/storage?prefix=~")).text
+
+
 @pytest.mark.fault("H10")
 def test_what_others_wrote_is_shown_as_text(
     visitor: Visitor, shown: Shown, name: str, state: str
