@@ -1,11 +1,12 @@
-"""The gateway beside the client library, and beside bare Starlette, in one run.
+"""The gateway beside the client library, bare Starlette and nginx, in one run.
 
     python -m tests.bench.http --size 1GiB --requests 20000
 
 A blob of ``size`` is put and read, and a snapshot with one file of ``size`` is read as an archive,
 by the library and by curl through one gateway, in turn, ``rounds`` times; the best of each counts.
-Then blobs of 4 KiB are read by 64 connections. Server, worker, gateway and curl are processes of
-their own.
+Then blobs of 4 KiB are read by 64 connections, of the gateway, of bare Starlette, which has them in
+memory, and where nginx is installed, of one process of that, which has them in a file. Server,
+worker, gateway and curl are processes of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -29,6 +32,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 from tests.bench.large import write_random
+from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
 from tests.gateway.conftest import gateway_process
 
@@ -39,7 +43,7 @@ from holdfast.runtime.child import dies_with_this_process
 from holdfast.runtime.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.requests import Request
     from tests.deployment import Deployment
@@ -86,7 +90,7 @@ def measure(directory: Path, size: int, rounds: int, requests: int) -> None:
         for what, promised in PROMISED.items():
             library, ours = best[f"{what} library"], best[f"{what} gateway"]
             tell(what, size / MIB / library, size / MIB / ours, promised)
-        small(url, deployment, requests)
+        small(url, deployment, requests, directory)
 
 
 def tell(what: str, library: float, gateway: float, promised: float) -> None:
@@ -135,21 +139,58 @@ def curl(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
-def small(url: str, deployment: Deployment, requests: int) -> None:
-    """Requests a second for a small blob, of the gateway and of bare Starlette."""
+def small(url: str, deployment: Deployment, requests: int, directory: Path) -> None:
+    """Requests a second for a small blob, of the gateway, bare Starlette and nginx."""
     digest = asyncio.run(_put_small(deployment))
-    command = [sys.executable, "-m", "tests.bench.http_bare"]
     rates = {"what": f"blobs of {SMALL} bytes a second", "connections": CONNECTIONS}
     rates["gateway"] = rate(f"{url}/blobs/{digest}", requests)
+    with bare() as other:
+        rates["starlette"] = rate(other, requests)
+    if program := shutil.which("nginx"):
+        with nginx(program, directory) as other:
+            rates["nginx"] = rate(other, requests)
+    print(json.dumps(rates), flush=True)
+
+
+@contextmanager
+def bare() -> Iterator[str]:
+    """Where bare Starlette answers ``SMALL`` bytes."""
+    command = [sys.executable, "-m", "tests.bench.http_bare"]
     with subprocess.Popen(
         dies_with_this_process(command), stdout=subprocess.PIPE, text=True
-    ) as bare:
-        assert bare.stdout is not None
+    ) as process:
+        assert process.stdout is not None
         try:
-            rates["starlette"] = rate(bare.stdout.readline().strip(), requests)
+            yield process.stdout.readline().strip()
         finally:
-            bare.terminate()
-    print(json.dumps(rates), flush=True)
+            process.terminate()
+
+
+@contextmanager
+def nginx(program: str, directory: Path) -> Iterator[str]:
+    """Where one process of nginx answers ``SMALL`` bytes from a file in ``directory``."""
+    (port,) = free_ports(1)
+    (directory / "small").write_bytes(os.urandom(SMALL))
+    (directory / "nginx.conf").write_text(
+        f"user root; daemon off; pid {directory}/nginx.pid; error_log {directory}/nginx.log;"
+        "events { worker_connections 1024; }"
+        f"http {{ access_log off; sendfile on; keepalive_requests 1000000;"
+        f"server {{ listen 127.0.0.1:{port}; root {directory}; }} }}"
+    )
+    command = [program, "-p", str(directory), "-c", str(directory / "nginx.conf")]
+    with subprocess.Popen(dies_with_this_process(command)) as process:
+        try:
+            while not is_listening(port):
+                assert process.poll() is None
+            yield f"http://127.0.0.1:{port}/small"
+        finally:
+            process.terminate()
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def _put_small(deployment: Deployment) -> str:

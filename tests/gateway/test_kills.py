@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from holdfast.runtime.embedded import EmbeddedServer
 
-pytestmark = [pytest.mark.nats, pytest.mark.long]
+pytestmark = [pytest.mark.nats, pytest.mark.long, pytest.mark.timeout(1800)]
 
 TRANSFERS: Final = int(os.environ.get("TRANSFERS", "3"))
 ARCHIVE_MB: Final = int(os.environ.get("ARCHIVE_MB", "8"))

@@ -9,8 +9,12 @@ from urllib.parse import quote
 
 import pytest
 
+from holdfast.client import connect_sync
+from holdfast.domain.digest import digest_of
+
 if TYPE_CHECKING:
     import httpx
+    from tests.deployment import Deployment
 
 
 def fresh(prefix: str = "") -> str:
@@ -189,6 +193,20 @@ def test_large_bytes_go_under_a_name_and_come_back_in_ranges(http: httpx.Client)
     assert made.status_code == 201
     assert (part.status_code, part.content) == (206, data[-1_000_000:])
     assert http.get(path).content == data
+
+
+@pytest.mark.parametrize("size", [5, 2_000_000])
+def test_a_name_is_read_though_its_blob_was_deleted_by_the_digest(
+    http: httpx.Client, deployment: Deployment, size: int
+) -> None:
+    path, data = f"/store/{fresh()}", secrets.token_bytes(size)
+    http.post(path, content=data)
+    with connect_sync(servers=deployment.url, prefix=deployment.prefix) as client:
+        assert client.delete(digest_of(data))
+
+    assert http.get(path).content == data
+    assert http.get(path, headers={"Range": "bytes=3-4"}).content == data[3:5]
+    assert http.get(f"/blobs/{digest_of(data)}").status_code == 404
 
 
 @pytest.mark.parametrize("size", [5, 2_000_000])

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from holdfast.runtime.logs import LogFormat, configure_logging
+from holdfast.tracing import TRACE, TraceStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,18 @@ def test_json_has_the_event_its_level_and_the_time() -> None:
 
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "started", "level": "info", "worker": "w"}
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+async def test_a_line_says_which_trace_it_belongs_to(log_format: LogFormat) -> None:
+    assert "trace_id" not in logged(log_format, "event")
+    step = TraceStep.first()
+    TRACE.set(step)
+
+    line = logged(log_format, "event")
+
+    assert step.trace_id in line
+    assert step.span_id in line
 
 
 def test_other_libraries_log_the_same_way() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from holdfast.protocol.table import OPERATIONS
@@ -25,7 +27,11 @@ def test_counters_add_up() -> None:
     stats.count(0, "rate_limited")
 
     assert stats == EndpointStats(
-        requests=3, errors=2, last_error="rate_limited", processing_ns=400
+        requests=3,
+        errors=2,
+        last_error="rate_limited",
+        processing_ns=400,
+        codes=Counter(not_found=1, rate_limited=1),
     )
 
 

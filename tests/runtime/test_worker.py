@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
+from tests.tracing.kept import Kept
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.op_id import split_op_id
@@ -33,6 +34,7 @@ from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
+from holdfast.tracing import NO_TRACER, TRACE, TraceStep
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
+    from holdfast.tracing import Tracer
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
 
@@ -110,6 +113,7 @@ def make_worker(
     handle: Callable[[StatBlob, Call], Awaitable[BlobStat | Forward]] | None = None,
     more: tuple[AnyEndpoint, ...] = (),
     age: Callable[[], float] = lambda: 0.0,
+    tracer: Tracer = NO_TRACER,
 ) -> Worker:
     """A worker that answers ``blob.stat`` through ``gate``, or with ``handle``, and ``more``."""
     dispatcher = Dispatcher(SOURCES, timeout_seconds=10)
@@ -124,6 +128,7 @@ def make_worker(
         inbox_prefixes=("_INBOX.", "_R_."),
         node=node,
         age=age,
+        tracer=tracer,
     )
 
 
@@ -535,6 +540,44 @@ async def test_whatever_fails_a_request_is_answered(
 
     assert json.loads(bytes(last.data))["code"] == "internal"
     assert SECRET not in bytes(last.data).decode()
+
+
+@pytest.mark.nats
+async def test_what_a_worker_does_for_a_request_belongs_to_its_trace(nats_url: str) -> None:
+    prefix, kept, seen = f"w{secrets.token_hex(4)}", Kept(), []
+    trace = TraceStep.first()._replace(flags="01")
+
+    async def stat(request: StatBlob, call: Call) -> BlobStat | Forward:
+        del request
+        seen.append(TRACE.get())
+        if call.forwarded:
+            raise NotFoundError
+        return Forward("far")
+
+    async with AsyncExitStack() as stack:
+        connection = await connect(NatsOptions(servers=(nats_url,)))
+        stack.push_async_callback(connection.close)
+        for node in ("near", "far"):
+            worker = make_worker(
+                connection, Gate(), prefix, node=node, handle=stat, tracer=kept.tracer
+            )
+            worker.start()
+            stack.push_async_callback(worker.drain, 5)
+        await connection.wait_flushed(5)
+        client = Client()
+        await client.connect(nats_url)
+        stack.push_async_callback(client.close)
+        headers = {"traceparent": str(trace)}
+        answer = await client.request(f"{prefix}.blob.stat", BODY, timeout=10, headers=headers)
+
+    assert code_of(answer) == "not_found"
+
+    first, second = seen
+    assert first is not None
+    assert second is not None
+    assert first.trace_id == second.trace_id == trace.trace_id
+    assert kept.parent_of("blob.stat") == first.span_id
+    assert (kept.spans["blob.stat"].attributes or {})["error.type"] == "not_found"
 
 
 @pytest.mark.nats

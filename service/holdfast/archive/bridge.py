@@ -41,16 +41,19 @@ class BridgedPackStore:
         get: Callable[[Digest], Awaitable[Pack]],
         put: Callable[[Digest, bytes], Awaitable[bool]],
         *,
+        get_latest: Callable[[Digest], Awaitable[Pack]] | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         """``get`` returns what was checked; ``put`` returns when durable, and whether it was new.
 
+        ``get_latest`` is needed where ``get`` may return what was replaced a while ago.
         Puts of up to ``window_bytes`` are under way at once (one of any size always), and packs
         of up to ``cache_bytes`` are fetched ahead.
         """
         self._loop = loop
         self._get = get
+        self._get_latest = get_latest or get
         self._put = put
         self._window_bytes = window_bytes
         self._ahead_limit = cache_bytes // PACK_BYTES
@@ -73,6 +76,10 @@ class BridgedPackStore:
             except CancelledError:
                 pass
         return _result(self._submit(_as_coroutine(self._get, digest)))
+
+    def get_latest(self, digest: Digest) -> Pack:
+        """See ``ports.PackStore``."""
+        return _result(self._submit(_as_coroutine(self._get_latest, digest)))
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """See ``ports.PackStore``. What was fetched longest ago and not asked for makes room."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +55,7 @@ from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
+from holdfast.runtime.request_metrics import RequestMetrics
 from holdfast.runtime.startup import (
     StoppedError,
     check_layout,
@@ -72,7 +74,6 @@ from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
@@ -160,6 +161,9 @@ async def _serve(
             registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
         )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
+        RequestMetrics.register(
+            registry, lambda: parts.worker.stats, lambda: parts.peers.clocks(timedelta())
+        )
         return await parts.serve(setup, stop, lost)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.client.discovery import WorkerInfo
-    from holdfast.protocol.status import StoreStatus
+    from holdfast.protocol.status import BucketStatus, StoreStatus
 
 STATUS_SECONDS: Final = 2.0
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -137,10 +137,27 @@ def _store(status: StoreStatus) -> Iterator[Metric]:
     most = GaugeMetricFamily(
         "holdfast_pool_store_max_bytes", "The most that it may have.", labels=["bucket"]
     )
+    copies = GaugeMetricFamily(
+        "holdfast_pool_store_copies",
+        "Servers that have all of a bucket.",
+        labels=["bucket"],
+    )
+    replicas = GaugeMetricFamily(
+        "holdfast_pool_store_replicas", "Servers that are to have it.", labels=["bucket"]
+    )
     for bucket in status.buckets:
         used.add_metric([bucket.bucket], bucket.bytes)
+        copies.add_metric([bucket.bucket], _copies(bucket))
+        replicas.add_metric([bucket.bucket], bucket.replicas)
         if bucket.max_bytes is not None:
             most.add_metric([bucket.bucket], bucket.max_bytes)
     problems = GaugeMetricFamily("holdfast_pool_store_problems", "What is not as it should be.")
     problems.add_metric([], len(status.problems))
-    yield from (used, most, problems)
+    yield from (used, most, copies, replicas, problems)
+
+
+def _copies(bucket: BucketStatus) -> int:
+    """Those that are as new as the leader's; a server without a cluster has the only one."""
+    if not bucket.peers:
+        return bucket.replicas
+    return sum(peer.current and not peer.offline for peer in bucket.peers)

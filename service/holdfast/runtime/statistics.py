@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.protocol.message import WIRE_VERSION
@@ -23,7 +24,8 @@ _STATS: Final = "io.nats.micro.v1.stats_response"
 class EndpointStats:
     """Counters of one endpoint. Times in nanoseconds, as ADR-32 has them.
 
-    ``refused_replies`` are requests that were dropped because of their reply subject.
+    ``refused_replies`` are requests that were dropped because of their reply subject, ``codes`` how
+    often each code was the error.
     """
 
     requests: int = 0
@@ -31,6 +33,7 @@ class EndpointStats:
     errors: int = 0
     last_error: str = ""
     processing_ns: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
 
     def count(self, elapsed_ns: int, error: str | None) -> None:
         """One request was answered."""
@@ -39,6 +42,7 @@ class EndpointStats:
         if error is not None:
             self.errors += 1
             self.last_error = error
+            self.codes[error] += 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable, Mapping
 
     from holdfast.handlers.endpoint import AnyEndpoint
+    from holdfast.protocol.operation import AnyOperation
     from holdfast.runtime.dispatch import Dispatcher
     from holdfast.runtime.statistics import Identity
     from holdfast.tracing import Tracer
@@ -105,6 +106,11 @@ class Worker:
     def in_flight(self) -> int:
         """How many requests are being answered; who watches does not count."""
         return len(self._lanes["requests"]) + len(self._lanes["parts"])
+
+    @property
+    def stats(self) -> Mapping[AnyOperation, EndpointStats]:
+        """What was counted of each operation."""
+        return self._stats
 
     @property
     def watches(self) -> int:

@@ -16,6 +16,7 @@ from holdfast.domain.digest import digest_of
 from holdfast.domain.kept import KeptBytes, PartialBytes
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
+from holdfast.form.packing import PACK_BYTES
 from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
 
 if TYPE_CHECKING:
@@ -69,8 +70,14 @@ class PackTransport:
             return pack
         return await self._get(digest, partial=True)
 
-    async def _get(self, digest: Digest, *, partial: bool) -> Pack:
-        request = GetBlob(digest=digest, direct=True, space="packs", partial=partial)
+    async def get_latest(self, digest: Digest) -> Pack:
+        """The same as it is at this moment, to be asked for where a part of it was met."""
+        return await self._get(digest, partial=True, proxy=True)
+
+    async def _get(self, digest: Digest, *, partial: bool, proxy: bool = False) -> Pack:
+        request = GetBlob(
+            digest=digest, direct=not proxy, proxy=proxy, space="packs", partial=partial
+        )
         reader = WindowReader(
             self._requester,
             GET_BLOB,
@@ -78,6 +85,7 @@ class PackTransport:
             _PATIENCE,
             again={"proxy": True, "direct": False},
             single_bytes=max_inline_bytes(self._requester.connection.max_payload),
+            most_bytes=PACK_BYTES,
         )
         pieces: list[memoryview] = []
         kept: str | None = None
