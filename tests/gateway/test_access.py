@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -46,6 +47,7 @@ pytestmark = pytest.mark.nats
 PUBLIC: Final = "https://files.example:8443"
 DATA: Final = b"what only some may have"
 ABSENT: Final = "0" * 64
+TOKEN: Final = re.compile(r"hf_[0-9a-f]{12}_[\w-]+")
 FLIPPED_EVERY: Final = int(os.environ.get("FLIPPED_EVERY", "11"))
 """Of the bits of a link that are flipped: of 8 that follow each other a different one each time."""
 
@@ -63,7 +65,8 @@ class Site(NamedTuple):
         """The headers of a new token."""
         capture.readouterr()
         assert main(["token", "create", *scopes, "--file", str(self.tokens)]) == 0
-        return {"Authorization": f"Bearer {capture.readouterr().out.strip()}"}
+        (token,) = TOKEN.findall(capture.readouterr().out)  # the gateway may log something, too
+        return {"Authorization": f"Bearer {token}"}
 
     def reached(self, link: str) -> str:
         """``link`` where this gateway is: behind the public URL."""
