@@ -21,6 +21,7 @@ from holdfast.repository.states.upkeep import Upkeep
 if TYPE_CHECKING:
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
+    from holdfast.repository.states.totals import StateTotals
 
 PAGE_OVERHEAD_BYTES = 1024
 """What a page of commands, or the answer with a state, takes beside them."""
@@ -34,6 +35,7 @@ class StateParts:
     follows: FollowHandlers
     replays: Replays
     upkeep: Upkeep
+    totals: StateTotals
 
 
 def assemble_states(setup: Setup, stores: Stores) -> StateParts:
@@ -67,4 +69,5 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
         ),
         replays=replays,
         upkeep=upkeep,
+        totals=states.totals,
     )
