@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -46,6 +47,7 @@ pytestmark = pytest.mark.nats
 PUBLIC: Final = "https://files.example:8443"
 DATA: Final = b"what only some may have"
 ABSENT: Final = "0" * 64
+TOKEN: Final = re.compile(r"hf_[0-9a-f]{12}_[\w-]+")
 FLIPPED_EVERY: Final = int(os.environ.get("FLIPPED_EVERY", "11"))
 """Of the bits of a link that are flipped: of 8 that follow each other a different one each time."""
 
@@ -63,7 +65,8 @@ class Site(NamedTuple):
         """The headers of a new token."""
         capture.readouterr()
         assert main(["token", "create", *scopes, "--file", str(self.tokens)]) == 0
-        return {"Authorization": f"Bearer {capture.readouterr().out.strip()}"}
+        (token,) = TOKEN.findall(capture.readouterr().out)  # the gateway may log something, too
+        return {"Authorization": f"Bearer {token}"}
 
     def reached(self, link: str) -> str:
         """``link`` where this gateway is: behind the public URL."""
@@ -123,6 +126,32 @@ def test_without_a_token_nobody_learns_whether_a_thing_is_there(site: Site, dige
     assert {answer.headers["WWW-Authenticate"].split()[0] for answer in answers} == {"Bearer"}
     bodies = {answer.text for answer in answers if answer.request.method == "GET"}
     assert not any(ABSENT in body or digest in body for body in bodies)
+
+
+def test_no_path_says_anything_to_whoever_may_not(
+    site: Site, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = site.token(capsys, "admin:/elsewhere/")
+    site.holdfast.names.put("there", DATA)
+    document = httpx.get(f"{site.url}/openapi.json").json()
+    guarded = [
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "security" in operation
+    ]
+    assert len(guarded) > 40
+
+    with httpx.Client(base_url=site.url, trust_env=False) as http:
+        for method, path in guarded:
+            for headers, status in (({}, 401), (other, 403)):
+                answers = [
+                    http.request(method, re.sub(r"\{\w+\}", known, path), headers=headers)
+                    for known in (digest, "there", ABSENT)
+                ]
+                nameless = {400} if path == "/store" else set()
+                assert answers[0].status_code in {status, *nameless}
+                assert len({(answer.status_code, answer.text) for answer in answers}) == 1
 
 
 def test_a_token_is_for_what_it_is_for(
