@@ -25,6 +25,8 @@ BLOBS ?= 0
 ROUNDS ?= 500
 OPS ?= 20000
 SEED ?= 1
+# How many times as many examples of properties and models `make check` and `make test-long` try.
+export LENGTH ?= 1
 # How many seconds `make kill-collector` lasts.
 LASTS ?= 300
 # Some kinds alone, by name, with | between them.
@@ -85,17 +87,18 @@ run: setup
 	@$(BIN)/holdfast up --demo $(FILES)
 
 # Everything but what only repeats at length: `make test-long`, and most examples of the property
-# tests, all of which PROFILE=thorough tries. With COVERAGE=1, as `make check` runs it, what the long
-# tests covered counts too, and the floor that pyproject.toml sets holds.
+# tests: PROFILE=thorough tries four times as many. With COVERAGE=1, as `make check` runs it, what the
+# long tests covered counts too, and the floor that pyproject.toml sets holds.
 test: setup tests/js/node_modules
 	$(PYTEST) -m 'not long' --hypothesis-profile=$(PROFILE) \
 	  $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)
 
 # Kills, faults, thousands of hostile requests, more clusters of three, every variant of what takes
-# seconds: minutes, and most of them keep the machine busy.
-test-long: JOBS = 2
+# seconds: minutes. Files come in their order, for those that take longest come early.
+test-long: JOBS = 3
 test-long: setup tests/js/node_modules
-	$(PYTEST) -m long $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(ARGS)
+	$(PYTEST) --no-loadscope-reorder -m long \
+	  $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(ARGS)
 
 test-nats: setup
 	$(PYTEST) -m 'nats and not long' $(ARGS)

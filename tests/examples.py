@@ -1,26 +1,38 @@
-"""How many examples a property is tried with: a few as a rule, all of them in ``make check``."""
+"""How many examples a property is tried with: a few as a rule, more in ``make check``.
+
+``LENGTH=5`` tries five times as many, also of what is drawn at length: ``make check LENGTH=5``.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
+import pytest
 from hypothesis import settings
 
 QUICK: Final = "quick"
 THOROUGH: Final = "thorough"
 
+_LENGTH: Final = int(os.environ.get("LENGTH", "1"))
 _ALL: Final = 100
+_MANY: Final = 40 * _LENGTH
 _FEW: Final = 10
 
 # Nothing is timed: a machine that does other things as well makes no test fail.
-settings.register_profile(THOROUGH, deadline=None, max_examples=_ALL)
+settings.register_profile(THOROUGH, deadline=None, max_examples=_MANY)
 settings.register_profile(QUICK, deadline=None, max_examples=_FEW)
 
 
-def examples(count: int) -> settings:
-    """For a property worth ``count`` examples and not a hundred; the quick profile tries a tenth.
+def at_length(few: int, many: int) -> list[object]:
+    """For ``parametrize``: ``few`` each time, and ``many`` or more where tests may be long."""
+    return [few, pytest.param(_LENGTH * many, marks=pytest.mark.long)]
 
-    It tries ten where that is more. Use it as ``@examples(60)``.
+
+def examples(count: int) -> settings:
+    """For a property worth ``count`` examples where others are worth a hundred, ten at least.
+
+    Each profile tries its share of them. Use it as ``@examples(60)``.
     """
     share = count * settings().max_examples // _ALL
-    return settings(max_examples=min(count, max(share, _FEW)))
+    return settings(max_examples=max(share, min(count, _FEW)))

@@ -11,6 +11,7 @@ import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
 from tests.deployment import Asker, Deployment, code_of
 from tests.e2e_blobs.hostile import VERBS, Hostile, Maker
+from tests.examples import at_length
 
 from holdfast.errors import ERRORS
 
@@ -35,7 +36,7 @@ LISTED = {error.code for error in ERRORS} | {"ok"}
 @pytest.mark.fault("I07")
 @pytest.mark.fault("I08")
 @pytest.mark.fault("I13")
-@pytest.mark.parametrize("requests", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("requests", at_length(2_000, 5_000))
 async def test_hostile_requests_get_listed_codes_and_the_worker_goes_on(
     ask: Asker, client: Client, deployment: Deployment, requests: int
 ) -> None:

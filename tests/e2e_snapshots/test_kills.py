@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from holdfast.runtime.embedded import EmbeddedServer
 
-_KILLS: Final = int(os.environ.get("KILLS", "4"))
+_KILLS: Final = int(os.environ.get("KILLS", "2"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
 _LEASE_SECONDS: Final = "1"
 _FILES: Final = 250

@@ -12,6 +12,7 @@ from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import BlobStoreContract, SpoiltRecordContract
+from tests.examples import at_length
 from tests.nats.buckets import Bucket
 from tests.nats.tools import connected
 
@@ -73,7 +74,7 @@ class TestObjectBlobStore(
         return await self.bucket.orphans()
 
 
-@pytest.mark.parametrize("histories", [15, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("histories", at_length(10, 30))
 def test_any_sequence_of_operations_leaves_the_object_store_looking_like_a_dict(
     nats_server: EmbeddedServer, histories: int
 ) -> None:

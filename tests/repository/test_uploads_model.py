@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from tests.contracts.blob_store import some_bytes
+from tests.examples import at_length
 from tests.repository.pool import PART_BYTES, Pool, finish, parts_of, put_anew
 
 from holdfast.domain.digest import digest_of
@@ -189,7 +190,7 @@ class UploadModel(RuleBasedStateMachine):
         )
 
 
-@pytest.mark.parametrize("histories", [40, pytest.param(400, marks=pytest.mark.long)])
+@pytest.mark.parametrize("histories", at_length(40, 120))
 def test_any_history_ends_in_the_blob_or_in_nothing(histories: int) -> None:
     run_state_machine_as_test(
         UploadModel,

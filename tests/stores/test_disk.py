@@ -21,6 +21,7 @@ from tests.contracts.blob_store import (
     lose_everything,
 )
 from tests.contracts.record_store import RecordStoreContract
+from tests.examples import at_length
 from tests.stores.disk_tools import (
     FakeClock,
     alter_blob,
@@ -138,7 +139,7 @@ class DiskModel(BlobStoreModel):
         alter_blob(self.root, digest, lose_everything)
 
 
-@pytest.mark.parametrize("histories", [10, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("histories", at_length(10, 30))
 def test_any_sequence_of_operations_leaves_the_disk_store_looking_like_a_dict(
     histories: int,
 ) -> None:

@@ -13,6 +13,7 @@ from tests.contracts.blob_repacking import BlobRepackingContract
 from tests.contracts.blob_store import BlobStoreContract, lose_everything
 from tests.contracts.journal import JournalStoreContract, new_id
 from tests.contracts.record_store import RecordStoreContract
+from tests.examples import at_length
 
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.memory_journal import MemoryJournalStore
@@ -132,7 +133,7 @@ class MemoryModel(BlobStoreModel):
         self.store._blobs[digest].data = b""
 
 
-@pytest.mark.parametrize("histories", [20, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("histories", at_length(20, 120))
 def test_any_sequence_of_operations_leaves_the_memory_store_looking_like_a_dict(
     histories: int,
 ) -> None:

@@ -33,6 +33,7 @@ class StateParts:
 
     handlers: StateHandlers
     follows: FollowHandlers
+    replays: Replays
     upkeep: Upkeep
     totals: StateTotals
 
@@ -66,6 +67,7 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
             monotonic=sources.monotonic,
             max_bytes=min(MAX_MESSAGE_BYTES, setup.max_inline_bytes // 2),
         ),
+        replays=replays,
         upkeep=upkeep,
         totals=states.totals,
     )

@@ -269,7 +269,14 @@ def _assemble(
         clocks=peers.clocks,
         troubles=lambda: snapshots.pruner.troubles,
     )
-    care = assemble_care(setup, stores, collector, surroundings, lambda: connection.server_info)
+    care = assemble_care(
+        setup,
+        stores,
+        collector,
+        states.replays,
+        surroundings,
+        lambda: connection.server_info,
+    )
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),

@@ -229,7 +229,7 @@ async def check_all(shared: Racing, site: Site) -> None:
 
 
 @pytest.fixture(
-    params=[1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 20))]
+    params=[1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 8))]
 )
 def chance(request: pytest.FixtureRequest) -> random.Random:
     """What is drawn."""
