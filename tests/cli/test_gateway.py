@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -144,8 +145,8 @@ def test_a_store_in_nats_is_its_pools(holdfast: Holdfast) -> None:
 
 
 def test_an_address_that_is_taken_is_said(holdfast: Holdfast) -> None:
-    with gateway("--store", "memory://") as url:
-        ran = holdfast("gateway", "--listen", url.removeprefix("http://"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = holdfast("gateway", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
 
     assert ran.status == exit_codes.exit_code_of(UnavailableError())
     assert "cannot listen" in ran.err

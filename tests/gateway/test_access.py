@@ -128,6 +128,32 @@ def test_without_a_token_nobody_learns_whether_a_thing_is_there(site: Site, dige
     assert not any(ABSENT in body or digest in body for body in bodies)
 
 
+def test_no_path_says_anything_to_whoever_may_not(
+    site: Site, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = site.token(capsys, "admin:/elsewhere/")
+    site.holdfast.names.put("there", DATA)
+    document = httpx.get(f"{site.url}/openapi.json").json()
+    guarded = [
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "security" in operation
+    ]
+    assert len(guarded) > 40
+
+    with httpx.Client(base_url=site.url, trust_env=False) as http:
+        for method, path in guarded:
+            for headers, status in (({}, 401), (other, 403)):
+                answers = [
+                    http.request(method, re.sub(r"\{\w+\}", known, path), headers=headers)
+                    for known in (digest, "there", ABSENT)
+                ]
+                nameless = {400} if path == "/store" else set()
+                assert answers[0].status_code in {status, *nameless}
+                assert len({(answer.status_code, answer.text) for answer in answers}) == 1
+
+
 def test_a_token_is_for_what_it_is_for(
     site: Site, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -87,6 +87,25 @@ def test_a_name_that_no_path_can_carry_goes_by_the_query(http: httpx.Client, nam
     assert http.get(made.headers["Location"]).content == b"odd"
     assert http.put("/store", params={"name": name}, content=b"odder").status_code == 200
     assert http.delete(made.headers["Location"]).status_code == 204
+
+
+@pytest.mark.fault("H09")
+@pytest.mark.parametrize(
+    "name",
+    ['"; filename="run.exe', "a\r\nSet-Cookie: a=b", "<img src=x onerror=alert(1)>", "\u202egpj"],
+)
+def test_whatever_a_name_has_in_it_it_is_saved_under_that(http: httpx.Client, name: str) -> None:
+    http.put("/store", params={"name": name}, content=b"odd", headers={"If-None-Match": "*"})
+
+    answer = http.get("/store", params={"name": name})
+
+    said = answer.headers["Content-Disposition"]
+    plain, _, exact = said.removeprefix('attachment; filename="').partition("\"; filename*=UTF-8''")
+    assert answer.content == b"odd"
+    assert plain.isprintable()
+    assert '"' not in plain
+    assert unquote(exact) == name
+    assert "Set-Cookie" not in answer.headers
 
 
 @pytest.mark.fault("H08")

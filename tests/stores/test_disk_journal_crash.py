@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 LOG: Final = "orders.eu"
 OTHER: Final = "x" * 300
 LARGE: Final = bytes(range(256)) * 40
+SUBSETS: Final = int(os.environ.get("SUBSETS", "2"))
+"""Of the writes that are not synced so many subsets are tried after each step; all, if fewer."""
+
 NOT_APPLIED: Final = (UnavailableError, QuotaExceededError)
 
 type Logs = dict[str, list[bytes]]
@@ -160,6 +164,35 @@ async def test_cut_off_after_any_step_the_store_holds_the_old_or_the_new(
             break
 
     assert step >= operation.least_steps
+
+
+@pytest.mark.fault("S07")
+@each_operation
+async def test_whichever_unsynced_writes_are_left_the_store_holds_the_old_or_the_new(
+    tmp_path: Path, prepared: Path, operation: Operation
+) -> None:
+    rng = random.Random(operation.perform.__name__)  # noqa: S311  (to be repeatable)
+    for step in count():
+        root = copied(prepared, tmp_path / f"{step}")
+        disk = CrashDatabase(root, cut_after=step)
+
+        acknowledged = True
+        with disk.installed():
+            async with journal_store(root, files=disk) as store:
+                try:
+                    await operation.perform(store)
+                except HoldfastError:
+                    acknowledged = False
+
+            for numbers in disk.subsets(SUBSETS, rng):
+                left = disk.leave_subset(tmp_path / "left", numbers)
+                found = await found_in(left)
+                shutil.rmtree(left)
+                assert found in (OLD, operation.new)
+                is_done = found == operation.new
+                assert is_done or not acknowledged, f"lost after {disk.steps}, left: {numbers}"
+        if not disk.is_cut:
+            break
 
 
 @pytest.mark.fault("S07")

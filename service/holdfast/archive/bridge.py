@@ -10,6 +10,8 @@ import asyncio
 import threading
 from collections import OrderedDict
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.limits import MIB
@@ -17,7 +19,7 @@ from holdfast.errors import InternalError, UnavailableError
 from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
     from holdfast.archive.ports import Pack
@@ -83,16 +85,32 @@ class BridgedPackStore:
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """See ``ports.PackStore``. What was fetched longest ago and not asked for makes room."""
+        begun: dict[Digest, Future[Pack]] = {}
         with self._changed:
             for digest in digests[: self._ahead_limit]:
                 if digest in self._ahead:
                     continue
                 if len(self._ahead) >= self._ahead_limit and not self._drop_oldest(digests):
-                    return
-                try:
-                    self._ahead[digest] = self._submit(_as_coroutine(self._get, digest))
-                except UnavailableError:
-                    return
+                    break
+                begun[digest] = self._ahead[digest] = Future()
+        if begun:
+            try:
+                self._loop.call_soon_threadsafe(self._fetch_all, begun)
+            except RuntimeError:  # the loop is closed, as whoever asks for them is told
+                for fetching in begun.values():
+                    fetching.cancel()
+
+    def _fetch_all(self, begun: Mapping[Digest, Future[Pack]]) -> None:
+        """In the loop, which is woken once for all of them."""
+        for digest, result in begun.items():
+            fetching = asyncio.ensure_future(self._get(digest))
+            fetching.add_done_callback(partial(_settle, result))
+            result.add_done_callback(partial(self._give_up, fetching))
+
+    def _give_up(self, fetching: asyncio.Future[Pack], result: Future[Pack]) -> None:
+        if result.cancelled():
+            with suppress(RuntimeError):  # the loop is closed, and with it what ran in it
+                self._loop.call_soon_threadsafe(fetching.cancel)
 
     def put(self, digest: Digest, data: bytes) -> None:
         """See ``ports.PackStore``."""
@@ -168,6 +186,19 @@ class BridgedPackStore:
             coroutine.close()
             msg = "the connection to the store is closed"
             raise UnavailableError(msg) from error
+
+
+def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:
+    if fetched.cancelled():
+        result.cancel()
+        return
+    error = fetched.exception()
+    if not result.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        result.set_exception(error)
+    else:
+        result.set_result(fetched.result())
 
 
 async def _as_coroutine(call: Callable[..., Awaitable[T]], *arguments: object) -> T:

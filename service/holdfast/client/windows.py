@@ -120,7 +120,8 @@ class WindowReader(Generic[HeadT]):
         at: int = self._request.offset
         if self._way is not Way.SINGLE:
             try:
-                async with aclosing(self._windows()) as windows:
+                in_turn = self._windows_ahead == 1
+                async with aclosing(self._in_turn() if in_turn else self._windows()) as windows:
                     async for window in windows:
                         at = window.head.offset + window.head.length
                         yield window
@@ -146,6 +147,16 @@ class WindowReader(Generic[HeadT]):
                 yield window
         finally:
             await _end(ahead)
+
+    async def _in_turn(self) -> AsyncGenerator[Window[HeadT]]:
+        """One at a time: what is nearly always in a single window is had for less."""
+        request = self._request
+        while True:
+            window = await self._window(request)
+            yield window
+            if window.head.cursor is None:
+                return
+            request = self._following(window.head)
 
     async def _ranges(self, at: int) -> AsyncGenerator[Window[HeadT]]:
         """What is left from ``at`` on, each range in one answer. The first one tells the size."""

@@ -13,10 +13,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.headers import check_headers
-from holdfast.archive.read.snapshot import PREFETCH_PACKS
-from holdfast.domain.limits import KIB
 from holdfast.form.frame_table import split_digests
 from holdfast.form.frames import END_FRAME, END_OF_ARCHIVE
+from holdfast.form.packing import PACK_BYTES
 from holdfast.form.seek_table import (
     MAX_FRAMES,
     ROW_BYTES,
@@ -33,8 +32,11 @@ if TYPE_CHECKING:
     from holdfast.form.frame_table import FrameTable
     from holdfast.form.manifest import Page
 
-GATHERED_BYTES: Final = 512 * KIB
+GATHERED_BYTES: Final = PACK_BYTES
 """So many bytes of frames that lie scattered are put together, pack by pack, and given out."""
+
+AHEAD_PACKS: Final = 24
+"""How many packs the store is asked to have ready: many of a tree's old ones are small."""
 
 type Stretch = tuple[int, int, int]
 """``(pack number, offset, length)`` of bytes that lie together."""
@@ -165,19 +167,19 @@ class _Coming:
         self._packs = list(dict.fromkeys(packs))
         self._turns = {pack: turn for turn, pack in enumerate(self._packs)}
         self._following = following
-        self._announced = 0
+        self._due = 0
 
     def reach(self, pack: bytes) -> None:
         """``pack`` is needed now."""
-        last = self._turns[pack] + PREFETCH_PACKS
-        if last - PREFETCH_PACKS // 2 < self._announced or self._announced > len(self._packs):
+        turn = self._turns[pack]
+        if turn < self._due:
             return
-        ahead = self._packs[self._announced : last]
-        more = last - len(self._packs)
-        if more > 0 and self._following is not None:
+        self._due = turn + AHEAD_PACKS // 3
+        ahead = self._packs[turn : turn + AHEAD_PACKS]
+        more = AHEAD_PACKS - len(ahead)
+        if more and self._following is not None:
             ahead += split_digests(self._reader.frame_table(self._following).packs)[:more]
         self._reader.prefetch(ahead)
-        self._announced = last
 
 
 def _stretches(table: FrameTable, begins: Sequence[int], start: int, stop: int) -> list[Stretch]:

@@ -227,7 +227,8 @@ class SnapshotReader:
 
     def cut(self, pack: bytes, offset: int, size: int) -> memoryview:
         """So many bytes of the pack with these 32 digest bytes. It has been checked."""
-        return self.cuts(pack, [(offset, size)])[0]
+        data = _cut(self.pack(pack), offset, size)
+        return data if len(data) == size else self.cuts(pack, [(offset, size)])[0]
 
     def cuts(self, pack: bytes, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
         """The same for several spans of one pack, each an offset with a size."""
@@ -332,13 +333,16 @@ class SnapshotReader:
             raise CorruptError(msg) from error
 
 
+def _cut(stored: Pack, offset: int, size: int) -> memoryview:
+    """So many bytes, or fewer where they are not all there."""
+    if isinstance(stored, bytes):
+        return memoryview(stored)[offset : offset + size]
+    return stored.cut(offset, offset + size)
+
+
 def _cuts(stored: Pack, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
     """None where one of them is not all there."""
-    if isinstance(stored, bytes):
-        view = memoryview(stored)
-        found = [view[offset : offset + size] for offset, size in spans]
-    else:
-        found = [stored.cut(offset, offset + size) for offset, size in spans]
+    found = [_cut(stored, offset, size) for offset, size in spans]
     is_whole = all(len(data) == size for data, (_, size) in zip(found, spans, strict=True))
     return found if is_whole else None
 

@@ -149,7 +149,9 @@ class Appender:
         """
         check_state_name(name)
         member = self._member(commands, expected, lineage, hlc, op_id)
-        return await self._log(name).add(member)
+        run = await self._log(name).add(member)
+        self._states.totals.requests += 1
+        return run
 
     def _member(
         self,
@@ -375,6 +377,7 @@ class _Log:
         value = encode_group(tail.record.log, first, hlc, commands, ops)
         since = asyncio.get_running_loop().time()
         sequence = await self._publish(value, tail.place.sequence)
+        self._states.totals.note_group(len(commands), len(value))
         last = first + len(commands) - 1
         tail.place, tail.since = LogPlace(sequence, last), since
         tail.hlc = hlc.advanced(len(commands) - 1)
