@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from msgspec.structs import replace
 
-from holdfast.cli.arguments import Json, parse_long_duration
+from holdfast.cli.arguments import Flag, Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
 from holdfast.cli.output import print_json, print_line, say
@@ -32,7 +32,6 @@ keys_app = App(name="link-key", help_format="plaintext")
 _SECRET_BYTES = 32
 _VARIABLE = "HOLDFAST_LINK_KEYS"
 
-Flag = Parameter(negative="", show_default=False)
 Expires = Annotated[str, Parameter(help="How long the link holds: 90m, 12h, 1d; at most 7d.")]
 Once = Annotated[bool, Flag, Parameter(help="For one download.")]
 Put = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
