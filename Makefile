@@ -47,7 +47,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names states \
+  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names states subsets \
   http-fuzz lock clean
 
 help:
@@ -57,7 +57,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      kill-collector faults-majority owners names states http-fuzz lock clean'
+	@echo '      kill-collector faults-majority owners names states subsets http-fuzz lock clean'
 
 setup: $(INSTALLED)
 
@@ -187,6 +187,12 @@ http-fuzz: setup
 states: setup
 	OPS=$(OPS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/cluster/test_states.py $(ARGS)
+
+# The store of logs on a disk, cut off after each step, with SUBSETS of the unsynced writes left of
+# each: all of them, where there are fewer.
+subsets: setup
+	SUBSETS=$${SUBSETS:-1024} $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/stores/test_disk_journal_crash.py -k unsynced $(ARGS)
 
 # Needs uv. All files together, for they must agree. That in deploy/ is what the image installs.
 lock:

@@ -37,6 +37,10 @@ class MemoryPackStore:
             raise CorruptError(msg)
         return data
 
+    def get_latest(self, digest: Digest) -> Pack:
+        """See ``ports.PackStore``."""
+        return self.get(digest)
+
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """Nothing is faster than it is."""
 

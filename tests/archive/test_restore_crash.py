@@ -22,7 +22,7 @@ from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.form.terms import RestoreMode
 
 if TYPE_CHECKING:
-    from holdfast.archive.ports import Progress
+    from holdfast.archive.ports import Pack, Progress
     from holdfast.domain.digest import Digest
 
 FILES = 300
@@ -42,7 +42,7 @@ class KilledStore(MemoryPackStore):
         self.packs = store.packs
         self._left = at
 
-    def get(self, digest: Digest) -> bytes:
+    def get(self, digest: Digest) -> Pack:
         self._left -= 1
         if self._left < 0:
             os.kill(os.getpid(), signal.SIGKILL)

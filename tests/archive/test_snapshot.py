@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from tests.examples import examples
 
 from holdfast.archive.read.snapshot import HOLE_PIECE_BYTES, ReaderLimits, SnapshotReader
 from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.kept import PartialBytes, reduced
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
 from holdfast.form.columns import MAX_PAGE_BYTES
 from holdfast.form.entries import Entry, Kind, order_key
@@ -35,6 +37,9 @@ from holdfast.form.layout import MAX_FRAME_BYTES
 from holdfast.form.manifest import encode_page, page_of
 from holdfast.form.root import page_row, root_of, split_root
 from holdfast.form.tar_header import member_header
+
+if TYPE_CHECKING:
+    from holdfast.archive.ports import Pack
 
 FILES = large_tree()
 SPARSE_SIZE = 3 * 2**20 + 5
@@ -353,3 +358,23 @@ def test_a_snapshot_without_stat_pages_says_so() -> None:
 
 def test_tars_made_here_are_what_they_should_be() -> None:
     assert tar_of([file("a")])[:1] == b"a"
+
+
+def test_bytes_that_somebody_has_put_again_are_read_though_a_part_alone_was_met() -> None:
+    """As on a replica that is behind: it has the partial pack yet."""
+
+    class Behind(CountingStore):
+        def get_latest(self, digest: Digest) -> Pack:
+            self.partial.pop(digest, None)
+            return self.get(digest)
+
+    store = Behind()
+    digest = snapshot_of([file(f"f{n}", b"%d" % n * 20_000) for n in range(9)], store).digest
+    for pack in {digest, *store.packs}:
+        store.partial[pack] = PartialBytes(*reduced(store.packs[pack], None, ((0, 1),)))
+
+    reader = SnapshotReader(store, digest)
+
+    assert [b"".join(reader.read_file(*reader.find(b"f%d" % n) or (0, 0))) for n in range(9)] == [
+        b"%d" % n * 20_000 for n in range(9)
+    ]

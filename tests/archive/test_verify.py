@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from tests.archive.tars import CountingStore, file, large_tree, members_of, snapshot_of
 
-from holdfast.archive.ports import Cancelled, Progress
+from holdfast.archive.ports import Cancelled, Pack, Progress
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.archive.read.verify import MAX_DAMAGED_PATHS, verify
 from holdfast.domain.digest import Digest
@@ -172,7 +172,7 @@ def test_it_stops_when_it_is_asked_to() -> None:
 
 def test_a_store_that_is_not_reached_is_not_damage() -> None:
     class Away(CountingStore):
-        def get(self, digest: Digest) -> bytes:
+        def get(self, digest: Digest) -> Pack:
             if digest == archived()[1]:
                 return super().get(digest)
             raise UnavailableError

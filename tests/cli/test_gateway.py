@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -99,24 +101,38 @@ def test_and_in_front_of_a_pool(nats_server: EmbeddedServer) -> None:
 
 def test_a_name_that_was_being_written_when_all_of_it_died_is_a_failure(tmp_path: Path) -> None:
     store, lease = f"disk://{tmp_path / 'store'}", {"HOLDFAST_UPLOAD_LEASE_SECONDS": "1"}
+    begun = secrets.token_bytes(3_000_000)
 
     with started("--store", store, **lease) as process:
         url = url_of(process)
 
         def dying() -> Iterator[bytes]:
-            yield b"x" * 3_000_000
-            wait_until(lambda: states(url) == ["pending"])
+            yield begun
+            wait_until(lambda: states(url) == ["pending"] and has_bytes(tmp_path, begun[:1000]))
             process.kill()
             yield b"y"
 
         with pytest.raises(httpx.TransportError):
             httpx.post(f"{url}/store/half", content=dying(), timeout=60)
+    assert has_bytes(tmp_path, begun[:1000])
     with started("--store", store, **lease) as process:
         url = url_of(process)
         wait_until(lambda: states(url) == ["failure"])
         assert httpx.get(f"{url}/store/half").status_code == 404
+        wait_until(lambda: not has_bytes(tmp_path, begun[:1000]))
         assert httpx.post(f"{url}/store/half", content=b"whole").status_code == 201
         process.terminate()
+
+
+def has_bytes(directory: Path, data: bytes) -> bool:
+    """Whether a file below ``directory`` has ``data``."""
+
+    def holds(path: Path) -> bool:
+        with suppress(FileNotFoundError):
+            return path.is_file() and data in path.read_bytes()
+        return False
+
+    return any(holds(path) for path in directory.rglob("*"))
 
 
 def states(url: str) -> list[str]:
@@ -129,8 +145,8 @@ def test_a_store_in_nats_is_its_pools(holdfast: Holdfast) -> None:
 
 
 def test_an_address_that_is_taken_is_said(holdfast: Holdfast) -> None:
-    with gateway("--store", "memory://") as url:
-        ran = holdfast("gateway", "--listen", url.removeprefix("http://"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = holdfast("gateway", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
 
     assert ran.status == exit_codes.exit_code_of(UnavailableError())
     assert "cannot listen" in ran.err

@@ -242,6 +242,21 @@ async def test_what_is_read_is_one_blob_though_the_name_gets_another(
     assert read == data
 
 
+@pytest.mark.parametrize("size", [10, INLINE + 1, 9 * 2**20 + 5])
+async def test_a_name_is_read_whole_though_its_blob_was_deleted_by_the_digest(
+    holdfast: Client, tmp_path: Path, prefix: str, size: int
+) -> None:
+    data = some_bytes(size, seed=size + 3)
+    await holdfast.names.create(prefix, data)
+    assert await holdfast.delete(digest_of(data))
+
+    assert await holdfast.names.get(prefix) == data
+    assert b"".join([bytes(piece) async for piece in holdfast.names.stream(prefix)]) == data
+    await holdfast.names.get_to(prefix, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == data
+    assert await holdfast.has([digest_of(data)]) == [digest_of(data)]
+
+
 # --- the other verbs ---
 
 

@@ -26,10 +26,11 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.protocol.blobs import PUT_BLOB, PUT_BLOBS, BlobStored
+from holdfast.protocol.blobs import PUT_BLOB, PUT_BLOBS, BlobStored, PutBlobs
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
 from holdfast.stores.memory import MemoryBlobStore
+from holdfast.tracing import TRACE, TraceStep
 from holdfast.transport import connection as transport
 from holdfast.transport.options import NatsOptions
 
@@ -72,13 +73,17 @@ class Store(MemoryBlobStore):
 
 
 class Pool:
-    """Workers in this process, which share a store. ``asked`` counts what they were asked."""
+    """Workers in this process, which share a store. ``asked`` counts what they were asked.
+
+    ``traces`` are those of requests with several blobs, and the digests of these.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.prefix = f"w{secrets.token_hex(4)}"
         self.store = Store()
         self.asked: Counter[str] = Counter()
+        self.traces: list[tuple[TraceStep | None, list[Digest]]] = []
         self._workers: list[tuple[Worker, transport.Connection]] = []
 
     async def start(
@@ -111,6 +116,8 @@ class Pool:
     def _counted(self, endpoint: AnyEndpoint, lost: transport.Connection | None) -> AnyEndpoint:
         async def handle(request: Any, call: Call) -> Any:
             self.asked[endpoint.operation.subject] += 1
+            if isinstance(request, PutBlobs):
+                self.traces.append((TRACE.get(), [digest_of(one.data) for one in request.blobs]))
             reply = await endpoint.handle(request, call)
             if lost is not None:
                 await lost.close()
@@ -159,6 +166,22 @@ async def test_puts_at_once_go_in_few_requests_each_with_its_own_answer(pool: Po
     assert outcomes == [stored(data, created=number != 7) for number, data in enumerate(BLOBS)]
     assert pool.asked[ALONE] == 2, "the one before, and the first, which waits for nobody"
     assert pool.asked[TOGETHER] <= MANY // 16 + 1
+
+
+async def test_a_request_with_several_belongs_to_the_trace_of_the_first(pool: Pool) -> None:
+    traces = {digest_of(data): TraceStep.first() for data in BLOBS}
+
+    async def put(client: Client, data: bytes) -> None:
+        TRACE.set(traces[digest_of(data)])
+        await client.put(data)
+
+    await pool.start()
+    async with pool.client() as client:
+        for _ in range(3):
+            await asyncio.gather(*(put(client, data) for data in BLOBS))
+
+    assert pool.traces
+    assert [trace for trace, _ in pool.traces] == [traces[of[0]] for _, of in pool.traces]
 
 
 async def test_256_of_put_many_are_under_way_together(pool: Pool) -> None:

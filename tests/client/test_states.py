@@ -340,6 +340,21 @@ async def test_a_large_save_is_kept_by_the_state_alone(holdfast: Client, name: s
     assert [row async for row in holdfast.names.list(".holdfast/states/")] == []
 
 
+@pytest.mark.parametrize("size", [5, 2 * MIB])
+async def test_a_save_is_loaded_though_its_blob_was_deleted_by_the_digest(
+    holdfast: Client, name: str, size: int
+) -> None:
+    await holdfast.states.append(name, 1)
+    saved = await holdfast.states.save(name, name.encode() + bytes(size), last_applied_index=1)
+
+    assert await holdfast.delete(saved.digest)
+
+    found = await holdfast.states.latest(name)
+    assert found is not None
+    assert found.state == name.encode() + bytes(size)
+    assert (await holdfast.states.verify(name)).damaged == []
+
+
 async def test_saves_before_are_found_by_index_by_time_and_by_hash(
     holdfast: Client, name: str
 ) -> None:

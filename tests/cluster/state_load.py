@@ -57,6 +57,8 @@ class StateLoad:
         self._ends: dict[str, int] = defaultdict(int)
         self._saved: dict[str, int] = defaultdict(int)
         self._followers: dict[str, asyncio.Task[None]] = {}
+        self._newest_hlc: str | None = None
+        """Of all logs: what is appended next, to whichever, comes after it."""
 
     @property
     def is_over(self) -> bool:
@@ -180,11 +182,17 @@ class StateLoad:
 
     async def _append(self, client: Client, asked: StateCall) -> StateCall:
         expected: ExpectedIndex = "any" if asked.asked is None else asked.asked
-        states, name = client.states, asked.name
+        states, name, hlc = client.states, asked.name, self._newest_hlc
         if len(asked.commands) > 1:
-            placed = await states.append_many(name, asked.commands, expected_index=expected)
+            placed = await states.append_many(
+                name, asked.commands, expected_index=expected, hlc=hlc
+            )
         else:
-            placed = [await states.append(name, asked.commands[0], expected_index=expected)]
+            command = asked.commands[0]
+            placed = [await states.append(name, command, expected_index=expected, hlc=hlc)]
+        if hlc is not None and placed[0].hlc <= hlc:
+            self.wrong.append(f"{asked} came at {placed[0].hlc}, and not after {hlc}")
+        self._newest_hlc = max(self._newest_hlc or "", placed[-1].hlc)
         indexes = [position.index for position in placed]
         if indexes != [*range(indexes[0], indexes[0] + len(asked.commands))]:
             self.wrong.append(f"{asked} was answered {indexes}")

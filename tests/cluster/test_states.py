@@ -16,6 +16,7 @@ import pytest
 from tests.cluster.relayed import RelayedDeployment
 from tests.cluster.servers import Cluster
 from tests.cluster.state_load import StateLoad
+from tests.cluster.state_removals import RemovalLoad
 from tests.cluster.trouble import Trouble
 from tests.state_histories import violations
 
@@ -84,7 +85,7 @@ async def check_states(
     deployment: RelayedDeployment, calls: int, servers: ServerTrouble | None = None
 ) -> None:
     """Trouble for two of three workers, and perhaps servers, while clients write and read."""
-    load = StateLoad(_SEED, calls)
+    load, removals = StateLoad(_SEED, calls), RemovalLoad(_SEED)
     await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
     deployment.spawn(*NODES)
     await deployment.wait_serving(set(NODES))
@@ -95,6 +96,7 @@ async def check_states(
         clients = [await stack.enter_async_context(one) for one in await connect_all(deployment)]
         await asyncio.gather(
             load.run(clients),
+            removals.run(clients, lambda: load.is_over),
             *(trouble.make(node) for node in NODES if node != STEADY),
             *([servers.make(load, trouble.counts)] if servers is not None else []),
         )
@@ -102,7 +104,9 @@ async def check_states(
             await load.read_all(clients[0])
 
     print(f"\n{len(load.calls)} calls; {dict(load.counts)}; {dict(trouble.counts)}")  # noqa: T201
+    print(f"of states that are removed: {dict(removals.counts)}")  # noqa: T201
     assert load.wrong == []
+    assert removals.violations() == []
     found = violations(load.calls, load.seen)
     assert not found, "\n".join(found)
 

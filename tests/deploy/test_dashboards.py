@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.deploy.shipped import DEPLOY, free_ports
 from tests.deployment import deployed
 from tests.gateway.conftest import serving
+
+from holdfast.protocol.table import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -100,6 +103,21 @@ def test_every_expression_looks_at_metrics_that_there_are(
         if exported[one.name] and matcher.name not in exported[one.name]
     }
     assert odd == set()
+
+
+def test_a_condition_on_a_subject_is_of_some_that_there_are() -> None:
+    subjects = [operation.subject for operation in OPERATIONS]
+    asked = {
+        matcher.value
+        for query in QUERIES
+        for one in selectors(promql_parser.parse(query))
+        for matcher in one.matchers.matchers
+        if matcher.name == "subject"
+    }
+
+    assert asked
+    for pattern in asked:
+        assert any(re.fullmatch(pattern, subject) for subject in subjects)
 
 
 def test_the_dashboard_shows_all_that_there_is_to_be_seen(

@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import struct
+from typing import Any, cast
 
 import pytest
-from hypothesis import given
+import rfc8785
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import holdfast
@@ -145,6 +147,14 @@ def test_what_is_canonical_stays_so(value: object) -> None:
     form = canonical(json_of(value))
 
     assert canonical(form) == form
+
+
+@given(VALUES)
+@example({"\U0001f600": 1, "\ufb33": 2})
+@example([9.999e-5, 1e-4, 0.1, 1.0, -0.0, -1.5, 2.0**53, 9999999999999998.0, 1e16, 1e21, 5e-324])
+@example(["\x00\x1f\x7f\u2028", {"\n": '"\\/'}])
+def test_it_is_what_the_library_for_rfc_8785_writes(value: object) -> None:
+    assert canonical(json_of(value)) == rfc8785.dumps(cast("Any", value))
 
 
 @given(VALUES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -13,7 +15,9 @@ import httpx
 import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.session import get_session
 from starlette.requests import ClientDisconnect
 from tests.client.test_client import digest_of
 from tests.deploy.shipped import free_ports
@@ -43,6 +47,9 @@ pytestmark = pytest.mark.nats
 PUBLIC: Final = "https://files.example:8443"
 DATA: Final = b"what only some may have"
 ABSENT: Final = "0" * 64
+TOKEN: Final = re.compile(r"hf_[0-9a-f]{12}_[\w-]+")
+FLIPPED_EVERY: Final = int(os.environ.get("FLIPPED_EVERY", "11"))
+"""Of the bits of a link that are flipped: of 8 that follow each other a different one each time."""
 
 
 class Site(NamedTuple):
@@ -58,7 +65,8 @@ class Site(NamedTuple):
         """The headers of a new token."""
         capture.readouterr()
         assert main(["token", "create", *scopes, "--file", str(self.tokens)]) == 0
-        return {"Authorization": f"Bearer {capture.readouterr().out.strip()}"}
+        (token,) = TOKEN.findall(capture.readouterr().out)  # the gateway may log something, too
+        return {"Authorization": f"Bearer {token}"}
 
     def reached(self, link: str) -> str:
         """``link`` where this gateway is: behind the public URL."""
@@ -118,6 +126,32 @@ def test_without_a_token_nobody_learns_whether_a_thing_is_there(site: Site, dige
     assert {answer.headers["WWW-Authenticate"].split()[0] for answer in answers} == {"Bearer"}
     bodies = {answer.text for answer in answers if answer.request.method == "GET"}
     assert not any(ABSENT in body or digest in body for body in bodies)
+
+
+def test_no_path_says_anything_to_whoever_may_not(
+    site: Site, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = site.token(capsys, "admin:/elsewhere/")
+    site.holdfast.names.put("there", DATA)
+    document = httpx.get(f"{site.url}/openapi.json").json()
+    guarded = [
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "security" in operation
+    ]
+    assert len(guarded) > 40
+
+    with httpx.Client(base_url=site.url, trust_env=False) as http:
+        for method, path in guarded:
+            for headers, status in (({}, 401), (other, 403)):
+                answers = [
+                    http.request(method, re.sub(r"\{\w+\}", known, path), headers=headers)
+                    for known in (digest, "there", ABSENT)
+                ]
+                nameless = {400} if path == "/store" else set()
+                assert answers[0].status_code in {status, *nameless}
+                assert len({(answer.status_code, answer.text) for answer in answers}) == 1
 
 
 def test_a_token_is_for_what_it_is_for(
@@ -318,7 +352,7 @@ def test_a_link_with_one_bit_flipped_anywhere_is_403(site: Site, digest: str) ->
     statuses = {}
     with httpx.Client(base_url=site.url, trust_env=False) as client:
         assert client.get(target).status_code == 200
-        for bit in range(0, len(target) * 8, 3):  # each bit of every third byte's turn
+        for bit in range(0, len(target) * 8, FLIPPED_EVERY):
             data = bytearray(target.encode())
             data[bit // 8] ^= 1 << bit % 8
             if not all(0x21 <= byte < 0x7F and byte != ord("#") for byte in data[1:]):
@@ -328,7 +362,7 @@ def test_a_link_with_one_bit_flipped_anywhere_is_403(site: Site, digest: str) ->
             answer = client.send(httpx.Request("GET", site.url, extensions={"target": bytes(data)}))
             statuses[bytes(data)] = answer.status_code
 
-    assert len(statuses) > 500
+    assert len(statuses) > 1500 // FLIPPED_EVERY
     assert {target: status for target, status in statuses.items() if status != 403} == {}
 
 
@@ -363,6 +397,33 @@ def test_a_link_that_botocore_makes_is_followed(site: Site, digest: str) -> None
 
     assert site.get(link).content == DATA
     assert site.get(signed_by_botocore("GET", f"/blobs/{digest}", key.id, "x")).status_code == 403
+
+
+def test_what_the_s3_client_of_boto3_presigns_is_followed(site: Site, digest: str) -> None:
+    key = read_keys(site.keys.read_bytes())[0]
+    s3 = get_session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=PUBLIC,
+        aws_access_key_id=key.id,
+        aws_secret_access_key=key.secret,
+        config=Config(signature_version="s3v4"),
+    )
+    drop = {"Bucket": "store", "Key": "drop/é +&.jpg"}
+    site.holdfast.names.create(drop["Key"], b"a former one")
+
+    def presigned(operation: str, **parameters: str) -> str:
+        return s3.generate_presigned_url(operation, Params=parameters, ExpiresIn=60)  # type: ignore[no-any-return]
+
+    blob = presigned("get_object", Bucket="blobs", Key=digest)
+    put = presigned("put_object", **drop, ContentType="image/jpeg")
+    got = presigned("get_object", **drop)
+
+    assert site.get(blob).content == DATA
+    typed = {"Content-Type": "image/jpeg"}
+    assert httpx.put(site.reached(put), content=b"cat", headers=typed).status_code == 200
+    assert httpx.put(site.reached(put), content=b"cat").status_code == 403
+    assert site.get(got).content == b"cat"
 
 
 def test_a_link_for_one_use_serves_the_whole_once_and_ranges_after_that(

@@ -15,14 +15,19 @@ import httpx
 import pytest
 import structlog
 from tests.gateway.conftest import serving
+from tests.tracing.kept import Kept
 
 from holdfast.errors import RateLimitedError
+from holdfast.gateway.front import Front
 from holdfast.gateway.limits import MAX_ADDRESSES, RequestLimits
+from holdfast.gateway.meters import Meters
+from holdfast.gateway.route import ROUTE
 from holdfast.runtime.logs import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from starlette.types import Message, Receive, Scope, Send
     from tests.deployment import Deployment
 
 
@@ -146,6 +151,51 @@ def test_a_request_is_one_line_of_the_log_with_its_trace(
     assert line["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
     assert line["span_id"] != "b7ad6b7169203331"
     assert "secret" not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_whole", "mark"),
+    [(200, True, None), (404, True, None), (503, True, "503"), (200, False, "incomplete")],
+)
+async def test_a_span_says_what_became_of_a_request_and_nothing_of_its_query(
+    *, status: int, is_whole: bool, mark: str | None
+) -> None:
+    async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
+        scope[ROUTE] = "/store/{name}"
+        await send({"type": "http.response.start", "status": status})
+        await send({"type": "http.response.body", "body": b"x", "more_body": not is_whole})
+
+    async def passed(_: Message) -> None:
+        pass
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    kept = Kept()
+    limits = RequestLimits(max_requests=1, per_second=None)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/store/a",
+        "query_string": b"X-Amz-Signature=secret",
+        "headers": [],
+        "client": ("192.0.2.1", 1234),
+    }
+    await Front(answer, limits, Meters(), kept.tracer)(scope, nothing, passed)
+
+    span = kept.spans["GET /store/{name}"]
+    attributes = dict(span.attributes or {})
+    assert attributes.pop("error.type", None) == mark
+    assert span.status.is_ok == (mark is None)
+    assert attributes == {
+        "http.request.method": "GET",
+        "http.route": "/store/{name}",
+        "http.response.status_code": status,
+        "url.path": "/store/a",
+        "url.scheme": "http",
+        "client.address": "192.0.2.1",
+    }
 
 
 def test_pages_of_named_origins_may_read_answers(deployment: Deployment) -> None:

@@ -5,6 +5,7 @@ With ``TRANSFERS=20`` and ``ARCHIVE_MB=1024`` in the environment it is as heavy 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 import pytest
+from nats.aio.client import Client as NatsClient
 from tests.client.test_client import digest_of
 from tests.contracts.blob_store import some_bytes
-from tests.deployment import Deployment
+from tests.deployment import Asker, Deployment
 from tests.gateway.balancer import balanced, cutting
 from tests.gateway.conftest import serving
 
 from holdfast.client import connect_sync
+from holdfast.errors import NotFoundError
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:
@@ -89,6 +92,7 @@ def download(url: str, path: Path, size: int) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.timeout(1800)
 def test_a_worker_and_a_gateway_are_killed_and_every_transfer_ends_well(
     nats_server: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -125,6 +129,7 @@ def test_a_worker_and_a_gateway_are_killed_and_every_transfer_ends_well(
         assert [hf.get(digest_of(one)) for one in up] == up
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("program", ["curl", "wget"])
 def test_an_archive_that_is_cut_ten_times_is_resumed_and_right(
     nats_server: EmbeddedServer, tmp_path: Path, program: str
@@ -162,3 +167,50 @@ def test_an_archive_that_is_cut_ten_times_is_resumed_and_right(
         hf.snapshots.export_to(record.key, expected)
     assert runs == 11
     assert subprocess.run(["cmp", str(target), str(expected)], check=False).returncode == 0
+
+
+def test_a_name_that_was_pending_when_all_was_killed_is_a_failure_without_bytes(
+    nats_server: EmbeddedServer,
+) -> None:
+    with (
+        Deployment(nats_server.url, grace_seconds=1) as deployment,
+        connect_sync(servers=deployment.url, prefix=deployment.prefix) as hf,
+    ):
+        deployment.start("one", upload_lease_seconds="1")
+
+        def chunks() -> int:
+            return asyncio.run(chunks_in_bucket(deployment))
+
+        def has_become(state: str) -> bool:
+            return [row.state for row in hf.names.list() if not isinstance(row, str)] == [state]
+
+        with gateway(deployment) as (url, process):
+
+            def dying() -> Iterator[bytes]:
+                yield some_bytes(4 * CHUNK)
+                while not (has_become("pending") and chunks()):
+                    pass
+                process.kill()
+                deployment.kill("one")
+                yield b"never sent"
+
+            with pytest.raises(httpx.TransportError):
+                httpx.post(f"{url}/store/half", content=dying(), timeout=60)
+        deployment.start("one", upload_lease_seconds="1")
+        while not has_become("failure"):
+            pass
+        while chunks():
+            hf.collect()
+
+        with pytest.raises(NotFoundError):
+            hf.names.get("half")
+
+
+async def chunks_in_bucket(deployment: Deployment) -> int:
+    """How many chunks the users' bucket has."""
+    client = NatsClient()
+    await client.connect(deployment.servers)
+    try:
+        return await Asker(deployment, client).chunks_in_bucket()
+    finally:
+        await client.close()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import secrets
 import subprocess
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
+from holdfast.client import connect_sync
+from holdfast.domain.digest import digest_of
+
 if TYPE_CHECKING:
     import httpx
+    from tests.deployment import Deployment
 
 
 def fresh(prefix: str = "") -> str:
@@ -83,6 +87,25 @@ def test_a_name_that_no_path_can_carry_goes_by_the_query(http: httpx.Client, nam
     assert http.get(made.headers["Location"]).content == b"odd"
     assert http.put("/store", params={"name": name}, content=b"odder").status_code == 200
     assert http.delete(made.headers["Location"]).status_code == 204
+
+
+@pytest.mark.fault("H09")
+@pytest.mark.parametrize(
+    "name",
+    ['"; filename="run.exe', "a\r\nSet-Cookie: a=b", "<img src=x onerror=alert(1)>", "\u202egpj"],
+)
+def test_whatever_a_name_has_in_it_it_is_saved_under_that(http: httpx.Client, name: str) -> None:
+    http.put("/store", params={"name": name}, content=b"odd", headers={"If-None-Match": "*"})
+
+    answer = http.get("/store", params={"name": name})
+
+    said = answer.headers["Content-Disposition"]
+    plain, _, exact = said.removeprefix('attachment; filename="').partition("\"; filename*=UTF-8''")
+    assert answer.content == b"odd"
+    assert plain.isprintable()
+    assert '"' not in plain
+    assert unquote(exact) == name
+    assert "Set-Cookie" not in answer.headers
 
 
 @pytest.mark.fault("H08")
@@ -189,6 +212,20 @@ def test_large_bytes_go_under_a_name_and_come_back_in_ranges(http: httpx.Client)
     assert made.status_code == 201
     assert (part.status_code, part.content) == (206, data[-1_000_000:])
     assert http.get(path).content == data
+
+
+@pytest.mark.parametrize("size", [5, 2_000_000])
+def test_a_name_is_read_though_its_blob_was_deleted_by_the_digest(
+    http: httpx.Client, deployment: Deployment, size: int
+) -> None:
+    path, data = f"/store/{fresh()}", secrets.token_bytes(size)
+    http.post(path, content=data)
+    with connect_sync(servers=deployment.url, prefix=deployment.prefix) as client:
+        assert client.delete(digest_of(data))
+
+    assert http.get(path).content == data
+    assert http.get(path, headers={"Range": "bytes=3-4"}).content == data[3:5]
+    assert http.get(f"/blobs/{digest_of(data)}").status_code == 404
 
 
 @pytest.mark.parametrize("size", [5, 2_000_000])

@@ -21,6 +21,7 @@ from holdfast.repository.snapshots.reads import MAX_OPEN, MAX_VERIFYING, Snapsho
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from holdfast.archive.ports import Pack
     from holdfast.domain.digest import Digest
     from holdfast.repository.blobs import Content
 
@@ -38,7 +39,7 @@ class Packs(CountingStore):
         self.open = threading.Event()
         self.open.set()
 
-    def get(self, digest: Digest) -> bytes:
+    def get(self, digest: Digest) -> Pack:
         """See ``PackStore``."""
         self.asked.set()
         assert self.open.wait(30)

@@ -24,6 +24,7 @@ from holdfast.stores.disk.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from random import Random
 
 _OK: Final = 0
 _IOERR: Final = 10
@@ -108,8 +109,15 @@ class _File:
             Left.EARLIER: [*self.since[:half], *map(_torn, self.since[half : half + 1])],
             Left.LATER: self.since[half:],
         }[left]
+        return self._with(kept)
+
+    def left_of(self, numbers: frozenset[int], first: int) -> bytes:
+        """With those of the changes since the last sync, which are numbered from ``first`` on."""
+        return self._with([one for n, one in enumerate(self.since, first) if n in numbers])
+
+    def _with(self, changes: list[_Change]) -> bytes:
         content = bytearray(self.synced)
-        for change in kept:
+        for change in changes:
             change(content)
         return bytes(content)
 
@@ -209,6 +217,26 @@ class CrashDatabase(Files):
         for path, file in self._files.items():
             target = root / path.relative_to(self._root)
             target.write_bytes(file.left(left))
+        return root
+
+    def subsets(self, most: int, rng: Random) -> Iterator[frozenset[int]]:
+        """Which of the changes since the last sync, in all files, may be on the disk.
+
+        Every subset of them, or ``most`` drawn by ``rng``.
+        """
+        many = sum(len(file.since) for file in self._files.values())
+        drawn = range(2**many) if 2**many <= most else (rng.getrandbits(many) for _ in range(most))
+        for bits in drawn:
+            yield frozenset(n for n in range(many) if bits >> n & 1)
+
+    def leave_subset(self, root: Path, numbers: frozenset[int]) -> Path:
+        """As `leave_behind`, with one of the `subsets`."""
+        root.mkdir()
+        first = 0
+        for path, file in self._files.items():
+            target = root / path.relative_to(self._root)
+            target.write_bytes(file.left_of(numbers, first))
+            first += len(file.since)
         return root
 
     def _load(self, path: Path) -> _File:

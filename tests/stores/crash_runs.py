@@ -22,6 +22,7 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
@@ -93,6 +94,30 @@ class CrashRuns[Store, Found]:
                 break
 
         assert step >= operation.least_steps
+
+    async def check_subsets(
+        self,
+        prepared: Path,
+        operation: Operation[Store, Found],
+        subsets: int,
+        rng: random.Random,
+        scratch: Path,
+    ) -> None:
+        """The same whichever writes are left that were not synced; some of them are drawn."""
+        for step in count():
+            root = copied(prepared, scratch / f"{step}")
+            disk = CrashDatabase(root, cut_after=step)
+
+            with disk.installed():
+                failure = await self._perform(root, disk, operation)
+
+                for numbers in disk.subsets(subsets, rng):
+                    remains = disk.leave_subset(scratch / "left", numbers)
+                    is_new = self._is_new(await self.find(remains), operation)
+                    assert is_new or failure, f"lost after {disk.steps}, left: {numbers}"
+                    shutil.rmtree(remains)
+            if not disk.is_cut:
+                break
 
     async def check_failing(
         self, prepared: Path, operation: Operation[Store, Found], error: int, scratch: Path

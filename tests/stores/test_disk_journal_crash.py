@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 from contextlib import aclosing
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,8 @@ pytestmark = pytest.mark.usefixtures("checkpoint_pages")
 LOG: Final = "orders.eu"
 OTHER: Final = "x" * 300
 LARGE: Final = bytes(range(256)) * 40
+SUBSETS: Final = int(os.environ.get("SUBSETS", "2"))
+"""Of the writes that are not synced so many subsets are tried after each step; all, if fewer."""
 
 type Logs = dict[str, list[bytes]]
 
@@ -114,6 +117,16 @@ async def test_cut_off_after_any_step_the_store_holds_the_old_or_the_new(
     tmp_path: Path, prepared: Path, operation: Operation[DiskJournalStore, Logs]
 ) -> None:
     await RUNS.check_cut_off(prepared, operation, tmp_path)
+
+
+@pytest.mark.fault("S07")
+@each_of(OPERATIONS)
+async def test_whichever_unsynced_writes_are_left_the_store_holds_the_old_or_the_new(
+    tmp_path: Path, prepared: Path, operation: Operation[DiskJournalStore, Logs]
+) -> None:
+    rng = random.Random(operation.perform.__name__)  # noqa: S311  (to be repeatable)
+
+    await RUNS.check_subsets(prepared, operation, SUBSETS, rng, tmp_path)
 
 
 @pytest.mark.fault("S07")

@@ -10,6 +10,8 @@ import asyncio
 import threading
 from collections import OrderedDict
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.domain.limits import MIB
@@ -17,7 +19,7 @@ from holdfast.errors import InternalError, UnavailableError
 from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
     from holdfast.archive.ports import Pack
@@ -41,16 +43,19 @@ class BridgedPackStore:
         get: Callable[[Digest], Awaitable[Pack]],
         put: Callable[[Digest, bytes], Awaitable[bool]],
         *,
+        get_latest: Callable[[Digest], Awaitable[Pack]] | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         """``get`` returns what was checked; ``put`` returns when durable, and whether it was new.
 
+        ``get_latest`` is needed where ``get`` may return what was replaced a while ago.
         Puts of up to ``window_bytes`` are under way at once (one of any size always), and packs
         of up to ``cache_bytes`` are fetched ahead.
         """
         self._loop = loop
         self._get = get
+        self._get_latest = get_latest or get
         self._put = put
         self._window_bytes = window_bytes
         self._ahead_limit = cache_bytes // PACK_BYTES
@@ -74,18 +79,38 @@ class BridgedPackStore:
                 pass
         return _result(self._submit(_as_coroutine(self._get, digest)))
 
+    def get_latest(self, digest: Digest) -> Pack:
+        """See ``ports.PackStore``."""
+        return _result(self._submit(_as_coroutine(self._get_latest, digest)))
+
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """See ``ports.PackStore``. What was fetched longest ago and not asked for makes room."""
+        begun: dict[Digest, Future[Pack]] = {}
         with self._changed:
             for digest in digests[: self._ahead_limit]:
                 if digest in self._ahead:
                     continue
                 if len(self._ahead) >= self._ahead_limit and not self._drop_oldest(digests):
-                    return
-                try:
-                    self._ahead[digest] = self._submit(_as_coroutine(self._get, digest))
-                except UnavailableError:
-                    return
+                    break
+                begun[digest] = self._ahead[digest] = Future()
+        if begun:
+            try:
+                self._loop.call_soon_threadsafe(self._fetch_all, begun)
+            except RuntimeError:  # the loop is closed, as whoever asks for them is told
+                for fetching in begun.values():
+                    fetching.cancel()
+
+    def _fetch_all(self, begun: Mapping[Digest, Future[Pack]]) -> None:
+        """In the loop, which is woken once for all of them."""
+        for digest, result in begun.items():
+            fetching = asyncio.ensure_future(self._get(digest))
+            fetching.add_done_callback(partial(_settle, result))
+            result.add_done_callback(partial(self._give_up, fetching))
+
+    def _give_up(self, fetching: asyncio.Future[Pack], result: Future[Pack]) -> None:
+        if result.cancelled():
+            with suppress(RuntimeError):  # the loop is closed, and with it what ran in it
+                self._loop.call_soon_threadsafe(fetching.cancel)
 
     def put(self, digest: Digest, data: bytes) -> None:
         """See ``ports.PackStore``."""
@@ -161,6 +186,19 @@ class BridgedPackStore:
             coroutine.close()
             msg = "the connection to the store is closed"
             raise UnavailableError(msg) from error
+
+
+def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:
+    if fetched.cancelled():
+        result.cancel()
+        return
+    error = fetched.exception()
+    if not result.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        result.set_exception(error)
+    else:
+        result.set_result(fetched.result())
 
 
 async def _as_coroutine(call: Callable[..., Awaitable[T]], *arguments: object) -> T:

@@ -34,8 +34,12 @@ class PackStore(Protocol):
     def get(self, digest: Digest) -> Pack:
         """What is stored of a pack, checked against its digest. Raises NotFoundError, CorruptError.
 
-        A collector may have left only those bytes of it that something needs.
+        A collector may have left only those bytes of it that something needs, or had done so a
+        while ago.
         """
+
+    def get_latest(self, digest: Digest) -> Pack:
+        """The same as it is at this moment: what `get` lacks somebody may have put again."""
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """A hint: these will be asked for soon, in this order. Returns at once, never raises.

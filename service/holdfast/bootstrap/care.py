@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.bootstrap.snapshots import packs_of
 from holdfast.repository.care.doctor import Doctor, Surroundings
 from holdfast.repository.care.inventory import Inventory
+from holdfast.repository.care.logs import StateLogsBack
 from holdfast.repository.care.owners import NameOwners, SnapshotOwners, StateOwners
 from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
 from holdfast.repository.care.usage import Usage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.roots import RootSource
     from holdfast.repository.snapshots.packs import Packs
+    from holdfast.repository.states.replays import Replays
 
 ONE_PLACE: Final = "store"
 """What is called the place where no nats-server is read, or one without a name."""
@@ -57,10 +59,14 @@ def assemble_care(
     setup: Setup,
     stores: Stores,
     collector: Collector,
+    replays: Replays,
     surroundings: Surroundings,
     greeting: Callable[[], Mapping[str, Any]],
 ) -> CareParts:
-    """``greeting`` gives what the nats-server that is connected to says of itself."""
+    """``replays`` read the logs of states back.
+
+    ``greeting`` gives what the nats-server that is connected to says of itself.
+    """
     sources = setup.sources
     agreement = Agreement(stores.records)
     inventory = inventory_of(setup, stores, collector)
@@ -69,6 +75,7 @@ def assemble_care(
         agreement,
         stores.records,
         Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
+        StateLogsBack(replays),
         place=lambda: place_of(greeting()) if stores.streams else ONE_PLACE,
         worker=setup.worker,
         every=timedelta(days=setup.config.scrub_days),

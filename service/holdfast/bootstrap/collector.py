@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.snapshots import opener_of, packs_of
 from holdfast.repository.blobs import BLOBS, PACKS
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from holdfast.bootstrap.stores import Stores
 
 
+REST: Final = 2.0
+"""A collection has a third of the time: puts wait for what it asks the server."""
+
+
 def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collector:
     """Packs are kept by snapshots, blobs by names, states or a pin."""
-    pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic)
+    pace = Pace(setup.config.collect_bytes_per_second, monotonic=setup.sources.monotonic, rest=REST)
     return Collector(
         (
             Space(

@@ -157,7 +157,13 @@ def packs_of(setup: Setup, stores: Stores) -> Packs:
 
 def opener_of(packs: Packs) -> Callable[[int], BridgedPackStore]:
     """Gives threads the packs, with a cache of so many bytes. To be called in an event loop."""
-    bridged = partial(BridgedPackStore, get=packs.get, put=packs.put, window_bytes=MIB)
+    bridged = partial(
+        BridgedPackStore,
+        get=packs.get,
+        put=packs.put,
+        get_latest=packs.get_latest,
+        window_bytes=MIB,
+    )
     return lambda cache_bytes: bridged(asyncio.get_running_loop(), cache_bytes=cache_bytes)
 
 

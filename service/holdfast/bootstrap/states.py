@@ -21,6 +21,7 @@ from holdfast.repository.states.upkeep import Upkeep
 if TYPE_CHECKING:
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
+    from holdfast.repository.states.totals import StateTotals
 
 PAGE_OVERHEAD_BYTES = 1024
 """What a page of commands, or the answer with a state, takes beside them."""
@@ -32,7 +33,9 @@ class StateParts:
 
     handlers: StateHandlers
     follows: FollowHandlers
+    replays: Replays
     upkeep: Upkeep
+    totals: StateTotals
 
 
 def assemble_states(setup: Setup, stores: Stores) -> StateParts:
@@ -64,5 +67,7 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
             monotonic=sources.monotonic,
             max_bytes=min(MAX_MESSAGE_BYTES, setup.max_inline_bytes // 2),
         ),
+        replays=replays,
         upkeep=upkeep,
+        totals=states.totals,
     )

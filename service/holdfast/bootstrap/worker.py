@@ -64,6 +64,7 @@ from holdfast.runtime.startup import (
     missing_right_told,
     unless_stopped,
 )
+from holdfast.runtime.state_metrics import StateMetrics
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
 from holdfast.stores.wrappers.guarded import StoreMetrics
@@ -161,6 +162,7 @@ async def _serve(
             registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
         )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
+        StateMetrics.register(registry, lambda: parts.states.totals)
         RequestMetrics.register(
             registry, lambda: parts.worker.stats, lambda: parts.peers.clocks(timedelta())
         )
@@ -267,7 +269,14 @@ def _assemble(
         clocks=peers.clocks,
         troubles=lambda: snapshots.pruner.troubles,
     )
-    care = assemble_care(setup, stores, collector, surroundings, lambda: connection.server_info)
+    care = assemble_care(
+        setup,
+        stores,
+        collector,
+        states.replays,
+        surroundings,
+        lambda: connection.server_info,
+    )
     worker = Worker(
         connection,
         Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),

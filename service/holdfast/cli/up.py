@@ -27,9 +27,11 @@ from holdfast.gateway.settings import load_settings
 from holdfast.runtime.config import Config, load_config
 from holdfast.runtime.embedded import EmbeddedServer
 from holdfast.runtime.pool import WorkerPool
+from holdfast.runtime.spans import kept_spans
 
 if TYPE_CHECKING:
     from holdfast.client import Client
+    from holdfast.tracing import Tracer
 
 DEFAULT_PORT: Final = 4222
 DEFAULT_HTTP_PORT: Final = 7777
@@ -75,9 +77,13 @@ def up(
     roots = demo or ([Path()] if exit_after_demo else None)
     directory = data_dir.expanduser().absolute()
     # In this thread: see runtime.child.
-    with EmbeddedServer.start(directory, port=_choose_port(port)) as server:
+    with (
+        EmbeddedServer.start(directory, port=_choose_port(port)) as server,
+        kept_spans("holdfast-gateway") as tracer,
+    ):
         nodes = [f"worker-{n + 1}" for n in range(workers)]
-        machine = _Machine(server, directory, nodes, listen or f"127.0.0.1:{_choose_http_port()}")
+        address = listen or f"127.0.0.1:{_choose_http_port()}"
+        machine = _Machine(server, directory, nodes, address, tracer)
         return asyncio.run(machine.run(roots, exit_after_demo=exit_after_demo))
 
 
@@ -107,9 +113,15 @@ class _Machine:
     """The server, the pool and a client of them, for as long as ``up`` runs."""
 
     def __init__(
-        self, server: EmbeddedServer, directory: Path, nodes: list[str], listen: str
+        self,
+        server: EmbeddedServer,
+        directory: Path,
+        nodes: list[str],
+        listen: str,
+        tracer: Tracer,
     ) -> None:
         self._server = server
+        self._tracer = tracer
         self._directory = directory
         self._nodes = nodes
         self._listen = listen
@@ -145,7 +157,7 @@ class _Machine:
             say(line)
         status = exit_codes.OK
         async with await client.connect(
-            self._config.nats, prefix=self._config.prefix
+            self._config.nats, prefix=self._config.prefix, tracer=self._tracer
         ) as connection:
             if roots is not None:
                 status = await self._demonstrate(connection, roots)

@@ -15,11 +15,11 @@ import msgspec
 from holdfast.client.windows import Patience, Window, WindowReader
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes
-from holdfast.errors import CorruptError
+from holdfast.errors import CorruptError, InvalidError, NotFoundError
 from holdfast.protocol.blobs import GET_BLOB, BlobHead, GetBlob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from holdfast.client.requests import Requester
     from holdfast.client.sources import OnBytes
@@ -27,10 +27,30 @@ if TYPE_CHECKING:
 PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
 
 
+async def though_deleted[T](request: GetBlob, ask: Callable[[GetBlob], Awaitable[T]]) -> T:
+    """What ``ask`` gives for a blob that a name or a state has, though its digest was deleted.
+
+    That is said only where it is of use: older workers refuse what they do not know.
+    """
+    try:
+        return await ask(request)
+    except NotFoundError as missing:
+        try:
+            return await ask(_though_deleted(request))
+        except InvalidError:
+            raise missing from None
+
+
 async def read_bytes(
-    requester: Requester, request: GetBlob, progress: OnBytes | None = None
+    requester: Requester,
+    request: GetBlob,
+    progress: OnBytes | None = None,
+    *,
+    is_kept: bool = False,
 ) -> bytes:
     """What ``request`` asks for, in one piece. Raises as ``Download.stream``.
+
+    ``is_kept`` says that a state has the blob, which may have been deleted by its digest.
 
     One answer holds all of most blobs. It tells of the others how much more there is, which is then
     read by windows; and of a name, which blob it has, whose digest is then asked for.
@@ -43,9 +63,16 @@ async def read_bytes(
         is_whole = request.length is None and not request.offset
         is_bare = is_whole and request.name is None and requester.bare.is_on
         came = await requester.bare.ask(asked, most) if is_bare else None
-        head, data = came or await requester.ask_for_bytes(GET_BLOB, asked, most)
+
+        async def ask(asked: GetBlob) -> tuple[BlobHead | None, bytes | memoryview]:
+            return await requester.ask_for_bytes(GET_BLOB, asked, most)
+
+        if came is None:
+            came = await though_deleted(asked, ask) if is_kept else await ask(asked)
+        head, data = came
         if head is None:
             return _whole(data, progress)
+        is_kept = is_kept or request.name is not None
         request = _pinned(request, head)
         if len(data) == head.length:
             if head.length == _wanted(request, head):
@@ -55,7 +82,7 @@ async def read_bytes(
                     requester.bare.try_once(head.digest, head.size)
                 return _whole(data, progress)
             begun = Window(head, [memoryview(data)])
-    download = Download(requester, request, begun=begun)
+    download = Download(requester, request, begun=begun, is_kept=is_kept)
     async with aclosing(download.stream(progress)) as pieces:
         return b"".join([piece async for piece in pieces])
 
@@ -69,7 +96,7 @@ async def open_named(requester: Requester, request: GetBlob) -> Download:
     requester.check_usable()
     head, data = await requester.ask_for_bytes(GET_BLOB, _first(request, most), most)
     begun = Window(head, [memoryview(data)]) if len(data) == head.length else None
-    return Download(requester, _pinned(request, head), begun=begun)
+    return Download(requester, _pinned(request, head), begun=begun, is_kept=True)
 
 
 def _first(request: GetBlob, most_bytes: int) -> GetBlob:
@@ -83,6 +110,10 @@ def _pinned(request: GetBlob, head: BlobHead) -> GetBlob:
     if request.name is None:
         return request
     return msgspec.structs.replace(request, digest=head.digest, name=None, version=None)
+
+
+def _though_deleted(request: GetBlob) -> GetBlob:
+    return msgspec.structs.replace(request, kept=True)
 
 
 def _whole(data: bytes | memoryview, progress: OnBytes | None) -> bytes:
@@ -101,18 +132,17 @@ class Download:
         patience: Patience = PATIENCE,
         *,
         begun: Window[BlobHead] | None = None,
+        is_kept: bool = False,
     ) -> None:
-        """``request`` says which bytes of which blob; ``begun`` are the first of them."""
+        """``request`` says which bytes of which blob; ``begun`` are the first of them.
+
+        ``is_kept`` says that a name or a state has it, so it may have been deleted by its digest.
+        """
         self._request = request
         self._begun = begun
-        self._reader = WindowReader(
-            requester,
-            GET_BLOB,
-            request if begun is None else _rest(request, begun.head),
-            patience,
-            again={"proxy": True},
-            single_bytes=max_inline_bytes(requester.connection.max_payload),
-        )
+        self._requester = requester
+        self._patience = patience
+        self._is_kept = is_kept
         self._sha256 = None if _is_range(request) else hashlib.sha256()
         self.head: BlobHead | None = None
 
@@ -153,9 +183,38 @@ class Download:
             yield self._begun
             if self._begun.head.length == _wanted(self._request, self._begun.head):
                 return
-        async with aclosing(self._reader.windows()) as windows:
-            async for window in windows:
-                yield window
+        request = self._request if self._begun is None else _rest(self._request, self._begun.head)
+        has_come = False
+        try:
+            async with aclosing(self._read(request)) as windows:
+                async for window in windows:
+                    has_come = True
+                    yield window
+        except NotFoundError as missing:
+            if has_come or not self._is_kept:
+                raise
+            async with aclosing(self._read(_though_deleted(request), missing)) as windows:
+                async for window in windows:
+                    yield window
+
+    async def _read(
+        self, request: GetBlob, missing: NotFoundError | None = None
+    ) -> AsyncGenerator[Window[BlobHead]]:
+        """The windows of ``request``. Raises ``missing`` where a worker does not understand it."""
+        reader = WindowReader(
+            self._requester,
+            GET_BLOB,
+            request,
+            self._patience,
+            again={"proxy": True},
+            single_bytes=max_inline_bytes(self._requester.connection.max_payload),
+        )
+        try:
+            async with aclosing(reader.windows()) as windows:
+                async for window in windows:
+                    yield window
+        except InvalidError as error:
+            raise missing or error from None
 
     def _check_digest(self) -> None:
         if self._sha256 is not None and self._sha256.hexdigest() != self._request.digest:

@@ -25,6 +25,7 @@ from holdfast.errors import (
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import PUT_BLOB, PUT_BLOBS, BlobStored, BlobToPut, PutBlobs
 from holdfast.protocol.problem import error_of
+from holdfast.tracing import TRACE
 from holdfast.transport.fresh_ids import new_id
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from holdfast.client.requests import Requester
     from holdfast.protocol.blobs import PutBlob, PutResult
+    from holdfast.tracing import TraceStep
 
 MOST_BYTES_EACH: Final = 64 * KIB
 """Beyond, a request of its own costs little beside the bytes."""
@@ -61,11 +63,15 @@ class _Alone:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One put, until it is settled or ``until`` by the loop's clock. ``sent``: in a request."""
+    """One put, until it is settled or ``until`` by the loop's clock. ``sent``: in a request.
+
+    ``trace`` is that of who puts it.
+    """
 
     blob: BlobToPut
     until: float
     sent: bool = False
+    trace: TraceStep | None = field(default_factory=TRACE.get)
     done: asyncio.Future[BlobStored | _Alone] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -159,7 +165,11 @@ class SmallPuts:
         return self._store(taken, new_id())
 
     async def _store(self, puts: Sequence[_Waiting], op_id: str) -> None:
-        """Settle all of ``puts``. Nobody is left without an answer."""
+        """Settle all of ``puts``. Nobody is left without an answer.
+
+        The request of several belongs to the trace of the first.
+        """
+        TRACE.set(puts[0].trace)
         try:
             if len(puts) == 1:
                 _leave_alone(puts, op_id)

@@ -87,11 +87,13 @@ class WindowReader(Generic[HeadT]):
         again: Mapping[str, bool] | None = None,
         windows_ahead: int = WINDOWS_AHEAD,
         single_bytes: int = 0,
+        most_bytes: int = WINDOW_BYTES,
     ) -> None:
         """``request`` has an offset, a length and a cursor; ``again`` is set in it after oddity.
 
         ``windows_ahead`` are asked for at once. ``single_bytes`` is what one answer may hold, where
         the bytes may also be had range by range: they must be the same whenever they are asked for.
+        There are no more than ``most_bytes`` in a window.
         """
         self._requester = requester
         self._operation = operation
@@ -102,6 +104,7 @@ class WindowReader(Generic[HeadT]):
         self._again = dict(again or {})
         self._windows_ahead = windows_ahead
         self._single_bytes = single_bytes
+        self._most_bytes = most_bytes
         self._way = min(requester.way, Way.SINGLE if single_bytes else Way.RELAYED)
         if not again:  # it is relayed as it is
             self._way = max(self._way, Way.RELAYED)
@@ -117,7 +120,8 @@ class WindowReader(Generic[HeadT]):
         at: int = self._request.offset
         if self._way is not Way.SINGLE:
             try:
-                async with aclosing(self._windows()) as windows:
+                in_turn = self._windows_ahead == 1
+                async with aclosing(self._in_turn() if in_turn else self._windows()) as windows:
                     async for window in windows:
                         at = window.head.offset + window.head.length
                         yield window
@@ -143,6 +147,16 @@ class WindowReader(Generic[HeadT]):
                 yield window
         finally:
             await _end(ahead)
+
+    async def _in_turn(self) -> AsyncGenerator[Window[HeadT]]:
+        """One at a time: what is nearly always in a single window is had for less."""
+        request = self._request
+        while True:
+            window = await self._window(request)
+            yield window
+            if window.head.cursor is None:
+                return
+            request = self._following(window.head)
 
     async def _ranges(self, at: int) -> AsyncGenerator[Window[HeadT]]:
         """What is left from ``at`` on, each range in one answer. The first one tells the size."""
@@ -207,7 +221,8 @@ class WindowReader(Generic[HeadT]):
             asked = (
                 request if way is Way.DIRECT else msgspec.structs.replace(request, **self._again)
             )
-            taken = await self._requester.budget.take(_most_bytes(request))
+            length = self._most_bytes if request.length is None else request.length
+            taken = await self._requester.budget.take(min(length, self._most_bytes))
             try:
                 with self._requester.tracer.asking(self._operation.subject):
                     window = await self._receive(asked, tell)
@@ -294,11 +309,6 @@ async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
-
-
-def _most_bytes(request: Any) -> int:
-    """What the answer may hold."""
-    return WINDOW_BYTES if request.length is None else min(request.length, WINDOW_BYTES)
 
 
 def _is_end(message: Message, subject: str) -> bool:

@@ -3,11 +3,15 @@
 RFC 8785 is about numbers that a double holds. So integers beyond 2^53 are refused, but for those
 that are themselves what it writes for a double (``1e20`` is written ``100000000000000000000``):
 what is canonical stays so.
+
+Almost all documents are written by the standard library, in C, to the same bytes: where no number
+needs an exponent, and no character is beyond U+FFFF, for which names sort otherwise in UTF-16.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import rfc8785
@@ -16,12 +20,17 @@ from holdfast.domain.digest import digest_of
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from collections.abc import Buffer, Callable
 
 MAX_NESTING: Final = 512
 """Objects and arrays within each other, in states and commands."""
 
 _MAX_INTEGER: Final = 2**53 - 1
+_SAFE_DIGITS: Final = 15
+_LEAST_PLAIN: Final = 1e-4
+"""From here to 2^53 Python writes a number as JavaScript does, but for ``.0`` behind an integer."""
+
+_ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
 
 
 def canonical(text: Buffer) -> bytes:
@@ -31,14 +40,11 @@ def canonical(text: Buffer) -> bytes:
     holds, an integer beyond 2^53, a lone surrogate, or is nested deeper than 512.
     """
     try:
-        value = json.loads(
-            bytes(text).decode(),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_constant=_constant,
-        )
-        _check_nesting(value)
-        return rfc8785.dumps(value)
+        document = bytes(text).decode()
+        try:
+            return _written_plainly(document)
+        except _NotPlainError:
+            return rfc8785.dumps(_value_of(document, parse_int=_integer, parse_float=float))
     except UnicodeError as error:
         msg = "a state is UTF-8, without lone surrogates"
         raise InvalidError(msg) from error
@@ -86,6 +92,56 @@ def json_of(value: object) -> bytes:
 
 _TOO_DEEP: Final = f"nested deeper than {MAX_NESTING}"
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_ENCODE_SORTED: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
+
+
+class _NotPlainError(Exception):
+    """The standard library would not write it as RFC 8785 does."""
+
+
+def _written_plainly(document: str) -> bytes:
+    """The canonical form. Raises _NotPlainError."""
+    value = _value_of(document, parse_int=_plain_integer, parse_float=_plain_float)
+    written = _ENCODE_SORTED(value)
+    if not written.isascii() and _ASTRAL.search(written) is not None:
+        raise _NotPlainError
+    return written.encode()
+
+
+def _value_of(
+    document: str, *, parse_int: Callable[[str], float], parse_float: Callable[[str], float]
+) -> Any:
+    value = json.loads(
+        document,
+        object_pairs_hook=_object,
+        parse_int=parse_int,
+        parse_float=parse_float,
+        parse_constant=_constant,
+    )
+    if document.count("[") + document.count("{") > MAX_NESTING:
+        _check_nesting(value)
+    return value
+
+
+def _plain_integer(text: str) -> int:
+    if len(text) <= _SAFE_DIGITS:
+        return int(text)
+    number = _integer(text)
+    if isinstance(number, float):
+        raise _NotPlainError
+    return number
+
+
+def _plain_float(text: str) -> float:
+    number = float(text)
+    size = abs(number)
+    if size <= _MAX_INTEGER and number.is_integer():
+        return int(number)
+    if not _LEAST_PLAIN <= size <= _MAX_INTEGER:
+        raise _NotPlainError
+    return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,7 +152,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _integer(text: str) -> float:
+def _integer(text: str) -> int | float:
     number = float(text)
     if abs(number) <= _MAX_INTEGER:
         return int(text)

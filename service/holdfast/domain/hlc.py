@@ -42,7 +42,10 @@ class Hlc(NamedTuple):
 
     def advanced(self, steps: int) -> Hlc:
         """The time so many steps later."""
-        carried, counter = divmod(self.counter + steps, MAX_COUNTER + 1)
+        counter = self.counter + steps
+        if counter <= MAX_COUNTER:
+            return Hlc(self.milliseconds, counter)
+        carried, counter = divmod(counter, MAX_COUNTER + 1)
         return Hlc(min(self.milliseconds + carried, _MAX_MILLISECONDS), counter)
 
 

@@ -108,12 +108,13 @@ def has_bytes(kept: KeptBytes | None, needed: Ranges | None) -> bool:
 class PartialBytes:
     """The bytes of a partial blob, found by their offsets in the whole."""
 
-    __slots__ = ("_data", "_ends", "_kept")
+    __slots__ = ("_data", "_ends", "_ranges", "_starts")
 
     def __init__(self, data: Buffer, kept: KeptBytes) -> None:
         """``data`` are the bytes kept, checked. Raises CorruptError if there are not so many."""
         self._data = memoryview(data)
-        self._kept = kept
+        self._ranges = kept.ranges
+        self._starts = [start for start, _ in kept.ranges]
         self._ends = list(accumulate(stop - start for start, stop in kept.ranges))
         if self._data.nbytes != self._ends[-1]:
             msg = "a partial blob has other bytes than it says"
@@ -123,21 +124,13 @@ class PartialBytes:
         """How many bytes are kept."""
         return self._data.nbytes
 
-    def has(self, start: int, stop: int) -> bool:
-        """Whether bytes ``start`` to ``stop`` of the whole (start < stop) are all kept."""
-        number = self._at_or_before(start)
-        return number >= 0 and stop <= self._kept.ranges[number][1]
-
     def cut(self, start: int, stop: int) -> memoryview:
-        """These bytes. Where they are not all kept there are none."""
-        if not self.has(start, stop):
+        """Bytes ``start`` to ``stop`` of the whole; none where they are not all kept."""
+        number = bisect_right(self._starts, start) - 1
+        if number < 0 or stop > self._ranges[number][1]:
             return memoryview(b"")
-        number = self._at_or_before(start)
-        at = self._ends[number] - (self._kept.ranges[number][1] - start)
+        at = self._ends[number] - (self._ranges[number][1] - start)
         return self._data[at : at + stop - start]
-
-    def _at_or_before(self, start: int) -> int:
-        return bisect_right(self._kept.ranges, start, key=lambda one: one[0]) - 1
 
 
 def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:

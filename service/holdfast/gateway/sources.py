@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from holdfast.client.download import Download, though_deleted
 from holdfast.domain.limits import KIB, MIB, WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
@@ -82,7 +83,7 @@ class WireSource:
 
 @dataclass(frozen=True, slots=True)
 class BlobSource:
-    """A blob."""
+    """A blob that was found: what deletes it by its digest meanwhile does not end the read."""
 
     client: Client
     digest: str
@@ -91,15 +92,16 @@ class BlobSource:
 
     async def some(self, offset: int, length: int) -> memoryview:
         """See ``ByteSource``."""
-        return await self._wire.some(offset, length)
+
+        async def ask(request: GetBlob) -> memoryview:
+            return await WireSource(self.client, GET_BLOB, request).some(offset, length)
+
+        return await though_deleted(GetBlob(digest=self.digest), ask)
 
     def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
         """See ``ByteSource``."""
-        return self.client.stream(self.digest, offset=offset, length=length)
-
-    @property
-    def _wire(self) -> WireSource:
-        return WireSource(self.client, GET_BLOB, GetBlob(digest=self.digest))
+        request = GetBlob(digest=self.digest, offset=offset, length=length)
+        return Download(self.client.requester, request, is_kept=True).stream()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class TusRoutes:
 
     async def options(self, request: Request) -> Response:
         """``OPTIONS``: what is offered."""
-        del request
+        given(request, _NAME, _REPLACE, _SECRET)
         headers = {
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,

@@ -175,6 +175,7 @@ class BlobHandlers:
             bare=request.bare,
             partial_too=request.partial,
             space=request.space,
+            named=request.kept,
         )
         if isinstance(found, Bare):
             return Sent(found.deliver)

@@ -359,11 +359,12 @@ def _with_bytes(call: Call, subject: str) -> str | None:
 
 
 def _appended(run: AppendedRun, append_subject: str) -> Appended:
+    hlc = str(run.hlc)
     return Appended(
         index=run.index,
         count=run.count,
-        hlc=str(run.hlc),
-        last_hlc=str(run.last_hlc),
+        hlc=hlc,
+        last_hlc=hlc if run.last_hlc is run.hlc else str(run.last_hlc),
         append_subject=append_subject,
         lineage=wire_lineage(run.lineage),
     )

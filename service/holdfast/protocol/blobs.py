@@ -99,12 +99,12 @@ class GetBlob(Request, frozen=True, kw_only=True):
 
     It is the blob with a ``digest``, or the one that a ``name`` has, or had as ``version``. A body
     that is just 64 hexadecimal characters asks for that whole blob. ``cursor`` continues after a
-    window. ``proxy`` has the worker read and relay the bytes itself; ``direct`` has the store send
-    even what would fit into the worker's answer, where it can. With ``bare`` the store may send a
-    whole small blob alone, in one message without a head: whoever asks compares its digest, and
-    asks again without ``bare`` if it gets anything else, or nothing. Of a ``name`` it never does.
-    ``partial``: a blob of which a collector has kept some bytes alone is wanted, too; else it is
-    not there. Its bytes are then those that are kept.
+    window. ``proxy`` has the worker read and relay the bytes; ``direct`` has the store send even
+    what would fit into an answer, where it can. With ``bare`` the store may send a whole small blob
+    alone, in one message without a head: compare its digest, and ask without ``bare`` if anything
+    else comes, or nothing. Of a ``name`` it never does. ``partial``: of a blob of which a collector
+    has kept some bytes alone these are wanted; else it is not there. ``kept``: a blob that was
+    deleted is wanted, too, by who comes from a name or a state that has it.
     """
 
     digest: WireDigest | None = None
@@ -118,6 +118,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     name: WireName | None = None
     version: WireVersion | None = None
     partial: bool = False
+    kept: bool = False
 
 
 class ContentHead(Reply, frozen=True, kw_only=True):
@@ -381,11 +382,10 @@ class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """Of one space: what was removed, and what stays, for which reason. ``_bytes`` are of blobs.
 
     ``repacked`` packs are kept in part: ``repacked_bytes`` of them were given back. ``orphans``
-    were removed, too: bytes that writers left which were killed, in ``orphan_chunks``,
-    ``orphan_bytes`` at the most. ``damaged``: only a part is needed, and it cannot be read back to
-    keep that alone. ``refused``: put, touched or pinned since they were listed, so they stay.
-    ``others``: objects that are not holdfast's, or unreadable. ``more``: the limit of
-    one run was reached. ``failure`` says why nothing, or no more, was removed.
+    went, too: what killed writers left, in ``orphan_chunks``, ``orphan_bytes`` at the most.
+    ``damaged``: only a part is needed, and it cannot be read back to keep that alone. ``refused``:
+    put, touched or pinned since they were listed, so they stay. ``others``: not holdfast's objects,
+    or unreadable. ``more``: one run's limit was reached. ``failure``: why no more was removed.
     """
 
     space: Space

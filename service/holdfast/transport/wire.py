@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _HIGH_WATER_BYTES: Final = 4 * 1024 * 1024
 SEND_BUFFER_BYTES: Final = 2 * 1024 * 1024
+JOINED_PIECE_BYTES: Final = 4 * 1024
+"""Pieces that are smaller than that on average are joined: to copy one costs less than to keep it
+apart."""
+
 _LINE_END: Final = b"\r\n"
 _CLOSE_SECONDS: Final = 2.0
 
@@ -144,7 +148,10 @@ class Wire(asyncio.BufferedProtocol):
         transport = self._plain()
         if transport.is_closing():
             return  # its reader has not yet been told; CPython before 3.13.2 fails here
-        transport.writelines(payload)
+        if sum(map(len, payload)) < JOINED_PIECE_BYTES * len(payload):
+            transport.write(b"".join(payload))
+        else:
+            transport.writelines(payload)
         waiting = transport.get_write_buffer_size()
         if waiting > _HIGH_WATER_BYTES:
             self.backlog = waiting

@@ -319,6 +319,21 @@ def test_a_state_is_trimmed_repaired_and_removed_once_that_is_confirmed(
     state_page(visitor, name, 404)
 
 
+def test_a_state_is_saved_from_a_file(visitor: Visitor, shown: Shown) -> None:
+    states, name = shown.holdfast.states, f"saved/{secrets.token_hex(4)}"
+    states.append_many(name, [{"add": 1}, {"add": 2}])
+    page = state_page(visitor, name)
+
+    for query in ({"index": "1", "kind": "json"}, {"index": "2", "kind": "bytes"}):
+        answer = visitor.upload(page, b'{ "b": 1, "a": 2 }', name=name, **query)
+        assert answer.status_code == 204
+
+    newest, before = states.saves(name)
+    assert (newest.kind, newest.last_applied_index) == ("bytes", 2)
+    assert (before.kind, before.last_applied_index, before.size) == ("json", 1, 13)
+    assert visitor.upload(page, b"{", name=name, index="2", kind="json").status_code == 400
+
+
 def test_what_is_kept_of_a_state_is_changed(visitor: Visitor, shown: Shown) -> None:
     name = f"policy/{secrets.token_hex(4)}"
     shown.holdfast.states.append(name, {})

@@ -142,6 +142,15 @@ def test_what_is_stored_is_shown_by_app(visitor: Visitor, shown: Shown) -> None:
     assert any(tag == "svg" for tag, _ in page.elements)
 
 
+def test_what_names_take_is_shown_below_a_prefix(visitor: Visitor, shown: Shown, name: str) -> None:
+    first = name.split("/")[0] + "/"
+
+    page = visitor.ended(visitor.open(f"/console/storage?prefix={quote(first)}"))
+
+    assert page.link(quote(name.rpartition("/")[0], safe=""))
+    assert "No name begins so" in visitor.ended(visitor.open("/console/storage?prefix=~")).text
+
+
 @pytest.mark.fault("H10")
 def test_what_others_wrote_is_shown_as_text(
     visitor: Visitor, shown: Shown, name: str, state: str
@@ -222,8 +231,12 @@ def test_what_changed_is_shown(visitor: Visitor, shown: Shown) -> None:
 
 def test_a_snapshot_is_made_held_and_forgotten(visitor: Visitor, shown: Shown) -> None:
     form = visitor.open("/console/snapshots").form("/console/snapshots")
-    made = visitor.ended(visitor.send(form, app=shown.app, labels="why=a form, by=me"))
+    typed = {"app": shown.app, "labels": "why=a form, by=me", "exclude": "*.png\n/none"}
+    made = visitor.ended(visitor.send(form, 200, **typed, read_all="yes"))
     key = made.answer.url.path.rpartition("/")[2]
+    listed = visitor.open(f"/console/snapshots/{key}/files").text
+    assert "posts/" in listed
+    assert "logo.png" not in listed
     assert shown.holdfast.snapshots.get(key).labels == {"why": "a form", "by": "me"}
 
     held = visitor.send(made.form("/hold"), reason="an audit")
@@ -242,7 +255,11 @@ def test_a_restore_is_shown_before_it_is_done(visitor: Visitor, shown: Shown) ->
     target = f"{shown.app}-{secrets.token_hex(4)}"
     choice = visitor.open(f"/console/snapshots/{shown.first}/restore").form("/restore")
 
-    plan = visitor.ended(visitor.send(choice, app=target, paths="posts/one.md"))
+    typed = {"app": target, "paths": "posts/one.md", "owner": "current", "max_expansion": "9"}
+    visitor.send(choice, 400, **{**typed, "owner": "nobody"})
+    plan = visitor.ended(visitor.send(choice, 200, **typed))
+    assert plan.form("/restore").fields["owner"] == "current"
+    assert plan.form("/restore").fields["max_expansion"] == "9"
     assert "posts/one.md" in plan.text
     assert not (shown.apps / target).exists()
 

@@ -6,7 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from tests.contracts.states import worker_on
+
 from holdfast.bootstrap.sources import SOURCES
+from holdfast.repository.care.logs import StateLogsBack
 from holdfast.repository.care.scrub import Scrub
 from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.pace import Pace
@@ -36,6 +39,7 @@ def scrub_of(
         Agreement(records),
         records,
         Pace(1e12, monotonic=monotonic),
+        StateLogsBack(worker_on(deployed.stores).replays),
         place=lambda: place,
         worker=worker,
         every=every,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.contracts.blob_store import some_bytes
+from tests.contracts.states import worker_on
 from tests.nats.tools import kill
 from tests.repository.care.scrubs import lap_of, scrub_of
 from tests.repository.collector.conftest import Deployed, opened
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.nats, pytest.mark.fault("N12")]
 
 SIZE: Final = 50_000
+STATES: Final = 20
 
 
 async def filled(deployed: Deployed) -> dict[Digest, bytes]:
@@ -42,6 +45,35 @@ async def filled(deployed: Deployed) -> dict[Digest, bytes]:
         await put_snapshot(deployed, id=f"0198a000-0000-7000-8000-{number:012}", state="failure")
         stored[digest] = data
     return stored
+
+
+async def with_states(deployed: Deployed) -> None:
+    """States that have three commands and a save up to the last of them."""
+    worker = worker_on(deployed.stores)
+    for number in range(STATES):
+        for command in commands_of(number):
+            await worker.append(f"s{number}", command)
+        await worker.save(f"s{number}", some_bytes(SIZE, number), 3)
+
+
+def commands_of(number: int) -> list[bytes]:
+    """Those of one state."""
+    return [some_bytes(2_000, 3 * number + n) for n in range(3)]
+
+
+async def wrong_states(deployed: Deployed) -> list[str]:
+    """Those of which something else is read than was written, instead of a failure."""
+    worker = worker_on(deployed.stores)
+    wrong = []
+    for number in range(STATES):
+        name = f"s{number}"
+        with suppress(CorruptError, NotFoundError):
+            if await worker.replay(name) != commands_of(number):
+                wrong.append(f"the log of {name}")
+        with suppress(CorruptError, NotFoundError):
+            if (await worker.latest(name)).data != some_bytes(SIZE, number):
+                wrong.append(f"the save of {name}")
+    return wrong
 
 
 async def read(store: BlobStore, digest: Digest) -> bytes | None:
@@ -94,16 +126,49 @@ async def test_in_a_living_block_it_is_told_too_and_nothing_is_collected(
         deployed = Deployed(config, stores)
         await deployed.change(grace_seconds=-1)
         stored = await filled(deployed)
+        await with_states(deployed)
         assert (await lap_of(scrub_of(deployed))).unreadable == 0
     flip_a_bit(tmp_path, "OBJ_flip_blobs")
+    flip_a_bit(tmp_path, "HF_flip_states")
     await asyncio.sleep(CACHED_SECONDS)  # no event tells, and who looks keeps it in memory
 
     async with opened(config) as stores:
         deployed = Deployed(config, stores)
         got = {digest: await read(stores.blobs, digest) for digest in stored}
+        wrong = await wrong_states(deployed)
         lap = await lap_of(scrub_of(deployed))
         found = await collected(deployed)
 
     assert {digest for digest, data in got.items() if data not in {None, stored[digest]}} == set()
+    assert wrong == []
+    assert {one.space for one in lap.told} >= {"blobs", "states"}
+    assert found.removed.blobs == 0
+
+
+@pytest.mark.parametrize("stream", ["HF_flip_states", "OBJ_flip_blobs", "KV_flip_snapshots"])
+async def test_of_states_too_nothing_wrong_is_read_and_the_next_lap_tells(
+    stream: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(directory=tmp_path)
+    config = config_of(server.url, prefix="flip")
+    await init_store(config)
+    async with opened(config) as stores:
+        deployed = Deployed(config, stores)
+        await deployed.change(grace_seconds=-1)
+        await with_states(deployed)
+        assert (await lap_of(scrub_of(deployed))).unreadable == 0
+        assert (await collected(deployed)).failure is None
+    kill(server)
+    flip_a_bit(tmp_path, stream)
+    again = start_server(port=server.port, directory=tmp_path)
+
+    async with opened(config) as stores:
+        deployed = Deployed(config, stores)
+        wrong = await wrong_states(deployed)
+        lap = await lap_of(scrub_of(deployed))
+        found = await collected(deployed)
+
+    assert wrong == []
     assert lap.damaged or lap.unreadable
     assert found.removed.blobs == 0
+    again.stop()

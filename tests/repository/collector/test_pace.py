@@ -1,6 +1,8 @@
-"""A collection goes on no faster than it may."""
+"""A collection goes on no faster than it may, and rests."""
 
 from __future__ import annotations
+
+import pytest
 
 from holdfast.repository.collector.pace import Pace
 
@@ -29,3 +31,27 @@ async def test_bytes_take_their_time_and_rest_is_not_saved_up() -> None:
     for _ in range(5):
         await pace.spend(50)
     assert clock.now == 1002.0 + 3600 + 2.0
+
+
+async def test_a_rest_is_so_many_times_as_long_as_the_work_before_it() -> None:
+    clock = Clock()
+    pace = Pace(1e9, monotonic=clock.monotonic, sleep=clock.sleep, rest=2.0)
+
+    rests: list[float] = []
+    for work in (0.125, 0.0, 0.25):
+        clock.now += work
+        worked_until = clock.now
+        await pace.spend(1)
+        rests.append(clock.now - worked_until)
+
+    assert rests == pytest.approx([0.25, 0.0, 0.5], abs=1e-6)
+
+
+async def test_what_lies_far_back_makes_no_long_rest() -> None:
+    clock = Clock()
+    pace = Pace(1e9, monotonic=clock.monotonic, sleep=clock.sleep, rest=2.0)
+    clock.now += 3600
+
+    await pace.spend(1)
+
+    assert clock.now <= 1000 + 3600 + 1

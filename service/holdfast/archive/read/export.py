@@ -8,14 +8,14 @@ same.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.headers import check_headers
-from holdfast.archive.read.snapshot import PREFETCH_PACKS
 from holdfast.form.frame_table import split_digests
 from holdfast.form.frames import END_FRAME, END_OF_ARCHIVE
+from holdfast.form.packing import PACK_BYTES
 from holdfast.form.seek_table import (
     MAX_FRAMES,
     ROW_BYTES,
@@ -26,11 +26,20 @@ from holdfast.form.seek_table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from holdfast.archive.read.snapshot import SnapshotReader
     from holdfast.form.frame_table import FrameTable
     from holdfast.form.manifest import Page
+
+GATHERED_BYTES: Final = PACK_BYTES
+"""So many bytes of frames that lie scattered are put together, pack by pack, and given out."""
+
+AHEAD_PACKS: Final = 24
+"""How many packs the store is asked to have ready: many of a tree's old ones are small."""
+
+type Stretch = tuple[int, int, int]
+"""``(pack number, offset, length)`` of bytes that lie together."""
 
 
 class ExportPlan:
@@ -95,34 +104,37 @@ class ExportPlan:
         With a ``page`` they are compared with it.
         """
         begins = list(accumulate(table.stored_sizes, initial=0))
-        first = at = bisect_right(begins, max(start, 0)) - 1
-        stretches = _stretches(
-            table.pack_numbers, table.offsets, table.stored_sizes, first, begins, stop
-        )
+        position = max(start, 0)
+        frame = bisect_right(begins, position) - 1
+        stretches = _stretches(table, begins, position, min(stop, begins[-1]))
         packs = split_digests(table.packs)
-        coming = list(dict.fromkeys(pack_number for pack_number, _, _ in stretches))
-        turns = {pack_number: turn for turn, pack_number in enumerate(coming)}
-        announced = 0
-        position = begins[first]
-        for pack_number, offset, length in stretches:
-            turn = turns[pack_number]
-            if turn + PREFETCH_PACKS // 2 >= announced and announced <= len(coming):
-                ahead = [packs[number] for number in coming[announced : turn + PREFETCH_PACKS]]
-                self._announce(ahead, turn + PREFETCH_PACKS - len(coming), following)
-                announced = turn + PREFETCH_PACKS
-            while page is not None and begins[at] < position + length:
-                check_headers(self._reader, page, at, self._reader.fresh_frame(table[at]))
-                at += 1
-            data = self._reader.cut(packs[pack_number], offset, length)
-            yield data[max(start - position, 0) : max(stop - position, 0)]
-            position += length
+        coming = _Coming(self._reader, [packs[number] for number, _, _ in stretches], following)
+        for group in _groups(stretches):
+            position += sum([length for _, _, length in group])
+            while page is not None and begins[frame] < position:
+                coming.reach(packs[table.pack_numbers[frame]])
+                check_headers(self._reader, page, frame, self._reader.fresh_frame(table[frame]))
+                frame += 1
+            yield self._gathered(packs, group, coming)
 
-    def _announce(self, ahead: Sequence[bytes], more: int, following: int | None) -> None:
-        """Tell the store which packs come next, and ``more`` of the page ``following``."""
-        wanted = list(ahead)
-        if more > 0 and following is not None:
-            wanted += split_digests(self._reader.frame_table(following).packs)[:more]
-        self._reader.prefetch(wanted)
+    def _gathered(
+        self, packs: Sequence[bytes], group: Sequence[Stretch], coming: _Coming
+    ) -> memoryview:
+        """The bytes of ``group`` in order, all that are in one pack cut out of it at once."""
+        places: dict[int, list[tuple[int, int, int]]] = {}
+        size = 0
+        for number, offset, length in group:
+            places.setdefault(number, []).append((size, offset, length))
+            size += length
+        gathered = memoryview(b"") if len(group) == 1 else memoryview(bytearray(size))
+        for number, wanted in places.items():
+            coming.reach(packs[number])
+            cuts = self._reader.cuts(packs[number], [one[1:] for one in wanted])
+            if len(group) == 1:
+                return cuts[0]
+            for (at, _, length), data in zip(wanted, cuts, strict=True):
+                gathered[at : at + length] = data
+        return gathered
 
     def _table(self, start: int, stop: int) -> Iterator[memoryview]:
         """The seek table, of which ``start`` to ``stop`` of the file are wanted, clipped.
@@ -144,29 +156,62 @@ class ExportPlan:
         yield from _clipped(tail, position, start, stop)
 
 
-def _stretches(
-    pack_numbers: Sequence[int],
-    offsets: Sequence[int],
-    sizes: Sequence[int],
-    first: int,
-    begins: Sequence[int],
-    stop: int,
-) -> list[tuple[int, int, int]]:
-    """``(pack number, offset, length)`` of the frames from ``first`` on that begin before ``stop``.
+class _Coming:
+    """Announces the packs of a page a few before they are needed, then those of the next one."""
 
-    Frames that follow each other in one pack, as they nearly always do, are one stretch.
+    def __init__(
+        self, reader: SnapshotReader, packs: Iterable[bytes], following: int | None
+    ) -> None:
+        """``packs`` come in this order, and behind them those of the page ``following``."""
+        self._reader = reader
+        self._packs = list(dict.fromkeys(packs))
+        self._turns = {pack: turn for turn, pack in enumerate(self._packs)}
+        self._following = following
+        self._due = 0
+
+    def reach(self, pack: bytes) -> None:
+        """``pack`` is needed now."""
+        turn = self._turns[pack]
+        if turn < self._due:
+            return
+        self._due = turn + AHEAD_PACKS // 3
+        ahead = self._packs[turn : turn + AHEAD_PACKS]
+        more = AHEAD_PACKS - len(ahead)
+        if more and self._following is not None:
+            ahead += split_digests(self._reader.frame_table(self._following).packs)[:more]
+        self._reader.prefetch(ahead)
+
+
+def _stretches(table: FrameTable, begins: Sequence[int], start: int, stop: int) -> list[Stretch]:
+    """Where the bytes ``start`` to ``stop`` of the frames of ``table`` lie.
+
+    ``begins`` says where each frame begins among them. Frames that follow each other in one pack,
+    as they nearly always do, are one stretch.
     """
-    found: list[tuple[int, int, int]] = []
-    for number in range(first, len(sizes)):
-        if begins[number] >= stop:
-            break
-        pack, offset, size = pack_numbers[number], offsets[number], sizes[number]
-        if found and found[-1][0] == pack and found[-1][1] + found[-1][2] == offset:
-            _, begin, length = found[-1]
-            found[-1] = (pack, begin, length + size)
+    found: list[Stretch] = []
+    for number in range(bisect_right(begins, start) - 1, bisect_left(begins, stop)):
+        skip = max(start - begins[number], 0)
+        size = min(begins[number + 1], stop) - begins[number] - skip
+        pack, offset = table.pack_numbers[number], table.offsets[number] + skip
+        if found and found[-1][0] == pack and sum(found[-1][1:]) == offset:
+            found[-1] = (pack, found[-1][1], found[-1][2] + size)
         else:
             found.append((pack, offset, size))
     return found
+
+
+def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
+    """Those that are given out at once: up to ``GATHERED_BYTES``, or one that is longer."""
+    group: list[Stretch] = []
+    size = 0
+    for stretch in stretches:
+        if group and size + stretch[2] > GATHERED_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(stretch)
+        size += stretch[2]
+    if group:
+        yield group
 
 
 def _clipped(data: bytes, position: int, start: int, stop: int) -> Iterator[memoryview]:

@@ -24,7 +24,7 @@ from holdfast.form.manifest import Page, StatPage, decode_frames, decode_page, d
 from holdfast.form.root import ANY_ROOT, join_root, root_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from holdfast.archive.ports import Pack, PackStore
     from holdfast.form.frame_table import FrameRef, FrameTable
@@ -227,22 +227,26 @@ class SnapshotReader:
 
     def cut(self, pack: bytes, offset: int, size: int) -> memoryview:
         """So many bytes of the pack with these 32 digest bytes. It has been checked."""
-        stored = self.pack(pack)
-        if not isinstance(stored, bytes) and not stored.has(offset, offset + size):
-            self._packs.forget(pack)  # which was read before somebody put the pack again
-            stored = self.pack(pack)
-        if isinstance(stored, bytes):
-            data = memoryview(stored)[offset : offset + size]
-        else:
-            data = stored.cut(offset, offset + size)
-        if len(data) != size:
+        data = _cut(self.pack(pack), offset, size)
+        return data if len(data) == size else self.cuts(pack, [(offset, size)])[0]
+
+    def cuts(self, pack: bytes, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """The same for several spans of one pack, each an offset with a size."""
+        found = _cuts(self.pack(pack), spans)
+        if found is None:
+            self._packs.forget(pack)
+            found = _cuts(self._packs.get(pack, lambda: self._latest(pack)), spans)
+        if found is None:
             msg = f"pack {pack.hex()} is shorter than the manifest says, or bytes were dropped"
             raise CorruptError(msg)
-        return data
+        return found
 
     def pack(self, digest: bytes) -> Pack:
         """What is stored of a pack, by its 32 digest bytes; recently used ones are kept."""
         return self._packs.get(digest, lambda: self._fetch(Digest(digest.hex()), "pack"))
+
+    def _latest(self, digest: bytes) -> Pack:
+        return self._fetched(self._store.get_latest, Digest(digest.hex()), "pack")
 
     def prefetch(self, packs: Iterable[bytes]) -> None:
         """Announce packs that will be asked for soon, in this order. A hint: never raises."""
@@ -311,17 +315,36 @@ class SnapshotReader:
 
     def _fetch_root(self, digest: Digest) -> bytes:
         stored = self._fetch(digest, "root")
+        if not isinstance(stored, bytes):
+            stored = self._fetched(self._store.get_latest, digest, "root")
         if isinstance(stored, bytes):
             return stored
         msg = f"of the root {digest} of snapshot {self.digest} bytes were dropped"
         raise CorruptError(msg)
 
     def _fetch(self, digest: Digest, what: str) -> Pack:
+        return self._fetched(self._store.get, digest, what)
+
+    def _fetched(self, get: Callable[[Digest], Pack], digest: Digest, what: str) -> Pack:
         try:
-            return self._store.get(digest)
+            return get(digest)
         except NotFoundError as error:
             msg = f"{what} {digest} of snapshot {self.digest} is missing"
             raise CorruptError(msg) from error
+
+
+def _cut(stored: Pack, offset: int, size: int) -> memoryview:
+    """So many bytes, or fewer where they are not all there."""
+    if isinstance(stored, bytes):
+        return memoryview(stored)[offset : offset + size]
+    return stored.cut(offset, offset + size)
+
+
+def _cuts(stored: Pack, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
+    """None where one of them is not all there."""
+    found = [_cut(stored, offset, size) for offset, size in spans]
+    is_whole = all(len(data) == size for data, (_, size) in zip(found, spans, strict=True))
+    return found if is_whole else None
 
 
 def _packs_of(page: Page, numbers: Iterable[int]) -> list[bytes]:

@@ -158,6 +158,7 @@ async def _upload(
             asyncio.get_running_loop(),
             (transport := PackTransport(requester, missing, doubts_all=read_all)).get,
             transport.put,
+            get_latest=transport.get_latest,
             window_bytes=WINDOW_BYTES,
             cache_bytes=CACHE_BYTES,
         )

@@ -125,7 +125,11 @@ async def export_into(
 def _store(requester: Requester) -> BridgedPackStore:
     transport = PackTransport(requester)
     return BridgedPackStore(
-        asyncio.get_running_loop(), transport.get, transport.put, cache_bytes=CACHE_BYTES
+        asyncio.get_running_loop(),
+        transport.get,
+        transport.put,
+        get_latest=transport.get_latest,
+        cache_bytes=CACHE_BYTES,
     )
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from holdfast.client.windows import Patience, WindowReader
 from holdfast.domain.digest import digest_of
 from holdfast.domain.kept import KeptBytes, PartialBytes
-from holdfast.domain.limits import MAX_DIGESTS_PER_HAS, max_inline_bytes
+from holdfast.domain.limits import KIB, MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
+from holdfast.form.packing import PACK_BYTES
 from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ PUT_ATTEMPT_SECONDS: Final = 10.0
 """One pack over a slow line, with the rest of the window before it."""
 
 PUT_SECONDS: Final = 120.0
+
+SMALL_BYTES: Final = 128 * KIB
+"""Packs up to this size are hashed at once; others take milliseconds, and a thread."""
 
 _PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
 """A pack is one large message, and several are on their way over the same line."""
@@ -69,15 +73,23 @@ class PackTransport:
             return pack
         return await self._get(digest, partial=True)
 
-    async def _get(self, digest: Digest, *, partial: bool) -> Pack:
-        request = GetBlob(digest=digest, direct=True, space="packs", partial=partial)
+    async def get_latest(self, digest: Digest) -> Pack:
+        """The same as it is at this moment, to be asked for where a part of it was met."""
+        return await self._get(digest, partial=True, proxy=True)
+
+    async def _get(self, digest: Digest, *, partial: bool, proxy: bool = False) -> Pack:
+        request = GetBlob(
+            digest=digest, direct=not proxy, proxy=proxy, space="packs", partial=partial
+        )
         reader = WindowReader(
             self._requester,
             GET_BLOB,
             request,
             _PATIENCE,
             again={"proxy": True, "direct": False},
+            windows_ahead=1,
             single_bytes=max_inline_bytes(self._requester.connection.max_payload),
+            most_bytes=PACK_BYTES,
         )
         pieces: list[memoryview] = []
         kept: str | None = None
@@ -85,6 +97,8 @@ class PackTransport:
             async for window in windows:
                 pieces += window.pieces
                 kept = window.head.kept
+        if sum(map(len, pieces)) <= SMALL_BYTES:
+            return _checked(digest, kept, pieces)
         return await asyncio.to_thread(_checked, digest, kept, pieces)
 
     async def put(self, digest: Digest, data: bytes) -> bool:
@@ -140,10 +154,7 @@ class PackTransport:
 
 
 def _checked(digest: Digest, text: str | None, pieces: list[memoryview]) -> Pack:
-    """The bytes, if they are the pack's, or what the ``text`` says is kept of it.
-
-    In a thread: hashing takes milliseconds.
-    """
+    """The bytes, if they are the pack's, or what the ``text`` says is kept of it."""
     data = b"".join(pieces)
     kept = None if text is None else KeptBytes.written(text)
     if digest_of(data) != (digest if kept is None else kept.digest):

@@ -64,6 +64,7 @@ async def restore_here(
         asyncio.get_running_loop(),
         transport.get,
         transport.put,
+        get_latest=transport.get_latest,
         window_bytes=MIB,
         cache_bytes=CACHE_BYTES,
     )

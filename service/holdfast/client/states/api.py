@@ -366,7 +366,7 @@ class States:
         return await self._ask(GET_SAVE, request)
 
     async def _stream(self, digest: str) -> AsyncGenerator[memoryview]:
-        download = Download(self._requester, GetBlob(digest=digest))
+        download = Download(self._requester, GetBlob(digest=digest), is_kept=True)
         async with aclosing(download.stream()) as pieces:
             async for piece in pieces:
                 yield piece

@@ -33,12 +33,14 @@ from holdfast.protocol.states import (
     AppendCommands,
     Appended,
 )
+from holdfast.tracing import TRACE
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from holdfast.client.requests import Requester
     from holdfast.protocol.states import ExpectedIndex
+    from holdfast.tracing import TraceStep
 
 MOST_SECONDS: Final = 60.0
 """For an append, however long other answers are waited for: workers know an ``Op-Id`` of a log for
@@ -66,7 +68,7 @@ class ToAppend:
     """What one caller appends: JSON ``commands``, or one that is ``data``.
 
     With a ``lineage`` it is for the log that has it. ``answer`` is the worker's, with how many
-    commands of others come before in the same request.
+    commands of others come before in the same request. ``trace`` is that of the caller.
     """
 
     commands: Sequence[bytes]
@@ -76,6 +78,7 @@ class ToAppend:
     fence: Fence | None = None
     hlc: str | None = None
     sent: bool = False
+    trace: TraceStep | None = field(default_factory=TRACE.get)
     answer: asyncio.Future[tuple[Appended, int]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -140,7 +143,11 @@ class Appends:
         self._queues.pop(name, None)
 
     async def send(self, name: str, together: Sequence[ToAppend], until: float) -> None:
-        """Append all of ``together`` by one request. All of them have an answer then."""
+        """Append all of ``together`` by one request. All of them have an answer then.
+
+        It belongs to the trace of the first.
+        """
+        TRACE.set(together[0].trace)
         try:
             await self._settle(name, together, until)
         except (InvalidError, TooLargeError) as error:

@@ -223,7 +223,7 @@ class StateMachine:
             commands = values or [value_of(text) for text in one.commands]
             found = []
             for position, command in zip(positions(reply, before, count), commands, strict=True):
-                self._take(position.index, position.hlc, command)
+                self._take(LogCommand(index=position.index, hlc=position.hlc, command=command))
                 found.append(await self._result(position.index))
         finally:
             del self._under_way[key]
@@ -252,11 +252,11 @@ class StateMachine:
 
     # --- applying ---
 
-    def _take(self, index: int, hlc: str, command: Any) -> None:
+    def _take(self, one: LogCommand) -> None:
         """Apply a command, once all before it are; each one is applied once."""
-        if index <= self._index:
+        if one.index <= self._index:
             return
-        self._early[index] = LogCommand(index=index, hlc=hlc, command=command)
+        self._early[one.index] = one
         while (following := self._early.pop(self._index + 1, None)) is not None:
             self._apply(following)
 
@@ -350,7 +350,7 @@ class StateMachine:
     async def _take_all(self, log: Ahead[Sequence[LogCommand]]) -> None:
         async for page in log.items():
             for one in page:
-                self._take(one.index, one.hlc, one.command)
+                self._take(one)
 
     def _pass_to(self, saved: SavedState) -> None:
         """Be where a save is, unless that is behind by now."""
@@ -385,7 +385,7 @@ class StateMachine:
                     async for batch in batches:
                         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
                         for one in batch:
-                            self._take(one.index, one.hlc, one.command)
+                            self._take(one)
             except (UnavailableError, RateLimitedError, OutcomeUnknownError):
                 await backoff.wait()
             except NotFoundError as error:

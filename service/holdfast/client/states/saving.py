@@ -163,7 +163,8 @@ class Saves:
     async def _state_of(self, record: Saved) -> Any:
         """The state of a save, a JSON value or bytes. Raises CorruptError."""
         try:
-            data = await read_bytes(self._requester, GetBlob(digest=record.digest))
+            request = GetBlob(digest=record.digest)
+            data = await read_bytes(self._requester, request, is_kept=True)
         except NotFoundError as error:
             msg = f"the blob of save {record.number} is not there"
             raise CorruptError(msg) from error

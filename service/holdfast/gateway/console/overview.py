@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.client.pages import rows
 from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.gateway.console.asked import PREFIX, text_of
 from holdfast.gateway.console.growth import MAX_SNAPSHOTS, growth_of
 from holdfast.gateway.route import HttpAnswer, HttpRoute
 from holdfast.protocol.care import GET_USAGE, GetUsage
@@ -49,10 +50,14 @@ class OverviewPages:
         )
 
     async def storage(self, request: Request) -> Response:
-        """``GET /console/storage``: bytes by app, name and label, as far as they are counted."""
+        """``GET /console/storage``: bytes by app, name and label, as far as they are counted.
+
+        Names are put together by what follows ``prefix``.
+        """
+        prefix = text_of(request, PREFIX)
         apps, names, labels, growth = await asyncio.gather(
             self._usage(GetUsage(by="app")),
-            self._usage(GetUsage(by="prefix")),
+            self._usage(GetUsage(by="prefix", prefix=prefix)),
             self._usage(GetUsage(by="label")),
             self._growth(),
         )
@@ -63,6 +68,7 @@ class OverviewPages:
             apps=apps,
             names=names,
             labels=labels,
+            prefix=prefix,
             growth=growth,
             refresh=is_counting,
         )
@@ -112,7 +118,9 @@ class OverviewPages:
                 show_failure=self._pages.failure,
             ),
             self._pages.route("", "read", self.pool, scope=lambda _: "/metrics"),
-            self._pages.route("/storage", "read", self.storage, scope=lambda _: "/"),
+            self._pages.route(
+                "/storage", "read", self.storage, scope=lambda _: "/", query=(PREFIX,)
+            ),
         )
 
     def last_route(self) -> HttpRoute:

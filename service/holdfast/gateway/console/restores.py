@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
+from holdfast.gateway.console.asked import count_of, text_of
 from holdfast.gateway.console.session import form_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.gateway.route import Parameter
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
     from holdfast.gateway.route import HttpRoute
 
 _RESTORE: Final = "/snapshots/{key}/restore"
-_PATHS: Final = Parameter(name="paths", about="What was to be restored alone, one a line.")
-_DELETE: Final = Parameter(name="delete", about="Whether what the snapshot lacks was to go.")
+_CARRIED: Final = (
+    Parameter(name="paths", about="What was to be restored alone, one a line."),
+    Parameter(name="delete", about="Whether what the snapshot lacks was to go."),
+    Parameter(name="owner", about="Whose the files were to be."),
+    Parameter(name="privileged", about="Whether a client's set-ID bits were to be restored."),
+    Parameter(name="max_expansion", about="How many times what is stored might be written."),
+)
+"""What a record does not say of a restore: its pages carry it to the form that confirms."""
+
 _MODES: Final[Mapping[str, RestoreMode]] = {"new": "new", "merge": "merge", "replace": "replace"}
 
 
@@ -48,11 +56,8 @@ class RestorePages:
         form = await form_of(request, self._bodies)
         asked = _restore_of(str(request.path_params["key"]), form)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
-        return self._pages.see(
-            f"/restores/{record.restore}",
-            paths="\n".join(asked.paths) or None,
-            delete="yes" if asked.delete else None,
-        )
+        carried = {one.name: form.text(one.name) or None for one in _CARRIED}
+        return self._pages.see(f"/restores/{record.restore}", **carried)
 
     async def one(self, request: Request) -> Response:
         """``GET /console/restores/{restore}``: how far it is, and what a dry run found."""
@@ -61,8 +66,7 @@ class RestorePages:
             request,
             "restore.html",
             record=record,
-            paths=request.query_params.get(_PATHS.name, ""),
-            delete=bool(request.query_params.get(_DELETE.name)),
+            carried={one.name: text_of(request, one) for one in _CARRIED},
             refresh=record.state == "pending",
         )
 
@@ -81,7 +85,7 @@ class RestorePages:
                 "read",
                 self.one,
                 scope=lambda request: f"/restores/{request.path_params['restore']}",
-                query=(_PATHS, _DELETE),
+                query=_CARRIED,
             ),
         )
 
@@ -103,6 +107,9 @@ def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
         paths=form.texts("paths"),
         mode=mode,
         delete=form.is_on("delete"),
+        owner=form.text("owner") or "keep",
+        privileged=form.is_on("privileged"),
+        max_expansion=count_of(form.text("max_expansion"), "how many times") or None,
         dry_run=is_dry,
         wait_seconds=0.0,
     )

@@ -92,12 +92,18 @@ class SnapshotPages:
     async def create(self, request: Request) -> Response:
         """``POST /console/snapshots``: have an app archived, and look at how far it is."""
         form = await form_of(request, self._bodies)
-        record = await self._client.requester.ask(
-            CREATE_SNAPSHOT,
-            CreateSnapshot(
-                app=form.text("app"), labels=labels_typed(form.text("labels")), wait_seconds=0.0
-            ),
+        asked = CreateSnapshot(
+            app=form.text("app"),
+            labels=labels_typed(form.text("labels")),
+            node=form.text("node") or None,
+            exclude=form.texts("exclude"),
+            exclude_caches=form.is_on("exclude_caches"),
+            one_file_system=form.is_on("one_file_system"),
+            skip_unreadable=form.is_on("skip_unreadable"),
+            read_all=form.is_on("read_all"),
+            wait_seconds=0.0,
         )
+        record = await self._client.requester.ask(CREATE_SNAPSHOT, asked)
         return self._pages.see(f"/snapshots/{record.key}")
 
     async def one(self, request: Request) -> Response:

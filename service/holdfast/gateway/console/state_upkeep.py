@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+from starlette.responses import Response
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import InvalidError
-from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed, text_of
+from holdfast.gateway.console.pages import GUARDS
+from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
 from holdfast.gateway.console.texts import shown
+from holdfast.gateway.route import Parameter
+from holdfast.gateway.states import MAX_JSON_BYTES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from holdfast.client import Client
     from holdfast.gateway.access import Verb
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import Handle, HttpRoute
+
+_INDEX: Final = Parameter(name="index", about="The last command that a save includes.")
+_KIND: Final = Parameter(name="kind", about="What a save is: json or bytes.")
 
 
 class StateUpkeepPages:
@@ -46,6 +52,21 @@ class StateUpkeepPages:
         last = count_of(form.text("last"), "the last command")
         await self._client.states.append(name, command, expected_index=last)
         return self._back(name)
+
+    async def save(self, request: Request) -> Response:
+        """``POST /console/states/save``: the body is the state as of the command ``index``."""
+        check_form(request, request.headers.get(FORM_HEADER, ""))
+        name = check_blob_name(needed(request, NAME))
+        index = count_of(text_of(request, _INDEX), "the last command that it includes")
+        states = self._client.states
+        if text_of(request, _KIND) == "bytes":
+            async with self._bodies.upload(request, None) as body:
+                await states.save_from(name, body, last_applied_index=index)
+        else:
+            async with self._bodies.whole(request, MAX_JSON_BYTES) as text:
+                await states.save_json(name, text, last_applied_index=index)
+        at = self._pages.url("/states/one", name=name)
+        return Response(status_code=204, headers={**GUARDS, "Location": at})
 
     async def policy(self, request: Request) -> Response:
         """``POST /console/states/policy``: change what was typed; the rest stays."""
@@ -137,19 +158,27 @@ class StateUpkeepPages:
         """See ``HttpRoute``."""
         return (
             self._route("append", "write", self.append, "/command"),
+            self._route("save", "write", self.save, "/state", query=(_INDEX, _KIND)),
             self._route("policy", "admin", self.policy, "/state"),
             self._route("trim", "admin", self.trim, "/log"),
             self._route("repair", "admin", self.repair, "/log"),
             self._route("remove", "admin", self.remove, "/state", "/log"),
         )
 
-    def _route(self, what: str, verb: Verb, handle: Handle, *roots: str) -> HttpRoute:
+    def _route(
+        self,
+        what: str,
+        verb: Verb,
+        handle: Handle,
+        *roots: str,
+        query: tuple[Parameter, ...] = (),
+    ) -> HttpRoute:
         """Of a form of a state, for whoever may ``verb`` it below all ``roots``."""
         return self._pages.route(
             f"/states/{what}",
             verb,
             handle,
             scope=lambda request: tuple(f"{root}/{needed(request, NAME)}" for root in roots),
-            query=(NAME,),
+            query=(NAME, *query),
             does=True,
         )

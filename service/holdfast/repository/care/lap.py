@@ -1,7 +1,8 @@
 """One lap of a scrub: everything is read from a place, a page at a time.
 
 Of records, which come first, all are read, from the start to the end, and compared with how many
-there should be. Then come the blobs. What was found is written down with how far it has come.
+there should be; with those of states their logs. Then come the blobs. What was found is written
+down with how far it has come.
 
 Where blobs are listed in the order of writing, whatever is put or touched moves to the end, perhaps
 as fast as it is read. So they are read as far as the store had come, and then once more from there,
@@ -24,11 +25,13 @@ from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE
+from holdfast.repository.states.roots import StateRoots
 from holdfast.stores.ports import BlobInfo, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from holdfast.repository.care.logs import StateLogsBack
     from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
@@ -113,16 +116,21 @@ class LapRun:
         spaces: Sequence[Space],
         agreement: Agreement,
         pace: Pace,
+        logs: StateLogsBack,
         *,
         totals: Findings,
         monotonic: Callable[[], float],
     ) -> None:
-        """``agreement`` knows how many records there should be; ``totals`` are told of all."""
+        """``agreement`` knows how many records there should be; ``totals`` are told of all.
+
+        The ``logs`` of states are read where their records are met.
+        """
         self._carried = carried
         self._spaces = spaces
         self._roots = [source for space in spaces for source in space.roots]
         self._agreement = agreement
         self._pace = pace
+        self._logs = logs
         self._totals = totals
         self._monotonic = monotonic
         self._found = Findings()
@@ -238,7 +246,7 @@ class LapRun:
         async for changes in all_changes(source.records):
             for changed in changes:
                 if changed.value is not None:
-                    self._check(source, changed.key, changed.value)
+                    await self._check(source, changed.key, changed.value)
             keys = [one.key for one in changes if one.key.startswith(lasting)]
             await asyncio.to_thread(spool.meet, keys, [])
             await self._spend(_RECORD_BYTES * len(changes))
@@ -251,9 +259,11 @@ class LapRun:
         if lost is not None:
             self._lose(source, lost)
 
-    def _check(self, source: RootSource, key: str, value: bytes) -> None:
+    async def _check(self, source: RootSource, key: str, value: bytes) -> None:
         try:
             source.named(key, value)
+            if source.name == StateRoots.name:
+                await self._logs.read_back(key, value, self._spend)
         except CorruptError as error:
             self._lose(source, error.detail, key)
 

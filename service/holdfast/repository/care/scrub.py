@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime, timedelta
 
+    from holdfast.repository.care.logs import StateLogsBack
     from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
@@ -51,6 +52,7 @@ class Scrub:
         agreement: Agreement,
         records: RecordStore,
         pace: Pace,
+        logs: StateLogsBack,
         *,
         place: Callable[[], str],
         worker: str,
@@ -67,6 +69,7 @@ class Scrub:
         self._agreement = agreement
         self._ledger = Ledger(records)
         self._pace = pace
+        self._logs = logs
         self._place = place
         self._worker = worker
         self._sources = sources
@@ -125,6 +128,7 @@ class Scrub:
             self._spaces,
             self._agreement,
             self._pace,
+            self._logs,
             totals=self.totals,
             monotonic=self._sources.monotonic,
         )

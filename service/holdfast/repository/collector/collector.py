@@ -45,7 +45,10 @@ MAX_REMOVED: Final = 1_000_000
 """Blobs that one run removes from a space, or makes partial; the next goes on."""
 
 _PAGE: Final = 1000
-_REMOVED_AT_ONCE: Final = 16
+_LISTED_AT_ONCE: Final = 128
+_REMOVED_AT_ONCE: Final = 8
+"""Between so many it rests: what a server is asked for meanwhile waits for one of them."""
+
 _RECORD_BYTES: Final = 1024
 """What a blob counts for, beside its bytes, when a run is slowed down."""
 
@@ -180,7 +183,7 @@ class Collector:
         """Spool what may go by its record alone."""
         cursor = None
         while True:
-            page = await store.survey(cursor, limit=_PAGE)
+            page = await store.survey(cursor, limit=_LISTED_AT_ONCE)
             found.others += page.others
             found.unreadable += page.unreadable
             may_go: list[SurveyedBlob] = []

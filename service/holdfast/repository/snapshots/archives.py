@@ -166,6 +166,7 @@ class Archives:
             asyncio.get_running_loop(),
             self._packs.get,
             put,
+            get_latest=self._packs.get_latest,
             window_bytes=ARCHIVE_WINDOW_BYTES,
             cache_bytes=ARCHIVE_CACHE_BYTES,
         )

@@ -159,8 +159,14 @@ class _Noting:
         self.flush = store.flush
 
     def get(self, digest: Digest) -> Pack:
+        return self._noted(self._store.get, digest)
+
+    def get_latest(self, digest: Digest) -> Pack:
+        return self._noted(self._store.get_latest, digest)
+
+    def _noted(self, get: Callable[[Digest], Pack], digest: Digest) -> Pack:
         try:
-            pack = self._store.get(digest)
+            pack = get(digest)
         except (NotFoundError, CorruptError):
             self.wanting[digest] = None
             raise

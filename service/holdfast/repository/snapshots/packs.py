@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from holdfast.archive.ports import Pack
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore
+    from holdfast.stores.ports import BlobInfo, BlobStore
 
 PACK_TYPE: Final = "application/octet-stream"
 TOUCHES_AT_ONCE: Final = 64
@@ -72,7 +72,13 @@ class Packs:
 
         One that is damaged is remembered as such: it is not shared any more, and put anew.
         """
-        info = await self._store.stat(digest, partial=True)
+        return await self._read(digest, await self._store.stat(digest, partial=True))
+
+    async def get_latest(self, digest: Digest) -> Pack:
+        """The same as it is recorded at this moment."""
+        return await self._read(digest, await self._store.stat(digest, sure=True, partial=True))
+
+    async def _read(self, digest: Digest, info: BlobInfo) -> Pack:
         while True:
             try:
                 data = await self._store.get(info)
@@ -92,6 +98,8 @@ class Packs:
     async def whole(self, digest: Digest) -> bytes:
         """All of a blob, checked. Raises as `get`; a partial one is not there."""
         data = await self.get(digest)
+        if not isinstance(data, bytes):
+            data = await self.get_latest(digest)
         if isinstance(data, bytes):
             return data
         msg = f"of the blob {digest} bytes were dropped because nothing needed them"

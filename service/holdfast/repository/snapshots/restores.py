@@ -179,6 +179,7 @@ class Restores:
             loop,
             get,
             self._packs.put,
+            get_latest=self._packs.get_latest,
             window_bytes=MIB,
             cache_bytes=RESTORE_CACHE_BYTES,
         )

@@ -149,7 +149,9 @@ class Appender:
         """
         check_state_name(name)
         member = self._member(commands, expected, lineage, hlc, op_id)
-        return await self._log(name).add(member)
+        run = await self._log(name).add(member)
+        self._states.totals.requests += 1
+        return run
 
     def _member(
         self,
@@ -323,11 +325,11 @@ class _Log:
         """Answer and refuse what can be by ``tail``; what is to be written behind it is left."""
         left: list[_Member] = []
         deferred: list[_Member] = []
-        index = tail.place.index
+        index, now = tail.place.index, asyncio.get_running_loop().time()
         is_doubtful = False
         for member in members:
             try:
-                run = self._judge_one(member, tail)
+                run = _judge_one(member, tail, now)
             except HoldfastError as error:
                 self._refuse([member], error)
                 continue
@@ -349,17 +351,12 @@ class _Log:
         self._waiting.extendleft(reversed(deferred))
         return _Judged(left=left, is_doubtful=is_doubtful)
 
-    def _judge_one(self, member: _Member, tail: Tail) -> AppendedRun | None:
-        """What it has appended before. Raises UnavailableError, ConflictError: it never will."""
-        if not member.is_wanted() or asyncio.get_running_loop().time() >= member.until:
-            raise UnavailableError(_TOO_LATE)
-        return tail.ops.find(member.op_id)
-
     def _refusal(self, member: _Member, index: int, tail: Tail) -> HoldfastError | None:
         """Why it cannot go behind the command ``index``, if the log does not have it by then."""
         known = _EVERYTHING if member.expected is None else member.expected
         try:
-            check_drift(member.hlc, self._sources.clock())
+            if member.hlc is not ZERO:
+                check_drift(member.hlc, self._sources.clock())
             check_same(member.lineage, tail.record, known + 1)
         except (InvalidError, ConflictError) as error:
             return error
@@ -380,6 +377,7 @@ class _Log:
         value = encode_group(tail.record.log, first, hlc, commands, ops)
         since = asyncio.get_running_loop().time()
         sequence = await self._publish(value, tail.place.sequence)
+        self._states.totals.note_group(len(commands), len(value))
         last = first + len(commands) - 1
         tail.place, tail.since = LogPlace(sequence, last), since
         tail.hlc = hlc.advanced(len(commands) - 1)
@@ -392,7 +390,7 @@ class _Log:
         for member in members:
             count = len(member.commands)
             begun = hlc.advanced(place)
-            last = begun.advanced(count - 1)
+            last = begun if count == 1 else begun.advanced(count - 1)
             run = AppendedRun(first + place, count, begun, last, tail.record.lineage)
             if member.op_id is not None:
                 self._forget(member)
@@ -418,6 +416,13 @@ class _Judged:
 
     left: list[_Member]
     is_doubtful: bool
+
+
+def _judge_one(member: _Member, tail: Tail, now: float) -> AppendedRun | None:
+    """What it has appended before. Raises UnavailableError, ConflictError: it never will."""
+    if not member.is_wanted() or now >= member.until:
+        raise UnavailableError(_TOO_LATE)
+    return tail.ops.find(member.op_id)
 
 
 def _holds(expected: int | None, index: int, base: int) -> bool:

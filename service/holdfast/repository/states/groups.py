@@ -8,7 +8,6 @@ index and its time. The entry itself says which sequence is before it.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     from holdfast.stores.journal_ports import JournalEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One command: the text of any JSON, or bytes."""
 
     data: bytes
@@ -84,8 +82,7 @@ class Group(GroupHead, frozen=True, kw_only=True, omit_defaults=True):
     binary: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedCommand:
+class LoggedCommand(msgspec.Struct, frozen=True):
     """A command of a log, as whoever replays it gets it."""
 
     index: int
@@ -148,14 +145,11 @@ def entries_of(group: Group) -> Iterator[LoggedCommand]:
     hlc, binary = group.first_hlc, frozenset(group.binary)
     for place, written in enumerate(group.commands):
         index = group.first + place
-        yield LoggedCommand(
-            index, hlc.advanced(place), _read(written, index, is_json=place not in binary)
-        )
+        command = _bytes_of(written, index) if place in binary else Command(bytes(written))
+        yield LoggedCommand(index, hlc.advanced(place), command)
 
 
-def _read(written: msgspec.Raw, index: int, *, is_json: bool) -> Command:
-    if is_json:
-        return Command(bytes(written))
+def _bytes_of(written: msgspec.Raw, index: int) -> Command:
     try:
         return Command(msgspec.json.decode(written, type=bytes), is_json=False)
     except msgspec.MsgspecError as error:

@@ -63,10 +63,13 @@ class Replays:
             present = await self._states.look(name, to_read=True)
             check_same(lineage, present.record, index)
             try:
-                return await self._page(present, index, limit)
+                found = await self._page(present, index, limit)
             except CorruptError:
                 if (await self._states.look(name)).held == present.held:
                     raise
+            else:
+                self._states.totals.replays += 1
+                return found
 
     async def _page(self, present: PresentState, index: int, limit: int) -> LogSlice:
         record, first, last = checked_span(present, index)
@@ -122,7 +125,11 @@ class Replays:
     ) -> AsyncIterator[Following]:
         """The commands from ``index`` on, as they come. ``lineage`` is as of `page`."""
         async with self._states.logs.journal.follow(name_key(name)) as growth:
-            yield Following(self._states, self._places, name, index, growth, lineage=lineage)
+            self._states.totals.followers += 1
+            try:
+                yield Following(self._states, self._places, name, index, growth, lineage=lineage)
+            finally:
+                self._states.totals.followers -= 1
 
 
 class _Filling:
@@ -137,13 +144,14 @@ class _Filling:
     def take(self, group: Group) -> bool:
         """Those of ``group``; whether nothing more fits."""
         for entry in entries_of(group):
-            if not self.next_index <= entry.index <= self.stop:
+            index = entry.index
+            if not self.next_index <= index <= self.stop:
                 continue
             self.left -= entry.command.size + ENTRY_BYTES
             if self.left < 0 and self.entries:
                 return True
             self.entries.append(entry)
-            self.next_index = entry.index + 1
+            self.next_index = index + 1
         return self.left <= 0
 
 

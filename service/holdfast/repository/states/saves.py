@@ -107,6 +107,7 @@ class StateSaves:
         entry = _entry(new, digest, size, present, op_id or self._sources.new_id())
         made = await self._record(entry, record, force=new.force)
         await self._settle(name, made, new)
+        self._states.totals.saves += 1
         return made
 
     async def _stored_as(self, new: NewSave) -> tuple[Digest, int]:

@@ -17,6 +17,7 @@ from holdfast.repository.states.record import (
     finders_beside,
     with_log,
 )
+from holdfast.repository.states.totals import StateTotals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ class StateRecords:
     def __init__(self, records: RecordStore, logs: StateLogs, *, sources: Sources) -> None:
         """``records`` are those of the states, ``logs`` theirs."""
         self.logs = logs
+        self.totals = StateTotals()
         self.ledger = Ledger(records)
         self._records = records
         self._sources = sources

@@ -243,7 +243,7 @@ class ObjectBlobStore:
         return deliver
 
     async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
-        """See BlobStore. A replica's word suffices that a blob is there, not that bytes are not."""
+        """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
         if sure:
             info = await self._surely_stat(digest, partial=partial)
             is_whole = info.damaged or await self._chunks.are_all_there(info)
@@ -255,7 +255,7 @@ class ObjectBlobStore:
             if meta.is_ours and not meta.deleted:
                 check_address(meta, digest)
                 info = to_info(meta)
-                if info.kept is None:
+                if partial or info.kept is None:
                     self._places.remember_record(info, message.sequence, known_at=known_at)
                     return info
         return await self._surely_stat(digest, partial=partial)

@@ -50,4 +50,4 @@ for (const form of document.querySelectorAll("[data-upload]")) {
 
 document.querySelector("[data-go-on]")?.requestSubmit();
 
-if ("refresh" in document.body.dataset) setTimeout(() => location.reload(), 1500);
+if ("refresh" in document.body.dataset) setTimeout(() => location.reload(), 1000);

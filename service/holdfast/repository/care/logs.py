@@ -1,0 +1,48 @@
+"""The logs of states as a scrub reads them back: whole, command by command."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.repository.states.record import STATE
+from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
+from holdfast.stores.record_ports import Record
+
+if TYPE_CHECKING:
+    from holdfast.repository.states.record import StateRecord
+    from holdfast.repository.states.replays import Replays
+    from holdfast.stores.ports import Spending
+
+
+class StateLogsBack:
+    """Reads the log of a state whose record was met."""
+
+    def __init__(self, replays: Replays) -> None:
+        """``replays`` are those of this worker."""
+        self._replays = replays
+
+    async def read_back(self, key: str, value: bytes, spend: Spending) -> None:
+        """Read the log of the record ``value`` at ``key``; ``spend`` is told of the bytes.
+
+        Of a log that is trimmed, repaired or removed meanwhile the rest is for the next lap. Raises
+        CorruptError with the index at which it is damaged, UnavailableError.
+        """
+        if not key.startswith(f"{STATE.prefix}."):
+            return
+        record = STATE.read(Record(key=key, value=value, revision=1)).record
+        if record.log:
+            with suppress(NotFoundError, ConflictError, InvalidError):
+                await self._read(record, spend)
+
+    async def _read(self, record: StateRecord, spend: Spending) -> None:
+        index = record.base + 1
+        while True:
+            page = await self._replays.page(
+                record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
+            )
+            await spend(sum([entry.command.size for entry in page.entries]))
+            index = page.next_index
+            if index > page.last:
+                return
