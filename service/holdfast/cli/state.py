@@ -473,9 +473,7 @@ async def policy(
     keep_for: Annotated[
         str | None, Parameter(help="Saves that are no older are kept too: 30d.")
     ] = None,
-    trim: Annotated[
-        bool | None, Parameter(help="Whether the log is trimmed to the oldest save.")
-    ] = None,
+    trim: Annotated[bool | None, Parameter(help="Trim the log to the oldest save.")] = None,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
