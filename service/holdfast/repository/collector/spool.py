@@ -54,7 +54,10 @@ _SCHEMA: Final = (
 
 
 class Candidate(NamedTuple):
-    """A blob that may go, but for what is ``needed`` of it; None: all is."""
+    """A blob that may go, but for what is ``needed`` of it; None: all is.
+
+    What was kept of a partial blob is not told.
+    """
 
     number: int
     blob: SurveyedBlob
