@@ -54,6 +54,10 @@ BYTES_ATTEMPT_SECONDS: Final = 10.0
 
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
+_LEAST_ATTEMPT_SECONDS: Final = 0.25
+"""With less left, nobody is asked again: the answer would come too late, and who had surely done
+nothing would be told that nobody knows."""
+
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
 
@@ -276,7 +280,8 @@ class Requester:
             else:
                 return message
             subject = self.subject(operation)
-            if self.connection.is_closed or not await backoff.wait():
+            may_go_on = not self.connection.is_closed and await backoff.wait()
+            if not may_go_on or deadline - loop.time() < _LEAST_ATTEMPT_SECONDS:
                 raise _told(failure, maybe_applied=maybe_applied) from failure.__cause__
 
     async def _request(

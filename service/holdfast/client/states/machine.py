@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.client.states.api import States
     from holdfast.client.states.values import SavedState
-    from holdfast.protocol.states import ExpectedIndex, LoadedState, Saved
+    from holdfast.protocol.states import ExpectedIndex, LoadedState, LogPage, Saved
 
 DEFAULT_SAVE_EVERY: Final = 1000
 
@@ -178,9 +178,9 @@ class StateMachine:
     async def refresh(self) -> None:
         """Wait until everything is applied that was appended before, by anybody."""
         try:
-            page = await self._states.page(self._name, self._index + 1, limit=1)
-        except NotFoundError as error:
-            if self._index or error.index is not None:
+            page = await self._page_from(self._index + 1)
+        except NotFoundError:
+            if self._index:
                 raise
             return  # there is no such state yet
         await self.until(page.last_index)
@@ -297,6 +297,16 @@ class StateMachine:
             raise InvalidError(msg)
 
     # --- loading and following ---
+
+    async def _page_from(self, index: int) -> LogPage:
+        """The log from a command on, or from where it begins by now. Raises NotFoundError."""
+        while True:
+            try:
+                return await self._states.page(self._name, index, limit=1)
+            except NotFoundError as error:
+                if error.index is None:
+                    raise
+                index = error.index  # a trim was faster than what follows the log here
 
     async def _policy(self) -> int:
         try:
