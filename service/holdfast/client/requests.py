@@ -65,7 +65,7 @@ CLOSED: Final = "the client is closed"
 FORKED: Final = "this client belongs to the process that was forked: connect anew in this one"
 
 BYTES_AT_ONCE: Final = 48 * MIB
-"""What may be on its way to one connection, over all its reads: a server gives one up at 64 MiB."""
+"""Bytes on their way to one connection, over all its reads: a server gives one up at 64 MiB."""
 
 
 class NotOfferedError(UnavailableError):
@@ -155,7 +155,7 @@ class Requester:
         return f"{self._prefix}{subject}"
 
     def arrived(self, way: Way) -> None:
-        """What was asked for in this way came."""
+        """Note that an answer to such a request came."""
         self._proven.add(way)
 
     def nothing_followed(self, way: Way) -> None:
@@ -314,7 +314,7 @@ class Requester:
 
 
 def _told(failure: HoldfastError, *, maybe_applied: bool) -> HoldfastError:
-    """What the caller is told of the last attempt, where one before it may have been applied."""
+    """The caller's error for the last attempt, where one before it may have been applied."""
     if not maybe_applied or isinstance(failure, OutcomeUnknownError):
         return failure
     return OutcomeUnknownError(f"no worker said whether it was done: {failure.detail}")

@@ -113,7 +113,7 @@ class StateMachine:
 
     @property
     def state(self) -> Any:
-        """What the commands so far have made of it. Only ``apply`` may change it."""
+        """The state as the commands so far have made it. Only ``apply`` may change it."""
         return self._state
 
     @property
@@ -372,7 +372,7 @@ class StateMachine:
             self._pass_over()
 
     def _pass_over(self) -> None:
-        """What a save includes is not applied here, and nobody is told its result."""
+        """Commands that a save includes are not applied here, and nobody is told their results."""
         for index in [index for index in self._early if index <= self._index]:
             del self._early[index]
         for index, waiting in self._waiting.items():
