@@ -45,10 +45,11 @@ class Processes:
 
     def seconds(self) -> tuple[float, float, float]:
         """Of this process, of the workers together and of the server, so far."""
-        return time.process_time(), sum(map(_seconds_of, self.workers)), _seconds_of(self.server)
+        return time.process_time(), sum(map(seconds_of, self.workers)), seconds_of(self.server)
 
 
-def _seconds_of(pid: int) -> float:
+def seconds_of(pid: int) -> float:
+    """Of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 

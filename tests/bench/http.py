@@ -31,6 +31,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
+from tests.bench.cpu_per_request import seconds_of
 from tests.bench.large import write_random
 from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
@@ -73,7 +74,7 @@ def measure(directory: Path, size: int, rounds: int, requests: int) -> None:
     with (
         EmbeddedServer.start(directory / "nats") as server,
         deployed(server.url, "one", apps=str(app.parent)) as deployment,
-        gateway_process(deployment) as (url, _),
+        gateway_process(deployment) as (url, pid),
     ):
         best: dict[str, float] = {}
 
@@ -90,7 +91,7 @@ def measure(directory: Path, size: int, rounds: int, requests: int) -> None:
         for what, promised in PROMISED.items():
             library, ours = best[f"{what} library"], best[f"{what} gateway"]
             tell(what, size / MIB / library, size / MIB / ours, promised)
-        small(url, deployment, requests, directory)
+        small(url, pid, deployment, requests, directory)
 
 
 def tell(what: str, library: float, gateway: float, promised: float) -> None:
@@ -139,11 +140,21 @@ def curl(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
-def small(url: str, deployment: Deployment, requests: int, directory: Path) -> None:
-    """Requests a second for a small blob, of the gateway, bare Starlette and nginx."""
+def small(url: str, pid: int, deployment: Deployment, requests: int, directory: Path) -> None:
+    """Requests a second for a small blob, of the gateway, bare Starlette and nginx.
+
+    Also the microseconds of processor that one takes of the gateway (``pid``) and of a worker.
+    """
     digest = asyncio.run(_put_small(deployment))
-    rates = {"what": f"blobs of {SMALL} bytes a second", "connections": CONNECTIONS}
+    rates: dict[str, str | int] = {
+        "what": f"blobs of {SMALL} bytes a second",
+        "connections": CONNECTIONS,
+    }
+    used = {"gateway_us": pid, "worker_us": deployment.workers["one"].pid}
+    before = {name: seconds_of(of) for name, of in used.items()}
     rates["gateway"] = rate(f"{url}/blobs/{digest}", requests)
+    for name, of in used.items():
+        rates[name] = round((seconds_of(of) - before[name]) * 1e6 / requests)
     with bare() as other:
         rates["starlette"] = rate(other, requests)
     if program := shutil.which("nginx"):

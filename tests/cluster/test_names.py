@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.embedded import EmbeddedServer
 
 _ROUNDS: Final = int(os.environ.get("ROUNDS", "6"))
-_CREATES: Final = int(os.environ.get("CREATES", "10"))
+_CREATES: Final = int(os.environ.get("CREATES", "6"))
 _KILLS: Final = int(os.environ.get("KILLS", "1"))
 _SNAPSHOTS: Final = int(os.environ.get("SNAPSHOTS", "10"))
 _SEED: Final = int(os.environ.get("SEED", "1"))

@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -147,7 +147,8 @@ class _ContentResponse(Response):
         readers: Readers,
     ) -> None:
         super().__init__(status_code=206 if spans else 200, headers=dict(headers))
-        self._content = content
+        self._content = replace(content, begun=_END)
+        self._begun = content.begun  # sent once, and not kept while a slow reader takes the rest
         self._readers = readers
         self._parts = _parts(content, spans)
         self.headers["Content-Length"] = str(sum(part.length for part in self._parts))
@@ -175,7 +176,7 @@ class _ContentResponse(Response):
             async with aclosing(self._pieces) as pieces:
                 await send({**start, "headers": self.raw_headers})
                 if scope["method"] != "HEAD":
-                    await self._send(send, self._first or _END)
+                    await self._send(send, self._taken())
                     async for piece in pieces:
                         await self._send(send, piece)
                         if leaving.done():
@@ -183,6 +184,11 @@ class _ContentResponse(Response):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             leaving.cancel()
+
+    def _taken(self) -> memoryview:
+        """The first bytes."""
+        first, self._first = self._first or _END, None
+        return first
 
     async def _send(self, send: Send, data: memoryview) -> None:
         """Hand ``data`` over; for a slow reader nothing more is fetched before it is taken."""
@@ -208,10 +214,11 @@ class _ContentResponse(Response):
                     yield piece
 
     async def _span(self, span: ByteRange) -> AsyncGenerator[memoryview]:
-        begun = self._content.begun[span.start : span.stop]
+        begun, self._begun = self._begun[span.start : span.stop], _END
+        rest = ByteRange(span.start + len(begun), span.stop)
         if begun:
             yield begun
-        rest = ByteRange(span.start + len(begun), span.stop)
+        del begun
         async with aclosing(read_span(self._content.source, rest, self._readers.memory)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -50,7 +50,7 @@ up a client that is 64 MiB behind."""
 
 
 class DirectReads(JetStreamCalls):
-    """What some replica of a stream has. That it has none is no proof of absence."""
+    """The message that some replica of a stream has. That it has none is no proof of absence."""
 
     def __init__(
         self, connection: Connection, inbox: Inbox, domain: str, patience_seconds: float
@@ -221,7 +221,7 @@ class DirectReads(JetStreamCalls):
 
 
 class _Arrivals:
-    """What has come to a mailbox. To wake a task for each would cost more than the message."""
+    """The messages that have come to a mailbox. To wake a task for each would cost more than it."""
 
     def __init__(self, last: int) -> None:
         """When ``last`` have come there may be no more."""
