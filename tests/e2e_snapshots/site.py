@@ -40,10 +40,18 @@ class RefusedError(Exception):
 class Site:
     """Workers and their apps."""
 
-    def __init__(self, deployment: Deployment, apps: Path, client: Client | None = None) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        apps: Path,
+        client: Client | None = None,
+        *,
+        request_seconds: float = _REQUEST_SECONDS,
+    ) -> None:
         self.deployment = deployment
         self.apps = apps
         self._client = client
+        self._request_seconds = request_seconds
 
     def over(self, client: Client) -> Site:
         """The same, asked over ``client``."""
@@ -60,7 +68,7 @@ class Site:
         return await self.client.request(
             self.deployment.subject(operation),
             json.dumps(request).encode(),
-            timeout=_REQUEST_SECONDS,
+            timeout=self._request_seconds,
         )
 
     async def ask(self, operation: str, **request: Any) -> Record:

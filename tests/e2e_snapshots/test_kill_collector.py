@@ -46,6 +46,9 @@ _SETTINGS: Final = {
 }
 _GRACE_SECONDS: Final = 1
 _SETTLE_SECONDS: Final = 60.0
+_REQUEST_SECONDS: Final = 5.0
+"""Nobody answers what a worker was asked that is killed."""
+
 _MOST_BESIDE: Final = 0.02
 """Of what is needed, so much may be there beside it: records, and what nothing needs."""
 
@@ -127,8 +130,10 @@ async def trouble_and_check(deployment: Deployment, apps: Path, scratch: Path) -
             await holdfast.connect(servers=deployment.servers, prefix=deployment.prefix) as client,
             streams_of(deployment) as streams,
         ):
-            load = Load(Site(deployment, apps, nats), client, chance)
+            site = Site(deployment, apps, nats, request_seconds=_REQUEST_SECONDS)
+            load = Load(site, client, chance)
             await run(load, trouble(deployment, apps, chance, load))
+            load.site = Site(deployment, apps, nats)
             await settled(load, streams)
             await collected(load)
             await check_what_was_told(load, scratch)
