@@ -172,10 +172,11 @@ owners: setup
 	  tests/cluster/test_owners.py $(ARGS)
 
 # Workers paused, cut off and killed at ROUNDS moments drawn by SEED, on one server and on three, while
-# names are written; 64 creates at once CREATES times; the server killed KILLS times after deletions.
+# names are written; 64 creates at once CREATES times; the server killed KILLS times after 1,000 names,
+# as many blobs and SNAPSHOTS snapshots were deleted.
 names: setup
-	ROUNDS=$(ROUNDS) CREATES=$${CREATES:-200} KILLS=$${KILLS:-10} SEED=$(SEED) $(BIN)/pytest -s \
-	  -o faulthandler_timeout=0 tests/cluster/test_names.py $(ARGS)
+	ROUNDS=$(ROUNDS) CREATES=$${CREATES:-200} KILLS=$${KILLS:-10} SNAPSHOTS=$${SNAPSHOTS:-100} SEED=$(SEED) \
+	  $(BIN)/pytest -s -o faulthandler_timeout=0 tests/cluster/test_names.py $(ARGS)
 
 # Requests made up from the OpenAPI document of the gateway, for LASTS seconds.
 http-fuzz: LASTS = 600

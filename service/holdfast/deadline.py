@@ -66,7 +66,7 @@ class Timers:
 
 
 class TimeLimit:
-    """What is done inside ends at ``at``, by the loop's clock, with TimeoutError.
+    """End the work inside at ``at``, by the loop's clock, with TimeoutError.
 
     Like ``asyncio.timeout_at``, over a timer that is shared. Entered once, in a task.
     """
@@ -110,7 +110,7 @@ class TimeLimit:
 
 
 def deadline(seconds: float) -> AbstractContextManager[None]:
-    """What is done inside has ``seconds``, or what is left of an earlier deadline if that is less.
+    """Give the work inside ``seconds``, or the rest of an earlier deadline if that is less.
 
     It is told, not enforced: see ``seconds_left``.
     """

@@ -19,7 +19,7 @@ ParsedT = TypeVar("ParsedT")
 
 
 class LiveFile(Generic[ParsedT]):
-    """What is in a file now. Whoever changes it writes another and renames that."""
+    """The content of a file as it is now. Whoever changes it writes another and renames that."""
 
     def __init__(self, path: str, parse: Callable[[bytes], ParsedT]) -> None:
         """``parse`` raises InvalidError."""
@@ -99,6 +99,6 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _mark(file: int) -> tuple[int, ...]:
-    """What differs between two states of a file."""
+    """Values of which one differs between two states of a file."""
     found = os.fstat(file)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,10 +1,12 @@
-"""What a collection keeps of very many packs and frames: time, memory and disk.
+"""What a collection keeps of very many packs and frames, or blobs: time, memory and disk.
 
     python -m tests.bench.spool_at_scale [--packs 1000000] [--frames 50] [--share 20]
+    python -m tests.bench.spool_at_scale --blobs 1000000 --packs 0
 
 Packs are listed, then each is said to be needed in so many frames, none next to another, by pages
-of twenty packs; then all are gone through. The database has a twentieth (``--share``) of the memory
-that a worker gives it. A tenth of the packs is not needed. Everything is in a temporary directory.
+of twenty packs; then all are gone through. Blobs, which are listed with them, are needed whole. A
+tenth of the packs and blobs is not needed. The database has a twentieth (``--share``) of the memory
+that a worker gives it. Everything is in a temporary directory.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--packs", type=int, default=1_000_000)
+    parser.add_argument("--blobs", type=int, default=0)
     parser.add_argument("--frames", type=int, default=50, help="needed of each pack")
     parser.add_argument("--share", type=int, default=20, help="of the memory: one in so many")
     options = parser.parse_args()
@@ -78,9 +81,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="holdfast-spool-") as directory:
         spool = Spool(Path(directory), cache_kib=CACHE_KIB // options.share)
-        for several in batched(packs(options.packs), _LISTED_AT_ONCE):
+        for several in batched(packs(options.packs + options.blobs), _LISTED_AT_ONCE):
             spool.add(several)
+            spool.name([one.generation for one in several], [one.digest for one in several])
         note("listed")
+        for some in batched(range(options.packs, options.packs + options.blobs), _LISTED_AT_ONCE):
+            spool.need([Need(digest(number)) for number in some if number % _UNNEEDED_EVERY])
         order = list(range(options.packs))
         random.Random(1).shuffle(order)  # noqa: S311  (test data, not secrets)
         needed = frames(options.frames)
@@ -107,7 +113,8 @@ def main() -> None:
         last = at
     total = options.packs * options.frames
     sys.stdout.write(
-        f"{options.packs} packs, {total} frames: {repacked} to be repacked, {removed} to go;"
+        f"{options.packs} packs, {total} frames, {options.blobs} blobs: {repacked} to be"
+        f" repacked, {removed} to go;"
         f" peak {peak / MIB:.0f} MiB with a cache of {CACHE_KIB // options.share} KiB\n"
     )
 

@@ -13,6 +13,8 @@ from tests.deployment import Deployment
 from tests.repository.collector.conftest import Deployed, opened
 
 from holdfast.client import Client, connect
+from holdfast.client.snapshots.packs import PackTransport
+from holdfast.domain.kept import PartialBytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -87,9 +89,21 @@ async def exported(holdfast: Client, key: str) -> bytes:
     return b"".join([bytes(piece) async for piece in holdfast.snapshots.export(key)])
 
 
+async def check_told(deployment: Deployment, holdfast: Client) -> None:
+    """What is kept of a pack is told alike as of a while ago and as of now."""
+    transport = PackTransport(holdfast.requester)
+    async with opened(deployment.config) as stores:
+        page = await stores.packs.survey(None, limit=1000)
+    for one in page.blobs:
+        if one.kept is not None:
+            for pack in (await transport.get(one.digest), await transport.get_latest(one.digest)):
+                assert isinstance(pack, PartialBytes)
+                assert len(pack) == one.size
+
+
 @pytest.mark.parametrize("maker", ["worker", "client"])
 async def test_a_repacked_snapshot_is_read_built_upon_and_made_whole(
-    holdfast: Client, apps: Path, tmp_path: Path, maker: str
+    deployment: Deployment, holdfast: Client, apps: Path, tmp_path: Path, maker: str
 ) -> None:
     root = apps / "shop"
     write_tree(root)
@@ -103,6 +117,7 @@ async def test_a_repacked_snapshot_is_read_built_upon_and_made_whole(
 
     assert packs.repacked > 0
     assert packs.repacked_bytes > 400_000
+    await check_told(deployment, holdfast)
     assert await exported(holdfast, second.key) == before
     assert not any([one.damaged async for one in holdfast.snapshots.verify(second.key)])
     await holdfast.snapshots.restore_to(second.key, tmp_path / "here")

@@ -279,7 +279,7 @@ async def test_what_a_worker_may_have_stored_is_unknown_where_nobody_else_answer
 
 
 async def test_without_a_worker_nothing_is_stored_for_sure(pool: Pool) -> None:
-    async with pool.client(timeout_seconds=0.5) as client:
+    async with pool.client(timeout_seconds=2) as client:
         outcomes = await put_all(client)
 
     assert all(isinstance(outcome, UnavailableError) for outcome in outcomes)

@@ -191,6 +191,8 @@ async def test_a_state_of_bytes_or_of_any_size_is_saved_and_loaded(
 async def test_programs_that_append_at_once_agree_on_one_order(
     holdfast: Client, deployment: Deployment, name: str
 ) -> None:
+    await holdfast.states.save(name, [], last_applied_index=0)
+    await holdfast.states.set_policy(name, trim=False)  # nobody is left behind by a trim
     async with (
         another(deployment) as client,
         opened(holdfast, name) as one,
@@ -223,6 +225,33 @@ async def test_whoever_only_looks_stays_current(
             await view.until(2)
 
             assert (seen, view.state) == (["a"], ["a", "b"])
+
+
+async def test_a_refresh_that_a_trim_overtakes_waits_for_what_was_appended_all_the_same(
+    deployment: Deployment, name: str
+) -> None:
+    refreshing: list[asyncio.Task[None]] = []
+    with connect_sync(servers=deployment.url, prefix=deployment.prefix) as others:
+
+        def overtaken(state: list[Any], command: Any) -> list[Any]:
+            """While the first command is applied, others append, save and trim."""
+            if not state:
+                refreshing.append(asyncio.create_task(view.refresh()))
+                others.states.append_many(name, ["b", "c"])
+                for index in (2, 3):
+                    others.states.save(name, ["a", "b", "c"][:index], last_applied_index=index)
+                others.states.trim(name, 2)
+            return [*state, command]
+
+        async with (
+            another(deployment) as client,
+            client.state(name, apply=overtaken, initial=[]) as view,
+        ):
+            others.states.append(name, "a")
+            await view.until(1)
+            await refreshing[0]
+
+            assert view.state == ["a", "b", "c"]
 
 
 async def test_a_command_is_appended_only_if_nobody_was_quicker(

@@ -11,8 +11,8 @@ import os
 from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
-from itertools import batched, cycle
-from typing import TYPE_CHECKING, Final
+from itertools import cycle
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 from nats.aio.client import Client as NatsClient
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from holdfast.runtime.embedded import EmbeddedServer
 
 _ROUNDS: Final = int(os.environ.get("ROUNDS", "6"))
-_CREATES: Final = int(os.environ.get("CREATES", "10"))
+_CREATES: Final = int(os.environ.get("CREATES", "6"))
 _KILLS: Final = int(os.environ.get("KILLS", "1"))
+_SNAPSHOTS: Final = int(os.environ.get("SNAPSHOTS", "10"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
 NODES: Final = ("a", "b", "c")
 STEADY: Final = "c"
@@ -52,6 +53,7 @@ STEADY: Final = "c"
 CLIENTS: Final = 16
 CREATORS: Final = 64
 DELETED: Final = 1_000
+APP: Final = "shop"
 LEASE_SECONDS: Final = 10.0
 _SETTLED_SECONDS: Final = 90.0
 
@@ -257,48 +259,67 @@ async def check_chunks(deployment: RelayedDeployment, kills: int) -> None:
 
 
 @pytest.mark.fault("G01")
-async def test_deleted_names_stay_deleted_when_the_server_is_killed_after_two_sync_ticks(
+async def test_what_was_deleted_stays_so_when_the_server_is_killed_after_two_sync_ticks(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(directory=tmp_path, sync_interval="1s")
     port = int(server.url.rpartition(":")[2])
     deployment = NamedDeployment([server.url], NODES, store="nats://blobs")
     await init_store(deployment.config)
-    deployment.spawn(STEADY)
+    (tmp_path / "apps" / APP).mkdir(parents=True)
+    deployment.spawn(STEADY, apps=str(tmp_path / "apps"))
     await deployment.wait_serving({STEADY})
     try:
         for number in range(_KILLS):
             async with await connect(
                 servers=deployment.servers, prefix=deployment.prefix
             ) as client:
-                await delete_many(client, tmp_path, number)
+                deleted = await delete_many(client, tmp_path, number)
 
                 kill(server)
                 server = start_server(directory=tmp_path, port=port, sync_interval="1s")
 
                 await wait_until(partial(is_answered, client), 60)
                 assert [entry async for entry in client.names.list()] == []
-                for name in names_of(number):
+                listed = {entry.digest async for entry in client.list()}
+                assert listed.isdisjoint(deleted.digests)
+                assert [entry async for entry in client.snapshots.list()] == []
+                assert await client.has(deleted.digests) == deleted.digests
+                for name in deleted.names:
                     with pytest.raises(NotFoundError):
                         await client.names.stat(name)
+                for key in deleted.snapshots:
+                    with pytest.raises(NotFoundError):
+                        await client.snapshots.get(key)
     finally:
         deployment.__exit__(None, None, None)
 
 
-def names_of(number: int) -> list[str]:
-    """Those that are deleted before the server is killed so often."""
-    return [f"k{number}/{one}" for one in range(DELETED)]
+class Deleted(NamedTuple):
+    """What is deleted before a server is killed."""
+
+    names: list[str]
+    digests: list[str]
+    snapshots: list[str]
 
 
-async def delete_many(client: Client, directory: Path, number: int) -> None:
-    """Create and delete names, and wait until the server has twice rewritten their blocks."""
-    names = names_of(number)
+async def delete_many(client: Client, directory: Path, number: int) -> Deleted:
+    """Make all that, delete it, and wait until the server has twice rewritten blocks of names."""
+    names = [f"k{number}/{one}" for one in range(DELETED)]
     labels = {f"label-{one}": "x" * 200 for one in range(24)}  # so that they fill several
     await asyncio.gather(*(client.names.create(name, b"1", labels=labels) for name in names))
-    for some in batched(names, DELETED // 2):
+    puts = client.put_many(f"{number} {one}".encode() for one in range(DELETED))
+    digests = [stored.digest async for stored in puts]
+    snapshots = [(await client.snapshots.create(APP)).key for _ in range(_SNAPSHOTS)]
+    for part in range(2):
         before = blocks(directory)
-        await asyncio.gather(*(client.names.delete(name) for name in some))
+        await asyncio.gather(
+            *(client.names.delete(name) for name in names[part::2]),
+            *(client.delete(digest) for digest in digests[part::2]),
+            *(client.snapshots.delete(key) for key in snapshots[part::2]),
+        )
         await until(partial(has_changed, directory, before), 60)
+    return Deleted(names, digests, snapshots)
 
 
 def has_changed(directory: Path, before: dict[str, int]) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.runtime.embedded import EmbeddedServer
 
-_MOMENTS: Final = int(os.environ.get("OWNERS", "3"))
+_MOMENTS: Final = int(os.environ.get("OWNERS", "2"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
 _BLOBS: Final = int(os.environ.get("BLOBS", "0"))
 NODES: Final = ("a", "b", "c")

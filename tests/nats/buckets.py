@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -149,11 +148,6 @@ class Paused:
             return await request(subject, data, headers)
 
         self.bucket.js._request = gated  # type: ignore[method-assign]
-
-
-def meta_name(subject: str) -> str:
-    """The object whose record lies on ``subject``."""
-    return base64.urlsafe_b64decode(subject.rpartition(".")[2]).decode()
 
 
 async def create_records(

@@ -192,8 +192,8 @@ async def unnamed(bucket: Bucket) -> set[str]:
     """The copies that no record names, as a sweeper finds them."""
     leftovers = bucket.store.leftovers()
     copies = set(await leftovers.copies(0))
-    async for names in leftovers.named(0):
-        copies -= set(names)
+    async for met in leftovers.named(0):
+        copies -= set(met.copies)
     return copies
 
 

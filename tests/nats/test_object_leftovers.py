@@ -72,7 +72,7 @@ async def claimed(bucket: Bucket, copy: str) -> str:
 
 async def all_named(leftovers: Leftovers, after: int = 0) -> set[str]:
     """Every copy that a record names."""
-    return {copy async for copies in leftovers.named(after) for copy in copies}
+    return {copy async for met in leftovers.named(after) for copy in met.copies}
 
 
 class TestCopies:

@@ -1,7 +1,6 @@
 """Whatever step a crash follows, the disk store of logs has what it acknowledged, whole and once.
 
-As `test_disk_record_crash` does for records: each test does one thing again and again, cut off one
-step of SQLite later each time, and looks at what several kinds of loss leave behind.
+`test_disk_record_crash` has the same for records.
 """
 
 from __future__ import annotations
@@ -10,10 +9,7 @@ import asyncio
 import errno
 import os
 import random
-import shutil
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -21,20 +17,22 @@ import pytest
 from structlog.testing import capture_logs
 from tests.contracts.journal import fill, new_id, read_all, values
 from tests.stores.crash_database import CrashDatabase, Left
+from tests.stores.crash_runs import (
+    CrashRuns,
+    Operation,
+    copied,
+    each_of,
+)
 from tests.stores.disk_tools import journal_store
 
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.errors import (
-    HoldfastError,
-    OutcomeUnknownError,
-    QuotaExceededError,
-    UnavailableError,
-)
-from holdfast.stores.disk import database as disk_database
+from holdfast.errors import OutcomeUnknownError, UnavailableError
 from holdfast.stores.disk.journal import LOGS_FORM, DiskJournalStore, create_journal_store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("checkpoint_pages")
 
 LOG: Final = "orders.eu"
 OTHER: Final = "x" * 300
@@ -42,19 +40,9 @@ LARGE: Final = bytes(range(256)) * 40
 SUBSETS: Final = int(os.environ.get("SUBSETS", "2"))
 """Of the writes that are not synced so many subsets are tried after each step; all, if fewer."""
 
-NOT_APPLIED: Final = (UnavailableError, QuotaExceededError)
-
 type Logs = dict[str, list[bytes]]
 
 OLD: Final[Logs] = {LOG: [b"1", b"2", b"3"], OTHER: []}
-
-
-@pytest.fixture(autouse=True, params=[1, 1000], ids="checkpoint-after-{}".format)
-def checkpoint_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """After how many pages in the log a commit copies them into the database."""
-    pages: int = request.param
-    monkeypatch.setattr(disk_database, "CHECKPOINT_PAGES", pages)
-    return pages
 
 
 @pytest.fixture
@@ -65,10 +53,6 @@ async def prepared(tmp_path: Path, checkpoint_pages: int) -> Path:
     async with journal_store(root) as store:
         await fill(store, 3, LOG)
     return root
-
-
-def copied(prepared: Path, root: Path) -> Path:
-    return shutil.copytree(prepared, root, ignore=shutil.ignore_patterns("*-shm"))
 
 
 async def last_of(store: DiskJournalStore) -> int:
@@ -98,24 +82,11 @@ async def remove(store: DiskJournalStore) -> None:
     await store.remove(LOG, await last_of(store))
 
 
-@dataclass(frozen=True)
-class Operation:
-    """Something done to one store, and what it then holds."""
-
-    perform: Callable[[DiskJournalStore], Awaitable[None]]
-    new: Logs
-    least_steps: int
-
-
 OPERATIONS: Final = (
     Operation(append, {**OLD, LOG: [b"1", b"2", b"3", LARGE]}, 5),
     Operation(append_several, {LOG: [b"1", b"2", b"3", LARGE], OTHER: [b"1"]}, 5),
     Operation(trim, {**OLD, LOG: [b"3"]}, 4),
     Operation(remove, {**OLD, LOG: []}, 4),
-)
-
-each_operation = pytest.mark.parametrize(
-    "operation", OPERATIONS, ids=[one.perform.__name__ for one in OPERATIONS]
 )
 
 
@@ -137,95 +108,34 @@ async def found_in(root: Path) -> Logs:
     return found
 
 
+RUNS: Final = CrashRuns(journal_store, create_journal_store, found_in, OLD)
+
+
 @pytest.mark.fault("S07")
-@each_operation
+@each_of(OPERATIONS)
 async def test_cut_off_after_any_step_the_store_holds_the_old_or_the_new(
-    tmp_path: Path, prepared: Path, operation: Operation
+    tmp_path: Path, prepared: Path, operation: Operation[DiskJournalStore, Logs]
 ) -> None:
-    for step in count():
-        root = copied(prepared, tmp_path / f"{step}")
-        disk = CrashDatabase(root, cut_after=step)
-
-        acknowledged = True
-        with disk.installed():
-            async with journal_store(root, files=disk) as store:
-                try:
-                    await operation.perform(store)
-                except HoldfastError:
-                    assert disk.is_cut
-                    acknowledged = False
-
-            for left in Left:
-                found = await found_in(disk.leave_behind(tmp_path / f"{step}-{left.name}", left))
-                assert found in (OLD, operation.new)
-                is_done = found == operation.new
-                assert is_done or not acknowledged, f"lost after {disk.steps}, left: {left.value}"
-        if not disk.is_cut:
-            break
-
-    assert step >= operation.least_steps
+    await RUNS.check_cut_off(prepared, operation, tmp_path)
 
 
 @pytest.mark.fault("S07")
-@each_operation
+@each_of(OPERATIONS)
 async def test_whichever_unsynced_writes_are_left_the_store_holds_the_old_or_the_new(
-    tmp_path: Path, prepared: Path, operation: Operation
+    tmp_path: Path, prepared: Path, operation: Operation[DiskJournalStore, Logs]
 ) -> None:
     rng = random.Random(operation.perform.__name__)  # noqa: S311  (to be repeatable)
-    for step in count():
-        root = copied(prepared, tmp_path / f"{step}")
-        disk = CrashDatabase(root, cut_after=step)
 
-        acknowledged = True
-        with disk.installed():
-            async with journal_store(root, files=disk) as store:
-                try:
-                    await operation.perform(store)
-                except HoldfastError:
-                    acknowledged = False
-
-            for numbers in disk.subsets(SUBSETS, rng):
-                left = disk.leave_subset(tmp_path / "left", numbers)
-                found = await found_in(left)
-                shutil.rmtree(left)
-                assert found in (OLD, operation.new)
-                is_done = found == operation.new
-                assert is_done or not acknowledged, f"lost after {disk.steps}, left: {numbers}"
-        if not disk.is_cut:
-            break
+    await RUNS.check_subsets(prepared, operation, SUBSETS, rng, tmp_path)
 
 
 @pytest.mark.fault("S07")
-@each_operation
+@each_of(OPERATIONS)
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
 async def test_a_step_that_fails_is_reported_as_what_it_left_behind(
-    tmp_path: Path, prepared: Path, operation: Operation, error: int
+    tmp_path: Path, prepared: Path, operation: Operation[DiskJournalStore, Logs], error: int
 ) -> None:
-    for step in count(1):
-        root = copied(prepared, tmp_path / f"{step}")
-        disk = CrashDatabase(root, fail_at=step, error=error)
-
-        failure: HoldfastError | None = None
-        with disk.installed():
-            async with journal_store(root, files=disk) as store:
-                try:
-                    await operation.perform(store)
-                except HoldfastError as raised:
-                    failure = raised
-
-            for left in Left:
-                found = await found_in(disk.leave_behind(tmp_path / f"{step}-{left.name}", left))
-                assert found in (OLD, operation.new)
-                if failure is None:
-                    assert found == operation.new, f"lost: {disk.failed_step}, {left.value}"
-                elif isinstance(failure, NOT_APPLIED):
-                    assert found == OLD, f"{failure.code}, though applied; {disk.steps}"
-                else:
-                    assert isinstance(failure, OutcomeUnknownError)
-        if not disk.failed_step:
-            break
-
-    assert step >= operation.least_steps
+    await RUNS.check_failing(prepared, operation, error, tmp_path)
 
 
 @pytest.mark.fault("S07")
@@ -256,24 +166,7 @@ async def test_an_append_that_is_sent_again_after_any_failure_is_there_once(
 async def test_a_store_whose_creation_was_cut_off_is_created_by_trying_again(
     tmp_path: Path,
 ) -> None:
-    for step in count():
-        root = tmp_path / f"{step}"
-        root.mkdir()
-        disk = CrashDatabase(root, cut_after=step)
-        with disk.installed():
-            try:
-                create_journal_store(root)
-            except HoldfastError:
-                assert disk.is_cut
-
-            for left in Left:
-                remains = disk.leave_behind(tmp_path / f"{step}-{left.name}", left)
-                create_journal_store(remains)
-                assert await found_in(remains) == {LOG: [], OTHER: []}
-        if not disk.is_cut:
-            break
-
-    assert step > 5
+    await RUNS.check_created_again({LOG: [], OTHER: []}, tmp_path)
 
 
 @pytest.mark.fault("S07")

@@ -1,9 +1,6 @@
 """Whatever step a crash follows, the disk record store holds the old or the new, and says which.
 
-As `test_disk_crash` does for blobs: each test does one thing again and again, cut off one step of
-SQLite later each time, and looks at what several kinds of loss leave behind. Then the same with a
-step that fails while the process lives on. Everything once with a log that is as long as usual,
-and once with one that each commit copies into the database.
+`test_disk_crash` has the same for blobs, `test_disk_journal_crash` for logs.
 """
 
 from __future__ import annotations
@@ -11,10 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
@@ -22,14 +16,15 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from tests.stores.crash_database import CrashDatabase, Left
+from tests.stores.crash_runs import (
+    CrashRuns,
+    Operation,
+    copied,
+    each_of,
+)
 from tests.stores.disk_tools import FakeClock, record_store
 
-from holdfast.errors import (
-    HoldfastError,
-    OutcomeUnknownError,
-    QuotaExceededError,
-    UnavailableError,
-)
+from holdfast.errors import OutcomeUnknownError, QuotaExceededError, UnavailableError
 from holdfast.stores.disk import database as disk_database
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore
@@ -38,27 +33,10 @@ from holdfast.stores.record_ports import Delete, Put
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("checkpoint_pages")
+
 KEY, OTHER_KEY, LONG_KEY = "u.1", "u.2", "u." + "x" * 300
 LARGE = bytes(range(256)) * 40
-NOT_APPLIED = (UnavailableError, QuotaExceededError)
-
-
-@pytest.fixture(autouse=True, params=[1, 1000], ids="checkpoint-after-{}".format)
-def checkpoint_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """After how many pages in the log a commit copies them into the database."""
-    pages: int = request.param
-    monkeypatch.setattr(disk_database, "CHECKPOINT_PAGES", pages)
-    return pages
-
-
-@dataclass(frozen=True)
-class Operation:
-    """Something done to one store, and whether a root shows that it was."""
-
-    name: str
-    perform: Callable[[DiskRecordStore], Awaitable[object]]
-    is_done: Callable[[dict[str, bytes]], bool]
-    least_steps: int
 
 
 OLD = {KEY: b"old", OTHER_KEY: b"other"}
@@ -74,10 +52,6 @@ async def prepared(tmp_path: Path, checkpoint_pages: int) -> Path:
         await store.put(KEY, b"old", expected=revision)
         await store.put(OTHER_KEY, b"other", expected=0)
     return root
-
-
-def copied(prepared: Path, root: Path) -> Path:
-    return shutil.copytree(prepared, root, ignore=shutil.ignore_patterns("*-shm"))
 
 
 async def create(store: DiskRecordStore) -> None:
@@ -103,25 +77,11 @@ async def change_several(store: DiskRecordStore) -> None:
     )
 
 
-def turned_into(new: dict[str, bytes]) -> Callable[[dict[str, bytes]], bool]:
-    """Whether what is found is ``new``; it must be that or the old."""
-
-    def is_done(found: dict[str, bytes]) -> bool:
-        assert found in (OLD, new)
-        return found == new
-
-    return is_done
-
-
 OPERATIONS = (
-    Operation("create", create, turned_into({**OLD, LONG_KEY: LARGE}), 9),
-    Operation("change", change, turned_into({**OLD, KEY: b"new"}), 5),
-    Operation("delete", delete, turned_into({OTHER_KEY: b"other"}), 5),
-    Operation("batch", change_several, turned_into({KEY: b"new", LONG_KEY: LARGE}), 9),
-)
-
-each_operation = pytest.mark.parametrize(
-    "operation", OPERATIONS, ids=[operation.name for operation in OPERATIONS]
+    Operation(create, {**OLD, LONG_KEY: LARGE}, 9),
+    Operation(change, {**OLD, KEY: b"new"}, 5),
+    Operation(delete, {OTHER_KEY: b"other"}, 5),
+    Operation(change_several, {KEY: b"new", LONG_KEY: LARGE}, 9),
 )
 
 
@@ -144,67 +104,27 @@ async def found_in(root: Path) -> dict[str, bytes]:
     return found
 
 
+RUNS = CrashRuns(record_store, create_record_store, found_in, OLD)
+
+
 @pytest.mark.fault("D01")
-@each_operation
+@each_of(OPERATIONS)
 async def test_cut_off_after_any_step_the_store_holds_the_old_or_the_new(
-    tmp_path: Path, prepared: Path, operation: Operation
+    tmp_path: Path, prepared: Path, operation: Operation[DiskRecordStore, dict[str, bytes]]
 ) -> None:
-    for step in count():
-        root = copied(prepared, tmp_path / f"{step}")
-        disk = CrashDatabase(root, cut_after=step)
-
-        acknowledged = True
-        with disk.installed():
-            async with record_store(root, files=disk) as store:
-                try:
-                    await operation.perform(store)
-                except HoldfastError:
-                    assert disk.is_cut
-                    acknowledged = False
-
-            for left in Left:
-                remains = disk.leave_behind(tmp_path / f"{step}-{left.name}", left)
-                done = operation.is_done(await found_in(remains))
-                assert done or not acknowledged, f"lost after {disk.steps}, left: {left.value}"
-                if step == 0:
-                    assert not done
-        if not disk.is_cut:
-            break
-
-    assert step >= operation.least_steps
+    await RUNS.check_cut_off(prepared, operation, tmp_path)
 
 
 @pytest.mark.fault("D01", "D06")
-@each_operation
+@each_of(OPERATIONS)
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
 async def test_a_step_that_fails_is_reported_as_what_it_left_behind(
-    tmp_path: Path, prepared: Path, operation: Operation, error: int
+    tmp_path: Path,
+    prepared: Path,
+    operation: Operation[DiskRecordStore, dict[str, bytes]],
+    error: int,
 ) -> None:
-    for step in count(1):
-        root = copied(prepared, tmp_path / f"{step}")
-        disk = CrashDatabase(root, fail_at=step, error=error)
-
-        failure: HoldfastError | None = None
-        with disk.installed():
-            async with record_store(root, files=disk) as store:
-                try:
-                    await operation.perform(store)
-                except HoldfastError as raised:
-                    failure = raised
-
-            for left in Left:
-                remains = disk.leave_behind(tmp_path / f"{step}-{left.name}", left)
-                done = operation.is_done(await found_in(remains))
-                if failure is None:
-                    assert done, f"acknowledged, though {disk.failed_step} failed, {left.value}"
-                elif isinstance(failure, NOT_APPLIED):
-                    assert not done, f"{failure.code}, though applied; {disk.steps}"
-                else:
-                    assert isinstance(failure, OutcomeUnknownError)
-        if not disk.failed_step:
-            break
-
-    assert step >= operation.least_steps
+    await RUNS.check_failing(prepared, operation, error, tmp_path)
 
 
 @pytest.mark.fault("D06")
@@ -261,24 +181,7 @@ async def test_what_is_acknowledged_after_a_step_failed_is_really_there(
 async def test_a_store_whose_creation_was_cut_off_is_created_by_trying_again(
     tmp_path: Path,
 ) -> None:
-    for step in count():
-        root = tmp_path / f"{step}"
-        root.mkdir()
-        disk = CrashDatabase(root, cut_after=step)
-        with disk.installed():
-            try:
-                create_record_store(root)
-            except HoldfastError:
-                assert disk.is_cut
-
-            for left in Left:
-                remains = disk.leave_behind(tmp_path / f"{step}-{left.name}", left)
-                create_record_store(remains)
-                assert await found_in(remains) == {}
-        if not disk.is_cut:
-            break
-
-    assert step > 5
+    await RUNS.check_created_again({}, tmp_path)
 
 
 @pytest.mark.fault("P07")

@@ -51,7 +51,7 @@ _NO_EXCHANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.
 
 
 def failure_of(error: OSError, doing: str) -> HoldfastError:
-    """What an operating system's error means to a caller; ``doing`` is what was under way."""
+    """An operating system's error as a caller's; ``doing`` is what was under way."""
     number = error.errno or 0
     if number in _FULL:
         return QuotaExceededError(f"the disk is full: {doing} failed")

@@ -1,4 +1,4 @@
-"""What file systems say of changes, and for how long they may say nothing.
+"""File systems' signs of changes, and for how long they may give none.
 
 A process that writes through a shared mapping is noticed once: when a page that was clean becomes
 dirty, the file's times are set. Until the kernel has written the page back it may be written again
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 RACY_NS: Final = 45_000_000_000
-"""What changed so shortly before the walk may change again without its times showing it.
+"""A file changed so shortly before the walk may change again without its times showing it.
 
 Linux looks every 5 seconds for pages that have been dirty for 30, and then has to write them.
 """

@@ -1,4 +1,4 @@
-"""What archiving needs from the outside: where packs are kept, and where files come from.
+"""The needs of archiving: a place for packs, and a source of files.
 
 The docstrings are the specification. Everything is synchronous and is called from threads; only
 ``bridge`` knows that a store is asynchronous.
@@ -32,7 +32,7 @@ class PackStore(Protocol):
     """
 
     def get(self, digest: Digest) -> Pack:
-        """What is stored of a pack, checked against its digest. Raises NotFoundError, CorruptError.
+        """A pack's stored bytes, checked against its digest. Raises NotFoundError, CorruptError.
 
         A collector may have left only those bytes of it that something needs, or had done so a
         while ago.
@@ -86,7 +86,7 @@ class Scanned(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Described(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What the walk did not tell about an entry.
+    """The rest about an entry, which the walk did not tell.
 
     ``size`` and ``mtime_ns`` are those at this moment: where they differ from the walk's, the
     entry goes into the archive as it is now. ``target`` is a symlink's text; ``segments`` the

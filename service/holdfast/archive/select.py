@@ -71,7 +71,7 @@ State = tuple[_Node, ...] | None
 
 
 class Selection:
-    """What is selected by patterns (none at all: everything), but for names left out at the top.
+    """A selection by patterns (none at all: everything), but for names left out at the top.
 
     Remembers which patterns have selected something. Used by one thread.
     """

@@ -1,4 +1,4 @@
-"""What cannot be archived as it is: which of it fails the archive, and which is only warned of."""
+"""Entries that cannot be archived as they are: some fail the archive, of others it warns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def changed(path: bytes) -> EntryWarning:
 
 
 class Troubles:
-    """What to do about an entry that cannot be read: the one place that decides it."""
+    """Decide about an entry that cannot be read; the one place that does."""
 
     def __init__(self, unreadable: Unreadable) -> None:
         self._skips = unreadable == "skip"
@@ -53,7 +53,7 @@ class Troubles:
 
 
 def unreadable(path: bytes, error: OSError) -> ForbiddenError | InvalidError:
-    """What to raise about an entry that cannot be read because of ``error``."""
+    """The error for an entry that cannot be read because of ``error``."""
     kind = ForbiddenError if error.errno in _FORBIDDEN else InvalidError
     return kind(f"cannot read {_shown(path)}: {os.strerror(error.errno or 0)}")
 

@@ -1,4 +1,4 @@
-"""What is done to a store by hand: it is made, it is watched, its copies are changed."""
+"""Work on a store by hand: it is made, it is watched, its copies are changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker looks after the stores with."""
+"""The parts of a worker that look after the stores."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.replays import Replays
 
 ONE_PLACE: Final = "store"
-"""What is called the place where no nats-server is read, or one without a name."""
+"""The name of the place where no nats-server is read, or one without a name."""
 
 _JITTER: Final = 0.2
 
@@ -46,7 +46,7 @@ class CareParts:
     doctor: Doctor
 
     def chores(self) -> tuple[Chore, ...]:
-        """What is to be done in the background."""
+        """The work to be done in the background."""
         return (Chore("scrub", LOOK_SECONDS, self.scrub.run, jitter=_JITTER),)
 
     async def aclose(self) -> None:
@@ -105,7 +105,7 @@ def inventory_of(setup: Setup, stores: Stores, collector: Collector) -> Inventor
 
 
 def _owners(source: RootSource, packs: Packs) -> OwnerSource:
-    """Who needs what the roots of ``source`` keep."""
+    """The owners of what the roots of ``source`` keep."""
     match source:
         case SnapshotRoots():
             return SnapshotOwners(source, packs)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def assemble_links(
     setup: Setup, stores: Stores, names: NameParts, snapshots: SnapshotParts
 ) -> tuple[AnyEndpoint, ...]:
-    """What answers requests for links: without keys only that one was used.
+    """The handlers of links: without keys only the one for a use.
 
     Raises InvalidError, UnavailableError where the keys cannot be read.
     """

@@ -36,7 +36,7 @@ class NameParts:
     expiry: NameExpiry
 
     def chores(self, setup: Setup, uploads: UploadService) -> tuple[Chore, ...]:
-        """What is to be done in the background."""
+        """The work to be done in the background."""
         lease_seconds = setup.config.upload_lease_seconds
         lapses = NameLapses(
             self.writes,

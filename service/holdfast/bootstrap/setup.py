@@ -1,4 +1,4 @@
-"""What every part of a worker is put together from."""
+"""The values from which every part of a worker is put together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a worker was told, and what it found.
+    """The configuration of a worker, and the stores that it found.
 
     ``worker`` is its id, ``max_payload`` the server's, in bytes, and ``grace`` the collector's.
     """

@@ -72,7 +72,7 @@ class SnapshotParts:
     threads: tuple[ThreadPoolExecutor, ...]
 
     def chores(self) -> tuple[Chore, ...]:
-        """What is to be done in the background."""
+        """The work to be done in the background."""
         sweep_seconds = self.lease_seconds / SWEEPS_PER_LEASE
         return (
             Chore("sweep_snapshots", sweep_seconds, self.lapses.sweep, first_seconds=0),

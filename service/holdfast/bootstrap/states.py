@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.totals import StateTotals
 
 PAGE_OVERHEAD_BYTES = 1024
-"""What a page of commands, or the answer with a state, takes beside them."""
+"""Bytes that a page of commands, or the answer with a state, takes beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ SWEEP_GRACE: Final = timedelta(hours=24)
 LOCAL: Final = Deployment(
     blobs=BLOBS, packs=PACKS, snapshots=SNAPSHOTS, names=NAMES, states=STATES, format=FORMAT
 )
-"""What is recorded of stores that lie on one machine."""
+"""The record of a deployment whose stores lie on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,7 @@ def keep_older_out(root: Path) -> None:
 
 
 def open_on_disk(root: Path, sources: Sources) -> Stores:
-    """What `create_on_disk` has made."""
+    """The stores that `create_on_disk` has made."""
     blobs = DiskBlobStore(root / BLOBS, sources=sources)
     packs = DiskBlobStore(root / PACKS, sources=sources)
     records, snapshots, names = (

@@ -185,7 +185,7 @@ async def _check_stores(stores: Stores, watch: StoreWatch) -> timedelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """What a worker is made of."""
+    """The parts of a worker."""
 
     worker: Worker
     freshness: Freshness

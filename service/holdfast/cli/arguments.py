@@ -47,7 +47,17 @@ def _not_an_option(_type: object, values: object) -> None:
 DASH: Final = Parameter(allow_leading_hyphen=True, validator=_not_an_option)
 """An argument that may be ``-``."""
 
+Flag: Final = Parameter(negative="", show_default=False)
+Many: Final = Parameter(negative="", negative_iterable="", show_default=False)
+
 Json = Annotated[bool, Parameter(help="Print JSON, one object per line.", negative="")]
+Label = Annotated[tuple[str, ...], Many, Parameter(help="KEY=VALUE; may be repeated.")]
+OnlyLabel = Annotated[
+    tuple[str, ...], Many, Parameter(help="Only with the label KEY=VALUE; may be repeated.")
+]
+Output = Annotated[str, DASH, Parameter(name=("--output", "-o"), help="File to write.")]
+Offset = Annotated[int, Parameter(help="First byte to read.")]
+Length = Annotated[int | None, Parameter(help="Number of bytes at most.")]
 
 
 def output_of(name: str) -> BinaryIO | Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,17 @@ import msgspec
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import DASH, STANDARD, Json, first_words, output_of, standard_input
+from holdfast.cli.arguments import (
+    DASH,
+    STANDARD,
+    Json,
+    Length,
+    Offset,
+    Output,
+    first_words,
+    output_of,
+    standard_input,
+)
 from holdfast.cli.connection import connect
 from holdfast.cli.link import link_blob
 from holdfast.cli.output import (
@@ -27,6 +38,7 @@ from holdfast.cli.output import (
     progress_bar,
     say,
     say_error,
+    write_range,
 )
 from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import Digest, parse_digest
@@ -124,11 +136,9 @@ async def get(
     digest: str,
     /,
     *,
-    output: Annotated[
-        str, DASH, Parameter(name=("--output", "-o"), help="File to write.")
-    ] = STANDARD,
-    offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
-    length: Annotated[int | None, Parameter(help="Number of bytes at most.")] = None,
+    output: Output = STANDARD,
+    offset: Offset = 0,
+    length: Length = None,
     flags: ClientFlags | None = None,
 ) -> None:
     """Write a blob, or a range of it, to standard output or a file.
@@ -137,15 +147,8 @@ async def get(
     """
     parsed = parse_digest(digest.strip())
     async with await connect(flags) as connection:
-        with progress_bar("get", length) as advance:
-            await connection.get_to(
-                parsed,
-                output_of(output),
-                offset=offset,
-                length=length,
-                progress=as_total(advance),
-            )
-    sys.stdout.buffer.flush()
+        read_to = partial(connection.get_to, parsed)
+        await write_range(read_to, "get", output_of(output), offset, length)
 
 
 @app.command

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import App, Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import parse_labels
+from holdfast.cli.arguments import Flag, parse_labels
 from holdfast.cli.connection import connect
 from holdfast.cli.old_stores import (
     OldBlob,
@@ -49,7 +49,6 @@ app = App(name="import", help_format="plaintext")
 IMPORTED: Final = "imported"
 """The label of a snapshot that says of which archive it was made: its SHA-256."""
 
-Flag = Parameter(negative="", show_default=False)
 DryRun = Annotated[bool, Flag, Parameter(help="Only check, and say what would be done.")]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from msgspec.structs import replace
 
-from holdfast.cli.arguments import Json, parse_long_duration
+from holdfast.cli.arguments import Flag, Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
 from holdfast.cli.output import print_json, print_line, say
@@ -32,8 +32,7 @@ keys_app = App(name="link-key", help_format="plaintext")
 _SECRET_BYTES = 32
 _VARIABLE = "HOLDFAST_LINK_KEYS"
 
-Flag = Parameter(negative="", show_default=False)
-Expires = Annotated[str, Parameter(help="How long the link holds: 90m, 12h, 1d; at most 7d.")]
+Expires = Annotated[str, Parameter(help="Time until the link ends: 90m, 12h, 1d; at most 7d.")]
 Once = Annotated[bool, Flag, Parameter(help="For one download.")]
 Put = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
 File = Annotated[str | None, Parameter(help=f"The file of keys; by default ${_VARIABLE}.")]
@@ -66,7 +65,7 @@ async def link_name(
     *,
     version: Annotated[int | None, Parameter(help="A version that it had.")] = None,
     latest: Annotated[
-        bool, Flag, Parameter(help="Whatever blob the name has when the link is followed.")
+        bool, Flag, Parameter(help="Follow the name to its blob when the link is used.")
     ] = False,
     expires: Expires = "1d",
     once: Once = False,
@@ -129,7 +128,7 @@ def create(
     *,
     file: File = None,
     since: Annotated[str, Parameter(help="From when on it is used: in 5m, say.")] = "0s",
-    lasts: Annotated[str | None, Parameter(help="How long it holds: 90d, say.")] = None,
+    lasts: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
 ) -> None:
     """Add a key to the file, which is made if there is none, and print its id.
 
@@ -171,7 +170,7 @@ def end(
     /,
     *,
     file: File = None,
-    after: Annotated[str, Parameter(help="How long it still holds: 1d, say.")] = "0s",
+    after: Annotated[str, Parameter(help="Time until it ends: 1d, say.")] = "0s",
 ) -> None:
     """End a key: no link that it signed is valid from then on."""
     now = utc_now().replace(microsecond=0)

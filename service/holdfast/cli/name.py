@@ -19,7 +19,12 @@ from cyclopts import App, Parameter
 from holdfast.cli.arguments import (
     DASH,
     STANDARD,
+    Flag,
     Json,
+    Label,
+    Length,
+    Offset,
+    Output,
     output_of,
     parse_duration,
     parse_labels,
@@ -27,7 +32,7 @@ from holdfast.cli.arguments import (
 )
 from holdfast.cli.connection import connect
 from holdfast.cli.link import link_name
-from holdfast.cli.output import as_total, print_json, print_line, progress_bar, say
+from holdfast.cli.output import as_total, print_json, print_line, progress_bar, say, write_range
 from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import InvalidError
@@ -43,13 +48,10 @@ if TYPE_CHECKING:
 app = App(name="name", help_format="plaintext")
 app.command(link_name, name="link")
 
-Many = Parameter(negative="", negative_iterable="", show_default=False)
-Flag = Parameter(negative="", show_default=False)
 IfAbsent = Annotated[bool, Flag, Parameter(help="Only if the name has no blob.")]
 IfVersion = Annotated[int | None, Parameter(help="Only if the name has this version.")]
 IfDigest = Annotated[str | None, Parameter(help="Only if the name has the blob of this digest.")]
 Version = Annotated[int | None, Parameter(help="A version that the name had and still keeps.")]
-Labels = Annotated[tuple[str, ...], Many, Parameter(help="KEY=VALUE; may be repeated.")]
 
 _NO_BLOB = "-"
 
@@ -64,7 +66,7 @@ async def put(
     digest: Annotated[
         str | None, Parameter(help="Expected digest; other content is refused.")
     ] = None,
-    label: Labels = (),
+    label: Label = (),
     expires: Annotated[
         str | None, Parameter(help="When the name ends: 2027-01-31T12:00:00Z, or 30d from now.")
     ] = None,
@@ -154,11 +156,9 @@ async def get(
     /,
     *,
     version: Version = None,
-    output: Annotated[
-        str, DASH, Parameter(name=("--output", "-o"), help="File to write.")
-    ] = STANDARD,
-    offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
-    length: Annotated[int | None, Parameter(help="Number of bytes at most.")] = None,
+    output: Output = STANDARD,
+    offset: Offset = 0,
+    length: Length = None,
     flags: ClientFlags | None = None,
 ) -> None:
     """Write what a name has, or a range of it, to standard output or a file.
@@ -166,16 +166,8 @@ async def get(
     The file appears when every byte is there and has been checked, or not at all.
     """
     async with await connect(flags) as connection:
-        with progress_bar("get", length) as advance:
-            await connection.names.get_to(
-                name,
-                output_of(output),
-                version=version,
-                offset=offset,
-                length=length,
-                progress=as_total(advance),
-            )
-    sys.stdout.buffer.flush()
+        read_to = partial(connection.names.get_to, name, version=version)
+        await write_range(read_to, "get", output_of(output), offset, length)
 
 
 @app.command
@@ -192,7 +184,7 @@ async def ls(
         str,
         Parameter(help="Show names that have this behind the prefix as one: / as directories."),
     ] = "",
-    label: Labels = (),
+    label: Label = (),
     start_after: Annotated[str, Parameter(help="Only names behind this one.")] = "",
     json: Json = False,
     flags: ClientFlags | None = None,

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
 
     from rich.console import Console
+
+    type ReadTo = Callable[..., Awaitable[object]]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -107,6 +111,15 @@ def status_line(text: str) -> Iterator[Callable[[str], None]]:
 
     with stderr_console().status(Text(escape_control(text))) as status:
         yield lambda now: status.update(Text(escape_control(now)))
+
+
+async def write_range(
+    read_to: ReadTo, description: str, output: BinaryIO | Path, offset: int, length: int | None
+) -> None:
+    """Have ``read_to`` write ``length`` bytes from ``offset`` on, and show how far it is."""
+    with progress_bar(description, length) as advance:
+        await read_to(output, offset=offset, length=length, progress=as_total(advance))
+    sys.stdout.buffer.flush()
 
 
 def as_total(advance: Callable[[int], None]) -> Callable[[int, int | None], None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,7 +19,14 @@ from holdfast.cli import exit_codes
 from holdfast.cli.arguments import (
     DASH,
     STANDARD,
+    Flag,
     Json,
+    Label,
+    Length,
+    Many,
+    Offset,
+    OnlyLabel,
+    Output,
     first_words,
     output_of,
     parse_labels,
@@ -33,6 +41,7 @@ from holdfast.cli.output import (
     print_line,
     progress_bar,
     say,
+    write_range,
 )
 from holdfast.cli.settings import ClientFlags
 from holdfast.cli.snapshot_arguments import (
@@ -70,10 +79,9 @@ for command in (prune, hold, release, policy):
     app.command(command)
 app.command(link_snapshot, name="link")
 
-Many = Parameter(negative="", negative_iterable="", show_default=False)
-Flag = Parameter(negative="", show_default=False)
 Key = Annotated[str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")]
 Node = Annotated[str | None, Parameter(help="Node that does it.")]
+NoWait = Annotated[bool, Flag, Parameter(help="Exit at once, while a worker goes on.")]
 
 
 @app.command
@@ -92,7 +100,7 @@ async def create(
     app: Annotated[
         str | None, Parameter(help="App of the snapshot; by default the directory's name.")
     ] = None,
-    label: Annotated[tuple[str, ...], Many, Parameter(help="KEY=VALUE; may be repeated.")] = (),
+    label: Label = (),
     exclude: Annotated[
         tuple[str, ...], Many, Parameter(help="Pattern of files to leave out, as in a .gitignore.")
     ] = (),
@@ -110,7 +118,7 @@ async def create(
         bool, Flag, Parameter(help="Read every file, and check everything that is already stored.")
     ] = False,
     node: Node = None,
-    no_wait: Annotated[bool, Flag, Parameter(help="Exit at once, while a worker goes on.")] = False,
+    no_wait: NoWait = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -203,7 +211,7 @@ async def restore(
         Parameter(help="Beyond 64 GiB, write at most this many times the stored bytes (1000)."),
     ] = None,
     node: Node = None,
-    no_wait: Annotated[bool, Flag, Parameter(help="Exit at once, while a worker goes on.")] = False,
+    no_wait: NoWait = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -264,9 +272,7 @@ async def ls(
     app: Annotated[
         tuple[str, ...], Many, Parameter(help="Only of this app; may be repeated.")
     ] = (),
-    label: Annotated[
-        tuple[str, ...], Many, Parameter(help="Only with the label KEY=VALUE; may be repeated.")
-    ] = (),
+    label: OnlyLabel = (),
     state: Annotated[
         Literal["pending", "ok", "failure"] | None, Parameter(help="Only in this state.")
     ] = None,
@@ -384,26 +390,16 @@ async def cat(
     path: Annotated[str, Parameter(help="Path of the file, relative to the app's directory.")],
     /,
     *,
-    output: Annotated[
-        str, DASH, Parameter(name=("--output", "-o"), help="File to write.")
-    ] = STANDARD,
-    offset: Annotated[int, Parameter(help="First byte to read.")] = 0,
-    length: Annotated[int | None, Parameter(help="Number of bytes at most.")] = None,
+    output: Output = STANDARD,
+    offset: Offset = 0,
+    length: Length = None,
     flags: ClientFlags | None = None,
 ) -> None:
     """Write a file of a snapshot, or a range of it, to standard output or a file."""
     async with await connect(flags) as connection:
         found = await resolve_key(connection, key)
-        with progress_bar("cat", length) as advance:
-            await connection.snapshots.read_to(
-                found,
-                path,
-                output_of(output),
-                offset=offset,
-                length=length,
-                progress=as_total(advance),
-            )
-    sys.stdout.buffer.flush()
+        read_to = partial(connection.snapshots.read_to, found, path)
+        await write_range(read_to, "cat", output_of(output), offset, length)
 
 
 @app.command

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from holdfast.cli import exit_codes
-from holdfast.cli.arguments import Json, parse_labels
+from holdfast.cli.arguments import Flag, Json, Many, OnlyLabel, parse_labels
 from holdfast.cli.connection import connect
 from holdfast.cli.output import print_json, print_line, say
 from holdfast.cli.settings import ClientFlags
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.protocol.retention import PrunedSnapshot, PruneReport, SnapshotPolicy
-
-_Flag = Parameter(negative="", show_default=False)
-_Many = Parameter(negative="", negative_iterable="", show_default=False)
 
 
 def _keeps(what: str) -> Parameter:
@@ -48,7 +45,7 @@ class KeepFlags:
     ] = None
     keep_label: Annotated[
         tuple[str, ...],
-        _Many,
+        Many,
         Parameter(
             help="Keep what has the label KEY=VALUE, or all of K=V,K=V; may be repeated.",
         ),
@@ -83,12 +80,10 @@ async def prune(
     app: Annotated[str | None, Parameter(help="The app.", show_default=False)] = None,
     /,
     *,
-    all: Annotated[bool, _Flag, Parameter(help="Each app instead.")] = False,  # noqa: A002 - the flag's name
-    label: Annotated[
-        tuple[str, ...], _Many, Parameter(help="Only with the label KEY=VALUE; may be repeated.")
-    ] = (),
+    all: Annotated[bool, Flag, Parameter(help="Each app instead.")] = False,  # noqa: A002 - the flag's name
+    label: OnlyLabel = (),
     keep: KeepFlags | None = None,
-    dry_run: Annotated[bool, _Flag, Parameter(help="Only print what would be done.")] = False,
+    dry_run: Annotated[bool, Flag, Parameter(help="Only print what would be done.")] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
@@ -197,8 +192,8 @@ async def policy(
     /,
     *,
     keep: KeepFlags | None = None,
-    keep_all: Annotated[bool, _Flag, Parameter(help="Have it keep everything.")] = False,
-    none: Annotated[bool, _Flag, Parameter(help="Have the app none of its own.")] = False,
+    keep_all: Annotated[bool, Flag, Parameter(help="Have it keep everything.")] = False,
+    none: Annotated[bool, Flag, Parameter(help="Have the app none of its own.")] = False,
     if_revision: Annotated[
         int | None, Parameter(help="Change it only if it has this revision.")
     ] = None,

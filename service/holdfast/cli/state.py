@@ -21,6 +21,7 @@ from holdfast.cli import exit_codes
 from holdfast.cli.arguments import (
     DASH,
     STANDARD,
+    Flag,
     Json,
     output_of,
     parse_duration,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 app = App(name="state", help_format="plaintext")
 
-Flag = Parameter(negative="", show_default=False)
 Bytes = Annotated[
     bool, Flag, Parameter(name="--bytes", help="FILE is bytes as they are, and not JSON.")
 ]
@@ -473,9 +473,7 @@ async def policy(
     keep_for: Annotated[
         str | None, Parameter(help="Saves that are no older are kept too: 30d.")
     ] = None,
-    trim: Annotated[
-        bool | None, Parameter(help="Whether the log is trimmed to the oldest save.")
-    ] = None,
+    trim: Annotated[bool | None, Parameter(help="Trim the log to the oldest save.")] = None,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:

@@ -28,8 +28,8 @@ def create(
     /,
     *,
     file: File = None,
-    expires: Annotated[str | None, Parameter(help="How long it holds: 90d, say.")] = None,
-    note: Annotated[str, Parameter(help="Whose it is, say.")] = "",
+    expires: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
+    note: Annotated[str, Parameter(help="A note, such as its owner.")] = "",
 ) -> None:
     """Add a token to the file, which is made if there is none, and print it: it is not kept.
 

@@ -1,4 +1,4 @@
-"""What a Python service imports."""
+"""The package that a Python service imports."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ MOST_TRIED_BYTES: Final = 64 * KIB
 
 
 class BareReads:
-    """What is known of bare reads on one connection, and how they are made."""
+    """Bare reads on one connection: what is known of them, and how they are made."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ _SECONDS: Final = 600.0
 
 
 class Care:
-    """What a client can ask about the state of what is stored.
+    """The verbs about the state of what is stored.
 
     All raise ForbiddenError, RateLimitedError and UnavailableError.
     """
@@ -48,7 +48,7 @@ class Care:
         return await self._requester.ask(SCRUB_STATUS, GetScrub(start=start))
 
     async def doctor(self) -> DoctorReport:
-        """What is wrong with the deployment, the worst first; waits until a worker has looked.
+        """The faults of the deployment, the worst first; waits until a worker has looked.
 
         The records of everything there is are read, so it takes a while where there is much.
         """
@@ -68,7 +68,7 @@ class Care:
         depth: int = 1,
         limit: int = 100,
     ) -> UsageReply:
-        """Who takes how many bytes of what is stored, and how many nothing needs.
+        """Stored bytes by who takes them, and how many nothing needs.
 
         By ``prefix`` names that begin with it are put together by their first ``depth`` pieces
         between ``delimiter``. The ``limit`` groups that take the most are told. It goes through

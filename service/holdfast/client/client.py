@@ -244,7 +244,7 @@ class Client:
         return list(missing)
 
     async def stat(self, digest: str) -> BlobStat:
-        """What is recorded about a blob. Raises NotFoundError."""
+        """The record of a blob. Raises NotFoundError."""
         return await self.requester.ask(STAT_BLOB, StatBlob(digest=parse_digest(digest)))
 
     def list(self, prefix: str = "") -> AsyncGenerator[BlobEntry]:
@@ -316,7 +316,7 @@ class Client:
     async def watch(
         self, kind: WatchKind, *, prefix: str = "", since: int | None = None
     ) -> AsyncGenerator[WatchEvent]:
-        """What becomes of names, blobs or snapshots, as it happens, for ever.
+        """The changes of names, blobs or snapshots, as they happen, for ever.
 
         Those whose name, digest or key starts with ``prefix``; from now on, or from behind the
         revision ``since``, which is the ``position`` of the last event that was had before. Each

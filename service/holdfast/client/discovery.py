@@ -1,4 +1,4 @@
-"""Who is there: the workers of a pool, as each answers for itself (ADR-32)."""
+"""The workers of a pool, as each answers for itself (ADR-32)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class EndpointInfo(msgspec.Struct, frozen=True):
-    """What a worker says of one endpoint (ADR-32)."""
+    """A worker's account of one endpoint (ADR-32)."""
 
     name: str
     subject: str
@@ -32,7 +32,7 @@ class EndpointInfo(msgspec.Struct, frozen=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """What a worker says of itself (ADR-32 STATS)."""
+    """A worker's account of itself (ADR-32 STATS)."""
 
     name: str
     id: str
@@ -43,7 +43,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
 
     @property
     def features(self) -> frozenset[str]:
-        """What it can do that workers of before it could not."""
+        """Abilities of it that earlier workers lack."""
         return frozenset(filter(None, self.metadata.get("features", "").split(",")))
 
     @property

@@ -28,7 +28,7 @@ PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
 
 
 async def though_deleted[T](request: GetBlob, ask: Callable[[GetBlob], Awaitable[T]]) -> T:
-    """What ``ask`` gives for a blob that a name or a state has, though its digest was deleted.
+    """The result of ``ask`` for a blob that a name or a state has, though its digest was deleted.
 
     That is said only where it is of use: older workers refuse what they do not know.
     """
@@ -48,7 +48,7 @@ async def read_bytes(
     *,
     is_kept: bool = False,
 ) -> bytes:
-    """What ``request`` asks for, in one piece. Raises as ``Download.stream``.
+    """The bytes that ``request`` asks for, in one piece. Raises as ``Download.stream``.
 
     ``is_kept`` says that a state has the blob, which may have been deleted by its digest.
 
@@ -100,7 +100,7 @@ async def open_named(requester: Requester, request: GetBlob) -> Download:
 
 
 def _first(request: GetBlob, most_bytes: int) -> GetBlob:
-    """What one answer can hold of ``request``."""
+    """Bytes of ``request`` that one answer can hold."""
     length = most_bytes if request.length is None else min(request.length, most_bytes)
     return msgspec.structs.replace(request, length=length)
 
@@ -233,7 +233,7 @@ def _wanted(request: GetBlob, head: BlobHead) -> int:
 
 
 def _rest(request: GetBlob, head: BlobHead) -> GetBlob:
-    """What is left after the answer with ``head``."""
+    """The rest after the answer with ``head``."""
     length = None if request.length is None else request.length - head.length
     return msgspec.structs.replace(request, offset=head.offset + head.length, length=length)
 

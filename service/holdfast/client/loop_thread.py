@@ -62,7 +62,7 @@ class LoopThread:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def iterate(self, generator: AsyncGenerator[T]) -> Generator[T]:
-        """What ``generator`` gives. Whoever stops early has it closed."""
+        """The items of ``generator``. Whoever stops early has it closed."""
 
         async def following() -> T:
             return await anext(generator)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 256
 BYTES_AT_ONCE: Final = 32 * MIB
-"""What they hold together, as far as it is on its way: half of what a connection may queue."""
+"""Bytes on their way of all of them: half of what a connection may queue."""
 
 _RESULTS_KEPT: Final = 1024
 """How many results may wait for one before them, or for whoever takes them."""
@@ -38,7 +38,7 @@ async def in_order[T, R](
     act: Callable[[T], Awaitable[R]],
     weigh: Callable[[T], int],
 ) -> AsyncGenerator[R]:
-    """What ``act`` gives for each of ``items``, in their order.
+    """The results of ``act`` for each of ``items``, in their order.
 
     ``AT_ONCE`` are under way at a time, and no more than weigh ``BYTES_AT_ONCE`` together. When one
     fails the results of those before it come, then what it raised; the others are cancelled, and

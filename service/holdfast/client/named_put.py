@@ -50,7 +50,7 @@ _MAX_WAIT_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedWrite:
-    """What is said of a name beside the bytes, checked."""
+    """The description of a named blob beside the bytes, checked."""
 
     name: str
     media_type: str
@@ -154,7 +154,7 @@ class NamedPut:
         )
 
     async def _first(self, attempt: Callable[[Mode], Awaitable[T]]) -> T:
-        """What ``attempt`` gives in a mode; of several each, while the name comes and goes."""
+        """The result of ``attempt`` in a mode; each of several, while the name comes and goes."""
         backoff = Backoff(
             _FIRST_WAIT_SECONDS,
             _MAX_WAIT_SECONDS,

@@ -271,7 +271,7 @@ class Names:
             return await write_to(target, incoming)
 
     async def stat(self, name: str, *, version: int | None = None) -> BlobStat:
-        """What is recorded of a name, or a version, and of its blob. Raises NotFoundError."""
+        """The record of a name, or a version, and of its blob. Raises NotFoundError."""
         request = StatBlob(name=check_blob_name(name), version=version)
         async with on_old_subjects(self._requester):
             return await self._requester.ask(STAT_BLOB, request)
@@ -354,7 +354,7 @@ class Names:
     # --- rules ---
 
     async def rules(self) -> RuleList:
-        """What is kept of names, and for how long."""
+        """The rules of names: what is kept, and for how long."""
         return await self._ask(GET_RULES, GetRules())
 
     async def set_rules(

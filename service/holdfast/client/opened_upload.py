@@ -193,7 +193,7 @@ class OpenedUpload:
 
 
 async def look(requester: Requester, upload: str) -> UploadState:
-    """What any worker knows of an upload. Raises NotFoundError, ConflictError, UnavailableError."""
+    """Any worker's view of an upload. Raises NotFoundError, ConflictError, UnavailableError."""
     try:
         return await requester.ask(LOOK_UPLOAD, LookUpload(upload=upload), is_new=True)
     except NotOfferedError as error:
@@ -201,7 +201,7 @@ async def look(requester: Requester, upload: str) -> UploadState:
 
 
 async def _kept(requester: Requester, subject: str) -> int | None:
-    """What the owner holds, its lease renewed; None where it has to be another's."""
+    """The owner's view, its lease renewed; None where it has to be another's."""
     try:
         return (await _ask_owner(requester, subject, PutPart(keep=True), b"")).offset
     except _RESUMABLE:

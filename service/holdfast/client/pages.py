@@ -59,7 +59,7 @@ async def rows(
     request: RequestT,
     of_page: Callable[[PageT], Iterable[T]],
 ) -> AsyncGenerator[T]:
-    """What ``of_page`` finds in each page, one after the other. Raises as ``Requester.ask``."""
+    """The finds of ``of_page`` in each page, in order. Raises as ``Requester.ask``."""
     async with aclosing(pages(requester, operation, request)) as found:
         async for page in found:
             for row in of_page(page):

@@ -60,7 +60,7 @@ def partial_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _follow(path: Path) -> Path:
-    """What ``path`` names in the end, be it there or not. Raises OSError."""
+    """The path that ``path`` names in the end, be it there or not. Raises OSError."""
     for _ in range(_MAX_LINKS):
         try:
             link = os.readlink(path)
@@ -167,7 +167,7 @@ def write_whole(file: SupportsWrite, piece: memoryview) -> None:
 
 @contextmanager
 def opened_target(target: str | os.PathLike[str] | SupportsWrite) -> Iterator[SupportsWrite]:
-    """What to write to: a ``partial_file``, or the caller's file object as it is."""
+    """The file to write to: a ``partial_file``, or the caller's file object as it is."""
     if isinstance(target, str | os.PathLike):
         with partial_file(target) as file:
             yield file

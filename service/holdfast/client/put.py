@@ -23,7 +23,7 @@ ResultT = TypeVar("ResultT", covariant=True)
 
 
 class PutSteps(Protocol[ResultT]):
-    """What is asked for, once it is known how the bytes go."""
+    """The steps of a put, once it is known how the bytes go."""
 
     async def whole(self, data: memoryview) -> ResultT:
         """Store ``data``, which one message holds."""
@@ -32,7 +32,7 @@ class PutSteps(Protocol[ResultT]):
         """Begin ``upload``, of ``size`` bytes if that is sure; what there is if none is needed."""
 
     def result(self, uploaded: Uploaded) -> ResultT:
-        """What the caller is told of ``uploaded``."""
+        """The caller's answer for ``uploaded``."""
 
 
 async def put_source(

@@ -54,6 +54,10 @@ BYTES_ATTEMPT_SECONDS: Final = 10.0
 
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
+_LEAST_ATTEMPT_SECONDS: Final = 0.25
+"""With less left, nobody is asked again: the answer would come too late, and who had surely done
+nothing would be told that nobody knows."""
+
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
 
@@ -61,7 +65,7 @@ CLOSED: Final = "the client is closed"
 FORKED: Final = "this client belongs to the process that was forked: connect anew in this one"
 
 BYTES_AT_ONCE: Final = 48 * MIB
-"""What may be on its way to one connection, over all its reads: a server gives one up at 64 MiB."""
+"""Bytes on their way to one connection, over all its reads: a server gives one up at 64 MiB."""
 
 
 class NotOfferedError(UnavailableError):
@@ -151,7 +155,7 @@ class Requester:
         return f"{self._prefix}{subject}"
 
     def arrived(self, way: Way) -> None:
-        """What was asked for in this way came."""
+        """Note that an answer to such a request came."""
         self._proven.add(way)
 
     def nothing_followed(self, way: Way) -> None:
@@ -276,7 +280,8 @@ class Requester:
             else:
                 return message
             subject = self.subject(operation)
-            if self.connection.is_closed or not await backoff.wait():
+            may_go_on = not self.connection.is_closed and await backoff.wait()
+            if not may_go_on or deadline - loop.time() < _LEAST_ATTEMPT_SECONDS:
                 raise _told(failure, maybe_applied=maybe_applied) from failure.__cause__
 
     async def _request(
@@ -309,7 +314,7 @@ class Requester:
 
 
 def _told(failure: HoldfastError, *, maybe_applied: bool) -> HoldfastError:
-    """What the caller is told of the last attempt, where one before it may have been applied."""
+    """The caller's error for the last attempt, where one before it may have been applied."""
     if not maybe_applied or isinstance(failure, OutcomeUnknownError):
         return failure
     return OutcomeUnknownError(f"no worker said whether it was done: {failure.detail}")

@@ -1,4 +1,4 @@
-"""What workers tell in many messages: one worker for a while, and then any other goes on.
+"""News that workers tell in many messages: one for a while, and then any other goes on.
 
 A worker tells up to a credit, and for as long as its lease: then, or when it falls silent, any
 worker is asked to go on. So nothing piles up before a slow reader, and a worker that dies is not
@@ -39,7 +39,7 @@ _MAX_WAIT_SECONDS: Final = 2.0
 async def carried_on[T](
     requester: Requester, ask: Callable[[], AsyncGenerator[T]]
 ) -> AsyncGenerator[T]:
-    """What ``ask`` gives, which is called again whenever that ends: for ever.
+    """The items of ``ask``, which is called again whenever they end: for ever.
 
     Raises what it raises, but UnavailableError and RateLimitedError only once no worker has
     answered for as long as an answer is waited for.

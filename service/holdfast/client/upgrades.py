@@ -25,7 +25,7 @@ UPGRADE_FOR_STATES: Final = (
 async def on_new_subjects(
     requester: Requester, feature: str = NAMES_FEATURE, upgrade: str = UPGRADE
 ) -> AsyncGenerator[None]:
-    """What only workers with ``feature`` listen to: where nobody does there may be others."""
+    """For requests that only workers with ``feature`` listen to; others may be there instead."""
     try:
         yield
     except NoRespondersError as error:
@@ -35,7 +35,7 @@ async def on_new_subjects(
 
 @asynccontextmanager
 async def on_old_subjects(requester: Requester) -> AsyncGenerator[None]:
-    """What a worker that knows no names refuses as it would refuse a typo."""
+    """For requests that a worker that knows no names refuses as it would refuse a typo."""
     try:
         yield
     except InvalidError as error:

@@ -70,7 +70,7 @@ _RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateL
 
 
 class Uploaded(NamedTuple):
-    """What has become of an upload: a blob, and perhaps a version of a name."""
+    """The result of an upload: a blob, and perhaps a version of a name."""
 
     digest: str
     size: int

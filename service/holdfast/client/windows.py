@@ -159,7 +159,7 @@ class WindowReader(Generic[HeadT]):
             request = self._following(window.head)
 
     async def _ranges(self, at: int) -> AsyncGenerator[Window[HeadT]]:
-        """What is left from ``at`` on, each range in one answer. The first one tells the size."""
+        """The rest from ``at`` on, each range in one answer. The first one tells the size."""
         length, step = self._request.length, self._single_bytes
         stop = None if length is None else self._request.offset + length
         first = await self._window(self._range(at, stop))

@@ -30,7 +30,7 @@ _EMPTY: Final = "="
 
 _VERSION: Final = re.compile(r"=v([1-9][0-9]{0,15})", re.ASCII)
 _QUOTED: Final = re.compile(r"(?:[A-Za-z0-9._~/!'()*-]|%[0-9A-Fa-f]{2})*", re.ASCII)
-"""What encoders leave as it is: JavaScript's, for one, does so with ! ' ( ) and *."""
+"""Characters that encoders leave alone: JavaScript's, for one, does so with ! ' ( ) and *."""
 
 _SAFE: Final = "/"
 _WILDCARDS: Final = frozenset("*>")
@@ -129,7 +129,7 @@ def unquote_labels(text: str) -> dict[str, str]:
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has to hold of a name for a change to be made; nothing by default.
+    """The conditions on a name for a change to be made; none by default.
 
     ``if_absent``: there is no blob of that name. ``if_version``, ``if_digest``: there is one, and
     it has these.
@@ -167,7 +167,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller says of a named blob beside its bytes, and on what conditions.
+    """A caller's description of a named blob beside its bytes, and its conditions.
 
     ``expires_at`` is a time with its zone: from then on the name is not there any more.
     """

@@ -1,4 +1,4 @@
-"""What a collector may remove: decided from a listing, the roots that were read after it, and time.
+"""Decides what a collector may remove: by a listing, the roots that were read after it, and time.
 
 Why that is safe is told in docs/decisions.md, "Space comes back without a lock". Every age is the
 difference of two times by the clock that stamps the store's own messages.
@@ -27,7 +27,7 @@ that is stored would be dead for good."""
 
 
 class Need(NamedTuple):
-    """What something needs of a blob: bytes in ``ranges``; None: all of them."""
+    """A blob that is needed: its bytes in ``ranges``; None: all of them."""
 
     digest: Digest
     ranges: Ranges | None = None
@@ -38,7 +38,7 @@ News = Callable[[Sequence[bytes]], Awaitable[Sequence[bool]]]
 
 
 YOUNG_SHARE: Final = 0.25
-"""What is younger than this share of the grace time is surely left alone for a while."""
+"""A blob younger than this share of the grace time is surely left alone for a while."""
 
 
 class Reason(StrEnum):
@@ -53,7 +53,7 @@ class Reason(StrEnum):
 def why_kept(
     *, pinned: bool, seen_at: datetime, listed_from: datetime, grace: timedelta
 ) -> Reason | None:
-    """What a listing alone says for a blob; None: it goes unless a root needs it.
+    """Why a listing alone keeps a blob; None: it goes unless a root needs it.
 
     The listing began at ``listed_from``, so a blob that counts as old was last put or touched more
     than ``grace`` before it, and whoever counts on that one has announced it since, or touches it.
@@ -64,7 +64,7 @@ def why_kept(
 
 
 def left_of(needed: Ranges, size: int) -> Ranges | None:
-    """What to keep of a blob of which ``size`` bytes are stored and ``needed`` is needed.
+    """The ranges to keep of a blob with ``size`` stored bytes of which ``needed`` is needed.
 
     None: it is left as it is, for too much of it is needed. Empty: it goes, also an empty blob.
     """
@@ -81,7 +81,7 @@ def to_touch(
     found: Container[Digest],
     young: Container[Digest],
 ) -> list[Digest]:
-    """What of ``needed`` is to be touched once the root that needs it is announced.
+    """The blobs of ``needed`` to touch once the root that needs them is announced.
 
     That is all but what the parent vouches for, which was read again and is ``ok``, and what is
     ``young``: put less than a quarter of the grace time before the announcement. What was ``found``
@@ -91,7 +91,7 @@ def to_touch(
 
 
 class ClaimState(StrEnum):
-    """What a claim says of a copy that somebody wants to remove because no record names it."""
+    """The verdict of a claim on a copy that no record names, and that somebody wants to remove."""
 
     CLAIMED = "claimed"
     GOING = "going"
@@ -146,7 +146,7 @@ class RootsNote(Struct, frozen=True, kw_only=True):
 
 
 def loss(noted: RootsNote | None, found: RootsNote) -> str | None:
-    """What a store of roots has lost since it was ``noted``, in a sentence; None: nothing."""
+    """The loss of a store of roots since it was ``noted``, in a sentence; None: nothing."""
     if noted is None:
         return None
     if found.created != noted.created:
@@ -159,7 +159,7 @@ def loss(noted: RootsNote | None, found: RootsNote) -> str | None:
 
 
 def higher(noted: RootsNote | None, found: RootsNote) -> RootsNote:
-    """What is to be noted, of two notes of one incarnation: it only rises."""
+    """The note to keep, of two of one incarnation: it only rises."""
     if noted is None or noted.created != found.created:
         return found
     return RootsNote(

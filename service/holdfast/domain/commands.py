@@ -1,4 +1,4 @@
-"""What may be a command of a log, and how JSON becomes msgpack and back.
+"""Commands of a log: their limits, and how JSON becomes msgpack and back.
 
 A command is kept as the text that it was sent as, so every reader must be able to read it: what one
 parser lets pass and another refuses is refused before it is written.
@@ -38,7 +38,7 @@ def check_command(text: bytes) -> None:
 
 
 def to_json(packed: bytes) -> bytes:
-    """What msgpack has as ``packed``, as JSON. Raises InvalidError of what JSON cannot say."""
+    """The msgpack ``packed`` as JSON. Raises InvalidError of what JSON cannot say."""
     try:
         value = msgspec.msgpack.decode(packed)
         for part, depth in _parts(value):

@@ -1,4 +1,4 @@
-"""What is wrong with a deployment, each in a sentence, with how bad it is and what to do.
+"""Faults of a deployment, each in a sentence, with how bad it is and what to do.
 
 Plain values and the decisions about them: `holdfast.repository.care.doctor` gathers what they
 are made of.
@@ -88,7 +88,7 @@ def _of_room(bucket: BucketState) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamCount:
-    """What one server says of its copy of a stream."""
+    """A server's report on its copy of a stream."""
 
     server: str
     stream: str

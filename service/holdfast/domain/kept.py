@@ -26,7 +26,7 @@ type Ranges = tuple[Range, ...]
 """Ascending, and neither overlapping nor adjacent."""
 
 LEAST_GAP_BYTES: Final = 256
-"""What is dropped between two ranges is at least so much: less is not worth being told."""
+"""A gap between two ranges is at least so long: less is not worth being told."""
 
 _FORM: Final = re.compile(r"([0-9a-f]{64});(\d{1,19},[1-9]\d{0,18}(?:,[1-9]\d{0,18})*)", re.ASCII)
 
@@ -73,7 +73,7 @@ class KeptBytes(msgspec.Struct, frozen=True):
 
     @classmethod
     def written(cls, text: str) -> Self:
-        """What ``text`` writes down. Raises CorruptError."""
+        """The ranges that ``text`` writes down. Raises CorruptError."""
         match = _FORM.fullmatch(text)
         steps = [int(step) for step in match[2].split(",")] if match is not None else [0]
         if match is None or len(steps) % 2:
@@ -134,7 +134,7 @@ class PartialBytes:
 
 
 def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:
-    """What is left of a blob of which ``data`` is stored, once only ``needed`` is kept; its form.
+    """The rest of a blob of which ``data`` is stored, once only ``needed`` is kept; its form.
 
     ``kept`` says what ``data`` is; None: all of the blob. What was dropped before stays so. Raises
     CorruptError if nothing is left.

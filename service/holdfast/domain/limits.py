@@ -40,7 +40,7 @@ WINDOW_BYTES: Final = 4 * MIB
 """One window of a download: there is no flow control inside it."""
 
 UPLOAD_WINDOW_BYTES: Final = 8 * MIB
-"""What one upload may have unacknowledged, if its worker has the memory."""
+"""Bytes that one upload may have unacknowledged, if its worker has the memory."""
 
 UPLOAD_MEMORY_BYTES: Final = 40 * MIB
 """The windows of all uploads of one worker. Those of three stay below what a server lets wait for

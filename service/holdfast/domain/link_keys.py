@@ -51,7 +51,7 @@ def read_keys(text: bytes) -> tuple[LinkKey, ...]:
 
 
 def write_keys(keys: Sequence[LinkKey]) -> bytes:
-    """What `read_keys` reads."""
+    """The bytes that `read_keys` reads."""
     return msgspec.json.format(msgspec.json.encode(_KeyFile([*keys])), indent=2) + b"\n"
 
 

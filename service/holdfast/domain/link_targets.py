@@ -1,4 +1,4 @@
-"""What links point at: the paths of a gateway, and where clients reach it.
+"""The targets of links: the paths of a gateway, and where clients reach it.
 
 Parameters that begin with ``link-`` are a link's alone: a gateway acts on them, and its routes do
 not see them.

@@ -28,7 +28,7 @@ def join_op_id(op_id: str, request: str) -> str:
 
 
 def split_op_id(kept: str) -> tuple[str, str]:
-    """What the caller said, and the digest of the request: empty where none was kept."""
+    """The caller's id, and the digest of the request: empty where none was kept."""
     op_id, _, request = kept.partition(" ")
     return op_id, request
 

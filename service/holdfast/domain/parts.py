@@ -119,7 +119,7 @@ class PartSequence:
 
 
 def _mark(data: Buffer) -> tuple[int, int]:
-    """What tells a part from an honest repeat of it; the digest of the whole decides in the end.
+    """Tells a part from an honest repeat of it; the digest of the whole decides in the end.
 
     CRC-32 runs at several GB/s here, five times as fast as any hash: it is on every part's way.
     """

@@ -33,7 +33,7 @@ _MONTHS: Final = 12
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of an app's snapshots. Where nothing is stated, all of them.
+    """The snapshots of an app that are kept. Where nothing is stated, all of them.
 
     The last so many, and the newest of each of the last so many hours, days, weeks (of ISO 8601),
     months and years that have one, by the clocks of ``time_zone``. Where there are fewer of these
@@ -129,7 +129,7 @@ class Dated:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of a snapshot, and why.
+    """The fate of a snapshot, and the reasons.
 
     What is not kept is superfluous for as long as the snapshots ``instead`` (by their ids) are ok.
     """
@@ -148,7 +148,7 @@ def decide(
     now: datetime,
     labels: Mapping[str, str] | None = None,
 ) -> list[Fate]:
-    """What becomes of an app's ``snapshots``, the newest first; ``zone`` is the policy's.
+    """The fates of an app's ``snapshots``, the newest first; ``zone`` is the policy's.
 
     All of them are given, or the newest could be another; with ``labels`` only those that have
     them are looked at, and the others stay. ``now`` is the store's time.
@@ -186,7 +186,7 @@ def _spared(one: Dated, fate: Fate | None, newest: str, now: datetime) -> Fate:
 def _judged(
     counted: Sequence[Dated], policy: Retention, zone: tzinfo, now: datetime
 ) -> Iterator[Fate]:
-    """What the rules say, the newest first."""
+    """The reasons that the rules give, the newest first."""
     if policy.keeps_all:
         yield from (Fate(one, kept=True, reasons=("the policy keeps all",)) for one in counted)
         return
@@ -306,7 +306,7 @@ _PERIODS: Final[Mapping[str, tuple[str, Callable[[datetime], object]]]] = {
     "month": ("monthly", lambda at: (at.year, at.month)),
     "year": ("yearly", lambda at: at.year),
 }
-"""What a rule is called, and which period a time by its zone's clocks is in."""
+"""The name of a rule, and the period that a time by its zone's clocks is in."""
 
 
 def _rules(

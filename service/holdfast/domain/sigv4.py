@@ -20,7 +20,7 @@ from holdfast.errors import ForbiddenError, InvalidError
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 PREFIX: Final = "X-Amz-"
-"""What the names of a link's own parameters begin with."""
+"""The beginning of the names of a link's own parameters."""
 
 MAX_LINK_SECONDS: Final = 7 * 24 * 3600
 MAX_SKEW: Final = timedelta(minutes=5)
@@ -105,7 +105,7 @@ def sign(
 
 
 def verify(target: LinkTarget, secrets: Mapping[str, str], now: datetime) -> Signed:
-    """Who signed the link ``target``, by the ``secrets`` of the keys that hold now.
+    """The signer of the link ``target``, by the ``secrets`` of the keys that hold now.
 
     Raises ForbiddenError, which tells an expired link apart and no other reason.
     """

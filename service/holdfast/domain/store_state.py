@@ -1,4 +1,4 @@
-"""What a store is asked to be, what is seen of it, and what of that is not as it should be.
+"""The store that is asked for, the store that is seen, and how the two differ.
 
 Plain values and the sentences about them. ``stores.jetstream.replication`` reads them off the
 streams, ``runtime.monitoring`` off the servers.
@@ -142,7 +142,7 @@ def version_text(version: tuple[int, ...]) -> str:
 
 
 def dated_servers(servers: Iterable[ServerState]) -> Iterator[str]:
-    """What servers lack that are run with, but are not the best. No reason not to serve."""
+    """How servers fall short of the recommended ones. No reason not to serve."""
     for server in servers:
         if server.version and server_version(server.version) < GOOD_SERVER:
             yield (
@@ -153,7 +153,7 @@ def dated_servers(servers: Iterable[ServerState]) -> Iterator[str]:
 
 
 def durability_of(told: Sequence[ServerState], silent: Sequence[Silent] = ()) -> Durability:
-    """What the servers' writes survive, where ``told`` answered and ``silent`` did not.
+    """The durability of the servers' writes, where ``told`` answered and ``silent`` did not.
 
     One that does not sync is enough for ``lazy``. ``synced`` needs the word of more than half, so
     that it can be had while a node is down.
@@ -211,7 +211,7 @@ def lazy_servers(servers: Iterable[ServerState], *, require_sync: bool) -> Itera
 
 
 def differences(bucket: BucketState, layout: Layout) -> Iterator[str]:
-    """What of a bucket is other than ``layout`` says, and what changes it."""
+    """How a bucket differs from ``layout``, and what to do about it."""
     name = f"bucket {bucket.bucket}"
     if bucket.unfit is not None:
         yield f"{name} has {bucket.unfit}"
@@ -266,7 +266,7 @@ def is_settled(bucket: BucketState, replicas: int) -> bool:
 
 
 def troubles(bucket: BucketState) -> Iterator[str]:
-    """What a bucket suffers from: no leader, or copies that are not up to date."""
+    """Troubles of a bucket: no leader, or copies that are not up to date."""
     if not bucket.clustered:
         return
     if not bucket.leader:

@@ -26,7 +26,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What is left to read, of which stored copy. ``generation`` may be gone by then."""
+    """The rest of a read, of which stored copy. ``generation`` may be gone by then."""
 
     generation: str
     span: Span

@@ -1,1 +1,1 @@
-"""What is written down for ever: the stored form of snapshots, and the terms files share."""
+"""The stored form of snapshots, which is for ever, and the terms that files share."""

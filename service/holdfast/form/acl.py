@@ -17,7 +17,7 @@ ACL_KEYWORDS: Final = (
     (b"SCHILY.acl.access", b"system.posix_acl_access"),
     (b"SCHILY.acl.default", b"system.posix_acl_default"),
 )
-"""What PAX records call the text, and the attributes that hold the same."""
+"""The PAX records with the text, and the attributes that hold the same."""
 
 _VERSION: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI")

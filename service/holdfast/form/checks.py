@@ -1,4 +1,4 @@
-"""What a page of a manifest must be, whoever wrote it.
+"""The rules for a page of a manifest, whoever wrote it.
 
 A manifest is read from a store, and a path, a size or a link in it that nobody checked would act
 on the machine that restores it. All checks run over whole columns, for they run on every read;
@@ -205,7 +205,7 @@ def check_root(columns: RootColumns) -> None:
 
 
 def excessive_total(*columns: Sequence[int]) -> str | None:
-    """What to say where the rows of one of ``columns`` make more than any snapshot may have."""
+    """The sentence where rows of one of ``columns`` make more than any snapshot may have."""
     for total in map(sum, columns):
         if total > MAX_TOTAL:
             return f"the files have {total} bytes together, holes included, of {MAX_TOTAL} at most"
@@ -213,7 +213,7 @@ def excessive_total(*columns: Sequence[int]) -> str | None:
 
 
 def _check_ratios(columns: RootColumns) -> None:
-    """What a page is stored in bounds what it unpacks to. A piece that comes often counts once."""
+    """A page's stored size bounds its unpacked size. A piece that comes often counts once."""
     pieces = columns.pieces
     stop = 0
     for count in chain.from_iterable(zip(columns.page_pieces, columns.stat_pieces, strict=True)):

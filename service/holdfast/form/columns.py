@@ -147,7 +147,7 @@ class RootOutline(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def decoded_bytes(self) -> int:
-        """What the root takes in memory, roughly."""
+        """Bytes that the root takes in memory, roughly."""
         digests, raw_sizes, _, packs, _, _ = self.pieces
         digest_bytes = sum(map(_byte_length, (digests, packs, self.fingerprints)))
         return (
@@ -212,13 +212,13 @@ def to_raw(values: Mapping[int, Xattrs] | Mapping[int, Segments]) -> dict[int, m
 
 
 def read_xattrs(raw: Mapping[int, msgspec.Raw]) -> dict[int, Xattrs]:
-    """What ``raw`` writes down. Raises CorruptError, msgspec.MsgspecError."""
+    """The content of ``raw``. Raises CorruptError, msgspec.MsgspecError."""
     _check_total(raw, MAX_PAGE_XATTRS)
     return {index: _XATTRS_DECODER.decode(value) for index, value in raw.items()}
 
 
 def read_segments(raw: Mapping[int, msgspec.Raw]) -> dict[int, Segments]:
-    """What ``raw`` writes down. Raises CorruptError, msgspec.MsgspecError."""
+    """The content of ``raw``. Raises CorruptError, msgspec.MsgspecError."""
     _check_total(raw, MAX_PAGE_SEGMENTS)
     return {index: _SEGMENTS_DECODER.decode(value) for index, value in raw.items()}
 

@@ -1,4 +1,4 @@
-"""What a snapshot records about one file, directory or link, and the order these come in.
+"""A snapshot's record of one file, directory or link, and the order these come in.
 
 Paths are bytes, relative to the app's directory, which itself is ``b""``. They have no leading or
 trailing slash and no ``.`` or ``..`` component, and need not be UTF-8.
@@ -31,7 +31,7 @@ MAX_XATTRS_BYTES: Final = 256 * 1024
 
 
 class Kind(IntEnum):
-    """What an entry is. Other kinds of file are not archived."""
+    """The kinds of entries. Other kinds of file are not archived."""
 
     FILE = 0
     DIRECTORY = 1

@@ -24,7 +24,7 @@ _VERSION: Final = b"holdfast page 1\0"
 
 @dataclass(frozen=True, kw_only=True)
 class SeenColumns:
-    """What a walk saw of a page's entries. All columns have the same length.
+    """The entries of a page as a walk saw them. All columns have the same length.
 
     ``ctimes_ns`` are 0 for entries that changed too recently to be sure that the next change will
     show; ``sizes`` are 0 for all but FILEs. ``links`` has the targets of hard links by index,

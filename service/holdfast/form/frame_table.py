@@ -102,7 +102,7 @@ def split_digests(digests: bytes) -> list[bytes]:
 
 
 def ranges_of(table: FrameTable) -> dict[bytes, Ranges]:
-    """What the frames of ``table`` need of each pack, by its digest."""
+    """The ranges of each pack that the frames of ``table`` need, by its digest."""
     found: dict[int, list[Range]] = {}
     for number, offset, size in zip(
         table.pack_numbers, table.offsets, table.stored_sizes, strict=True

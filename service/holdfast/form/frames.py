@@ -19,7 +19,7 @@ PAGE_LEVEL: Final = 6
 """For pages of manifests: they are small, read often, and rarely written."""
 
 MAX_WINDOW_BYTES: Final = 8 * MIB
-"""What RFC 8878 asks every decoder to take."""
+"""The window that RFC 8878 asks every decoder to take."""
 
 FREE_RAW_BYTES: Final = 1 * MIB
 """Of a page or root: so much may unpack from anything."""

@@ -87,7 +87,7 @@ def plan_run(members: Iterable[tuple[bytes, int, int]]) -> tuple[int, int]:
 
 
 def page_weight(data_size: int) -> int:
-    """What a member with so much stored data adds to its page: 1, and 1 more for each MiB.
+    """The weight in its page of a member with so much stored data: 1, and 1 more for each MiB.
 
     A page of large files would otherwise list millions of frames.
     """

@@ -144,7 +144,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatPage:
-    """What tells whether the members of a page have changed since, beside what the page has.
+    """The marks, beside the page's own, that tell whether its members have changed since.
 
     Inodes are below 2**64, ctimes from 0 to MAX_TIME_NS; a ctime of 0 equals none: the entry is
     looked at again.

@@ -71,7 +71,7 @@ class RootLimits:
     ratio: int = 1
 
     def most_for(self, stored_bytes: int) -> int:
-        """What a root that is stored in so many bytes may take in memory."""
+        """Bytes in memory that a root may take that is stored in so many."""
         return min(self.decoded_bytes, self.free_bytes + self.ratio * stored_bytes)
 
 
@@ -83,7 +83,7 @@ make, digests take most, which are four times as long in memory.
 
 
 class PageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a root says of one page.
+    """A root's entry for one page.
 
     ``size_bytes`` is the apparent size of its files, ``raw_bytes`` their tar's, ``stored_bytes``
     that of its ``frames`` frames when compressed, repeated ones counted as often as they come.
@@ -173,7 +173,7 @@ class Root:
         return tuple(map(self.pieces.__getitem__, range(start, self.piece_starts[number + 1])))
 
     def page_key(self, number: int) -> bytes:
-        """What page ``number`` is and where it is stored: equal of equal pages of all roots."""
+        """The key of page ``number``: equal for equal pages, stored alike, of all roots."""
         hasher = hashlib.blake2b(digest_size=_PAGE_KEY_BYTES)
         for ref in (*self.page_frames(number), *self.stat_frames(number)):
             hasher.update(ref.digest + ref.pack + ref.offset.to_bytes(4))
@@ -240,7 +240,7 @@ def page_row(
     stat_frames: tuple[FrameRef, ...],
     fingerprint: bytes,
 ) -> PageRow:
-    """What a root says of ``page``."""
+    """The root's entry for ``page``."""
     return PageRow(
         first_path=page.paths[0],
         entries=page.entry_count,

@@ -19,7 +19,7 @@ FRAMING_BYTES: Final = 8 + 9
 """Of the skippable frame's header and of the table's footer."""
 
 MAX_FRAMES: Final = 0x8000000
-"""What the format can list. An archive with more frames is exported without a table."""
+"""Frames that the format can list. An archive with more is exported without a table."""
 
 _SKIPPABLE: Final = 0x184D2A5E
 _SEEKABLE: Final = 0x8F92EAB1
@@ -31,7 +31,7 @@ def seek_table_size(frames: int) -> int:
 
 
 def seek_header(frames: int) -> bytes:
-    """What begins the table of ``frames`` frames (at most MAX_FRAMES)."""
+    """The beginning of the table of ``frames`` frames (at most MAX_FRAMES)."""
     size = seek_table_size(frames) - 8
     return _SKIPPABLE.to_bytes(4, "little") + size.to_bytes(4, "little")
 
@@ -48,7 +48,7 @@ def seek_rows(sizes: Iterable[tuple[int, int]]) -> bytes:
 
 
 def seek_footer(frames: int) -> bytes:
-    """What ends the table of ``frames`` frames."""
+    """The end of the table of ``frames`` frames."""
     return frames.to_bytes(4, "little") + b"\0" + _SEEKABLE.to_bytes(4, "little")
 
 

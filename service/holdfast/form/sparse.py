@@ -35,7 +35,7 @@ def sparse_map(segments: Sequence[tuple[int, int]], size: int) -> bytes:
 
 
 def sparse_bytes(segments: Sequence[tuple[int, int]], size: int) -> int:
-    """What such a file takes in the tar after its header, before padding: map and segments."""
+    """Bytes of such a file in the tar after its header, before padding: map and segments."""
     return len(sparse_map(segments, size)) + sum([length for _, length in segments])
 
 

@@ -101,7 +101,7 @@ def _sum(data: bytes) -> int:
 
 
 def _tail(letter: bytes, target: bytes = b"", prefix: bytes = b"") -> tuple[bytes, int]:
-    """What follows the checksum in a block, and the sum of its bytes."""
+    """The end of a block behind the checksum, and the sum of its bytes."""
     target_field = target.ljust(_NAME_BYTES, b"\0")
     rest = letter + target_field + _AFTER_LINK + prefix.ljust(_PREFIX_BYTES, b"\0") + _END
     return rest, sum(map(_sum, (letter, target_field, _AFTER_LINK, prefix)))

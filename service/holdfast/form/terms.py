@@ -1,4 +1,4 @@
-"""What files, records and messages call by the same name, so that it is written down once."""
+"""Terms that files, records and messages share, written down once."""
 
 from __future__ import annotations
 

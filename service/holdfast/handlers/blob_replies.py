@@ -1,4 +1,4 @@
-"""What the handlers of blobs and those of names answer alike."""
+"""Answers that the handlers of blobs and those of names share."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 
 
 _ENTRY_BYTES: Final = 700
-"""What one blob takes of a page, at the most: its digest, its type and the rest."""
+"""Bytes that one blob takes of a page, at the most: its digest, its type and the rest."""
 
 _NAMES_TOLD: Final = 100
 _KEPT_TOLD: Final = 16
@@ -265,7 +265,7 @@ class BlobHandlers:
         )
 
     async def _soon(self, looking: Awaitable[Sequence[str]]) -> Sequence[str]:
-        """What is found; nothing where that cannot be told soon."""
+        """The names that are found; none where that cannot be told soon."""
         with suppress(UnavailableError), deadline(_NAMES_SECONDS):
             return await looking
         return ()

@@ -1,4 +1,4 @@
-"""What a handler is: an operation, and the method that answers it."""
+"""A handler: an operation, and the method that answers it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Lane = Literal["requests", "parts", "watches"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes with a request beside its message.
+    """The part of a request beside its message.
 
     ``op_id`` is bound to what is asked (`holdfast.domain.op_id`). ``data`` is the payload of an
     operation whose body is bytes, ``target`` the last token of the subject. The caller waits for

@@ -16,7 +16,7 @@ RowT = TypeVar("RowT")
 EndT = TypeVar("EndT")
 
 PAGE_OVERHEAD_BYTES: Final = 1024
-"""What a page takes beside its rows."""
+"""Bytes that a page takes beside its rows."""
 
 
 def fitting(rows: Sequence[ReplyT], max_bytes: int) -> list[ReplyT]:

@@ -153,7 +153,7 @@ def change_reply(change: Change) -> SnapshotChange:
 def verified_reply(
     found: Sequence[Verified], cursor: str | None, max_bytes: int
 ) -> SnapshotVerified:
-    """What reading a snapshot back has shown. Damage that has no room is only counted."""
+    """The result of reading a snapshot back. Damage that has no room is only counted."""
     damaged = [
         DamagedPack(
             digest=pack.pack,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from holdfast.repository.watch.following import Batch, Point
 
 HEARTBEAT_SECONDS: Final = 2
-"""Who watches a worker that dies has it back after little more than twice that."""
+"""A watcher whose worker dies goes on after little more than twice that."""
 
 LEASE_SECONDS: Final = 60
 MAX_EVENTS: Final = 128

@@ -31,6 +31,14 @@ class StoredCopy:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Records that were met: the ``copies`` that they name, and their keys."""
+
+    copies: Sequence[str] = ()
+    records: Sequence[str] = ()
+
+
 class Leftovers(Protocol):
     """The copies in one store, whether or not a record names them."""
 
@@ -43,7 +51,13 @@ class Leftovers(Protocol):
     async def look(self, copy: str) -> StoredCopy | None:
         """What lies there; None if nothing does."""
 
-    def named(self, after: int) -> AsyncIterator[Sequence[str]]:
+    async def counted(self) -> int:
+        """How many records of blobs there are at least, by the word of a leader.
+
+        Whoever has met fewer, with those of what was removed, has read where some are lost.
+        """
+
+    def named(self, after: int) -> AsyncIterator[Naming]:
         """The copies that records name which were written after the revision ``after``.
 
         Up to the end at one moment after this was called, by the word of a leader that is believed.

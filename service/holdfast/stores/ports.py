@@ -185,8 +185,8 @@ class Survey:
     """A page of a survey. ``cursor`` is None at its end.
 
     ``others``: how many objects were met that are foreign or unreadable, of which ``unreadable``
-    do not tell which copy they name. ``copies`` are those that all others name, where the store has
-    `BlobStore.leftovers`.
+    do not tell which copy they name. ``copies`` are those that all others name, and ``records`` the
+    keys of what was met, also of what was removed, where the store has `BlobStore.leftovers`.
     """
 
     blobs: Sequence[SurveyedBlob]
@@ -194,6 +194,7 @@ class Survey:
     others: int = 0
     unreadable: int = 0
     copies: Sequence[str] = ()
+    records: Sequence[str] = ()
 
 
 Claiming = Callable[[str], Awaitable[None]]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
-"""What may wait to be sent. Publishers keep windows far below; beyond it sending fails."""
+"""Bytes that may wait to be sent. Publishers keep windows far below; beyond it sending fails."""
 
 CONNECT_SECONDS: Final = 5.0
 _CLOSED: Final = "the connection to NATS is closed"
@@ -92,12 +92,12 @@ class Connection:
 
     @property
     def server_info(self) -> Mapping[str, Any]:
-        """What the server said of itself when it was connected to."""
+        """The server's description of itself, as it was when the connection was made."""
         return self._client.server_info
 
     @property
     def wire(self) -> object:
-        """What is another object after each reconnect."""
+        """An object that is another after each reconnect."""
         return self._client.wire
 
     @property

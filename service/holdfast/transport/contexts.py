@@ -74,7 +74,7 @@ _VARIABLE_RE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 
 def options_from_environment(environ: Mapping[str, str] | None = None) -> NatsOptions:
-    """What the ``nats`` command would connect to, given ``environ`` (``os.environ`` by default).
+    """The servers of the ``nats`` command's context, given ``environ`` (``os.environ`` by default).
 
     A variable beats the context. Raises InvalidError for an unknown or unreadable context and for
     values that cannot be meant.

@@ -139,7 +139,7 @@ class Inbox(Observer):
 
     @override
     def reconnected(self, server: str) -> None:
-        """What was asked before may have been answered while nobody listened."""
+        """Requests sent before may have been answered while nobody listened."""
         if self._interrupted:
             asyncio.get_running_loop().call_later(LATE_SECONDS, self._interrupt, self._interrupted)
             self._interrupted = []

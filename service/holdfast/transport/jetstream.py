@@ -252,7 +252,7 @@ class JetStream(DirectReads):
         )
 
     async def surely[T](self, stream: str, read: Callable[[], Awaitable[T | None]]) -> T | None:
-        """What ``read``, which asks the leader, gives; None only if that can be believed.
+        """The result of ``read``, which asks the leader; None only if that can be believed.
 
         It is read again once the leader was checked: one that was paused and has just woken up may
         have said it, before it learnt that there is another. Raises UnavailableError.
@@ -350,7 +350,7 @@ class JetStream(DirectReads):
         return of is self.connection.wire and time.monotonic() < until
 
     async def believed[T](self, stream: str, read: Callable[[], Awaitable[T]]) -> T:
-        """What ``read``, which asks the leader, gives while that leader is believed all along.
+        """The result of ``read``, which asks the leader, while that leader is believed all along.
 
         For what is acknowledged or removed on its word: no other leader has had the time to be
         elected. Raises UnavailableError.
@@ -387,7 +387,7 @@ class JetStream(DirectReads):
 
 
 def _known(failure: UnavailableError, *, maybe_applied: bool) -> HoldfastError:
-    """What is known of a write whose last attempt ended with ``failure``."""
+    """The error for a write whose last attempt ended with ``failure``."""
     if maybe_applied:
         return OutcomeUnknownError("the store did not say whether it has the data")
     return failure

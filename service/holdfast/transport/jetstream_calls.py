@@ -80,7 +80,7 @@ class JetStreamCalls:
     async def _read[T, **P](
         self, ask: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What ``ask`` gives. Raises UnavailableError when it does not, whenever it is asked."""
+        """The result of ``ask``. Raises UnavailableError when it never gives one."""
         failure: HoldfastError | None = None
         tries = Tries(_READ_TRIES, self._patience_seconds)
         while tries.is_first() or await tries.wait():

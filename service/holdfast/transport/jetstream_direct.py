@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.deadline import seconds_left
 from holdfast.errors import ForbiddenError, UnavailableError
+from holdfast.transport.answerer import Trace
 from holdfast.transport.inbox import NoRespondersError, raise_for_status
 from holdfast.transport.jetstream_calls import (
     ATTEMPT_SECONDS,
@@ -49,7 +50,7 @@ up a client that is 64 MiB behind."""
 
 
 class DirectReads(JetStreamCalls):
-    """What some replica of a stream has. That it has none is no proof of absence."""
+    """The message that some replica of a stream has. That it has none is no proof of absence."""
 
     def __init__(
         self, connection: Connection, inbox: Inbox, domain: str, patience_seconds: float
@@ -112,13 +113,41 @@ class DirectReads(JetStreamCalls):
                     break
         return found
 
-    def request_batch(self, stream: str, query: Mapping[str, Any], reply: str) -> None:
+    async def direct_told(
+        self, stream: str, query: Mapping[str, Any]
+    ) -> tuple[list[StoredMessage], str]:
+        """The messages that a replica has for ``query``, a batch or one, and the server's name.
+
+        That is empty where nothing tells of it.
+        """
+        return await self._read(self._direct_told, stream, query)
+
+    async def _direct_told(
+        self, stream: str, query: Mapping[str, Any]
+    ) -> tuple[list[StoredMessage], str]:
+        with closing(Trace(self._inbox)) as trace:
+            if "batch" in query:
+                found, _ = await self._direct_batch(stream, query, ATTEMPT_SECONDS, trace.headers)
+            else:
+                subject, body = f"{self._api}.DIRECT.GET.{stream}", msgspec.json.encode(query)
+                stored = stored_or_none(await self._request(subject, body, trace.headers))
+                found = [] if stored is None else [stored]
+            return found, await trace.answerer()
+
+    def request_batch(
+        self,
+        stream: str,
+        query: Mapping[str, Any],
+        reply: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Have the messages of a Direct Get sent to ``reply``; nothing is awaited.
 
         Raises UnavailableError when the request cannot be sent.
         """
         body = msgspec.json.encode(query)
-        self.connection.send(f"{self._api}.DIRECT.GET.{stream}", body, reply=reply)
+        subject = f"{self._api}.DIRECT.GET.{stream}"
+        self.connection.send(subject, body, reply=reply, headers=headers)
 
     async def direct_batch(
         self, stream: str, query: Mapping[str, Any], *, idle_seconds: float = ATTEMPT_SECONDS
@@ -131,11 +160,15 @@ class DirectReads(JetStreamCalls):
         return await self._read(self._direct_batch, stream, query, idle_seconds)
 
     async def _direct_batch(
-        self, stream: str, query: Mapping[str, Any], idle_seconds: float
+        self,
+        stream: str,
+        query: Mapping[str, Any],
+        idle_seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[list[StoredMessage], int]:
         messages: list[StoredMessage] = []
         pending = 0
-        async with aclosing(self._answers(stream, [query], idle_seconds)) as answers:
+        async with aclosing(self._answers(stream, [query], idle_seconds, headers)) as answers:
             async for answer in answers:
                 stored = stored_or_status(answer)
                 if isinstance(stored, StoredMessage):
@@ -151,7 +184,11 @@ class DirectReads(JetStreamCalls):
         return messages, pending
 
     async def _answers(
-        self, stream: str, queries: Sequence[Mapping[str, Any]], idle_seconds: float
+        self,
+        stream: str,
+        queries: Sequence[Mapping[str, Any]],
+        idle_seconds: float,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Message]:
         """Whatever comes for Direct Gets, for ever.
 
@@ -163,7 +200,7 @@ class DirectReads(JetStreamCalls):
         asked_at = time.monotonic()
         try:
             for query in queries:
-                self.request_batch(stream, query, mailbox.subject)
+                self.request_batch(stream, query, mailbox.subject, headers)
             while True:
                 for number, message in enumerate(await arrivals.take(idle_seconds), 1):
                     raise_for_status(message, subject)
@@ -184,7 +221,7 @@ class DirectReads(JetStreamCalls):
 
 
 class _Arrivals:
-    """What has come to a mailbox. To wake a task for each would cost more than the message."""
+    """The messages that have come to a mailbox. To wake a task for each would cost more than it."""
 
     def __init__(self, last: int) -> None:
         """When ``last`` have come there may be no more."""

@@ -1,4 +1,4 @@
-"""What JetStream is told in headers, and what it answers: messages, acks and refusals.
+"""The headers that JetStream takes, and its answers: messages, acks and refusals.
 
 Nothing here sends anything. Error codes are those of nats-server's ``errors.json``.
 """

@@ -50,7 +50,7 @@ _CATCH_UP_SECONDS: Final = 0.05
 
 
 class Liveness:
-    """What is known of the server that a connection has.
+    """The health of the server that a connection has, as far as it is known.
 
     ``monotonic`` gives seconds that only rise; ``leave`` is called with a reason, and has the
     connection go elsewhere if there is a better place: then it says so by ``left``.
@@ -83,7 +83,7 @@ class Liveness:
         self._stay_seconds = FIRST_STAY_SECONDS
 
     def unanswered(self, asked_at: float) -> None:
-        """What was asked at ``asked_at`` got no answer in time.
+        """Note that a request of ``asked_at`` got no answer in time.
 
         Requests that were under way together count as one, and those that gave nobody the time to
         answer do not count.
@@ -96,7 +96,7 @@ class Liveness:
         self.nobody(asked_at)
 
     def nobody(self, asked_at: float) -> None:
-        """What was asked at ``asked_at`` was answered by the server: nobody is there for it now.
+        """Note that the server answered a request of ``asked_at``: nobody is there for it now.
 
         So it is everywhere while a leader is being elected.
         """
@@ -147,7 +147,7 @@ class Watch(Observer):
 
     @override
     def reconnected(self, server: str) -> None:
-        """What was known of the server before does not count."""
+        """Forget what was known of the server before."""
         self.liveness.connected()
 
     @override

@@ -163,7 +163,7 @@ class NatsClient(Client):
 
     @property
     def server_info(self) -> Mapping[str, Any]:
-        """What the server said of itself when it was connected to."""
+        """The server's description of itself, as it was when the connection was made."""
         return self._server_info
 
     @property
@@ -234,7 +234,7 @@ class NatsClient(Client):
 
     @override
     def _connect_command(self) -> bytes:
-        """What nats-py says, and who connects: read anew, for it may have been changed on disk."""
+        """The login that nats-py sends: read anew, for it may have been changed on disk."""
         said = msgspec.json.decode(super()._connect_command().partition(b" ")[2])
         server = self._current_server.uri if self._current_server is not None else None
         try:
@@ -341,7 +341,7 @@ class _NatsWire(Wire, Transport):
 
 @dataclass(slots=True)
 class _Subscription:
-    """What nats-py looks at of a subscription when it reconnects or closes."""
+    """The part of a subscription that nats-py looks at when it reconnects or closes."""
 
     _subject: str
     _queue: str

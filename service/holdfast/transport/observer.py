@@ -1,4 +1,4 @@
-"""What a connection tells of how it fares, and to whom."""
+"""The events of a connection, and those who are told of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Observer:
 
 @dataclass(slots=True)
 class Counters(Observer):
-    """What happened to a connection since it was made.
+    """Counts of what happened to a connection since it was made.
 
     ``left`` are servers that were given up for being of no use, ``violations`` denied publishes
     and subscriptions, ``unsent`` messages refused because not connected or too much was waiting.

@@ -121,6 +121,6 @@ class _Greeting(msgspec.Struct):
 
 
 async def _server_id(reader: asyncio.StreamReader) -> str:
-    """What the server's first line, ``INFO {…}``, says. Raises ValueError, MsgspecError."""
+    """The content of the server's first line, ``INFO {…}``. Raises ValueError, MsgspecError."""
     word, _, greeting = (await reader.readline()).partition(b" ")
     return msgspec.json.decode(greeting, type=_Greeting).server_id if word == b"INFO" else ""

@@ -132,7 +132,7 @@ async def test_what_one_replica_has_lost_is_never_read_wrongly_and_is_put_anew(
         async with opened(config_at(cluster, follower)) as stores:
             scrub = scrub_of(Deployed(config_at(cluster, follower), stores), place=follower)
             lap = await lap_of(scrub)
-            while not lap.damaged:  # another copy answered where the lost one was asked for
+            while not lap.damaged:  # the list came from where their records are lost, too
                 lap = await lap_of(scrub)
             [record] = await scrub.places()
         after = await read_everywhere(cluster, stored)
@@ -140,4 +140,4 @@ async def test_what_one_replica_has_lost_is_never_read_wrongly_and_is_put_anew(
         assert before == after == set(), "what a replica lacks the leader has"
         assert {one.kind for one in differing} == {"replicas_differ"}
         assert lap.damaged == lap.healed > 0
-        assert record.wanted, "there may be more: nothing tells which copy was read"
+        assert record.wanted, "there may be more: what was lost with its record was not listed"

@@ -312,9 +312,22 @@ async def test_a_name_that_has_expired_lets_go_of_its_blob(deployed: Deployed) -
     assert msgspec.json.decode(record.value, type=NameRecord).state == "deleted"
 
 
-@pytest.mark.parametrize("hours", [-48, 48])
+@pytest.mark.parametrize("days", [-366, 366])
+async def test_a_worker_whose_clock_is_wrong_takes_nothing_for_old(
+    deployed: Deployed, days: int
+) -> None:
+    await deployed.change(grace_seconds=3600)
+    young = await put(deployed.stores.packs, b"young")
+
+    report = await deployed.collector(skew=timedelta(days=days)).collect(dry_run=False, seconds=60)
+
+    assert report.spaces[0].failure is None
+    assert await remaining(deployed.stores.packs) == {young}
+
+
+@pytest.mark.parametrize("days", [-366, 366])
 async def test_a_worker_whose_clock_is_wrong_ends_nothing_and_says_so(
-    deployed: Deployed, hours: int
+    deployed: Deployed, days: int
 ) -> None:
     blobs = deployed.stores.blobs
     named = await put(blobs, b"named")
@@ -322,9 +335,7 @@ async def test_a_worker_whose_clock_is_wrong_ends_nothing_and_says_so(
     of_name = msgspec.structs.replace(content(named), expires_at=at)
     await put_name(deployed, NameRecord(name="n", state="ok", version=1, content=of_name))
 
-    report = await deployed.collector(skew=timedelta(hours=hours)).collect(
-        dry_run=False, seconds=60
-    )
+    report = await deployed.collector(skew=timedelta(days=days)).collect(dry_run=False, seconds=60)
 
     assert "clock" in (report.spaces[1].failure or "")
     assert await remaining(blobs) == {named}

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from tests.nats.tools import connected
 from tests.repository.collector.conftest import Deployed
 from tests.repository.collector.test_collector import BEFORE, collected, put, remaining
+from tests.runtime.test_start_refusals import config_of
 
+from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
+from holdfast.bootstrap.stores import open_stores
 from holdfast.domain.digest import digest_of
 from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD, State, UploadRecord
+from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.ports import Attributes
+from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from holdfast.stores.ports import BlobStore
+    from holdfast.transport.jetstream_messages import StoredMessage
 
 PARTS = (b"x" * 100, b"y" * 100, b"z" * 30)
 DATA = b"".join(PARTS)
@@ -92,6 +103,54 @@ async def test_blobs_of_several_chunks_stay(swept: Deployed) -> None:
     assert found.orphans.copies == 0
     info = await swept.stores.blobs.stat(digest_of(DATA), sure=True)
     assert await swept.stores.blobs.get(info) == DATA
+
+
+class Lossy(JetStream):
+    """JetStream whose direct reads are a replica's that has lost the message ``lost``."""
+
+    lost = 0
+
+    async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
+        """See `JetStream.direct_at`."""
+        message = await super().direct_at(stream, query)
+        if message is not None and message.sequence == self.lost:
+            return await super().direct_at(stream, {**query, "seq": self.lost + 1})
+        return message
+
+    async def direct_each(
+        self, stream: str, queries: Sequence[Mapping[str, Any]]
+    ) -> list[StoredMessage]:
+        """See `JetStream.direct_each`."""
+        found = [await self.direct_at(stream, query) for query in queries]
+        return [message for message in found if message is not None]
+
+
+@pytest.mark.nats
+@pytest.mark.fault("N12")
+async def test_where_a_replica_has_lost_a_record_the_bytes_that_it_names_stay(
+    nats_url: str,
+) -> None:
+    config = config_of(nats_url, store="nats://blobs", prefix=f"c{SOURCES.new_id()}")
+    await init_store(config)
+    async with connected(config.nats) as connection:
+        jetstream = Lossy(connection, Inbox(connection))
+        deployed = Deployed(config, open_stores(config, jetstream, SOURCES))
+        await deployed.change(grace_seconds=-1)
+        store, bucket = deployed.stores.blobs, bucket_names("blobs", config.prefix).blobs
+        digest = await put(store, DATA, pinned=True)
+        await put(store, b"behind it", pinned=True)
+        record = await jetstream.last_message(f"OBJ_{bucket}", meta_subject(bucket, digest))
+        assert record is not None
+        jetstream.lost = record.sequence
+
+        found = (await collected(deployed))["blobs"]
+
+        assert found.failure is not None
+        assert found.orphans.copies == 0
+        assert await store.get(await store.stat(digest, sure=True)) == DATA
+        jetstream.lost = 0
+        assert (await collected(deployed))["blobs"].failure is None
+        await deployed.stores.aclose()
 
 
 async def test_young_parts_stay(swept: Deployed) -> None:

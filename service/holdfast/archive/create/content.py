@@ -35,7 +35,7 @@ type _Segments = Sequence[tuple[int, int]] | None
 def read_stored(
     reader: FileReader, buffer: memoryview, size: int, segments: _Segments
 ) -> memoryview:
-    """What the tar has after the header of a file of ``size`` bytes, with padding.
+    """Bytes that the tar has after the header of a file of ``size`` bytes, with padding.
 
     In ``buffer``, which is long enough; returned is the part of it that is used.
     """

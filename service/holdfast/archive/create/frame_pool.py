@@ -180,7 +180,7 @@ class FramePool:
 
 
 class _Worker:
-    """What one thread of the pool uses."""
+    """The tools of one thread of the pool."""
 
     def __init__(self, is_known: Callable[[bytes], bool]) -> None:
         self._is_known = is_known

@@ -1,4 +1,4 @@
-"""What a new snapshot takes over from the one before it.
+"""The parts that a new snapshot takes over from the one before it.
 
 Whole pages by their fingerprint, with nothing read; in a changed page every entry whose inode and
 change time are what they were; and any frame of which the digest turns up again, wherever it was.

@@ -50,7 +50,7 @@ _LEFTOVER: Final = re.compile(
     re.escape(STAGING_PREFIX)
     + rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 )
-"""What restores that are under way, or were cut off, have beside their target: no one's data."""
+"""Names that restores under way, or cut off, have beside their target: no one's data."""
 
 _PATH_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES: Final = 512  # of st_blocks, whatever the file system's own
@@ -58,7 +58,7 @@ _BLOCK_BYTES: Final = 512  # of st_blocks, whatever the file system's own
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalkOptions:
-    """What a directory's archive leaves out.
+    """The files that a directory's archive leaves out.
 
     ``exclude`` are gitignore patterns relative to the root: what they exclude is not looked at,
     and one that matches nothing is warned of. ``exclude_caches`` leaves out what is in directories

@@ -1,4 +1,4 @@
-"""What changed from one snapshot to another, in path order.
+"""The changes from one snapshot to another, in path order.
 
 Pages that both have are skipped without being read, so comparing two days of a large app costs
 what changed. Contents are compared by the digests of their frames; only of small files that share

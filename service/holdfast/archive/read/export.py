@@ -215,7 +215,7 @@ def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
 
 
 def _clipped(data: bytes, position: int, start: int, stop: int) -> Iterator[memoryview]:
-    """What of ``data``, which stands at ``position`` of the file, lies in ``start`` to ``stop``."""
+    """The part of ``data``, which stands at ``position`` of the file, in ``start`` to ``stop``."""
     piece = memoryview(data)[max(start - position, 0) : max(stop - position, 0)]
     if piece:
         yield piece

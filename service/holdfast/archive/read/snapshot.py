@@ -38,12 +38,12 @@ PREFETCH_PACKS: Final = 16
 
 _PAGE_ENTRY_BYTES: Final = 512
 _PAGE_FRAME_BYTES: Final = 256
-"""What an entry and a frame of a decoded page take in memory, roughly."""
+"""Bytes that an entry and a frame of a decoded page take in memory, roughly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderLimits:
-    """What a reader may keep in memory beside what is in use, in bytes."""
+    """Bytes that a reader may keep in memory beside those in use."""
 
     pack_cache_bytes: int = 16 * MIB
     frame_cache_bytes: int = 4 * MIB
@@ -122,7 +122,7 @@ class SnapshotReader:
             yield number, page
 
     def stat_page(self, number: int) -> StatPage | None:
-        """What tells whether the members of page ``number`` have changed, if that was kept."""
+        """The fingerprint that tells whether members of page ``number`` changed, if it was kept."""
         refs = self.root.stat_frames(number)
         if not refs:
             return None
@@ -242,7 +242,7 @@ class SnapshotReader:
         return found
 
     def pack(self, digest: bytes) -> Pack:
-        """What is stored of a pack, by its 32 digest bytes; recently used ones are kept."""
+        """The stored bytes of a pack, by its 32 digest bytes; recently used ones are kept."""
         return self._packs.get(digest, lambda: self._fetch(Digest(digest.hex()), "pack"))
 
     def _latest(self, digest: bytes) -> Pack:

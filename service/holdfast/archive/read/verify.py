@@ -40,7 +40,7 @@ MAX_DAMAGED_PATHS: Final = 16
 
 
 PAGE_COST_BYTES: Final = 1 * MIB
-"""What reading a page of the manifest counts for towards ``max_bytes``."""
+"""Bytes that reading a page of the manifest counts for towards ``max_bytes``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What was read: packs of data, frames in them that were compared, and their raw bytes.
+    """Counts of what was read: packs of data, frames in them that were compared, their raw bytes.
 
     ``damaged_count`` counts ``damaged`` and those that it has no room for. ``next`` is where to go
     on, None when all was read.

@@ -1,4 +1,4 @@
-"""What is in a tree and not in the snapshot: found without keeping either in memory."""
+"""Files in a tree and not in the snapshot: found without keeping either in memory."""
 
 from __future__ import annotations
 

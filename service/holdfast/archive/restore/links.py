@@ -1,4 +1,4 @@
-"""What comes after all files: hard links to them, then symlinks and the metadata of directories.
+"""The end of a restore: hard links to files, then symlinks and the metadata of directories.
 
 Symlinks come last so that while anything else is made, the new tree holds none. A directory is
 finished when the walk leaves it: before, each entry made in it would change its times again, and

@@ -1,4 +1,4 @@
-"""What is mounted in a tree that a snapshot is merged into: others' data, which is never removed.
+"""Mounts in a tree that a snapshot is merged into: others' data, which is never removed.
 
 A restore may write into what is mounted, where the snapshot has a directory, too. It removes
 nothing there, and nothing that something is mounted on.

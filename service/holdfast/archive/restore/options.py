@@ -1,4 +1,4 @@
-"""What a restore is asked for, what it may not exceed, and what it reports."""
+"""A restore's options, limits and report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_PLANNED: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreLimits:
-    """What a snapshot may ask of the machine that restores it. Exceeding one is TooLargeError.
+    """Limits of a snapshot for the machine that restores it. Exceeding one is TooLargeError.
 
     ``total_bytes`` are what is written, without holes; ``file_bytes`` one file's apparent size.
     ``expansion`` is how many times as much as is stored may be written; it counts beyond
@@ -113,7 +113,7 @@ def check_options(mode: RestoreMode, paths: Sized, *, delete: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What was restored, or in a dry run would be.
+    """The result of a restore; of a dry run, what it would be.
 
     ``entries`` of all kinds, ``files`` regular ones (hard links not counted), ``bytes`` their
     apparent size. ``removed`` are entries that were there and are gone: in ``replace`` the whole

@@ -1,4 +1,4 @@
-"""Who owns what is restored: as recorded, as given, or whoever restores it."""
+"""The owners of restored files: as recorded, as given, or the one who restores."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Owners = KeepOwners | CurrentOwner | FixedOwner
 
 
 def parse_owners(text: str) -> Owners:
-    """What ``keep``, ``current`` or ``uid:gid`` (numbers) means. Raises InvalidError."""
+    """The meaning of ``keep``, ``current`` or ``uid:gid`` (numbers). Raises InvalidError."""
     if text == "keep":
         return KeepOwners()
     if text == "current":
@@ -76,7 +76,7 @@ class Owner:
 
 
 def chosen_privileges(*, by_client: bool, asked: bool) -> Privileges:
-    """What a snapshot is restored with: a client may claim anything of files it cannot make."""
+    """The rights of a restore: a client may claim anything of files it cannot make."""
     if asked:
         return "always"
     return "never" if by_client else "owned"

@@ -1,4 +1,4 @@
-"""What a restore would do, found out without changing anything: the dry run."""
+"""The dry run of a restore: its changes, found out without making any."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Planner:
         self._entries = self._files = self._bytes = self._removed = 0
 
     def plan(self, pages: Iterable[int]) -> Restored:
-        """What restoring what is selected of ``pages`` would do. Raises Cancelled, OSError."""
+        """The changes by a restore of what is selected of ``pages``. Raises Cancelled, OSError."""
         with reported("comparing the tree with the snapshot"):
             try:
                 # What would be lost comes first: it is what a plan is read for.
@@ -127,7 +127,7 @@ class Planner:
             self._lines.append(line)
 
     def _look(self, path: bytes, chain: DirectoryChain | None) -> os.stat_result | None:
-        """What is at ``path`` now."""
+        """The entry that is at ``path`` now."""
         if chain is None or self._root_fd is None:
             return None
         if not path:

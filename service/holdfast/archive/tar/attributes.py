@@ -1,4 +1,4 @@
-"""What PAX records say of extended attributes, and which attributes are lost.
+"""Extended attributes in PAX records, and the attributes that are lost.
 
 GNU tar, star and bsdtar all write ``SCHILY.xattr.``. Access control lists they also write as text,
 with names of users, which are looked up here as tar does. NFSv4's lists are not kept.

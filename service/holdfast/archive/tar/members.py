@@ -1,4 +1,4 @@
-"""What an uncompressed tar says of its members: ustar, PAX, GNU and old V7 headers, as bytes.
+"""The members of an uncompressed tar: ustar, PAX, GNU and old V7 headers, as bytes.
 
 Written for tars that strangers made. Python's ``tarfile`` is not used: it takes the first header
 that it cannot read for the end of the archive, reads headers of any declared size into memory,
@@ -147,7 +147,7 @@ class _Header:
 
 @dataclass(slots=True)
 class _Extended:
-    """What extended headers said about the member that follows."""
+    """The extended headers' account of the member that follows."""
 
     records: dict[bytes, bytes] = field(default_factory=dict)
     pairs: list[bytes] = field(default_factory=list)

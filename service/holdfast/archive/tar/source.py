@@ -46,7 +46,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TarLimits:
-    """What a tar from outside may ask for.
+    """The limits of a tar from outside.
 
     ``entries`` are held in memory, at about half a kilobyte each. ``expansion`` is unpacked bytes
     for each byte of the compressed archive, and counts from ``expansion_from_bytes`` on.

@@ -89,7 +89,7 @@ _REPEATS: Final = 3
 
 
 class Snapshots:
-    """What a client can do with snapshots. A ``key`` is a record's: ``<app>:<id>``.
+    """The verbs of snapshots. A ``key`` is a record's: ``<app>:<id>``.
 
     Besides what a method names, all raise InvalidError, ForbiddenError, RateLimitedError and
     UnavailableError; those that change something also OutcomeUnknownError.
@@ -316,13 +316,13 @@ class Snapshots:
         return await self._requester.ask(GET_RESTORE, GetRestore(restore=restore))
 
     def files(self, key: str, path: AnyPath = "") -> AsyncGenerator[FileEntry]:
-        """What a snapshot holds at and below ``path``, in path order. Raises NotFoundError."""
+        """The entries of a snapshot at and below ``path``, in path order. Raises NotFoundError."""
         text, raw = asked_path(path)
         request = ListFiles(key=key, path=text, path_bytes=raw, limit=_FILES_PAGE)
         return rows(self._requester, LIST_FILES, request, lambda page: page.entries)
 
     def diff(self, a: str, b: str) -> AsyncGenerator[SnapshotChange]:
-        """What changed from snapshot ``a`` to ``b``, in path order. Raises NotFoundError."""
+        """The changes from snapshot ``a`` to ``b``, in path order. Raises NotFoundError."""
         request = DiffSnapshots(a=a, b=b, limit=_FILES_PAGE)
         return rows(self._requester, DIFF_SNAPSHOTS, request, lambda page: page.changes)
 

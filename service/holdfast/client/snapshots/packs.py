@@ -56,7 +56,7 @@ class PackTransport:
         self._asking: asyncio.Task[None] | None = None
 
     async def get(self, digest: Digest) -> Pack:
-        """What is stored of the pack, checked.
+        """The stored bytes of the pack, checked.
 
         An older worker knows no partial packs and refuses to be asked for one: then there are none.
         Raises NotFoundError, CorruptError, UnavailableError.

@@ -34,7 +34,7 @@ _PRUNE_SECONDS: Final = 300.0
 
 
 class SnapshotRetention:
-    """What a client can do about how long snapshots are kept. A ``key`` is a record's.
+    """The verbs about how long snapshots are kept. A ``key`` is a record's.
 
     Besides what a method names, all raise InvalidError, ForbiddenError, RateLimitedError and
     UnavailableError; those that change something also OutcomeUnknownError.
@@ -85,7 +85,7 @@ class SnapshotRetention:
         return await self._requester.ask(HOLD_SNAPSHOT, HoldSnapshot(key=key, hold=False))
 
     async def policy(self, app: str | None = None) -> SnapshotPolicy:
-        """What holds for ``app``, or for all apps without a policy of their own."""
+        """The policy of ``app``, or of all apps without one of their own."""
         return await self._requester.ask(GET_POLICY, GetPolicy(app=app))
 
     async def set_policy(

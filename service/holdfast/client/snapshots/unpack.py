@@ -104,7 +104,7 @@ def new_staging_id() -> str:
 
 
 def _record(record: SnapshotRecord, restored: Restored, options: RestoreOptions) -> RestoreRecord:
-    """What a worker would answer."""
+    """The answer that a worker would give."""
     return RestoreRecord(
         restore=options.staging_id,
         key=record.key,

@@ -1,4 +1,4 @@
-"""What is asked for before it is wanted: the log, while the state before it is still on its way."""
+"""Asking before something is wanted: for the log, while the state is still on its way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """What a generator gives, taken from it in a task of its own, up to so many before."""
+    """The items of a generator, taken from it in a task of its own, up to so many before."""
 
     def __init__(self, source: AsyncGenerator[T], most: int) -> None:
         """Begin: up to ``most`` are taken from ``source`` before they are asked for here."""

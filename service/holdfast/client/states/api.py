@@ -299,14 +299,14 @@ class States:
         time: datetime | None = None,
         hash: str | None = None,  # noqa: A002  (the wire's word)
     ) -> Saved:
-        """What is recorded of the newest save, or of one as ``at`` has it."""
+        """The record of the newest save, or of one as ``at`` has it."""
         if index is None and time is None and hash is None:
             async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
                 return record_of(await self.saving.newest(check_blob_name(name)))
         return record_of(await self._at(name, index, time, hash))
 
     def saves(self, name: str) -> AsyncGenerator[Saved]:
-        """What is recorded of the saves that are kept, newest first. Raises NotFoundError."""
+        """The records of the saves that are kept, newest first. Raises NotFoundError."""
         request = ListSaves(name=check_blob_name(name), limit=PAGE)
         return self._rows(LIST_SAVES, request, lambda page: page.saves)
 
@@ -328,7 +328,7 @@ class States:
         return reply.removed
 
     async def policy(self, name: str) -> KeptPolicy:
-        """What is kept of a state, and how often its writers save it."""
+        """The policy of a state: which saves are kept, and how often its writers save it."""
         return await self._ask(STATE_POLICY, StatePolicy(name=check_blob_name(name)))
 
     async def set_policy(

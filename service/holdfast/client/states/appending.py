@@ -65,7 +65,7 @@ class Fence:
 
 @dataclass(slots=True, eq=False)
 class ToAppend:
-    """What one caller appends: JSON ``commands``, or one that is ``data``.
+    """The commands of one caller: JSON ``commands``, or one that is ``data``.
 
     With a ``lineage`` it is for the log that has it. ``answer`` is the worker's, with how many
     commands of others come before in the same request. ``trace`` is that of the caller.
@@ -216,7 +216,7 @@ class Appends:
 
 
 def _expected(one: ToAppend) -> ExpectedIndex:
-    """What the log is to end with. Raises ConflictError where it cannot be both that is said."""
+    """The index that the log is to end with. Raises ConflictError where two differ."""
     if one.fence is None:
         return one.expected_index
     said = 0 if one.expected_index == "none" else one.expected_index
@@ -228,7 +228,7 @@ def _expected(one: ToAppend) -> ExpectedIndex:
 
 
 class _Queue:
-    """What is appended to one name, in order."""
+    """The appends to one name, in order."""
 
     def __init__(self, appends: Appends, name: str) -> None:
         self._appends = appends

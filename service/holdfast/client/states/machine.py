@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.client.states.api import States
     from holdfast.client.states.values import SavedState
-    from holdfast.protocol.states import ExpectedIndex, LoadedState, Saved
+    from holdfast.protocol.states import ExpectedIndex, LoadedState, LogPage, Saved
 
 DEFAULT_SAVE_EVERY: Final = 1000
 
@@ -113,7 +113,7 @@ class StateMachine:
 
     @property
     def state(self) -> Any:
-        """What the commands so far have made of it. Only ``apply`` may change it."""
+        """The state as the commands so far have made it. Only ``apply`` may change it."""
         return self._state
 
     @property
@@ -178,9 +178,9 @@ class StateMachine:
     async def refresh(self) -> None:
         """Wait until everything is applied that was appended before, by anybody."""
         try:
-            page = await self._states.page(self._name, self._index + 1, limit=1)
-        except NotFoundError as error:
-            if self._index or error.index is not None:
+            page = await self._page_from(self._index + 1)
+        except NotFoundError:
+            if self._index:
                 raise
             return  # there is no such state yet
         await self.until(page.last_index)
@@ -298,6 +298,16 @@ class StateMachine:
 
     # --- loading and following ---
 
+    async def _page_from(self, index: int) -> LogPage:
+        """The log from a command on, or from where it begins by now. Raises NotFoundError."""
+        while True:
+            try:
+                return await self._states.page(self._name, index, limit=1)
+            except NotFoundError as error:
+                if error.index is None:
+                    raise
+                index = error.index  # a trim was faster than what follows the log here
+
     async def _policy(self) -> int:
         try:
             policy = await self._states.policy(self._name)
@@ -362,7 +372,7 @@ class StateMachine:
             self._pass_over()
 
     def _pass_over(self) -> None:
-        """What a save includes is not applied here, and nobody is told its result."""
+        """Commands that a save includes are not applied here, and nobody is told their results."""
         for index in [index for index in self._early if index <= self._index]:
             del self._early[index]
         for index, waiting in self._waiting.items():

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.states import LoadedState, SaveKind
 
 HOLDERS: Final = ".holdfast/states/"
-"""What the names start with that hold blobs while they become saves."""
+"""The beginning of the names that hold blobs while they become saves."""
 
 HELD: Final = timedelta(days=1)
 _PAGE: Final = 1000
@@ -172,7 +172,7 @@ class Saves:
 
 
 def record_of(found: Saved) -> Saved:
-    """What is recorded of a save, without its state."""
+    """The record of a save, without its state."""
     return Saved(**{field: getattr(found, field) for field in Saved.__struct_fields__})
 
 

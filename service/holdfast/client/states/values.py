@@ -1,4 +1,4 @@
-"""What the log and the saves of a state hold, as a program has it: JSON values, and bytes."""
+"""The values in the log and the saves of a state, as a program has them: JSON, and bytes."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
-from holdfast.errors import InvalidError, NotFoundError
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.console.asked import (
     NAME,
     count_of,
@@ -81,12 +81,16 @@ class NameChangePages:
     async def label(self, request: Request) -> Response:
         """``POST /console/names/labels``: other labels and another end, as a new version.
 
-        The blob is put again, of which nothing is sent where it is large.
+        The blob is put again, of which nothing is sent where it is large. Raises ConflictError
+        where the name has another version than was shown.
         """
         form = await form_of(request, self._bodies)
         name = check_blob_name(needed(request, NAME))
         version = count_of(form.text("version"), "a version")
         stat = await self._client.names.stat(name)
+        if stat.version != version:
+            msg = "the name has another blob meanwhile: look at it again"
+            raise ConflictError(msg)
         async with aclosing(self._client.stream(stat.digest)) as pieces:
             await self._client.names.replace(
                 name,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.errors import InvalidError
+from holdfast.errors import ConflictError, InvalidError
 from holdfast.gateway.console.asked import count_of, seconds_typed
 from holdfast.gateway.console.session import form_of
 from holdfast.protocol.names import KeptRule, NameRule
@@ -42,7 +42,8 @@ class NameRulePages:
     async def change(self, request: Request) -> Response:
         """``POST /console/names/rules``: add a rule, or put it in the place of one; or remove one.
 
-        Only while the rules are those that were shown, and where it was confirmed.
+        Raises ConflictError unless the rules are those that were shown, and InvalidError where it
+        was not confirmed.
         """
         form = await form_of(request, self._bodies)
         subject = form.text("kind"), form.raw("text")
@@ -50,12 +51,13 @@ class NameRulePages:
             msg = "tick the box that says what may go"
             raise InvalidError(msg)
         found = await self._client.names.rules()
+        if found.revision != count_of(form.text("revision"), "the revision"):
+            msg = "the rules have changed meanwhile: look at them again"
+            raise ConflictError(msg)
         rules = _others(found.rules, subject)
         if form.text("do") != "remove":
             rules.append(_rule_of(form, subject))
-        await self._client.names.set_rules(
-            rules, if_revision=count_of(form.text("revision"), "the revision")
-        )
+        await self._client.names.set_rules(rules, if_revision=found.revision)
         return self._pages.see(_PLACE)
 
     def routes(self) -> tuple[HttpRoute, ...]:

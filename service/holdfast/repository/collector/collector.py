@@ -196,7 +196,7 @@ class Collector:
                 else:
                     found.keep(reason, blob.size)
             await asyncio.to_thread(spool.add, may_go)
-            await asyncio.to_thread(spool.name, page.copies)
+            await asyncio.to_thread(spool.name, page.copies, page.records)
             await self._pace.spend(_RECORD_BYTES * len(page.blobs))
             cursor = page.cursor
             if cursor is None:

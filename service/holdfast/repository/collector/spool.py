@@ -48,6 +48,7 @@ _SCHEMA: Final = (
     "CREATE TABLE parts (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE records (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE copies (name TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE listed (key BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE roots (digest BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 
@@ -157,9 +158,16 @@ class Spool:
 
     # --- copies ---
 
-    def name(self, copies: Iterable[str]) -> None:
-        """Records name these copies."""
+    def name(self, copies: Iterable[str], records: Iterable[str]) -> None:
+        """Records of blobs, with these keys and some of others', name these copies."""
         self._many("INSERT OR IGNORE INTO copies VALUES (?)", [(copy,) for copy in copies])
+        rows = [(_hash(key),) for key in records]
+        self._many("INSERT OR IGNORE INTO listed VALUES (?)", rows)
+
+    def listed(self) -> int:
+        """How many records of blobs were met."""
+        [(count,)] = self._db.execute("SELECT count(*) FROM listed").fetchall()
+        return int(count)
 
     def unnamed(self, copies: Sequence[str]) -> list[str]:
         """Those of ``copies`` that no record names."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.domain.collection import is_abandoned, may_go
-from holdfast.errors import HoldfastError
+from holdfast.errors import CorruptError, HoldfastError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,14 +114,23 @@ class _Run:
         self._listed_after = listed_after
 
     async def loose(self, copies: Collection[str]) -> list[str]:
-        """Those of ``copies`` that nothing names, as they are now."""
+        """Those of ``copies`` that nothing names, as they are now.
+
+        Raises CorruptError where fewer records were met than there are: what these name is not
+        known.
+        """
         if not copies:
             return []
         uploading = await self._uploading()  # one that has ended since left a record before
+        counted = await self._leftovers.counted()
         before = (await self._store.extent()).last
-        async for names in self._leftovers.named(self._listed_after):
-            await asyncio.to_thread(self._spool.name, names)
+        async for met in self._leftovers.named(self._listed_after):
+            await asyncio.to_thread(self._spool.name, met.copies, met.records)
         self._listed_after = before
+        listed = await asyncio.to_thread(self._spool.listed)
+        if listed < counted:
+            msg = f"{counted - listed} records of blobs are counted and were not met: see the scrub"
+            raise CorruptError(msg)
         unnamed = set(await asyncio.to_thread(self._spool.unnamed, [*copies]))
         named = set(copies) - unnamed
         return [copy for copy in copies if may_go(copy, named=named, uploading=uploading)]

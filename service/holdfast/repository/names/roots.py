@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.collection import Need
-from holdfast.domain.digest import Digest, is_digest
-from holdfast.errors import CorruptError
+from holdfast.repository.blob_roots import BlobRoots, as_digests
 from holdfast.repository.names.record import NAME, VERSION, NameRecord, VersionRecord
 from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-    from holdfast.domain.collection import News
-    from holdfast.stores.record_ports import RecordStore
+    from holdfast.domain.digest import Digest
 
 
 def blobs_of(record: NameRecord | VersionRecord) -> tuple[Digest, ...]:
@@ -26,21 +23,14 @@ def blobs_of(record: NameRecord | VersionRecord) -> tuple[Digest, ...]:
     named = [] if record.content is None else [record.content.digest]
     if isinstance(record, NameRecord):
         named += [one.digest for one in record.pending if one.digest is not None]
-    if not all(map(is_digest, named)):
-        msg = "the record of a name does not name a digest"
-        raise CorruptError(msg)
-    return tuple(map(Digest, named))
+    return as_digests(named, "name")
 
 
-class NameRoots:
+class NameRoots(BlobRoots):
     """Roots of the space ``blobs``. A deleted name leaves its record for good."""
 
     name: Final = "names"
     lasting: Final = NAME.prefix
-
-    def __init__(self, records: RecordStore) -> None:
-        """``records`` are those of the names."""
-        self.records = records
 
     def named(self, key: str, value: bytes) -> Sequence[Digest]:
         """The blobs that the record ``value`` at ``key`` keeps. Raises CorruptError."""
@@ -50,7 +40,3 @@ class NameRoots:
         if key.startswith(f"{VERSION.prefix}."):
             return blobs_of(VERSION.read(found).record)
         return ()
-
-    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
-        """The blob itself."""
-        yield (Need(root),)

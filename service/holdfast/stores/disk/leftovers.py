@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from holdfast.stores.leftover_ports import Naming
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
@@ -31,10 +33,14 @@ class DiskLeftovers:
         """See Leftovers."""
         return await asyncio.to_thread(self._staging.look, copy)
 
-    async def named(self, after: int) -> AsyncIterator[Sequence[str]]:
+    async def counted(self) -> int:
+        """See Leftovers. A directory that cannot be read is an error."""
+        return 0
+
+    async def named(self, after: int) -> AsyncIterator[Naming]:
         """See Leftovers. None."""
         del after
-        yield ()
+        yield Naming()
 
     async def claim(self, copy: str, *, abandoned: Callable[[datetime], bool]) -> str | None:
         """See Leftovers."""

@@ -22,6 +22,7 @@ from holdfast.errors import (
 )
 from holdfast.stores.jetstream.meta import (
     decode_meta,
+    is_of_blob,
     mark_partial,
     name_at,
     read_record,
@@ -155,11 +156,14 @@ class _Page:
 
     blobs: list[SurveyedBlob] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)
     others: int = 0
     unreadable: int = 0
 
     def add(self, record: StoredMessage) -> None:
         """One more record."""
+        if is_of_blob(record.subject):
+            self.records.append(record.subject)
         try:
             meta = decode_meta(record.data) if record.data else None
         except CorruptError:
@@ -182,6 +186,7 @@ class _Page:
             others=self.others,
             unreadable=self.unreadable,
             copies=self.copies,
+            records=self.records,
         )
 
 

@@ -1,9 +1,8 @@
 """Copies that cannot be read back: found on one replica, and put anew from another that has them.
 
-Direct reads are answered by any replica, and nothing tells by which; only who is connected to the
-leader is answered by that alone (measured with nats-server 2.15.1). A read for a caller then goes
-to the leader for what the replica lacks; one that looks for damage does not, and is repeated as
-often as there are copies.
+Direct reads are answered by any replica (measured with nats-server 2.15.1). A read for a caller
+goes to the leader for what the replica lacks; one that looks for damage does not: it is repeated
+until each replica has answered, which is told by the trace of the request.
 
 The good bytes take the place of exactly the record that was read before them, under a fresh nuid:
 in one batch with it where they are one chunk. Several chunks are stored first, under a claim of the
@@ -17,7 +16,7 @@ import hashlib
 import math
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from msgspec.structs import replace
@@ -30,11 +29,10 @@ from holdfast.stores.jetstream.chunks import part_of
 from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved
 from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.replication import bucket_state
-from holdfast.stores.ports import freely
 from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Buffer, Callable
+    from collections.abc import AsyncGenerator, Buffer, Callable, Mapping, Sequence
 
     from holdfast.domain.store_state import BucketState
     from holdfast.stores.jetstream.chunks import ObjectChunks
@@ -50,7 +48,11 @@ if TYPE_CHECKING:
 _INDEX_ENTRIES: Final = 256
 _SEEN_SECONDS: Final = 60.0
 _LOOKS: Final = 9
-"""How often a chunk is asked for that the leader lacks: each time another replica may answer."""
+"""How often a chunk is asked for that the leader lacks, and what is read back, for each replica:
+each time another one may answer."""
+
+_LOOKS_ALONE: Final = 3
+"""The same, where no two are known to answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +87,7 @@ class ObjectHealing:
     ) -> None:
         """``monotonic`` gives seconds that only rise."""
         self._monotonic = monotonic
-        self._seen = 1
+        self._seen: Sequence[str] = ()
         self._until = -math.inf
         self._js = jetstream
         self._bucket = bucket
@@ -97,10 +99,7 @@ class ObjectHealing:
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have."""
-        for _ in range(await self._copies()):
-            if not await self._read_once(info, spend):
-                break
-        else:
+        if await self._is_right_everywhere(info, spend):
             return
         if await self._are_current():
             raise await self._chunks.why_missing(info)
@@ -108,42 +107,63 @@ class ObjectHealing:
             async for piece in pieces:
                 await spend(memoryview(piece).nbytes)
 
-    async def _copies(self) -> int:
-        """How many there are that may answer, as of late."""
-        now = self._monotonic()
-        if now >= self._until:
-            state = await self._state()
-            greeting = self._js.connection.server_info
-            is_leaders = state.leader in {"", greeting.get("server_name")}
-            self._seen, self._until = 1 if is_leaders else len(state.peers), now + _SEEN_SECONDS
-        return self._seen
-
-    async def _read_once(self, info: BlobInfo, spend: Spending) -> bool:
-        """Whether some copy has the bytes; where its index is of another stream, from the start."""
+    async def _is_right_everywhere(self, info: BlobInfo, spend: Spending) -> bool:
+        """Whether each copy has the bytes; where the index is of another stream, from the start."""
         position = (await self._chunks.locate(info, 0))[1] if info.chunks > 1 else 1
         for start in sorted({position, 1}, reverse=True):
-            if await _is_right(info, self._direct(info, start), spend):
+            if await _is_right(info, self._alike(info, start, spend)):
                 return True
         return False
 
-    async def _direct(self, info: BlobInfo, position: int) -> AsyncGenerator[Buffer]:
-        """The chunks from ``position`` on, as far as a replica has them."""
+    async def _alike(
+        self, info: BlobInfo, position: int, spend: Spending
+    ) -> AsyncGenerator[Buffer]:
+        """The chunks from ``position`` on, as far as all replicas have the same."""
         subject = chunk_subject(self._bucket, info.generation)
-        if info.chunks == 1:
-            message = await self._js.direct_last(self._stream, subject)
-            if message is not None:
-                yield message.data
-            return
         at_once, left = max(WINDOW_BYTES // info.part_size, 1), info.chunks
         while left:
-            query = {"batch": min(at_once, left), "seq": position, "next_by_subj": subject}
-            messages, _ = await self._js.direct_batch(self._stream, query)
+            query: dict[str, Any] = {"last_by_subj": subject}
+            if info.chunks > 1:
+                batch = min(at_once, left)
+                query = {"batch": batch, "seq": position, "next_by_subj": subject}
+            messages = await self._of_each(query, spend)
             if not messages:
                 return
             for message in messages:
                 yield message.data
             position = messages[-1].sequence + 1
             left -= len(messages)
+
+    async def _of_each(self, query: Mapping[str, Any], spend: Spending) -> list[StoredMessage]:
+        """What each replica answers; nothing where they differ.
+
+        One that does not answer is passed over after a while, and so are the others where one alone
+        answers, or nothing tells which.
+        """
+        copies = set(await self._copies())
+        answered: set[str] = set()
+        first: list[StoredMessage] = []
+        for number in range(max(len(copies) * _LOOKS, 1)):
+            messages, server = await self._js.direct_told(self._stream, query)
+            for message in messages:
+                await spend(len(message.data))
+            if number and _content(messages) != _content(first):
+                return []
+            first = messages
+            answered.add(server)
+            is_alone = len(answered) == 1 and number + 1 >= len(copies) * _LOOKS_ALONE
+            if not messages or copies <= answered or is_alone:
+                break
+        return first
+
+    async def _copies(self) -> Sequence[str]:
+        """The servers that may answer, as of late: none is told where there is one alone."""
+        now = self._monotonic()
+        if now >= self._until:
+            state = await self._state()
+            self._seen = [one.name for one in state.peers if one.current and not one.offline]
+            self._until = now + _SEEN_SECONDS
+        return self._seen
 
     async def _are_current(self) -> bool:
         """Whether no replica lags: then what one lacks it has lost."""
@@ -278,16 +298,18 @@ async def _given(data: bytes) -> AsyncGenerator[Buffer]:
     yield data
 
 
-async def _is_right(
-    info: BlobInfo, chunks: AsyncGenerator[Buffer], spend: Spending = freely
-) -> bool:
+def _content(messages: Sequence[StoredMessage]) -> list[tuple[int, bytes]]:
+    """What is compared of them."""
+    return [(one.sequence, hashlib.sha256(one.data).digest()) for one in messages]
+
+
+async def _is_right(info: BlobInfo, chunks: AsyncGenerator[Buffer]) -> bool:
     """Whether ``chunks`` are the blob's bytes."""
     whole, size = hashlib.sha256(), 0
     async with aclosing(chunks) as incoming:
         async for chunk in incoming:
             whole.update(chunk)
             size += memoryview(chunk).nbytes
-            await spend(memoryview(chunk).nbytes)
     return size == info.size and whole.hexdigest() == info.stored_digest
 
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.domain.collection import ClaimState
-from holdfast.stores.jetstream.meta import chunk_subject, decode_meta
+from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, is_of_blob, meta_subjects
 from holdfast.stores.jetstream.walk import RecordWalk
-from holdfast.stores.leftover_ports import StoredCopy
+from holdfast.stores.leftover_ports import Naming, StoredCopy
 from holdfast.transport.jetstream_messages import TIME_STAMP
 
 if TYPE_CHECKING:
@@ -49,11 +49,25 @@ class ObjectLeftovers:
         chunks = counts[subject]
         return StoredCopy(begun_at=begun_at, chunks=chunks, size=chunks * len(first.data))
 
-    async def named(self, after: int) -> AsyncIterator[Sequence[str]]:
+    async def counted(self) -> int:
+        """See Leftovers. Subjects come in ascending order; what comes or goes shifts the others."""
+        filtered = meta_subjects(self._bucket)
+        counted, offset, last = 0, 0, ""
+        while some := (await self._js.subjects(self._stream, filtered, offset)).subjects:
+            offset += len(some)
+            counted += sum(is_of_blob(subject) for subject in some if subject > last)
+            last = max(some)
+        return counted
+
+    async def named(self, after: int) -> AsyncIterator[Naming]:
         """See Leftovers."""
         walk = RecordWalk(self._js, self._bucket, after + 1)
         while not walk.is_at_end:
-            yield [copy for record in await walk.step() for copy in _named_by(record)]
+            records = await walk.step()
+            yield Naming(
+                copies=[copy for record in records for copy in _named_by(record)],
+                records=[record.subject for record in records if is_of_blob(record.subject)],
+            )
 
     async def claim(self, copy: str, *, abandoned: Callable[[datetime], bool]) -> str | None:
         """See Leftovers."""

@@ -39,7 +39,6 @@ from holdfast.stores.jetstream.meta import (
     check_address,
     chunk_subject,
     decode_meta,
-    is_of_blob,
     mark_counted_on,
     mark_hidden,
     meta_subject,
@@ -393,17 +392,9 @@ class ObjectBlobStore:
         return await self._changes.extent()
 
     async def count(self) -> tuple[int, int]:
-        """See BlobStore. Claims, which go away, lie among the records: so these are told apart.
-
-        Subjects come in ascending order, and what comes or goes meanwhile shifts those behind it.
-        """
-        filtered = meta_subjects(self.bucket)
-        least, offset, last = 0, 0, ""
-        while some := (await self._js.subjects(self.stream, filtered, offset)).subjects:
-            offset += len(some)
-            least += sum(is_of_blob(subject) for subject in some if subject > last)
-            last = max(some)
-        return least, await self._js.count_subjects(self.stream, filtered)
+        """See BlobStore. Claims, which go away, lie among the records: so these are told apart."""
+        least = await self.leftovers().counted()
+        return least, await self._js.count_subjects(self.stream, meta_subjects(self.bucket))
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""

@@ -1,0 +1,36 @@
+"""Records that name blobs, as the collector reads them: a blob needs nothing but itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.domain.collection import Need
+from holdfast.domain.digest import Digest, is_digest
+from holdfast.errors import CorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from holdfast.domain.collection import News
+    from holdfast.stores.record_ports import RecordStore
+
+
+class BlobRoots:
+    """Roots of the space ``blobs``, of one store of records. Its subclass says what they name."""
+
+    def __init__(self, records: RecordStore) -> None:
+        """``records`` are those that name the blobs."""
+        self.records = records
+
+    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
+        """The blob itself."""
+        yield (Need(root),)
+
+
+def as_digests(named: Iterable[str], kind: str) -> tuple[Digest, ...]:
+    """What the record of a ``kind`` names. Raises CorruptError where that is no digest."""
+    found = tuple(map(Digest, named))
+    if not all(map(is_digest, found)):
+        msg = f"the record of a {kind} does not name a digest"
+        raise CorruptError(msg)
+    return found
