@@ -299,8 +299,8 @@ async def first_of(log: AsyncGenerator[LogCommand], count: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     "state",
-    [{"b": 1.0, "a": ["é", None]}, b"\x00\xff", {"large": "x" * 3 * MIB}, b"x" * 3 * MIB],
-    ids=["JSON", "bytes", "large JSON", "large bytes"],
+    [{"b": 1.0, "a": ["é", None]}, b"\x00\xff", b"", {"large": "x" * 3 * MIB}, b"x" * 3 * MIB],
+    ids=["JSON", "bytes", "no bytes", "large JSON", "large bytes"],
 )
 async def test_the_state_that_was_saved_is_the_one_that_is_loaded(
     state: Any, holdfast: Client, name: str

@@ -57,6 +57,15 @@ def test_a_state_may_be_any_bytes(http: httpx.Client) -> None:
     assert (part.status_code, part.content) == (206, data[-7:])
 
 
+def test_a_state_may_be_no_bytes_at_all(http: httpx.Client) -> None:
+    path = f"/state/{fresh()}"
+
+    http.post(path, content=b"", headers={"Content-Type": "application/octet-stream"})
+
+    assert [http.get(url).status_code for url in (path, f"{path}?index=1")] == [200, 200]
+    assert http.get(path).content == b""
+
+
 def test_commands_are_appended_and_read_in_order(http: httpx.Client) -> None:
     name = fresh()
 

@@ -63,7 +63,7 @@ class NewSave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A save, with its bytes unless they are more than was asked for.
+    """A save, with its bytes if it is JSON, unless they are more than was asked for.
 
     ``fell_back`` are the numbers of those that were to be had rather, and are damaged. The log was
     of ``lineage`` when the save was looked up.
@@ -214,7 +214,8 @@ class StateSaves:
                 log.warning("save_damaged", number=save.number, digest=save.digest)
                 fell_back.append(save.number)
             else:
-                return Loaded(save=save, lineage=record.lineage, data=data, fell_back=fell_back)
+                known = data if save.kind == "json" else None
+                return Loaded(save=save, lineage=record.lineage, data=known, fell_back=fell_back)
         if fell_back:
             msg = "no save of the state can be read"
             raise CorruptError(msg)
