@@ -13,7 +13,7 @@ from tests.client.test_client import INLINE, PART, blocks, digest_of, pipe_of
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import deployed
 
-from holdfast.client import Client, connect_sync
+from holdfast.client import Client, connect, connect_sync
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.protocol.names import NameEntry, NameRule, NameStored
 
@@ -359,6 +359,18 @@ async def test_a_name_without_a_blob_is_listed_with_its_state(
     assert isinstance(failed, NameEntry)
     assert (pending.state, pending.digest) == ("pending", None)
     assert (failed.state, failed.digest) == ("failure", None)
+
+
+async def test_a_put_of_a_name_that_another_is_writing_is_a_conflict(
+    deployment: Deployment, ask: Asker, prefix: str
+) -> None:
+    opened = await ask.json("blob.open_name", {"name": prefix, "mode": "create"})
+    async with await connect(
+        servers=deployment.url, prefix=deployment.prefix, timeout_seconds=2
+    ) as impatient:
+        with pytest.raises(ConflictError):
+            await impatient.names.put(prefix, b"mine")
+    await ask.json("blob.abort", {"upload": opened["upload"]})
 
 
 @pytest.mark.parametrize("name", ["", "a" * 513, "é" * 257, "\udcff"], ids=ascii)

@@ -154,7 +154,10 @@ class NamedPut:
         )
 
     async def _first(self, attempt: Callable[[Mode], Awaitable[T]]) -> T:
-        """The result of ``attempt`` in a mode; each of several, while the name comes and goes."""
+        """The result of ``attempt`` in a mode; each of several, while the name comes and goes.
+
+        Of several that failed to the end, a conflict is raised: others have the name.
+        """
         backoff = Backoff(
             _FIRST_WAIT_SECONDS,
             _MAX_WAIT_SECONDS,
@@ -165,8 +168,10 @@ class NamedPut:
             for mode in self.modes:
                 try:
                     return await attempt(mode)
-                except (ConflictError, NotFoundError) as error:
+                except ConflictError as error:
                     failure = error
+                except NotFoundError as error:
+                    failure = failure or error
             if failure is not None and (len(self.modes) == 1 or not await backoff.wait()):
                 raise failure
 

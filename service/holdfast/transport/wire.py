@@ -142,7 +142,9 @@ class Wire(asyncio.BufferedProtocol):
             self._parse(self._parser.feed, bytes(early))
 
     def write(self, payload: bytes) -> None:
-        self._plain().write(payload)
+        transport = self._plain()
+        if not transport.is_closing():  # else its reader has not yet been told; uvloop fails here
+            transport.write(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
         transport = self._plain()
