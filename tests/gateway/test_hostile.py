@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from tests.gateway.conftest import serving
-
-from holdfast.client import connect
-from holdfast.gateway.app import all_routes
-from holdfast.gateway.bodies import MAX_OPEN_FORM_BYTES, MAX_OPEN_FORMS, OPEN_FORMS
-from holdfast.gateway.meters import Meters
-from holdfast.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
     from tests.deployment import Deployment
 
 DIGEST = "0" * 64
@@ -173,48 +165,6 @@ def test_a_request_that_does_not_come_ends_its_connection(
 def test_a_body_that_does_not_come_is_408(deployment: Deployment) -> None:
     with serving(deployment, body_seconds=0.3) as url, Raw(url) as slow:
         assert statuses(slow.ask(POST + b"Content-Length: 10\r\n\r\nabc")) == [408]
-
-
-SIGN_IN = b"POST /console/sign-in HTTP/1.1\r\n" + HOST
-
-
-@pytest.mark.fault("H07")
-def test_who_has_shown_no_token_keeps_nobody_from_being_answered(deployment: Deployment) -> None:
-    begun = SIGN_IN + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"
-    with serving(deployment, max_requests=1, header_seconds=60) as url, ExitStack() as stack:
-        for _ in range(MAX_OPEN_FORMS):
-            slow = stack.enter_context(Raw(url))
-            slow.socket.sendall(begun)
-            assert slow.socket.recv(100).startswith(b"HTTP/1.1 100 ")
-
-        assert httpx.post(f"{url}/console/sign-in", content=b"x").status_code == 429
-        assert httpx.put(f"{url}/blobs", content=b"x").status_code in {200, 201}
-        assert httpx.get(f"{url}/console/sign-in").status_code == 303
-
-
-@pytest.mark.fault("H07")
-def test_a_form_that_anybody_may_send_comes_soon_or_is_408(deployment: Deployment) -> None:
-    with serving(deployment, header_seconds=0.3) as url, Raw(url) as slow:
-        assert statuses(slow.ask(SIGN_IN + b"Content-Length: 10\r\n\r\nabc")) == [408]
-
-
-@pytest.mark.parametrize("is_said", [True, False])
-def test_a_form_that_anybody_may_send_is_small(http: httpx.Client, *, is_said: bool) -> None:
-    data = b"x" * (MAX_OPEN_FORM_BYTES + 1)
-
-    answer = http.post("/console/sign-in", content=data if is_said else iter([data]))
-
-    assert answer.status_code == 413
-
-
-def test_every_body_that_anybody_may_send_is_bounded_so(deployment: Deployment) -> None:
-    async def open_paths() -> set[str]:
-        async with await connect(deployment.config.nats, prefix=deployment.prefix) as client:
-            routes = all_routes(client, GatewaySettings(), Meters())
-        bodiless = {"GET", "HEAD", "OPTIONS"}
-        return {one.path for one in routes if one.verb == "open" and one.method not in bodiless}
-
-    assert asyncio.run(open_paths()) == OPEN_FORMS
 
 
 @pytest.mark.fault("H07")

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from holdfast.client.budget import ByteBudget
 from holdfast.domain.digest import Digest, check_expected
-from holdfast.domain.limits import KIB, MIB, UPLOAD_WINDOW_BYTES
+from holdfast.domain.limits import MIB, UPLOAD_WINDOW_BYTES
 from holdfast.errors import RateLimitedError
 from holdfast.gateway.problems import HttpError
 
@@ -28,15 +28,6 @@ LEAST_BYTES_PER_SECOND: Final = 1024
 MAX_MESSAGE_BYTES: Final = MIB
 """Of a body of JSON."""
 
-OPEN_FORMS: Final = frozenset({"/console/sign-in", "/console/sign-out"})
-"""Where anybody may send a body, who has shown nothing so far."""
-
-MAX_OPEN_FORMS: Final = 16
-"""Of those, how many at once."""
-
-MAX_OPEN_FORM_BYTES: Final = 16 * KIB
-"""Of such a body: a token, and the address of a page."""
-
 _TURN_SECONDS: Final = 10.0
 _UPLOAD_BYTES: Final = UPLOAD_WINDOW_BYTES + 2 * MIB
 """What one upload holds at the most."""
@@ -50,8 +41,6 @@ class Bodies:
         self._seconds = settings.body_seconds
         self._max_bytes = settings.max_body_bytes
         self._memory = ByteBudget(settings.memory_bytes)
-        self._open_form_seconds = settings.header_seconds
-        self._open_forms = 0
 
     @asynccontextmanager
     async def upload(
@@ -79,25 +68,6 @@ class Bodies:
         async with self.whole(request, MAX_MESSAGE_BYTES) as data:
             return data
 
-    async def open_form(self, request: Request) -> bytes:
-        """All of a body that comes to one of ``OPEN_FORMS``: it takes no memory that others need.
-
-        Raises HttpError (400, 408, 413, 415), RateLimitedError where too many are under way.
-        """
-        _check_plain(request)
-        self._length(request, MAX_OPEN_FORM_BYTES)
-        if self._open_forms >= MAX_OPEN_FORMS:
-            msg = "too many people sign in here at once"
-            raise RateLimitedError(msg)
-        self._open_forms += 1
-        try:
-            async with asyncio.timeout(self._open_form_seconds):
-                return await self._all(request, MAX_OPEN_FORM_BYTES)
-        except TimeoutError as error:
-            raise _too_slow() from error
-        finally:
-            self._open_forms -= 1
-
     @asynccontextmanager
     async def whole(self, request: Request, most: int) -> AsyncIterator[bytes]:
         """All of a body of up to ``most`` bytes, which are in memory while the context lasts.
@@ -108,7 +78,7 @@ class Bodies:
         length = self._length(request, most)
         taken = await self._turn(most if length is None else length)
         try:
-            yield await self._all(request, most)
+            yield b"".join([chunk async for chunk in self._chunks(request, most, None)])
         finally:
             self._memory.give_back(taken)
 
@@ -129,9 +99,6 @@ class Bodies:
             msg = "too many bodies are under way here"
             raise RateLimitedError(msg) from error
 
-    async def _all(self, request: Request, most: int) -> bytes:
-        return b"".join([chunk async for chunk in self._chunks(request, most, None)])
-
     async def _chunks(
         self, request: Request, most: int, expected: Digest | None
     ) -> AsyncGenerator[bytes]:
@@ -145,7 +112,8 @@ class Bodies:
                 async with asyncio.timeout(min(self._seconds, patience)):
                     message = await request.receive()
             except TimeoutError as error:
-                raise _too_slow() from error
+                detail = "the body of the request does not come"
+                raise HttpError(408, "invalid", detail, {"Connection": "close"}) from error
             waited += clock() - asked_at
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
@@ -168,11 +136,6 @@ def _check_plain(request: Request) -> None:
         raise HttpError(415, "invalid", "the body has no encoding but its own")
     if "content-range" in request.headers:
         raise HttpError(400, "invalid", "a part of something cannot be stored")
-
-
-def _too_slow() -> HttpError:
-    detail = "the body of the request does not come"
-    return HttpError(408, "invalid", detail, {"Connection": "close"})
 
 
 def _too_large(most: int) -> HttpError:

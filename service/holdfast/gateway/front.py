@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.errors import RateLimitedError
-from holdfast.gateway.bodies import OPEN_FORMS
 from holdfast.gateway.problems import problem
 from holdfast.gateway.route import ROUTE
 from holdfast.tracing import TRACE, TraceStep
@@ -71,21 +70,15 @@ class Front:
             await self._app(scope, passing.receive, passing.send)
             return
         client = scope.get("client")
-        address, now = client[0] if client else "", time.monotonic()
-        is_apart = scope["method"] == "POST" and scope["path"] in OPEN_FORMS
         try:
-            if is_apart:
-                self._limits.check_rate(address, now)
-            else:
-                self._limits.enter(address, now)
+            self._limits.enter(client[0] if client else "", time.monotonic())
         except RateLimitedError as error:
             await problem(error)(scope, passing.receive, passing.send)
             return
         try:
             await self._app(scope, passing.receive, passing.send)
         finally:
-            if not is_apart:
-                self._limits.leave()
+            self._limits.leave()
 
 
 class _Passing:

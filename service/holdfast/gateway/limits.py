@@ -29,13 +29,9 @@ class RequestLimits:
         if self.in_flight >= self._max_requests:
             msg = "this gateway is at its limit of requests"
             raise RateLimitedError(msg)
-        self.check_rate(address, now)
-        self.in_flight += 1
-
-    def check_rate(self, address: str, now: float) -> None:
-        """A request of ``address`` begins, of which others are at once. Raises RateLimitedError."""
         if self._per_second is not None:
             self._take(_network(address), now, self._per_second)
+        self.in_flight += 1
 
     def leave(self) -> None:
         """One that has entered ends."""

@@ -99,15 +99,7 @@ class SentForm:
 
 async def form_of(request: Request, bodies: Bodies) -> SentForm:
     """The form that was sent. Raises HttpError (400; 403 unless it is one of this session)."""
-    return _form_in(request, await bodies.message(request))
-
-
-async def open_form_of(request: Request, bodies: Bodies) -> SentForm:
-    """As ``form_of``, of a form that anybody may send: one of ``OPEN_FORMS``."""
-    return _form_in(request, await bodies.open_form(request))
-
-
-def _form_in(request: Request, body: bytes) -> SentForm:
+    body = await bodies.message(request)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
