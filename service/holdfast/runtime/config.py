@@ -46,7 +46,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """What a worker, and every command, is told. Sizes are bytes, times seconds."""
+    """Settings of a worker and of every command. Sizes are bytes, times seconds."""
 
     nats: NatsOptions = field(default_factory=NatsOptions)
     prefix: Annotated[

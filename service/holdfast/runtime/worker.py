@@ -104,17 +104,17 @@ class Worker:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are being answered; who watches does not count."""
+        """Requests being answered; watchers do not count."""
         return len(self._lanes["requests"]) + len(self._lanes["parts"])
 
     @property
     def stats(self) -> Mapping[AnyOperation, EndpointStats]:
-        """What was counted of each operation."""
+        """The counts of each operation."""
         return self._stats
 
     @property
     def watches(self) -> int:
-        """How many are told of changes."""
+        """Watchers told of changes."""
         return len(self._lanes["watches"])
 
     def start(self) -> None:

@@ -23,7 +23,7 @@ _NOT_SAMPLED: Final = "00"
 
 
 class TraceStep(NamedTuple):
-    """What a ``traceparent`` says: ids and flags in hexadecimal."""
+    """A ``traceparent``: ids and flags in hexadecimal."""
 
     trace_id: str
     span_id: str
@@ -67,7 +67,7 @@ class TraceSpan:
 class Tracer:
     """Makes steps of the trace ``TRACE``, and keeps none of them.
 
-    What is raised within a step fails it.
+    An exception within a step fails it.
     """
 
     def serving(self, method: str) -> AbstractContextManager[TraceSpan]:
