@@ -48,7 +48,7 @@ def check_segments(request: Request, pattern: str) -> None:
 
 
 def path_bytes(request: Request, skipped: int, *, any_character: bool = False) -> bytes:
-    """What the path has behind its first ``skipped`` segments, percent-decoded.
+    """The path behind its first ``skipped`` segments, percent-decoded.
 
     Raises HttpError (400) of segments that are rewritten on the way, and of control characters,
     unless there may be ``any_character``.

@@ -55,7 +55,7 @@ async def serve(
 
 
 def _config(client: Client, settings: GatewaySettings) -> uvicorn.Config:
-    # What uvicorn says of requests is said by our own log; of a short answer it makes an error.
+    # Our own log tells of requests; of a short answer uvicorn makes an error.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         build(client, settings),

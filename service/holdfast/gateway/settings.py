@@ -1,4 +1,4 @@
-"""What a gateway is told: defaults, ``HOLDFAST_…`` variables, flags; each over the one before."""
+"""Settings of a gateway: defaults, ``HOLDFAST_…`` variables, flags; each over the one before."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 JSON_TYPE: Final = "application/json"
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
-"""Of a state that is JSON: it is made canonical in memory. What is larger is saved as bytes."""
+"""Of a state that is JSON: it is made canonical in memory. Larger ones are saved as bytes."""
 
 _INDEX: Final = Parameter(name="index", about="The newest save up to this command.", kind=WireIndex)
 _TIME: Final = Parameter(name="time", about="The newest save up to this time (RFC 3339).")
