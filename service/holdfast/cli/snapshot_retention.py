@@ -31,7 +31,7 @@ def _keeps(what: str) -> Parameter:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class KeepFlags:
-    """What to keep."""
+    """The rules."""
 
     keep_last: Annotated[int | None, _keeps("the last so many")] = None
     keep_hourly: Annotated[int | None, _keeps("the newest of each of so many hours")] = None
@@ -41,7 +41,7 @@ class KeepFlags:
     keep_yearly: Annotated[int | None, _keeps("the newest of each of so many years")] = None
     keep_within: Annotated[
         str | None,
-        _keeps("what is younger than this, from the newest on: 1y2m3d4h, m being months"),
+        _keeps("those younger than this, from the newest on: 1y2m3d4h, m being months"),
     ] = None
     keep_label: Annotated[
         tuple[str, ...],
