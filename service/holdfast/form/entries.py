@@ -72,7 +72,7 @@ def order_key(path: bytes) -> bytes:
 
 
 def stored_bytes(entry: Entry) -> int:
-    """How many bytes of data follow the entry's header in the tar, without padding."""
+    """Bytes of data that follow the entry's header in the tar, without padding."""
     if entry.segments is not None:
         return sparse_bytes(entry.segments, entry.size)
     return entry.size

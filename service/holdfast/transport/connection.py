@@ -87,7 +87,7 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """How many bytes the server takes in one message, headers included."""
+        """Bytes that the server takes in one message, headers included."""
         return self._client.max_payload
 
     @property
