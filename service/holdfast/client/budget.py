@@ -1,4 +1,4 @@
-"""How many bytes may be on their way at once: nothing slows down who sends what was asked for."""
+"""The limit of bytes on their way at once: nothing slows down a sender that was asked."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ type OnBytes = Callable[[int, int | None], None]
 
 
 def size_of(source: Source) -> int | None:
-    """How many bytes will come, as far as that can be told: a file may change meanwhile."""
+    """Bytes that will come, as far as that can be told: a file may change meanwhile."""
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).nbytes
     if isinstance(source, str | os.PathLike):
