@@ -88,7 +88,7 @@ class TimeLimit:
         self._timers.start(self, self._at, self._expire)
 
     def _expire(self) -> None:
-        # However late the loop is: who gave up inside a moment before is to be heard first.
+        # However late the loop is: an inner wait that gave up before is to be heard first.
         at = asyncio.get_running_loop().time() + _SWEEP_SECONDS
         self._timers.start(self, at, self._end)
 

@@ -169,7 +169,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called often, from the working thread: whoever receives it throttles."""
+"""Called often, from the working thread: the receiver throttles."""
 
 Stop = Callable[[], bool]
 """Whether to give up. Asked often; the work then raises ``Cancelled``."""

@@ -18,7 +18,7 @@ COMMANDS: Final = (
     ("snapshot", "holdfast.cli.snapshot:app", "Archive directories, restore and read them."),
     ("state", "holdfast.cli.state:app", "Append to logs of states, save, load and follow them."),
     ("import", "holdfast.cli.import_:app", "Bring in what older systems left on disk."),
-    ("token", "holdfast.cli.token:app", "Say who may use the gateways."),
+    ("token", "holdfast.cli.token:app", "Make and end tokens for gateways."),
     ("link-key", "holdfast.cli.link:keys_app", "Make and end the keys that links need."),
     ("watch", "holdfast.cli.watch:watch", "Changes as they happen, in lines of JSON."),
     ("status", "holdfast.cli.status:status", "The state of the workers and the store."),

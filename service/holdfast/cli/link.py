@@ -48,7 +48,7 @@ async def link_blob(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print a link to a blob, which whoever has it may follow."""
+    """Print a link to a blob, which its holder may follow."""
     async with await connect(flags) as connection:
         made = await connection.link(
             digest.strip(),
@@ -73,7 +73,7 @@ async def link_name(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print a link to the blob that a name has now, which whoever has it may follow."""
+    """Print a link to the blob that a name has now, which its holder may follow."""
     async with await connect(flags) as connection:
         made = await connection.names.link(
             name,

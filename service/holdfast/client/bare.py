@@ -124,7 +124,7 @@ class BareReads:
 
 
 def whole_blob(message: Message, digest: str | None) -> bytes | memoryview | None:
-    """The bytes of the blob, whoever sent them; None: ask again without ``bare``.
+    """The bytes of the blob, by any sender; None: ask again without ``bare``.
 
     Raises what a worker answered, but InvalidError: one of before there was ``bare`` refuses it.
     """

@@ -13,7 +13,7 @@ class ByteBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        """``limit`` is how many bytes there are; whoever wants more gets all of them."""
+        """``limit`` is the count of bytes; a taker that wants more gets all of them."""
         self._limit = limit
         self._left = limit
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()

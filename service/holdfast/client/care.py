@@ -68,7 +68,7 @@ class Care:
         depth: int = 1,
         limit: int = 100,
     ) -> UsageReply:
-        """Stored bytes by who takes them, and how many nothing needs.
+        """Stored bytes by their users, and those that nothing needs.
 
         By ``prefix`` names that begin with it are put together by their first ``depth`` pieces
         between ``delimiter``. The ``limit`` groups that take the most are told. It goes through

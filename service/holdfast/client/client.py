@@ -205,8 +205,8 @@ class Client:
     ) -> AsyncGenerator[memoryview]:
         """As ``get``, piece by piece, in bounded memory.
 
-        The last piece of a whole blob comes only once all bytes are found right; whoever stops
-        before it has bytes that nobody checked.
+        The last piece of a whole blob comes only once all bytes are found right; until
+        then nobody checked the bytes.
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
         download = Download(self.requester, request)

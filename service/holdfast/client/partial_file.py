@@ -53,7 +53,7 @@ def partial_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with _open_through(target) if _is_written_through(target) else _replacing(target) as file:
             yield file
     except OSError as error:
-        # A name that nobody gave says nothing to whoever reads of it.
+        # A name that nobody gave says nothing to the reader.
         if error.errno is None or (error.filename and _ENDING not in os.fsdecode(error.filename)):
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error

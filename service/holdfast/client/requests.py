@@ -55,8 +55,8 @@ BYTES_ATTEMPT_SECONDS: Final = 10.0
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _LEAST_ATTEMPT_SECONDS: Final = 0.25
-"""With less left, nobody is asked again: the answer would come too late, and who had surely done
-nothing would be told that nobody knows."""
+"""With less left, nobody is asked again: the answer would come too late, and a request surely
+not applied would be told as unknown."""
 
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5

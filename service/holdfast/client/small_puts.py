@@ -65,7 +65,7 @@ class _Alone:
 class _Waiting:
     """One put, until it is settled or ``until`` by the loop's clock. ``sent``: in a request.
 
-    ``trace`` is that of who puts it.
+    ``trace`` is that of its put.
     """
 
     blob: BlobToPut

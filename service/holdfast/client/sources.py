@@ -1,4 +1,4 @@
-"""Sources of a put as one thing: pieces of a fixed size, read ahead of who takes them.
+"""Sources of a put as one thing: pieces of a fixed size, read ahead of their taker.
 
 Files are read in a thread, so the event loop sends while the next piece is read. Nothing is read
 twice: a pipe cannot be rewound.

@@ -56,7 +56,7 @@ def why_kept(
     """Why a listing alone keeps a blob; None: it goes unless a root needs it.
 
     The listing began at ``listed_from``, so a blob that counts as old was last put or touched more
-    than ``grace`` before it, and whoever counts on that one has announced it since, or touches it.
+    than ``grace`` before it, and a writer that counts on it has announced it since, or touches it.
     """
     if pinned:
         return Reason.PINNED

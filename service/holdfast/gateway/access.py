@@ -27,7 +27,7 @@ Verb = Literal["open", "read", "write", "admin"]
 """``open`` is what everybody may."""
 
 LINKED: Final = "holdfast.link"
-"""In the scope of a request that a link is for: who signed it (`holdfast.gateway.link_gate`)."""
+"""In the scope of a request that a link is for: its signer (`holdfast.gateway.link_gate`)."""
 
 STILL_MAY: Final = "holdfast.still_may"
 """In the scope of a request: what raises as ``Access.check`` once it would be refused."""

@@ -89,7 +89,7 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
         ],
         exception_handlers={404: _not_found},
     )
-    app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
+    app.router.redirect_slashes = False  # it would answer anybody, and name any host
     return app
 
 
@@ -168,7 +168,7 @@ class Resource:
         except (HoldfastError, HttpError) as error:
             failure = error
         except ClientDisconnect:
-            return  # whoever asked is gone
+            return  # the client is gone
         except SlowReaderError:
             if ABORT in scope:  # closing would wait until what was sent is taken
                 scope[ABORT]()

@@ -269,6 +269,6 @@ def _framed(
 
 
 async def _left(receive: Receive) -> None:
-    """Return once whoever asked is gone: what is sent then goes nowhere, without an error."""
+    """Return once the reader is gone: bytes sent then go nowhere, without an error."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -57,7 +57,7 @@ class _Events(StreamingResponse):
 
 
 def events_answer(request: Request, events: AsyncGenerator[bytes], readers: Readers) -> Response:
-    """``events`` as they come, to who takes them; to HEAD only that there are some.
+    """``events`` as they come; to HEAD only that there are some.
 
     They end with a ``problem`` once the request would be refused, such as for a token that has
     expired; if nothing comes, within ``QUIET_SECONDS``.

@@ -36,7 +36,7 @@ _LINE_BYTES: Final = 4
 
 
 class Guards:
-    """The limits of all connections of a server, and who of them is idle."""
+    """The limits of all connections of a server, and those that are idle."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         """Takes as many open files as this process may have."""

@@ -77,7 +77,7 @@ def _config(client: Client, settings: GatewaySettings) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs it."""
+    """Leaves signals to its caller."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -67,8 +67,8 @@ class PutBlobs(Request, frozen=True, kw_only=True):
     """Up to 256 blobs, which together hold no more bytes than one ``blob.put`` may.
 
     Each is stored as ``blob.put`` would store it, or not, whatever becomes of the others. The one
-    at position n, counted from 0, has the ``Op-Id`` of the request with ``.n`` after it: whoever
-    puts it alone under that one repeats it.
+    at position n, counted from 0, has the ``Op-Id`` of the request with ``.n`` after it: to put
+    it alone under that one repeats it.
     """
 
     blobs: Annotated[list[BlobToPut], Meta(min_length=1, max_length=MAX_BLOBS_PER_PUT)]
@@ -104,7 +104,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     alone, in one message without a head: compare its digest, and ask without ``bare`` if anything
     else comes, or nothing. Of a ``name`` it never does. ``partial``: of a blob of which a collector
     has kept some bytes alone these are wanted; else it is not there. ``kept``: a blob that was
-    deleted is wanted, too, by who comes from a name or a state that has it.
+    deleted is wanted, too, for a name or a state that has it.
     """
 
     digest: WireDigest | None = None
@@ -252,8 +252,8 @@ class BlobDeleted(Reply, frozen=True, kw_only=True):
     """``deleted`` is False when there was nothing to delete.
 
     ``kept_by`` is some of what the bytes of a deleted blob are kept for: names as they are, others
-    in words (`version 3 of NAME`, `a write of NAME`, `state NAME`). It is not there then for who
-    asks by the digest.
+    in words (`version 3 of NAME`, `a write of NAME`, `state NAME`). By its digest it is not
+    there then.
     """
 
     deleted: bool

@@ -190,7 +190,7 @@ class LoadedState(Saved, frozen=True, kw_only=True):
     """A save, with the ``state`` where that is JSON and fits; else its blob is to be read.
 
     ``fell_back`` are the numbers of newer ones which are damaged. ``unchanged``: it is the one that
-    the caller has. ``lineage`` is that of the log, for who reads on in it.
+    the caller has. ``lineage`` is that of the log, to read on in it.
     """
 
     keeps_json: ClassVar[bool] = True
@@ -299,7 +299,7 @@ class FollowLog(Request, frozen=True, kw_only=True):
     """Tell the commands from ``from_index`` on, and further ones as they come.
 
     ``credit``: after so many, or some more, it ends and is asked for again; and after 16 MiB, so
-    that nothing piles up before who reads slowly. Commands that were appended together are told
+    that nothing piles up before a slow reader. Commands that were appended together are told
     together. ``lineage`` is as of ``ReplayLog``.
     """
 

@@ -99,7 +99,7 @@ class StoreWatch:
     ) -> AsyncIterator[Kept]:
         """Keep ``replicas`` copies of every bucket: each one as soon as it is done, in turn.
 
-        ``seen`` is told how it goes; whoever is interrupted may call it again. Raises
+        ``seen`` is told how it goes. May be called again after an interruption. Raises
         UnavailableError: too few servers, and then nothing is changed.
         """
         too_few = too_few_servers(replicas, (await self.servers()).known)

@@ -61,7 +61,7 @@ class TraceSpan:
         """Say what it was, once that is known."""
 
     def fail(self, code: str, *, is_fault: bool = True) -> None:
-        """It failed. It is no fault of who answers if the request was wrong."""
+        """It failed. A wrong request is no fault of the server."""
 
 
 class Tracer:

@@ -11,7 +11,7 @@ from holdfast.deadline import seconds_left
 
 
 class Backoff:
-    """The waits of one who tries again. Those of many who fail together soon lie apart.
+    """The waits of a retry. Those of many that fail together soon lie apart.
 
     A wait takes at least half as long as it may: first ``first_seconds``, then twice as long each
     time, up to ``longest_seconds``.

@@ -149,7 +149,7 @@ class Metadata:
         keeps = owner.keeps(self._privileges)
         ids = None if owner.ids == self._created else owner.ids
         if self._created is None:
-            # In a live tree nobody may read it before it belongs to whom it should.
+            # In a live tree nobody may read it before it has its owner.
             return Look(mode & 0o700, ids, mode, keeps)
         return Look(mode & 0o777, ids, mode if mode & (self._umask | 0o7000) else None, keeps)
 

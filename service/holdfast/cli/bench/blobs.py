@@ -170,7 +170,7 @@ OTHER_PROMISES: Final = (
 async def measure_large(
     pool: Pool, size: int, rounds: int, say: Say
 ) -> tuple[list[Figure], list[str]]:
-    """Put, get and delete of one blob by holdfast and nats-py in turn; and who could not.
+    """Put, get and delete of one blob by holdfast and nats-py in turn; and failures.
 
     Content is new in each put, and random: nothing on the way can compress it.
     """

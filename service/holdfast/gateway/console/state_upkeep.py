@@ -41,7 +41,7 @@ class StateUpkeepPages:
     async def append(self, request: Request) -> Response:
         """``POST /console/states/append``: a command, while the last one is that which was shown.
 
-        A conflict tells whoever has not seen what was appended meanwhile.
+        A conflict tells of commands appended meanwhile and not seen.
         """
         form = await form_of(request, self._bodies)
         name, text = check_blob_name(needed(request, NAME)), form.text("command")
@@ -173,7 +173,7 @@ class StateUpkeepPages:
         *roots: str,
         query: tuple[Parameter, ...] = (),
     ) -> HttpRoute:
-        """Of a form of a state, for whoever may ``verb`` it below all ``roots``."""
+        """Of a form of a state, for a right to ``verb`` below all ``roots``."""
         return self._pages.route(
             f"/states/{what}",
             verb,
