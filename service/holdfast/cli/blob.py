@@ -244,7 +244,7 @@ async def rm(
 @app.command
 async def gc(
     *,
-    dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
+    dry_run: Annotated[bool, Parameter(help="Only print removals.", negative="")] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:

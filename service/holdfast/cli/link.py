@@ -127,7 +127,7 @@ def create(
     /,
     *,
     file: File = None,
-    since: Annotated[str, Parameter(help="From when on it is used: in 5m, say.")] = "0s",
+    since: Annotated[str, Parameter(help="Time until it is used: 5m, say.")] = "0s",
     lasts: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
 ) -> None:
     """Add a key to the file, which is made if there is none, and print its id.

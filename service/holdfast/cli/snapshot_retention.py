@@ -47,7 +47,7 @@ class KeepFlags:
         tuple[str, ...],
         Many,
         Parameter(
-            help="Keep what has the label KEY=VALUE, or all of K=V,K=V; may be repeated.",
+            help="Keep those with label KEY=VALUE, or all of K=V,K=V; may be repeated.",
         ),
     ] = field(default=())
     time_zone: Annotated[
@@ -66,7 +66,7 @@ class KeepFlags:
         labels = [parse_labels(text.split(",")) for text in self.keep_label]
         if not counts and self.keep_within is None and not labels:
             if self.time_zone is not None:
-                raise InvalidError("--time-zone goes with what to keep, such as --keep-daily 7")
+                raise InvalidError("--time-zone goes with a rule, such as --keep-daily 7")
             return None
         return KeepSnapshots(
             **counts,
@@ -206,7 +206,7 @@ async def policy(
     """
     rules = (keep or KeepFlags()).read()
     if (rules is not None) + keep_all + none > 1:
-        raise InvalidError("give what to keep, --keep-all or --none")
+        raise InvalidError("give rules, --keep-all or --none")
     is_changed = rules is not None or keep_all or none
     if if_revision is not None and (if_revision < 0 or not is_changed):
         raise InvalidError("--if-revision is 0 or more, and goes with a change")

@@ -32,7 +32,7 @@ IF_UNMODIFIED_SINCE: Final = Parameter(
     name="If-Unmodified-Since", about="Only if not changed later."
 )
 LIMIT: Final = Parameter(name="limit", about="Rows of a page.", kind=WireLimit)
-CURSOR: Final = Parameter(name="cursor", about="Where a page ended: opaque.")
+CURSOR: Final = Parameter(name="cursor", about="End of a page: opaque.")
 
 
 def media_type_of(request: Request) -> str:

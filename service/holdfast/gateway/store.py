@@ -292,7 +292,7 @@ def _reading(
             headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
             answers={
                 200: HttpAnswer(
-                    about="The blob; or what was asked for of names.",
+                    about="The blob; or the page asked for of names.",
                     message=NamePage | NameHistory,
                     has_bytes=True,
                 ),

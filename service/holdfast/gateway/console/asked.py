@@ -30,7 +30,7 @@ _UNITS: Final[Mapping[str, timedelta]] = {
 }
 APP: Final = Parameter(name="app", about="An app.")
 PREFIX: Final = Parameter(name="prefix", about="Prefix of the names.")
-CURSOR: Final = Parameter(name="cursor", about="Where the page before ended.")
+CURSOR: Final = Parameter(name="cursor", about="End of the page before.")
 
 
 def bytes_of(request: Request, parameter: Parameter) -> bytes:
