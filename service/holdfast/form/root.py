@@ -77,7 +77,7 @@ class RootLimits:
 
 ANY_ROOT: Final = RootLimits()
 CLIENTS_ROOT: Final = RootLimits(pieces=64, decoded_bytes=256 * MIB, free_bytes=32 * MIB, ratio=12)
-"""For what a client commits: about 250 million entries, or a terabyte of packs. In roots of
+"""For a commit of a client: about 250 million entries, or a terabyte of packs. In roots of
 archives digests take most, which are four times as long in memory.
 """
 
