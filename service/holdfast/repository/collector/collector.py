@@ -1,12 +1,12 @@
 """The collector: list, then read the roots, then remove what is old and nothing needs.
 
-Of a blob of which little is needed, a pack that snapshots share, it keeps what is and nothing else.
+Where little of a blob is needed (of a pack that snapshots share), it keeps those bytes alone.
 
-Any number of workers do so at once and know nothing of each other. What a run removes it removes by
-compare-and-set on the blob as it was listed, once: a blob that was put, touched or pinned since is
-refused and skipped. So whoever announces that it counts on a blob, and touches it after that, has
-it, or is told that it is gone. What cannot be read of the roots, or is not answered: nothing is
-removed. A pack of which a part is to be kept and that cannot be read back stays, and the rest goes.
+Any number of workers do so at once and know nothing of each other. A run removes a blob by one
+compare-and-set on the blob as it was listed: one that was put, touched or pinned since is refused
+and skipped. So a writer that announces that it counts on a blob, and touches it after that, has it,
+or is told that it is gone. If a root cannot be read, or is not answered, nothing is removed. A pack
+of which a part is to be kept and that cannot be read back stays, and the rest goes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REMOVED_AT_ONCE: Final = 8
 """Between so many it rests: what a server is asked for meanwhile waits for one of them."""
 
 _RECORD_BYTES: Final = 1024
-"""What a blob counts for, beside its bytes, when a run is slowed down."""
+"""The cost of a blob, beside its bytes, when a run is slowed down."""
 
 log = structlog.get_logger(__name__)
 
@@ -97,11 +97,11 @@ class Collector:
 
     @property
     def spaces(self) -> Sequence[Space]:
-        """Where it collects."""
+        """The spaces it collects in."""
         return self._spaces
 
     async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
-        """What the run that is under way, or begins now, did within ``seconds``; it goes on."""
+        """The report, within ``seconds``, of the run under way or begun now; the run goes on."""
         report, task = self._runs.get(dry_run, (None, None))
         if report is None or task is None or task.done():
             report = CollectionReport(dry_run=dry_run)

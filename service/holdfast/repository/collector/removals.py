@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "g"
 LEFT_ALONE: Final = timedelta(minutes=10)
-"""Whoever wrote a note is at work until then, if it lives. It is finished for it before, too."""
+"""A note stays for so long, as its writer may be at work. It is acted on before, too."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +64,9 @@ class Removals:
     async def remove(
         self, space: str, store: BlobStore, removed: Sequence[Removed], now: datetime
     ) -> list[int | BaseException | None]:
-        """How many bytes of each are left; None: it is not as it was met, so it stays.
+        """The bytes that are left of each; None: it is not as it was met, so it stays.
 
-        Of one that failed it is the error. Where that is a CorruptError, nothing can be removed.
+        For one that failed it is the error. Where that is a CorruptError, nothing can be removed.
         Raises UnavailableError, OutcomeUnknownError: nothing was.
         """
         copies = tuple((one.blob.digest, one.blob.generation) for one in removed)

@@ -1,8 +1,8 @@
 """Bytes that no record names are found and removed, by any number of workers at once.
 
 A copy is claimed. Then every upload is looked at that may go on, and every record that was written
-since they were listed. What none of them names goes, if the claim is still there. Whoever makes the
-copy a blob meanwhile, or counts on that blob, takes the claim, or sees that it goes.
+since they were listed. A copy that none names goes, if the claim is still there. A writer that
+makes it a blob meanwhile, or counts on that blob, takes the claim, or sees that it goes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 256
 _COPY_BYTES: Final = 128
-"""What a copy counts for that is only listed, when a run is slowed down."""
+"""The cost of a copy that is only listed, when a run is slowed down."""
 
 Uploading = Callable[[], Awaitable[Collection[str]]]
 
