@@ -40,7 +40,7 @@ class LinkUses:
     """The single-use links that were used."""
 
     def __init__(self, records: RecordStore) -> None:
-        """Where they are kept."""
+        """The store of their records."""
         self._ledger = Ledger(records)
 
     async def use(self, link: str, *, ranged: bool, op_id: str | None, now: datetime) -> datetime:

@@ -1,7 +1,7 @@
 """Names that have expired lose their blob, and versions that do not count any more go.
 
-Readers take both for gone already; here their records let go of the bytes. What the time is a store
-says, never this worker's clock alone: where these differ, nothing is done. A record is changed as
+Readers take both for gone already; here their records let go of the bytes. A store tells the time,
+never this worker's clock alone: where these differ, nothing is done. A record is changed as
 it was read, or not at all; one that cannot be read is left to whoever reads the roots.
 """
 

@@ -1,9 +1,9 @@
 """Writes of names that nobody carries on are ended, so that no name stays pending.
 
-What is announced the index knows, of all workers' names. A lease has passed when this worker has
-itself seen the announcement for that long, by its own monotonic clock, however often others write
-the name meanwhile. The lease of a streamed write is its upload's, which ends it: here only what no
-upload will end any more is.
+The index knows the announcements of all workers. A lease has passed when this worker has itself
+seen the announcement for that long, by its own monotonic clock, however often others write
+the name meanwhile. The lease of a streamed write is its upload's, which ends it: here only writes
+are ended that no upload will end any more.
 """
 
 from __future__ import annotations

@@ -60,12 +60,12 @@ if TYPE_CHECKING:
 
 _CURSOR_JOINT: Final = "."
 _READS: Final = 3
-"""How often a name is read again whose blob went away while it was read."""
+"""Attempts to read a name whose blob goes away while it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a name has, as ``version``. ``state`` is that of the name."""
+    """A name's content, as ``version``. ``state`` is that of the name."""
 
     name: str
     version: int
@@ -322,7 +322,7 @@ class NameRepository:
     # --- reads ---
 
     async def find(self, name: str, *, version: int | None = None) -> Found:
-        """What ``name`` has, or had as ``version``. Raises InvalidError, NotFoundError."""
+        """The content of ``name``, or of ``version``. Raises InvalidError, NotFoundError."""
         check_blob_name(name)
         held = await self._writes.look(name)
         keep = await self._rules.of(name)
@@ -421,7 +421,7 @@ class NameRepository:
         return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
 
     async def history(self, name: str) -> History:
-        """What has become of a name. Raises InvalidError, NotFoundError: there never was one."""
+        """The history of a name. Raises InvalidError, NotFoundError: there never was one."""
         check_blob_name(name)
         held = await self._writes.look(name)
         if held is None:

@@ -1,4 +1,4 @@
-"""What of the blobs the names need, for the collector."""
+"""The blobs that names need, for the collector."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ QUIET_PHASES: Final = frozenset({"remove"})
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[StoredT]):
-    """One piece of work, and its record. Whoever changes that has the ``turn``."""
+    """One piece of work, and its record, which is changed only with the ``turn``."""
 
     carried: Carried[StoredT]
     progress: Progress = field(default_factory=lambda: Progress(phase="waiting"))
@@ -45,7 +45,7 @@ class Job(Generic[StoredT]):
 
     @property
     def sign_of_life(self) -> tuple[Progress, int]:
-        """What differs from time to time while the work goes on."""
+        """A value that differs now and then while the work goes on."""
         return self.progress, self._signs
 
     def should_stop(self) -> bool:

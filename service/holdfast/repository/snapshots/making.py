@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Who makes a snapshot: a worker by its id, or, with an empty one, the client."""
+    """The maker of a snapshot: a worker by its id, or, with an empty one, the client."""
 
     id: str
     node: str
@@ -84,7 +84,7 @@ class Commit:
 
 
 class SnapshotLedger:
-    """What is known of snapshots."""
+    """The records of snapshots."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """The packs of snapshots as the steps of making one need them: put, read, kept from the collector.
 
-A blob that is stored already may be about to be collected. Whoever counts on one marks it as seen
-(*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7). What
-is late is told by two times of the store, never by this worker's clock.
+A blob that is stored already may be about to be collected. A step that counts on one marks it as
+seen (*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7).
+Two times of the store tell what is late, never this worker's clock.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Packs:
         self._one_root = asyncio.Semaphore(1)
 
     async def get(self, digest: Digest) -> Pack:
-        """What is stored of a pack, checked. Raises NotFoundError, CorruptError, UnavailableError.
+        """The stored pack, checked. Raises NotFoundError, CorruptError, UnavailableError.
 
         One that is damaged is remembered as such: it is not shared any more, and put anew.
         """
@@ -152,7 +152,7 @@ class Packs:
         return now
 
     def lately(self, now: datetime) -> datetime:
-        """What was seen at this time or later is left alone by a collector that runs at ``now``."""
+        """The time since which a seen blob is left alone by a collector that runs at ``now``."""
         return now - self._fresh
 
     async def touch(self, digest: Digest) -> bool:

@@ -1,4 +1,4 @@
-"""What pages of manifests need of packs, page by page: memory does not grow with the snapshot."""
+"""The needs of manifests, page by page: memory does not grow with the snapshot."""
 
 from __future__ import annotations
 

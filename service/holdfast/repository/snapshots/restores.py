@@ -67,7 +67,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
-    """What to restore into ``app``, and how: ``options`` get the restore's id for a staging id."""
+    """A restore into ``app``, as asked for: ``options`` get the restore's id for a staging id."""
 
     snapshot: SnapshotKey
     root: Digest

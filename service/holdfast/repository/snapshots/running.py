@@ -1,7 +1,7 @@
 """Work that takes longer than a request: it has a pending record, a lease and an end.
 
 A job renews its record for as long as it runs, so that others see that somebody works on it, and
-ends it once, as ``ok`` or as ``failure``. Whoever waits for it gets the record. When the record
+ends it once, as ``ok`` or as ``failure``. Those who wait for it get the record. When the record
 was removed, or another worker gave the job up, it stops, and what it made stays unseen. A job
 that shows no sign of life is not renewed for ever: it is given up, and others get its place.
 """
@@ -89,7 +89,7 @@ class Jobs:
 
     @property
     def active(self) -> int:
-        """How many jobs there are, waiting ones included."""
+        """The number of jobs, waiting ones included."""
         return len(self._jobs)
 
     def check_room(self) -> None:
@@ -280,7 +280,7 @@ class Jobs:
     async def _unless_stalled(
         self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
     ) -> StoredT:
-        """What ``work`` gives. Raises OutcomeUnknownError when it shows no sign of life."""
+        """The result of ``work``. Raises OutcomeUnknownError when it shows no sign of life."""
         working = asyncio.ensure_future(work(job))
         stalled = asyncio.create_task(job.stalled.wait())
         try:
@@ -317,7 +317,7 @@ class Jobs:
         await place
 
     async def _end(self, job: Job[StoredT], final: StoredT) -> None:
-        """Write the end. Whatever happens, nothing is left that says more than is known."""
+        """Write the end. In no case is a record left that says more than is known."""
         if job.lost is not None:
             return
         try:

@@ -50,13 +50,13 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
 
 MAX_GROUP_BYTES: Final = 512 * 1024
-"""Of commands in one group, unless one request has more."""
+"""Bytes of commands in one group, unless one request has more."""
 
 MAX_APPEND_SECONDS: Final = 60.0
-"""How long an append may be waited for: no attempt comes later than its Op-Id is remembered."""
+"""Seconds an append may be waited for: no attempt comes later than its Op-Id is remembered."""
 
 MAX_LOGS: Final = 16_384
-"""How many logs a worker knows the end of."""
+"""Logs whose end a worker knows."""
 
 _LOGS_BETWEEN_LOOKS: Final = 256
 _FIRST_WAIT_SECONDS: Final = 0.002
@@ -66,10 +66,10 @@ _EVERYTHING: Final = 2**53
 
 _NO_LOG: Final = "there is no log of that name"
 _OVERHEAD_BYTES: Final = 2048
-"""What a group, or a page, of one command takes beside it."""
+"""Bytes of a group, or a page, of one command beside it."""
 
 _COMMAND_BYTES: Final = 96
-"""What each command takes of a message, beside itself."""
+"""Bytes of a message for each command, beside itself."""
 
 _OP_BYTES: Final = 128
 _TOO_LATE: Final = "the request's time was over before the log was asked to write"
@@ -234,7 +234,7 @@ class _Log:
 
     @property
     def op_ids(self) -> int:
-        """How many Op-Ids are known."""
+        """The number of known Op-Ids."""
         return len(self._tail.ops) if self._tail is not None else 0
 
     async def add(self, member: _Member) -> AppendedRun:
@@ -412,14 +412,14 @@ class _Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What is ``left`` of a group. If it ``is_doubtful`` the log is to be read before."""
+    """Members ``left`` of a group. If it ``is_doubtful`` the log is to be read before."""
 
     left: list[_Member]
     is_doubtful: bool
 
 
 def _judge_one(member: _Member, tail: Tail, now: float) -> AppendedRun | None:
-    """What it has appended before. Raises UnavailableError, ConflictError: it never will."""
+    """Its run, if appended before. Raises UnavailableError, ConflictError: it never will."""
     if not member.is_wanted() or now >= member.until:
         raise UnavailableError(_TOO_LATE)
     return tail.ops.find(member.op_id)

@@ -23,7 +23,7 @@ class SavedBytes:
     """Stores the bytes of saves."""
 
     def __init__(self, blobs: BlobStore, sources: Sources) -> None:
-        """Where the users' blobs are."""
+        """The users' blobs."""
         self._blobs = blobs
         self._sources = sources
 
@@ -35,7 +35,7 @@ class SavedBytes:
         await self._blobs.put(digest, data, attributes)
 
     async def size(self, digest: Digest) -> int:
-        """That of a blob. Raises NotFoundError."""
+        """A blob's size. Raises NotFoundError."""
         return (await self._blobs.stat(digest, sure=True)).size
 
     async def is_there(self, digest: Digest) -> bool:

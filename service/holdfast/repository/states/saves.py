@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSave:
-    """What is to be saved: ``data``, or a blob that is there by its ``digest``.
+    """A save to make: ``data``, or a blob that is there by its ``digest``.
 
     ``lineage`` is that of the log whose commands it includes.
     """

@@ -72,7 +72,7 @@ class StateRecords:
     async def look(self, name: str, *, to_read: bool = False) -> PresentState:
         """The state as a believed leader knows it.
 
-        What was to end its log is carried out before. Raises CorruptError where the log is not what
+        A closing of its log is carried out before. Raises CorruptError where the log is not what
         the record knows of it; ``to_read`` as of `StateLogs.end`.
         """
         held = await self.find(name)

@@ -89,12 +89,12 @@ class UploadService:
 
     @property
     def active(self) -> int:
-        """How many uploads this worker owns."""
+        """The number of owned uploads."""
         return len(self._table)
 
     @property
     def lease_seconds(self) -> float:
-        """How long an upload may be silent."""
+        """Seconds an upload may be silent."""
         return self._limits.lease_seconds
 
     async def open(

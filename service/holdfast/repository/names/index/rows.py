@@ -1,7 +1,7 @@
 """Records as rows of the index, and rows as records again.
 
-A row has of a record what lists tell and what says whether a blob is needed. What cannot be read as
-the record that should lie under its key hides no other: it is set apart.
+A row has of a record what lists tell and what says whether a blob is needed. A record that cannot
+be read as the one that should lie under its key hides no other: it is set apart.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class IndexedName:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What some changes put into the tables, and which names, versions and keys they concern.
+    """Changes as rows of the tables, and the names, versions and keys that they concern.
 
     ``graves``: name, version, oldest. ``announced``: name, number, revision, op, at, digest.
     ``versions``: name, version, digest. ``others``: key, and whether a name or version should have
@@ -126,7 +126,7 @@ class Rows:
 
 
 def read_rows(changes: Iterable[Changed]) -> Rows:
-    """What ``changes``, of different keys, put into the tables. What is unreadable is logged."""
+    """The rows of ``changes``, of different keys. An unreadable record is logged."""
     rows = Rows()
     for changed in changes:
         rows.add(changed)
