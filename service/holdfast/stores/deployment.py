@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "config"
 FORMAT: Final = 2
-"""What this version writes where no older one is at work: its collector is on."""
+"""The format this version writes if no older one is at work: its collector is on."""
 
 OLD_FORMAT: Final = 1
 GRACE_SECONDS: Final = 24 * 3600
@@ -87,7 +87,7 @@ async def _put(records: RecordStore, deployment: Deployment, expected: int) -> N
 
 
 async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
-    """What is recorded, which fits and is complete.
+    """The deployment's record, which fits and is complete.
 
     Raises UnavailableError with what to change, NotReadyError, CorruptError.
     """
@@ -103,7 +103,7 @@ async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployme
 
 
 async def find_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
-    """What is recorded, which fits as far as it goes.
+    """The deployment's record, which fits as far as it goes.
 
     Raises UnfitError and UnavailableError with what to change, NotReadyError, CorruptError.
     """
@@ -186,7 +186,7 @@ async def accept_loss(records: RecordStore) -> list[str]:
 
 
 async def read_deployment(records: RecordStore) -> Deployment:
-    """What is recorded. Raises UnavailableError with what to change, CorruptError."""
+    """The deployment's record. Raises UnavailableError with what to change, CorruptError."""
     return (await _read(records))[0]
 
 

@@ -1,4 +1,4 @@
-"""Who waits for a log to grow, in this process."""
+"""Waiters for a log to grow, in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store of logs checks alike, before its medium sees it and after it was read."""
+"""Checks of every store of logs, before its medium sees an entry and after one was read."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def not_the_last(log: str) -> ConflictError:
 def page_up_to_damage[Row](
     rows: Iterable[Row], decode: Callable[[Row], JournalEntry], *, max_bytes: int, is_end: bool
 ) -> JournalPage:
-    """What ``rows`` hold, to ``max_bytes`` or one entry, and to the first that is damaged.
+    """The page of ``rows``, to ``max_bytes`` or one entry, and to the first that is damaged.
 
     ``is_end``: there is none behind the rows. Raises CorruptError when the first is damaged.
     """

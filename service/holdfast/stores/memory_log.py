@@ -1,4 +1,4 @@
-"""What stores in memory are made of: blobs, and the last change of each in the order of changes."""
+"""The parts of stores in memory: blobs, and the last change of each in the order of changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _logs: Final = count(1)
 
 
 class Reachable:
-    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
+    """Can be cut off. Each operation yields once, so that racing callers do interleave."""
 
     def __init__(self) -> None:
         self.reachable = True
@@ -67,7 +67,7 @@ class MemoryBlob:
 
     @property
     def checked(self) -> bytes:
-        """What is stored. Raises CorruptError."""
+        """The stored bytes. Raises CorruptError."""
         if digest_of(self.data) != self.info.stored_digest:
             msg = f"the stored bytes of blob {self.info.digest} do not match their digest"
             raise CorruptError(msg)
@@ -80,7 +80,7 @@ class MemoryBlob:
 
 
 class MemoryLog:
-    """The log of one store. What was deleted is remembered for ever."""
+    """The log of one store. A deletion is remembered for ever."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -110,7 +110,7 @@ class MemoryLog:
         )
 
     def revision(self, digest: Digest) -> int:
-        """Of the blob's last change; 0 of one that never was."""
+        """The blob's last revision; 0 of one that never was."""
         note = self._notes.get(digest)
         return note.revision if note is not None else 0
 

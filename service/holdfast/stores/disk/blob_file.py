@@ -32,7 +32,7 @@ READ_BYTES: Final = MIB
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What changes whenever a file does, or is another file."""
+    """Marks that change whenever a file does, or is another."""
 
     device: int
     inode: int
@@ -104,7 +104,7 @@ def surveyed(blob: OpenBlob) -> SurveyedBlob:
 
 
 def look_at(path: Path) -> Seen:
-    """What is at ``path``, whatever it is."""
+    """The thing at ``path``, of any kind."""
     try:
         descriptor = open_regular(path)
     except FileNotFoundError:

@@ -80,7 +80,7 @@ class BlobReading:
             yield blob
 
     def intact(self, path: Path) -> BlobHeader | None:
-        """What the file says that is there and can be read back; None: there is none."""
+        """The header of a file that is there and can be read back; None: there is none."""
         try:
             with self.open(path) as blob:
                 self.check(blob)

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from holdfast.stores.disk.files import Files
 
 PATIENCE_SECONDS: Final = 10.0
-"""How long a change waits for another of its shard: milliseconds, unless a process is stopped."""
+"""Seconds a change waits for another of its shard: ms, unless a process is stopped."""
 
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _TOO_OFTEN: Final = "the blob is put and deleted too often at the same time"
@@ -132,7 +132,7 @@ class BlobFiles:
         raise UnavailableError(_TOO_OFTEN)
 
     def stat(self, digest: Digest, *, partial: bool = False) -> BlobInfo:
-        """What is recorded. Raises NotFoundError, CorruptError."""
+        """A blob's record. Raises NotFoundError, CorruptError."""
         with translated(), self._reader.open(self._path(digest)) as blob:
             if blob.header.is_partial and not partial:
                 msg = f"no blob {digest}"

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 DATABASE: Final = "records.sqlite"
 PATIENCE_SECONDS: Final = 10.0
-"""How long a change waits for those of others, which take milliseconds unless one is stopped."""
+"""Seconds a change waits for those of others, which take milliseconds unless one is stopped."""
 
 LOCK_STEP_SECONDS: Final = 0.002
 CHECKPOINT_PAGES: Final = 1000
@@ -78,13 +78,13 @@ _ADDED: Final = (
     BEGIN UPDATE extent SET keys = keys - 1; END
     """,
 )
-"""What a store of the first version lacks. ``ending`` tells what is over without a look at a row.
+"""Parts a store of the first version lacks. ``ending`` tells what is over without a look at a row.
 To count a million rows takes a while, so the database does it as they come and go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What is in a kind of database.
+    """The form of a kind of database.
 
     ``identity`` is its ``application_id`` and ``user_version``. ``added`` is what one of the first
     version lacks, and ``last`` the name of the last thing that is made.
@@ -177,7 +177,7 @@ class Database:
         self._log_is_durable = False
 
     def read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
-        """What ``work`` finds. Raises UnavailableError, CorruptError."""
+        """The result of ``work``. Raises UnavailableError, CorruptError."""
         with self._connection() as connection:
             return work(connection)
 
@@ -244,7 +244,7 @@ class Database:
             self._log_is_durable = True
 
     def _identity(self) -> _Identity:
-        """Of the file that is the database now: another may be mounted, or come from a copy.
+        """The file that is the database now: another may be mounted, or come from a copy.
 
         Raises UnavailableError, CorruptError.
         """
@@ -300,7 +300,7 @@ def is_complete(connection: sqlite3.Connection, form: Form = RECORDS_FORM) -> bo
 
 
 def damage_of(connection: sqlite3.Connection) -> str | None:
-    """What is wrong with the database, if anything; the values in it are not looked at."""
+    """The fault of the database, if any; the values in it are not looked at."""
     [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
     return None if told == b"ok" else told.decode("utf-8", "replace")
 
@@ -383,7 +383,7 @@ def _errors_reported() -> Iterator[None]:
 
 
 def _reported(error: sqlite3.Error) -> HoldfastError:
-    """What the caller can act on; nothing was changed."""
+    """The error a caller can act on; nothing was changed."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
         return QuotaExceededError("the disk store is full")

@@ -1,7 +1,7 @@
 """The file operations under the disk stores, each of them one step that a crash can follow.
 
 Everything that changes the disk goes through `Files`, so that a test can cut off after any step.
-What a step promises after a power cut is what POSIX and a measurement on ext4 say: a file's bytes
+A step promises after a power cut what POSIX and a measurement on ext4 say: a file's bytes
 are there once it was synced, a name once its directory was synced after the change.
 
 Nothing here follows a link or waits for a pipe: what stands where a regular file should be was
@@ -209,7 +209,7 @@ def write_file(files: Files, path: Path, pieces: Iterable[Buffer]) -> None:
 def ensure_directory(files: Files, path: Path) -> None:
     """Make ``path``, unless it is there, and make its name durable either way.
 
-    Whoever made it may not have synced it yet, so finding it is no reason to skip that.
+    Its maker may not have synced it yet, so finding it is no reason to skip that.
     """
     with suppress(FileExistsError):
         files.mkdir(path)

@@ -90,7 +90,7 @@ class StagingFiles:
             return sorted(filter(_STAGING.fullmatch, os.listdir(self._root / "staging")))
 
     def look(self, staging: str) -> StoredCopy | None:
-        """What is there of it; its time is when something was last added or removed."""
+        """The parts there; the time is when something was last added or removed."""
         directory = self._directory(staging)
         with translated(), suppress(FileNotFoundError):
             parts = [entry.stat().st_size for entry in os.scandir(directory)]

@@ -80,7 +80,7 @@ class DiskBlobStore:
         self._log = BlobLog(root, self._blobs, self._files, sources)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
-        """See `BlobStore.put`. Of a blob that is there but damaged, a whole copy is stored."""
+        """See `BlobStore.put`. A whole copy of a blob that is there but damaged is stored."""
         with memoryview(data) as view:
             size = view.nbytes
         header = _header(digest, size, max(size, 1), self._new_id(), attributes)

@@ -42,7 +42,7 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a kind of bucket must have; ``{}`` in ``subjects`` is its name."""
+    """Settings a kind of bucket must have; ``{}`` in ``subjects`` is its name."""
 
     subjects: tuple[str, ...]
     required: tuple[Required, ...]
@@ -54,7 +54,7 @@ def _is(*wanted: Any) -> Callable[[Any], bool]:
 
 _INIT: Final = "`holdfast admin init` sets it"
 _ANOTHER: Final = "that cannot be changed, so make another bucket"
-# What changes other settings, or makes them impossible, is asked about first.
+# A setting that changes others, or makes them impossible, is asked about first.
 _WRITABLE: Final = (
     Required("sealed", not_, "a sealed bucket takes no writes"),
     Required("mirror", not_, "a mirror takes no writes: remove the mirror to make it a bucket"),
@@ -182,7 +182,7 @@ HARMLESS: Final = {
 
 
 def unfit(config: Mapping[str, Any]) -> str | None:
-    """What of a stream's ``config`` will not do, and what to do; None: all fits.
+    """The setting in a stream's ``config`` that will not do, and what to do; None: all fits.
 
     Its name tells which bucket it is, and of which kind.
     """

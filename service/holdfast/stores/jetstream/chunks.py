@@ -144,7 +144,7 @@ class ObjectChunks:
             found, position = wanted, message.sequence + 1
 
     async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
-        """See DirectDelivery. What the index says is believed: whoever reads there finds out."""
+        """See DirectDelivery. The index is believed: a read there finds out."""
         near = self._near(info, part)
         if part - near.part < max(WINDOW_BYTES // info.part_size, 1):
             return near.part, near.sequence
@@ -228,12 +228,12 @@ class ObjectChunks:
         raise UnavailableError(msg)
 
     async def count(self, nuid: str) -> int:
-        """How many chunks lie under ``nuid``, by a believed leader. Raises UnavailableError."""
+        """The number of chunks under ``nuid``, by a believed leader. Raises UnavailableError."""
         subject = chunk_subject(self._bucket, nuid)
         return (await self._js.counts(self._stream, subject)).get(subject, 0)
 
     async def _look(self, info: BlobInfo, *, again: bool) -> Standing:
-        """How the chunks are. Without a claim that is so at one moment."""
+        """The standing of the chunks; without a claim it is of one moment."""
         nuid = info.generation
         around = copy_subjects(self._bucket, nuid)
         counts = await self._js.counts(self._stream, around, again=again)
@@ -296,13 +296,13 @@ class ObjectChunks:
         await self._js.purge(self._stream, chunk_subject(self._bucket, nuid))
 
     async def remove_unneeded(self, nuid: str) -> None:
-        """Remove chunks that no record names. What cannot be removed now is the collector's."""
+        """Remove chunks that no record names. Those that cannot be now are the collector's."""
         with suppress(UnavailableError, OutcomeUnknownError):
             await self.remove(nuid)
 
 
 def part_of(message: StoredMessage) -> int:
-    """Which part a stored chunk is. Raises CorruptError."""
+    """The part a stored chunk is. Raises CorruptError."""
     text = message.headers.get(BLOB_PART, "")
     if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
         msg = "a stored chunk does not say which part it is"

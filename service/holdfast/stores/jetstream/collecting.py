@@ -1,4 +1,4 @@
-"""What a collector does in a JetStream Object Store bucket: it goes over the blobs, removes some.
+"""A collector's work in a JetStream Object Store bucket: it goes over the blobs, removes some.
 
 The mark of a blob is the sequence of its record. A record is listed as some replica has it, and may
 be another by now, or one that came back beneath it: what is removed is decided by compare-and-set.
@@ -152,7 +152,7 @@ def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:
 
 @dataclass(slots=True)
 class _Page:
-    """What was met on a page of a survey."""
+    """The finds on a page of a survey."""
 
     blobs: list[SurveyedBlob] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)

@@ -81,11 +81,11 @@ class Conflicts:
         return await self._backoff.wait()
 
     def telling(self) -> AbstractContextManager[None]:
-        """What may have been applied once stays unknown, whatever fails afterwards."""
+        """A change that may have been applied stays unknown, whatever fails afterwards."""
         return _Telling(self)
 
     def failure(self) -> HoldfastError:
-        """What to report in the end."""
+        """The error to report."""
         if not self.certain:
             return OutcomeUnknownError(UNKNOWN)
         if self._in_flight:

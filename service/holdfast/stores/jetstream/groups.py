@@ -1,8 +1,8 @@
 """Small puts that go together in one atomic batch, where the store syncs each write.
 
-A pair of publishes waits for two syncs; a batch (ADR-50) of many pairs for hardly more. What comes
-while batches are under way is collected, so groups grow with the load and need no timer. With few
-puts, or where writes are not synced, the pair is faster: then puts are sent back to go alone.
+A pair of publishes waits for two syncs; a batch (ADR-50) of many pairs for hardly more. Puts that
+come while batches are under way are collected, so groups grow with the load and need no timer. With
+few puts, or where writes are not synced, the pair is faster: then puts are sent back to go alone.
 
 A batch is stored as a whole or not at all. If it is refused nothing was stored, so nothing is left
 to remove; if no answer comes, the records tell whether it was stored, or it stays unknown.
@@ -57,7 +57,7 @@ MOST_PUTS: Final = 128
 MOST_BYTES: Final = 2 * MIB
 MOST_BYTES_EACH: Final = 64 * KIB
 BATCHES_AT_ONCE: Final = 1
-"""Of one worker: a second would make both smaller, and each waits for as many syncs."""
+"""In one worker: a second would make both smaller, and each waits for as many syncs."""
 
 _ROUNDS: Final = 4
 
@@ -336,7 +336,7 @@ class PutGroups:
 
 
 def _is_gone(message: StoredMessage) -> bool:
-    """Whether ``message`` says that a blob was deleted. Whatever is odd is looked at alone.
+    """Whether ``message`` says that a blob was deleted. An odd one is looked at alone.
 
     So is a deletion with an ``Op-Id``, which the next record keeps.
     """

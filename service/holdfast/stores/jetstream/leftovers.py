@@ -95,7 +95,7 @@ class ObjectLeftovers:
         return True
 
     async def _remove(self, copy: str) -> None:
-        """Of a copy that is going: the chunks, and then the claim."""
+        """Remove a copy that is going: the chunks, and then the claim."""
         await self._chunks.remove(copy)
         await self._claims.end(copy)
 

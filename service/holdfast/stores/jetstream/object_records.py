@@ -40,7 +40,7 @@ _MAX_DIGITS: Final = 19
 
 
 class RecordChange(StrEnum):
-    """What is changed of a blob that stays."""
+    """A change of a blob that stays."""
 
     TOUCHED = "touch"
     PINNED = "pin"
@@ -92,7 +92,7 @@ class ObjectEntry:
         return self.meta is not None and not self.meta.deleted and self.meta.nuid == nuid
 
     def deletion(self, op_id: str | None, tried: str) -> bool | None:
-        """What a deletion answers that has nothing to do; None: a tombstone is to be written.
+        """The answer of a deletion with nothing to do; None: a tombstone is to be written.
 
         ``tried`` is the copy for which it may have written one. Raises ConflictError where
         ``op_id`` was another request's.
@@ -167,7 +167,7 @@ class ObjectRecords:
         look: Callable[[Digest], Awaitable[ObjectEntry]] | None = None,
         seen: ObjectEntry | None = None,
     ) -> T:
-        """What ``attempt`` gives for the record, which it may `write`; again after a conflict.
+        """The result of ``attempt`` for the record, which it may `write`; again after a conflict.
 
         ``look`` reads the record (else `read`); ``seen`` is believed to be it the first time.
         """
@@ -199,7 +199,7 @@ class ObjectRecords:
         return self._js.publish(meta_subject(self._bucket, digest), record, headers)
 
     def headers(self, entry: ObjectEntry, change: RecordChange | None) -> dict[str, str]:
-        """Of a record that replaces ``entry``; ``change`` as in `write`."""
+        """The headers of a record that replaces ``entry``; ``change`` as in `write`."""
         headers = {ROLLUP: "sub", EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence)}
         if change is not None:
             headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}

@@ -207,7 +207,7 @@ class ObjectBlobStore:
         return None
 
     def _place_query(self, place: Place) -> dict[str, Any]:
-        """What is at the place, or nothing: never another subject's message."""
+        """A query for the message at the place: never another subject's."""
         return {
             "seq": place.sequence,
             "next_by_subj": chunk_subject(self.bucket, place.info.generation),
@@ -281,7 +281,7 @@ class ObjectBlobStore:
             if subject in wanted and _is_blob(message, wanted[subject], partial=partial):
                 del wanted[subject]
         if len(wanted) < len(set(digests)):
-            # What a replica has may be gone by now, but not for long: it can reach the others.
+            # A replica's blob may be gone by now, but not for long: it can reach the others.
             await self._js.check_leader(self.stream)
         return list(wanted.values())
 
@@ -448,7 +448,7 @@ class ObjectBlobStore:
 
 
 def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
-    """Whether ``message`` is the record of a blob. Who asks what is missing may put the rest."""
+    """Whether ``message`` is the record of a blob. A caller may put the missing ones."""
     if not message.data:
         return False
     try:
