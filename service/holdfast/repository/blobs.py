@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class Content:
     """Bytes ``span`` of something of ``size`` bytes: ``data``, or a window of ``parts`` pieces.
 
-    Of a window's pieces ``skip`` bytes go first. They are numbered from ``first`` on: as chunks of
+    A window's pieces lose ``skip`` bytes first. They are numbered from ``first`` on: as chunks of
     the blob where the store sends them. ``deliver`` has it send them to a subject; where it is
     None, ``pieces`` are to be sent. ``kept`` says which bytes of a partial blob they are.
     """
@@ -327,7 +327,7 @@ class BlobRepository:
     async def _report_damage(self, info: BlobInfo) -> None:
         try:
             await self._store(BLOBS).report_damage(info)
-        except HoldfastError as error:  # whoever asked is told of the damage all the same
+        except HoldfastError as error:  # the caller is told of the damage all the same
             log.warning("damage_not_recorded", digest=info.digest, code=error.code)
 
     def _store(self, space: str) -> BlobStore:

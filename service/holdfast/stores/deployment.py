@@ -1,4 +1,4 @@
-"""The record of a deployment, ``config`` in the records: what ``holdfast admin init`` decided.
+"""The record of a deployment, ``config`` in the records, as ``holdfast admin init`` decided.
 
 Workers read it before they serve: a store in a form they do not know, or under other names than
 they were told, is refused rather than filled with a second deployment's blobs.
@@ -171,7 +171,7 @@ async def raise_format(records: RecordStore, collects_from: datetime) -> bool:
 
 
 async def accept_loss(records: RecordStore) -> list[str]:
-    """Forget how far the roots had come: what was lost is not missed any more; of which stores.
+    """Forget how far the roots had come, so that losses are not missed any more; of which stores.
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """

@@ -55,7 +55,7 @@ class JournalPage:
     """Some entries of a log, in order.
 
     ``is_end``: at a moment during the call there was none behind them, or none at all; by the word
-    of whoever answered, unless it was to be sure.
+    of the replica that answered, unless it was to be sure.
     """
 
     entries: Sequence[JournalEntry]
@@ -63,7 +63,7 @@ class JournalPage:
 
 
 class Growth(Protocol):
-    """One log, watched for entries that are appended by whomever."""
+    """One log, watched for entries that anybody appends."""
 
     async def wait(self, after: int) -> None:
         """Return once there is an entry behind the sequence ``after``, or may be one.

@@ -2,7 +2,7 @@
 
 Writers that are killed leave them. A remover of some claims them first, then looks for records
 that name them, and removes them if the claim is still there; it ends after that. A writer that has
-made them a blob meanwhile, and whoever counts on that blob, takes the claim, or sees that the bytes
+made them a blob meanwhile, or counts on that blob, takes the claim, or sees that the bytes
 are gone, or go. Where bytes and record are not stored one after the other no claim is needed.
 
 Every method may raise UnavailableError and OutcomeUnknownError.
@@ -77,5 +77,5 @@ class Leftovers(Protocol):
     async def remove(self, copy: str, mark: str) -> bool:
         """Remove the copy, unless somebody has taken the claim since; whether it was.
 
-        After an error the copy may be going: who claims it next removes it.
+        After an error the copy may be going: the next claimant removes it.
         """

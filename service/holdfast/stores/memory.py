@@ -251,7 +251,7 @@ class MemoryBlobStore(Reachable):
         self._staged.pop(staging, None)
 
     def leftovers(self) -> None:
-        """None: what a killed process had in its memory is gone."""
+        """None: the memory of a killed process is gone."""
 
     def direct_delivery(self) -> None:
         """None: only the worker can send what is in its memory."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobInfo
 
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time of whatever happens in memory where no clock is given."""
+"""The time of changes in memory where no clock is given."""
 
 _logs: Final = count(1)
 
@@ -138,6 +138,6 @@ class MemoryLog:
 
 
 def _told(note: BlobChanged, after: int) -> BlobChanged:
-    """The change to whoever has read up to ``after``, and may not know of the put before it."""
+    """The change for a reader up to ``after``, which may not know of the put before it."""
     is_new = note.kind == "changed" and note.put_at > after
     return replace(note, kind="put") if is_new else note

@@ -34,7 +34,7 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
     the store needs that. ``damaged``: it was found that it cannot be read back, and the next put
     of the bytes replaces it. ``deleted``: somebody has deleted it, and something keeps the bytes;
-    for whoever asks by the digest it is not there. ``kept``: it is partial, and size, chunks and
+    a request by the digest does not find it. ``kept``: it is partial, and size, chunks and
     parts are those of the bytes that are kept, one after the other; the next put of the whole
     replaces it, too.
     """
@@ -165,9 +165,9 @@ class BlobChanges:
 class SurveyedBlob:
     """A blob as a collector met it, last seen (put or touched) at a time by the store's clock.
 
-    ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
-    gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy,
-    of ``size`` bytes: of a partial blob those that are ``kept``. ``damaged`` is as in `BlobInfo`.
+    ``mark`` stands for the blob as it was then: a put, touch, pin, unpin or found damage gives it
+    another one. ``generation`` is the stored copy, of ``size`` bytes: of a partial blob those that
+    are ``kept``. ``damaged`` is as in `BlobInfo`.
     """
 
     digest: Digest
@@ -257,7 +257,7 @@ class BlobStore(Protocol):
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
-        Of racing puts of one blob exactly one creates it and nothing is left of the others.
+        Exactly one of racing puts of one blob creates it and nothing is left of the others.
         ``data`` is at most ``max_inline_bytes`` long. A put that pins also pins what it finds there
         unpinned, before it answers; another leaves a pin as it is. Any put takes the mark of a blob
         that is ``deleted`` and kept. A put heals, also by a staged commit: a blob that cannot be

@@ -16,7 +16,7 @@ CHANGES_LIMIT: Final = 500
 MAX_CHANGES: Final = 10_000
 
 MAX_BATCH: Final = 1000
-"""Changes in one batch: what a nats-server takes."""
+"""Changes in one batch, as many as a nats-server takes."""
 
 MAX_GET_MANY: Final = 1024
 
@@ -32,7 +32,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """A write in a batch. ``expected`` as in `RecordStore.put`; None: whatever is there, or not.
+    """A write in a batch. ``expected`` as in `RecordStore.put`; None: without a condition.
 
     With ``ttl`` the record goes away by itself, as in `RecordStore.put`; ``grave`` is as there.
     """
@@ -46,7 +46,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not.
+    """A removal in a batch, of the record at ``expected``; None: without a condition.
 
     With ``for_good`` the key is never used again. The store then keeps its note of the removal for
     ever, should what lies below its records come back, and may list the key as long.
@@ -165,7 +165,7 @@ class RecordStore(Protocol):
     async def count(self, prefix: str) -> int:
         """The number of keys below the tokens of ``prefix`` with a record or a note of a removal.
 
-        By whoever tells the extent. Counted is also what a store knows of and cannot read.
+        Told as the extent is. Records that the store knows of and cannot read count, too.
         """
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a deployment, gathered: what each sentence is made of.
+"""Everything that is wrong with a deployment, gathered as findings.
 
 The slow readings (users of missing blobs, a collection's dry run) are made once for all who ask
 within a minute, in bounded memory. Damage is told from the laps of the scrub.

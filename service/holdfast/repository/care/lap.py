@@ -4,8 +4,8 @@ Records come first: all are read, from the start to the end, and counted against
 should be; with those of states their logs. Then come the blobs. The findings are written down with
 the place that was reached.
 
-Where blobs are listed in the order of writing, whatever is put or touched moves to the end, perhaps
-as fast as it is read. So they are read as far as the store had come, and then once more from there,
+Where blobs are listed in the order of writing, a blob put or touched moves to the end, perhaps as
+fast as it is read. So they are read as far as the store had come, and then once more from there,
 as far as it has come by then: for what was touched before it was reached. So a lap has an end. A
 blob touched so often that it is met in neither pass, and one put late, are for the next lap.
 """

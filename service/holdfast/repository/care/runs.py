@@ -28,7 +28,7 @@ class Runs[KeyT: Hashable, ReportT]:
         monotonic: Callable[[], float],
         kept_seconds: float = KEPT_SECONDS,
     ) -> None:
-        """``make`` makes one. A report is given to whoever asks for it within ``kept_seconds``."""
+        """``make`` makes one. A report is given to all who ask for it within ``kept_seconds``."""
         self._make = make
         self._monotonic = monotonic
         self._kept_seconds = kept_seconds

@@ -1,4 +1,4 @@
-"""``scrub.<place>``: how far the scrub from one place has come, and what it has found.
+"""``scrub.<place>``: the progress of the scrub from one place, and its findings.
 
 A place is a nats-server, to which workers are connected: what they read is answered by it, or by
 those that it knows of. Stores on a disk or in memory are one place. A lap goes over everything, and

@@ -47,7 +47,7 @@ MAX_REMOVED: Final = 1_000_000
 _PAGE: Final = 1000
 _LISTED_AT_ONCE: Final = 128
 _REMOVED_AT_ONCE: Final = 8
-"""Between so many it rests: what a server is asked for meanwhile waits for one of them."""
+"""Between so many it rests: requests to a server meanwhile wait for one of them."""
 
 _RECORD_BYTES: Final = 1024
 """The cost of a blob, beside its bytes, when a run is slowed down."""

@@ -1,6 +1,6 @@
-"""Blobs are removed record first, then bytes; who dies in between leaves a note for the next run.
+"""Blobs are removed record first, then bytes; a death in between leaves a note for the next run.
 
-So are the former bytes of those of which a part is kept, whose place another copy takes. Bytes of a
+So are the former bytes of partly kept blobs, whose place another copy takes. Bytes of a
 copy whose record is gone, or is another copy's, are no blob's and never will be again: a copy has
 one writer for ever, who made it a blob once. So anybody may remove them.
 """
@@ -82,7 +82,7 @@ class Removals:
         return done
 
     async def finish(self, space: str, store: BlobStore, now: datetime) -> None:
-        """Remove the bytes that collectors have left which did not get so far."""
+        """Remove the bytes left by collectors that did not get so far."""
         async for record in self._records.list_records(PREFIX):
             try:
                 note = msgspec.json.decode(record.value, type=Removal)

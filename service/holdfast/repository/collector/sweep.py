@@ -149,7 +149,7 @@ class _Run:
             going = await self.loose(claims)
         finally:
             for copy in claims.keys() - set(going):
-                with suppress(HoldfastError):  # whoever counts on it does, or the next run
+                with suppress(HoldfastError):  # a user of it does, or the next run
                     await self._leftovers.release(copy, claims[copy])
         gone = [copy for copy in going if await self._leftovers.remove(copy, claims[copy])]
         log.info("orphans_removed", copies=len(gone))

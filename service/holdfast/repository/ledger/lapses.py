@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 class Watched(Generic[RecordT]):
     """A kind of record that has leases.
 
-    ``give_up`` ends one (`Ledger.take`), with whatever else has to be done. ``is_ours`` says
+    ``give_up`` ends one (`Ledger.take`), with all else that has to be done. ``is_ours`` says
     whether this worker is itself at work on one.
     """
 
@@ -65,11 +65,11 @@ class Lapses:
         self._observed = Observations(monotonic, max_gap_seconds=SWEEPS_THAT_COUNT * sweep_seconds)
 
     def unchanged_seconds(self, held: Held[Any]) -> float:
-        """For how long this worker has itself seen the record as it is."""
+        """Seconds this worker has itself seen the record as it is."""
         return self._observed.unchanged_seconds(held.key, held.revision)
 
     async def sweep(self) -> int:
-        """Give up what has lapsed; how many."""
+        """Give up lapsed records; their number."""
         given_up = 0
         seen: list[str] = []
         for watched in self._watched:

@@ -53,7 +53,7 @@ class Carried(Generic[RecordT]):
     ) -> None:
         """``check_ours`` raises ConflictError of a record that is another's by now.
 
-        ``is_patient`` as in `Ledger.update`: for who has worked for long, and has no deadline.
+        ``is_patient`` as in `Ledger.update`: for work that took long, and has no deadline.
         """
         self._is_patient = is_patient
         self._ledger = ledger

@@ -140,7 +140,7 @@ Beside = Callable[[Held[RecordT] | None, Held[RecordT]], Awaitable[Sequence[Chan
 
 
 class Ledger:
-    """The records of one bucket, of whatever kinds."""
+    """The records of one bucket, of all kinds."""
 
     def __init__(self, records: RecordStore) -> None:
         """The store of that bucket."""
@@ -233,11 +233,11 @@ class Ledger:
         beside: Beside[RecordT] | None = None,
         is_patient: bool = False,
     ) -> Held[RecordT]:
-        """The record as ``change`` makes it. Unchanged is what it returns as it got it.
+        """The record as ``change`` makes it. One that it returns as it got it is unchanged.
 
         ``change`` is a pure function, may be asked several times, and raises what refuses. One that
-        has ended is changed no more: what makes it so ends it. ``beside`` is awaited before each
-        write, with the record as it is and as it is to be: it gives what else belongs into that
+        has ended is changed no more; a change to that state ends it. ``beside`` is awaited before
+        each write, with the record as it is and as it is to be: it gives what else belongs into that
         batch. ``is_patient``: a write that surely was not made is sent again, too. Raises
         ConflictError when the record has ended, was removed or kept changing, UnavailableError,
         OutcomeUnknownError.
@@ -310,7 +310,7 @@ class Ledger:
     ) -> Held[RecordT]:
         """As `update`, but of the record as it is in ``held``, else ConflictError.
 
-        For whoever takes it from another, or ends it in its place, who may have carried it on.
+        For a worker that takes it from another, or ends it for another that may have carried it on.
         """
 
         def unless_changed(record: RecordT) -> RecordT:

@@ -89,7 +89,7 @@ class NameLapses:
         return one.upload is not None and await self._is_live_upload(one.upload)
 
     async def _fail(self, held: Held[NameRecord], ops: Sequence[str]) -> None:
-        """End each by a write of its own: who watches tells steps apart by their revisions."""
+        """End each by a write of its own: watchers tell steps apart by their revisions."""
         step = await self._writes.step(held.record.name)
         for op in ops:
             held = await self._writes.update(held, partial(_lapsed, op, step))

@@ -1,4 +1,4 @@
-"""Writes that the record of their name tells of no more, ``w.<op>``, for whoever repeats them.
+"""Writes that the record of their name tells of no more, ``w.<op>``, for their repeats.
 
 A record keeps its last steps. Where many write a name, the step by which a repeat is known may be
 gone while its caller still waits for an answer, and the repeat would be made over what others wrote
@@ -46,7 +46,7 @@ class PastWrites:
     """Those of all workers."""
 
     def __init__(self, records: RecordStore, clock: Callable[[], datetime]) -> None:
-        """``records`` is not the bucket of the names: what lies here goes away by itself."""
+        """``records`` is not the bucket of the names: records here go away by themselves."""
         self._ledger = Ledger(records)
         self._clock = clock
 

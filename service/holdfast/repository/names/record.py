@@ -36,7 +36,7 @@ NameState = Literal["pending", "ok", "failure", "deleted"]
 MAX_ANNOUNCED: Final = 16
 MAX_TRANSITIONS: Final = 16
 MAX_OVERTAKEN: Final = 100
-"""Of all that are announced for one name, each is written twice, and so may be all others."""
+"""Each write announced for one name is written twice, and so may be all others."""
 
 _REASON_CHARS: Final = 200
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)

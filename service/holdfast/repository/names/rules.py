@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import RecordStore
 
 BELIEVED_SECONDS: Final = 10.0
-"""For how long a worker goes by rules that another has changed since."""
+"""Seconds a worker goes by rules that another has changed since."""
 
 MAX_RULES: Final = 256
 _RULES: Final = "rules"

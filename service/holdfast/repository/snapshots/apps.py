@@ -87,7 +87,7 @@ class Apps:
             raise UnavailableError(_SILENT) from error
 
     def put_mark(self, mark: str) -> bool:
-        """Let who looks at this same directory see ``mark``; False: nothing can be written here.
+        """Let those who look at this directory see ``mark``; False: nothing can be written here.
 
         Marks that a killed worker has left are removed after an hour.
         """

@@ -77,7 +77,7 @@ class ContentWindows:
     ) -> Content:
         """Bytes that fit one message are read at once, in one go; more get a window.
 
-        That has a place, which is given back when its pieces are closed. Raises
+        A window has a place, which is given back when its pieces are closed. Raises
         RateLimitedError when there is none within ``wait_seconds``.
         """
 
@@ -148,7 +148,7 @@ class ContentWindows:
             reading.add_done_callback(self._read_ahead)
 
     def _read_ahead(self, reading: asyncio.Future[object]) -> None:
-        """A failure is met again by whoever really reads there."""
+        """A failure is met again by a read that is made there."""
         self._reading_ahead -= 1
         look_at(reading)
 

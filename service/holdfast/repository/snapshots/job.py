@@ -76,7 +76,7 @@ class Job(Generic[StoredT]):
 
 
 class Stillness:
-    """For how long a job has shown no sign of life.
+    """The time without a sign of life of a job.
 
     It is looked at every ``interval_seconds``, and each look counts for so much: time in which
     the whole process was stopped does not.

@@ -1,6 +1,6 @@
 """Snapshots: begun and committed by clients, looked up, removed.
 
-The steps that make one, whoever does the archiving: a pending record; the data; the root announced
+The steps that make one, by any archiver: a pending record; the data; the root announced
 in the record; what is counted on kept from the collector; then ``ok``, by compare-and-set.
 """
 
@@ -139,7 +139,7 @@ class SnapshotLedger:
                 if await self._ops.was_removed(op_id):
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
-                # else whoever began it did not get so far
+                # else its maker did not get so far
         parent = None
         if not alone:
             parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))

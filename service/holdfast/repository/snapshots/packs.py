@@ -177,7 +177,7 @@ class Packs:
     ) -> list[Digest]:
         """Touch each that was not seen ``since``; those that are gone, in order.
 
-        Of each is said what of it is needed (None: all of it), and gone is one that lacks some.
+        ``needs`` has the needed ranges of each (None: all of it); one that lacks some is gone.
         """
         gone: list[Digest] = []
         for batch in batched(needs.items(), TOUCHES_AT_ONCE):

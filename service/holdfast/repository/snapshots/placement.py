@@ -1,8 +1,8 @@
 """The node for what only one node can do: archive an app, write to its directory.
 
-Silence is not a no: a node may be restarting or slow. Only answers count, so
-that a request that might be answered a moment later is not refused for good, and no second copy of
-an app is made because the first one's node was silent.
+Silence is not a no: a node may be restarting or slow. Only answers count, so that a request that
+might be answered a moment later is not refused for good, and no second copy of an app is made
+because the first one's node was silent.
 """
 
 from __future__ import annotations

@@ -326,7 +326,7 @@ class Jobs:
         except ConflictError:
             return
         except HoldfastError as error:
-            # Still pending: whoever looks after pending records gives it up.
+            # Still pending: the sweep of pending records gives it up.
             log.warning("job_end_not_recorded", id=job.record.id, code=error.code)
             return
         log.info(

@@ -1,4 +1,4 @@
-"""Appends: what arrives for one log while a group is on its way goes as the next group.
+"""Appends: those that arrive for one log while a group is on its way go as the next group.
 
 A worker's knowledge of where a log ends is a hint for the compare-and-set and for nothing else.
 Where another worker was first, what it has written is read from a believed leader, and each request
@@ -62,7 +62,7 @@ _LOGS_BETWEEN_LOOKS: Final = 256
 _FIRST_WAIT_SECONDS: Final = 0.002
 _LONGEST_WAIT_SECONDS: Final = 0.5
 _EVERYTHING: Final = 2**53
-"""The index up to which whoever names none knows the log."""
+"""The known index of a caller that names none."""
 
 _NO_LOG: Final = "there is no log of that name"
 _OVERHEAD_BYTES: Final = 2048

@@ -47,9 +47,9 @@ class SavedBytes:
         return True
 
     async def touch(self, digest: Digest) -> bool:
-        """Have whoever is about to remove a blob leave it; is it there, and whole?
+        """Have those who are about to remove a blob leave it; is it there, and whole?
 
-        To be asked once a record names it: whoever collects or deletes sees either. A blob that was
+        To be asked once a record names it: collections and deletions see either. A blob that was
         put just now is touched, too, for it may be deleted at any age.
         """
         return await self._blobs.touch(digest, unless_seen_since=_ALWAYS)

@@ -83,7 +83,7 @@ class Group(GroupHead, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LoggedCommand(msgspec.Struct, frozen=True):
-    """A command of a log, as whoever replays it gets it."""
+    """A command of a log, as a replay gets it."""
 
     index: int
     hlc: Hlc

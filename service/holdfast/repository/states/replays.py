@@ -156,7 +156,7 @@ class _Filling:
 
 
 class Following:
-    """One who reads a log as it grows."""
+    """A reader of a log as it grows."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """One worker's knowledge of the end of a log, and how it comes by it.
 
-It is a hint: whoever appends by it is refused where it is wrong. Before the first append, and after
+It is a hint: an append by it is refused where it is wrong. Before the first append, and after
 each refusal, the log is read from a believed leader: the groups of the last two minutes, or those
 behind the end that was known.
 """

@@ -228,7 +228,7 @@ class Upkeep:
     ) -> Held[StateRecord]:
         """Remove the commands of a state that is to be removed, where its end does not fit.
 
-        The record says so first, so whoever repairs it meanwhile does not count on them.
+        The record says so first, so a repair meanwhile does not count on them.
         """
         record = held.record
         change = partial(trimmed, lineage=record.lineage, through=index, number=record.number)
@@ -282,7 +282,7 @@ class Upkeep:
         try:
             present = await self._states.look(name)
         except CorruptError:
-            sequence = await self._last_sequence(name)  # first: whoever changes both writes it last
+            sequence = await self._last_sequence(name)  # first: a writer of both writes it last
             held = await self._states.find(name)
             if held is None:
                 return None, sequence, 0, ZERO

@@ -262,7 +262,7 @@ class OwnedUpload:
         if self.turn.locked() or self.commit is not None:
             return
         async with self.turn:
-            # Others wait for their turn: what is not heard by then is looked for the next time.
+            # Others wait for their turn: an answer not heard by then is looked for the next time.
             with suppress(HoldfastError), deadline(CONFIRM_SECONDS):
                 await self._confirm()
                 if self._progressed and self._is_renewal_due and not self.broken:
@@ -276,14 +276,14 @@ class OwnedUpload:
     async def _look(self) -> None:
         """Raises ConflictError, having let go, when the upload is another's or has ended.
 
-        Not while it is being committed: what that claims is not known before it ends.
+        Not while it is being committed: the commit's claims are not known before it ends.
         """
         now = self._sources.monotonic()
         try:
             await self._carried.look()
         except ConflictError as error:
             await self.retire()
-            # Once more: whoever ended the upload since then did not see our last writes.
+            # Once more: an end of the upload since then did not see our last writes.
             try:
                 held = await self._ledger.get(UPLOAD, self.id)
             except NotFoundError:
@@ -459,7 +459,7 @@ class OwnedUpload:
                 if number == self._parts.count and self._parts.accept(number, data):
                     write = asyncio.create_task(self._staged.write(number, data))
                     write.add_done_callback(look_at)
-                    self.writes[number] = write  # whoever lets go waits for these too
+                    self.writes[number] = write  # a release waits for these too
                     pending.add(write)
                 number += 1
                 if len(pending) >= _COPY_WINDOW:

@@ -1,4 +1,4 @@
-"""The record of an upload, ``u.<upload>``: what any worker needs to take it over or clean it up."""
+"""The record of an upload, ``u.<upload>``, by which any worker takes it over or cleans it up."""
 
 from __future__ import annotations
 

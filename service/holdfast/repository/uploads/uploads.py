@@ -212,7 +212,7 @@ class UploadService:
         return await (await self._mine(upload)).keep()
 
     async def look(self, upload: str) -> UploadRecord:
-        """The record of an upload that goes on or has come to its blob, whoever owns it.
+        """The record of an upload that goes on or has come to its blob, of any owner.
 
         Raises NotFoundError (unknown or given up), ConflictError (its name does not get the blob).
         """

@@ -192,7 +192,7 @@ class Watching:
         return batch.behind(self._joined_at)
 
     async def _read_alone(self) -> Batch | None:
-        """In a task that goes on when nobody waits for it: whoever stopped waiting comes back."""
+        """In a task that goes on when nobody waits for it: one that stopped waiting comes back."""
         if self._reading is None:
             self._reading = outliving_task(self._feed.read_alone(self._follower))
         await asyncio.wait([self._reading])
@@ -251,7 +251,7 @@ class _Reader:
         return number >= self._first
 
     async def batch(self, number: int) -> Batch | None:
-        """The batch ``number``, once it is there; None for who was woken before.
+        """The batch ``number``, once it is there; None if woken before.
 
         Raises why there will be none.
         """

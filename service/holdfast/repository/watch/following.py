@@ -1,4 +1,4 @@
-"""One reader of a store's events, from a point on: what it may say that it has told.
+"""One reader of a store's events, from a point on, and the point it may say it has told.
 
 A record that is rewritten moves to the end of the changes. A reader may so pass the place
 where it was before it gets to where it is, and only there meet the steps that it took. So a point
@@ -65,7 +65,7 @@ class Point:
         return self.floor == self.position
 
     def is_beyond(self, other: Point) -> bool:
-        """Whether whoever goes on from here, and not from ``other``, is further."""
+        """Whether a reader from here is further than one from ``other``."""
         return self.floor > other.floor or self.position > other.position
 
     def raised_to(self, floor: int) -> Point:

@@ -1,4 +1,4 @@
-"""One blob's file: what it says, what it is, and whether it is still the one that was seen."""
+"""One blob's file: its header, its identity, and whether it is still the one that was seen."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class BlobFiles:
                     is_done = not touches or self.touch(Digest(existing.digest), _ALWAYS)
             if not is_done:
                 continue  # somebody else was first, and may have deleted it since
-            # Also for a blob that was found: whoever linked it may not have come to this line yet.
+            # Also for a blob that was found: its writer may not have come to this line yet.
             sync_change(self._files, path.parent)
             if existing is not None:
                 return Stored(info=existing.info, created=is_own(existing))
@@ -448,7 +448,7 @@ class BlobFiles:
                     return blob.header.info
             except NotFoundError:
                 return None  # deleted, or moved aside, since the directory was read
-            except CorruptError as error:  # moved aside just now: whoever lists is told once
+            except CorruptError as error:  # moved aside just now: the lister is told once
                 return UnreadableObject(name=name[1], size=0, detail=error.detail)
         try:
             size = path.lstat().st_size

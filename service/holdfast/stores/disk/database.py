@@ -3,10 +3,10 @@
 A change is one transaction in the write-ahead log, and synced before it is acknowledged; a crash
 leaves all of it or nothing. Reading waits for nobody. Three things are added to what SQLite does:
 
-- Who changes something has locked the directory, for one transaction at most. SQLite before 3.51.3
-  may lose what was committed when a checkpoint of one connection meets a write of another (the
-  "WAL-reset bug"). Here both happen under that lock only: a commit makes checkpoints, closing none.
-- Who opens a database takes for durable whatever the log has, also what a sync that failed has lost
+- A writer has locked the directory, for one transaction at most. SQLite before 3.51.3 may lose what
+  was committed when a checkpoint of one connection meets a write of another (the "WAL-reset bug").
+  Here both happen under that lock only: a commit makes checkpoints, closing none.
+- A process that opens a database takes the whole log for durable, even what a failed sync has lost
   but for the kernel's memory; what is added behind that would be lost with it. So the log is
   written once more before the first change after an opening, or after a commit that failed.
 - A process that was forked is refused. SQLite would take its parent's locks for its own.
@@ -127,11 +127,11 @@ _FORKED: Final = "the records on disk were opened before this process was forked
 type _Identity = tuple[int, int]
 
 _processes: Final[set[int]] = set()
-"""Of this process and those that it was forked from, the ones that have opened a database."""
+"""This process and those it was forked from, if they have opened a database."""
 
 
 def create_record_store(root: Path) -> None:
-    """Make ``root`` a store of records: what an operator does once, and no worker ever does.
+    """Make ``root`` a store of records, as an operator does once, and no worker ever does.
 
     May be repeated, and completes a store of an older version; what is stored stays. Raises
     UnavailableError, QuotaExceededError.
@@ -316,7 +316,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             uri=True,
             timeout=PATIENCE_SECONDS,
             isolation_level=None,
-            check_same_thread=False,  # whoever has it has it alone
+            check_same_thread=False,  # each user has it alone
         )
         closed_after.callback(connection.close)
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)

@@ -268,7 +268,7 @@ def read_file(path: Path) -> bytes:
 
 
 def create_disk_store(root: Path, files: Files | None = None) -> None:
-    """Make ``root`` a disk store: what an operator does once, and no worker ever does.
+    """Make ``root`` a disk store, as an operator does once, and no worker ever does.
 
     May be repeated; what is stored stays. Raises UnavailableError, QuotaExceededError.
     """

@@ -241,7 +241,7 @@ class DiskJournalStore:
         """Tell those who wait what other processes append behind ``seen``, while any wait."""
         while self._waiters:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
-            with suppress(UnavailableError, CorruptError):  # whoever reads the log is told
+            with suppress(UnavailableError, CorruptError):  # readers of the log are told
                 for name, sequence in await self._read(partial(_grown, after=seen)):
                     seen = max(seen, sequence)
                     self._waiters.tell(name, sequence)

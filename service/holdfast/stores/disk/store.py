@@ -276,7 +276,7 @@ class _DiskStagedBlob:
     ) -> Stored:
         del likely_new  # to look costs nothing
         header = _header(digest, size, self._part_size, self._name, attributes)
-        # The parts are copied into the blob's file: who discards them later spoils nothing, and
+        # The parts are copied into the blob's file: a later discard of them spoils nothing, and
         # who did so before makes this end without a blob. One claim is enough.
         if claim is not None and not await asyncio.to_thread(self._blobs.has, digest):
             await claim(self._name)

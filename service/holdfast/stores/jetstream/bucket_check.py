@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 DUPLICATE_WINDOW_NS: Final = 120 * 10**9
-"""For how long a repeated publish is known again. A write is repeated for 20 seconds (a worker's
+"""A repeated publish is known again for so long. A write is repeated for 20 seconds (a worker's
 patience), and lies in buffers on the way for as long as a worker or a server is paused."""
 MAX_FIRST_SEQUENCE: Final = 2**53
 """Clients in JavaScript read sequences, and the chunk index holds them, as JSON numbers."""
@@ -30,7 +30,7 @@ MAX_FIRST_SEQUENCE: Final = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """A setting that a stream must have, and what to tell who has another.
+    """A setting that a stream must have, and the advice if it has another.
 
     ``fits`` gets what the server tells; None where it leaves the setting out, which is off.
     """
@@ -78,7 +78,7 @@ _WRITABLE: Final = (
     Required(
         "republish",
         not_,
-        "all that is stored would be sent to whoever hears that subject: remove the republish",
+        "all that is stored would be sent to those who hear that subject: remove the republish",
     ),
     Required(
         "no_ack", not_, "nobody would know what is stored: remove it, so that writes are answered"

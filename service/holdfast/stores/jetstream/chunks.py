@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import Ack, StoredMessage
 
 _MOVED: Final = 64
-"""Of how many blobs whose chunks are not where their index says the places are remembered."""
+"""Blobs whose places are remembered, as their chunks are not where their index says."""
 
 _PLACES: Final = 256
 _LOOKS: Final = 8

@@ -48,7 +48,7 @@ class ObjectClaims:
         self._new_id = new_id
 
     async def find(self, nuid: str) -> CopyClaim | None:
-        """The claim of a copy, in whatever state. Raises CorruptError."""
+        """The claim of a copy, in any state. Raises CorruptError."""
         message = await self._js.last_message(self._stream, claim_subject(self._bucket, nuid))
         if message is None:
             return None

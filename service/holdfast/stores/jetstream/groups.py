@@ -175,7 +175,7 @@ class PutGroups:
                 self._leave(member)
 
     def _leave(self, member: _Member) -> None:
-        """It is in no batch: whoever put it has an answer, or waits for none."""
+        """It is in no batch: its putter has an answer, or waits for none."""
         if member in self._waiting:
             self._waiting.remove(member)
         if self._members.get(member.info.digest) is member:
@@ -201,7 +201,7 @@ class PutGroups:
     # --- one group ---
 
     async def _run(self, group: list[_Member]) -> None:
-        """Settle every member. Nobody who has waited for its answer is left without one."""
+        """Settle every member. No caller that waits is left without an answer."""
         seconds = max(member.until for member in group) - asyncio.get_running_loop().time()
         try:
             with deadline(seconds):

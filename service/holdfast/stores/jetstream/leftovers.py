@@ -101,6 +101,6 @@ class ObjectLeftovers:
 
 
 def _named_by(record: StoredMessage) -> tuple[str, ...]:
-    """The copy that ``record`` names, whoever wrote it. Raises CorruptError."""
+    """The copy that ``record`` names, of any writer. Raises CorruptError."""
     meta = decode_meta(record.data) if record.data else None
     return () if meta is None or meta.deleted else (meta.nuid,)

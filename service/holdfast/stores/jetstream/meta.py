@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "1"
 PARTIAL_FORMAT: Final = "2"
-"""Of a partial blob: a version that does not know these neither reads nor replaces it."""
+"""A partial blob's: a version that does not know these neither reads nor replaces it."""
 
 HF_FORMAT: Final = "hf-format"
 HF_CREATED: Final = "hf-created"
@@ -49,7 +49,7 @@ DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
 """Bytes of a record's notes of deletions, at the most: JSON may double each character."""
 
 _DIGEST_TOKEN_CHARS: Final = 88
-"""Of a digest in base64."""
+"""A digest in base64."""
 
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 

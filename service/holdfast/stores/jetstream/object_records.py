@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import StoredMessage
 
 CHANGE: Final = "Holdfast-Change"
-"""The header of a record that is written again for a blob that stays: what was changed of it."""
+"""The header of a record that is written again for a blob that stays: the change."""
 
 PUT_AT: Final = "Holdfast-Put"
 """Beside it, the sequence of the record that made the blob: a reader may not have seen that one."""

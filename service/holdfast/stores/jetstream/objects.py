@@ -294,7 +294,7 @@ class ObjectBlobStore:
         async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             meta = entry.meta  # None where it is unreadable: its chunks may be another's
             if meta is not None and meta.deleted and meta.is_ours:
-                await self._remove_deleted(meta.nuid)  # whoever deleted it may not have got there
+                await self._remove_deleted(meta.nuid)  # its deleter may not have got there
             answer = entry.deletion(taker, conflicts.tried)
             if answer is not None:
                 return answer

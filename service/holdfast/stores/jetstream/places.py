@@ -1,6 +1,6 @@
 """The place of the one chunk of a small blob, remembered for a moment.
 
-With it a read costs one request instead of two. It is a hint: whoever reads at a remembered place
+With it a read costs one request instead of two. It is a hint: a read at a remembered place
 compares the subject and the digest of what is there, and asks for the record if anything is odd.
 So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone,
 and where that cannot be removed for as long as the place is remembered. Nothing else is decided by

@@ -204,7 +204,7 @@ def _check_limit(found: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _moved_by_others(wanted: Mapping[str, Any]) -> Layout:
-    """Of ``wanted``, what is not changed here."""
+    """The part of ``wanted`` not changed here."""
     where = wanted.get("placement", {})
     return Layout(
         storage=wanted["storage"],

@@ -1,4 +1,4 @@
-"""JetStream's API for those who can wait: what may pass by itself is told apart from what will not.
+"""JetStream's API for those who can wait: failures that may pass are told apart from others.
 
 A system that is starting has no leader yet, or fewer servers than it will have. A single request
 takes both for *unavailable*; a worker or an operator's command that starts with it asks again.

@@ -69,7 +69,7 @@ _LEADER_READS: Final = 32
 """Asked of the leader at the same time."""
 
 _QUERY_BYTES: Final = 192 * 1024
-"""Of subjects in one request: far below the smallest usual limit of a message."""
+"""Subjects in one request: far below the smallest usual limit of a message."""
 
 _LIST_ATTEMPTS: Final = 8
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 60.0
-"""For how long a bucket that is being copied may give no answer."""
+"""Seconds a bucket that is being copied may give no answer."""
 _KINDS: Final[dict[str, BucketKind]] = {"OBJ": "objects", "KV": "records", "HF": "logs"}
 _SILENT_NS: Final = 10 * 10**9
 """After that long without a word from a peer its leader no longer counts on it."""

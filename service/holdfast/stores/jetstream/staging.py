@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import Attributes, Claiming, Stored
 
 _PARTS_PER_CLAIM: Final = 64
-"""A copy of terabytes takes hours: whoever waits for it is told every 32 MiB that it goes on."""
+"""A copy of terabytes takes hours: its waiter is told every 32 MiB that it goes on."""
 
 
 class StagedObject:

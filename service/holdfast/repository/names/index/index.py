@@ -97,7 +97,7 @@ class NameIndex:
         return await self._follower.settled(partial(read_page, listing=listing, keep=self._keep))
 
     async def pending(self) -> list[PendingWrite]:
-        """The writes announced a moment ago: whoever acts on one reads it again.
+        """The announced writes, as of a moment ago: a caller that acts reads again.
 
         Raises UnavailableError before anything was read.
         """
@@ -106,7 +106,7 @@ class NameIndex:
     async def keeps(self, digest: Digest) -> bool:
         """Whether a name, a version that counts, or an announcement needs the blob.
 
-        Age is not looked at, for clocks differ: what has expired needs it until it is removed.
+        Age is not looked at, for clocks differ: an expired name needs it until it is removed.
         Nor is a record that cannot be read taken for one that needs nothing: then it is True.
         Raises UnavailableError.
         """

@@ -43,7 +43,7 @@ type AnnouncedRow = tuple[bytes, int, int, str, str, bytes | None]
 
 _DIGEST_BYTES: Final = 32
 _MAX_NUMBER: Final = 2**53
-"""Of versions and sizes: what JSON carries exactly."""
+"""Bound of versions and sizes: JSON carries these exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

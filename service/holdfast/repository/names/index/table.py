@@ -166,7 +166,7 @@ class Table:
     def needs(self, digest: Digest) -> bool:
         """Whether a name, a version that counts or an announcement needs the blob.
 
-        Age is not looked at, for clocks differ: an expired one needs it until it is removed. An
+        Age is not looked at, for clocks differ: an expired name needs it until removed. An
         unreadable record may need any.
         """
         binary = (bytes.fromhex(digest),)
