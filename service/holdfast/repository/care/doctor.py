@@ -117,7 +117,7 @@ class Doctor:
                 Finding(
                     kind="unread",
                     severity="warning",
-                    text=f"what is stored could not be gone through: {error}",
+                    text=f"the stored blobs could not be gone through: {error}",
                     advice="see whether the store can be reached, then ask again",
                 )
             ]
@@ -145,9 +145,9 @@ def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
                 text=f"nothing is collected in {space.space}: {space.failure}",
                 advice=(
                     "bring the records back from a copy of the server's files, or `holdfast admin"
-                    " accept-loss`: what only they needed goes then"
+                    " accept-loss`: blobs that only they needed go then"
                     if is_loss
-                    else "what cannot be read has to be mended or deleted first"
+                    else "unreadable records have to be mended or deleted first"
                 ),
             )
 

@@ -237,8 +237,8 @@ class Ledger:
 
         ``change`` is a pure function, may be asked several times, and raises what refuses. One that
         has ended is changed no more; a change to that state ends it. ``beside`` is awaited before
-        each write, with the record as it is and as it is to be: it gives what else belongs into that
-        batch. ``is_patient``: a write that surely was not made is sent again, too. Raises
+        each write, with the record as it is and as it is to be: it gives the rest of that batch.
+        ``is_patient``: a write that surely was not made is sent again, too. Raises
         ConflictError when the record has ended, was removed or kept changing, UnavailableError,
         OutcomeUnknownError.
         """

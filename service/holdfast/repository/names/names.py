@@ -222,7 +222,7 @@ class NameRepository:
                 target = await self._writes.look(name)
             except (NotFoundError, GivenUpError) as error:
                 return await self._writes.refuse(name, op, error)
-        kept_changing = ConflictError("what is to be copied kept changing: try again")
+        kept_changing = ConflictError("the source kept changing: try again")
         return await self._writes.refuse(name, op, kept_changing)
 
     async def _source(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CHANGES: Final = "changes"
 _PUT: Final = b"put"
 _DELETED: Final = b"deleted"
-_BUSY: Final = "what is on disk changes while it is noted"
+_BUSY: Final = "the blobs on disk change while they are noted"
 _ATTEMPTS: Final = 16
 _SHARDS_AT_ONCE: Final = 32
 _RACY_NS: Final = 2_000_000_000

@@ -254,7 +254,7 @@ class Database:
             _refuse_old_form(self._root)
             raise UnavailableError(_NOT_FOUND) from error
         if not stat.S_ISREG(status.st_mode):
-            msg = "what is stored there is not a regular file"
+            msg = "the database is not a regular file"
             raise CorruptError(msg)
         return status.st_dev, status.st_ino
 

@@ -233,7 +233,7 @@ def open_regular(path: Path) -> int:
             os.close(parent)
     except OSError as error:
         if error.errno in _NOT_A_FILE:
-            msg = "what is stored there is not a regular file"
+            msg = "the path in the store is not a regular file"
             raise CorruptError(msg) from error
         raise
     try:
@@ -243,7 +243,7 @@ def open_regular(path: Path) -> int:
         raise
     if not regular:
         os.close(descriptor)
-        msg = "what is stored there is not a regular file"
+        msg = "the path in the store is not a regular file"
         raise CorruptError(msg)
     return descriptor
 

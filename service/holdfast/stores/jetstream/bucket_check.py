@@ -61,24 +61,24 @@ _WRITABLE: Final = (
     Required(
         "sources",
         not_,
-        "what another stream holds would be written over what is stored: remove the sources",
+        "messages of another stream would replace stored ones: remove the sources",
     ),
     Required("allow_msg_counter", not_, f"it takes counters only; {_ANOTHER}"),
-    Required("deny_purge", not_, f"what is deleted could not be removed; {_ANOTHER}"),
+    Required("deny_purge", not_, f"deleted messages could not be removed; {_ANOTHER}"),
     Required(
         "persist_mode",
         _is(None, "default"),
-        f"what was acknowledged may not be on the disk; {_ANOTHER}",
+        f"acknowledged writes may not be on the disk; {_ANOTHER}",
     ),
     Required(
         "subject_transform",
         not_,
-        "what is stored would go to other subjects: remove the transform",
+        "messages would go to other subjects: remove the transform",
     ),
     Required(
         "republish",
         not_,
-        "all that is stored would be sent to those who hear that subject: remove the republish",
+        "all messages would be sent to the listeners of that subject: remove the republish",
     ),
     Required(
         "no_ack", not_, "nobody would know what is stored: remove it, so that writes are answered"
@@ -99,23 +99,23 @@ _WRITABLE: Final = (
 )
 _KEEPS: Final = (
     Required(
-        "retention", _is("limits"), "what is stored would vanish when it is read: set it to limits"
+        "retention", _is("limits"), "messages would vanish when they are read: set it to limits"
     ),
-    Required("max_age", not_, "what is stored would vanish after that time: remove the limit"),
+    Required("max_age", not_, "messages would vanish after that time: remove the limit"),
     Required(
         "max_msgs",
         _is(None, -1),
-        "what is stored would vanish beyond that count: remove the limit",
+        "messages would vanish beyond that count: remove the limit",
     ),
     Required(
         "discard",
         _is("new"),
-        "what is stored would vanish when it is full: set discard to new",
+        "messages would vanish when it is full: set discard to new",
     ),
     Required(
         "discard_new_per_subject",
         not_,
-        "what is stored could not be written again: remove it",
+        "stored messages could not be replaced: remove it",
     ),
 )
 _DIRECT: Final = Required("allow_direct", bool, "it must allow direct reads")
@@ -171,10 +171,10 @@ HARMLESS: Final = {
     "metadata": "words for programs, of which none is holdfast",
     "max_consumers": "nothing here makes consumers",
     "consumer_limits": "nothing here makes consumers",
-    "compression": "what is read is what was written",
+    "compression": "reads give the bytes that were written",
     "mirror_direct": "without a mirror it means nothing",
     "deny_delete": "nothing here removes single messages",
-    "subject_delete_marker_ttl": "a marker is read as what it is: nothing is there",
+    "subject_delete_marker_ttl": "a marker is read as a missing record",
     "allow_msg_schedules": "only messages that ask for it, and a caller's headers never get there",
     "allow_batched": "only messages that ask for it, and a caller's headers never get there",
 }

@@ -55,7 +55,7 @@ class ObjectClaims:
         try:
             state = ClaimState(decode_meta(message.data).claim)
         except ValueError as error:
-            msg = "what lies where a claim should is none"
+            msg = "the record of a claim cannot be read"
             raise CorruptError(msg) from error
         return CopyClaim(message.sequence, state, message.stored_at)
 

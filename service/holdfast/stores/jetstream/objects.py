@@ -166,7 +166,7 @@ class ObjectBlobStore:
             raise  # the record may be stored, and then it needs the chunk
         except PartsGoneError as error:
             await self._discard(staged)
-            msg = "what was stored was removed before it became a blob"
+            msg = "the bytes were removed before they became a blob"
             raise UnavailableError(msg) from error
         except HoldfastError:
             await self._discard(staged)
