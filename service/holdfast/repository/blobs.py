@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class Content:
     """Bytes ``span`` of something of ``size`` bytes: ``data``, or a window of ``parts`` pieces.
 
-    A window's pieces lose ``skip`` bytes first. They are numbered from ``first`` on: as chunks of
+    A window's first ``skip`` bytes are dropped. Pieces are numbered from ``first`` on: as chunks of
     the blob where the store sends them. ``deliver`` has it send them to a subject; where it is
     None, ``pieces`` are to be sent. ``kept`` says which bytes of a partial blob they are.
     """

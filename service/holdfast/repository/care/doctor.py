@@ -147,7 +147,7 @@ def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
                     "bring the records back from a copy of the server's files, or `holdfast admin"
                     " accept-loss`: blobs that only they needed go then"
                     if is_loss
-                    else "unreadable records have to be mended or deleted first"
+                    else "anything unreadable has to be mended or deleted first"
                 ),
             )
 

@@ -1,4 +1,4 @@
-"""Everything is read back, in the background, at a set rate; what is damaged is mended or marked.
+"""Everything is read back, in the background, at a set rate; damage is mended or marked.
 
 Any worker carries a lap on where another left it: the record of the place says how far it has come,
 and a lease says that somebody is at work. Two at once are only wasteful. The workers that are

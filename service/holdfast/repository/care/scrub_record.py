@@ -33,7 +33,7 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Lap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counts of what was read and was damaged. Times are by the store's clock.
+    """Counts of what a lap read and found damaged. Times are by the store's clock.
 
     ``damaged`` are blobs, of which ``healed`` were put anew from another copy; ``unreadable`` are
     records that cannot be read, or are lost.

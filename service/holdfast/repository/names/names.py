@@ -322,7 +322,7 @@ class NameRepository:
     # --- reads ---
 
     async def find(self, name: str, *, version: int | None = None) -> Found:
-        """The content of ``name``, or of ``version``. Raises InvalidError, NotFoundError."""
+        """The content of ``name``, now or as ``version``. Raises InvalidError, NotFoundError."""
         check_blob_name(name)
         held = await self._writes.look(name)
         keep = await self._rules.of(name)

@@ -142,7 +142,7 @@ class Apps:
         return target
 
     def target(self, app: str) -> Path:
-        """The path of ``app``, if there or not. Raises InvalidError, UnavailableError: no root."""
+        """The path ``app`` has or would have. Raises InvalidError, UnavailableError (no root)."""
         check_app(app)
         if self._root is None:
             msg = "this worker has no directory of apps"

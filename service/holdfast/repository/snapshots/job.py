@@ -1,4 +1,4 @@
-"""One piece of work that has a pending record, as those see it who do it and who look after it."""
+"""One piece of work that has a pending record, as its worker and its watchers see it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Job(Generic[StoredT]):
 
 
 class Stillness:
-    """The time without a sign of life of a job.
+    """Seconds a job has shown no sign of life.
 
     It is looked at every ``interval_seconds``, and each look counts for so much: time in which
     the whole process was stopped does not.

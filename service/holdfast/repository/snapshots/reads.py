@@ -61,7 +61,7 @@ VERIFY_STEP_BYTES: Final = 32 * MIB
 VERIFY_LIMITS: Final = ReaderLimits(
     pack_cache_bytes=2 * MIB, frame_cache_bytes=1, page_cache_bytes=8 * MIB
 )
-"""For what is read once."""
+"""For bytes read once."""
 
 FILE_TYPE: Final = "application/octet-stream"
 EXPORT_TYPE: Final = "application/zstd"

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.record import Stored, StoredT
 
 PROGRESS_SECONDS: Final = 0.25
-"""Between two publications of one job's progress, at least."""
+"""Seconds between two publications of a job's progress."""
 
 MAX_WAITING: Final = 256
 """Jobs of one worker, waiting ones included."""
 
 STOP_SECONDS: Final = 5.0
-"""For a job that was told to stop, to say how it ended."""
+"""Seconds for a job told to stop to say how it ended."""
 
 STOPPED: Final = "the worker stopped"
 NO_PROGRESS: Final = "it made no progress"

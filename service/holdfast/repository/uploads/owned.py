@@ -140,7 +140,7 @@ class OwnedUpload:
 
     @property
     def opened(self) -> Opened:
-        """Its standing."""
+        """Its size, next part and window."""
         return Opened(
             upload=self.id,
             part_size=self._record.part_size,

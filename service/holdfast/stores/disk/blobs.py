@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from holdfast.stores.disk.files import Files
 
 PATIENCE_SECONDS: Final = 10.0
-"""Seconds a change waits for another of its shard: ms, unless a process is stopped."""
+"""A change waits so long for another of its shard, which takes milliseconds unless stopped."""
 
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _TOO_OFTEN: Final = "the blob is put and deleted too often at the same time"

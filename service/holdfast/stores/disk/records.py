@@ -376,7 +376,7 @@ def _checksum(key: str, revision: int, expires_at: int | None, value: bytes) -> 
 
 
 def _range_below(prefix: str) -> tuple[str, str | bytes]:
-    """Between these two, neither included, are the keys below ``prefix``: a slash follows a dot."""
+    """The bounds, themselves excluded, of the keys below ``prefix``: a slash follows a dot."""
     return (f"{prefix}.", f"{prefix}/") if prefix else ("", _ABOVE_ALL_KEYS)
 
 

@@ -89,7 +89,7 @@ def _changed(record: StoredMessage, after: int) -> BlobChanged | None:
 
 
 def _info(record: StoredMessage, digest: Digest) -> BlobInfo | None:
-    """A blob's record; None if it was deleted, by whomever. Raises CorruptError."""
+    """A blob's record; None if it was deleted, by anybody. Raises CorruptError."""
     meta = read_record(record.data, digest) if record.data else None
     if meta is None or meta.deleted:
         return None

@@ -151,7 +151,7 @@ class ObjectChunks:
         return part, (await self._look_up(info, part)).sequence
 
     def _near(self, info: BlobInfo, part: int) -> _Near:
-        """From where on ``part`` is to be looked for, as far as is known."""
+        """The place to look for ``part`` from, as far as is known."""
         places = self._moved.get(info.generation)
         if places is not None:
             place = bisect_right(places, (part, math.inf)) - 1

@@ -36,7 +36,7 @@ _IN_STRETCH: Final = 4
 _LONGEST_STRETCH: Final = 1 << 20
 _FEWER: Final = 4
 _LOOKS: Final = 4
-"""For the end, before a batch is asked for."""
+"""Looks for the end before a batch is asked for."""
 
 _BATCH_BYTES: Final = 8 * MIB
 """A server gives up a client that is 64 MiB behind."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobInfo
 
 REMEMBERED_SECONDS: Final = 4.0
-"""From the moment when the record was asked for, however often the place is used meanwhile."""
+"""Seconds since the record was asked for, however often the place is used meanwhile."""
 
 MAX_REMEMBERED: Final = 16_384
 """Places of one store: some 16 MiB."""

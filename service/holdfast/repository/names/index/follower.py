@@ -254,7 +254,7 @@ class Follower:
         return True
 
     def _before_read_last(self) -> int:
-        """From where to read so that the last change comes again, unless its record has changed."""
+        """The revision before the last change, which comes again unless its record has changed."""
         return 0 if self._read_last is None else self._read_last.revision - 1
 
     async def _read(self, after: int) -> Changes:
