@@ -78,4 +78,4 @@ class Targets(Protocol):
         """
 
     async def fail(self, target: UploadTarget, reason: str) -> None:
-        """End what was announced without a blob; where that fails, its lapse does."""
+        """End the announcement without a blob; where that fails, its lapse does."""

@@ -87,7 +87,7 @@ class Findings:
             self.told.append(damage)
 
     def added_to(self, lap: Lap) -> Lap:
-        """``lap`` with what was found since."""
+        """``lap`` with the findings since."""
         return msgspec.structs.replace(
             lap,
             checked=lap.checked + self.checked,
@@ -99,7 +99,7 @@ class Findings:
         )
 
     def count(self, more: Findings) -> None:
-        """All of ``more``, too, but what is told one by one."""
+        """All of ``more``, too, but the damages told one by one."""
         self.checked += more.checked
         self.bytes += more.bytes
         self.damaged += more.damaged
@@ -150,7 +150,7 @@ class LapRun:
                 await self._pass(stage, passes[stage - len(self._roots)])
 
     async def _note(self, stage: int, cursor: str | None, until: int) -> None:
-        """Write down how far it has come, and what was found."""
+        """Write down the place reached, and the findings."""
         found, self._found = self._found, Findings()
         lap = self._carried.record.lap
         noted = found.added_to(lap) if lap is not None else None

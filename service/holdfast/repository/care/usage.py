@@ -45,7 +45,7 @@ class Usage:
         return await self._runs.get(grouping, seconds)
 
     async def aclose(self) -> None:
-        """Stop what is under way."""
+        """Stop the reports under way."""
         await self._runs.aclose()
 
     async def _make(self, grouping: Grouping) -> UsageReport:

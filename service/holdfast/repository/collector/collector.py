@@ -1,4 +1,4 @@
-"""The collector: list, then read the roots, then remove what is old and nothing needs.
+"""The collector: list, then read the roots, then remove old blobs that nothing needs.
 
 Where little of a blob is needed (of a pack that snapshots share), it keeps those bytes alone.
 
@@ -118,7 +118,7 @@ class Collector:
         return report
 
     async def aclose(self) -> None:
-        """Stop what is under way."""
+        """Stop the runs under way."""
         tasks = [task for _, task in self._runs.values()]
         for task in tasks:
             task.cancel()
@@ -238,7 +238,7 @@ class Collector:
     async def _remove(
         self, space: Space, spool: Spool, found: SpaceReport, now: datetime, *, dry_run: bool
     ) -> None:
-        """Remove what is not needed, or keep of a blob what is, once that is worth it."""
+        """Remove unneeded blobs, and unneeded bytes of others, once that is worth it."""
         after = 0
         while candidates := await asyncio.to_thread(spool.candidates, after, _REMOVED_AT_ONCE):
             after = candidates[-1].number

@@ -37,7 +37,7 @@ class Pace:
         self._rested_at = monotonic()
 
     async def spend(self, size: int) -> None:
-        """Wait until what was spent is paid and the rest is over, then spend ``size`` bytes."""
+        """Wait until former bytes are paid and the rest is over, then spend ``size`` bytes."""
         now = self._monotonic()
         worked = min(now - self._rested_at, _LONGEST_SECONDS)
         wait = max(self._free_at - now, self._rest * worked)

@@ -1,4 +1,4 @@
-"""``o.<op>``: what an ``Op-Id`` stands for where the change makes up an id of its own.
+"""``o.<op>``: the id that an ``Op-Id`` stands for where the change makes up one of its own.
 
 A repeat of the request finds the id that the first one chose, for as long as the record lives.
 Another request under the same ``Op-Id`` is a conflict (`holdfast.domain.op_id`).

@@ -61,7 +61,7 @@ class NameExpiry:
         self._sources = sources
 
     async def expire(self, now: datetime) -> int:
-        """End what has expired at ``now``, by a store's clock; how many records were changed.
+        """End names and versions expired at ``now``, by a store's clock; how many were changed.
 
         Raises UnavailableError, also where this worker's clock is another.
         """

@@ -45,7 +45,7 @@ class NameLapses:
         monotonic: Callable[[], float],
         lease_seconds: float,
     ) -> None:
-        """``pending`` gives what is announced.
+        """``pending`` gives announced writes.
 
         ``sweep`` is called ``SWEEPS_PER_LEASE`` times in ``lease_seconds``.
         """
@@ -57,7 +57,7 @@ class NameLapses:
         self._observed = Observations(monotonic, max_gap_seconds=gap)
 
     async def sweep(self) -> int:
-        """End what has lapsed; of how many names."""
+        """End lapsed writes; of how many names."""
         found = await self._pending()
         lapsed: dict[str, set[_Announced]] = {}
         for one in found:

@@ -370,7 +370,7 @@ class NameRepository:
         proxy: bool = False,
         direct: bool = False,
     ) -> tuple[Digest, Found | None, Content]:
-        """The digest of what a name has, and bytes of it as `BlobRepository.read` gives them.
+        """The digest of a name's blob, and bytes of it as `BlobRepository.read` gives them.
 
         The content's cursor goes on with the same blob, whatever the name has by then: with one
         nothing is said of the name. Raises NotFoundError, CorruptError, InvalidError.
@@ -452,7 +452,7 @@ class NameRepository:
     # --- rules ---
 
     async def rules(self) -> tuple[Sequence[Rule], int]:
-        """The rules of what is kept, and their revision."""
+        """The rules of retention, and their revision."""
         return await self._rules.read()
 
     async def change_rules(

@@ -83,7 +83,7 @@ class Stillness:
     """
 
     def __init__(self, interval_seconds: float, limit_seconds: float) -> None:
-        """``limit_seconds`` is what a job may be still, but in ``QUIET_PHASES``."""
+        """A job may be still for ``limit_seconds``, but in ``QUIET_PHASES``."""
         self._interval_seconds = interval_seconds
         self._limit_seconds = limit_seconds
         self._seconds = 0.0

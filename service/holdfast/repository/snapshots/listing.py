@@ -143,7 +143,7 @@ def _is_wanted(record: StoredSnapshot, wanted: Wanted) -> bool:
 
 
 def cursor_after(key: SnapshotKey) -> str:
-    """The cursor of what comes after ``key``."""
+    """The cursor of the page after ``key``."""
     return f"{key.id}.{key.app}"
 
 

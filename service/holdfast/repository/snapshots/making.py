@@ -77,7 +77,7 @@ class Maker:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The answer to a commit: the record, and what has to be put before it can be ``ok``."""
+    """The answer to a commit: the record, and blobs to put before it can be ``ok``."""
 
     record: StoredSnapshot
     missing: Sequence[Digest] = ()

@@ -235,7 +235,7 @@ class Pruner:
         fence: Held[FenceRecord],
         has_time: Callable[[], bool],
     ) -> None:
-        """Remove what is not kept, the oldest first. ``policy`` is what was decided by."""
+        """Remove snapshots that are not kept, the oldest first. ``policy`` has decided that."""
         superfluous = [fate for fate in reversed(pruned.fates) if not fate.kept]
         for some in batched(superfluous, REMOVED_PER_LOOK):
             if not has_time():

@@ -71,7 +71,7 @@ class ClosablePackStore(PackStore, Protocol):
     """Packs, for as long as they are wanted."""
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Give up reads under way."""
 
 
 @dataclass(slots=True)

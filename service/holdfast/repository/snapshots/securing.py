@@ -65,7 +65,7 @@ class Securing:
         placed: Placed,
         beat: Callable[[], Awaitable[None]],
     ) -> list[Digest]:
-        """Secure what a worker has made upon its parent; what of it is gone.
+        """Secure a worker's snapshot made upon its parent; the blobs that are gone.
 
         It took over nothing but what the parent has, so what it did not put it need not touch.
         A touched pack has to be whole: it was, when it was put.
@@ -89,7 +89,7 @@ class Securing:
         reader: SnapshotReader,
         beat: Callable[[], Awaitable[None]],
     ) -> list[Digest]:
-        """Secure what a client says that its snapshot needs; what of it is gone.
+        """Secure blobs that a client says its snapshot needs; those that are gone.
 
         Nobody knows what it has put. So the parent vouches for nothing but pages that it has, too;
         of each other page is touched what it needs.

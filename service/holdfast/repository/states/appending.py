@@ -197,7 +197,7 @@ class Appender:
         return found
 
     def _make_room(self) -> None:
-        """Forget what was not used for longest: it can be read again."""
+        """Forget the logs unused for longest: they can be read again."""
         op_ids = sum(found.op_ids for found in self._logs.values())
         for name, found in list(self._logs.items()):
             if len(self._logs) <= MAX_LOGS - _LOGS_BETWEEN_LOOKS and op_ids < MAX_OP_IDS_IN_ALL:
@@ -260,7 +260,7 @@ class _Log:
         return first if first is not None and is_repeat(first.op_id, op_id) else None
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
-        """The next group, of what has come."""
+        """The next group of waiting members."""
         members: list[_Member] = []
         count = size = 0
         while self._waiting:

@@ -1,4 +1,4 @@
-"""Commands of a log, read: pages, and what comes as it comes.
+"""Commands of a log, read: pages, and new ones as they come.
 
 Any replica may tell commands. The end of a log is the word of a believed leader.
 """

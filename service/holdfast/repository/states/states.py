@@ -52,7 +52,7 @@ class PresentState:
 
 
 class StateRecords:
-    """The records of states, and what is found of their logs."""
+    """The records of states, and the ends of their logs."""
 
     def __init__(self, records: RecordStore, logs: StateLogs, *, sources: Sources) -> None:
         """``records`` are those of the states, ``logs`` theirs."""

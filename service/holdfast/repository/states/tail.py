@@ -114,7 +114,7 @@ class TailReader:
                 return
 
     async def _recall(self, tail: Tail) -> None:
-        """Take in the Op-Ids of what was removed or cut off in the last minutes."""
+        """Take in the Op-Ids of commands removed or cut off in the last minutes."""
         sequence = max(tail.record.lineage[1:])
         if not sequence:
             return

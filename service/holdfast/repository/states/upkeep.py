@@ -170,7 +170,7 @@ class Upkeep:
         return (await self._states.update(held, change)).record.policy
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End work under way."""
         tasks = list(self._trimming.values())
         for task in tasks:
             task.cancel()

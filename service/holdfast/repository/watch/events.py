@@ -72,7 +72,7 @@ class EventSource(Protocol):
         """The extent of the store."""
 
     async def read(self, after: int, is_new: IsNew) -> Events:
-        """The events of what was written last behind ``after``, of those revisions that are new.
+        """The events of the last writes behind ``after``, of those revisions that are new.
 
         Some may come before ``after``, where a record has moved. Raises as the store does.
         """

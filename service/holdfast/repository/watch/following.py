@@ -109,7 +109,7 @@ class Batch:
 
 
 class EventFollower:
-    """Reads what is new, again and again."""
+    """Reads new events, again and again."""
 
     def __init__(self, source: EventSource, point: Point) -> None:
         """Go on from ``point``."""

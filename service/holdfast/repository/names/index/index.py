@@ -41,7 +41,7 @@ class NameIndex:
         sources: Sources,
         directory: Path | None = None,
     ) -> None:
-        """``records`` is the bucket. ``keep`` says what is kept of a name, in any thread.
+        """``records`` is the bucket. ``keep`` gives a name's retention, in any thread.
 
         Its file lies in ``directory``; None: where temporary files do.
         """

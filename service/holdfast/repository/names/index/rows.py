@@ -134,7 +134,7 @@ def read_rows(changes: Iterable[Changed]) -> Rows:
 
 
 def record_of(row: NameRow) -> NameRecord:
-    """The record of ``row``, without what is announced and its history."""
+    """The record of ``row``, without announcements and history."""
     name, _, state, version, oldest, digest, size, media_type, labels, modified_at, expires = row
     content = None
     if digest is not None:
