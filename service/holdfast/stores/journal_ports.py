@@ -1,7 +1,7 @@
 """The interface of stores of logs, as `holdfast.stores.ports` has that of stores of blobs.
 
 A log is entries of bytes, one behind the other, each appended by compare-and-set on the one before.
-The errors told there that every store may raise hold here, too.
+The errors that every store there may raise may come here, too.
 """
 
 from __future__ import annotations

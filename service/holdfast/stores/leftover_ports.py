@@ -54,7 +54,7 @@ class Leftovers(Protocol):
     async def counted(self) -> int:
         """The least number of records of blobs, by the word of a leader.
 
-        A reader that has met fewer, with those of what was removed, read where some are lost.
+        A reader that met fewer, with those of what was removed, has read where some are lost.
         """
 
     def named(self, after: int) -> AsyncIterator[Naming]:

@@ -329,10 +329,10 @@ class BlobStore(Protocol):
 
         A partial one is there if it keeps ``needed``; None: only a whole one is.
 
-        It is a time by the store's clock, as `now` tells it: the caller's is never compared.
-        A blob is seen when it is put or touched. Its record stays as it is, but a
-        collector that listed it before a touch can no longer remove it. False: it is surely gone,
-        or must be put again because it cannot be read back.
+        The time is by the store's clock, as `now` tells it: the caller's is never compared. A blob
+        is seen when it is put or touched. Its attributes stay as they are, but a collector that
+        listed it before a touch can no longer remove it. False: it is surely gone, or must be put
+        again because it cannot be read back.
         """
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:

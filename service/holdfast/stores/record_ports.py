@@ -1,6 +1,6 @@
 """The interface of stores of records, as `holdfast.stores.ports` has that of stores of blobs.
 
-The errors told there that every store may raise hold here, too.
+The errors that every store there may raise may come here, too.
 """
 
 from __future__ import annotations

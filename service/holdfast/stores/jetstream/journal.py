@@ -250,7 +250,7 @@ class StreamJournalStore:
     async def _last(self, log: str) -> StoredMessage | None:
         """The last message, by a leader that is believed.
 
-        The server says that there is none of one that it cannot read, and takes that for the end of
+        The server says of one that it cannot read that there is none, and takes that for the end of
         the log which an append expects. Raises DamagedEntryError.
         """
         subject = self._subject(log)

@@ -1,7 +1,7 @@
 """Limits, retries and metrics for any blob store: a wrapper with its interface, not its options.
 
 One wrapper for all three: a small read takes hardly longer than what several of them would add.
-A caller's view is counted. An operation that waits for its next attempt holds no slot.
+Metrics count what a caller saw. An operation that waits for its next attempt holds no slot.
 """
 
 from __future__ import annotations
