@@ -41,7 +41,7 @@ class UnfitError(UnavailableError):
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
+    """The names of the buckets, and ``grace_seconds``: for how long unneeded blobs stay.
 
     ``snapshots``, ``names`` and ``states`` are empty in a record from before there were such
     buckets.
@@ -207,7 +207,7 @@ async def note_roots(records: RecordStore, source: str, found: RootsNote) -> Non
 
 
 async def _change(records: RecordStore, change: Callable[[Deployment], Deployment]) -> None:
-    """Write what ``change`` makes of the record, unless that is the same."""
+    """Write the record as ``change`` makes it, unless that is the same."""
     for _ in range(_ATTEMPTS):
         found, revision = await _read(records)
         changed = change(found)

@@ -47,14 +47,14 @@ def check_read(log: str, after: int, limit: int, max_bytes: int) -> None:
 
 
 def check_sequence(sequence: int) -> None:
-    """Raises InvalidError of what is below 0."""
+    """Raises InvalidError of a sequence below 0."""
     if sequence < 0:
         msg = "a sequence is not negative"
         raise InvalidError(msg)
 
 
 def checksum_of(log: str, previous: int, message_id: str, value: bytes | memoryview) -> int:
-    """Over all that the one who appends says of an entry."""
+    """The checksum over all that an append says of an entry."""
     return zlib.crc32(value, zlib.crc32(f"{log} {previous} {message_id}\n".encode()))
 
 

@@ -147,10 +147,10 @@ class JournalStore(Protocol):
         """The time by the clock that stamps entries."""
 
     async def has_little_room(self) -> bool:
-        """Whether it is nearly full: then what nobody has to read goes first."""
+        """Whether it is nearly full: then entries that nobody has to read go first."""
 
     async def check(self) -> None:
         """Whether the store is there. Raises UnavailableError with what to change."""
 
     async def aclose(self) -> None:
-        """Release what the store holds open. May be repeated."""
+        """Release the store's resources. May be repeated."""

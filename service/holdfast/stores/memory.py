@@ -254,7 +254,7 @@ class MemoryBlobStore(Reachable):
         """None: the memory of a killed process is gone."""
 
     def direct_delivery(self) -> None:
-        """None: only the worker can send what is in its memory."""
+        """None: only the worker can send bytes from its memory."""
 
     async def _write_part(self, staging: str, part: int, data: Buffer) -> None:
         await self._reach()
@@ -384,7 +384,7 @@ class _MemoryStagedBlob:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The last change of a key, and when what it wrote goes away."""
+    """The last change of a key, and when its record goes away."""
 
     changed: Changed
     expires: float | None

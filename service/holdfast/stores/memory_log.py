@@ -44,7 +44,7 @@ class Reachable:
         await self._reach()
 
     async def aclose(self) -> None:
-        """Nothing is held open; what is stored stays as long as the object does."""
+        """Nothing is held open; the bytes stay as long as the object does."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class MemoryBlob:
 
     @property
     def is_intact(self) -> bool:
-        """Whether what is stored can be read back, as far as anybody knows."""
+        """Whether the bytes can be read back, as far as anybody knows."""
         return not self.info.damaged and digest_of(self.data) == self.info.stored_digest
 
     @property

@@ -246,7 +246,7 @@ class StagedBlob(Protocol):
 
 
 class BlobStore(Protocol):
-    """A map from digest to immutable bytes, with what is recorded about them.
+    """A map from digest to immutable bytes, with a record of each.
 
     Identical bytes have the identical address in every store. A blob is there whole or not at
     all, and what is read has been checked: bytes that do not match raise CorruptError, and are
@@ -308,7 +308,7 @@ class BlobStore(Protocol):
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
     ) -> bool:
-        """Forget a blob; whether it was there. Deleting what is not there succeeds.
+        """Forget a blob; whether it was there. Deleting a missing one succeeds.
 
         A record that cannot be read is removed as well.
 
@@ -427,7 +427,7 @@ class BlobStore(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Release what the store holds open. May be repeated."""
+        """Release the store's resources. May be repeated."""
 
 
 class DirectDelivery(Protocol):

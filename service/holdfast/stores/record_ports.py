@@ -185,4 +185,4 @@ class RecordStore(Protocol):
         """Whether the store is there. Raises UnavailableError with what to change."""
 
     async def aclose(self) -> None:
-        """Release what the store holds open. May be repeated."""
+        """Release the store's resources. May be repeated."""

@@ -57,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Blobs, and what keeps those of them that are not pinned.
+    """Blobs, and the roots that keep those that are not pinned.
 
     ``before`` is told the time by the store's clock before each run that removes something: it ends
     records whose time is over.
@@ -180,7 +180,7 @@ class Collector:
         listed_from: datetime,
         grace: timedelta,
     ) -> None:
-        """Spool what may go by its record alone."""
+        """Spool blobs that may go by their records alone."""
         cursor = None
         while True:
             page = await store.survey(cursor, limit=_LISTED_AT_ONCE)
@@ -203,7 +203,7 @@ class Collector:
                 return
 
     async def _read_needed(self, source: RootSource, spool: Spool, noted: RootsNote | None) -> None:
-        """Mark what the roots of ``source`` need, all of which are read after the listing.
+        """Mark the needs of ``source``'s roots, all of which are read after the listing.
 
         Also a root that was removed since has to be read: what another counts on may be known by it
         alone. Raises UnavailableError, CorruptError: nothing is known.

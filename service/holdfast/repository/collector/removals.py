@@ -57,7 +57,7 @@ class Removals:
     """The notes of all collectors of a deployment, ``g.<id>`` in its records."""
 
     def __init__(self, records: RecordStore, new_id: Callable[[], str]) -> None:
-        """``new_id`` gives what no other process makes."""
+        """``new_id`` gives ids that no other process makes."""
         self._records = records
         self._new_id = new_id
 

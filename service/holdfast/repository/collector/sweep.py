@@ -39,10 +39,10 @@ log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Removes from a space what writers left there that were killed."""
+    """Removes from a space bytes left by writers that were killed."""
 
     def __init__(self, uploading: Uploading, pace: Pace) -> None:
-        """``uploading`` tells what living uploads name, as it is after it is asked."""
+        """``uploading`` tells the stagings of living uploads, as they are after it is asked."""
         self._uploading = uploading
         self._pace = pace
 

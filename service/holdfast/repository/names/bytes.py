@@ -66,7 +66,7 @@ class NamedBytes:
             await staged.discard()
 
     async def make(self, staged: StagedBlob, digest: Digest, data: memoryview, type_: str) -> None:
-        """Make what was staged the blob ``digest``, or touch the one that is there.
+        """Make the staged bytes the blob ``digest``, or touch the one that is there.
 
         Raises UnavailableError, CorruptError, QuotaExceededError: the name does not have it.
         """

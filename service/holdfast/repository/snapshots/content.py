@@ -56,10 +56,10 @@ class ReadableBytes:
 
 
 class ContentWindows:
-    """Reads and sends bytes, with a bound on what is in memory."""
+    """Reads and sends bytes, with a bound on those in memory."""
 
     def __init__(self, threads: ReadThreads, *, max_inline_bytes: int) -> None:
-        """``max_inline_bytes`` is what one message carries."""
+        """One message carries ``max_inline_bytes``."""
         self._threads = threads
         self._max_inline_bytes = max_inline_bytes
         self._windows = asyncio.Semaphore(MAX_WINDOWS)

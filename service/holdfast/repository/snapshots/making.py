@@ -396,7 +396,7 @@ def _is_made_of(record: StoredSnapshot, digest: Digest) -> bool:
 
 
 def _growing(keys: Sequence[SnapshotKey], first: int) -> Iterator[Sequence[SnapshotKey]]:
-    """``keys`` in batches, each larger than the one before: keys of what was removed stay."""
+    """``keys`` in batches, each larger than the one before: keys of removed records stay."""
     start, size = 0, first
     while start < len(keys):
         yield keys[start : start + size]

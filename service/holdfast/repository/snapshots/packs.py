@@ -55,7 +55,7 @@ class Packs:
         part_size: int,
         grace: timedelta,
     ) -> None:
-        """``grace`` is how long the collector leaves alone what nothing refers to.
+        """The collector leaves unneeded blobs alone for ``grace``.
 
         A server whose messages are shorter than a pack gets packs in parts of ``part_size``.
         """

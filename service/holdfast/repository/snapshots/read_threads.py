@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ReadThreads:
-    """Runs what waits for packs."""
+    """Runs functions that wait for packs."""
 
     def __init__(self, executor: Executor) -> None:
         """``executor`` bounds how much runs at once; the rest waits for its turn."""

@@ -236,7 +236,7 @@ class Restores:
         )
 
     async def sweep(self) -> int:
-        """Remove what restores that are not pending any more left beside the apps; how many."""
+        """Remove trees that restores no longer pending left beside the apps; how many."""
         root = self._apps.root
         if root is None:
             return 0

@@ -72,7 +72,7 @@ class Jobs:
         announce: Callable[[Stored, Progress], None],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        """``executor`` runs what blocks; it has more than ``max_jobs`` threads.
+        """``executor`` runs blocking work; it has more than ``max_jobs`` threads.
 
         A job that shows no sign of life for ``stall_seconds`` is stopped; a thread of it that
         does not even hear that stays behind.
@@ -212,7 +212,7 @@ class Jobs:
             self._jobs[key].stop()
 
     async def drain(self, seconds: float) -> None:
-        """Let jobs end for ``seconds``; what then still runs is stopped and ends as failure."""
+        """Let jobs end for ``seconds``; those still running then are stopped and end as failure."""
         tasks = self._tasks()
         self._draining = True
         if tasks:
@@ -228,7 +228,7 @@ class Jobs:
         return [*self._beginnings, *jobs]
 
     async def aclose(self) -> None:
-        """Drop what still runs. Its records stay pending, for others to give up."""
+        """Drop running jobs. Their records stay pending, for others to give up."""
         self._draining = True
         tasks = self._tasks()
         for job in self._jobs.values():

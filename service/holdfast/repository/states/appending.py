@@ -322,7 +322,7 @@ class _Log:
                     return
 
     def _judge(self, members: Sequence[_Member], tail: Tail) -> _Judged:
-        """Answer and refuse what can be by ``tail``; what is to be written behind it is left."""
+        """Answer and refuse members by ``tail``; those to be written behind it are left."""
         left: list[_Member] = []
         deferred: list[_Member] = []
         index, now = tail.place.index, asyncio.get_running_loop().time()

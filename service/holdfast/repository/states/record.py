@@ -120,7 +120,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def closed_through(self) -> int:
-        """The sequence of the last removal or repair: what counts or comes is behind it."""
+        """The sequence of the last removal or repair: groups that count or come are behind it."""
         return self.voids[-1].through if self.voids else self.start
 
     @property

@@ -120,7 +120,7 @@ class StateRecords:
     async def update(
         self, held: Held[StateRecord], change: Callable[[StateRecord], StateRecord]
     ) -> Held[StateRecord]:
-        """As `Ledger.update`, with what leads from blobs to the states that have them."""
+        """As `Ledger.update`, with the finders from blobs to the states that have them."""
         return await self.ledger.update(held, change, beside=_finders)
 
     async def keys(self, prefix: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Puts and deletions in a disk store: a log that is made of what the directories show.
+"""Puts and deletions in a disk store: a log that is made of the directories' names.
 
 A put or a deletion does not write it. A reader of changes looks which shards changed since it last
 looked, compares their names with what the log says, and adds what is new: so a crash loses nothing,
@@ -91,7 +91,7 @@ class BlobLog:
         return self._records
 
     async def _note_changes(self, shards: Sequence[str]) -> None:
-        """Add to the log what differs from it. Raises UnavailableError if others keep doing so."""
+        """Add to the log what it lacks. Raises UnavailableError if others keep doing so."""
         for _ in range(_ATTEMPTS):
             notes = [note for shard in shards for note in await self._notes(shard)]
             try:

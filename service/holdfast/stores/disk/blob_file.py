@@ -74,7 +74,7 @@ class Seen:
         return self.identity is not None
 
     def refuse_id_of_put(self, op_id: str | None) -> None:
-        """Raises ConflictError where ``op_id`` is that of the put of what was seen."""
+        """Raises ConflictError where ``op_id`` is that of the put of the blob seen."""
         if self.header is not None:
             is_repeat(self.header.op_id, op_id)
 

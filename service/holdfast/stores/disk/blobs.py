@@ -201,7 +201,7 @@ class BlobFiles:
         return removed and not was_hidden
 
     def hide(self, digest: Digest, op_id: str | None, seen: Seen) -> bool | None:
-        """Have the blob be there for what names it alone, without a pin.
+        """Have the blob be there for its keepers alone, without a pin.
 
         Whether it was there for all, or this operation hid it before. None, and nothing was done:
         the file is not as it was ``seen``.
@@ -273,7 +273,7 @@ class BlobFiles:
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
     def survey(self, cursor: str | None, limit: int) -> Survey:
-        """A page of what a collector looks at, in ascending order."""
+        """A page of blobs for a collector, in ascending order."""
         after = last = blob_listing.decode_cursor(cursor)
         blobs, others = list[SurveyedBlob](), 0
         confirm_disk_store(self._root)

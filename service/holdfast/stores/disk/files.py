@@ -59,7 +59,7 @@ class Files:
                 done += os.write(descriptor, view[done:])
 
     def sync(self, descriptor: int) -> None:
-        """Make what was written durable."""
+        """Make the written bytes durable."""
         os.fsync(descriptor)
 
     def touch(self, descriptor: int) -> None:
@@ -98,7 +98,7 @@ class Files:
         path.rmdir()
 
     def rewrite(self, path: Path) -> None:
-        """Write what a file holds once more, and sync it, for a sync that failed has lost it.
+        """Write a file's bytes once more, and sync it, for a sync that failed has lost it.
 
         The caller sees to it that nobody else writes.
         """
@@ -383,7 +383,7 @@ def _try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn OSError into what the caller can act on; for steps that left nothing behind."""
+    """Turn OSError into an error the caller can act on; for steps that left nothing behind."""
     try:
         yield
     except OSError as error:

@@ -49,7 +49,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_hidden(self) -> bool:
-        """Whether somebody has deleted the blob, which is kept for what names it."""
+        """Whether somebody has deleted the blob, which is there for its keepers alone."""
         return self.deleted is True
 
     @property

@@ -238,7 +238,7 @@ class DiskJournalStore:
             yield waiter
 
     async def _look(self, seen: int) -> None:
-        """Tell those who wait what other processes append behind ``seen``, while any wait."""
+        """Tell waiters of entries that other processes append behind ``seen``, while any wait."""
         while self._waiters:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
             with suppress(UnavailableError, CorruptError):  # readers of the log are told
@@ -255,7 +255,7 @@ class DiskJournalStore:
         return await asyncio.to_thread(_free_bytes, self._root) < LITTLE_ROOM_BYTES
 
     async def look_for_damage(self) -> None:
-        """Log what is wrong with the database, if anything. An entry's value is not looked at."""
+        """Log the fault of the database, if any. An entry's value is not looked at."""
         damage = await self._read(disk_database.damage_of)
         if damage is not None:
             logger.error("logs_damaged", root=str(self._root), damage=damage)

@@ -160,7 +160,7 @@ class DiskRecordStore(CheckedChanges):
         return found
 
     async def sweep(self, now: datetime, grace: timedelta) -> int:
-        """Remove what expired, or the notes of what was removed, ``grace`` or longer ago; how many.
+        """Remove records that expired, and notes of removals, ``grace`` or longer ago; how many.
 
         A damaged database is logged.
         """

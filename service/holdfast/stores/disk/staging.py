@@ -99,7 +99,7 @@ class StagingFiles:
         return None
 
     def sweep(self, before: float) -> int:
-        """Remove what no one has written to since ``before`` (seconds since 1970); how many."""
+        """Remove files and stagings unwritten since ``before`` (seconds since 1970); how many."""
         removed = 0
         with translated():
             for path in entries_before(self._root / "tmp", before):

@@ -206,7 +206,7 @@ class DiskBlobStore:
         return self._leftovers
 
     def direct_delivery(self) -> None:
-        """None: only the worker can send what is on its disk."""
+        """None: only the worker can send bytes from its disk."""
 
     async def sweep(self, now: datetime, grace: timedelta) -> int:
         """Remove temporary files and parts left by a crash ``grace`` or longer ago; how many.

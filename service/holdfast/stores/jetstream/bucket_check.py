@@ -1,4 +1,4 @@
-"""Whether a bucket is there and keeps what is put into it, asked before a worker serves.
+"""Whether a bucket is there and keeps its messages, asked before a worker serves.
 
 A bucket is never made here: one that was found missing may be on its way back. `holdfast admin
 init` refuses what is refused here, but for what it sets itself.

@@ -292,7 +292,7 @@ class ObjectChunks:
                 part += 1
 
     async def remove(self, nuid: str) -> None:
-        """Remove what lies under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
+        """Remove the chunks under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
         await self._js.purge(self._stream, chunk_subject(self._bucket, nuid))
 
     async def remove_unneeded(self, nuid: str) -> None:
@@ -311,5 +311,5 @@ def part_of(message: StoredMessage) -> int:
 
 
 def damaged(info: BlobInfo) -> CorruptError:
-    """The failure to raise when stored bytes are not what they should be."""
+    """The failure to raise when stored bytes are not right."""
     return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")

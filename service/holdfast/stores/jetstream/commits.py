@@ -79,7 +79,7 @@ class ObjectCommits:
         self._sources = sources
 
     def begin(self) -> Callable[[], bool]:
-        """A first chunk is about to be written; what is returned says whether it is young still.
+        """A first chunk is about to be written; the result says whether it is young still.
 
         The clock of the day goes on where this machine sleeps, the other where that one is set.
         """

@@ -1,4 +1,4 @@
-"""Reading what a stream has from a sequence on, among gaps of any size.
+"""Reading a stream's messages from a sequence on, among gaps of any size.
 
 A server that is asked for a batch looks at all its subjects to say how many more there are, once
 anything was removed, and meanwhile nothing can be written; at the end it still reads a whole block.

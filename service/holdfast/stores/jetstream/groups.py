@@ -51,7 +51,7 @@ LEAST_PUTS: Final = 8
 """Fewer are faster as pairs: a server stages each batch in files of its own."""
 
 MANY_PUTS: Final = 2 * LEAST_PUTS
-"""With so many under way a first batch may be small, for what comes meanwhile makes the next."""
+"""With so many under way a first batch may be small, for puts meanwhile make the next."""
 
 MOST_PUTS: Final = 128
 MOST_BYTES: Final = 2 * MIB
@@ -116,7 +116,7 @@ class PutGroups:
         self._gathering = Gathering(self._take, BATCHES_AT_ONCE)
 
     def begin(self, size: int) -> int:
-        """A put of ``size`` bytes is under way, alone or not, until ``end`` is told what this gave.
+        """A put of ``size`` bytes is under way, alone or not, until ``end`` is told its result.
 
         Only small ones are waited for.
         """

@@ -50,7 +50,7 @@ class ObjectLeftovers:
         return StoredCopy(begun_at=begun_at, chunks=chunks, size=chunks * len(first.data))
 
     async def counted(self) -> int:
-        """See Leftovers. Subjects come in ascending order; what comes or goes shifts the others."""
+        """See Leftovers. Subjects come in ascending order; a new or removed one shifts others."""
         filtered = meta_subjects(self._bucket)
         counted, offset, last = 0, 0, ""
         while some := (await self._js.subjects(self._stream, filtered, offset)).subjects:

@@ -198,7 +198,7 @@ def _after(entries: Sequence[BlobInfo | ForeignObject]) -> list[str]:
 
 
 def _row(record: StoredMessage, prefix: str) -> BlobInfo | ForeignObject | None:
-    """The row for one record; None for what a listing leaves out."""
+    """The row for one record; None for one that a listing leaves out."""
     subject = record.subject
     if not record.data or (prefix and not name_at(subject).startswith(prefix)):
         return None

@@ -113,7 +113,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_hidden(self) -> bool:
-        """Whether somebody has deleted the blob, which is kept for what names it."""
+        """Whether somebody has deleted the blob, which is there for its keepers alone."""
         return HF_DELETED in (self.metadata or {})
 
     @property
@@ -394,7 +394,7 @@ def read_record(data: Buffer, digest: Digest) -> ObjectMeta:
 
 
 def to_entry(data: Buffer, subject: str) -> BlobInfo | ForeignObject | None:
-    """The row of a listing for the record in ``data`` on ``subject``; None for what is gone.
+    """The row of a listing for the record in ``data`` on ``subject``; None for a blob that is gone.
 
     Damaged and unknown records have one too, so that they are seen.
     """

@@ -74,7 +74,7 @@ class ObjectEntry:
 
     @property
     def deletions(self) -> tuple[str, ...]:
-        """The last requests that deleted what was there, as far as they said who they are."""
+        """The last requests that deleted a blob here, as far as they have an ``Op-Id``."""
         return self.meta.deletions if self.meta is not None else ()
 
     @property
@@ -84,11 +84,11 @@ class ObjectEntry:
 
     @property
     def is_partial(self) -> bool:
-        """Whether what is there is a blob of which only some bytes are kept."""
+        """Whether the record is of a blob of which only some bytes are kept."""
         return self.fault is None and self.live is not None and self.live.kept is not None
 
     def is_of(self, nuid: str) -> bool:
-        """Whether the copy under ``nuid`` is what is there."""
+        """Whether the record is of the copy under ``nuid``."""
         return self.meta is not None and not self.meta.deleted and self.meta.nuid == nuid
 
     def deletion(self, op_id: str | None, tried: str) -> bool | None:
@@ -147,11 +147,11 @@ class ObjectRecords:
         )
 
     async def believed(self, digest: Digest) -> ObjectEntry:
-        """The record, for what is acknowledged or removed on its word."""
+        """The record, for acknowledgements and removals on its word."""
         return await self._js.believed(self._stream, lambda: self.read(digest))
 
     async def surely(self, digest: Digest) -> ObjectEntry:
-        """The record, for what is answered where there is none."""
+        """The record, for answers where there is none."""
 
         async def occupied() -> ObjectEntry | None:
             entry = await self.read(digest)

@@ -115,7 +115,7 @@ class ObjectBlobStore:
         self._groups.is_on = True
 
     def leave_young(self, grace: timedelta) -> None:
-        """Collectors leave alone what is younger than ``grace``, so writers need not look for them.
+        """Collectors leave alone blobs younger than ``grace``, so writers need not look for them.
 
         Without this word they always do.
         """
@@ -315,7 +315,7 @@ class ObjectBlobStore:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
     async def _hide(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
-        """Have the blob be there for what names it alone; whether it was there for all.
+        """Have the blob be there for its keepers alone; whether it was there for all.
 
         Raises RefusedError, OutcomeUnknownError.
         """

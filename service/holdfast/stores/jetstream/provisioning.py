@@ -112,7 +112,7 @@ def record_stream(bucket: str, layout: Layout) -> dict[str, Any]:
 
 
 def log_stream(bucket: str, layout: Layout) -> dict[str, Any]:
-    """The stream behind logs. No publish can remove what is in it."""
+    """The stream behind logs. No publish can remove entries of it."""
     return {
         **_common(layout),
         **_limit(layout.states_max_bytes),
@@ -196,7 +196,7 @@ def _is_other(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str)
 
 
 def _check_limit(found: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """A limit below what is stored would stop every write, deletions among them."""
+    """A limit below the stored bytes would stop every write, deletions among them."""
     limit, stored = changes.get("max_bytes", -1), found["state"]["bytes"]
     if 0 <= limit < stored:
         msg = f"{found['config']['name']} holds {stored} bytes: max_bytes={limit} is less than that"

@@ -211,7 +211,7 @@ class KeyValueRecordStore(CheckedChanges):
         return [records[key] for key in wanted if key in records]
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See RecordStore. Cleaned up after ``marker_ttl``, but for what was deleted for good.
+        """See RecordStore. Cleaned up after ``marker_ttl``, but for keys deleted for good.
 
         The leader is asked for its subjects, which cost it no look at a message. More than fit
         into one answer come page by page. Raises UnavailableError when they never fit together.

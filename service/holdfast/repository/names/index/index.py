@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class NameIndex:
-    """All names of the store, in order, and what their blobs are needed for.
+    """All names of the store, in order, and the users of their blobs.
 
     An answer includes everything that was acknowledged before it was asked for, by any worker;
     where that cannot be made sure of, it raises UnavailableError. So does a worker that has begun a
