@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from holdfast.gateway.settings import GatewaySettings
 
 LEAST_BYTES_PER_SECOND: Final = 1024
-"""What a body brings on average, but for ``body_seconds``, in the time that is waited for it."""
+"""The least rate of a body, over the time waited for it but for ``body_seconds``."""
 
 MAX_MESSAGE_BYTES: Final = MIB
 """Of a body of JSON."""
 
 _TURN_SECONDS: Final = 10.0
 _UPLOAD_BYTES: Final = UPLOAD_WINDOW_BYTES + 2 * MIB
-"""What one upload holds at the most."""
+"""The most that one upload holds."""
 
 
 class Bodies:
