@@ -26,7 +26,7 @@ class StateLogsBack:
     async def read_back(self, key: str, value: bytes, spend: Spending) -> None:
         """Read the log of the record ``value`` at ``key``; ``spend`` is told of the bytes.
 
-        Of a log that is trimmed, repaired or removed meanwhile the rest is for the next lap. Raises
+        The rest of a log that is trimmed, repaired or removed meanwhile is for the next lap. Raises
         CorruptError with the index at which it is damaged, UnavailableError.
         """
         if not key.startswith(f"{STATE.prefix}."):
