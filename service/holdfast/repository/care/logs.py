@@ -26,22 +26,29 @@ class StateLogsBack:
     async def read_back(self, key: str, value: bytes, spend: Spending) -> None:
         """Read the log of the record ``value`` at ``key``; ``spend`` is told of the bytes.
 
-        Of a log that is trimmed, repaired or removed meanwhile the rest is for the next lap. Raises
-        CorruptError with the index at which it is damaged, UnavailableError.
+        Where it is trimmed meanwhile, it goes on with what is left. Of a log that is repaired or
+        removed meanwhile the rest is for the next lap. Raises CorruptError with the index at which
+        it is damaged, UnavailableError.
         """
         if not key.startswith(f"{STATE.prefix}."):
             return
         record = STATE.read(Record(key=key, value=value, revision=1)).record
         if record.log:
-            with suppress(NotFoundError, ConflictError, InvalidError):
+            with suppress(ConflictError, InvalidError):
                 await self._read(record, spend)
 
     async def _read(self, record: StateRecord, spend: Spending) -> None:
-        index = record.base + 1
+        index = record.trimmed_through + 1
         while True:
-            page = await self._replays.page(
-                record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
-            )
+            try:
+                page = await self._replays.page(
+                    record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
+                )
+            except NotFoundError as error:
+                if error.index is None or error.index <= index:
+                    return
+                index = error.index
+                continue
             await spend(sum([entry.command.size for entry in page.entries]))
             index = page.next_index
             if index > page.last:

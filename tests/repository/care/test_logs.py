@@ -1,0 +1,69 @@
+"""A scrub reads the logs of states back, whatever happens to them meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.contracts.blob_store import some_bytes
+from tests.contracts.states import worker_on
+
+from holdfast.repository.care.logs import StateLogsBack
+from holdfast.repository.states.record import STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.repository.collector.conftest import Deployed
+    from tests.repository.states.pool import StatesWorker
+
+SIZE: Final = 100_000
+"""Bytes of a command, of which one fits a page."""
+
+
+async def with_log(deployed: Deployed, commands: int) -> StatesWorker:
+    """A worker that has appended so many commands to the state ``s``."""
+    worker = worker_on(deployed.stores)
+    for number in range(commands):
+        await worker.append("s", some_bytes(SIZE, number))
+    return worker
+
+
+async def read_back(
+    deployed: Deployed, beside: Callable[[], Awaitable[object]] | None = None
+) -> list[int]:
+    """How many commands each page had that was read of ``s``, with ``beside`` after each."""
+    pages = []
+
+    async def spend(size: int) -> None:
+        pages.append(size // SIZE)
+        if beside is not None:
+            await beside()
+
+    record = await deployed.stores.snapshots.get(STATE.key("s"))
+    await StateLogsBack(worker_on(deployed.stores).replays).read_back(
+        record.key, record.value, spend
+    )
+    return pages
+
+
+async def test_of_a_trimmed_log_what_is_left_is_read(deployed: Deployed) -> None:
+    worker = await with_log(deployed, 6)
+    for index in (3, 4):
+        await worker.save("s", b"%d" % index, index)
+    assert sum(await read_back(deployed)) == 6
+
+    await worker.upkeep.trim("s", 3)
+
+    assert sum(await read_back(deployed)) == 3
+
+
+async def test_of_a_log_that_is_trimmed_while_it_is_read_the_rest_is_read(
+    deployed: Deployed,
+) -> None:
+    worker = await with_log(deployed, 8)
+    for index in (6, 7):
+        await worker.save("s", b"%d" % index, index)
+
+    pages = await read_back(deployed, beside=lambda: worker.upkeep.trim("s", 6))
+
+    assert pages == [1, 1, 1]
