@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import pytest
 from tests.contracts.blob_store import some_bytes
 from tests.contracts.states import worker_on
 
+from holdfast.errors import ConflictError
 from holdfast.repository.care.logs import StateLogsBack
 from holdfast.repository.states.record import STATE
 
@@ -67,3 +69,13 @@ async def test_of_a_log_that_is_trimmed_while_it_is_read_the_rest_is_read(
     pages = await read_back(deployed, beside=lambda: worker.upkeep.trim("s", 6))
 
     assert pages == [1, 1, 1]
+
+
+async def test_who_has_lost_the_lap_stops_in_the_midst_of_a_log(deployed: Deployed) -> None:
+    async def taken_over() -> None:
+        raise ConflictError
+
+    await with_log(deployed, 2)
+
+    with pytest.raises(ConflictError):
+        await read_back(deployed, beside=taken_over)

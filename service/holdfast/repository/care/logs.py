@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
@@ -28,14 +27,13 @@ class StateLogsBack:
 
         Where it is trimmed meanwhile, it goes on with what is left. Of a log that is repaired or
         removed meanwhile the rest is for the next lap. Raises CorruptError with the index at which
-        it is damaged, UnavailableError.
+        it is damaged, UnavailableError, and whatever ``spend`` does.
         """
         if not key.startswith(f"{STATE.prefix}."):
             return
         record = STATE.read(Record(key=key, value=value, revision=1)).record
         if record.log:
-            with suppress(ConflictError, InvalidError):
-                await self._read(record, spend)
+            await self._read(record, spend)
 
     async def _read(self, record: StateRecord, spend: Spending) -> None:
         index = record.trimmed_through + 1
@@ -49,6 +47,8 @@ class StateLogsBack:
                     return
                 index = error.index
                 continue
+            except (ConflictError, InvalidError):
+                return
             await spend(sum([entry.command.size for entry in page.entries]))
             index = page.next_index
             if index > page.last:
