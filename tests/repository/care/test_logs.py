@@ -11,6 +11,7 @@ from tests.contracts.states import worker_on
 from holdfast.errors import ConflictError
 from holdfast.repository.care.logs import StateLogsBack
 from holdfast.repository.states.record import STATE
+from holdfast.repository.states.replays import ENTRY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,3 +80,19 @@ async def test_who_has_lost_the_lap_stops_in_the_midst_of_a_log(deployed: Deploy
 
     with pytest.raises(ConflictError):
         await read_back(deployed, beside=taken_over)
+
+
+async def test_a_log_is_read_to_where_it_ended_though_it_grows_as_fast(deployed: Deployed) -> None:
+    worker = await with_log(deployed, 3)
+
+    pages = await read_back(deployed, beside=lambda: worker.append("s", some_bytes(SIZE, 9)))
+
+    assert pages == [1, 1, 1]
+
+
+async def test_small_commands_count_for_more_than_their_bytes(deployed: Deployed) -> None:
+    """They cost as much: a lap is not to read them without a pause."""
+    worker = worker_on(deployed.stores)
+    await worker.append("s", *[1] * 1000)
+
+    assert await read_back(deployed) == [1000 * (1 + ENTRY_BYTES) // SIZE]

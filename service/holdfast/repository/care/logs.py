@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.repository.states.record import STATE
+from holdfast.repository.states.replays import ENTRY_BYTES
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
 from holdfast.stores.record_ports import Record
 
@@ -26,8 +27,9 @@ class StateLogsBack:
         """Read the log of the record ``value`` at ``key``; ``spend`` is told of the bytes.
 
         Where it is trimmed meanwhile, it goes on with what is left. Of a log that is repaired or
-        removed meanwhile the rest is for the next lap. Raises CorruptError with the index at which
-        it is damaged, UnavailableError, and whatever ``spend`` does.
+        removed meanwhile the rest is for the next lap, and so is what is appended. Raises
+        CorruptError with the index at which it is damaged, UnavailableError, and whatever ``spend``
+        does.
         """
         if not key.startswith(f"{STATE.prefix}."):
             return
@@ -36,8 +38,8 @@ class StateLogsBack:
             await self._read(record, spend)
 
     async def _read(self, record: StateRecord, spend: Spending) -> None:
-        index = record.trimmed_through + 1
-        while True:
+        index, last = record.trimmed_through + 1, None
+        while last is None or index <= last:
             try:
                 page = await self._replays.page(
                     record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
@@ -49,7 +51,6 @@ class StateLogsBack:
                 continue
             except (ConflictError, InvalidError):
                 return
-            await spend(sum([entry.command.size for entry in page.entries]))
+            await spend(sum([entry.command.size + ENTRY_BYTES for entry in page.entries]))
             index = page.next_index
-            if index > page.last:
-                return
+            last = page.last if last is None else last
