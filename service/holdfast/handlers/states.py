@@ -146,7 +146,7 @@ class StateHandlers:
     async def replay(self, request: ReplayLog, _: Call) -> LogPage:
         """``snapshot.replay``."""
         lineage = lineage_of(request.lineage)
-        found = await self._replays.page(
+        found = await self._replays.tell(
             request.name, request.from_index, request.limit, lineage=lineage
         )
         return LogPage(

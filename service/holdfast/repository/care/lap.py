@@ -194,21 +194,22 @@ class LapRun:
 
     async def _count(self, space: Space) -> None:
         """Whether there are no fewer records of blobs than there were."""
+        source = _COUNTED.format(space.name)
+        noted = await self._noted(source)
         extent, count = await space.store.extent(), await space.store.count()
         if count is None:
             return
         least, most = count
-        source = _COUNTED.format(space.name)
         found = RootsNote(created=extent.created, last=extent.last, keys=most)
-        lost = await self._lost(source, found)
+        lost = _lost(noted, found)
         if lost is not None:
             self._found.lose(Damage(space=space.name, name="", detail=lost))
         else:
             await self._agreement.note(source, msgspec.structs.replace(found, keys=least))
 
-    async def _lost(self, source: str, note: RootsNote) -> str | None:
-        lost = loss((await self._agreement.terms()).noted.get(source), note)
-        return None if lost is None else f"records were lost: {lost}"
+    async def _noted(self, source: str) -> RootsNote | None:
+        """How far it had come: to be asked first, for others note more meanwhile."""
+        return (await self._agreement.terms()).noted.get(source)
 
     async def _look_at(self, space: Space, entry: BlobInfo | ForeignObject) -> None:
         if isinstance(entry, UnreadableObject):
@@ -240,6 +241,7 @@ class LapRun:
             await asyncio.to_thread(spool.close)
 
     async def _read(self, source: RootSource, spool: Spool) -> None:
+        noted = await self._noted(source.name)
         extent = await source.records.extent()
         counted = await source.records.count(source.lasting)
         lasting = f"{source.lasting}."
@@ -255,7 +257,7 @@ class LapRun:
             self._lose(source, f"{counted - met} records are counted and cannot be read")
             return
         note = RootsNote(created=extent.created, last=extent.last, keys=met)
-        lost = await self._lost(source.name, note)
+        lost = _lost(noted, note)
         if lost is not None:
             self._lose(source, lost)
 
@@ -269,6 +271,11 @@ class LapRun:
 
     def _lose(self, source: RootSource, detail: str, key: str = "") -> None:
         self._found.lose(Damage(space=source.name, name=key, detail=detail))
+
+
+def _lost(noted: RootsNote | None, found: RootsNote) -> str | None:
+    lost = loss(noted, found)
+    return None if lost is None else f"records were lost: {lost}"
 
 
 async def _heal(store: BlobStore, info: BlobInfo) -> bool:

@@ -63,13 +63,18 @@ class Replays:
             present = await self._states.look(name, to_read=True)
             check_same(lineage, present.record, index)
             try:
-                found = await self._page(present, index, limit)
+                return await self._page(present, index, limit)
             except CorruptError:
                 if (await self._states.look(name)).held == present.held:
                     raise
-            else:
-                self._states.totals.replays += 1
-                return found
+
+    async def tell(
+        self, name: str, index: int, limit: int, *, lineage: Lineage | None = None
+    ) -> LogSlice:
+        """A `page` that somebody asked for: it is counted."""
+        found = await self.page(name, index, limit, lineage=lineage)
+        self._states.totals.replays += 1
+        return found
 
     async def _page(self, present: PresentState, index: int, limit: int) -> LogSlice:
         record, first, last = checked_span(present, index)
