@@ -32,6 +32,9 @@ LINKED: Final = "holdfast.link"
 STILL_MAY: Final = "holdfast.still_may"
 """In the scope of a request: what raises as ``Access.check`` once it would be refused."""
 
+MAY: Final = "holdfast.may"
+"""In the scope of a request: what raises as ``Access.check`` unless it may do that at a path."""
+
 SESSION_COOKIE: Final = "holdfast_session"
 """The cookie of a session of the console: its token."""
 
@@ -100,6 +103,11 @@ class Access:
 def note_link(scope: Scope, signed: Signed) -> None:
     """Say that a link which was found right is for the request."""
     scope[LINKED] = signed
+
+
+async def check_also(request: Request, verb: Verb, path: str) -> None:
+    """Raise as ``Access.check``, of a path that no scope has: a body names it, or an answer."""
+    await request.scope[MAY](verb, path)
 
 
 def _token_of(request: Request, *, by_cookie: bool) -> str:

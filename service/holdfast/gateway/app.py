@@ -18,7 +18,7 @@ from starlette.routing import Route as Place
 
 from holdfast.client.budget import ByteBudget
 from holdfast.errors import HoldfastError, InternalError
-from holdfast.gateway.access import STILL_MAY, Access
+from holdfast.gateway.access import MAY, STILL_MAY, Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.console.console import ConsoleRoutes
@@ -199,6 +199,7 @@ class Resource:
             raise HttpError(405, "invalid", detail, {"Allow": self._allow})
         _check_query(request, route)
         request.scope[STILL_MAY] = partial(self._check_access, request, route)
+        request.scope[MAY] = partial(self._access.check, request, by_cookie=route.is_page)
         await self._check_access(request, route)
         return await route.handle(request)
 

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.gateway.access import check_also
 from holdfast.gateway.conditions import Representation, etag_of
 from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
@@ -154,6 +155,7 @@ class SnapshotRoutes:
         """``POST /snapshots/{key}/restore``: 202, and where to look how far it is."""
         body = await self._bodies.message(request)
         asked = _decoded(body, RestoreSnapshot, key=_key_of(request), wait_seconds=0.0)
+        await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
         return json_answer(record, 202, {"Location": f"/restores/{record.restore}"})
 
@@ -193,6 +195,15 @@ class SnapshotRoutes:
             *_reading(self),
             *_working(self),
         )
+
+
+async def check_target(request: Request, asked: RestoreSnapshot) -> None:
+    """Raises HttpError (401, 403) unless the app that ``asked`` writes into may be restored, too.
+
+    The scope of a restore is that of its snapshot, which is all where that is of the same app.
+    """
+    if asked.app is not None and asked.app != asked.key.partition(":")[0]:
+        await check_also(request, "admin", f"{_ALL}/{asked.app}:")
 
 
 def _key_of(request: Request) -> str:

@@ -9,6 +9,7 @@ from holdfast.gateway.console.asked import count_of, text_of
 from holdfast.gateway.console.session import form_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.gateway.route import Parameter
+from holdfast.gateway.snapshots import check_target
 from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class RestorePages:
         """``POST /console/snapshots/{key}/restore``: a dry run, or what one showed if confirmed."""
         form = await form_of(request, self._bodies)
         asked = _restore_of(str(request.path_params["key"]), form)
+        await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
         carried = {one.name: form.text(one.name) or None for one in _CARRIED}
         return self._pages.see(f"/restores/{record.restore}", **carried)
