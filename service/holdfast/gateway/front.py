@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from holdfast.errors import RateLimitedError
+from holdfast.gateway.limits import LEAVE
 from holdfast.gateway.problems import problem
 from holdfast.gateway.route import ROUTE
 from holdfast.tracing import TRACE, TraceStep
@@ -75,10 +77,10 @@ class Front:
         except RateLimitedError as error:
             await problem(error)(scope, passing.receive, passing.send)
             return
-        try:
+        with ExitStack() as entered:
+            entered.callback(self._limits.leave)
+            scope[LEAVE] = entered.close
             await self._app(scope, passing.receive, passing.send)
-        finally:
-            self._limits.leave()
 
 
 class _Passing:

@@ -7,6 +7,9 @@ from typing import Final
 
 from holdfast.errors import RateLimitedError
 
+LEAVE: Final = "holdfast.leave"
+"""In the scope of a request: what makes it count no more among those at once."""
+
 MAX_ADDRESSES: Final = 10_000
 """Addresses that are remembered; the one that was silent longest is forgotten first."""
 

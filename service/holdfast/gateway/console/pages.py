@@ -174,9 +174,9 @@ class Pages:
 
     def is_here(self, url: str) -> bool:
         """Whether ``url`` is that of a page of this console."""
-        parts = urlsplit(url)
-        is_plain = url.isascii() and url.isprintable() and not parts.netloc and not parts.scheme
-        return is_plain and parts.path.startswith(f"{self._base}/console")
+        at = f"{self._base}/console"
+        is_below = url == at or url.startswith((f"{at}/", f"{at}?"))
+        return is_below and url.isascii() and url.isprintable()
 
     def _here(self, request: Request) -> str:
         """The path and query as the browser has it."""

@@ -84,7 +84,15 @@ class SentForm:
 
 async def form_of(request: Request, bodies: Bodies) -> SentForm:
     """The form that was sent. Raises HttpError (400; 403 unless it is one of this session)."""
-    body = await bodies.message(request)
+    return _form(request, await bodies.message(request))
+
+
+async def open_form_of(request: Request, bodies: Bodies) -> SentForm:
+    """As ``form_of``, where whoever sends it need not be known."""
+    return _form(request, await bodies.open_form(request))
+
+
+def _form(request: Request, body: bytes) -> SentForm:
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
