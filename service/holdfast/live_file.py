@@ -21,7 +21,7 @@ ParsedT = TypeVar("ParsedT")
 
 
 class LiveFile(Generic[ParsedT]):
-    """The content of a file as it is now. Whoever changes it writes another and renames that."""
+    """The content of a file as it is now. A writer renames another file to it."""
 
     def __init__(self, path: str, parse: Callable[[bytes], ParsedT]) -> None:
         """``parse`` raises InvalidError."""

@@ -1,6 +1,6 @@
-"""Who may do what: by a token, by a link for exactly this request, or as somebody of this machine.
+"""Rights: by a token, by a link for exactly this request, or as somebody of this machine.
 
-What is refused is refused before anything is looked up, so nobody learns whether it is there.
+A request is refused before anything is looked up, so nobody learns whether it is there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Verb = Literal["open", "read", "write", "admin"]
 """``open`` is what everybody may."""
 
 LINKED: Final = "holdfast.link"
-"""In the scope of a request that a link is for: who signed it (`holdfast.gateway.link_gate`)."""
+"""In the scope of a request that a link is for: its signer (`holdfast.gateway.link_gate`)."""
 
 STILL_MAY: Final = "holdfast.still_may"
 """In the scope of a request: what raises as ``Access.check`` once it would be refused."""
@@ -136,7 +136,7 @@ def _forbidden(detail: str) -> HttpError:
 
 
 def _host_of(url: str) -> str | None:
-    """Whose ``url`` is; None where that is nobody's."""
+    """The host in ``url``; None where it has none."""
     try:
         return urlsplit(url).hostname
     except ValueError:

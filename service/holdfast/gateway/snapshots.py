@@ -62,7 +62,7 @@ _LABEL: Final = Parameter(name="label", about="key=value that they must have.", 
 _STATE: Final = Parameter(name="state", about="pending, ok or failure.")
 _SINCE: Final = Parameter(name="since", about="Made at this time (RFC 3339) or later.")
 _UNTIL: Final = Parameter(name="until", about="Made before this time.")
-_PATH: Final = Parameter(name="path", about="What lies at and below it.")
+_PATH: Final = Parameter(name="path", about="Entries at and below it.")
 _FROM: Final = Parameter(name="from", about="The snapshot to compare with; by default its parent.")
 
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
@@ -215,7 +215,7 @@ def _restore_of(request: Request) -> str:
 
 
 def _wanted_at_once(request: Request) -> int:
-    """How much of a content is asked for together with its size."""
+    """Bytes of a content to ask for together with its size."""
     is_all = request.method == "GET" and "range" not in request.headers
     return SMALL_BYTES if is_all else 0
 
@@ -352,7 +352,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             method="GET",
             path=f"{_ONE}/events",
             verb="read",
-            summary="How far a snapshot is, as it happens.",
+            summary="A snapshot's progress, as it happens.",
             handle=of.events,
             answers={200: progress, 404: _ABSENT},
         ),
@@ -383,7 +383,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             method="GET",
             path=f"{_RESTORE}/events",
             verb="read",
-            summary="How far a restore is, as it happens.",
+            summary="A restore's progress, as it happens.",
             handle=of.restore_events,
             answers={200: progress, 404: _ABSENT},
         ),

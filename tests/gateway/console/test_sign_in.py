@@ -103,7 +103,18 @@ def test_the_cookie_of_a_session_is_for_the_console_of_this_site_alone(
 
 
 @pytest.mark.parametrize(
-    "then", ["https://evil.example/", "//evil.example/console", "/store/x", "/console\r\nX: y"]
+    "then",
+    [
+        "https://evil.example/",
+        "//evil.example/console",
+        "///console.evil.example/x",
+        "////console",
+        "/console.evil.example",
+        "/store/x",
+        "/console\r\nX: y",
+        "http://[",
+        "//%5B",
+    ],
 )
 def test_signing_in_leads_to_no_other_site(
     guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str], then: str
@@ -114,6 +125,8 @@ def test_signing_in_leads_to_no_other_site(
     answer = visitor.http.post(form.action, data=fields, follow_redirects=False)
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/console")
+    asked = visitor.http.get("/console/sign-in", params={"then": then})
+    assert Page(asked).form("/sign-in").fields["then"] == "/console"
 
 
 def test_a_session_may_what_its_token_may(
