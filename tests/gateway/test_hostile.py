@@ -6,13 +6,13 @@ import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from tests.gateway.conftest import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import httpx
     from tests.deployment import Deployment
 
 DIGEST = "0" * 64
@@ -259,6 +259,21 @@ def test_what_is_sent_on_behind_an_answer_gets_no_second_one(raw: Raw) -> None:
         raw.socket.sendall(bytes(20_000))
 
     assert statuses(begun + raw.rest()) == [404]
+
+
+@pytest.mark.fault("H07")
+def test_who_does_not_read_what_is_answered_keeps_nobody_from_being_answered(
+    deployment: Deployment,
+) -> None:
+    many = 100 * (b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
+    with serving(deployment, max_requests=2) as url, Raw(url) as one, Raw(url) as other:
+        for deaf in (one, other):
+            deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.socket.sendall(many)
+        with httpx.Client(base_url=url, trust_env=False) as http:
+            answers = [http.get(f"/blobs/{DIGEST}").status_code for _ in range(100)]
+
+    assert answers[-10:] == [404] * 10
 
 
 def test_a_connection_with_another_request_under_way_makes_no_room(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.errors import RateLimitedError
+from holdfast.gateway.guard import WAIT_TAKEN
 from holdfast.gateway.limits import LEAVE
 from holdfast.gateway.problems import problem
 from holdfast.gateway.route import ROUTE
@@ -68,6 +69,8 @@ class Front:
             _write(scope, passing, seconds)
 
     async def _limited(self, scope: Scope, passing: _Passing) -> None:
+        if WAIT_TAKEN in scope:  # who does not read waits here, and takes no turn
+            await scope[WAIT_TAKEN]()
         if scope["path"] in _FREE:
             await self._app(scope, passing.receive, passing.send)
             return

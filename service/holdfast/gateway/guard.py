@@ -6,17 +6,18 @@ limits the time and size of requests until they are whole, and the number of con
 
 from __future__ import annotations
 
+import asyncio
 import resource
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, override
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from holdfast.domain.limits import KIB
 from holdfast.gateway.problems import HttpError, problem
 
 if TYPE_CHECKING:
-    import asyncio
-
     from holdfast.gateway.settings import GatewaySettings
 
 _SPARE_FILES: Final = 128
@@ -30,6 +31,15 @@ ABORT: Final = "holdfast.abort"
 
 IS_GONE: Final = "holdfast.is_gone"
 """In the scope of a request: whether its connection has ended, so that no answer arrives."""
+
+WAIT_TAKEN: Final = "holdfast.wait_taken"
+"""In the scope of a request: what waits until the answers before it were taken."""
+
+_UNTAKEN_BYTES: Final = 32 * KIB
+"""Of earlier answers. With twice as much uvicorn has the next one wait, in the midst of it."""
+
+_LOOK_SECONDS: Final = 0.05
+"""How often it is looked at whether somebody who is behind has read on."""
 
 _LINE_BYTES: Final = 4
 """The separators behind a header's name and its value."""
@@ -46,6 +56,7 @@ class Guards:
         self.max_connections = max(1, min(settings.max_connections, hard - _SPARE_FILES))
         self.max_header_bytes = settings.max_header_bytes
         self.header_seconds = settings.header_seconds
+        self.reader_seconds = settings.body_seconds
         self._idle: dict[GuardedProtocol, None] = {}
 
     def is_idle(self, connection: GuardedProtocol) -> None:
@@ -152,6 +163,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_in_body = True
         super().on_headers_complete()
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[WAIT_TAKEN] = partial(self._wait_taken, self.cycle)  # type: ignore[typeddict-unknown-key]
         self.scope[IS_GONE] = self.transport.is_closing  # type: ignore[typeddict-unknown-key]
 
     @override
@@ -171,6 +183,29 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def timeout_keep_alive_handler(self) -> None:
         self._end()
+
+    async def _wait_taken(self, cycle: RequestResponseCycle) -> None:
+        """Until the reader has taken most of the answers before that of ``cycle``.
+
+        It is idle meanwhile, and makes room. The end of a connection that takes nothing.
+        """
+        if not self._is_behind():
+            return
+        self._guards.is_idle(self)
+        try:
+            async with asyncio.timeout(self._guards.reader_seconds):
+                while self._is_behind():  # noqa: ASYNC110  (a transport tells of one mark only)
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            self.transport.abort()
+        finally:
+            self._guards.is_busy(self)
+        if self.transport.is_closing():
+            _end(cycle)
+
+    def _is_behind(self) -> bool:
+        """Whether so much was not taken that an answer would have to wait."""
+        return self.transport.get_write_buffer_size() > _UNTAKEN_BYTES
 
     def _count(self, size: int) -> None:
         self._size += size
@@ -205,8 +240,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Say why nothing more is taken, and close; within another answer only the latter."""
         cycle = self._begun
         if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
+            _end(cycle)
             if cycle.response_started:
                 self.transport.abort()
                 return
@@ -216,6 +250,12 @@ class GuardedProtocol(HttpToolsProtocol):
         body = bytes(answer.body)
         self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", body]))
         self.transport.close()
+
+
+def _end(cycle: RequestResponseCycle) -> None:
+    """Nothing more comes of its request, and nothing is sent."""
+    cycle.disconnected = True
+    cycle.message_event.set()
 
 
 _NOT_HTTP: Final = HttpError(400, "invalid", "this is no HTTP request")
