@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.contracts.blob_store import some_bytes
 from tests.contracts.states import worker_on
+from tests.repository.care.scrubs import lap_of, scrub_of
+from tests.repository.collector.test_collector import put
 
-from holdfast.errors import ConflictError
+from holdfast.errors import ConflictError, UnavailableError
+from holdfast.repository.care import lap as lap_module
+from holdfast.repository.care import pages as pages_module
 from holdfast.repository.care.logs import StateLogsBack
-from holdfast.repository.states.record import STATE
 from holdfast.repository.states.replays import ENTRY_BYTES
 
 if TYPE_CHECKING:
@@ -19,8 +22,15 @@ if TYPE_CHECKING:
     from tests.repository.collector.conftest import Deployed
     from tests.repository.states.pool import StatesWorker
 
+    from holdfast.stores.ports import Spending
+
 SIZE: Final = 100_000
 """Bytes of a command, of which one fits a page."""
+
+
+def logs_of(deployed: Deployed) -> StateLogsBack:
+    """As a worker reads them that was just started."""
+    return StateLogsBack(deployed.stores.snapshots, worker_on(deployed.stores).replays)
 
 
 async def with_log(deployed: Deployed, commands: int) -> StatesWorker:
@@ -42,10 +52,8 @@ async def read_back(
         if beside is not None:
             await beside()
 
-    record = await deployed.stores.snapshots.get(STATE.key("s"))
-    await StateLogsBack(worker_on(deployed.stores).replays).read_back(
-        record.key, record.value, spend
-    )
+    [key] = await logs_of(deployed).keys()
+    await logs_of(deployed).read_back(key, spend)
     return pages
 
 
@@ -96,3 +104,67 @@ async def test_small_commands_count_for_more_than_their_bytes(deployed: Deployed
     await worker.append("s", *[1] * 1000)
 
     assert await read_back(deployed) == [1000 * (1 + ENTRY_BYTES) // SIZE]
+
+
+class Watched(StateLogsBack):
+    """Awaits ``before`` when a log is to be read, of which it is told; ``met`` were read."""
+
+    def __init__(self, deployed: Deployed, before: Callable[[int], Awaitable[None]]) -> None:
+        super().__init__(deployed.stores.snapshots, worker_on(deployed.stores).replays)
+        self.before = before
+        self.met: list[str] = []
+
+    async def read_back(self, key: str, spend: Spending) -> None:
+        """See `StateLogsBack.read_back`."""
+        await self.before(len(self.met))
+        await super().read_back(key, spend)
+        self.met.append(key)
+
+
+async def test_logs_come_behind_the_blobs_and_each_is_read_once_though_workers_are_restarted(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lap_module, "_NOTED_BYTES", 1)
+    await put(deployed.stores.blobs, b"x", pinned=True)
+    worker = worker_on(deployed.stores)
+    for number in range(5):
+        await worker.append(f"s{number}", number)
+
+    async def halt(met: int) -> None:
+        if met == 2:
+            raise UnavailableError
+
+    read: list[str] = []
+    for _ in range(2):
+        logs = Watched(deployed, halt)
+        scrub = scrub_of(deployed, logs=logs)
+        with pytest.raises(UnavailableError):
+            await scrub.run()
+        read += logs.met
+        [record] = await scrub.places()
+        assert record.lap is not None
+        assert record.lap.checked == 1
+    logs = Watched(deployed, halt)
+    await lap_of(scrub_of(deployed, logs=logs))
+
+    assert [*read, *logs.met] == [f"st.s{number}" for number in range(5)]
+
+
+async def test_each_log_is_read_once_though_more_is_saved_meanwhile_than_a_page_holds(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages_module, "MAX_CHANGES", 2)
+    worker = worker_on(deployed.stores)
+    names = [f"s{number}" for number in range(5)]
+    for name in names:
+        await worker.append(name, 1)
+
+    async def save(met: int) -> None:
+        for name in names:
+            await worker.save(name, b"%d" % met, 1)
+
+    logs = Watched(deployed, save)
+    lap = await lap_of(scrub_of(deployed, logs=logs))
+
+    assert logs.met == [f"st.{name}" for name in names]
+    assert lap.told == ()

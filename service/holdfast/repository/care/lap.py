@@ -1,8 +1,8 @@
 """One lap of a scrub: everything is read from a place, a page at a time.
 
 Of records, which come first, all are read, from the start to the end, and compared with how many
-there should be; with those of states their logs. Then come the blobs. What was found is written
-down with how far it has come.
+there should be. Then come the blobs, and last the logs of states. What was found is written down
+with how far it has come.
 
 Where blobs are listed in the order of writing, whatever is put or touched moves to the end, perhaps
 as fast as it is read. So they are read as far as the store had come, and then once more from there,
@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from holdfast.domain.collection import RootsNote, loss
+from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
 from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
@@ -45,6 +46,9 @@ _RECORD_BYTES: Final = 1024
 
 _PASSES: Final = 2
 """Over the blobs of a space, the later ones over what was written since the one before began."""
+
+_NOTED_BYTES: Final = 8 * MIB
+"""So much is read of logs before it is noted how far it has come, and then the log to its end."""
 
 _COUNTED: Final = "records of {}"
 """Under which name it is noted how many blobs of a space have a record."""
@@ -121,10 +125,7 @@ class LapRun:
         totals: Findings,
         monotonic: Callable[[], float],
     ) -> None:
-        """``agreement`` knows how many records there should be; ``totals`` are told of all.
-
-        The ``logs`` of states are read where their records are met.
-        """
+        """``agreement`` knows how many records there should be; ``totals`` are told of all."""
         self._carried = carried
         self._spaces = spaces
         self._roots = [source for space in spaces for source in space.roots]
@@ -134,20 +135,24 @@ class LapRun:
         self._totals = totals
         self._monotonic = monotonic
         self._found = Findings()
+        self._spent = 0
         self._renewed_at = monotonic()
 
     async def run(self) -> None:
         """To the end. Raises ConflictError when another has taken it, UnavailableError.
 
-        The stages are the stores of records, and then the passes over each space.
+        The stages are the stores of records, then the passes over each space, then all logs.
         """
         passes = [space for space in self._spaces for _ in range(_PASSES)]
-        while (stage := self._carried.record.stage) < len(self._roots) + len(passes):
+        last = len(self._roots) + len(passes)
+        while (stage := self._carried.record.stage) <= last:
             if stage < len(self._roots):
                 await self._records(self._roots[stage])
                 await self._note(stage + 1, None, 0)
-            else:
+            elif stage < last:
                 await self._pass(stage, passes[stage - len(self._roots)])
+            else:
+                await self._read_logs(stage)
 
     async def _note(self, stage: int, cursor: str | None, until: int) -> None:
         """Write down how far it has come, and what was found."""
@@ -160,11 +165,13 @@ class LapRun:
             )
         )
         self._renewed_at = self._monotonic()
+        self._spent = 0
         self._totals.count(found)
 
     async def _spend(self, size: int) -> None:
         """Go on no faster than is allowed, and keep the lease over what takes long."""
         await self._pace.spend(size)
+        self._spent += size
         lease = self._carried.record.lease
         if self._monotonic() - self._renewed_at > lease.seconds / RENEWALS_PER_LEASE:
             await self._carried.renew()
@@ -248,7 +255,7 @@ class LapRun:
         async for changes in all_changes(source.records):
             for changed in changes:
                 if changed.value is not None:
-                    await self._check(source, changed.key, changed.value)
+                    self._check(source, changed.key, changed.value)
             keys = [one.key for one in changes if one.key.startswith(lasting)]
             await asyncio.to_thread(spool.meet, keys, [])
             await self._spend(_RECORD_BYTES * len(changes))
@@ -261,16 +268,31 @@ class LapRun:
         if lost is not None:
             self._lose(source, lost)
 
-    async def _check(self, source: RootSource, key: str, value: bytes) -> None:
+    def _check(self, source: RootSource, key: str, value: bytes) -> None:
         try:
             source.named(key, value)
-            if source.name == StateRoots.name:
-                await self._logs.read_back(key, value, self._spend)
         except CorruptError as error:
             self._lose(source, error.detail, key)
 
     def _lose(self, source: RootSource, detail: str, key: str = "") -> None:
         self._found.lose(Damage(space=source.name, name=key, detail=detail))
+
+    # --- logs ---
+
+    async def _read_logs(self, stage: int) -> None:
+        """Read the logs of states, in the order of their keys; go on behind the last one noted."""
+        after = self._carried.record.cursor or ""
+        for key in await self._logs.keys():
+            if key <= after:
+                continue
+            await self._spend(_RECORD_BYTES)
+            try:
+                await self._logs.read_back(key, self._spend)
+            except CorruptError as error:
+                self._found.lose(Damage(space=StateRoots.name, name=key, detail=error.detail))
+            if self._spent >= _NOTED_BYTES:
+                await self._note(stage, key, 0)
+        await self._note(stage + 1, None, 0)
 
 
 def _lost(noted: RootsNote | None, found: RootsNote) -> str | None:

@@ -4,38 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.states.record import STATE
 from holdfast.repository.states.replays import ENTRY_BYTES
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from holdfast.repository.states.record import StateRecord
     from holdfast.repository.states.replays import Replays
     from holdfast.stores.ports import Spending
+    from holdfast.stores.record_ports import RecordStore
 
 
 class StateLogsBack:
-    """Reads the log of a state whose record was met."""
+    """Reads the logs of states."""
 
-    def __init__(self, replays: Replays) -> None:
-        """``replays`` are those of this worker."""
+    def __init__(self, records: RecordStore, replays: Replays) -> None:
+        """``records`` are those of states, ``replays`` those of this worker."""
+        self._records = records
+        self._ledger = Ledger(records)
         self._replays = replays
 
-    async def read_back(self, key: str, value: bytes, spend: Spending) -> None:
-        """Read the log of the record ``value`` at ``key``; ``spend`` is told of the bytes.
+    async def keys(self) -> Sequence[str]:
+        """Of the records of all states there ever were, in order. Raises UnavailableError."""
+        return await self._records.list_keys(STATE.prefix)
+
+    async def read_back(self, key: str, spend: Spending) -> None:
+        """Read the log of the state whose record is at ``key``; ``spend`` is told of the bytes.
 
         Where it is trimmed meanwhile, it goes on with what is left. Of a log that is repaired or
-        removed meanwhile the rest is for the next lap, and so is what is appended. Raises
-        CorruptError with the index at which it is damaged, UnavailableError, and whatever ``spend``
-        does.
+        removed meanwhile the rest is for the next lap, and so is what is appended. Of a record that
+        cannot be read who reads the records tells. Raises CorruptError with the index at which the
+        log is damaged, UnavailableError, and whatever ``spend`` does.
         """
-        if not key.startswith(f"{STATE.prefix}."):
+        try:
+            held = await self._ledger.get(STATE, STATE.name_at(key))
+        except (NotFoundError, CorruptError):
             return
-        record = STATE.read(Record(key=key, value=value, revision=1)).record
-        if record.log:
-            await self._read(record, spend)
+        if held.record.log:
+            await self._read(held.record, spend)
 
     async def _read(self, record: StateRecord, spend: Spending) -> None:
         index, last = record.trimmed_through + 1, None
