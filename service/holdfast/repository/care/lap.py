@@ -21,7 +21,7 @@ import structlog
 
 from holdfast.domain.collection import RootsNote, loss
 from holdfast.domain.limits import MIB
-from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError, UnavailableError
 from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
@@ -169,12 +169,19 @@ class LapRun:
         self._totals.count(found)
 
     async def _spend(self, size: int) -> None:
-        """Go on no faster than is allowed, and keep the lease over what takes long."""
+        """Go on no faster than is allowed, and keep the lease over what takes long.
+
+        Raises UnavailableError where the record of the scrub is damaged: what is read is not.
+        """
         await self._pace.spend(size)
         self._spent += size
         lease = self._carried.record.lease
         if self._monotonic() - self._renewed_at > lease.seconds / RENEWALS_PER_LEASE:
-            await self._carried.renew()
+            try:
+                await self._carried.renew()
+            except CorruptError as error:
+                msg = f"the record of the scrub: {error.detail}"
+                raise UnavailableError(msg) from error
             self._renewed_at = self._monotonic()
 
     # --- blobs ---
