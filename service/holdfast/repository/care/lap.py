@@ -13,8 +13,9 @@ is touched so often that it is met in neither pass, and what is put late, is for
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -48,7 +49,7 @@ _PASSES: Final = 2
 """Over the blobs of a space, the later ones over what was written since the one before began."""
 
 _NOTED_BYTES: Final = 8 * MIB
-"""So much is read of logs before it is noted how far it has come, and then the log to its end."""
+"""How much is read of logs before it is noted how far that has come."""
 
 _COUNTED: Final = "records of {}"
 """Under which name it is noted how many blobs of a space have a record."""
@@ -159,30 +160,30 @@ class LapRun:
         found, self._found = self._found, Findings()
         lap = self._carried.record.lap
         noted = found.added_to(lap) if lap is not None else None
-        await self._carried.renew(
-            lambda record: msgspec.structs.replace(
-                record, stage=stage, cursor=cursor, until=until, lap=noted
-            )
-        )
-        self._renewed_at = self._monotonic()
+        await self._renew(stage=stage, cursor=cursor, until=until, lap=noted)
         self._spent = 0
         self._totals.count(found)
 
     async def _spend(self, size: int) -> None:
-        """Go on no faster than is allowed, and keep the lease over what takes long.
-
-        Raises UnavailableError where the record of the scrub is damaged: what is read is not.
-        """
+        """Go on no faster than is allowed, and keep the lease over what takes long."""
         await self._pace.spend(size)
         self._spent += size
         lease = self._carried.record.lease
         if self._monotonic() - self._renewed_at > lease.seconds / RENEWALS_PER_LEASE:
-            try:
-                await self._carried.renew()
-            except CorruptError as error:
-                msg = f"the record of the scrub: {error.detail}"
-                raise UnavailableError(msg) from error
-            self._renewed_at = self._monotonic()
+            await self._renew()
+
+    async def _renew(self, **changes: Any) -> None:
+        """Begin the lease anew, with ``changes`` to the record.
+
+        Raises ConflictError when another has taken it, UnavailableError, also where the record is
+        damaged: what is read meanwhile is not.
+        """
+        try:
+            await self._carried.renew(lambda record: msgspec.structs.replace(record, **changes))
+        except CorruptError as error:
+            msg = f"the record of the scrub: {error.detail}"
+            raise UnavailableError(msg) from error
+        self._renewed_at = self._monotonic()
 
     # --- blobs ---
 
@@ -287,19 +288,24 @@ class LapRun:
     # --- logs ---
 
     async def _read_logs(self, stage: int) -> None:
-        """Read the logs of states, in the order of their keys; go on behind the last one noted."""
-        after = self._carried.record.cursor or ""
+        """Read the logs of states, in the order of their keys, from where that was left."""
+        begun, _, place = (self._carried.record.cursor or "").partition(" ")
         for key in await self._logs.keys():
-            if key <= after:
+            if key < begun:
                 continue
             await self._spend(_RECORD_BYTES)
             try:
-                await self._logs.read_back(key, self._spend)
+                await self._read_log(stage, key, int(place) if key == begun else 0)
             except CorruptError as error:
                 self._found.lose(Damage(space=StateRoots.name, name=key, detail=error.detail))
-            if self._spent >= _NOTED_BYTES:
-                await self._note(stage, key, 0)
         await self._note(stage + 1, None, 0)
+
+    async def _read_log(self, stage: int, key: str, index: int) -> None:
+        async with aclosing(self._logs.pages(key, index)) as pages:
+            async for size, next_index in pages:
+                await self._spend(size)
+                if self._spent >= _NOTED_BYTES:
+                    await self._note(stage, f"{key} {next_index}", 0)
 
 
 def _lost(noted: RootsNote | None, found: RootsNote) -> str | None:

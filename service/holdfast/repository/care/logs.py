@@ -11,11 +11,9 @@ from holdfast.repository.states.replays import ENTRY_BYTES
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from holdfast.repository.states.record import StateRecord
     from holdfast.repository.states.replays import Replays
-    from holdfast.stores.ports import Spending
     from holdfast.stores.record_ports import RecordStore
 
 
@@ -32,24 +30,21 @@ class StateLogsBack:
         """Of the records of all states there ever were, in order. Raises UnavailableError."""
         return await self._records.list_keys(STATE.prefix)
 
-    async def read_back(self, key: str, spend: Spending) -> None:
-        """Read the log of the state whose record is at ``key``; ``spend`` is told of the bytes.
+    async def pages(self, key: str, index: int = 0) -> AsyncGenerator[tuple[int, int]]:
+        """Read the log of the state whose record is at ``key``, from the command ``index`` on.
 
-        Where it is trimmed meanwhile, it goes on with what is left. Of a log that is repaired or
-        removed meanwhile the rest is for the next lap, and so is what is appended. Of a record that
-        cannot be read who reads the records tells. Raises CorruptError with the index at which the
-        log is damaged, UnavailableError, and whatever ``spend`` does.
+        After each page comes what it weighs, in bytes, and the command to go on with. Where the log
+        is trimmed meanwhile, what is left is read. If it is repaired or removed meanwhile the rest
+        is for the next lap, and so is what is appended. Of a record that cannot be read who reads
+        the records tells. Raises CorruptError with the index at which the log is damaged,
+        UnavailableError.
         """
         try:
-            held = await self._ledger.get(STATE, STATE.name_at(key))
+            record = (await self._ledger.get(STATE, STATE.name_at(key))).record
         except (NotFoundError, CorruptError):
             return
-        if held.record.log:
-            await self._read(held.record, spend)
-
-    async def _read(self, record: StateRecord, spend: Spending) -> None:
-        index, last = record.trimmed_through + 1, None
-        while last is None or index <= last:
+        index, last = max(index, record.trimmed_through + 1), None
+        while record.log and (last is None or index <= last):
             try:
                 page = await self._replays.page(
                     record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
@@ -61,6 +56,6 @@ class StateLogsBack:
                 continue
             except (ConflictError, InvalidError):
                 return
-            await spend(sum([entry.command.size + ENTRY_BYTES for entry in page.entries]))
             index = page.next_index
             last = page.last if last is None else last
+            yield sum([entry.command.size + ENTRY_BYTES for entry in page.entries]), index

@@ -53,8 +53,8 @@ class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """``lap`` is under way at ``stage``, where it goes on at ``cursor``; ``last`` has ended.
 
     Of a stage that follows the order of writing the blobs up to ``until`` are read, the last change
-    when it began. Of that with the logs of states ``cursor`` is the key of a record. ``wanted``:
-    another lap is to follow.
+    when it began. Of that with the logs of states ``cursor`` is the key of a record and the command
+    to go on with. ``wanted``: another lap is to follow.
     """
 
     place: str
