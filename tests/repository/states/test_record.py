@@ -16,6 +16,7 @@ from holdfast.repository.states.record import (
     SaveEntry,
     StateRecord,
     Void,
+    check_same,
     closed,
     finders_beside,
     kept_saves,
@@ -123,6 +124,22 @@ def test_a_repair_takes_back_groups_and_the_saves_that_include_them() -> None:
     assert again.voids == (Void(after=20, through=90, index=2),)
     assert again.lineage != cut.lineage
     assert closed(again, "l", Closing(index=3, after=30, next_log="l"), 60) is again
+
+
+@pytest.mark.parametrize("after", [30, None])
+def test_a_repair_whose_beginning_was_trimmed_meanwhile_is_void_and_takes_back_nothing(
+    after: int | None,
+) -> None:
+    record = log_at(6, 9, 8)
+    closing = Closing(index=5, after=after, behind=(50, 11), next_log="l", op="op x")
+
+    left = closed(record, "l", closing, 60)
+
+    assert left.voids == (Void(after=50, through=60, index=11, is_vain=True),)
+    assert (left.log, left.saves, left.ended_by) == ("l", record.saves, ())
+    assert closed(left, "l", closing, 60) is left
+    check_same(record.lineage, left, 999)
+    assert closed(left, "l", Closing(index=9, after=40, next_log="l"), 70).voids[-1].index == 9
 
 
 def test_a_repair_behind_a_save_begins_a_log_there() -> None:

@@ -31,6 +31,7 @@ from holdfast.repository.states.record import (
     Closing,
     KeepPolicy,
     StateRecord,
+    is_loadable,
     kept_saves,
     removed,
     trimmed,
@@ -256,13 +257,14 @@ class Upkeep:
             _check_not_ended(held.record, seen)
             seen = held.record
             kept = await self._kept(held.record, index - 1, sequence)
-            if kept is None:
-                _check_included(held.record, index - 1)
             is_anew = sequence < held.record.closed_through
             goes_on = kept is not None and not is_anew
+            if kept is None or not is_loadable(held.record, index - 1, from_log=goes_on):
+                _check_included(held.record, index - 1)
             closing = Closing(
                 index=index - 1,
                 after=kept.sequence if kept is not None and goes_on else None,
+                behind=None if is_anew else (sequence, last),
                 next_log=held.record.log if goes_on else self._sources.new_id(),
                 op=op,
                 ops=await self._op_ids(name),
@@ -272,7 +274,9 @@ class Upkeep:
             value = encode_closing(held.record, last + 1, hlc, closing)
             with suppress(ConflictError):
                 at = await self._write(name, value, sequence)
-                return await self._end(name, held, closing, at)
+                record = await self._end(name, held, closing, at)
+                if was_ended_by(record, op):
+                    return record
 
     async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
         """The record, and the last sequence, index and time of its log.
@@ -337,8 +341,8 @@ class Upkeep:
             held = await self._states.carry_out(held, closing, sequence)
         except UnavailableError as error:
             raise OutcomeUnknownError(error.detail) from error
-        if closing.after is None:
-            with suppress(HoldfastError):  # it does not count in any case
+        if held.record.start >= sequence:  # nothing up to there counts any more
+            with suppress(HoldfastError):
                 await self._states.logs.journal.trim(name_key(name), sequence)
         return held.record
 
@@ -384,7 +388,7 @@ def _check_included(record: StateRecord, index: int) -> None:
     saved = sorted({save.last_applied_index for save in record.saves})
     if index not in saved:
         places = ", ".join(str(one + 1) for one in saved) or "no place"
-        msg = f"neither log nor save goes up to command {index}: by saves it can go on at {places}"
+        msg = f"neither log nor save leads up to command {index}: by saves it can go on at {places}"
         raise InvalidError(msg)
 
 
