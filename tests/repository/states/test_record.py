@@ -20,6 +20,7 @@ from holdfast.repository.states.record import (
     closed,
     finders_beside,
     kept_saves,
+    removed,
     saved,
     trimmed,
     with_log,
@@ -61,6 +62,14 @@ def test_a_save_of_a_log_that_is_another_by_now_is_not_made() -> None:
     for lineage in (("other", 0, 0), ("l", 9, 0), ("l", 0, 9)):
         with pytest.raises(UnavailableError):
             saved(record, "s", entry(1), lineage=lineage, force=True, at=NOW)
+
+
+def test_a_save_of_a_state_without_a_log_that_was_removed_meanwhile_is_not_made() -> None:
+    before = StateRecord(name="s", saves=(entry(5),))
+    begun = removed(before, "op x", start=0)
+
+    with pytest.raises(UnavailableError):
+        saved(begun, "s", entry(6), lineage=before.lineage, force=True, at=NOW)
 
 
 def test_a_save_below_what_was_trimmed_meanwhile_is_not_made() -> None:

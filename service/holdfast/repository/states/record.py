@@ -93,8 +93,8 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state;
-    what is appended since is later than ``hlc``.
+    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state,
+    which was removed ``removals`` times; what is appended since is later than ``hlc``.
     """
 
     name: str
@@ -108,6 +108,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dropped: tuple[SaveEntry, ...] = ()
     policy: KeepPolicy = KeepPolicy()
     ended_by: tuple[str, ...] = ()
+    removals: int = 0
     hlc: str = ""
 
     @property
@@ -118,7 +119,13 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @property
     def lineage(self) -> Lineage:
         """The same for as long as the end of the log changes by nothing but appends."""
-        return self.log, self.start, self.voids[-1].through if self.voids else 0
+        log = self.log or self.without_log
+        return log, self.start, self.voids[-1].through if self.voids else 0
+
+    @property
+    def without_log(self) -> str:
+        """What its lineage names instead of a log before it has one; no log has such an id."""
+        return f"_{self.removals}" if self.removals else ""
 
     @property
     def closed_through(self) -> int:
@@ -140,7 +147,7 @@ def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
     if before is None:
         return
     log, start, through = before
-    is_other = start != record.start or log not in ("", record.log)
+    is_other = start != record.start or log not in (record.without_log, record.log)
     last = index - 1
     since = [void for void in record.voids if void.through > through and not void.is_vain]
     if is_other or any(void.index < last for void in since):
@@ -307,6 +314,7 @@ def removed(record: StateRecord, op: str | None, *, start: int, hlc: str = "") -
         number=record.number,
         dropped=with_saves(record, ()).dropped,
         ended_by=_ended_by(record, op),
+        removals=record.removals + 1,
         hlc=max(record.hlc, hlc),
     )
 
