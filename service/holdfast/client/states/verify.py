@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StateVerified(msgspec.Struct, frozen=True, kw_only=True):
-    """How many saves and commands were read, and what is ``damaged``, a sentence each."""
+    """The counts of saves and commands read, and the ``damaged``, a sentence each."""
 
     saves: int
     commands: int
@@ -63,7 +63,7 @@ async def _read_log(
     replay: Callable[[int], AsyncGenerator[LogCommand]],
     damaged: list[str],
 ) -> int:
-    """How many commands there are behind ``index``, or from the first one on that is left."""
+    """The count of commands behind ``index``, or from the first one on that is left."""
     count = 0
     while True:
         try:
