@@ -312,8 +312,8 @@ class States:
 
     async def verify(self, name: str) -> StateVerified:
         """Read back all saves and the log behind the oldest of them. Raises NotFoundError."""
-        records = [record async for record in self.saves(name)]
-        return await verified(records, self._stream, partial(self.replay, name))
+        saves, replay = partial(self.saves, name), partial(self.replay, name)
+        return await verified(saves, self._stream, replay)
 
     # --- states ---
 
