@@ -143,3 +143,17 @@ async def test_commands_whose_answer_comes_after_they_were_taken_back_are_a_conf
                 await own
 
         assert await state.append(3) == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("may_follow")
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_a_refresh_is_a_conflict_where_the_log_is_another_whatever_its_length(
+    count: int, holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with another(deployment) as other, opened(holdfast, name) as state:
+        await state.append_many([1, 2])
+        await other.states.remove(name)
+        await other.states.append_many(name, ["other"] * count)
+
+        with pytest.raises(ConflictError):
+            await state.refresh()

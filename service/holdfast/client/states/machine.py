@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import Fence, ToAppend
-from holdfast.client.states.following import ReadLog, adopt, followed, replayed
+from holdfast.client.states.following import ReadLog, adopt, followed, log_page, replayed
 from holdfast.client.states.values import LogCommand, positions, value_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
@@ -176,7 +176,10 @@ class StateMachine:
         return await self._append(one)
 
     async def refresh(self) -> None:
-        """Wait until everything is applied that was appended before, by anybody."""
+        """Wait until everything is applied that was appended before, by anybody.
+
+        Raises as ``append``.
+        """
         try:
             page = await self._page_from(self._index + 1)
         except NotFoundError:
@@ -325,10 +328,14 @@ class StateMachine:
     # --- loading and following ---
 
     async def _page_from(self, index: int) -> LogPage:
-        """The log from a command on, or from where it begins by now. Raises NotFoundError."""
+        """The log from a command on, or from where it begins by now.
+
+        Raises NotFoundError, and ConflictError where what is applied here is not in it.
+        """
+        log = ReadLog(self._name, self._read.lineage)
         while True:
             try:
-                return await self._states.page(self._name, index, limit=1)
+                return await log_page(self._requester, log, index, limit=1)
             except NotFoundError as error:
                 if error.index is None:
                     raise
