@@ -12,7 +12,7 @@ from holdfast.client import connect
 from holdfast.client.states import machine
 from holdfast.client.states.appending import Appends
 from holdfast.client.states.following import followed
-from holdfast.errors import ConflictError
+from holdfast.errors import ConflictError, InvalidError, OutcomeUnknownError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -157,3 +157,39 @@ async def test_a_refresh_is_a_conflict_where_the_log_is_another_whatever_its_len
 
         with pytest.raises(ConflictError):
             await state.refresh()
+
+
+@pytest.mark.usefixtures("may_follow")
+async def test_whoever_waits_when_the_state_is_closed_is_told(
+    holdfast: Client, deployment: Deployment, name: str
+) -> None:
+    async with another(deployment) as other:
+        async with opened(holdfast, name) as state:
+            await other.states.append(name, "gap")
+            waiting = asyncio.create_task(state.until(1))
+            told = holdfast.states.appends = Told(holdfast.requester)
+            behind = asyncio.create_task(state.append("behind the gap"))
+            await told.is_appended.wait()
+            told.is_appended.clear()
+            told.may_tell.clear()
+            late = asyncio.create_task(state.append("told when it is closed"))
+            await told.is_appended.wait()
+
+        told.may_tell.set()
+        async with asyncio.timeout(SECONDS):
+            with pytest.raises(InvalidError):
+                await waiting
+            for own in (behind, late):
+                with pytest.raises(OutcomeUnknownError):
+                    await own
+
+
+async def test_whoever_waits_when_the_client_is_closed_is_told(
+    deployment: Deployment, name: str
+) -> None:
+    async with another(deployment) as client, opened(client, name) as state:
+        waiting = asyncio.create_task(state.until(1))
+        await client.aclose()
+
+        with pytest.raises(UnavailableError):
+            await waiting

@@ -103,13 +103,23 @@ class StateMachine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = [task for task in (self._following, self._saving) if task is not None]
-        if self._saving is not None and kind is None:
-            await asyncio.wait([self._saving])
-        self._is_loaded = False
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            if self._saving is not None and kind is None:
+                await asyncio.wait([self._saving])
+        finally:
+            self._is_loaded = False
+            self._release()
+            tasks = [task for task in (self._following, self._saving) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _release(self) -> None:
+        """Nothing is applied any more: tell whoever waits for it."""
+        for index, waiting in self._waiting.items():
+            if not waiting.done():
+                waiting.set_exception(_not_applied(index))
+        self._tell_moved()
 
     @property
     def state(self) -> Any:
@@ -144,7 +154,8 @@ class StateMachine:
         """Append a command, and wait until it is applied here; what ``apply`` said of it.
 
         Raises as ``States.append``, also where the log that was applied here was removed or
-        repaired, and InternalError once ``apply`` has raised.
+        repaired, InternalError once ``apply`` has raised, and OutcomeUnknownError where the state
+        is closed before it is applied.
         """
         one = to_append(
             command,
@@ -261,6 +272,8 @@ class StateMachine:
         """The time and the result of command ``index``."""
         if index in self._results:
             return self._results.pop(index)
+        if self._failure is None and not self._is_loaded:
+            raise _not_applied(index)
         self._check()
         if index <= self._index:
             msg = f"it was appended as command {index}, which was trimmed before it came here"
@@ -430,7 +443,9 @@ class StateMachine:
                         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
                         for one in batch:
                             self._take(one)
-            except (UnavailableError, RateLimitedError, OutcomeUnknownError):
+            except (UnavailableError, RateLimitedError, OutcomeUnknownError) as error:
+                if self._requester.connection.is_closed:
+                    self._fail(error)
                 await backoff.wait()
             except NotFoundError as error:
                 if error.index is None and self._index:
@@ -457,3 +472,8 @@ class StateMachine:
             self._fail(error)
         except HoldfastError as error:
             self._save_error = error
+
+
+def _not_applied(index: int) -> OutcomeUnknownError:
+    msg = f"it was appended as command {index}, and the state was closed before it was applied"
+    return OutcomeUnknownError(msg)
