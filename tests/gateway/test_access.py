@@ -278,10 +278,32 @@ def test_snapshots_are_made_by_who_may_write_all_of_them_and_restored_by_who_may
         return httpx.request(method, url, headers=token, json=body or None).status_code
 
     made = status("POST", "", app="blog")
-    restored = status("POST", f"/{key}/restore", app="copy", mode="replace", dry_run=True)
+    restored = status("POST", f"/{key}/restore", mode="replace", dry_run=True)
     forgotten = status("DELETE", f"/{key}")
 
     assert (made, restored, forgotten) == statuses
+
+
+@pytest.mark.parametrize(
+    ("scopes", "app", "status"),
+    [
+        (("admin:/snapshots/blog:",), "blog", 202),
+        (("admin:/snapshots/blog:",), "shop", 403),
+        (("admin:/snapshots/blog:",), "copy", 403),
+        (("admin:/snapshots/blog:", "write:/snapshots/shop:"), "shop", 403),
+        (("admin:/snapshots/blog:", "admin:/snapshots/shop:"), "shop", 202),
+    ],
+)
+def test_a_snapshot_is_restored_only_into_an_app_that_may_be_restored_too(
+    site: Site, capsys: pytest.CaptureFixture[str], scopes: tuple[str, ...], app: str, status: int
+) -> None:
+    key = site.holdfast.snapshots.create("blog").key
+    token = site.token(capsys, *scopes)
+    body = {"app": app, "mode": "replace", "dry_run": True}
+
+    answer = httpx.post(f"{site.url}/snapshots/{key}/restore", headers=token, json=body)
+
+    assert answer.status_code == status, answer.text
 
 
 def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:

@@ -82,7 +82,7 @@ class NotOfferedError(UnavailableError):
 
 
 class Way(enum.IntEnum):
-    """How the bytes of a read get here.
+    """Ways for the bytes of a read.
 
     Where another account imports the service, nothing arrives that the store sends itself, and
     perhaps no second message at all.
@@ -186,7 +186,7 @@ class Requester:
         ``attempt_seconds`` is for what takes a worker longer than a moment.
         A mutation carries an ``Op-Id``, so a repeat is answered as the first would have been:
         ``op_id`` where it was asked for before in another way, and then it is ``maybe_applied``.
-        What ``is_new`` is not asked for again where nobody takes it: raises NotOfferedError.
+        If it ``is_new`` it is not repeated where nobody takes it: raises NotOfferedError.
         ``first_subject`` is where one worker takes it, which is asked first.
         """
         self.check_usable()

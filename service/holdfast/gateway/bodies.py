@@ -11,8 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from holdfast.client.budget import ByteBudget
 from holdfast.domain.digest import Digest, check_expected
-from holdfast.domain.limits import MIB, UPLOAD_WINDOW_BYTES
+from holdfast.domain.limits import KIB, MIB, UPLOAD_WINDOW_BYTES
 from holdfast.errors import RateLimitedError
+from holdfast.gateway.limits import LEAVE
 from holdfast.gateway.problems import HttpError
 
 if TYPE_CHECKING:
@@ -23,14 +24,20 @@ if TYPE_CHECKING:
     from holdfast.gateway.settings import GatewaySettings
 
 LEAST_BYTES_PER_SECOND: Final = 1024
-"""What a body brings on average, but for ``body_seconds``, in the time that is waited for it."""
+"""The least rate of a body, over the time waited for it but for ``body_seconds``."""
 
 MAX_MESSAGE_BYTES: Final = MIB
 """Of a body of JSON."""
 
+MAX_OPEN_FORM_BYTES: Final = 8 * KIB
+"""Of a form that anybody may send."""
+
+MAX_OPEN_FORMS: Final = 16
+"""Such forms that are on their way at once."""
+
 _TURN_SECONDS: Final = 10.0
 _UPLOAD_BYTES: Final = UPLOAD_WINDOW_BYTES + 2 * MIB
-"""What one upload holds at the most."""
+"""The most that one upload holds."""
 
 
 class Bodies:
@@ -39,6 +46,8 @@ class Bodies:
     def __init__(self, settings: GatewaySettings) -> None:
         """``settings`` bound sizes, times and memory."""
         self._seconds = settings.body_seconds
+        self._form_seconds = settings.header_seconds
+        self._open_forms = 0
         self._max_bytes = settings.max_body_bytes
         self._memory = ByteBudget(settings.memory_bytes)
 
@@ -82,6 +91,30 @@ class Bodies:
         finally:
             self._memory.give_back(taken)
 
+    async def open_form(self, request: Request) -> bytes:
+        """All of a form that anybody may send.
+
+        Such requests wait for bytes in a number and a time of their own, so whoever has no token
+        takes no turn of those who have one. Raises HttpError (400, 408, 413, 415),
+        RateLimitedError where too many are under way.
+        """
+        _check_plain(request)
+        self._length(request, MAX_OPEN_FORM_BYTES)
+        if self._open_forms >= MAX_OPEN_FORMS:
+            msg = "too many forms are under way here"
+            raise RateLimitedError(msg)
+        if LEAVE in request.scope:
+            request.scope[LEAVE]()
+        self._open_forms += 1
+        try:
+            async with asyncio.timeout(self._form_seconds):
+                chunks = self._chunks(request, MAX_OPEN_FORM_BYTES, None)
+                return b"".join([chunk async for chunk in chunks])
+        except TimeoutError as error:
+            raise _not_coming() from error
+        finally:
+            self._open_forms -= 1
+
     def _length(self, request: Request, most: int) -> int | None:
         text = request.headers.get("content-length")
         if text is None:
@@ -112,8 +145,7 @@ class Bodies:
                 async with asyncio.timeout(min(self._seconds, patience)):
                     message = await request.receive()
             except TimeoutError as error:
-                detail = "the body of the request does not come"
-                raise HttpError(408, "invalid", detail, {"Connection": "close"}) from error
+                raise _not_coming() from error
             waited += clock() - asked_at
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
@@ -136,6 +168,11 @@ def _check_plain(request: Request) -> None:
         raise HttpError(415, "invalid", "the body has no encoding but its own")
     if "content-range" in request.headers:
         raise HttpError(400, "invalid", "a part of something cannot be stored")
+
+
+def _not_coming() -> HttpError:
+    detail = "the body of the request does not come"
+    return HttpError(408, "invalid", detail, {"Connection": "close"})
 
 
 def _too_large(most: int) -> HttpError:

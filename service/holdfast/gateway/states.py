@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 JSON_TYPE: Final = "application/json"
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
-"""Of a state that is JSON: it is made canonical in memory. What is larger is saved as bytes."""
+"""Of a state that is JSON: it is made canonical in memory. Larger ones are saved as bytes."""
 
 _INDEX: Final = Parameter(name="index", about="The newest save up to this command.", kind=WireIndex)
 _TIME: Final = Parameter(name="time", about="The newest save up to this time (RFC 3339).")
@@ -78,7 +78,7 @@ _HASH: Final = Parameter(name="hash", about="The save with this hash.", kind=Wir
 _SAVES: Final = Parameter(name="saves", about="A page of the saves, instead.")
 _FROM: Final = Parameter(name="from", about="The first command: 1 or more.", kind=WireIndex)
 _FOLLOW: Final = Parameter(name="follow", about="Events, and further ones as they come, instead.")
-_FORCE: Final = Parameter(name="force", about="Save also what is older than the newest save.")
+_FORCE: Final = Parameter(name="force", about="Save also if older than the newest save.")
 _PREFIX: Final = Parameter(name="prefix", about="Only states whose names start so.")
 _APPLIED: Final = Parameter(
     name=BLOB_LAST_APPLIED_INDEX, about="The command that the state goes up to.", kind=WireIndex

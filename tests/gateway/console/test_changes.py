@@ -244,7 +244,7 @@ def test_a_collection_is_shown_before_it_is_done(visitor: Visitor, shown: Shown)
     about = visitor.open("/console/collection")
 
     dry = visitor.send(about.form("/collection"))
-    assert "What stays" in dry.text
+    assert "Reason kept" in dry.text
     visitor.send(dry.form("/collection", do="collect"), 400)
     done = visitor.send(dry.form("/collection", do="collect"), sure="yes")
 

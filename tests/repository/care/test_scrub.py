@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from tests.contracts.blob_store import some_bytes
+from tests.contracts.states import worker_on
 from tests.repository.care.scrubs import lap_of, scrub_of
 from tests.repository.collector.test_collector import (
     collected,
@@ -135,6 +136,24 @@ async def test_records_that_were_lost_since_they_were_counted_are_told(deployed:
     [told] = lap.told
     assert (lap.unreadable, told.space) == (1, "names")
     assert "lost" in told.detail
+
+
+async def test_a_collection_beside_a_lap_has_it_tell_of_no_loss(deployed: Deployed) -> None:
+    """It notes more than there was when the lap began to read."""
+    worker = worker_on(deployed.stores)
+    made: list[str] = []
+
+    async def meanwhile(_: float) -> None:
+        if len(made) < 3:
+            made.append(f"n{len(made)}")
+            await worker.append(made[-1], b"a state")
+            await put_name(deployed, NameRecord(name=made[-1], state="deleted", version=1))
+            await collected(deployed)
+
+    lap = await lap_of(scrub_of(deployed, sleep=meanwhile))
+
+    assert len(made) == 3
+    assert lap.told == ()
 
 
 async def test_a_lap_begins_when_it_is_due_or_asked_for(deployed: Deployed) -> None:

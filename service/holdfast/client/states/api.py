@@ -106,7 +106,7 @@ class States:
 
         Only while the last command has ``expected_index``: a number, ``"none"`` or 0 where there
         is none, ``"any"``; and with the ``lineage`` of an answer only to that log, not to one that
-        was begun since. Its time comes after ``hlc``. What is appended to a name while another
+        was begun since. Its time comes after ``hlc``. A command appended while another
         append is under way goes with the next one, in order; one that is not ``ordered`` goes by
         itself, at once. Raises ConflictError (``index`` is the last one; None where the log is
         another), TooLargeError, QuotaExceededError, CorruptError (the log is damaged: see

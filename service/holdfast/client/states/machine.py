@@ -323,7 +323,7 @@ class StateMachine:
             self._moved = None
 
     def _fail(self, error: HoldfastError) -> HoldfastError:
-        """Go no further: whoever waits, and whoever asks from now on, is told."""
+        """Go no further: all that wait, or ask from now on, are told."""
         self._failure = error
         for waiting in self._waiting.values():
             if not waiting.done():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StateVerified(msgspec.Struct, frozen=True, kw_only=True):
-    """How many saves and commands were read, and what is ``damaged``, a sentence each."""
+    """The counts of saves and commands read, and the ``damaged``, a sentence each."""
 
     saves: int
     commands: int
@@ -61,7 +61,7 @@ async def _read_log(
     replay: Callable[[int], AsyncGenerator[LogCommand]],
     damaged: list[str],
 ) -> int:
-    """How many commands there are behind the oldest save, or from the first one on."""
+    """The count of commands behind the oldest save, or from the first one on."""
     count = 0
     from_index = records[-1].last_applied_index + 1 if records else 1
     try:

@@ -120,7 +120,7 @@ class BlobPages:
         is_upload = form.is_on("upload")
         link = await self._client.link(
             digest,
-            count_of(form.text("seconds"), "how long it holds"),
+            count_of(form.text("seconds"), "the duration"),
             method="PUT" if is_upload else "GET",
             single_use=form.is_on("once"),
         )

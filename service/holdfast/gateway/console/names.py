@@ -169,7 +169,7 @@ class NamePages:
         is_latest = of == "latest"
         link = await self._client.names.link(
             name,
-            count_of(form.text("seconds"), "how long it holds"),
+            count_of(form.text("seconds"), "the duration"),
             version=None if is_latest else count_of(of, "a version") or None,
             latest=is_latest,
             method="PUT" if is_upload else "GET",

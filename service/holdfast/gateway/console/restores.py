@@ -9,6 +9,7 @@ from holdfast.gateway.console.asked import count_of, text_of
 from holdfast.gateway.console.session import form_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.gateway.route import Parameter
+from holdfast.gateway.snapshots import check_target
 from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
 _RESTORE: Final = "/snapshots/{key}/restore"
 _CARRIED: Final = (
-    Parameter(name="paths", about="What was to be restored alone, one a line."),
+    Parameter(name="paths", about="The only paths to restore, one a line."),
     Parameter(name="delete", about="Whether what the snapshot lacks was to go."),
-    Parameter(name="owner", about="Whose the files were to be."),
+    Parameter(name="owner", about="The owner of the files."),
     Parameter(name="privileged", about="Whether a client's set-ID bits were to be restored."),
-    Parameter(name="max_expansion", about="How many times what is stored might be written."),
+    Parameter(name="max_expansion", about="Most bytes written for each byte stored."),
 )
-"""What a record does not say of a restore: its pages carry it to the form that confirms."""
+"""Options that a restore's record lacks: its pages carry them to the form that confirms."""
 
 _MODES: Final[Mapping[str, RestoreMode]] = {"new": "new", "merge": "merge", "replace": "replace"}
 
@@ -55,6 +56,7 @@ class RestorePages:
         """``POST /console/snapshots/{key}/restore``: a dry run, or what one showed if confirmed."""
         form = await form_of(request, self._bodies)
         asked = _restore_of(str(request.path_params["key"]), form)
+        await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
         carried = {one.name: form.text(one.name) or None for one in _CARRIED}
         return self._pages.see(f"/restores/{record.restore}", **carried)
@@ -91,7 +93,7 @@ class RestorePages:
 
 
 def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
-    """What a form asks for. Raises InvalidError unless it is a dry run, or confirmed."""
+    """A form's restore. Raises InvalidError unless it is a dry run, or confirmed."""
     is_dry = form.text("do") != "restore"
     mode = _MODES.get(form.text("mode"))
     if mode is None:
@@ -109,7 +111,7 @@ def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
         delete=form.is_on("delete"),
         owner=form.text("owner") or "keep",
         privileged=form.is_on("privileged"),
-        max_expansion=count_of(form.text("max_expansion"), "how many times") or None,
+        max_expansion=count_of(form.text("max_expansion"), "the factor") or None,
         dry_run=is_dry,
         wait_seconds=0.0,
     )

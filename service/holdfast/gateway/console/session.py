@@ -33,7 +33,7 @@ def new_session() -> str:
 
 
 def session_of(request: Request) -> str | None:
-    """What the browser shows."""
+    """The session's token."""
     return request.cookies.get(SESSION_COOKIE) or None
 
 
@@ -50,7 +50,7 @@ def set_session(answer: Response, session: str, path: str, *, is_https: bool) ->
 
 
 def form_token(session: str) -> str:
-    """What a form of ``session`` is sent with: nobody else can make it."""
+    """The token in forms of ``session``: nobody else can make it."""
     return hmac.new(session.encode(errors="replace"), _PURPOSE, "sha256").hexdigest()
 
 
@@ -62,11 +62,11 @@ class SentForm:
         self._pairs = pairs
 
     def text(self, name: str) -> str:
-        """What was typed, without space around it; empty where nothing was."""
+        """The field, without space around it; empty where there is none."""
         return self.raw(name).strip()
 
     def raw(self, name: str) -> str:
-        """What was typed, with the space around it."""
+        """The field, with the space around it."""
         return next((value for key, value in self._pairs if key == name), "")
 
     def texts(self, name: str) -> list[str]:
@@ -84,7 +84,15 @@ class SentForm:
 
 async def form_of(request: Request, bodies: Bodies) -> SentForm:
     """The form that was sent. Raises HttpError (400; 403 unless it is one of this session)."""
-    body = await bodies.message(request)
+    return _form(request, await bodies.message(request))
+
+
+async def open_form_of(request: Request, bodies: Bodies) -> SentForm:
+    """As ``form_of``, where whoever sends it need not be known."""
+    return _form(request, await bodies.open_form(request))
+
+
+def _form(request: Request, body: bytes) -> SentForm:
     try:
         pairs = parse_qsl(
             body.decode("ascii"),

@@ -1,13 +1,13 @@
 """One lap of a scrub: everything is read from a place, a page at a time.
 
-Of records, which come first, all are read, from the start to the end, and compared with how many
-there should be; with those of states their logs. Then come the blobs. What was found is written
-down with how far it has come.
+Records come first: all are read, from the start to the end, and counted against how many there
+should be; with those of states their logs. Then come the blobs. The findings are written down with
+the place that was reached.
 
-Where blobs are listed in the order of writing, whatever is put or touched moves to the end, perhaps
-as fast as it is read. So they are read as far as the store had come, and then once more from there,
-as far as it has come by then: for what was touched before it was reached. So a lap has an end. What
-is touched so often that it is met in neither pass, and what is put late, is for the next lap.
+Where blobs are listed in the order of writing, a blob put or touched moves to the end, perhaps as
+fast as it is read. So they are read as far as the store had come, and then once more from there,
+as far as it has come by then: for what was touched before it was reached. So a lap has an end. A
+blob touched so often that it is met in neither pass, and one put late, are for the next lap.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 256
 _RECORD_BYTES: Final = 1024
-"""What a blob or record counts for, beside its bytes, when a lap is slowed down."""
+"""The cost of a blob or record, beside its bytes, when a lap is slowed down."""
 
 _PASSES: Final = 2
 """Over the blobs of a space, the later ones over what was written since the one before began."""
 
 _COUNTED: Final = "records of {}"
-"""Under which name it is noted how many blobs of a space have a record."""
+"""The name of the note of how many blobs of a space have a record."""
 
 _MARKED: Final = "it was found damaged before"
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What was read since the record was written last; or by a worker since it was started."""
+    """Counts since the record was written last; or of a worker since it was started."""
 
     laps: int = 0
     checked: int = 0
@@ -87,7 +87,7 @@ class Findings:
             self.told.append(damage)
 
     def added_to(self, lap: Lap) -> Lap:
-        """``lap`` with what was found since."""
+        """``lap`` with the findings since."""
         return msgspec.structs.replace(
             lap,
             checked=lap.checked + self.checked,
@@ -99,7 +99,7 @@ class Findings:
         )
 
     def count(self, more: Findings) -> None:
-        """All of ``more``, too, but what is told one by one."""
+        """All of ``more``, too, but the damages told one by one."""
         self.checked += more.checked
         self.bytes += more.bytes
         self.damaged += more.damaged
@@ -150,7 +150,7 @@ class LapRun:
                 await self._pass(stage, passes[stage - len(self._roots)])
 
     async def _note(self, stage: int, cursor: str | None, until: int) -> None:
-        """Write down how far it has come, and what was found."""
+        """Write down the place reached, and the findings."""
         found, self._found = self._found, Findings()
         lap = self._carried.record.lap
         noted = found.added_to(lap) if lap is not None else None
@@ -194,21 +194,22 @@ class LapRun:
 
     async def _count(self, space: Space) -> None:
         """Whether there are no fewer records of blobs than there were."""
+        source = _COUNTED.format(space.name)
+        noted = await self._noted(source)
         extent, count = await space.store.extent(), await space.store.count()
         if count is None:
             return
         least, most = count
-        source = _COUNTED.format(space.name)
         found = RootsNote(created=extent.created, last=extent.last, keys=most)
-        lost = await self._lost(source, found)
+        lost = _lost(noted, found)
         if lost is not None:
             self._found.lose(Damage(space=space.name, name="", detail=lost))
         else:
             await self._agreement.note(source, msgspec.structs.replace(found, keys=least))
 
-    async def _lost(self, source: str, note: RootsNote) -> str | None:
-        lost = loss((await self._agreement.terms()).noted.get(source), note)
-        return None if lost is None else f"records were lost: {lost}"
+    async def _noted(self, source: str) -> RootsNote | None:
+        """How far it had come: to be asked first, for others note more meanwhile."""
+        return (await self._agreement.terms()).noted.get(source)
 
     async def _look_at(self, space: Space, entry: BlobInfo | ForeignObject) -> None:
         if isinstance(entry, UnreadableObject):
@@ -240,6 +241,7 @@ class LapRun:
             await asyncio.to_thread(spool.close)
 
     async def _read(self, source: RootSource, spool: Spool) -> None:
+        noted = await self._noted(source.name)
         extent = await source.records.extent()
         counted = await source.records.count(source.lasting)
         lasting = f"{source.lasting}."
@@ -255,7 +257,7 @@ class LapRun:
             self._lose(source, f"{counted - met} records are counted and cannot be read")
             return
         note = RootsNote(created=extent.created, last=extent.last, keys=met)
-        lost = await self._lost(source.name, note)
+        lost = _lost(noted, note)
         if lost is not None:
             self._lose(source, lost)
 
@@ -271,8 +273,13 @@ class LapRun:
         self._found.lose(Damage(space=source.name, name=key, detail=detail))
 
 
+def _lost(noted: RootsNote | None, found: RootsNote) -> str | None:
+    lost = loss(noted, found)
+    return None if lost is None else f"records were lost: {lost}"
+
+
 async def _heal(store: BlobStore, info: BlobInfo) -> bool:
-    """Whether the blob was put anew. What cannot be done now is met again in the next lap."""
+    """Whether the blob was put anew. If it could not be, the next lap meets it again."""
     try:
         return await store.report_damage(info)
     except HoldfastError as error:

@@ -1,8 +1,8 @@
 """The record of a state, ``st.<tokens>``: which log it has, how far that was trimmed, its saves.
 
 Each function here makes of a record the next one and does no more; the ledger writes it by
-compare-and-set, and may ask again. The end of the log is not in it: appends do not touch it. What
-it knows of the log is a floor: a log that ends below that has lost commands.
+compare-and-set, and may ask again. The end of the log is not in it: appends do not touch it. It
+knows a floor of the log: a log that ends below that has lost commands.
 
 The log's groups lie in the journal under the tokens of the name, behind the sequence ``start``, and
 are of the log's id. A removed state keeps its record, and a later log is behind what ended the one
@@ -29,17 +29,17 @@ Lineage = tuple[str, int, int]
 SaveForm = Literal["json", "bytes"]
 
 MAX_SAVES: Final = 100
-"""Of one state, whatever its policy, so that its record stays small."""
+"""Saves of one state, whatever its policy, so that its record stays small."""
 
 LEAST_SAVES: Final = 2
-"""What is kept in any case, so that a damaged one does not leave none."""
+"""Saves kept in any case, so that a damaged one does not leave none."""
 
 DEFAULT_SAVES: Final = 10
 DROPPED_REMEMBERED: Final = 8
-"""How many saves that are not kept any more are remembered: a late repeat of one does nothing."""
+"""Saves remembered that are not kept any more: a late repeat of one does nothing."""
 
 ENDINGS_KEPT: Final = 16
-"""How many removals and repairs of a state are remembered: a late repeat of one does nothing."""
+"""Removals and repairs remembered of a state: a late repeat of one does nothing."""
 
 MAX_OVERTAKEN: Final = 100
 FINDER_PREFIX: Final = "sb"
@@ -65,7 +65,7 @@ class SaveEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeepPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of a state: see `holdfast.protocol.states.StatePolicy`."""
+    """A state's retention: see `holdfast.protocol.states.StatePolicy`."""
 
     save_every: int | None = None
     keep: int = DEFAULT_SAVES
@@ -120,7 +120,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def closed_through(self) -> int:
-        """The sequence of the last removal or repair: what counts or comes is behind it."""
+        """The sequence of the last removal or repair: groups that count or come are behind it."""
         return self.voids[-1].through if self.voids else self.start
 
     @property
@@ -154,9 +154,9 @@ class CarriedOp(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What ends a log, or a piece of it, written into it: nobody appends behind it unaware.
+    """The end of a log, or of a piece, written into it: nobody appends behind it unaware.
 
-    Whoever meets it carries it out: the state is removed (``index`` is None), or goes on behind
+    Each reader carries it out: the state is removed (``index`` is None), or goes on behind
     ``index``. Then all groups behind the sequence ``after`` are void; where that is None, all there
     are, and the log gets the id ``next_log``. ``op`` is the request that removes or repairs,
     ``hlc`` the last time of the log that is known. It is ``anew`` where the journal was lost: then
@@ -180,7 +180,7 @@ def finder_key(digest: str, name: str) -> str:
 
 
 def finders_beside(before: StateRecord | None, after: StateRecord) -> list[Change]:
-    """What is to be written together with ``after``, so that its blobs lead to it."""
+    """Changes to write together with ``after``, so that its blobs lead to it."""
     had = set() if before is None else {save.digest for save in before.saves}
     has = {save.digest for save in after.saves}
     puts = [Put(key=finder_key(one, after.name), value=PRESENT, expected=None) for one in has - had]
@@ -293,7 +293,7 @@ def was_ended_by(record: StateRecord, op: str) -> bool:
 
 
 def removed(record: StateRecord, op: str | None, *, start: int, hlc: str = "") -> StateRecord:
-    """What stays of a state: a later log is behind ``start``, and later than ``hlc``."""
+    """A removed state: a later log is behind ``start``, and later than ``hlc``."""
     return StateRecord(
         name=record.name,
         start=start,

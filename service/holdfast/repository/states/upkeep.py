@@ -1,4 +1,4 @@
-"""What becomes of states over time: trimmed by hand or by policy, removed, repaired, listed."""
+"""The upkeep of states: trimmed by hand or by policy, removed, repaired, listed."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Upkeep:
             log.warning("log_not_trimmed", code=error.code)
 
     async def policy(self, name: str, changes: Mapping[str, Any]) -> KeepPolicy:
-        """What is kept of a state, with those ``changes`` from now on. Raises NotFoundError."""
+        """A state's retention, with those ``changes`` from now on. Raises NotFoundError."""
         held = await self._states.find(name)
         if held is None or not held.record.exists:
             raise NotFoundError(MISSING)
@@ -170,7 +170,7 @@ class Upkeep:
         return (await self._states.update(held, change)).record.policy
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End work under way."""
         tasks = list(self._trimming.values())
         for task in tasks:
             task.cancel()
@@ -228,7 +228,7 @@ class Upkeep:
     ) -> Held[StateRecord]:
         """Remove the commands of a state that is to be removed, where its end does not fit.
 
-        The record says so first, so whoever repairs it meanwhile does not count on them.
+        The record says so first, so a repair meanwhile does not count on them.
         """
         record = held.record
         change = partial(trimmed, lineage=record.lineage, through=index, number=record.number)
@@ -239,7 +239,7 @@ class Upkeep:
     async def repair(self, name: str, index: int, *, op_id: str | None = None) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
 
-        What is before is kept, if it can be read up to there; otherwise a save must include it.
+        Those before are kept, if they can be read up to there; else a save must include them.
         A repeat does nothing. Raises NotFoundError, InvalidError where neither is so, or where
         others were appended together with that one; UnavailableError where the state was removed or
         repaired meanwhile.
@@ -277,12 +277,12 @@ class Upkeep:
     async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
         """The record, and the last sequence, index and time of its log.
 
-        Of a damaged one they are those of the last group that can be read.
+        For a damaged one they are those of the last group that can be read.
         """
         try:
             present = await self._states.look(name)
         except CorruptError:
-            sequence = await self._last_sequence(name)  # first: whoever changes both writes it last
+            sequence = await self._last_sequence(name)  # first: a writer of both writes it last
             held = await self._states.find(name)
             if held is None:
                 return None, sequence, 0, ZERO
