@@ -56,6 +56,7 @@ _EXPOSED: Final = (
     "Repr-Digest",
     "Retry-After",
     "Blob-Version",
+    "Blob-Lineage",
     "Blob-Labels",
     "Blob-Expires",
     "Tus-Extension",
