@@ -76,6 +76,12 @@ def is_link(path: str, query: str) -> bool:
     return in_query or _SHOWN_RE.search(path) is not None
 
 
+def without_link(path: str) -> str:
+    """What of ``path``, decoded or not, may be written down: a link that is in it may hold."""
+    shown = _SHOWN_RE.search(path)
+    return path if shown is None else path[: shown.start()]
+
+
 def sign(
     target: LinkTarget,
     *,
