@@ -117,7 +117,7 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:
-    """What lets pages of the origins that are named read answers in a browser."""
+    """What lets pages of the origins that are named ask and read answers in a browser."""
     if not settings.cors_origins:
         return []
     return [
