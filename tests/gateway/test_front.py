@@ -7,8 +7,8 @@ import json
 import logging
 import socket
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,6 +18,7 @@ from tests.gateway.conftest import serving
 from tests.tracing.kept import Kept
 
 from holdfast.errors import RateLimitedError
+from holdfast.gateway.bodies import MAX_OPEN_FORM_BYTES, MAX_OPEN_FORMS
 from holdfast.gateway.front import Front
 from holdfast.gateway.limits import MAX_ADDRESSES, RequestLimits
 from holdfast.gateway.meters import Meters
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def half_a_request(url: str) -> Iterator[socket.socket]:
+def half_a_request(url: str, what: str = "PUT /blobs") -> Iterator[socket.socket]:
     """A request whose body does not come, which the gateway is answering."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 80)) as slow:
-        head = b"PUT /blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n"
+        head = f"{what} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n".encode()
         slow.sendall(head + b"Expect: 100-continue\r\n\r\n")
         assert slow.recv(1000).startswith(b"HTTP/1.1 100 ")
         yield slow
@@ -61,6 +62,51 @@ def test_more_requests_at_once_than_there_may_be_are_429(deployment: Deployment)
         assert refused.headers["Retry-After"] == "1"
         assert lives.status_code == 200
         assert slow.recv(1000).startswith(b"HTTP/1.1 20")
+
+
+@pytest.mark.parametrize("form", ["/console/sign-in", "/console/sign-out", "/console/sign-in%0A"])
+def test_forms_that_anybody_may_send_take_no_turn_of_other_requests(
+    deployment: Deployment, form: str
+) -> None:
+    with (
+        serving(deployment, max_requests=1, header_seconds=60) as url,
+        ExitStack() as stack,
+    ):
+        slow = [
+            stack.enter_context(half_a_request(url, f"POST {form}")) for _ in range(MAX_OPEN_FORMS)
+        ]
+        one_more = httpx.post(f"{url}{form}", content=b"x")
+        stored = httpx.put(f"{url}/blobs", content=b"a body of another request")
+        slow[0].sendall(b"a=b")
+        ended = slow[0].recv(1000)
+        another = httpx.post(f"{url}{form}", content=b"x")
+        for one in slow[1:]:
+            one.close()
+
+    assert one_more.status_code == 429
+    assert stored.status_code in {200, 201}
+    assert ended.startswith(b"HTTP/1.1 403 ")
+    assert another.status_code == 403
+
+
+def test_a_form_that_anybody_may_send_comes_within_seconds(deployment: Deployment) -> None:
+    with (
+        serving(deployment, header_seconds=1, body_seconds=600) as url,
+        half_a_request(url, "POST /console/sign-in") as slow,
+    ):
+        slow.sendall(b"a")
+        late = slow.recv(1000)
+
+    assert late.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_form_that_anybody_may_send_is_small(http: httpx.Client) -> None:
+    parts = iter([b"x" * MAX_OPEN_FORM_BYTES, b"x"])
+
+    known = http.post("/console/sign-in", content=b"x" * (MAX_OPEN_FORM_BYTES + 1))
+    unknown = http.post("/console/sign-in", content=parts)
+
+    assert (known.status_code, unknown.status_code) == (413, 413)
 
 
 def test_an_address_may_ask_so_often_a_second() -> None:
@@ -138,6 +184,12 @@ def written() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+def request_line(written: io.StringIO) -> dict[str, Any]:
+    """What the log says of the first request in it."""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in written.getvalue().splitlines()]
+    return next(line for line in lines if line["event"] == "http_request")
+
+
 def test_a_request_is_one_line_of_the_log_with_its_trace(
     http: httpx.Client, written: io.StringIO
 ) -> None:
@@ -145,12 +197,21 @@ def test_a_request_is_one_line_of_the_log_with_its_trace(
 
     http.get("/healthz?x=secret", headers={"traceparent": trace})
 
-    lines = [json.loads(line) for line in written.getvalue().splitlines()]
-    line = next(line for line in lines if line["event"] == "http_request")
+    line = request_line(written)
     assert (line["path"], line["status"], line["whole"]) == ("/healthz", 400, True)
     assert line["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
     assert line["span_id"] != "b7ad6b7169203331"
     assert "secret" not in json.dumps(line)
+
+
+@pytest.mark.parametrize("question", ["%3F", "%253F"])
+def test_of_a_link_whose_question_mark_was_encoded_no_signature_is_written_down(
+    http: httpx.Client, written: io.StringIO, question: str
+) -> None:
+    refused = http.get(f"/store/a{question}X-Amz-Date=1&X-Amz-Signature=secret")
+
+    assert refused.status_code == 403
+    assert "secret" not in json.dumps(request_line(written))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +238,7 @@ async def test_a_span_says_what_became_of_a_request_and_nothing_of_its_query(
         "type": "http",
         "method": "GET",
         "scheme": "http",
-        "path": "/store/a",
+        "path": "/store/a?X-Amz-Signature=secret",
         "query_string": b"X-Amz-Signature=secret",
         "headers": [],
         "client": ("192.0.2.1", 1234),
@@ -192,7 +253,7 @@ async def test_a_span_says_what_became_of_a_request_and_nothing_of_its_query(
         "http.request.method": "GET",
         "http.route": "/store/{name}",
         "http.response.status_code": status,
-        "url.path": "/store/a",
+        "url.path": "/store/a?",
         "url.scheme": "http",
         "client.address": "192.0.2.1",
     }

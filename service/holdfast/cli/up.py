@@ -275,7 +275,7 @@ def environment_of(server: EmbeddedServer) -> dict[str, str]:
 
 
 def _own_command() -> str:
-    """How this command was called, for the reader to repeat."""
+    """This command as it was called, to be repeated."""
     called = Path(sys.argv[0])
     if called.name != "holdfast":
         return f"{shlex.quote(sys.executable)} -m holdfast"

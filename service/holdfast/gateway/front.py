@@ -1,13 +1,16 @@
-"""What every request passes: its trace, the limits, the access log and the meters."""
+"""The front of all requests: trace, limits, access log and meters."""
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from holdfast.domain.sigv4 import without_link
 from holdfast.errors import RateLimitedError
+from holdfast.gateway.limits import LEAVE
 from holdfast.gateway.problems import problem
 from holdfast.gateway.route import ROUTE
 from holdfast.tracing import TRACE, TraceStep
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FREE: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Whoever watches over the gateway is answered when it is at its limit, too."""
+"""Monitoring is answered when the gateway is at its limit, too."""
 
 _FAULTS: Final = 500
 
@@ -75,10 +78,10 @@ class Front:
         except RateLimitedError as error:
             await problem(error)(scope, passing.receive, passing.send)
             return
-        try:
+        with ExitStack() as entered:
+            entered.callback(self._limits.leave)
+            scope[LEAVE] = entered.close
             await self._app(scope, passing.receive, passing.send)
-        finally:
-            self._limits.leave()
 
 
 class _Passing:
@@ -113,9 +116,9 @@ def _given_trace(scope: Scope) -> TraceStep | None:
 
 
 def _describe(span: TraceSpan, scope: Scope, passing: _Passing) -> None:
-    """What the request was; of the query nothing, for it may hold a signature."""
+    """Describe the request without its query, which may hold a signature."""
     method, route = scope["method"], scope.get(ROUTE)
-    attributes = {"url.path": scope["path"], "url.scheme": scope["scheme"]}
+    attributes = {"url.path": without_link(scope["path"]), "url.scheme": scope["scheme"]}
     if route is not None:
         attributes["http.route"] = route
     if client := scope.get("client"):
@@ -137,7 +140,7 @@ def _write(scope: Scope, passing: _Passing, seconds: float) -> None:
     log.info(
         "http_request",
         method=scope["method"],
-        path=scope["path"],
+        path=without_link(scope["path"]),
         status=passing.status,
         whole=passing.is_whole,
         seconds=round(seconds, 6),

@@ -103,7 +103,18 @@ def test_the_cookie_of_a_session_is_for_the_console_of_this_site_alone(
 
 
 @pytest.mark.parametrize(
-    "then", ["https://evil.example/", "//evil.example/console", "/store/x", "/console\r\nX: y"]
+    "then",
+    [
+        "https://evil.example/",
+        "//evil.example/console",
+        "///console.evil.example/x",
+        "////console",
+        "/console.evil.example",
+        "/store/x",
+        "/console\r\nX: y",
+        "http://[",
+        "//%5B",
+    ],
 )
 def test_signing_in_leads_to_no_other_site(
     guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str], then: str
@@ -114,6 +125,8 @@ def test_signing_in_leads_to_no_other_site(
     answer = visitor.http.post(form.action, data=fields, follow_redirects=False)
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/console")
+    asked = visitor.http.get("/console/sign-in", params={"then": then})
+    assert Page(asked).form("/sign-in").fields["then"] == "/console"
 
 
 def test_a_session_may_what_its_token_may(
@@ -182,6 +195,21 @@ def test_what_needs_more_than_a_session_has_is_refused(
     refused("/collection", do="dry")
     refused("/purge?app=blog", typed="blog")
     refused("/tokens", scopes="admin:/")
+
+
+def test_an_app_is_restored_in_the_console_only_by_who_may_restore_that_app(
+    guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = guarded.token(capsys, "admin:/snapshots/blog:")
+    page = signed_in(visitor, mine, "/console/snapshots?app=blog")
+    proof = page.form("/sign-out").fields
+    restore = PageForm(
+        "/console/snapshots/blog:0190b2b4-7c5e-7aaa-8bbb-123456789abc/restore", proof
+    )
+
+    visitor.send(restore, 404, app="blog", mode="replace", do="dry")
+    visitor.send(restore, 403, app="payments", mode="replace", do="dry")
+    visitor.send(restore, 403, app="payments", mode="replace", do="restore", sure="yes")
 
 
 def test_who_signs_out_is_not_known_any_more(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.gateway.console.session import form_of, new_session
+from holdfast.gateway.console.session import new_session, open_form_of
 from holdfast.gateway.route import Parameter
 from holdfast.gateway.tokens import find_token, read_tokens
 from holdfast.live_file import LiveFile
@@ -52,7 +52,7 @@ class SignInPages:
 
     async def sign_in(self, request: Request) -> Response:
         """``POST /console/sign-in``: begin a session with a token that holds."""
-        form = await form_of(request, self._bodies)
+        form = await open_form_of(request, self._bodies)
         if self._tokens is None:
             return self._pages.see("")
         text, then = form.text("token"), self._then(form.text("then"))
@@ -64,7 +64,7 @@ class SignInPages:
 
     async def sign_out(self, request: Request) -> Response:
         """``POST /console/sign-out``: the browser forgets the token."""
-        await form_of(request, self._bodies)
+        await open_form_of(request, self._bodies)
         answer = self._pages.see("")
         self._pages.begin_session(request, answer, new_session())
         return answer

@@ -115,7 +115,7 @@ class ObjectBlobStore:
         self._groups.is_on = True
 
     def leave_young(self, grace: timedelta) -> None:
-        """Collectors leave alone what is younger than ``grace``, so writers need not look for them.
+        """Collectors leave alone blobs younger than ``grace``, so writers need not look for them.
 
         Without this word they always do.
         """
@@ -166,7 +166,7 @@ class ObjectBlobStore:
             raise  # the record may be stored, and then it needs the chunk
         except PartsGoneError as error:
             await self._discard(staged)
-            msg = "what was stored was removed before it became a blob"
+            msg = "the bytes were removed before they became a blob"
             raise UnavailableError(msg) from error
         except HoldfastError:
             await self._discard(staged)
@@ -207,7 +207,7 @@ class ObjectBlobStore:
         return None
 
     def _place_query(self, place: Place) -> dict[str, Any]:
-        """What is at the place, or nothing: never another subject's message."""
+        """A query for the message at the place: never another subject's."""
         return {
             "seq": place.sequence,
             "next_by_subj": chunk_subject(self.bucket, place.info.generation),
@@ -290,7 +290,7 @@ class ObjectBlobStore:
             if subject in wanted and _is_blob(message, wanted[subject], partial=partial):
                 del wanted[subject]
         if len(wanted) < len(set(digests)):
-            # What a replica has may be gone by now, but not for long: it can reach the others.
+            # A replica's blob may be gone by now, but not for long: it can reach the others.
             await self._js.check_leader(self.stream)
         return list(wanted.values())
 
@@ -303,7 +303,7 @@ class ObjectBlobStore:
         async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             meta = entry.meta  # None where it is unreadable: its chunks may be another's
             if meta is not None and meta.deleted and meta.is_ours:
-                await self._remove_deleted(meta.nuid)  # whoever deleted it may not have got there
+                await self._remove_deleted(meta.nuid)  # its deleter may not have got there
             answer = entry.deletion(taker, conflicts.tried)
             if answer is not None:
                 return answer
@@ -324,7 +324,7 @@ class ObjectBlobStore:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
     async def _hide(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
-        """Have the blob be there for what names it alone; whether it was there for all.
+        """Have the blob be there for its keepers alone; whether it was there for all.
 
         Raises RefusedError, OutcomeUnknownError.
         """
@@ -462,7 +462,7 @@ class ObjectBlobStore:
 
 
 def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
-    """Whether ``message`` is the record of a blob. Who asks what is missing may put the rest."""
+    """Whether ``message`` is the record of a blob. A caller may put the missing ones."""
     if not message.data:
         return False
     try:
