@@ -31,6 +31,7 @@ from holdfast.domain.sigv4 import LinkTarget, sign
 from holdfast.gateway.guard import IS_GONE
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.settings import GatewaySettings
+from holdfast.protocol.names import NameRule
 from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
@@ -304,6 +305,35 @@ def test_a_snapshot_is_restored_only_into_an_app_that_may_be_restored_too(
     answer = httpx.post(f"{site.url}/snapshots/{key}/restore", headers=token, json=body)
 
     assert answer.status_code == status, answer.text
+
+
+def test_a_page_of_a_blob_names_only_what_may_be_read(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "kept by several"
+    data = f'"{text}"'.encode()
+    names = site.holdfast.names
+    names.set_rules([NameRule(prefix="kept/", keep_versions=2)])
+    for whose in ("mine", "theirs"):
+        names.put(f"kept/{whose}/now", data)
+        names.put(f"kept/{whose}/before", data)
+        names.put(f"kept/{whose}/before", b"something else")
+        site.holdfast.states.save(f"kept/{whose}", text, last_applied_index=0)
+
+    def named(*scopes: str) -> tuple[set[str], str]:
+        headers = site.token(capsys, *scopes)
+        url = f"{site.url}/console/blobs/{digest_of(data)}"
+        page = httpx.get(url, headers=headers).text
+        told = re.search(r"([0-9]) more that your token may not read", page)
+        return set(re.findall(r"[a-z0-9 ]*kept/[a-z/]+(?=<)", page)), told[1] if told else "0"
+
+    mine = {"kept/mine/now", "version 1 of kept/mine/before"}
+    theirs = {one.replace("mine", "theirs") for one in mine}
+    states = {"state kept/mine", "state kept/theirs"}
+    assert named("read:/") == (mine | theirs | states, "0")
+    assert named("read:/blobs/", "read:/store/kept/mine/") == (mine, "4")
+    assert named("read:/blobs/", "read:/state/") == (states, "4")
+    assert named("read:/blobs/") == (set(), "6")
 
 
 def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:
@@ -584,6 +614,19 @@ def test_a_gateway_without_keys_takes_no_links(http: httpx.Client) -> None:
     answer = http.get(f"/blobs/{ABSENT}?X-Amz-Signature=00")
 
     assert answer.status_code == 403
+
+
+def test_names_that_begin_like_parameters_of_links_are_names(http: httpx.Client) -> None:
+    stored = http.post("/store", params={"name": "X-Amz-logs/Date=1"}, content=DATA)
+    try:
+        read = http.get("/store/X-Amz-logs/Date=1")
+        listed = http.get("/store", params={"prefix": "X-Amz-"})
+    finally:
+        http.delete("/store/X-Amz-logs/Date=1")
+
+    assert stored.status_code == 201
+    assert read.content == DATA
+    assert [row["name"] for row in listed.json()["names"]] == ["X-Amz-logs/Date=1"]
 
 
 def test_curl_follows_a_link_and_goes_on_where_it_was_cut_off(site: Site, tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ async def check_also(request: Request, verb: Verb, path: str) -> None:
     await request.scope[MAY](verb, path)
 
 
+async def may_also(request: Request, verb: Verb, path: str) -> bool:
+    """Whether ``check_also`` raises nothing of what the request may not."""
+    try:
+        await check_also(request, verb, path)
+    except HttpError:
+        return False
+    return True
+
+
 def _token_of(request: Request, *, by_cookie: bool) -> str:
     """The token that a request shows; empty where there is none."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")

@@ -50,7 +50,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
-        Meta(max_length=64, description="Origins whose pages may read answers in a browser."),
+        Meta(max_length=64, description="Origins whose pages may use it in a browser; * is any."),
     ] = ()
     trusted_proxies: Annotated[
         tuple[str, ...],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
 from holdfast.gateway.console.asked import count_of, text_of
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.session import form_of, is_seal, seal_of, session_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.gateway.route import Parameter
 from holdfast.gateway.snapshots import check_target
@@ -35,6 +35,8 @@ _CARRIED: Final = (
 )
 """Options that a restore's record lacks: its pages carry them to the form that confirms."""
 
+_SEAL: Final = Parameter(name="seal", about="What shows that the rest is as it was asked for.")
+
 _MODES: Final[Mapping[str, RestoreMode]] = {"new": "new", "merge": "merge", "replace": "replace"}
 
 
@@ -58,17 +60,26 @@ class RestorePages:
         asked = _restore_of(str(request.path_params["key"]), form)
         await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
-        carried = {one.name: form.text(one.name) or None for one in _CARRIED}
-        return self._pages.see(f"/restores/{record.restore}", **carried)
+        carried = {one.name: form.text(one.name) for one in _CARRIED}
+        seal = seal_of(session_of(request) or "", record.restore, *carried.values())
+        given = {name: text or None for name, text in carried.items()}
+        return self._pages.see(f"/restores/{record.restore}", **given, seal=seal)
 
     async def one(self, request: Request) -> Response:
-        """``GET /console/restores/{restore}``: how far it is, and what a dry run found."""
+        """``GET /console/restores/{restore}``: how far it is, and what a dry run found.
+
+        It can be confirmed by whoever asked for the dry run, as it was asked for: an address with
+        anything else in it is passed over.
+        """
         record = await self._client.snapshots.get_restore(str(request.path_params["restore"]))
+        carried = {one.name: text_of(request, one) for one in _CARRIED}
+        is_ours = is_seal(request, text_of(request, _SEAL), record.restore, *carried.values())
         return self._pages.show(
             request,
             "restore.html",
             record=record,
-            carried={one.name: text_of(request, one) for one in _CARRIED},
+            carried=carried if is_ours else dict.fromkeys(carried, ""),
+            is_ours=is_ours,
             refresh=record.state == "pending",
         )
 
@@ -87,7 +98,7 @@ class RestorePages:
                 "read",
                 self.one,
                 scope=lambda request: f"/restores/{request.path_params['restore']}",
-                query=_CARRIED,
+                query=(*_CARRIED, _SEAL),
             ),
         )
 
