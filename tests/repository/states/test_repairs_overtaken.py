@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.repository.names.gated import Gate
-from tests.repository.states.pool import StatesPool, code_of, let_through
+from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of, let_through
 
 from holdfast.errors import InvalidError, NotFoundError
 from holdfast.repository.states.upkeep import OP_IDS_KEPT
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.record import Lineage
 
 LAST: Final = 10
+SECONDS: Final = 60.0
 
 
 async def filled(saves: tuple[int, ...]) -> tuple[StatesPool, StatesWorker]:
@@ -127,3 +128,30 @@ async def test_a_repair_needs_a_save_between_what_was_trimmed_and_its_place() ->
         await worker.upkeep.repair("s", 9)
 
     await worker.upkeep.repair("s", 10)
+
+
+async def test_a_log_is_followed_and_repaired_on_over_a_repair_that_took_back_nothing() -> None:
+    is_vain = set()
+    for step in count():
+        gate = Gate()
+        pool, worker = await filled((6, 7))
+        async with pool.worker().replays.follow("s", LAST + 1) as following:
+            assert await following.next(0, MAX_BYTES) == []
+            repairing = asyncio.create_task(code_of(pool.gated(gate).upkeep.repair("s", 4)))
+            await let_through(gate, repairing, step)
+            await code_of(worker.upkeep.trim("s", 6))
+            await let_through(gate, repairing, 1000)
+            if repairing.result() == "ok":
+                break
+            held = await worker.states.find("s")
+            is_vain.add(held is not None and held.record.voids != ())
+
+            await worker.append("s", "on")
+            while not (told := await following.next(SECONDS, MAX_BYTES)):
+                pass
+            assert [one.index for one in told] == [LAST + 1]
+
+        await worker.upkeep.repair("s", 9)
+        await pool.worker().append("s", "again")
+        assert await worker.replay("s", 7) == [7, 8, "again"]
+    assert is_vain == {False, True}
