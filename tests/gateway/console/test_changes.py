@@ -369,6 +369,22 @@ def test_what_is_kept_of_a_state_is_changed(visitor: Visitor, shown: Shown) -> N
     assert page.form("/policy").fields["keep_for"] == "30d"
 
 
+def test_what_is_kept_of_a_state_is_changed_only_while_it_is_as_it_was_shown(
+    visitor: Visitor, shown: Shown
+) -> None:
+    name = f"policy/{secrets.token_hex(4)}"
+    shown.holdfast.states.append(name, {})
+    form = state_page(visitor, name).form("/policy")
+
+    shown.holdfast.states.set_policy(name, keep=50)
+    visitor.send(form, 409, save_every="500")
+    assert shown.holdfast.states.policy(name).keep == 50
+
+    visitor.send(state_page(visitor, name).form("/policy"), save_every="500")
+    policy = shown.holdfast.states.policy(name)
+    assert (policy.save_every, policy.keep) == (500, 50)
+
+
 def test_what_was_typed_wrong_changes_nothing(visitor: Visitor, shown: Shown) -> None:
     name = f"typed/{secrets.token_hex(4)}"
     shown.holdfast.names.create(name, b"one")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from holdfast.domain.blob_names import check_blob_name
-from holdfast.errors import InvalidError
+from holdfast.errors import ConflictError, InvalidError
 from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed, text_of
 from holdfast.gateway.console.pages import GUARDS
 from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import Handle, HttpRoute
+    from holdfast.protocol.states import KeptPolicy
 
 _INDEX: Final = Parameter(name="index", about="The last command that a save includes.")
 _KIND: Final = Parameter(name="kind", about="Kind of save: json or bytes.")
+
+
+def policy_mark(policy: KeptPolicy) -> str:
+    """The policy that a page shows, as the page's form carries it."""
+    return msgspec.json.encode(policy).decode()
 
 
 class StateUpkeepPages:
@@ -69,16 +75,24 @@ class StateUpkeepPages:
         return Response(status_code=204, headers={**GUARDS, "Location": at})
 
     async def policy(self, request: Request) -> Response:
-        """``POST /console/states/policy``: change what was typed; the rest stays."""
+        """``POST /console/states/policy``: change what was typed anew; the rest stays.
+
+        Raises ConflictError unless the policy is that which was shown.
+        """
         form = await form_of(request, self._bodies)
         name = check_blob_name(needed(request, NAME))
-        await self._client.states.set_policy(
-            name,
-            save_every=count_of(form.text("save_every"), "the count of commands") or None,
-            keep=count_of(form.text("keep"), "the count of saves") or None,
-            keep_seconds=seconds_typed(form.text("keep_for")),
-            trim=form.is_on("trim"),
-        )
+        typed: dict[str, Any] = {
+            "save_every": count_of(form.text("save_every"), "the count of commands") or None,
+            "keep": count_of(form.text("keep"), "the count of saves") or None,
+            "keep_seconds": seconds_typed(form.text("keep_for")),
+            "trim": form.is_on("trim"),
+        }
+        present = await self._client.states.policy(name)
+        if form.text("there") != policy_mark(present):
+            msg = "the policy has changed meanwhile: look at it again"
+            raise ConflictError(msg)
+        changes = {key: value for key, value in typed.items() if value != getattr(present, key)}
+        await self._client.states.set_policy(name, **changes)
         return self._back(name)
 
     async def trim(self, request: Request) -> Response:

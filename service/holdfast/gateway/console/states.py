@@ -10,6 +10,7 @@ from msgspec import UNSET
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, needed, text_of
+from holdfast.gateway.console.state_upkeep import policy_mark
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
 from holdfast.gateway.route import Parameter
 from holdfast.protocol.states import LIST_SAVES, LIST_STATES, ListSaves, ListStates
@@ -60,6 +61,7 @@ class StatePages:
             return self._pages.show(request, "state_new.html", 404, name=name)
         log = await self._log(name, count_of(text_of(request, _FROM), "the first command"))
         commands = [] if log is None else [(entry, *_command(entry)) for entry in log.entries]
+        policy = await self._client.states.policy(name)
         return self._pages.show(
             request,
             "state.html",
@@ -67,7 +69,8 @@ class StatePages:
             saves=saves,
             log=log,
             commands=commands,
-            policy=await self._client.states.policy(name),
+            policy=policy,
+            policy_mark=policy_mark(policy),
         )
 
     async def save(self, request: Request) -> Response:
