@@ -1,8 +1,8 @@
-"""Until when the answer to a request is of use, for everything that is done on its way.
+"""The deadline of a request, for everything that is done on its way.
 
-A request's deadline goes along with the task that answers it, so that whoever waits below, for a
-leader to be elected say, gives up a moment before and can still tell what is known. What outlives
-the request (an upload's commit, an archive) is done without.
+It goes along with the task that answers the request, so that a wait below, for a leader say, gives
+up a moment before and the answer can still tell what is known. Work that outlives the request (an
+upload's commit, an archive) is done without.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class TimeLimit:
         self._timers.start(self, self._at, self._expire)
 
     def _expire(self) -> None:
-        # However late the loop is: who gave up inside a moment before is to be heard first.
+        # However late the loop is: an inner wait that gave up before is to be heard first.
         at = asyncio.get_running_loop().time() + _SWEEP_SECONDS
         self._timers.start(self, at, self._end)
 
@@ -103,7 +103,7 @@ class TimeLimit:
         trace: TracebackType | None,
     ) -> None:
         self._timers.stop(self)
-        # Whoever else has cancelled the task meanwhile is not to be disappointed.
+        # A cancellation of the task by others meanwhile is kept.
         is_ours = self._is_over and self._task.uncancel() <= self._cancelling
         if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
@@ -133,7 +133,7 @@ class _Deadline:
 
 
 def seconds_left(most: float) -> float:
-    """How long one may wait: ``most`` seconds, or until the deadline. Not above 0: it is over."""
+    """Seconds left: ``most``, or less where the deadline is nearer. Not above 0: it is over."""
     at = _deadline.get()
     if at is None:
         return most
@@ -151,7 +151,7 @@ class Gathering:
     """Work on what has gathered: begun once all that comes in this turn of the loop is here.
 
     It outlives what asked for it. ``take`` gives the next piece of work, None where there is none.
-    What comes while ``at_once`` pieces are under way gathers until one has ended: no timer needed.
+    Work gathers while ``at_once`` pieces are under way, until one has ended: no timer needed.
     """
 
     def __init__(self, take: Callable[[], Coroutine[Any, Any, None] | None], at_once: int) -> None:

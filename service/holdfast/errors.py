@@ -44,7 +44,7 @@ class ForbiddenError(HoldfastError):
 
 
 class NotFoundError(HoldfastError):
-    """What was asked for is surely not there. Never raised because a store could not be reached."""
+    """The target is surely not there. Never raised because a store could not be reached."""
 
     code = "not_found"
     status = 404

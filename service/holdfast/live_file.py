@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from holdfast.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 EntryT = TypeVar("EntryT")
@@ -19,7 +21,7 @@ ParsedT = TypeVar("ParsedT")
 
 
 class LiveFile(Generic[ParsedT]):
-    """The content of a file as it is now. Whoever changes it writes another and renames that."""
+    """The content of a file as it is now. A writer renames another file to it."""
 
     def __init__(self, path: str, parse: Callable[[bytes], ParsedT]) -> None:
         """``parse`` raises InvalidError."""
@@ -65,15 +67,30 @@ def change_live_file(
     """Replace the file by a changed one; ``is_new``: or make it, for its owner alone to read.
 
     It is there whole at any time, its mode and owner stay, and what would not be read again is not
-    written. Of two changes at once one may be forgotten. Raises InvalidError, OSError, and what
-    ``change`` does.
+    written. Changes of the files of one directory take turns, those of other processes, too. Raises
+    InvalidError, OSError, and what ``change`` does.
     """
-    present: Sequence[EntryT] = ()
-    status = None
-    if not is_new or path.exists():
-        present, status = parse(path.read_bytes()), path.stat()
-    text = written(change(present))
-    parse(checked_size(text))
+    with _turn_in(path.parent) as directory:
+        present: Sequence[EntryT] = ()
+        status = None
+        if not is_new or path.exists():
+            present, status = parse(path.read_bytes()), path.stat()
+        text = written(change(present))
+        _put(path, checked_size(text), parse, status)
+        os.fsync(directory)  # from here on a power cut does not bring back what the file was
+
+
+def _put(
+    path: Path,
+    text: bytes,
+    parse: Callable[[bytes], object],
+    status: os.stat_result | None,
+) -> None:
+    """Put a file with ``text``, and the owner and mode of ``status``, in the place of ``path``.
+
+    Raises InvalidError of what would not be read again, OSError.
+    """
+    parse(text)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
         try:
             new.write(text)
@@ -86,14 +103,15 @@ def change_live_file(
         except BaseException:
             Path(new.name).unlink()
             raise
-    _sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
-    """From here on a power cut does not bring back what a file of it was."""
+@contextmanager
+def _turn_in(directory: Path) -> Iterator[int]:
+    """Its descriptor, while nobody else has a turn in it; a process that ends has none any more."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""Time and identifiers as one value, passed to whoever needs them: nobody below the root draws any.
+"""Time and identifiers as one value, passed to their users: nobody below the root draws any.
 
 ``bootstrap.sources`` has those of a process; a test has its own.
 """

@@ -31,6 +31,7 @@ from holdfast.domain.sigv4 import LinkTarget, sign
 from holdfast.gateway.guard import IS_GONE
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.settings import GatewaySettings
+from holdfast.protocol.names import NameRule
 from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
@@ -278,10 +279,61 @@ def test_snapshots_are_made_by_who_may_write_all_of_them_and_restored_by_who_may
         return httpx.request(method, url, headers=token, json=body or None).status_code
 
     made = status("POST", "", app="blog")
-    restored = status("POST", f"/{key}/restore", app="copy", mode="replace", dry_run=True)
+    restored = status("POST", f"/{key}/restore", mode="replace", dry_run=True)
     forgotten = status("DELETE", f"/{key}")
 
     assert (made, restored, forgotten) == statuses
+
+
+@pytest.mark.parametrize(
+    ("scopes", "app", "status"),
+    [
+        (("admin:/snapshots/blog:",), "blog", 202),
+        (("admin:/snapshots/blog:",), "shop", 403),
+        (("admin:/snapshots/blog:",), "copy", 403),
+        (("admin:/snapshots/blog:", "write:/snapshots/shop:"), "shop", 403),
+        (("admin:/snapshots/blog:", "admin:/snapshots/shop:"), "shop", 202),
+    ],
+)
+def test_a_snapshot_is_restored_only_into_an_app_that_may_be_restored_too(
+    site: Site, capsys: pytest.CaptureFixture[str], scopes: tuple[str, ...], app: str, status: int
+) -> None:
+    key = site.holdfast.snapshots.create("blog").key
+    token = site.token(capsys, *scopes)
+    body = {"app": app, "mode": "replace", "dry_run": True}
+
+    answer = httpx.post(f"{site.url}/snapshots/{key}/restore", headers=token, json=body)
+
+    assert answer.status_code == status, answer.text
+
+
+def test_a_page_of_a_blob_names_only_what_may_be_read(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "kept by several"
+    data = f'"{text}"'.encode()
+    names = site.holdfast.names
+    names.set_rules([NameRule(prefix="kept/", keep_versions=2)])
+    for whose in ("mine", "theirs"):
+        names.put(f"kept/{whose}/now", data)
+        names.put(f"kept/{whose}/before", data)
+        names.put(f"kept/{whose}/before", b"something else")
+        site.holdfast.states.save(f"kept/{whose}", text, last_applied_index=0)
+
+    def named(*scopes: str) -> tuple[set[str], str]:
+        headers = site.token(capsys, *scopes)
+        url = f"{site.url}/console/blobs/{digest_of(data)}"
+        page = httpx.get(url, headers=headers).text
+        told = re.search(r"([0-9]) more that your token may not read", page)
+        return set(re.findall(r"[a-z0-9 ]*kept/[a-z/]+(?=<)", page)), told[1] if told else "0"
+
+    mine = {"kept/mine/now", "version 1 of kept/mine/before"}
+    theirs = {one.replace("mine", "theirs") for one in mine}
+    states = {"state kept/mine", "state kept/theirs"}
+    assert named("read:/") == (mine | theirs | states, "0")
+    assert named("read:/blobs/", "read:/store/kept/mine/") == (mine, "4")
+    assert named("read:/blobs/", "read:/state/") == (states, "4")
+    assert named("read:/blobs/") == (set(), "6")
 
 
 def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:

@@ -246,7 +246,7 @@ class TestWriters:
         mark = await claimed(bucket, writer.copy)
         assert await bucket.store.leftovers().remove(writer.copy, mark)
 
-        with pytest.raises(UnavailableError, match="removed before it became a blob"):
+        with pytest.raises(UnavailableError, match="removed before they became a blob"):
             await writer.go_on()
 
         with pytest.raises(NotFoundError):

@@ -18,7 +18,8 @@ async def test_what_was_done_with_states_is_counted() -> None:
     await worker.append("s", *range(2, 7), op_id="op x")
     await worker.append("s", *range(7, 1007 - 6))
     await worker.save("s", b"1", 1)
-    await worker.replay("s", 7)
+    await worker.replays.tell("s", 7, 1000)
+    await worker.replays.page("s", 7, 1000)  # as a scrub reads
     async with worker.replays.follow("s", 1):
         lines = generate_latest(registry).decode().splitlines()
 

@@ -84,7 +84,7 @@ class BridgedPackStore:
         return _result(self._submit(_as_coroutine(self._get_latest, digest)))
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
-        """See ``ports.PackStore``. What was fetched longest ago and not asked for makes room."""
+        """See ``ports.PackStore``. The pack fetched longest ago and not asked for makes room."""
         begun: dict[Digest, Future[Pack]] = {}
         with self._changed:
             for digest in digests[: self._ahead_limit]:

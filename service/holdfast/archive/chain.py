@@ -1,7 +1,7 @@
 """Open directories along one path, each opened from its parent without following a link.
 
-What a restore has made, or what somebody swaps into the middle of a path, can therefore never lead
-out of the tree: there is no moment at which the kernel resolves more than one name. It also lifts
+A link that a restore has made, or that somebody swaps into a path, can therefore never lead out of
+the tree: there is no moment at which the kernel resolves more than one name. It also lifts
 the kernel's limit on the length of a path, and makes going from one entry to its neighbour free:
 entries come in path order, so the next one is nearly always in the same directory or close by.
 """

@@ -33,10 +33,10 @@ MAX_REMOVE_LEVELS: Final = 64
 """Directories inside each other that are open while a tree is removed; deeper ones are moved up."""
 
 MAX_REMOVE_ROUNDS: Final = 256
-"""How often a directory is emptied into which somebody else keeps putting things."""
+"""Times that a directory is emptied into which somebody else keeps putting things."""
 
 NAMES_PER_BATCH: Final = 1024
-"""How many names of a directory are held at once."""
+"""Names of a directory that are held at once."""
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -173,7 +173,7 @@ def names_in(fd: int) -> Iterator[list[tuple[bytes, bool]]]:
 
 
 def remove_entry(dir_fd: int, name: bytes) -> int:
-    """Remove ``name`` and, of a directory, everything in it. How many entries that were.
+    """Remove ``name`` and, of a directory, everything in it; the count of entries.
 
     Nothing there is fine. Raises InvalidError at a mount point, before anything in that is
     touched; OSError, also where somebody else keeps making entries in it (ENOTEMPTY).

@@ -118,10 +118,10 @@ class FileReader(Protocol):
 
 
 class EntrySource(Protocol):
-    """Where the entries of an archive come from. Used by one thread.
+    """The source of an archive's entries. Used by one thread.
 
     Entries that cannot be read raise ForbiddenError or InvalidError with their path, or are
-    warned of and left out, as the source was told. What vanished is always only warned of.
+    warned of and left out, as the source was told. Vanished entries are only warned of.
     """
 
     def scan(self, warn: Warn) -> Generator[Scanned]:
@@ -133,7 +133,7 @@ class EntrySource(Protocol):
     def is_current(self) -> bool:
         """Whether what was scanned is still in its place, and nothing else instead.
 
-        If so after all was read, then all of it was there. What is exchanged may be taken down
+        If so after all was read, then all of it was there. An exchanged tree may be taken down
         while it is walked, and a walk sees only that there is less of it.
         """
 
@@ -155,7 +155,7 @@ class EntrySource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far the work has come. ``bytes`` are bytes of files dealt with, read or known already.
+    """The progress of work. ``bytes`` are bytes of files dealt with, read or known already.
 
     ``new_bytes`` are those of them that the store did not have; ``stored_bytes`` what they take
     there, compressed. Counts never fall.
@@ -169,7 +169,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called often, from the working thread: whoever receives it throttles."""
+"""Called often, from the working thread: the receiver throttles."""
 
 Stop = Callable[[], bool]
 """Whether to give up. Asked often; the work then raises ``Cancelled``."""

@@ -1,4 +1,4 @@
-"""Which entries of a snapshot are wanted: exact paths, and globs on bytes.
+"""The entries of a snapshot wanted: exact paths, and globs on bytes.
 
 A pattern is a path relative to the app's directory. A directory that it names stands for all that
 is below. In a glob ``*`` and ``?`` (one UTF-8 character) and ``[...]`` stay within one name, and
@@ -31,7 +31,7 @@ _TOKEN: Final = re.compile(rb"\*+|\?|\[!?\]?[^\]]*\]|[^*?\[]+|\[", re.DOTALL)
 class _Node:
     """A state: the names that lead on, and the patterns that end here.
 
-    Whoever is here is also in ``anywhere``, the state of a ``**``, which every name leads back to.
+    A path here is also in ``anywhere``, the state of a ``**``, which every name leads back to.
     """
 
     __slots__ = ("anywhere", "ends", "globs", "literals", "loops")
@@ -67,7 +67,7 @@ class _Node:
 
 
 State = tuple[_Node, ...] | None
-"""How far the patterns have read a directory's path. None: all below is selected."""
+"""The patterns' progress in a directory's path. None: all below is selected."""
 
 
 class Selection:

@@ -1,9 +1,9 @@
 """The directory beside the target in which a tree is restored before it takes the target's place.
 
-Its name tells that it is ours and which restore it belongs to. Whatever a crash leaves behind is
-in there: half of the new tree, or all of the old one. What is cleared away gets another name
-first: a restore that is alive after all then finds that out, instead of putting what is left of
-its tree in the target's place.
+Its name tells that it is ours and which restore it belongs to. The remains of a crash are in
+there: half of the new tree, or all of the old one. Before they are cleared away they get another
+name: a restore that is alive after all then finds that out, instead of putting the rest of its tree
+in the target's place.
 """
 
 from __future__ import annotations

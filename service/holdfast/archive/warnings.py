@@ -42,5 +42,5 @@ class Warnings:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The count of them."""
         return self._count

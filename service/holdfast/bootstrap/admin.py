@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from holdfast.runtime.store_watch import StoreWatch
 
 LEADER_SECONDS: Final = 10.0
-"""How long a bucket that was just made may be without a leader."""
+"""Time that a bucket just made may be without a leader."""
 
 LOOK_FOR_WORKERS_SECONDS: Final = 1.0
 MAX_GRACE_SECONDS: Final = 366 * 24 * 3600
@@ -74,8 +74,8 @@ async def init_store(
     """Create the store's buckets where they are missing; a sentence about each.
 
     For ``grace_seconds`` a collector leaves alone what nothing refers to (None: a day); of a store
-    that is there that stays as it is. What may pass by itself (no connection, no leader, too few
-    servers so far) is waited for; ``waiting`` is told what it is. Raises ConflictError when a
+    that is there that stays as it is. Troubles that may pass (no connection, no leader, too few
+    servers so far) are waited for; ``waiting`` is told what it is. Raises ConflictError when a
     bucket is there that does not fit, ForbiddenError, UnavailableError.
     """
     if grace_seconds is not None and not 1 <= grace_seconds <= MAX_GRACE_SECONDS:

@@ -133,7 +133,7 @@ class Stores:
         return replace(self, blobs=guard(self.blobs), packs=guard(self.packs))
 
     def watch(self, config: Config, jetstream: JetStream) -> StoreWatch:
-        """How their buckets and servers are."""
+        """A watch on buckets and servers."""
         return StoreWatch(
             jetstream=jetstream,
             streams=self.streams,

@@ -88,7 +88,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 RENEW_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 20.0
-"""How long a worker waits for the leader of a bucket: a failover takes up to 16."""
+"""Time a worker waits for the leader of a bucket: a failover takes up to 16."""
 
 
 async def run_worker(

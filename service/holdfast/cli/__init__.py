@@ -76,10 +76,10 @@ def own_version() -> str:
 
 
 def _open_standard_streams() -> None:
-    """Have all three, though whoever started us, a daemon say, closed them.
+    """Have all three, though our parent, a daemon say, closed them.
 
-    Else what is opened next would be taken for one. To read or write what was closed fails, as it
-    should; only what nobody would be told anyway is written to nowhere.
+    Else a file opened next would be taken for one. To read or write a closed one fails, as it
+    should; only text that nobody would be told anyway is written to nowhere.
     """
     closed = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
     for number, (name, access) in enumerate(closed):

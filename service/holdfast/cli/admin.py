@@ -58,7 +58,7 @@ async def init(
 
 @app.command
 async def upgrade(*, wait: float = 0, json: bool = False, flags: StoreFlags | None = None) -> None:
-    """Add to a store of an older version what this version needs. What is there is kept.
+    """Add to a store of an older version what this version needs. Existing data is kept.
 
     Do it before workers of this version start; those of the older version may go on meanwhile.
     Where there is no store it makes none: `holdfast admin init` does. Do it again once no worker of
@@ -78,7 +78,7 @@ async def upgrade(*, wait: float = 0, json: bool = False, flags: StoreFlags | No
 
 @app.command(name="accept-loss")
 async def accept_loss_(*, json: bool = False, flags: StoreFlags | None = None) -> None:
-    """Let collection go on after records were lost, which it says. What they needed may go then.
+    """Let collection go on after records were lost, which it says. Their content may go then.
 
     Before that, bring the records back if you can: from a mirror or a copy of the server's files.
 

@@ -1,4 +1,4 @@
-"""What arguments of several commands have in common: ``-``, ``--json``, labels, output files."""
+"""Arguments of several commands: ``-``, ``--json``, labels, output files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def output_of(name: str) -> BinaryIO | Path:
 def first_words(lines: Iterable[str]) -> Iterator[str]:
     r"""The first word of each line: of a list that this command or ``sha256sum`` has written.
 
-    That one begins a line with a backslash whose file name it has escaped.
+    ``sha256sum`` begins a line whose name it escaped with a backslash.
     """
     for line in lines:
         if words := line.split():
@@ -105,7 +105,7 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """How long ``90m`` or ``2d`` is; None where ``text`` is no duration."""
+    """The time in ``90m`` or ``2d``; None where ``text`` is no duration."""
     found = _DURATION.fullmatch(text)
     return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
 

@@ -124,7 +124,7 @@ def _print_stored(name: str, stored: BlobStored, *, json: bool) -> None:
 
 
 def _total_size(files: Iterable[str]) -> int | None:
-    """What the files hold together, None where that cannot be known."""
+    """Bytes of the files together, None where that cannot be known."""
     try:
         return sum(Path(name).stat().st_size for name in files if name != STANDARD) or None
     except OSError:
@@ -244,14 +244,14 @@ async def rm(
 @app.command
 async def gc(
     *,
-    dry_run: Annotated[bool, Parameter(help="Only say what would go.", negative="")] = False,
+    dry_run: Annotated[bool, Parameter(help="Only print removals.", negative="")] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
     """Have a worker remove what nothing needs: packs of no snapshot, blobs of no name and no pin.
 
-    Workers do so by themselves now and then. What was put or touched within the grace time stays.
-    Of packs of which snapshots need little that alone is kept. Exits with 1 if something could not
+    Workers do so by themselves now and then. Blobs put or touched within the grace time stay. Of
+    packs of which snapshots need little that alone is kept. Exits with 1 if something could not
     be read: then nothing was removed.
     """
     async with await connect(flags) as connection:

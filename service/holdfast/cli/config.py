@@ -1,4 +1,4 @@
-"""``holdfast config``: what a worker started the same way would be told, and by whom."""
+"""``holdfast config``: settings of a worker started the same way, and their sources."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The demonstration of ``holdfast up --demo``: real files in, and out again, compared.
 
-What one worker stored is read back while only another one runs, for a client cannot choose which
+Data that one worker stored is read back while only another runs: a client cannot choose which
 worker of a pool answers it.
 """
 
@@ -37,7 +37,7 @@ _NAMED_AT_MOST: Final = 5
 
 @dataclass(kw_only=True)
 class Demo:
-    """What was stored and what came back. ``skipped`` counts by reason."""
+    """Files stored and read back. ``skipped`` counts by reason."""
 
     digests: dict[Path, str] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What the command's exit status says. Scripts depend on these numbers: they never change meaning.
+"""The exit statuses. Scripts depend on these numbers: they never change meaning.
 
 ====  =============================================================
    0  done

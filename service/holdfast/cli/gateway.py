@@ -111,7 +111,7 @@ def _run(gateway: _Gateway) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """What a worker of the gateway's own sees, and where it logs."""
+    """The gateway's own worker: its environment, and where it logs."""
 
     environment: dict[str, str]
     directory: Path
@@ -119,7 +119,7 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Gateway:
-    """What one process runs: perhaps with a ``worker`` too."""
+    """The gateway of one process, perhaps with a ``worker``."""
 
     settings: GatewaySettings
     config: Config

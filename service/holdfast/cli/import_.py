@@ -53,7 +53,7 @@ DryRun = Annotated[bool, Flag, Parameter(help="Only check, and say what would be
 
 
 class _Tally:
-    """What was done, in lines as it is done and in a sum at the end."""
+    """The report, in lines as work is done and in a sum at the end."""
 
     def __init__(self, *, dry_run: bool) -> None:
         self._counts: Counter[str] = Counter()
@@ -197,7 +197,7 @@ async def archive(
     """Import archives as snapshots of an app, each with a label that says of which archive it is.
 
     Labels are taken from _metadata/NAME.json beside an archive, too, and a SHA-256 that is there is
-    compared. What an archive holds is stored anew, sharing what it can.
+    compared. Content is stored anew, sharing what it can.
     """
     check_app(app)
     given = parse_labels(label)

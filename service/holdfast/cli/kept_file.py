@@ -18,7 +18,7 @@ EntryT = TypeVar("EntryT")
 def read_file(
     file: str | None, variable: str, parse: Callable[[bytes], Sequence[EntryT]]
 ) -> Sequence[EntryT]:
-    """What is in ``file``, or the one that ``variable`` names. Raises InvalidError, OSError."""
+    """The entries in ``file``, or the one that ``variable`` names. Raises InvalidError, OSError."""
     return parse(_path(file, variable).read_bytes())
 
 

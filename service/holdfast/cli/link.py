@@ -49,7 +49,7 @@ async def link_blob(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print a link to a blob, which whoever has it may follow."""
+    """Print a link to a blob, which its holder may follow."""
     async with await connect(flags) as connection:
         made = await connection.link(
             digest.strip(),
@@ -74,7 +74,7 @@ async def link_name(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print a link to the blob that a name has now, which whoever has it may follow."""
+    """Print a link to the blob that a name has now, which its holder may follow."""
     async with await connect(flags) as connection:
         made = await connection.names.link(
             name,
@@ -144,7 +144,7 @@ def create(
     /,
     *,
     file: File = None,
-    since: Annotated[str, Parameter(help="From when on it is used: in 5m, say.")] = "0s",
+    since: Annotated[str, Parameter(help="Time until it is used: 5m, say.")] = "0s",
     lasts: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
 ) -> None:
     """Add a key to the file, which is made if there is none, and print its id.

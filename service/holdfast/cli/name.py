@@ -136,7 +136,7 @@ def _expiry(text: str | None) -> datetime | None:
 
 
 def _size_of(file: str) -> int | None:
-    """What the file holds, None where that cannot be known."""
+    """The file's bytes, None where that cannot be known."""
     try:
         return None if file == STANDARD else Path(file).stat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""What the older systems left on disk, read as it is written there, and checked where it can be."""
+"""The files of older systems, read as they are on disk, and checked where they can be."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def old_save(path: Path) -> OldSave:
 
 
 def metadata_beside(archive: Path) -> dict[str, Any]:
-    """What the JSON file in ``_metadata`` says of ``archive``; nothing where there is none.
+    """The JSON of ``archive`` in ``_metadata``; empty where there is none.
 
     Raises InvalidError, OSError.
     """
@@ -178,7 +178,7 @@ def metadata_beside(archive: Path) -> dict[str, Any]:
 def old_labels(metadata: dict[str, Any]) -> dict[str, str]:
     """The ``labels`` of an archive: an object, or a list of ``key:value``.
 
-    What holdfast says of a snapshot itself is no label of it.
+    Fields of holdfast's own records are no labels.
     """
     labels = metadata.get("labels", {})
     if isinstance(labels, list):

@@ -1,4 +1,4 @@
-"""What commands write: results to standard output, everything else to standard error.
+"""The output of commands: results to standard output, all else to standard error.
 
 Text that comes from file names or from a bucket is escaped before it reaches a terminal. A progress
 bar appears only on a terminal, and never between results.
@@ -50,7 +50,7 @@ def say_error(code: str, detail: str) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says, as other commands pass it on: ``file: No such file or directory``."""
+    """The system's reason, as other commands tell it: ``file: No such file or directory``."""
     said = error.strerror or str(error) or type(error).__name__
     names = [
         os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes)

@@ -40,7 +40,7 @@ def _openapi() -> dict[str, Any]:
 
 
 def find_drift(directory: Path) -> list[str]:
-    """What differs between ``directory`` and the messages, a line for each file."""
+    """Differences of ``directory`` and the messages, a line for each file."""
     files = generated_files()
     drift = [f"{path.name}: no message has this schema" for path in _stale(directory, files)]
     for name, text in files.items():

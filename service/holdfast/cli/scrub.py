@@ -1,4 +1,4 @@
-"""``holdfast scrub``: how far everything was read back, and what was found damaged."""
+"""``holdfast scrub``: the progress of the scrub, and the damage it found."""
 
 from __future__ import annotations
 

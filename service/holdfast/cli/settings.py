@@ -37,7 +37,7 @@ def _setting(name: str) -> Parameter:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ConnectionFlags:
-    """How to reach NATS: spelled and meant as for the ``nats`` command."""
+    """Options to reach NATS, spelled and meant as for ``nats``."""
 
     config: Annotated[
         Path | None, _nats("TOML file with settings; by default $HOLDFAST_CONFIG.")

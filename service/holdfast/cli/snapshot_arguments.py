@@ -1,4 +1,4 @@
-"""What people write for snapshots: keys, labels, times, patterns, and where files come from."""
+"""Arguments of snapshots: keys, labels, times, patterns, and sources of files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LocalSource:
 
 
 def source_of(text: str, app: str | None) -> AppSource | LocalSource:
-    """What ``text`` names: with a slash, or as an archive that exists, something here.
+    """The source ``text``: with a slash, or as an archive that exists, a local one.
 
     Raises InvalidError.
     """

@@ -1,4 +1,4 @@
-"""How snapshots look on a terminal. Names of files are other people's text: they are escaped."""
+"""Snapshots on a terminal. Names of files are other people's text: they are escaped."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _as_text(value: Any) -> str:
 
 
 def say_created(record: SnapshotRecord, seconds: float) -> None:
-    """What came of it: how much, how much of that is new, and what is not in it."""
+    """Say the snapshot's size, how much of that is new, and what is not in it."""
     if record.state == "pending":
         say("it goes on: `holdfast snapshot show` tells how it ends")
         return
@@ -123,14 +123,14 @@ def say_created(record: SnapshotRecord, seconds: float) -> None:
 
 
 def say_more(record: RestoreRecord) -> None:
-    """How much longer a dry run's plan is than what the record holds of it."""
+    """Say how many more lines a dry run's plan has than its record."""
     more = record.plan_count - len(record.plan)
     if more > 0:
         say(f"and {more} more")
 
 
 def say_restored(record: RestoreRecord, where: str, seconds: float) -> None:
-    """What a restore did."""
+    """Say the outcome."""
     if record.state == "pending":
         say("it goes on: `holdfast snapshot show` tells how it ends")
         return

@@ -31,7 +31,7 @@ def _keeps(what: str) -> Parameter:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class KeepFlags:
-    """What to keep."""
+    """The rules."""
 
     keep_last: Annotated[int | None, _keeps("the last so many")] = None
     keep_hourly: Annotated[int | None, _keeps("the newest of each of so many hours")] = None
@@ -41,13 +41,13 @@ class KeepFlags:
     keep_yearly: Annotated[int | None, _keeps("the newest of each of so many years")] = None
     keep_within: Annotated[
         str | None,
-        _keeps("what is younger than this, from the newest on: 1y2m3d4h, m being months"),
+        _keeps("those younger than this, from the newest on: 1y2m3d4h, m being months"),
     ] = None
     keep_label: Annotated[
         tuple[str, ...],
         Many,
         Parameter(
-            help="Keep what has the label KEY=VALUE, or all of K=V,K=V; may be repeated.",
+            help="Keep those with label KEY=VALUE, or all of K=V,K=V; may be repeated.",
         ),
     ] = field(default=())
     time_zone: Annotated[
@@ -66,7 +66,7 @@ class KeepFlags:
         labels = [parse_labels(text.split(",")) for text in self.keep_label]
         if not counts and self.keep_within is None and not labels:
             if self.time_zone is not None:
-                raise InvalidError("--time-zone goes with what to keep, such as --keep-daily 7")
+                raise InvalidError("--time-zone goes with a rule, such as --keep-daily 7")
             return None
         return KeepSnapshots(
             **counts,
@@ -206,7 +206,7 @@ async def policy(
     """
     rules = (keep or KeepFlags()).read()
     if (rules is not None) + keep_all + none > 1:
-        raise InvalidError("give what to keep, --keep-all or --none")
+        raise InvalidError("give rules, --keep-all or --none")
     is_changed = rules is not None or keep_all or none
     if if_revision is not None and (if_revision < 0 or not is_changed):
         raise InvalidError("--if-revision is 0 or more, and goes with a change")

@@ -278,12 +278,12 @@ async def log(
     /,
     *,
     from_index: Annotated[
-        int | None, Parameter(name="--from", help="The first command; by default what is there.")
+        int | None, Parameter(name="--from", help="The first command; by default the oldest.")
     ] = None,
     follow: Annotated[
         bool,
         Flag,
-        Parameter(name=("--follow", "-f"), help="Go on with what is appended, until SIGINT."),
+        Parameter(name=("--follow", "-f"), help="Go on with further commands, until SIGINT."),
     ] = False,
     flags: ClientFlags | None = None,
 ) -> int:
@@ -467,7 +467,7 @@ async def policy(
     /,
     *,
     save_every: Annotated[
-        int | None, Parameter(help="After how many commands its writers save it.")
+        int | None, Parameter(help="Commands after which its writers save it.")
     ] = None,
     keep: Annotated[int | None, Parameter(help="Saves that are kept in any case.")] = None,
     keep_for: Annotated[

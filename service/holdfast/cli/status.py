@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.status import IndexStatus, StoreStatus
 
 _STORE_SECONDS: Final = 10.0
-"""How long the store's state is waited for: a worker reads it within three."""
+"""Time to wait for the store's state: a worker reads it within three."""
 
 
 async def status(

@@ -1,4 +1,4 @@
-"""How a store is, as tables and sentences: for ``status`` and ``admin layout``."""
+"""The state of a store as tables and sentences: ``status``, ``admin layout``."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def print_buckets(buckets: Iterable[BucketStatus]) -> None:
 
 
 def _replicas(bucket: BucketStatus) -> str:
-    """How many are current of how many there are; and how many there should be."""
+    """The current replicas of those there are; and the wanted count if another."""
     current = sum(peer.current and not peer.offline for peer in bucket.peers) or 1
     if bucket.peers and not bucket.leader:
         current = 0
@@ -95,7 +95,7 @@ def print_verdict(store: StoreStatus) -> None:
 
 
 def progress_of(state: BucketState) -> str:
-    """How far a bucket's copies are, in a line."""
+    """A bucket's copies and their lag, in a line."""
     behind = [
         f"{peer.name} {'offline' if peer.offline else f'{peer.lag:,} behind'}"
         for peer in state.peers

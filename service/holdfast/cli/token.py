@@ -1,4 +1,4 @@
-"""``holdfast token``: who may use a gateway. Tokens are shown once; a file keeps their hashes."""
+"""``holdfast token``: rights at gateways. Tokens are shown once; a file keeps their hashes."""
 
 from __future__ import annotations
 

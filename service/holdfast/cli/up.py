@@ -306,7 +306,7 @@ def _with_links(settings: GatewaySettings, directory: Path) -> GatewaySettings:
 
 
 def _own_command() -> str:
-    """How this command was called, for the reader to repeat."""
+    """This command as it was called, to be repeated."""
     called = Path(sys.argv[0])
     if called.name != "holdfast":
         return f"{shlex.quote(sys.executable)} -m holdfast"

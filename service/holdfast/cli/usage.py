@@ -1,4 +1,4 @@
-"""``holdfast usage``: who takes how many bytes of what is stored."""
+"""``holdfast usage``: bytes stored by app, prefix or label."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def worker(*, flags: WorkerFlags | None = None) -> int:
     config = given.load().config
     configure_logging(config.log_format, config.log_level)
     with kept_spans("holdfast-worker") as tracer:
-        # What is loaded by now stays. To look at all of it again, as the collector does from time
-        # to time, keeps the event loop for 10 to 40 ms.
+        # Objects loaded by now stay. To look at all of them again, as the collector does from
+        # time to time, keeps the event loop for 10 to 40 ms.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)

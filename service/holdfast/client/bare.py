@@ -1,7 +1,7 @@
 """Reading small blobs ``bare``: a worker has the store send them, and does no more.
 
-What comes has no head, and nothing says that it is the blob asked for but its digest. Whatever else
-comes, or if nothing does, it is asked for again without ``bare``.
+An answer has no head, and only its digest says that it is the blob asked for. After any other
+answer, or none, the blob is asked for again without ``bare``.
 
 Where another account imports the service, nothing that the store sends arrives, and nothing tells.
 So the first small blob of a connection that has come is asked for once more, bare, while nobody
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from holdfast.transport.message import Message
 
 SILENCE_SECONDS: Final = 2.0
-"""How long an answer is waited for: a worker that has none says so, the store may not."""
+"""Time to wait for an answer: a worker that has none says so, the store may not."""
 
 MOST_TRIED_BYTES: Final = 64 * KIB
 """Of a blob that is asked for once more only to see whether it arrives."""
@@ -124,7 +124,7 @@ class BareReads:
 
 
 def whole_blob(message: Message, digest: str | None) -> bytes | memoryview | None:
-    """The bytes of the blob, whoever sent them; None: ask again without ``bare``.
+    """The bytes of the blob, by any sender; None: ask again without ``bare``.
 
     Raises what a worker answered, but InvalidError: one of before there was ``bare`` refuses it.
     """

@@ -36,7 +36,7 @@ def blocking[C, **P, T](
 def iterating[C, **P, T](
     method: Callable[Concatenate[C, P], AsyncGenerator[T]],
 ) -> Callable[Concatenate[Blocking[C], P], Generator[T]]:
-    """``method``, each of whose results is waited for. Whoever stops early has it closed."""
+    """``method``, each of whose results is waited for. Stopping early closes it."""
 
     @functools.wraps(method)
     def call(self: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:

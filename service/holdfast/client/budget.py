@@ -1,4 +1,4 @@
-"""How many bytes may be on their way at once: nothing slows down who sends what was asked for."""
+"""The limit of bytes on their way at once: nothing slows down a sender that was asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ByteBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        """``limit`` is how many bytes there are; whoever wants more gets all of them."""
+        """``limit`` is the count of bytes; a taker that wants more gets all of them."""
         self._limit = limit
         self._left = limit
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()

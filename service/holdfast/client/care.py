@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
 
 _SECONDS: Final = 600.0
-"""How long one request waits for a worker that goes through all there is."""
+"""Time one request waits for a worker that goes through all there is."""
 
 
 class Care:
@@ -41,7 +41,7 @@ class Care:
         self._requester = requester
 
     async def scrub(self, *, start: bool = False) -> ScrubStatus:
-        """How far everything was read back, at each place, and what was found damaged.
+        """The progress of the scrub at each place, and the damage it found.
 
         With ``start`` another lap begins, or follows the one that is under way.
         """
@@ -68,7 +68,7 @@ class Care:
         depth: int = 1,
         limit: int = 100,
     ) -> UsageReply:
-        """Stored bytes by who takes them, and how many nothing needs.
+        """Stored bytes by their users, and those that nothing needs.
 
         By ``prefix`` names that begin with it are put together by their first ``depth`` pieces
         between ``delimiter``. The ``limit`` groups that take the most are told. It goes through

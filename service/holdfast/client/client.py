@@ -91,7 +91,7 @@ _VERIFY_PAGE: Final = 1000
 _COLLECT_SECONDS: Final = 600.0
 _VERIFY_SECONDS: Final = 120.0
 _VERIFY_BYTES_PER_SECOND: Final = 50 * 1000 * 1000
-"""How slowly a worker may read one blob back, at the worst."""
+"""The slowest that a worker may read one blob back."""
 
 _DIGEST_JSON_BYTES: Final = 67
 
@@ -126,7 +126,7 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection. May be repeated. What is under way ends with an error.
+        """Close the connection. May be repeated. Calls under way end with an error.
 
         Raises InvalidError in another event loop than that which made it.
         """
@@ -172,7 +172,7 @@ class Client:
         When one cannot be stored, the results of those before it come, and then what ``put`` would
         have raised. No more are taken, and those behind it that were under way are given up: they
         may be stored or not. To put all of them again does no harm, for what is stored is not
-        stored twice. Whoever stops early gives up the others likewise.
+        stored twice. Stopping early gives up the others likewise.
         """
         puts = in_order(sources, lambda source: self.put(source, type=type), weight_of)
         async with aclosing(puts) as results:
@@ -205,8 +205,8 @@ class Client:
     ) -> AsyncGenerator[memoryview]:
         """As ``get``, piece by piece, in bounded memory.
 
-        The last piece of a whole blob comes only once all bytes are found right; whoever stops
-        before it has bytes that nobody checked.
+        The last piece of a whole blob comes only once all bytes are found right; until
+        then nobody checked the bytes.
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
         download = Download(self.requester, request)
@@ -234,7 +234,7 @@ class Client:
             return await write_to(target, incoming)
 
     async def has(self, digests: Iterable[str]) -> list[str]:
-        """Which of ``digests`` are missing, in order, each once."""
+        """The missing of ``digests``, in order, each once."""
         missing: dict[str, None] = {}
         fitting = max_inline_bytes(self._connection.max_payload) // _DIGEST_JSON_BYTES
         count = max(1, min(MAX_DIGESTS_PER_HAS, fitting))
@@ -334,7 +334,7 @@ class Client:
     async def position(self, kind: WatchKind) -> int:
         """The revision of the latest change, to ``watch`` from behind it.
 
-        Whoever asks for it, then lists what is there, then watches, misses nothing.
+        Asking for it, then listing, then watching misses nothing.
         """
         return await position(self.requester, kind)
 
@@ -369,7 +369,7 @@ class Client:
         )
 
     async def store_status(self, *, timeout_seconds: float | None = None) -> StoreStatus:
-        """How the store is: its servers and buckets, and what is not as it is asked to be.
+        """The state of the store: its servers and buckets, and their problems.
 
         Waits as long as for any other answer unless told otherwise. Raises UnavailableError.
         """

@@ -48,12 +48,12 @@ class WorkerInfo(msgspec.Struct, frozen=True):
 
     @property
     def requests(self) -> int:
-        """How many requests it has answered."""
+        """The count of requests answered."""
         return sum(endpoint.num_requests for endpoint in self.endpoints)
 
     @property
     def errors(self) -> int:
-        """How many of them with an error."""
+        """Those with an error."""
         return sum(endpoint.num_errors for endpoint in self.endpoints)
 
 

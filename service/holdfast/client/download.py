@@ -1,6 +1,6 @@
 """Reading a blob: its windows, and its digest where all of it is read.
 
-What fits into one answer is had by one request. The chunks of a window come straight from the
+A blob that fits one answer takes one request. The chunks of a window come straight from the
 server; after one that came oddly a worker reads and relays (``proxy``).
 """
 
@@ -30,7 +30,7 @@ PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
 async def though_deleted[T](request: GetBlob, ask: Callable[[GetBlob], Awaitable[T]]) -> T:
     """The result of ``ask`` for a blob that a name or a state has, though its digest was deleted.
 
-    That is said only where it is of use: older workers refuse what they do not know.
+    The flag is sent only where it is of use: older workers refuse it.
     """
     try:
         return await ask(request)
@@ -227,7 +227,7 @@ def _is_range(request: GetBlob) -> bool:
 
 
 def _wanted(request: GetBlob, head: BlobHead) -> int:
-    """How many bytes ``request`` asks for, of a blob that is known now."""
+    """Bytes that ``request`` asks for, of a blob that is known now."""
     left = head.size - min(request.offset, head.size)
     return left if request.length is None else min(request.length, left)
 

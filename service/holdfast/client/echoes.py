@@ -1,7 +1,7 @@
 """Whether an answer is the one to the request: what both name is the same.
 
 An answer that was kept under an ``Op-Id`` may be another request's, where two clients made up the
-same id. Whoever took its word would believe stored, archived or restored what nobody ever sent.
+same id. A client that took its word would believe stored or archived what nobody sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ECHOED: Final = (
 def check_echo(request: Request, reply: Reply) -> None:
     """Raises CorruptError when ``reply`` tells of something else than ``request`` asked for.
 
-    What either leaves open is not compared, nor the content of a snapshot that is still pending.
+    Fields that either lacks are not compared, nor the content of a snapshot that is still pending.
     """
     for name in _common(type(request), type(reply)):
         asked, told = getattr(request, name), getattr(reply, name)

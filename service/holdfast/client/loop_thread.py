@@ -62,7 +62,7 @@ class LoopThread:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def iterate(self, generator: AsyncGenerator[T]) -> Generator[T]:
-        """The items of ``generator``. Whoever stops early has it closed."""
+        """The items of ``generator``. Stopping early closes it."""
 
         async def following() -> T:
             return await anext(generator)

@@ -30,7 +30,7 @@ BYTES_AT_ONCE: Final = 32 * MIB
 """Bytes on their way of all of them: half of what a connection may queue."""
 
 _RESULTS_KEPT: Final = 1024
-"""How many results may wait for one before them, or for whoever takes them."""
+"""Results that may wait for one before them, or to be taken."""
 
 
 async def in_order[T, R](
@@ -82,7 +82,7 @@ async def in_order[T, R](
 
 
 def weight_of(source: Source) -> int:
-    """How much of ``source`` is in memory while it is put."""
+    """Bytes of ``source`` in memory while it is put."""
     size = size_of(source)
     return UPLOAD_WINDOW_BYTES if size is None else min(size, UPLOAD_WINDOW_BYTES)
 

@@ -287,8 +287,8 @@ class Names:
         """The names that start with ``prefix``, in the order of their UTF-8 bytes.
 
         With a ``delimiter``, names that have it behind the prefix come once, as the text up to and
-        with it: a ``str``. ``labels`` are those that a name must have. What was acknowledged before
-        is there. A name without a blob is listed while it is ``pending``, and as a ``failure``.
+        with it: a ``str``. ``labels`` are those that a name must have. Writes acknowledged
+        before are there. A name without a blob is listed while ``pending``, and as a ``failure``.
         """
         request = ListNames(
             prefix=prefix,
@@ -318,8 +318,8 @@ class Names:
     ) -> LinkMade:
         """A URL under which a gateway gives the blob of a name to anybody.
 
-        That is the blob that it has now, or had as ``version``; or with ``latest`` the one that it
-        has by then. With ``method`` PUT it takes the bytes that the name is to have, once. Raises
+        The blob is the one that it has now, or had as ``version``; or with ``latest`` has by
+        then. With ``method`` PUT it takes the bytes that the name is to have, once. Raises
         as ``Client.link``.
         """
         request = LinkBlob(

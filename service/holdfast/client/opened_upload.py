@@ -82,7 +82,7 @@ class OpenedUpload:
         self._part_size = state.part_size
         self.id = state.upload
         self.offset = state.offset
-        """How many bytes it holds, or has been sent."""
+        """Bytes that it holds, or has been sent."""
 
     @classmethod
     async def find(cls, requester: Requester, state: UploadState) -> Self | Uploaded:

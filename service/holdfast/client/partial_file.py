@@ -1,6 +1,6 @@
 """Where downloads go: a file that appears in its place when every byte is there, or not at all.
 
-What is no file of its own is written through: a pipe, a device, and the names of open files in
+Paths that are no file of their own are written through: pipes, devices, and names of open files in
 /proc (``/dev/stdout`` is one), behind which there may be a file that somebody else goes on writing.
 A link stays a link: the file it names is the one that is replaced.
 """
@@ -41,7 +41,7 @@ class SupportsWrite(Protocol):
 def partial_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` on leaving, unless there was an exception.
 
-    What was at ``path`` stays until then. The new file has its mode, owner and access list, as far
+    A former file stays until then. The new file has its mode, owner and access list, as far
     as this process may give them; where there was none, those of any new file. Until it is whole
     nobody else can open it. Another name of the former file (a hard link) keeps the former bytes.
 
@@ -53,7 +53,7 @@ def partial_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with _open_through(target) if _is_written_through(target) else _replacing(target) as file:
             yield file
     except OSError as error:
-        # A name that nobody gave says nothing to whoever reads of it.
+        # A name that nobody gave says nothing to the reader.
         if error.errno is None or (error.filename and _ENDING not in os.fsdecode(error.filename)):
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
@@ -119,7 +119,7 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 def _keep_rights(target: Path, file: int) -> None:
     """Give ``file`` the owner, mode and access list of ``target``, if that is there.
 
-    Whoever may not give it to the former group gives its own group no more than all others have.
+    Where it cannot go to the former group its own group gets no more than all others have.
     """
     try:
         former = target.stat()

@@ -1,7 +1,7 @@
 """Small puts that go together in one request: by itself each costs more than to store it.
 
 Those that come while others are under way are put together next, so the more there are the larger
-a request gets, and one that is alone does not wait. Whatever a request of several does not settle
+a request gets, and one that is alone does not wait. A put that a request of several does not settle
 is asked for again by itself, under the same ``Op-Id`` (see ``PutBlobs``).
 """
 
@@ -65,7 +65,7 @@ class _Alone:
 class _Waiting:
     """One put, until it is settled or ``until`` by the loop's clock. ``sent``: in a request.
 
-    ``trace`` is that of who puts it.
+    ``trace`` is that of its put.
     """
 
     blob: BlobToPut

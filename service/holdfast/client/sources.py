@@ -1,4 +1,4 @@
-"""Sources of a put as one thing: pieces of a fixed size, read ahead of who takes them.
+"""Sources of a put as one thing: pieces of a fixed size, read ahead of their taker.
 
 Files are read in a thread, so the event loop sends while the next piece is read. Nothing is read
 twice: a pipe cannot be rewound.
@@ -42,7 +42,7 @@ type OnBytes = Callable[[int, int | None], None]
 
 
 def size_of(source: Source) -> int | None:
-    """How many bytes will come, as far as that can be told: a file may change meanwhile."""
+    """Bytes that will come, as far as that can be told: a file may change meanwhile."""
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).nbytes
     if isinstance(source, str | os.PathLike):

@@ -212,7 +212,7 @@ class SyncClient(Blocking[Client]):
     def close(self) -> None:
         """Close the connection and end the thread. May be repeated.
 
-        What other threads wait for ends with an error. Does nothing in a process that was forked.
+        Calls of other threads end with an error. Does nothing in a process that was forked.
         """
         if self._thread.is_usable:
             self._thread.run(self._wrapped.aclose())

@@ -1,4 +1,4 @@
-"""The trace that a request belongs to, passed on to whoever answers it."""
+"""The trace that a request belongs to, passed on to its answerer."""
 
 from __future__ import annotations
 

@@ -56,11 +56,11 @@ STALL_SECONDS: Final = 5.0
 """No part acknowledged for so long: the worker is taken for dead."""
 
 RESUME_TIMEOUTS: Final = 2
-"""How often the client's time-out an upload may go on without progress: a worker may die and a
-leader too."""
+"""Time-outs of the client that an upload may go on without progress: a worker may die and a leader
+too."""
 
 COPY_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
-"""How slowly a new owner may copy what is stored, at the worst, before resuming is given up."""
+"""The slowest that a new owner may copy stored bytes before resuming is given up."""
 
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
@@ -271,11 +271,11 @@ class Upload:
         await asyncio.sleep(self._backoff.next())
 
     def _patience_seconds(self) -> float:
-        """How long to go on without progress."""
+        """Time to go on without progress."""
         return RESUME_TIMEOUTS * self._requester.timeout_seconds + self._copy_seconds()
 
     def _copy_seconds(self) -> float:
-        """How long a new owner may take to copy what is stored."""
+        """Time a new owner may take to copy stored bytes."""
         return self._size / COPY_BYTES_PER_SECOND
 
     async def _resume(self, failure: HoldfastError) -> None:

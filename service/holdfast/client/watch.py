@@ -2,7 +2,7 @@
 
 A worker tells up to a credit of events, and for as long as its lease: then, or when it falls
 silent, any worker is asked to go on. So nothing piles up before a slow reader, and a worker that
-dies is not missed. What comes twice is dropped here.
+dies is not missed. Repeated events are dropped here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class News:
-    """Which events were had already, by their revisions."""
+    """Events that were had already, by revisions."""
 
     def __init__(self) -> None:
         """None."""

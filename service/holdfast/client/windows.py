@@ -1,11 +1,11 @@
-"""Reading many bytes: windows ahead of who takes them, each checked for being whole.
+"""Reading many bytes: windows ahead of the reader, each checked for being whole.
 
-What a window holds may come straight from the server or from a worker, with no flow control inside
-it; so only a few are asked for ahead, and a connection has a limit over all its readers. Whatever
-is odd about one (another beginning, a gap, a short end, silence) means asking for it again; only a
-worker's own answer means that the thing is not there. After an odd one a worker relays the rest of
-the read, and where nothing but heads arrives it is had range by range (``Way``). What the bytes are
-is for ``download`` and ``snapshots.content``.
+The bytes of a window may come straight from the server or from a worker, with no flow control
+inside it; so only a few are asked for ahead, and a connection has a limit over all its readers. An
+odd window (another beginning, a gap, a short end, silence) is asked for again; only a worker's own
+answer means that the thing is not there. After an odd one a worker relays the rest of the read, and
+where nothing but heads arrives it is had range by range (``Way``). The meaning of the bytes is for
+``download`` and ``snapshots.content``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Window(Generic[HeadT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a window may let one wait, in seconds: for its head, then for each message."""
+    """Seconds that a window may let one wait: for its head, then for each message."""
 
     head_seconds: float
     silence_seconds: float

@@ -19,7 +19,7 @@ from holdfast.domain.names import check_labels, token, untoken
 from holdfast.errors import InvalidError
 
 Verb = Literal["create", "replace", "copy"]
-"""How a name gets a blob: where it has none, where it has one, either way."""
+"""Ways to give a name a blob: where it has none, has one, or either way."""
 
 MAX_BLOB_NAME_BYTES: Final = 512
 MAX_LABELS_BYTES: Final = 8 * 1024

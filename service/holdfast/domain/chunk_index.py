@@ -26,7 +26,7 @@ _FORM: Final = re.compile(rf"(\d{{1,12}});(\d{{1,20}});((?:{_RUN}(?:,{_RUN})*)?)
 _HEAD: Final = re.compile(r"0*[1-9]\d{0,11};(0*[1-9]\d{0,18});", re.ASCII)
 _MAX_SEQUENCE: Final = 2**64 - 1
 _REMEMBERED: Final = 32
-"""How many are kept decoded, for the windows of those that are being read: up to 160 KB each."""
+"""Indexes kept decoded, for the windows of blobs being read: up to 160 KB each."""
 
 
 class _Entries(NamedTuple):
@@ -38,8 +38,8 @@ class ChunkIndex:
     """Entry ``i`` is the stream sequence of part ``i * stride``. Sequences rise strictly.
 
     Parts are asked for only where the blob has any. One that comes from a record (`written`) is
-    decoded when an entry is asked for: most records are only listed. What it says is a hint, for
-    a copied stream has other sequences; whatever is read from it may raise CorruptError.
+    decoded when an entry is asked for: most records are only listed. Its entries are hints,
+    for a copied stream has other sequences; reading one may raise CorruptError.
     """
 
     __slots__ = ("_entries", "_text")

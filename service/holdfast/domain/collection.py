@@ -34,7 +34,7 @@ class Need(NamedTuple):
 
 
 News = Callable[[Sequence[bytes]], Awaitable[Sequence[bool]]]
-"""Which of these keys were not asked for before, each; from then on they were."""
+"""Whether each of these keys is asked for the first time."""
 
 
 YOUNG_SHARE: Final = 0.25
@@ -56,7 +56,7 @@ def why_kept(
     """Why a listing alone keeps a blob; None: it goes unless a root needs it.
 
     The listing began at ``listed_from``, so a blob that counts as old was last put or touched more
-    than ``grace`` before it, and whoever counts on that one has announced it since, or touches it.
+    than ``grace`` before it, and a writer that counts on it has announced it since, or touches it.
     """
     if pinned:
         return Reason.PINNED
@@ -83,9 +83,9 @@ def to_touch(
 ) -> list[Digest]:
     """The blobs of ``needed`` to touch once the root that needs them is announced.
 
-    That is all but what the parent vouches for, which was read again and is ``ok``, and what is
-    ``young``: put less than a quarter of the grace time before the announcement. What was ``found``
-    by a put is touched although the parent has it, too.
+    All but those that the parent, read again and ``ok``, vouches for, and those that are ``young``:
+    put less than a quarter of the grace time before the announcement. Blobs ``found`` by a put are
+    touched although the parent has them, too.
     """
     return [one for one in needed if one not in young and (one not in vouched or one in found)]
 
@@ -99,7 +99,7 @@ class ClaimState(StrEnum):
 
 
 class Standing(Enum):
-    """How the bytes of a copy are that a record names."""
+    """The state of a copy that a record names."""
 
     WHOLE = "all there"
     CLAIMED = "all there once the claim is taken"
@@ -107,7 +107,7 @@ class Standing(Enum):
 
 
 def standing(*, chunks: int, expected: int, claim: ClaimState | None) -> Standing:
-    """How a copy is that should have so many chunks, and has this claim at the same moment.
+    """The state of a copy with so many chunks ``expected``, and this claim at that moment.
 
     Once a claim is taken it is looked at anew: for there may have been another.
     """
@@ -134,10 +134,10 @@ def may_go(copy: str, *, named: Container[str], uploading: Container[str]) -> bo
 
 
 class RootsNote(Struct, frozen=True, kw_only=True):
-    """How far a store of roots had come when all of them were read.
+    """The state of a store of roots when all of them were read.
 
     ``created`` names its incarnation, ``last`` is the revision of its latest change. ``keys`` are
-    those that never go away: what is removed there leaves a note for good.
+    those that never go away: a removed root leaves a note for good.
     """
 
     created: str

@@ -38,7 +38,7 @@ class Finding:
 
 
 def of_store(state: StoreState) -> Iterator[Finding]:
-    """How servers and buckets are."""
+    """Findings of the store."""
     for problem in state.problems:
         yield Finding(
             kind="store",

@@ -16,7 +16,7 @@ from holdfast.errors import InvalidError
 
 MAX_COUNTER: Final = 0xFFFF
 MAX_DRIFT: Final = timedelta(seconds=60)
-"""How far clocks may lie apart that are asked to work together."""
+"""The most that clocks which work together may differ."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)

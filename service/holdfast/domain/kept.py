@@ -1,7 +1,7 @@
-"""Which bytes of a blob are kept where only some of them are: a *partial* blob.
+"""The kept bytes of a blob where only some of them are: a *partial* blob.
 
-The ranges are of the blob as it was put; the bytes in them are stored one after the other. So
-whoever knows a byte by its offset in the blob finds it, whatever else has been dropped.
+The ranges are of the blob as it was put; the bytes in them are stored one after the other. So a
+byte is found by its offset in the blob, whatever else has been dropped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def joined(ranges: Iterable[Range], *, gap: int = 0) -> Ranges:
 
 
 def size_of(ranges: Iterable[Range]) -> int:
-    """How many bytes they are."""
+    """Their bytes together."""
     return sum(stop - start for start, stop in ranges)
 
 
@@ -77,7 +77,7 @@ class KeptBytes(msgspec.Struct, frozen=True):
         match = _FORM.fullmatch(text)
         steps = [int(step) for step in match[2].split(",")] if match is not None else [0]
         if match is None or len(steps) % 2:
-            msg = "what is kept of a partial blob is unreadable"
+            msg = "the ranges of a partial blob are unreadable"
             raise CorruptError(msg)
         ends = list(accumulate(steps))
         ranges = tuple(zip(ends[::2], ends[1::2], strict=True))
@@ -92,7 +92,7 @@ class KeptBytes(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """How many bytes are kept."""
+        """The bytes kept."""
         return size_of(self.ranges)
 
     def covers(self, needed: Ranges) -> bool:
@@ -121,7 +121,7 @@ class PartialBytes:
             raise CorruptError(msg)
 
     def __len__(self) -> int:
-        """How many bytes are kept."""
+        """The bytes kept."""
         return self._data.nbytes
 
     def cut(self, start: int, stop: int) -> memoryview:
@@ -136,7 +136,7 @@ class PartialBytes:
 def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:
     """The rest of a blob of which ``data`` is stored, once only ``needed`` is kept; its form.
 
-    ``kept`` says what ``data`` is; None: all of the blob. What was dropped before stays so. Raises
+    ``kept`` says what ``data`` is; None: all of the blob. Dropped bytes stay so. Raises
     CorruptError if nothing is left.
     """
     whole = KeptBytes(Digest(""), ((0, memoryview(data).nbytes),))

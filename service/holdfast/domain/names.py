@@ -141,7 +141,7 @@ def id_floor(at: datetime) -> str:
 def later_id(snapshot_id: str, newest: str | None) -> str:
     """``snapshot_id``, or where its time is not later than that of ``newest``, the next later one.
 
-    Both are checked ids. Whoever makes ids has a clock of his own: taken as they are, an app's
+    Both are checked ids. Workers make ids by clocks of their own: taken as they are, an app's
     newest snapshot would be that of the worker whose clock is ahead.
     """
     if newest is None or _milliseconds(snapshot_id) > _milliseconds(newest):

@@ -1,4 +1,4 @@
-"""Which snapshots of an app a policy keeps: those that ``restic forget`` would keep, and why.
+"""The snapshots of an app that a policy keeps: those of ``restic forget``, and why.
 
 Only snapshots that are ``ok`` count. Kept besides are what somebody holds, the newest, and what is
 dated later than the present: a clock that was wrong made it, and it must not stand for others.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 MAX_CLOCK_OFF: Final = timedelta(seconds=60)
-"""How far a worker's clock may be off the store's."""
+"""Allowed difference of worker and store clocks."""
 
 ZONE_OF_ALL: Final = "UTC"
 SPAN_PATTERN: Final = (
@@ -131,7 +131,7 @@ class Dated:
 class Fate:
     """The fate of a snapshot, and the reasons.
 
-    What is not kept is superfluous for as long as the snapshots ``instead`` (by their ids) are ok.
+    If not kept it is superfluous for as long as the snapshots ``instead`` (by their ids) are ok.
     """
 
     snapshot: Dated

@@ -24,7 +24,7 @@ PREFIX: Final = "X-Amz-"
 
 MAX_LINK_SECONDS: Final = 7 * 24 * 3600
 MAX_SKEW: Final = timedelta(minutes=5)
-"""How far ahead the clock of who signs may be of the clock of who looks."""
+"""The most that the signer's clock may be ahead of the checker's."""
 
 REGION: Final = "us-east-1"
 _SERVICE: Final = "s3"

@@ -25,7 +25,7 @@ GOOD_SERVER: Final = (2, 15, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How buckets are to be kept. What is None, or empty, is not asked for: anything will do.
+    """The layout asked for of buckets. A field that is None, or empty, is not asked for.
 
     ``storage`` is always asked for: what is kept in memory is gone with its servers. ``max_bytes``
     is for the buckets of objects, ``states_max_bytes`` for that of logs; -1 is no limit. ``tags``
@@ -84,7 +84,7 @@ class BucketState:
 
     @property
     def current(self) -> int:
-        """How many copies are there and up to date."""
+        """Copies online and up to date."""
         if not self.clustered:
             return 1
         return sum(peer.current and not peer.offline for peer in self.peers)
@@ -92,7 +92,7 @@ class BucketState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """A nats-server. What is not known of it has the default.
+    """A nats-server. Unknown fields have their defaults.
 
     ``jetstream`` is False for one that only passes messages on. ``cluster_size``: how many servers
     with JetStream it knows of, itself among them; 1 where it is alone.
@@ -142,7 +142,7 @@ def version_text(version: tuple[int, ...]) -> str:
 
 
 def dated_servers(servers: Iterable[ServerState]) -> Iterator[str]:
-    """How servers fall short of the recommended ones. No reason not to serve."""
+    """Servers older than recommended. No reason not to serve."""
     for server in servers:
         if server.version and server_version(server.version) < GOOD_SERVER:
             yield (
@@ -167,7 +167,7 @@ def durability_of(told: Sequence[ServerState], silent: Sequence[Silent] = ()) ->
 
 
 def cluster_size(servers: Iterable[ServerState]) -> int | None:
-    """How many servers can hold copies, as far as it is known."""
+    """The count of servers that can hold copies, if known."""
     sizes = [server.cluster_size for server in servers if server.cluster_size is not None]
     return max(sizes, default=None)
 
@@ -189,7 +189,7 @@ def _at_most(size: int) -> str:
 
 
 def payload_difference(servers: Iterable[ServerState]) -> str | None:
-    """That servers take messages of different sizes: then it depends on luck what works."""
+    """A problem where servers take messages of different sizes: luck decides what works."""
     known = {s.name: s.max_payload for s in servers if s.max_payload is not None}
     if len(set(known.values())) < 2:
         return None
@@ -198,7 +198,7 @@ def payload_difference(servers: Iterable[ServerState]) -> str | None:
 
 
 def lazy_servers(servers: Iterable[ServerState], *, require_sync: bool) -> Iterator[str]:
-    """That servers do not sync, where it is asked for or others do."""
+    """Servers that do not sync, where it is asked for or others do."""
     keeping = [server for server in servers if server.jetstream]
     if not require_sync and not any(server.durability == "synced" for server in keeping):
         return
@@ -211,7 +211,7 @@ def lazy_servers(servers: Iterable[ServerState], *, require_sync: bool) -> Itera
 
 
 def differences(bucket: BucketState, layout: Layout) -> Iterator[str]:
-    """How a bucket differs from ``layout``, and what to do about it."""
+    """A bucket's differences from ``layout``, with remedies."""
     name = f"bucket {bucket.bucket}"
     if bucket.unfit is not None:
         yield f"{name} has {bucket.unfit}"
@@ -247,7 +247,7 @@ def is_elsewhere(bucket: BucketState, layout: Layout) -> bool:
 
 
 def placement(tags: Sequence[str], cluster: str | None) -> str:
-    """Which servers may hold a bucket, in words."""
+    """The servers for a bucket, in words."""
     words = [f"cluster={cluster}"] if cluster else []
     if tags:
         words.append(f"tags={','.join(tags)}")

@@ -1,4 +1,4 @@
-"""Which bytes a read covers, and in which windows they are sent. Sizes are bytes."""
+"""The bytes that a read covers, and the windows they come in. Sizes are bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Span:
 
     @property
     def length(self) -> int:
-        """How many bytes."""
+        """In bytes."""
         return self.stop - self.start
 
 

@@ -1,4 +1,4 @@
-"""The rules for a page of a manifest, whoever wrote it.
+"""The rules for a page of a manifest by any writer.
 
 A manifest is read from a store, and a path, a size or a link in it that nobody checked would act
 on the machine that restores it. All checks run over whole columns, for they run on every read;

@@ -178,7 +178,7 @@ class PackNumbers(Sequence[tuple[int, ...]]):
         self._rows = rows
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """The count of rows."""
         return len(self._rows)
 
     @overload
@@ -230,14 +230,14 @@ def _check_total(raw: Mapping[int, msgspec.Raw], most: int) -> None:
 
 
 def _array_length(raw: memoryview) -> int:
-    """How many items the msgpack array ``raw`` announces; anything else has none."""
+    """The items that the msgpack array ``raw`` announces; anything else has none."""
     if raw[0] & 0xF0 == _FIXARRAY:
         return raw[0] & 0x0F
     return int.from_bytes(raw[1 : 1 + _LENGTH_BYTES.get(raw[0], 0)])
 
 
 def _byte_length(raw: msgspec.Raw) -> int:
-    """How long the msgpack binary ``raw`` is, or a little more."""
+    """The bytes of the msgpack binary ``raw``, or a little more."""
     return len(memoryview(raw))
 
 

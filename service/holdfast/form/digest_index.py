@@ -1,4 +1,4 @@
-"""Which digests begin with some digits: the names of a large bucket, small enough to be kept.
+"""Digests by their first digits: the names of a large bucket, small enough to be kept.
 
 A map from digest to a number. 40 bytes each, in 4,096 pieces by the first three digits, so that
 adding one costs a look through a piece, and finding some a sorting of one.

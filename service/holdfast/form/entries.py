@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``frame`` and ``offset`` tell where the data begins: the frame's number within the page, and
     the byte in it. Entries without data have the frame of their header, and 0. Only a page knows
-    them: whoever makes an entry leaves them out.
+    them: a maker of entries leaves them out.
     """
 
     path: bytes
@@ -72,7 +72,7 @@ def order_key(path: bytes) -> bytes:
 
 
 def stored_bytes(entry: Entry) -> int:
-    """How many bytes of data follow the entry's header in the tar, without padding."""
+    """Bytes of data that follow the entry's header in the tar, without padding."""
     if entry.segments is not None:
         return sparse_bytes(entry.segments, entry.size)
     return entry.size

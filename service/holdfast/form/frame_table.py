@@ -77,7 +77,7 @@ class FrameTable:
     offsets: Sequence[int]
 
     def __len__(self) -> int:
-        """How many frames there are."""
+        """The count of frames."""
         return len(self.raw_sizes)
 
     def __getitem__(self, number: int) -> FrameRef:

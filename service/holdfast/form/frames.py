@@ -1,7 +1,7 @@
 """Compressing and decompressing one frame, which came from a store and is trusted in nothing.
 
-A frame is one independent zstd frame that says how long its content is. What it says is compared
-with what the manifest says before any memory is taken, so a frame cannot ask for more.
+A frame is one independent zstd frame that says how long its content is. This length is compared
+with the manifest's before any memory is taken, so a frame cannot ask for more.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def compress_frame(
 
 
 def max_raw_bytes(stored_size: int) -> int:
-    """How many raw bytes a page or root may have that is ``stored_size`` bytes when stored."""
+    """Raw bytes that a page or root of ``stored_size`` bytes when stored may have."""
     return FREE_RAW_BYTES + MAX_RATIO * stored_size
 
 

@@ -1,4 +1,4 @@
-"""How a tree is divided into pages, runs and frames, decided from metadata alone.
+"""The division of a tree into pages, runs and frames, by metadata alone.
 
 Cuts depend on what is at the cut and not on what came before it, so that a change in one place
 moves no boundary elsewhere: the rest of the archive stays the bytes it was. The parent snapshot's
@@ -68,7 +68,7 @@ def cuts_run(path: bytes, member_bytes: int, run_bytes: int) -> bool:
 
 
 def plan_run(members: Iterable[tuple[bytes, int, int]]) -> tuple[int, int]:
-    """How many of ``members`` are in the run that the first one begins, and its raw bytes.
+    """The count of ``members`` in the run that the first one begins, and its raw bytes.
 
     Each is its path, the size of its header, and that of its data without padding, which is 0 for
     all but files. Of the members no more are asked for than it takes to find the end.

@@ -87,12 +87,12 @@ class Page:
 
     @property
     def entry_count(self) -> int:
-        """How many members there are; at least 1."""
+        """The count of members; at least 1."""
         return len(self.paths)
 
     @property
     def frame_count(self) -> int:
-        """How many frames hold them."""
+        """The count of frames."""
         return len(self.frames)
 
     @property
@@ -208,8 +208,8 @@ def decode_page(raw: bytes) -> Page:
     """The page that ``raw`` writes down. Raises CorruptError unless it could be a snapshot's.
 
     Checked is all that a page can tell by itself: order and form of paths, that directories hold
-    what is below them, ranges, targets, and that members fill the frames exactly. What lies in
-    other pages is not: a hard link's target there, and the directories that the first path is in.
+    what is below them, ranges, targets, and that members fill the frames exactly. Parts in other
+    pages are not: a hard link's target there, and the directories that the first path is in.
     """
     try:
         columns = _PAGE_DECODER.decode(raw)

@@ -58,7 +58,7 @@ MAX_ROOT_PIECES: Final = 2 * MAX_ROOT_BYTES // PACK_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootLimits:
-    """How large a root may be for whoever reads it: found out before it is read.
+    """Limits on a root for its reader: checked before it is read.
 
     ``pieces`` are those it is stored in. ``decoded_bytes`` is what it takes in memory, as
     ``RootOutline`` counts; ``free_bytes`` of that are for any root, beyond it may take ``ratio``
@@ -77,8 +77,8 @@ class RootLimits:
 
 ANY_ROOT: Final = RootLimits()
 CLIENTS_ROOT: Final = RootLimits(pieces=64, decoded_bytes=256 * MIB, free_bytes=32 * MIB, ratio=12)
-"""For what a client commits: about 250 million entries, or a terabyte of packs. Of what archives
-make, digests take most, which are four times as long in memory.
+"""For a commit of a client: about 250 million entries, or a terabyte of packs. In roots of
+archives digests take most, which are four times as long in memory.
 """
 
 
@@ -129,7 +129,7 @@ class Root:
 
     @property
     def page_count(self) -> int:
-        """How many pages there are; at least 1."""
+        """The count of pages; at least 1."""
         return len(self.first_paths)
 
     @property
@@ -159,7 +159,7 @@ class Root:
 
     @property
     def frames(self) -> int:
-        """How many frames hold the tar, without its end."""
+        """The count of frames of the tar, without its end."""
         return sum(self.frame_counts)
 
     def page_frames(self, number: int) -> tuple[FrameRef, ...]:
@@ -202,7 +202,7 @@ class Root:
     def check_page(self, number: int, page: Page) -> None:
         """Raises CorruptError unless ``page`` is what the root says of page ``number``.
 
-        That is its rows, its packs, and that its entries come before those of the next page.
+        Checked are its rows, its packs, and that its entries come before the next page's.
         """
         row = page_row(page, page_frames=(), stat_frames=(), fingerprint=b"")
         said = (

@@ -17,7 +17,7 @@ MAX_SEGMENTS: Final = 65_536
 
 
 def padding(size: int) -> int:
-    """How many zero bytes follow ``size`` bytes of data to fill the block."""
+    """The zero bytes that follow ``size`` bytes of data to fill the block."""
     return -size % BLOCK_BYTES
 
 

@@ -1,7 +1,7 @@
 """Tar headers that GNU tar and every other tar of this century reads (POSIX.1-2001, "pax").
 
-A member has a ustar block, which says all if it can. What does not fit there (long or non-ASCII
-names, large numbers, extended attributes, sparse files) is said in an extended header before it.
+A member has a ustar block, which says all if it can. Values that do not fit (long or non-ASCII
+names, large numbers, extended attributes, sparse files) go into an extended header before it.
 Times are whole seconds, rounded down; the manifest has the nanoseconds.
 """
 

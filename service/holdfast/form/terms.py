@@ -39,7 +39,7 @@ class EntryWarning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class EntryChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a restore would do to an entry, or how it differs between two snapshots.
+    """The change of an entry by a restore, or between two snapshots.
 
     ``modified``: another kind, content or link target; ``metadata``: only mode, owner, time,
     attributes. Sizes are of files.

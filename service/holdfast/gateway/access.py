@@ -1,6 +1,6 @@
-"""Who may do what: by a token, by a link for exactly this request, or as somebody of this machine.
+"""Rights: by a token, by a link for exactly this request, or as somebody of this machine.
 
-What is refused is refused before anything is looked up, so nobody learns whether it is there.
+A request is refused before anything is looked up, so nobody learns whether it is there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ Verb = Literal["open", "read", "write", "admin"]
 """``open`` is what everybody may."""
 
 LINKED: Final = "holdfast.link"
-"""In the scope of a request that a link is for: who signed it (`holdfast.gateway.link_gate`)."""
+"""In the scope of a request that a link is for: its signer (`holdfast.gateway.link_gate`)."""
 
 STILL_MAY: Final = "holdfast.still_may"
 """In the scope of a request: what raises as ``Access.check`` once it would be refused."""
+
+MAY: Final = "holdfast.may"
+"""In the scope of a request: what raises as ``Access.check`` unless it may do that at a path."""
 
 SESSION_COOKIE: Final = "holdfast_session"
 """The cookie of a session of the console: its token."""
@@ -102,6 +105,20 @@ def note_link(scope: Scope, signed: Signed) -> None:
     scope[LINKED] = signed
 
 
+async def check_also(request: Request, verb: Verb, path: str) -> None:
+    """Raise as ``Access.check``, of a path that no scope has: a body names it, or an answer."""
+    await request.scope[MAY](verb, path)
+
+
+async def may_also(request: Request, verb: Verb, path: str) -> bool:
+    """Whether ``check_also`` raises nothing of what the request may not."""
+    try:
+        await check_also(request, verb, path)
+    except HttpError:
+        return False
+    return True
+
+
 def _token_of(request: Request, *, by_cookie: bool) -> str:
     """The token that a request shows; empty where there is none."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
@@ -119,7 +136,7 @@ def _forbidden(detail: str) -> HttpError:
 
 
 def _host_of(url: str) -> str | None:
-    """Whose ``url`` is; None where that is nobody's."""
+    """The host in ``url``; None where it has none."""
     try:
         return urlsplit(url).hostname
     except ValueError:

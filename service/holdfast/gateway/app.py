@@ -18,7 +18,7 @@ from starlette.routing import Route as Place
 
 from holdfast.client.budget import ByteBudget
 from holdfast.errors import HoldfastError, InternalError
-from holdfast.gateway.access import STILL_MAY, Access
+from holdfast.gateway.access import MAY, STILL_MAY, Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.console.console import ConsoleRoutes
@@ -56,6 +56,7 @@ _EXPOSED: Final = (
     "Repr-Digest",
     "Retry-After",
     "Blob-Version",
+    "Blob-Lineage",
     "Blob-Labels",
     "Blob-Expires",
     "Tus-Extension",
@@ -89,12 +90,12 @@ def build(client: Client, settings: GatewaySettings) -> Starlette:
         ],
         exception_handlers={404: _not_found},
     )
-    app.router.redirect_slashes = False  # it would answer whoever asks, and name any host
+    app.router.redirect_slashes = False  # it would answer anybody, and name any host
     return app
 
 
 def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tuple[HttpRoute, ...]:
-    """What the gateway answers. Nothing is asked of ``client`` before there is a request."""
+    """The gateway's routes. Nothing is asked of ``client`` before there is a request."""
     bodies = Bodies(settings)
     readers = Readers(ByteBudget(settings.memory_bytes), settings.body_seconds)
     blobs = BlobRoutes(client, bodies, readers)
@@ -117,7 +118,7 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:
-    """What lets pages of the origins that are named ask and read answers in a browser."""
+    """Let pages of the origins named ask, and read the answers, in a browser."""
     if not settings.cors_origins:
         return []
     return [
@@ -140,7 +141,7 @@ def _by_path(routes: Iterable[HttpRoute]) -> Mapping[str, Mapping[str, HttpRoute
 
 
 class Resource:
-    """What is at one path: an ASGI application that knows its methods."""
+    """One path's resource: an ASGI application that knows its methods."""
 
     def __init__(self, path: str, access: Access, methods: Mapping[str, HttpRoute]) -> None:
         """``methods`` has a route by method; that of GET answers HEAD."""
@@ -150,7 +151,7 @@ class Resource:
         self._allow = ", ".join(sorted({*self._methods, "OPTIONS"}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. What is raised before the answer has begun becomes a problem."""
+        """Answer one request. An error before the answer has begun becomes a problem."""
         scope[ROUTE] = self._path
         request = Request(scope, receive, send)
         begun = False
@@ -168,7 +169,7 @@ class Resource:
         except (HoldfastError, HttpError) as error:
             failure = error
         except ClientDisconnect:
-            return  # whoever asked is gone
+            return  # the client is gone
         except SlowReaderError:
             if ABORT in scope:  # closing would wait until what was sent is taken
                 scope[ABORT]()
@@ -199,6 +200,7 @@ class Resource:
             raise HttpError(405, "invalid", detail, {"Allow": self._allow})
         _check_query(request, route)
         request.scope[STILL_MAY] = partial(self._check_access, request, route)
+        request.scope[MAY] = partial(self._access.check, request, by_cookie=route.is_page)
         await self._check_access(request, route)
         return await route.handle(request)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.gateway.settings import GatewaySettings
 
 LEAST_BYTES_PER_SECOND: Final = 1024
-"""What a body brings on average, but for ``body_seconds``, in the time that is waited for it."""
+"""The least rate of a body, over the time waited for it but for ``body_seconds``."""
 
 LEAST_IN_MEMORY: Final = 128 * KIB
 """The same of a body that is in memory whole while it comes."""
@@ -40,7 +40,7 @@ MAX_OPEN_FORMS: Final = 16
 
 _TURN_SECONDS: Final = 10.0
 _UPLOAD_BYTES: Final = UPLOAD_WINDOW_BYTES + 2 * MIB
-"""What one upload holds at the most."""
+"""The most that one upload holds."""
 
 
 class Bodies:

@@ -25,7 +25,7 @@ def etag_of(digest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """What there is: its entity tag, and when it was changed last, where that is known."""
+    """The content: its entity tag, and its last change, where that is known."""
 
     etag: str
     modified_at: datetime | None = None
@@ -40,7 +40,7 @@ class Representation:
 
 @dataclass(frozen=True, slots=True)
 class Preconditions:
-    """What a request asks to hold; nothing where all of it is None."""
+    """The conditions of a request; none where all are None."""
 
     if_match: tuple[str, ...] | None = None
     if_none_match: tuple[str, ...] | None = None

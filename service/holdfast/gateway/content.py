@@ -47,7 +47,7 @@ SAFE: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-"""What keeps a stranger's bytes from being a page of ours in somebody's browser."""
+"""Headers that keep a stranger's bytes from being a page of ours in a browser."""
 
 _END: Final = memoryview(b"")
 _NOTHING_YET: Final = {"type": "http.response.body", "body": b"", "more_body": True}
@@ -75,18 +75,18 @@ class HttpContent:
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """What all readers share: memory to read ahead, and how long one may take nothing."""
+    """All readers share memory to read ahead, and how long one may take nothing."""
 
     memory: ByteBudget
     patience_seconds: float
 
 
 class SlowReaderError(Exception):
-    """Whoever asked takes nothing for too long."""
+    """The reader takes nothing for too long."""
 
 
 async def content_answer(request: Request, content: HttpContent, readers: Readers) -> Response:
-    """What ``request`` gets of ``content``: 200, 206 or 304.
+    """The answer to ``request``: 200, 206 or 304.
 
     Raises HttpError (412, 416), and what reading the first bytes does.
     """
@@ -104,7 +104,7 @@ async def content_answer(request: Request, content: HttpContent, readers: Reader
 
 
 def _spans(request: Request, content: HttpContent) -> tuple[ByteRange, ...]:
-    """What is asked for; nothing: all of it. Only GET has ranges (RFC 9110, 14.2)."""
+    """The spans asked for; none: all. Only GET has ranges (RFC 9110, 14.2)."""
     if request.method != "GET" or not range_applies(request.headers, content.present):
         return ()
     try:
@@ -238,7 +238,7 @@ class _ContentResponse(Response):
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """What stands between two spans."""
+    """Text between two spans."""
 
     data: bytes
 
@@ -269,6 +269,6 @@ def _framed(
 
 
 async def _left(receive: Receive) -> None:
-    """Return once whoever asked is gone: what is sent then goes nowhere, without an error."""
+    """Return once the reader is gone: bytes sent then go nowhere, without an error."""
     while (await receive())["type"] != "http.disconnect":
         pass

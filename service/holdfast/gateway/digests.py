@@ -23,7 +23,7 @@ def repr_digest(digest: str) -> str:
 
 
 def expected_digest(headers: Mapping[str, str], *also: Digest | None) -> Digest | None:
-    """What the bytes of a request must have for a digest, as it says; None where it does not.
+    """The digest that a request states for its bytes; None where it states none.
 
     Of ``Repr-Digest`` and ``Content-Digest``, which are the same of what has no encoding, and
     ``also``. Algorithms but sha-256 are passed over. Raises InvalidError, of several too.

@@ -31,7 +31,7 @@ QUIET_SECONDS: Final = 15.0
 """After so long a comment says that the connection lives."""
 
 STILL_THERE: Final = b": still there\n\n"
-"""That comment."""
+"""The comment."""
 
 _MAX_WAITING: Final = 64
 """Events that a slow reader may have before it; older ones are dropped, for they are past."""
@@ -57,7 +57,7 @@ class _Events(StreamingResponse):
 
 
 def events_answer(request: Request, events: AsyncGenerator[bytes], readers: Readers) -> Response:
-    """``events`` as they come, to who takes them; to HEAD only that there are some.
+    """``events`` as they come; to HEAD only that there are some.
 
     They end with a ``problem`` once the request would be refused, such as for a token that has
     expired; if nothing comes, within ``QUIET_SECONDS``.
@@ -114,7 +114,7 @@ async def _events(client: Client, record: RecordT) -> AsyncGenerator[bytes]:
 async def _until(
     ending: asyncio.Task[Any], progress: asyncio.Queue[SnapshotProgress]
 ) -> AsyncGenerator[SnapshotProgress | None]:
-    """What comes in ``progress`` until ``ending`` is done; None when nothing came for a while."""
+    """Each ``progress`` until ``ending`` is done; None when there was none for a while."""
     while not ending.done() or not progress.empty():
         taking = asyncio.create_task(progress.get())
         try:
@@ -131,7 +131,7 @@ async def _until(
             taking.cancel()
 
 
-def event(name: str, message: Any, number: int | None = None) -> bytes:
-    """One event, whose data is ``message`` as JSON, and whose id is ``number``."""
-    head = f"event: {name}\n" if number is None else f"id: {number}\nevent: {name}\n"
+def event(name: str, message: Any, event_id: str | None = None) -> bytes:
+    """One event, whose data is ``message`` as JSON."""
+    head = f"event: {name}\n" if event_id is None else f"id: {event_id}\nevent: {name}\n"
     return head.encode() + b"data: " + msgspec.json.encode(message) + b"\n\n"

@@ -1,4 +1,4 @@
-"""What every request passes: its trace, the limits, the access log and the meters."""
+"""The front of all requests: trace, limits, access log and meters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FREE: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Whoever watches over the gateway is answered when it is at its limit, too."""
+"""Monitoring is answered when the gateway is at its limit, too."""
 
 _FAULTS: Final = 500
 
@@ -116,7 +116,7 @@ def _given_trace(scope: Scope) -> TraceStep | None:
 
 
 def _describe(span: TraceSpan, scope: Scope, passing: _Passing) -> None:
-    """What the request was; of the query nothing, for it may hold a signature."""
+    """Describe the request without its query, which may hold a signature."""
     method, route = scope["method"], scope.get(ROUTE)
     attributes = {"url.path": without_link(scope["path"]), "url.scheme": scope["scheme"]}
     if route is not None:

@@ -1,7 +1,7 @@
-"""What a connection must not do to us: headers without end, bytes that come hardly ever.
+"""Limits of a connection: no headers without end, no bytes that come hardly ever.
 
 uvicorn parses, with llhttp, which is strict, and times idle connections between two requests. This
-adds the time and size of what comes before a request is whole, and how many connections there are.
+limits the time and size of requests until they are whole, and the number of connections.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ _SPARE_FILES: Final = 128
 """Files beside connections: logs, the connection to NATS, what Python loads."""
 
 _LINGER_SECONDS: Final = 2.0
-"""How long what an answered request still sends is dropped: to close at once would lose the answer.
-"""
+"""Time to drop bytes after an answer: to close at once would lose the answer."""
 
 ABORT: Final = "holdfast.abort"
 """In the scope of a request: what ends its connection, though there is more to be sent."""
@@ -33,11 +32,11 @@ IS_GONE: Final = "holdfast.is_gone"
 """In the scope of a request: whether its connection has ended, so that no answer arrives."""
 
 _LINE_BYTES: Final = 4
-"""What separates a header's name from its value, and it from the next."""
+"""The separators behind a header's name and its value."""
 
 
 class Guards:
-    """The limits of all connections of a server, and who of them is idle."""
+    """The limits of all connections of a server, and those that are idle."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         """Takes as many open files as this process may have."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS: Final = 5.0
 FRESH_SECONDS: Final = 1.0
-"""How long the answer of a worker is told to others: whoever asks often asks only the gateway."""
+"""Time to repeat a worker's answer: frequent requests ask only the gateway."""
 
 _TEXT: Final = "text/plain; charset=utf-8"
 

@@ -1,4 +1,4 @@
-"""How many requests at once, and how many a second from one address. Decides, and does nothing."""
+"""Limits of requests at once, and a second from one address. Decides, and does nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RequestLimits:
 
 
 def _network(address: str) -> str:
-    """What one client has: an address, of IPv6 a whole network."""
+    """The network of a client: an address, of IPv6 a /64."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

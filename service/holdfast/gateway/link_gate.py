@@ -1,6 +1,6 @@
 """Links, before anything else sees a request: a spoilt one is refused whatever it points at.
 
-What only a link says (`holdfast.domain.link_targets`) is acted on here and taken away, with its
+Parameters of links (`holdfast.domain.link_targets`) are acted on here and taken away, with the
 signature, so that routes and logs see the plain request.
 """
 
@@ -85,7 +85,7 @@ class LinkGate:
     def _using(self, link: str, scope: Scope, send: Send) -> Send:
         """``send``, which notes the use of ``link`` before the first bytes go out.
 
-        What has none, such as a failure, uses nothing, nor does who is gone before them. Raises
+        An answer without any uses nothing, nor does a client gone before them. Raises
         ForbiddenError, ClientDisconnect instead of beginning.
         """
 
@@ -146,7 +146,7 @@ def _is_ranged(scope: Scope) -> bool:
 
 
 def _split(query: str) -> tuple[dict[str, str], str]:
-    """What only the link says, and what it asks for."""
+    """The link's parameters, and those asked for."""
     own: dict[str, str] = {}
     rest = []
     for pair in query.split("&"):

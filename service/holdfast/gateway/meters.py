@@ -29,7 +29,7 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class Meters:
-    """What a gateway counts."""
+    """A gateway's counts."""
 
     def __init__(self) -> None:
         """A registry of its own."""
@@ -105,7 +105,7 @@ class MetricRoutes:
 
 
 class _PoolCollector(Collector):
-    """How the pool is at one time."""
+    """The pool at one time."""
 
     def __init__(self, workers: Sequence[WorkerInfo], status: StoreStatus | None) -> None:
         self._workers = workers
@@ -151,7 +151,7 @@ def _store(status: StoreStatus) -> Iterator[Metric]:
         replicas.add_metric([bucket.bucket], bucket.replicas)
         if bucket.max_bytes is not None:
             most.add_metric([bucket.bucket], bucket.max_bytes)
-    problems = GaugeMetricFamily("holdfast_pool_store_problems", "What is not as it should be.")
+    problems = GaugeMetricFamily("holdfast_pool_store_problems", "Problems of the store.")
     problems.add_metric([], len(status.problems))
     yield from (used, most, copies, replicas, problems)
 

@@ -73,7 +73,7 @@ class DocumentRoutes:
 
 
 def openapi_document(routes: Iterable[HttpRoute]) -> Json:
-    """What the gateway takes from programs and answers them, as OpenAPI 3.1."""
+    """The gateway's requests and answers for programs, as OpenAPI 3.1."""
     routes = [route for route in routes if not route.is_page]
     kinds = {kind for route in routes for kind in _messages(route)} | {Problem}
     ordered = sorted(kinds, key=lambda kind: str(kind.__name__))

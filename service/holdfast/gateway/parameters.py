@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 CONTENT_TYPE: Final = Parameter(
-    name="Content-Type", about="What the bytes are; told to readers.", kind=WireType
+    name="Content-Type", about="Type of the bytes; told to readers.", kind=WireType
 )
 REPR_DIGEST: Final = Parameter(name="Repr-Digest", about="sha-256 of the bytes (RFC 9530).")
 CONTENT_DIGEST: Final = Parameter(name="Content-Digest", about="The same of these bytes.")
@@ -32,11 +32,11 @@ IF_UNMODIFIED_SINCE: Final = Parameter(
     name="If-Unmodified-Since", about="Only if not changed later."
 )
 LIMIT: Final = Parameter(name="limit", about="Rows of a page.", kind=WireLimit)
-CURSOR: Final = Parameter(name="cursor", about="Where a page ended: opaque.")
+CURSOR: Final = Parameter(name="cursor", about="End of a page: opaque.")
 
 
 def media_type_of(request: Request) -> str:
-    """What the body is said to be. Raises InvalidError."""
+    """The body's stated type. Raises InvalidError."""
     return str(converted(CONTENT_TYPE, request.headers.get("content-type") or DEFAULT_TYPE))
 
 

@@ -1,6 +1,6 @@
 """Names and paths in the path of a URL: what a proxy or a client would rewrite is refused.
 
-Segments ``.``, ``..`` and empty ones have another meaning to whoever resolves a URL (RFC 3986,
+Segments ``.``, ``..`` and empty ones have another meaning where a URL is resolved (RFC 3986,
 5.2.4), so a name with them is never taken from a path. A name can be given in the query instead.
 """
 
@@ -48,7 +48,7 @@ def check_segments(request: Request, pattern: str) -> None:
 
 
 def path_bytes(request: Request, skipped: int, *, any_character: bool = False) -> bytes:
-    """What the path has behind its first ``skipped`` segments, percent-decoded.
+    """The path behind its first ``skipped`` segments, percent-decoded.
 
     Raises HttpError (400) of segments that are rewritten on the way, and of control characters,
     unless there may be ``any_character``.

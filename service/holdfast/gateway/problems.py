@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = {429: 1, 503: 5, 504: 5}
-"""What ``Retry-After`` says, by status."""
+"""Seconds of ``Retry-After``, by status."""
 
 CHECKSUM_MISMATCH: Final = 460
-"""What tus says of a body that is not what its checksum was made of."""
+"""The status in tus of a body that does not match its checksum."""
 
 _CODES: Final = {error.code: error for error in ERRORS}
 
@@ -53,7 +53,7 @@ def problem(error: HoldfastError | HttpError) -> Response:
 
 
 def problem_body(error: HoldfastError | HttpError) -> Problem:
-    """What an answer says of ``error``."""
+    """The body for ``error``."""
     if not isinstance(error, HttpError):
         return problem_of(error)
     return msgspec.structs.replace(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_RANGES: Final = 16
-"""Ranges of one request. Whoever wants more asks again: each is a read of its own."""
+"""Ranges of one request. More take other requests: each is a read of its own."""
 
 _RANGE: Final = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 _MAX_DIGITS: Final = 19
@@ -23,7 +23,7 @@ class ByteRange:
 
     @property
     def length(self) -> int:
-        """How many bytes."""
+        """In bytes."""
         return self.stop - self.start
 
     def of(self, size: int) -> str:
@@ -38,7 +38,7 @@ class UnsatisfiableError(Exception):
 def parse_range(header: str | None, size: int) -> tuple[ByteRange, ...]:
     """The spans that ``header`` asks for of ``size`` bytes, in its order; none: all of it.
 
-    What is no range of bytes is passed over, as RFC 9110 has it. Those that overlap or touch come
+    Any other header is passed over, as RFC 9110 has it. Spans that overlap or touch come
     as one, where the first of them was. Raises UnsatisfiableError.
     """
     asked = _asked(header or "")

@@ -1,4 +1,4 @@
-"""A route is a value: where, who may, what it takes and answers. The document follows from it."""
+"""A route is a value: path, right, parameters and answers. The document follows from it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ async def serve(
 
 
 def _config(client: Client, settings: GatewaySettings) -> uvicorn.Config:
-    # What uvicorn says of requests is said by our own log; of a short answer it makes an error.
+    # Our own log tells of requests; of a short answer uvicorn makes an error.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         build(client, settings),
@@ -77,7 +77,7 @@ def _config(client: Client, settings: GatewaySettings) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs it."""
+    """Leaves signals to its caller."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

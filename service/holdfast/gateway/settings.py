@@ -1,4 +1,4 @@
-"""What a gateway is told: defaults, ``HOLDFAST_…`` variables, flags; each over the one before."""
+"""Settings of a gateway: defaults, ``HOLDFAST_…`` variables, flags; each over the one before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         ),
     ] = "127.0.0.1:7777"
     public_url: Annotated[
-        PublicUrl | None, Meta(description="Where clients reach it, if that is not where it is.")
+        PublicUrl | None, Meta(description="URL by which clients reach it, if not its own.")
     ] = None
     tokens: Annotated[
         str | None, Meta(description="File with the hashes of bearer tokens; read when it changes.")

@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.gateway.access import check_also
 from holdfast.gateway.conditions import Representation, etag_of
 from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
@@ -61,7 +62,7 @@ _LABEL: Final = Parameter(name="label", about="key=value that they must have.", 
 _STATE: Final = Parameter(name="state", about="pending, ok or failure.")
 _SINCE: Final = Parameter(name="since", about="Made at this time (RFC 3339) or later.")
 _UNTIL: Final = Parameter(name="until", about="Made before this time.")
-_PATH: Final = Parameter(name="path", about="What lies at and below it.")
+_PATH: Final = Parameter(name="path", about="Entries at and below it.")
 _FROM: Final = Parameter(name="from", about="The snapshot to compare with; by default its parent.")
 
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
@@ -154,6 +155,7 @@ class SnapshotRoutes:
         """``POST /snapshots/{key}/restore``: 202, and where to look how far it is."""
         body = await self._bodies.message(request)
         asked = _decoded(body, RestoreSnapshot, key=_key_of(request), wait_seconds=0.0)
+        await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
         return json_answer(record, 202, {"Location": f"/restores/{record.restore}"})
 
@@ -195,6 +197,15 @@ class SnapshotRoutes:
         )
 
 
+async def check_target(request: Request, asked: RestoreSnapshot) -> None:
+    """Raises HttpError (401, 403) unless the app that ``asked`` writes into may be restored, too.
+
+    The scope of a restore is that of its snapshot, which is all where that is of the same app.
+    """
+    if asked.app is not None and asked.app != asked.key.partition(":")[0]:
+        await check_also(request, "admin", f"{_ALL}/{asked.app}:")
+
+
 def _key_of(request: Request) -> str:
     return str(request.path_params["key"])
 
@@ -204,7 +215,7 @@ def _restore_of(request: Request) -> str:
 
 
 def _wanted_at_once(request: Request) -> int:
-    """How much of a content is asked for together with its size."""
+    """Bytes of a content to ask for together with its size."""
     is_all = request.method == "GET" and "range" not in request.headers
     return SMALL_BYTES if is_all else 0
 
@@ -341,7 +352,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             method="GET",
             path=f"{_ONE}/events",
             verb="read",
-            summary="How far a snapshot is, as it happens.",
+            summary="A snapshot's progress, as it happens.",
             handle=of.events,
             answers={200: progress, 404: _ABSENT},
         ),
@@ -372,7 +383,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             method="GET",
             path=f"{_RESTORE}/events",
             verb="read",
-            summary="How far a restore is, as it happens.",
+            summary="A restore's progress, as it happens.",
             handle=of.restore_events,
             answers={200: progress, 404: _ABSENT},
         ),

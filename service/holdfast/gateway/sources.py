@@ -1,8 +1,8 @@
-"""What can be served: bytes that never change, read in pieces as fast as they are taken.
+"""The sources of content: bytes that never change, read in pieces as fast as they are taken.
 
-Whoever takes them slowly has them in small reads of one answer each; only who takes them fast has
-windows on their way, and those of all together are bounded. So hundreds of slow readers need no
-more memory than a few fast ones.
+A slow reader has them in small reads of one answer each; only a fast one has windows on their way,
+and those of all together are bounded. So hundreds of slow readers need no more memory than a few
+fast ones.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from holdfast.protocol.operation import Operation
 
 SMALL_BYTES: Final = 128 * KIB
-"""What one answer brings to a slow reader."""
+"""Bytes of one answer to a slow reader."""
 
 _GROWTH: Final = 8
 _SLOW_SECONDS: Final = 0.25
-"""Whoever lets one wait for longer over a read gets small ones again."""
+"""A reader that takes longer over a read gets small ones again."""
 
 STREAM_MEMORY_BYTES: Final = 3 * WINDOW_BYTES
-"""What a stream of a blob or a file may have on its way."""
+"""Bytes on the way in a stream of a blob or a file."""
 
 
 class ByteSource(Protocol):
@@ -45,11 +45,11 @@ class ByteSource(Protocol):
 
     @property
     def stream_memory_bytes(self) -> int:
-        """What ``stream`` may hold."""
+        """Memory of a ``stream``."""
 
     @property
     def max_stream_bytes(self) -> int:
-        """How much of it is had by one stream."""
+        """The most bytes of one stream."""
 
     async def some(self, offset: int, length: int) -> memoryview:
         """Up to ``length`` bytes from ``offset``; none where they do not fit one answer."""
@@ -60,7 +60,7 @@ class ByteSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WireSource:
-    """What an operation of the wire reads by offset and length."""
+    """Bytes that an operation reads by offset and length."""
 
     client: Client
     operation: Operation[Any, Any]
@@ -72,7 +72,7 @@ class WireSource:
         return data
 
     async def begin(self, offset: int, length: int) -> tuple[Any, memoryview]:
-        """What is said of the content too."""
+        """The content's head too."""
         asked = msgspec.structs.replace(self.request, offset=offset, length=length)
         head: ContentHead
         head, data = await self.client.requester.ask_for_bytes(self.operation, asked, length)

@@ -61,7 +61,7 @@ _ROOT: Final = "/store"
 _NAMED: Final = "/store/{name:any}"
 _NAME: Final = Parameter(name="name", about="Any name, also one that no path can carry.")
 _VERSION: Final = Parameter(name="version", about="A version that is kept.", kind=WireVersion)
-_HISTORY: Final = Parameter(name="history", about="What has become of the name, instead.")
+_HISTORY: Final = Parameter(name="history", about="The history of the name, instead.")
 _VERSIONS: Final = Parameter(name="versions", about="A page of its versions, instead.")
 _PREFIX: Final = Parameter(name="prefix", about="Only names that start so.")
 _DELIMITER: Final = Parameter(name="delimiter", about="Names that have it behind come once.")
@@ -271,7 +271,7 @@ def _headers_of(stored: NameStored) -> dict[str, str]:
 
 
 def _failure(error: ConflictError, *, is_conditional: bool) -> Exception:
-    """What to answer where another writer was first."""
+    """The answer where another writer was first."""
     if is_conditional and error.version is not None:
         return precondition_failed(error.detail)
     return error
@@ -292,7 +292,7 @@ def _reading(
             headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
             answers={
                 200: HttpAnswer(
-                    about="The blob; or what was asked for of names.",
+                    about="The blob; or the page asked for of names.",
                     message=NamePage | NameHistory,
                     has_bytes=True,
                 ),

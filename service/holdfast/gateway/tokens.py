@@ -70,7 +70,7 @@ def read_tokens(text: bytes) -> tuple[Token, ...]:
 
 
 def write_tokens(tokens: Sequence[Token]) -> bytes:
-    """What `read_tokens` reads."""
+    """The file of tokens."""
     return msgspec.json.format(msgspec.json.encode(_TokenFile([*tokens])), indent=2) + b"\n"
 
 
@@ -101,12 +101,12 @@ def without(tokens: Sequence[Token], ids: Sequence[str]) -> Sequence[Token]:
 
 
 def token_text(id_: str, secret: str) -> str:
-    """What a caller shows."""
+    """The token as text."""
     return f"{TOKEN_PREFIX}_{id_}_{secret}"
 
 
 def hash_of(text: str) -> str:
-    """What is kept of a token."""
+    """The hash that is kept."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """``/uploads``: resumable uploads, as tus 1.0 has them (https://tus.io), of blobs and named blobs.
 
-An upload is one of the pool's, so any gateway goes on with it, from the exact byte. Who made it is
+An upload is one of the pool's, so any gateway goes on with it, from the exact byte. Its maker is
 told a URL with a secret in its query, which is kept in the upload's note, and in no log.
 """
 
@@ -64,7 +64,7 @@ _ONE: Final = "/uploads/{upload}"
 
 _NAME: Final = Parameter(name="name", about="The name that the blob is to have.")
 _REPLACE: Final = Parameter(name="replace", about="The name has a blob, which goes.", kind=bool)
-_SECRET: Final = Parameter(name="secret", about="What the Location of the upload has here.")
+_SECRET: Final = Parameter(name="secret", about="As in the Location of the upload.")
 _RESUMABLE: Final = Parameter(name="Tus-Resumable", about="1.0.0", required=True)
 _LENGTH: Final = Parameter(name="Upload-Length", about="Bytes in all.", kind=int, required=True)
 _METADATA: Final = Parameter(name="Upload-Metadata", about="Told again; filetype is the type.")
@@ -73,7 +73,7 @@ _CHECKSUM: Final = Parameter(name="Upload-Checksum", about="Algorithm and base64
 
 
 class UploadNotice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept in an upload's note."""
+    """The content of an upload's note."""
 
     secret: str
     metadata: str = ""
@@ -181,7 +181,7 @@ class TusRoutes:
         return await self._client.requester.ask(OPEN_NAME, naming)
 
     async def _look(self, request: Request) -> tuple[UploadState, UploadNotice]:
-        """What the pool knows of the upload. Raises NotFoundError, also of a wrong secret."""
+        """The upload's state in the pool. Raises NotFoundError, also of a wrong secret."""
         secret: str = given(request, _SECRET).get(_SECRET.name, "")
         try:
             id_ = msgspec.convert(request.path_params["upload"], WireUpload)
@@ -256,7 +256,7 @@ class TusRoutes:
                 method="HEAD",
                 path=_ONE,
                 verb="write",
-                summary="How many bytes are held.",
+                summary="The bytes held.",
                 handle=_versioned(self.head),
                 query=(_SECRET,),
                 headers=(_RESUMABLE,),
@@ -297,7 +297,7 @@ class TusRoutes:
 
 
 class _Incoming:
-    """A body of at most ``room`` bytes. What ends it early is kept: what came before is stored."""
+    """A body of at most ``room`` bytes. The failure is kept: bytes before it are stored."""
 
     def __init__(self, body: AsyncGenerator[bytes], room: int) -> None:
         self._body = body
@@ -373,7 +373,7 @@ def _offering(path: str, handle: Handle) -> HttpRoute:
         method="OPTIONS",
         path=path,
         verb="open",
-        summary="What of tus is offered.",
+        summary="Offered parts of tus.",
         handle=handle,
         query=(_NAME, _REPLACE) if path == _ROOT else (_SECRET,),
         answers={204: HttpAnswer(about="The headers say it.")},
@@ -381,7 +381,7 @@ def _offering(path: str, handle: Handle) -> HttpRoute:
 
 
 def _scope_of_new(request: Request) -> str:
-    """Who may store the blob may begin the upload; to go on takes a right to ``/uploads/``."""
+    """A right to store the blob begins the upload; to go on takes one to ``/uploads/``."""
     name = request.query_params.get("name")
     return "/blobs" if name is None else f"/store/{name}"
 

@@ -89,10 +89,10 @@ _ENTRY_BYTES: Final = 700
 
 _NAMES_TOLD: Final = 100
 _KEPT_TOLD: Final = 16
-"""How many names of a blob are told of when it is looked up, and when it is deleted."""
+"""Names of a blob that are told when it is looked up, and when it is deleted."""
 
 _NAMES_SECONDS: Final = 1.0
-"""How long the look at a blob waits for its names: it does not need the bucket of names."""
+"""Time the look at a blob waits for its names: it does not need the bucket of names."""
 
 _NAME_BYTES: Final = 512
 """Of the name of a foreign object: one long name is not to keep a page from fitting a message."""
@@ -366,7 +366,7 @@ class BlobHandlers:
         return upload_state(state, self._part_subject, self._uploads.lease_seconds)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(PUT_BLOB, self.put),
             Endpoint(PUT_BLOBS, self.put_many),
@@ -425,7 +425,7 @@ def _bytes_reply(digest: Digest, found: Content) -> BytesReply[BlobHead]:
 
 
 def _op_id_of_one(op_id: str | None, number: int, request: PutBlob) -> str | None:
-    """That of the put that stands for blob ``number`` of a request with ``op_id``."""
+    """The id of the put for blob ``number`` of a request with ``op_id``."""
     if op_id is None:
         return None
     said, _ = split_op_id(op_id)

@@ -76,7 +76,7 @@ class CareHandlers:
         return UsageReply(done=False) if report is None else usage_reply(report, request.limit)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(SCRUB_STATUS, self.scrub),
             Endpoint(DIAGNOSE, self.doctor),

@@ -37,7 +37,7 @@ class CollectionHandlers:
         return collection_reply(report)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (Endpoint(COLLECT_BLOBS, self.collect),)
 
 

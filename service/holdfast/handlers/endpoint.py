@@ -40,7 +40,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.seconds_left() > self.seconds / 2
 
     def seconds_left(self) -> float:
-        """How much of the caller's time is left."""
+        """Seconds left of the caller's time."""
         return self.until - self.monotonic()
 
 
@@ -75,7 +75,7 @@ class BytesReply(Generic[ReplyT]):
 class Messages(Generic[ReplyT]):
     """A reply of many messages, which may last far longer than the caller waits for the first.
 
-    ``type`` is the media type of each. What is raised among them ends it with that failure.
+    ``type`` is the media type of each. An error among them ends it with that failure.
     """
 
     type: str

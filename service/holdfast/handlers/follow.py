@@ -59,7 +59,7 @@ class FollowHandlers:
         self._stopping.set()
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (Endpoint(FOLLOW_LOG, self.follow, lane="watches"),)
 
     async def _messages(self, request: FollowLog) -> AsyncGenerator[BytesReply[FollowHead]]:

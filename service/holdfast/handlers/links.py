@@ -58,7 +58,7 @@ class LinkUseHandlers:
         return LinkUsed(first_at=wire_time(first_at))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (Endpoint(USE_LINK, self.use),)
 
 
@@ -151,7 +151,7 @@ class LinkHandlers:
         return LinkMade(url=url, expires_at=wire_time(expires_at))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(LINK_SNAPSHOT, self.link_snapshot),
             Endpoint(LINK_BLOB, self.link_blob),

@@ -195,7 +195,7 @@ class NameHandlers:
         return _rules(*await self._names.change_rules(rules, expected=request.if_revision))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(CREATE_NAME, self.create),
             Endpoint(REPLACE_NAME, self.replace),

@@ -38,7 +38,7 @@ def page_of(
 ) -> tuple[list[ReplyT], EndT | None]:
     """The first of ``rows`` that fit, as ``fitting``, and where their page ends.
 
-    That is ``end`` if they are all, and that of the last one shown if not.
+    It ends at ``end`` if they are all, else at the last one shown.
     """
     messages = [to_message(row) for row in rows]
     shown = fitting(messages, max_bytes)

@@ -122,7 +122,7 @@ class RetentionHandlers:
         return _policy(request.app, changed)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(PRUNE_SNAPSHOTS, self.prune),
             Endpoint(HOLD_SNAPSHOT, self.hold),

@@ -79,7 +79,7 @@ def snapshot_replies(
 
 
 def _readable(reply: ReplyT) -> ReplyT:
-    """``reply``, if whoever gets it can read it: a record is what somebody wrote."""
+    """``reply``, if a client can read it: a record may hold anything."""
     try:
         written = msgspec.msgpack.encode(reply)
         return msgspec.msgpack.decode(written, type=type(reply))

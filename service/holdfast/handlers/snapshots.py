@@ -1,7 +1,7 @@
 """``snapshot.*``: requests to repository calls, results to replies.
 
-What only one node can do (archive an app, write to its directory) is done here if that is this
-node, and otherwise forwarded to the one that can.
+Requests that only one node can serve (archive an app, write to its directory) are served here if
+that is this node, and otherwise forwarded to it.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class SnapshotHandlers:
         return verified_reply(found, cursor, self._reads.max_inline_bytes)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(CREATE_SNAPSHOT, self.create, local=True),
             Endpoint(RESTORE_SNAPSHOT, self.restore, local=True),

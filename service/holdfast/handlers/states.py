@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.upkeep import Upkeep
 
 FRESH_SECONDS: Final = 5.0
-"""How long an append may have been under way: its Op-Id is known for that longer than it lives."""
+"""Time an append may be under way: its Op-Id is known for that longer than it lives."""
 
 _LARGE_BYTES: Final = 16 * 1024
 """A larger state is made canonical in a thread."""
@@ -146,7 +146,7 @@ class StateHandlers:
     async def replay(self, request: ReplayLog, _: Call) -> LogPage:
         """``snapshot.replay``."""
         lineage = lineage_of(request.lineage)
-        found = await self._replays.page(
+        found = await self._replays.tell(
             request.name, request.from_index, request.limit, lineage=lineage
         )
         return LogPage(
@@ -280,7 +280,7 @@ class StateHandlers:
         return msgspec.convert(kept, KeptPolicy, from_attributes=True)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (
             Endpoint(
                 APPEND_COMMANDS,

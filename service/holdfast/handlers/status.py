@@ -49,7 +49,7 @@ class StatusHandlers:
         )
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (Endpoint(GET_STATUS, self.status),)
 
 

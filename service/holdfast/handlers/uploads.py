@@ -43,5 +43,5 @@ class UploadHandlers:
         )
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (Endpoint(LOOK_UPLOAD, self.look),)

@@ -91,7 +91,7 @@ class WatchHandlers:
             feed.stop()
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
-        """Which method answers which operation."""
+        """The operations and their methods."""
         return (Endpoint(WATCH, self.watch, lane="watches"),)
 
     async def _messages(

@@ -161,7 +161,7 @@ def _problem_message() -> Schema:
             "type": "object",
             "properties": {
                 headers.SERVICE_ERROR: {
-                    "description": "What went wrong, on one line.",
+                    "description": "The error, on one line.",
                     "type": "string",
                 },
                 headers.SERVICE_ERROR_CODE: {

@@ -67,8 +67,8 @@ class PutBlobs(Request, frozen=True, kw_only=True):
     """Up to 256 blobs, which together hold no more bytes than one ``blob.put`` may.
 
     Each is stored as ``blob.put`` would store it, or not, whatever becomes of the others. The one
-    at position n, counted from 0, has the ``Op-Id`` of the request with ``.n`` after it: whoever
-    puts it alone under that one repeats it.
+    at position n, counted from 0, has the ``Op-Id`` of the request with ``.n`` after it: to put
+    it alone under that one repeats it.
     """
 
     blobs: Annotated[list[BlobToPut], Meta(min_length=1, max_length=MAX_BLOBS_PER_PUT)]
@@ -89,7 +89,7 @@ class PutResult(Reply, frozen=True, kw_only=True):
 
 
 class BlobsStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """What became of each blob, in the order of the request."""
+    """Each blob's outcome, in the order of the request."""
 
     results: list[PutResult]
 
@@ -104,7 +104,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     alone, in one message without a head: compare its digest, and ask without ``bare`` if anything
     else comes, or nothing. Of a ``name`` it never does. ``partial``: of a blob of which a collector
     has kept some bytes alone these are wanted; else it is not there. ``kept``: a blob that was
-    deleted is wanted, too, by who comes from a name or a state that has it.
+    deleted is wanted, too, for a name or a state that has it.
     """
 
     digest: WireDigest | None = None
@@ -156,7 +156,7 @@ class BlobHead(ContentHead, frozen=True, kw_only=True):
 
 
 class HasBlobs(Request, frozen=True, kw_only=True):
-    """Which of up to 1,024 digests are missing."""
+    """The missing ones of up to 1,024 digests."""
 
     digests: Annotated[list[WireDigest], Meta(max_length=MAX_DIGESTS_PER_HAS)]
     space: Space = "blobs"
@@ -169,7 +169,7 @@ class MissingBlobs(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class StatBlob(Request, frozen=True, kw_only=True):
-    """What is recorded about the blob with a ``digest``, or that a ``name`` has or had."""
+    """The record of the blob with a ``digest``, or that a ``name`` has or had."""
 
     digest: WireDigest | None = None
     space: Space = "blobs"
@@ -252,8 +252,8 @@ class BlobDeleted(Reply, frozen=True, kw_only=True):
     """``deleted`` is False when there was nothing to delete.
 
     ``kept_by`` is some of what the bytes of a deleted blob are kept for: names as they are, others
-    in words (`version 3 of NAME`, `a write of NAME`, `state NAME`). It is not there then for who
-    asks by the digest.
+    in words (`version 3 of NAME`, `a write of NAME`, `state NAME`). By its digest it is not
+    there then.
     """
 
     deleted: bool
@@ -261,7 +261,7 @@ class BlobDeleted(Reply, frozen=True, kw_only=True):
 
 
 UploadNote = Annotated[
-    str, Meta(max_length=MAX_UPLOAD_NOTE_CHARS, description="What the client wants told again.")
+    str, Meta(max_length=MAX_UPLOAD_NOTE_CHARS, description="Text that the client gets back.")
 ]
 
 
@@ -411,7 +411,7 @@ class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class CollectionReply(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """What the worker's run did so far; ``done``: it has ended. Else it goes on: ask again.
+    """The worker's run so far; ``done``: it has ended. Else it goes on: ask again.
 
     ``off`` says why nothing is collected in this deployment.
     """
@@ -431,7 +431,7 @@ class DamagedBlob(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class VerifyReport(Reply, frozen=True, kw_only=True):
-    """What was read. ``cursor`` is there while blobs remain to be checked."""
+    """The blobs read; ``cursor`` while blobs remain to be checked."""
 
     checked: ToldCount
     bytes: ToldSize
@@ -448,8 +448,8 @@ PUT_BLOBS: Final = Operation(
 GET_BLOB: Final = Operation(
     "blob.get", GetBlob, BlobHead, "Read a blob or a range of it.", reply_body=Body.BYTES, bare=True
 )
-HAS_BLOBS: Final = Operation("blob.has", HasBlobs, MissingBlobs, "Which digests are missing.")
-STAT_BLOB: Final = Operation("blob.stat", StatBlob, BlobStat, "What is recorded about a blob.")
+HAS_BLOBS: Final = Operation("blob.has", HasBlobs, MissingBlobs, "The missing digests.")
+STAT_BLOB: Final = Operation("blob.stat", StatBlob, BlobStat, "The record of a blob.")
 LIST_BLOBS: Final = Operation("blob.list", ListBlobs, BlobPage, "A page of blobs.")
 DELETE_BLOB: Final = Operation(
     "blob.delete", DeleteBlob, BlobDeleted, "Forget a blob, or the blob of a name.", mutates=True
@@ -480,7 +480,7 @@ COLLECT_BLOBS: Final = Operation(
     "blob.collect", CollectBlobs, CollectionReply, "Remove what nothing needs."
 )
 COLLECT_FEATURE: Final = "collect"
-"""What a worker says of itself beside whose writes blobs may be collected."""
+"""The feature of workers beside whose writes blobs may be collected."""
 
 BLOB_OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     PUT_BLOB,

@@ -18,13 +18,13 @@ from holdfast.protocol.operation import AnyOperation, Operation
 
 
 class GetScrub(Request, frozen=True, kw_only=True):
-    """How far the scrub has come. With ``start`` another lap begins, or follows the present one."""
+    """The progress of the scrub. With ``start`` another lap begins, or follows the present one."""
 
     start: bool = False
 
 
 class ScrubDamage(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """What could not be read back: a blob of ``space``, by its digest, or records.
+    """A blob of ``space``, by its digest, or records that could not be read back.
 
     ``name`` is the key of a record, and empty where records are lost. ``healed``: the blob was put
     anew from another copy.
@@ -76,7 +76,7 @@ class ScrubStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class GetDoctor(Request, frozen=True, kw_only=True):
-    """What is wrong with the deployment. It is looked at anew at most once a minute."""
+    """The findings about the deployment. They are made anew at most once a minute."""
 
 
 class DoctorFinding(Reply, frozen=True, kw_only=True, omit_defaults=False):
@@ -100,7 +100,7 @@ class DoctorReport(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class GetUsage(Request, frozen=True, kw_only=True):
-    """How many bytes each ``app``, prefix of names, or label takes, of those that take the most.
+    """The bytes that each ``app``, prefix of names, or label takes, of those that take the most.
 
     By ``prefix`` the names that begin with ``prefix`` are put together by their first ``depth``
     pieces between ``delimiter``.
@@ -151,14 +151,14 @@ class UsageReply(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 SCRUB_STATUS: Final = Operation(
-    "blob.scrub", GetScrub, ScrubStatus, "How far everything was read back, and what was damaged."
+    "blob.scrub", GetScrub, ScrubStatus, "The progress of the scrub, and the damage found."
 )
 
 DIAGNOSE: Final = Operation(
-    "blob.doctor", GetDoctor, DoctorReport, "What is wrong with the deployment, and what to do."
+    "blob.doctor", GetDoctor, DoctorReport, "The findings about the deployment, with remedies."
 )
 GET_USAGE: Final = Operation(
-    "blob.usage", GetUsage, UsageReply, "Who takes how many bytes of what is stored."
+    "blob.usage", GetUsage, UsageReply, "The bytes by app, prefix of names or label."
 )
 
 CARE_OPERATIONS: Final[tuple[AnyOperation, ...]] = (SCRUB_STATUS, DIAGNOSE, GET_USAGE)

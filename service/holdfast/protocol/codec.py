@@ -1,4 +1,4 @@
-"""Bytes and headers to messages and back. Whatever is wrong with them is ``invalid``.
+"""Bytes and headers to messages and back. An error in them is ``invalid``.
 
 JSON by default, msgpack when the request says so; the reply uses the same. Where the body is the
 blob itself, the message travels as headers.
@@ -35,14 +35,14 @@ _WAIT: Final = "wait_seconds"
 
 
 class Encoding(enum.Enum):
-    """How a message body is written."""
+    """Encodings of a message body."""
 
     JSON = JSON_TYPE
     MSGPACK = MSGPACK_TYPE
 
 
 def encoding_of(headers: Mapping[str, str]) -> Encoding:
-    """What ``Content-Type`` asks for. Raises InvalidError for a type that is neither."""
+    """Encoding by ``Content-Type``. Raises InvalidError for a type that is neither."""
     content_type = headers.get(names.CONTENT_TYPE)
     if content_type is None:
         return Encoding.JSON
@@ -103,7 +103,7 @@ def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> byte
 
 
 def meaning(request: Request) -> bytes:
-    """What ``request`` asks for, alike however it was encoded and however long is waited for it."""
+    """``request`` as JSON without its bytes and its wait, alike however it was encoded."""
     request = request.without_bytes()
     if _WAIT in request.__struct_fields__:
         request = msgspec.structs.replace(request, **{_WAIT: 0.0})

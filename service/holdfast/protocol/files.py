@@ -1,4 +1,4 @@
-"""What is in a snapshot: the messages of the verbs that read it.
+"""The messages of the verbs that read a snapshot.
 
 A path on the wire is text. Names in a file system are bytes: where a path is not UTF-8, its text
 has U+FFFD in place of what is not, and ``path_bytes`` beside it holds the exact bytes (base64 in
@@ -36,7 +36,7 @@ WirePathBytes = Annotated[bytes, base64_of("a path", 4096)]
 
 
 class ListFiles(Request, frozen=True, kw_only=True):
-    """What a snapshot holds at and below ``path``, in path order."""
+    """A snapshot's entries at and below ``path``, in path order."""
 
     key: WireKey
     path: WirePath = ""
@@ -72,7 +72,7 @@ class FilePage(Reply, frozen=True, kw_only=True):
 
 
 class DiffSnapshots(Request, frozen=True, kw_only=True):
-    """What changed from snapshot ``a`` to snapshot ``b``."""
+    """The changes from snapshot ``a`` to snapshot ``b``."""
 
     a: WireKey
     b: WireKey
@@ -138,7 +138,7 @@ class DamagedPack(Reply, frozen=True, kw_only=True):
 
 
 class SnapshotVerified(Reply, frozen=True, kw_only=True):
-    """What was read. ``cursor`` is there while some remains to be checked.
+    """The part read. ``cursor`` is there while some remains to be checked.
 
     ``damaged`` are the first of ``damaged_count``.
     """
@@ -151,9 +151,9 @@ class SnapshotVerified(Reply, frozen=True, kw_only=True):
     cursor: WireCursor | None = None
 
 
-LIST_FILES: Final = Operation("snapshot.files", ListFiles, FilePage, "What a snapshot holds.")
+LIST_FILES: Final = Operation("snapshot.files", ListFiles, FilePage, "A snapshot's entries.")
 DIFF_SNAPSHOTS: Final = Operation(
-    "snapshot.diff", DiffSnapshots, DiffPage, "What changed between two snapshots."
+    "snapshot.diff", DiffSnapshots, DiffPage, "The changes between two snapshots."
 )
 READ_FILE: Final = Operation(
     "snapshot.read", ReadFile, ContentHead, "Read one file.", reply_body=Body.BYTES

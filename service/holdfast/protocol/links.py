@@ -1,6 +1,6 @@
 """Links: URLs of a gateway that are a credential for one request, and how one is used once.
 
-What they point at, and until when, is signed (`holdfast.domain.sigv4`). Only workers that have keys
+Their target and their end are signed (`holdfast.domain.sigv4`). Only workers that have keys
 take requests for links; any worker notes that one was used.
 """
 

@@ -37,8 +37,8 @@ WireDigest = Annotated[
 WireSize = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES, description="Bytes.")]
 WireLong = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES, description="Bytes of something sparse.")]
 WireCount = Annotated[int, Meta(ge=0, le=2**53)]
-# What is told has no upper bound: it may be a sum, or what another program wrote down, and a
-# client that refuses one number of a page has none of its rows.
+# Numbers in replies have no upper bound: one may be a sum, or another program's, and a client
+# that refuses one number of a page has none of its rows.
 ToldSize = Annotated[int, Meta(ge=0, description="Bytes.")]
 ToldCount = Annotated[int, Meta(ge=0)]
 WireCursor = Annotated[
@@ -106,9 +106,9 @@ def base64_of(what: str, max_bytes: int) -> Meta:
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a caller sends. A field this version does not know is ``invalid``.
+    """A caller's message. A field this version does not know is ``invalid``.
 
-    One that ``keeps_json`` has JSON in it as it was sent, as a `msgspec.Raw`.
+    With ``keeps_json`` it holds JSON as it was sent, as a `msgspec.Raw`.
     """
 
     keeps_json: ClassVar[bool] = False
@@ -119,7 +119,7 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
 
 
 class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker answers. A field this version does not know is ignored.
+    """A worker's answer. A field this version does not know is ignored.
 
     ``keeps_json`` as in a `Request`.
     """

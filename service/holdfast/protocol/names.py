@@ -1,7 +1,7 @@
 """``blob.*`` with names: the messages and the table of operations.
 
-What an older worker would refuse goes on a subject of its own. In headers a name is
-percent-encoded; in JSON and msgpack it is plain.
+Messages that older workers refuse have their own subjects. In headers a name is percent-encoded;
+in JSON and msgpack it is plain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from holdfast.protocol.message import (
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
 NAMES_FEATURE: Final = "names"
-"""What a worker that knows names says among its ``features`` in discovery."""
+"""The one of ``features`` in discovery of a worker that knows names."""
 
 NameState = Literal["pending", "ok", "failure", "deleted"]
 QuotedLabels = Annotated[
@@ -93,8 +93,8 @@ class NameStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class OpenName(Request, frozen=True, kw_only=True):
     """Begin a streamed write of a named blob: parts and the end go as those of ``blob.open``.
 
-    ``mode``: as ``blob.create`` or as ``blob.replace``. What ends the upload is answered once the
-    name has the blob. ``note`` as in ``OpenUpload``.
+    ``mode``: as ``blob.create`` or as ``blob.replace``. The end is answered once the name has the
+    blob. ``note`` as in ``OpenUpload``.
     """
 
     name: WireName
@@ -175,7 +175,7 @@ class NamePage(Reply, frozen=True, kw_only=True):
 
 
 class GetHistory(Request, frozen=True, kw_only=True):
-    """What has become of a name, and a page of its versions."""
+    """A name's transitions, and a page of its versions."""
 
     name: WireName
     cursor: WireCursor | None = None
@@ -220,7 +220,7 @@ class NameHistory(Reply, frozen=True, kw_only=True):
 
 
 class NameRule(Request, frozen=True, kw_only=True):
-    """What is kept of the names that start with ``prefix``, or of one ``name``.
+    """A rule for the names that start with ``prefix``, or for one ``name``.
 
     ``keep_versions`` counts the present one (1: no other is kept); those replaced more than
     ``keep_seconds`` ago are not kept either. Names expire ``expire_seconds`` after their last
@@ -289,12 +289,8 @@ RENAME_NAME: Final = Operation(
     "blob.rename", RenameName, NameStored, "Give a blob another name.", mutates=True
 )
 LIST_NAMES: Final = Operation("blob.names", ListNames, NamePage, "A page of names.")
-GET_HISTORY: Final = Operation(
-    "blob.history", GetHistory, NameHistory, "What has become of a name."
-)
-GET_RULES: Final = Operation(
-    "blob.rules", GetRules, RuleList, "What is kept of names, and for how long."
-)
+GET_HISTORY: Final = Operation("blob.history", GetHistory, NameHistory, "The history of a name.")
+GET_RULES: Final = Operation("blob.rules", GetRules, RuleList, "The rules by which names are kept.")
 SET_RULES: Final = Operation(
     "blob.set_rules", SetRules, RuleList, "Change what is kept of names.", mutates=True
 )

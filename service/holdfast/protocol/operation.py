@@ -18,7 +18,7 @@ QUEUE_GROUP: Final = "q"
 
 
 class Body(enum.Enum):
-    """What the payload of a message is."""
+    """The content of a payload."""
 
     MESSAGE = "message"
     """The message itself, as JSON or msgpack."""

@@ -45,11 +45,11 @@ WireReason = Annotated[
 
 
 class KeepSnapshots(Request, frozen=True, kw_only=True):
-    """What is kept of an app's snapshots that are ``ok``; all of them, where nothing is stated.
+    """The snapshots of an app to keep, if ``ok``; all of them, where nothing is stated.
 
     The last so many, and the newest of each of the last so many hours, days, ISO weeks, months and
-    years that have one, by the clocks of ``time_zone``; while these are fewer, the oldest too. What
-    is younger than ``within``, counted from the newest. What has all ``labels`` of one of the sets.
+    years that have one, by the clocks of ``time_zone``; while these are fewer, the oldest too.
+    Those younger than ``within``, counted from the newest. Those with all labels of one set.
     """
 
     last: WireKept = 0
@@ -66,7 +66,7 @@ class KeepSnapshots(Request, frozen=True, kw_only=True):
 
 
 class KeptSnapshots(Reply, frozen=True, kw_only=True):
-    """What is kept, as a policy has it: see ``KeepSnapshots``."""
+    """The snapshots a policy keeps: see ``KeepSnapshots``."""
 
     last: ToldCount = 0
     hourly: ToldCount = 0
@@ -105,7 +105,7 @@ class PrunedSnapshot(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class PruneReport(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """What became, or would become, of snapshots.
+    """The outcome of a prune, or of a dry run.
 
     ``snapshots`` are the first of ``kept`` and ``superfluous``, those not kept in front, the newest
     first. ``removed`` counts those that are gone. ``damaged`` cannot be read, and stay. ``stopped``
@@ -148,7 +148,7 @@ class SetPolicy(Request, frozen=True, kw_only=True):
 
 
 class SnapshotPolicy(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """What holds for an app; without ``keep`` no policy does, and nothing is removed.
+    """The policy of an app; without ``keep`` there is none, and nothing is removed.
 
     ``default``: it is that of all apps without one of their own. ``revision`` is that of the app's
     own record: 0 where there never was one.
@@ -171,7 +171,7 @@ HOLD_SNAPSHOT: Final = Operation(
     "snapshot.hold", HoldSnapshot, SnapshotRecord, "Keep a snapshot from policies.", mutates=True
 )
 GET_POLICY: Final = Operation(
-    "snapshot.policy", GetPolicy, SnapshotPolicy, "What is kept of an app's snapshots."
+    "snapshot.policy", GetPolicy, SnapshotPolicy, "The policy of an app's snapshots."
 )
 SET_POLICY: Final = Operation(
     "snapshot.set_policy",

@@ -88,8 +88,7 @@ def caller_headers(*, mutates: bool) -> dict[str, Schema]:
     """The headers that any request may carry; those that change something may carry ``Op-Id``."""
     known: dict[str, Schema] = {
         headers.CONTENT_TYPE: {
-            "description": "How body and reply are written: application/json or "
-            "application/msgpack.",
+            "description": "Encoding of body and reply: application/json or application/msgpack.",
             "type": "string",
             "default": "application/json",
         },
@@ -178,7 +177,7 @@ def _header_schema(kind: type[msgspec.Struct], schema: Schema) -> Schema:
 
 
 def _header_value(field: Schema) -> Schema:
-    """``field`` as text. What would be null is a header that is not there."""
+    """``field`` as text. For null the header is absent."""
     value, *_ = field.get("anyOf", [field])
     if value.get("type") == "boolean":
         return {"enum": ["true", "false"], "default": str(bool(field.get("default"))).lower()}

@@ -73,7 +73,7 @@ class CreateSnapshot(Request, frozen=True, kw_only=True):
     """Archive the directory of ``app`` on the node that has it, or on ``node``.
 
     ``exclude`` holds patterns in gitignore syntax, and ``exclude_bytes`` more of them, which need
-    not be UTF-8. What is not done after ``wait_seconds`` is answered ``pending`` and goes on. With
+    not be UTF-8. A run longer than ``wait_seconds`` is answered ``pending`` and goes on. With
     ``read_all`` nothing is taken for granted: every file is read, and what is stored already is
     read back, and stored anew where it is not what it was.
     """
@@ -235,7 +235,7 @@ class GetRestore(Request, frozen=True, kw_only=True):
 
 
 class DeleteSnapshot(Request, frozen=True, kw_only=True):
-    """Forget a snapshot. What others share with it stays."""
+    """Forget a snapshot. Content that others share stays."""
 
     key: WireKey
 
@@ -253,7 +253,7 @@ class PurgeSnapshots(Request, frozen=True, kw_only=True):
 
 
 class SnapshotsPurged(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """How many were forgotten."""
+    """The snapshots forgotten."""
 
     deleted: ToldCount
 
@@ -306,7 +306,7 @@ RESTORE_SNAPSHOT: Final = Operation(
     "snapshot.restore", RestoreSnapshot, RestoreRecord, "Put files back.", mutates=True
 )
 GET_RESTORE: Final = Operation(
-    "snapshot.restored", GetRestore, RestoreRecord, "How far a restore is, or how it ended."
+    "snapshot.restored", GetRestore, RestoreRecord, "The progress or outcome of a restore."
 )
 LIST_SNAPSHOTS: Final = Operation(
     "snapshot.list", ListSnapshots, SnapshotPage, "A page of snapshots, newest first."

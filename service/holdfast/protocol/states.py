@@ -28,7 +28,7 @@ from holdfast.protocol.names import WireNameCursor, ZonedTime
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
 STATES_FEATURE: Final = "states"
-"""What a worker that knows states says among its ``features`` in discovery."""
+"""The one of ``features`` in discovery of a worker that knows states."""
 
 ENTRIES_TYPE: Final = "application/json"
 MAX_ENTRY_CREDIT: Final = 65_536
@@ -60,7 +60,7 @@ WireLineage = Annotated[
     Meta(
         max_length=128,
         pattern=r"^[0-9A-Za-z_-]*\.[0-9]{1,20}\.[0-9]{1,20}$(?!\n)",
-        description="Which log of a name it is, as an answer has it; a removal ends it.",
+        description="The log of a name, as an answer has it; a removal ends it.",
     ),
 ]
 QuotedExpectedIndex = Annotated[
@@ -106,9 +106,9 @@ class AppendBytes(Request, frozen=True, kw_only=True):
 class Appended(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """The commands are in the log: ``count`` of them, from ``index`` on.
 
-    ``hlc`` is the time of the first and ``last_hlc`` that of the last. Whoever sends further ones
-    of that name to ``append_subject``, for as long as somebody answers there, has them grouped; who
-    means them for this log names its ``lineage``.
+    ``hlc`` is the time of the first and ``last_hlc`` that of the last. Further ones of that
+    name are grouped when sent to ``append_subject``, for as long as somebody answers there; with
+    ``lineage`` they are for this log only.
     """
 
     index: ToldCount
@@ -190,7 +190,7 @@ class LoadedState(Saved, frozen=True, kw_only=True):
     """A save, with the ``state`` where that is JSON and fits; else its blob is to be read.
 
     ``fell_back`` are the numbers of newer ones which are damaged. ``unchanged``: it is the one that
-    the caller has. ``lineage`` is that of the log, for who reads on in it.
+    the caller has. ``lineage`` is that of the log, to read on in it.
     """
 
     keeps_json: ClassVar[bool] = True
@@ -299,7 +299,7 @@ class FollowLog(Request, frozen=True, kw_only=True):
     """Tell the commands from ``from_index`` on, and further ones as they come.
 
     ``credit``: after so many, or some more, it ends and is asked for again; and after 16 MiB, so
-    that nothing piles up before who reads slowly. Commands that were appended together are told
+    that nothing piles up before a slow reader. Commands that were appended together are told
     together. ``lineage`` is as of ``ReplayLog``.
     """
 
@@ -329,7 +329,7 @@ class FollowHead(Reply, frozen=True, kw_only=True):
 class TrimLog(Request, frozen=True, kw_only=True):
     """Forget commands up to and with ``through_index``: at most those of the save before the last.
 
-    That is of those that are whole.
+    Only whole saves count.
     """
 
     name: WireName
@@ -344,9 +344,9 @@ class Trimmed(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class StatePolicy(Request, frozen=True, kw_only=True):
-    """What is kept of a state; without any field it is only told.
+    """The policy of a state; without any field it is only told.
 
-    ``save_every`` is what its writers are told: after so many commands it is saved. Of saves those
+    ``save_every`` tells its writers to save it after so many commands. Of saves those
     of the last ``keep_seconds`` are kept, and ``keep`` in any case; with ``trim`` the log goes back
     to the oldest of them.
     """
@@ -426,7 +426,7 @@ TRIM_LOG: Final = Operation(
     "snapshot.trim", TrimLog, Trimmed, "Forget the beginning of a log.", mutates=True
 )
 STATE_POLICY: Final = Operation(
-    "snapshot.state_policy", StatePolicy, KeptPolicy, "What is kept of a state.", mutates=True
+    "snapshot.state_policy", StatePolicy, KeptPolicy, "The policy of a state.", mutates=True
 )
 REPAIR_STATE: Final = Operation(
     "snapshot.repair_state", RepairState, StateRepaired, "Go on with a damaged log.", mutates=True

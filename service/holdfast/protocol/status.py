@@ -11,7 +11,7 @@ from holdfast.protocol.operation import AnyOperation, Operation
 
 
 class GetStatus(Request, frozen=True, kw_only=True):
-    """How the store is. It is read anew for each request, so ask every few seconds at most."""
+    """The store's state, read anew for each request: ask every few seconds at most."""
 
 
 class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
@@ -39,7 +39,7 @@ class PeerStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class BucketStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """A bucket, and the stream that it is.
 
-    That of logs is told as one of ``records``. ``wanted`` is how many replicas the worker's
+    A bucket of logs is told as ``records``. ``wanted`` is how many replicas the worker's
     configuration asks for, if it does. ``leader`` and ``peers`` are empty where one server without
     a cluster has it. ``max_bytes``: none, no limit.
     """
@@ -86,7 +86,7 @@ class StoreStatus(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 GET_STATUS: Final = Operation(
-    "blob.status", GetStatus, StoreStatus, "How the store is, and what is wrong with it."
+    "blob.status", GetStatus, StoreStatus, "The state of the store, and its problems."
 )
 
 STATUS_OPERATIONS: Final[tuple[AnyOperation, ...]] = (GET_STATUS,)

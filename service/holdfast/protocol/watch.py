@@ -59,8 +59,8 @@ class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     ``type`` is ``holdfast.name.pending``, ``.ok``, ``.failure``, ``.deleted``,
     ``holdfast.blob.put``, ``.deleted``, ``holdfast.snapshot.pending``, ``.ok``, ``.failure``,
-    ``.deleted``. ``sequence`` is the revision, in 20 digits, and ``position`` that from which
-    whoever has had this event, and those before it, misses nothing.
+    ``.deleted``. ``sequence`` is the revision, in 20 digits, and ``position`` that from which a
+    watcher that had this event, and those before it, misses nothing.
     """
 
     id: str

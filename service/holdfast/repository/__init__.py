@@ -1,1 +1,1 @@
-"""Decisions and stores together: what the service does, whatever asks and wherever it keeps."""
+"""Decisions and stores together: the service, for all callers and all stores."""

@@ -28,7 +28,7 @@ class BlobRoots:
 
 
 def as_digests(named: Iterable[str], kind: str) -> tuple[Digest, ...]:
-    """What the record of a ``kind`` names. Raises CorruptError where that is no digest."""
+    """The digests that a ``kind``'s record names. Raises CorruptError where one is none."""
     found = tuple(map(Digest, named))
     if not all(map(is_digest, found)):
         msg = f"the record of a {kind} does not name a digest"

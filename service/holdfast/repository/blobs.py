@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class Content:
     """Bytes ``span`` of something of ``size`` bytes: ``data``, or a window of ``parts`` pieces.
 
-    Of a window's pieces ``skip`` bytes go first. They are numbered from ``first`` on: as chunks of
+    A window's first ``skip`` bytes are dropped. Pieces are numbered from ``first`` on: as chunks of
     the blob where the store sends them. ``deliver`` has it send them to a subject; where it is
     None, ``pieces`` are to be sent. ``kept`` says which bytes of a partial blob they are.
     """
@@ -73,7 +73,7 @@ class Bare:
 
 @dataclass(slots=True)
 class Verification:
-    """What reading blobs back has shown. ``cursor`` is None at the end."""
+    """The result of reading blobs back. ``cursor`` is None at the end."""
 
     checked: int = 0
     bytes: int = 0
@@ -136,9 +136,9 @@ class BlobRepository:
         """Bytes of a blob, in one piece if they fit, else the next window of them.
 
         ``direct`` asks for a window that the store sends, whatever fits; ``bare`` lets it send a
-        small blob in one message, of which nothing is known but its digest. Of a partial blob are
-        read, ``partial_too``, the bytes that are kept; else it is not there. What was deleted and
-        is kept is there for who goes on by ``cursor``, or came by what keeps it (``named``). Raises
+        small blob in one message, of which nothing is known but its digest. ``partial_too`` reads
+        the bytes that are kept of a partial blob, which else is not there. A deleted blob that is
+        kept is there with a ``cursor``, and if it was found by its keeper (``named``). Raises
         NotFoundError, CorruptError, InvalidError.
         """
         store = self._store(space)
@@ -164,7 +164,7 @@ class BlobRepository:
                 whole = Span(0, info.size)
                 return Content(size=info.size, span=whole, type=info.type, data=fetched.data)
         if info is None:
-            # Who asks for a proxied window did not get what the store was to send: no stale copy.
+            # A proxied window follows one that the store did not deliver: no stale copy.
             info = await store.stat(digest, sure=proxy)
         _check_there(info, named=named or cursor is not None)
         read = partial(
@@ -236,7 +236,7 @@ class BlobRepository:
         return await self._store(space).missing(digests)
 
     async def stat(self, digest: Digest, *, space: str = BLOBS, named: bool = False) -> BlobInfo:
-        """What is recorded. Raises NotFoundError; ``named`` as for `read`."""
+        """A blob's record. Raises NotFoundError; ``named`` as for `read`."""
         info = await self._store(space).stat(digest)
         _check_there(info, named=named)
         return info
@@ -312,7 +312,7 @@ class BlobRepository:
         await asyncio.gather(*(self._verify_one(info, report) for info in blobs))
 
     async def _verify_one(self, info: BlobInfo, report: Verification) -> None:
-        """Read a blob back. What is damaged is remembered, so that the next put replaces it."""
+        """Read a blob back. A damaged one is remembered, so that the next put replaces it."""
         store = self._store(BLOBS)
         try:
             await store.read_back(info, freely)
@@ -327,7 +327,7 @@ class BlobRepository:
     async def _report_damage(self, info: BlobInfo) -> None:
         try:
             await self._store(BLOBS).report_damage(info)
-        except HoldfastError as error:  # whoever asked is told of the damage all the same
+        except HoldfastError as error:  # the caller is told of the damage all the same
             log.warning("damage_not_recorded", digest=info.digest, code=error.code)
 
     def _store(self, space: str) -> BlobStore:
@@ -367,7 +367,7 @@ async def _read_inline(store: BlobStore, info: BlobInfo, span: Span) -> Buffer:
 
 
 def _pieces(window: Span, part_size: int) -> int:
-    """How many pieces ``BlobStore.read`` gives: one per part touched."""
+    """The number of pieces ``BlobStore.read`` gives: one per part touched."""
     if not window.length:
         return 0
     return (window.stop - 1) // part_size - window.start // part_size + 1

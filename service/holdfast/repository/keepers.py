@@ -1,6 +1,6 @@
-"""What keeps a blob beside its pin, asked of everybody who may.
+"""Keepers of blobs beside their pins, all of which are asked.
 
-A family of records that needs blobs of users is a `Keeper`: whoever deletes a blob asks all of them
+A family of records that needs blobs of users is a `Keeper`: a deletion of a blob asks all of them
 after it has read the blob's record, and is told of what was announced before that.
 """
 

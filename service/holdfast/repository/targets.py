@@ -1,8 +1,8 @@
-"""Where an upload's blob goes beside the store: a name that is to have it.
+"""The target of an upload's blob beside the store: a name that is to have it.
 
 Uploads know names by this port only. The order of an upload's end: the digest is promised, the blob
-is made (or touched, if it was there), the name has it, and then the upload has ended. So whoever
-answers that an upload is committed knows that its name is.
+is made (or touched, if it was there), the name has it, and then the upload has ended. So a worker
+that answers that an upload is committed knows that its name is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class GivenUpError(UnavailableError):
-    """What was announced is not any more: others took it for abandoned. Nothing came of it."""
+    """The announcement is gone: others took it for abandoned. Nothing came of it."""
 
 
 class UploadTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class NewTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a write is answered with: the name has this blob, as this version."""
+    """The answer to a write: the name has this blob, as this version."""
 
     name: str
     digest: str
@@ -78,4 +78,4 @@ class Targets(Protocol):
         """
 
     async def fail(self, target: UploadTarget, reason: str) -> None:
-        """End what was announced without a blob; where that fails, its lapse does."""
+        """End the announcement without a blob; where that fails, its lapse does."""

@@ -1,4 +1,4 @@
-"""What a worker's scrub read and found, and what its runs of policies removed, as metrics."""
+"""The reads and findings of a worker's scrub, and removals by its policies, as metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker's collections did, as Prometheus metrics."""
+"""A worker's collections, as Prometheus metrics."""
 
 from __future__ import annotations
 

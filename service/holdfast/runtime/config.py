@@ -46,7 +46,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """What a worker, and every command, is told. Sizes are bytes, times seconds."""
+    """Settings of a worker and of every command. Sizes are bytes, times seconds."""
 
     nats: NatsOptions = field(default_factory=NatsOptions)
     prefix: Annotated[
@@ -140,7 +140,7 @@ class Config(Struct, frozen=True, kw_only=True):
         str | None, Meta(description="File with the keys of links; read again when it changes.")
     ] = None
     public_url: Annotated[
-        HttpUrl | None, Meta(description="Where clients reach the gateways: links are made for it.")
+        HttpUrl | None, Meta(description="URL by which clients reach gateways, for links.")
     ] = None
 
 

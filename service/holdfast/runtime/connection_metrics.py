@@ -1,4 +1,4 @@
-"""How a worker's connection to NATS fares, as Prometheus metrics."""
+"""A worker's connection to NATS, as Prometheus metrics."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back: one message, and for a window what follows it. ``error`` names a failure.
+    """The answer: one message, and for a window those that follow. ``error`` names a failure.
 
     With ``node`` it does not go back: it is the request, for a worker of that node to answer. If it
     ``is_sent`` there is no message from here, only what ``deliver`` has sent, or ``messages``, each
@@ -97,7 +97,7 @@ class Dispatcher:
             if endpoint.operation.mutates:
                 left = _left(left, age_seconds)
             call = self._call(subject, left, body, op_id, forwarded=forwarded)
-            # Who waits below gives up a moment before, and can still say what is known.
+            # A wait below gives up a moment before, and can still say what is known.
             with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
                 at = asyncio.get_running_loop().time() + left
                 with TimeLimit(self._timers, at):
@@ -146,7 +146,7 @@ class Dispatcher:
 
 
 def _left(seconds: float, age_seconds: float) -> float:
-    """What is left of ``seconds`` for a request of that age. Raises UnavailableError."""
+    """The rest of ``seconds`` for a request of that age. Raises UnavailableError."""
     if age_seconds >= seconds:
         msg = "the request came too late: it may be repeated"
         raise UnavailableError(msg)
@@ -154,7 +154,7 @@ def _left(seconds: float, age_seconds: float) -> float:
 
 
 def out_of_time(endpoint: AnyEndpoint) -> HoldfastError:
-    """What a request is answered that did not end in time."""
+    """The error of a request that did not end in time."""
     if endpoint.operation.mutates:
         return OutcomeUnknownError("the request did not end in time and may yet be applied")
     return UnavailableError("the request did not end in time")

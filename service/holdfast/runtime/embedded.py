@@ -100,7 +100,7 @@ def _locate_nats_server() -> Path:
 
 
 def nats_server_version(path: Path) -> tuple[int, ...]:
-    """What ``path -v`` says. Raises InvalidError when that is not a nats-server's answer."""
+    """The version by ``path -v``. Raises InvalidError if no nats-server answers."""
     try:
         answer = subprocess.run(  # noqa: S603 - the operator's own choice of program
             [path, "-v"], capture_output=True, text=True, timeout=10, check=True
@@ -278,7 +278,7 @@ def _wait_ready(
 
 
 def _read_ports(pid: int, directory: Path) -> tuple[str, str] | None:
-    """What the server wrote about its ports; None until the file is whole."""
+    """The URLs by the server's ports file; None until the file is whole."""
     for path in directory.glob(f"*_{pid}.ports"):
         with suppress(OSError, ValueError, KeyError, IndexError):
             ports = json.loads(path.read_bytes())

@@ -1,8 +1,8 @@
-"""How old a request may be that has just arrived.
+"""The age that a request may have on arrival.
 
 It may have lain in the socket of a worker that was stopped or cut off, while its client asked
-another one, which refused it: taken up now, it would be done after all. What arrives behind the
-answer to a PING was sent after that PING, so nothing is older than the last one that was answered.
+another one, which refused it: taken up now, it would be done after all. A request
+behind the answer to a PING was sent after that PING: none is older than the last answered PING.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from holdfast.transport.connection import Connection
 
 PROVE_SECONDS: Final = 0.2
-"""How often to ask: a client that waits no longer for a change to be made is refused."""
+"""Seconds between PINGs: a client that waits no longer for a change is refused."""
 
 _ANSWER_SECONDS: Final = 1
 
 
 class Freshness:
-    """What a worker knows of its requests. To be made before it subscribes."""
+    """The age of a worker's requests. To be made before it subscribes."""
 
     def __init__(self, connection: Connection) -> None:
         """Of a connection that is open."""
@@ -39,5 +39,5 @@ class Freshness:
 
     @property
     def most_seconds(self) -> float:
-        """How long ago what arrives now may have been sent."""
+        """The age that a request arriving now may have."""
         return asyncio.get_running_loop().time() - self._asked_at

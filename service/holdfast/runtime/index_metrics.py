@@ -1,4 +1,4 @@
-"""How far a worker's index of names has come, as Prometheus metrics."""
+"""The progress of a worker's index of names, as Prometheus metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process writes about itself: one event per line, on standard error.
+"""The log of a process: one event per line, on standard error.
 
 Log lines carry text that other people chose (subjects, names, error details). Control characters
 in it are escaped, so that nobody can forge a line or move the reader's cursor, and what looks like
@@ -77,7 +77,7 @@ def configure_logging(log_format: LogFormat, level: str, stream: TextIO | None =
 
 
 def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Which trace the line belongs to, if it does to any."""
+    """Add the ids of the line's trace, if it has one."""
     step = TRACE.get()
     if step is not None:
         event.update(trace_id=step.trace_id, span_id=step.span_id)

@@ -1,7 +1,7 @@
-"""What nats-servers tell of themselves: in their greeting, and where they are monitored.
+"""The state of nats-servers: from their greeting, and where they are monitored.
 
-A server's greeting says little of it and nothing of the others. What its writes survive, and how
-many servers there are, is told by ``/varz`` only.
+A server's greeting says little of it and nothing of the others. Only ``/varz`` tells which failures
+its writes survive, and how many servers there are.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Servers:
 
     @property
     def durability(self) -> Durability:
-        """What their writes survive."""
+        """Their writes' durability."""
         return durability_of(self.told, self.silent)
 
 
@@ -105,7 +105,7 @@ async def see_servers(greeting: Mapping[str, Any], monitor_urls: Sequence[str]) 
 async def stream_counts(
     monitor_urls: Sequence[str], streams: Sequence[str]
 ) -> tuple[StreamCount, ...]:
-    """What each server behind ``monitor_urls`` says of its copies of ``streams``. Never raises."""
+    """The copies of ``streams`` at each server behind ``monitor_urls``. Never raises."""
     answers = await asyncio.gather(*(_count(url, streams) for url in monitor_urls))
     return tuple(count for answer in answers for count in answer)
 
@@ -133,7 +133,7 @@ async def _count(monitor_url: str, streams: Sequence[str]) -> list[StreamCount]:
 
 
 def greeted(greeting: Mapping[str, Any]) -> ServerState:
-    """What a server's INFO says. Without a cluster, and with JetStream, it is the only one."""
+    """A server's state by INFO. Without a cluster, and with JetStream, it is the only one."""
     has_jetstream = bool(greeting.get("jetstream"))
     alone = has_jetstream and not greeting.get("cluster")
     return ServerState(

@@ -1,4 +1,4 @@
-"""Who has an app? Workers ask each other on ``snapshot.where``.
+"""Workers ask each other for an app on ``snapshot.where``.
 
 Every worker with a directory of apps listens there, outside the queue group. If it is of the node
 that was asked for, it answers whether it has the app that was asked for, or that it cannot tell.
@@ -42,21 +42,20 @@ if TYPE_CHECKING:
 
 WHERE_SUBJECT: Final = "snapshot.where"
 WHERE_SECONDS: Final = 1.0
-"""How long answers are waited for: a worker whose directory takes longer says so before."""
+"""Time to wait for answers: a worker whose directory takes longer says so before."""
 
 COMPARISONS: Final = 3
-"""How often a mark is looked for before it is believed not to be there: over a network it may be
-seen late.
+"""Looks for a mark before it is believed not to be there: over a network it may be seen late.
 """
 
 CLOCKS_DIFFER_SECONDS: Final = 2.0
-"""What the clocks of two workers may differ by. An answer takes up to a second."""
+"""Difference allowed of two workers' clocks. An answer takes up to a second."""
 
 MISSED_SECONDS: Final = 300.0
 """A node that answered within this time, and does not now, is missed: it may be restarting."""
 
 LOOK_SECONDS: Final = 60.0
-"""How often to look who is there."""
+"""Time between looks for workers."""
 
 FLUSH_SECONDS: Final = 10
 MARK_SECONDS: Final = 10.0
@@ -69,9 +68,9 @@ log = structlog.get_logger(__name__)
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whose node is ``node``, if given, and who has ``app``, if given?
+    """Ask for workers of ``node``, if given, and with ``app``, if given.
 
-    With a ``mark``: do you see it? The worker ``worker`` starts, and has it in its directory.
+    With ``mark``, also whether it is seen: ``worker`` starts, and has it in its directory.
     """
 
     app: str | None = None
@@ -188,9 +187,9 @@ class Peers:
                 log.warning("clocks_differ", node=node, ahead_seconds=round(ahead, 1))
 
     def clocks(self, off: timedelta) -> dict[str, timedelta]:
-        """How far clocks are off, by their nodes, where this worker's is ``off``.
+        """The error of clocks, by their nodes, where this worker's is ``off``.
 
-        Of other nodes it is known what the last look has shown, of those that have apps.
+        Other nodes, if they have apps, are as the last look has shown them.
         """
         others = {node: off + timedelta(seconds=ahead) for node, ahead in self._ahead.items()}
         return others | {self._node: off}
@@ -215,7 +214,7 @@ class Peers:
             mailbox.close()
 
     def _missed(self, heard: set[str]) -> frozenset[str]:
-        """Who is not among those that were ``heard``, which are noted, and was lately."""
+        """The nodes not among those ``heard``, which are noted, but heard lately."""
         now = self._monotonic()
         self._seen_at |= dict.fromkeys(heard, now)
         self._seen_at = {
@@ -338,7 +337,7 @@ class _Said:
             (self._unsure if here.has is None else self._no).add(here.node)
 
     def answers(self, missed: frozenset[str]) -> Answers:
-        """What was said until now, and by whom nothing, though something was to be expected."""
+        """The answers until now, and the nodes ``missed`` that were expected to answer."""
         return Answers(
             yes=self._yes,
             no=frozenset(self._no),

@@ -77,7 +77,7 @@ class WorkerPool:
             await worker.stop(self._drain_seconds + KILL_GRACE_SECONDS)
 
     def kill(self) -> None:
-        """End all workers now. What they were doing has an unknown outcome."""
+        """End all workers now. Requests under way have an unknown outcome."""
         for worker in self._workers.values():
             worker.send(signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""What requests a worker answered, and how the clocks of its pool differ, as Prometheus metrics."""
+"""The requests that a worker answered, and its pool's clocks, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class RequestMetrics(Collector):
                 errors.add_metric([operation.subject, code], count)
         clocks = GaugeMetricFamily(
             "holdfast_clock_ahead_seconds",
-            "How far the clock of a node is ahead of this worker's.",
+            "Seconds that a node's clock is ahead of this worker's.",
             labels=["node"],
         )
         for node, ahead in self._clocks().items():

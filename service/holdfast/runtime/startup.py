@@ -1,8 +1,8 @@
-"""What a worker makes sure of before it serves: that servers and buckets are what it was told.
+"""The checks before a worker serves: servers and buckets are as its settings ask.
 
 Each refusal is one sentence that says what to change. Nothing is created or changed here: a bucket
-that is not found may be on its way back. What a system that has just been started does not yet have
-is waited for; a copy that is behind, or a server that is away, is no reason not to serve.
+that is not found may be on its way back. Parts that a system just started does not yet have
+are waited for; a copy that is behind, or a server that is away, is no reason not to serve.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MIN_PAYLOAD_BYTES: Final = 16 * KIB
 """The least that is tested: what a worker says of itself in discovery has to fit."""
 READY_SECONDS: Final = 30.0
-"""How long a store that has no leader, or does not answer, is waited for."""
+"""Time to wait for a store that has no leader, or does not answer."""
 log = structlog.get_logger(__name__)
 
 
@@ -107,7 +107,7 @@ def missing_right_told() -> Iterator[None]:
 
 
 async def check_stores[T](check: Callable[[], Awaitable[T]]) -> T:
-    """What ``check`` gives, run until it does not raise NotReadyError, for half a minute at most.
+    """The result of ``check``, run again at NotReadyError, for half a minute at most.
 
     Raises UnavailableError with what to change.
     """
@@ -126,7 +126,7 @@ async def check_stores[T](check: Callable[[], Awaitable[T]]) -> T:
 
 
 async def unless_stopped[T](work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
-    """What ``work`` gives or raises. Raises StoppedError when ``stop`` comes first."""
+    """The outcome of ``work``. Raises StoppedError when ``stop`` comes first."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     try:

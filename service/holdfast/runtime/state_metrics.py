@@ -1,4 +1,4 @@
-"""What a worker did with states, as Prometheus metrics."""
+"""A worker's work on states, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StateMetrics(Collector):
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(f"holdfast_state_{name}", text, value=value)
         yield GaugeMetricFamily(
-            "holdfast_state_followers", "Who follows a log at this worker.", value=totals.followers
+            "holdfast_state_followers", "Followers of logs at this worker.", value=totals.followers
         )
         counts = [*accumulate(totals.sizes)]
         limits = [*map(str, GROUP_SIZES[:-1]), "+Inf"]

@@ -1,4 +1,4 @@
-"""What a worker counts, in the form that ADR-32 answers show."""
+"""A worker's counts, in the form of ADR-32 answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EndpointStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this worker is. ``metadata`` says more in discovery."""
+    """This worker's identity. ``metadata`` adds to discovery."""
 
     id: str
     version: str
@@ -64,11 +64,11 @@ class Discovery:
     stats: Mapping[AnyOperation, EndpointStats]
 
     def ping(self) -> dict[str, Any]:
-        """Who is there."""
+        """Answer PING."""
         return self._answer(_PING)
 
     def info(self) -> dict[str, Any]:
-        """What it answers."""
+        """Answer INFO."""
         return {
             **self._answer(_INFO),
             "description": "Keeps blobs and snapshots for services that speak NATS",
@@ -88,7 +88,7 @@ class Discovery:
         }
 
     def statistics(self) -> dict[str, Any]:
-        """How much it answered."""
+        """Answer STATS."""
         return {
             **self._answer(_STATS),
             "started": self.identity.started,

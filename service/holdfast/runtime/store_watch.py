@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 READ_SECONDS: Final = 3.0
-"""How long one bucket is waited for. All are asked at once."""
+"""Time to wait for one bucket. All are asked at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class StoreWatch:
         return await see_servers(self.jetstream.connection.server_info, self.monitor_urls)
 
     async def read(self) -> StoreState:
-        """How it is at this moment, within a few seconds. What cannot be read is a problem."""
+        """The state now, within a few seconds. A bucket that cannot be read is a problem."""
         servers, found = await asyncio.gather(
             self.servers(), asyncio.gather(*(self._bucket(stream) for stream in self.streams))
         )
@@ -72,7 +72,7 @@ class StoreWatch:
         )
 
     async def counts(self) -> tuple[StreamCount, ...]:
-        """What each server that is monitored says of its copies of the buckets."""
+        """The buckets' copies at each server that is monitored."""
         return await stream_counts(self.monitor_urls, self.streams)
 
     async def _bucket(self, stream: str) -> BucketState | str:
@@ -99,7 +99,7 @@ class StoreWatch:
     ) -> AsyncIterator[Kept]:
         """Keep ``replicas`` copies of every bucket: each one as soon as it is done, in turn.
 
-        ``seen`` is told how it goes; whoever is interrupted may call it again. Raises
+        ``seen`` is told how it goes. May be called again after an interruption. Raises
         UnavailableError: too few servers, and then nothing is changed.
         """
         too_few = too_few_servers(replicas, (await self.servers()).known)

@@ -104,17 +104,17 @@ class Worker:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are being answered; who watches does not count."""
+        """Requests being answered; watchers do not count."""
         return len(self._lanes["requests"]) + len(self._lanes["parts"])
 
     @property
     def stats(self) -> Mapping[AnyOperation, EndpointStats]:
-        """What was counted of each operation."""
+        """The counts of each operation."""
         return self._stats
 
     @property
     def watches(self) -> int:
-        """How many are told of changes."""
+        """Watchers told of changes."""
         return len(self._lanes["watches"])
 
     def start(self) -> None:
@@ -255,7 +255,7 @@ class Worker:
             return failure
         except (Exception, asyncio.CancelledError) as bug:
             if isinstance(bug, asyncio.CancelledError) and _is_being_cancelled():
-                raise  # whoever did it answers
+                raise  # the one that did it answers
             log.exception("answer_failed", subject=endpoint.operation.subject)
             error = InternalError()
             self._send_failure(message, error)
@@ -263,7 +263,7 @@ class Worker:
         return answer.error
 
     def _forward(self, endpoint: AnyEndpoint, node: str, reply: str, request: Answer) -> None:
-        """Pass the request on; whoever takes it answers the caller."""
+        """Pass the request on; its taker answers the caller."""
         subject = node_subject(self._prefix, node, endpoint.operation.subject)
         body = memoryview(request.body)
         headers, step = dict(request.headers), TRACE.get()

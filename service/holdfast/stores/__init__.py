@@ -1,1 +1,1 @@
-"""Where bytes and records are kept: the ports, and an adapter for each kind of place."""
+"""Stores of bytes and records: the ports, and an adapter for each kind of place."""

@@ -1,4 +1,4 @@
-"""The record of a deployment, ``config`` in the records: what ``holdfast admin init`` decided.
+"""The record of a deployment, ``config`` in the records, as ``holdfast admin init`` decided.
 
 Workers read it before they serve: a store in a form they do not know, or under other names than
 they were told, is refused rather than filled with a second deployment's blobs.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "config"
 FORMAT: Final = 2
-"""What this version writes where no older one is at work: its collector is on."""
+"""The format this version writes if no older one is at work: its collector is on."""
 
 OLD_FORMAT: Final = 1
 GRACE_SECONDS: Final = 24 * 3600
@@ -41,7 +41,7 @@ class UnfitError(UnavailableError):
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of the buckets, and ``grace_seconds``: for how long what nothing refers to stays.
+    """The names of the buckets, and ``grace_seconds``: for how long unneeded blobs stay.
 
     ``snapshots``, ``names`` and ``states`` are empty in a record from before there were such
     buckets.
@@ -87,7 +87,7 @@ async def _put(records: RecordStore, deployment: Deployment, expected: int) -> N
 
 
 async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
-    """What is recorded, which fits and is complete.
+    """The deployment's record, which fits and is complete.
 
     Raises UnavailableError with what to change, NotReadyError, CorruptError.
     """
@@ -103,7 +103,7 @@ async def check_deployment(records: RecordStore, wanted: Deployment) -> Deployme
 
 
 async def find_deployment(records: RecordStore, wanted: Deployment) -> Deployment:
-    """What is recorded, which fits as far as it goes.
+    """The deployment's record, which fits as far as it goes.
 
     Raises UnfitError and UnavailableError with what to change, NotReadyError, CorruptError.
     """
@@ -171,7 +171,7 @@ async def raise_format(records: RecordStore, collects_from: datetime) -> bool:
 
 
 async def accept_loss(records: RecordStore) -> list[str]:
-    """Forget how far the roots had come: what was lost is not missed any more; of which stores.
+    """Forget how far the roots had come, so that losses are not missed any more; of which stores.
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """
@@ -186,7 +186,7 @@ async def accept_loss(records: RecordStore) -> list[str]:
 
 
 async def read_deployment(records: RecordStore) -> Deployment:
-    """What is recorded. Raises UnavailableError with what to change, CorruptError."""
+    """The deployment's record. Raises UnavailableError with what to change, CorruptError."""
     return (await _read(records))[0]
 
 
@@ -207,7 +207,7 @@ async def note_roots(records: RecordStore, source: str, found: RootsNote) -> Non
 
 
 async def _change(records: RecordStore, change: Callable[[Deployment], Deployment]) -> None:
-    """Write what ``change`` makes of the record, unless that is the same."""
+    """Write the record as ``change`` makes it, unless that is the same."""
     for _ in range(_ATTEMPTS):
         found, revision = await _read(records)
         changed = change(found)

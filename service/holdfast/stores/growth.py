@@ -1,4 +1,4 @@
-"""Who waits for a log to grow, in this process."""
+"""Waiters for a log to grow, in this process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Waiters:
 
     @asynccontextmanager
     async def watch(self, log: str) -> AsyncIterator[Waiter]:
-        """Have it told what is told of ``log``."""
+        """Have it told of the growth of ``log``."""
         waiter = Waiter()
         self._waiting.setdefault(log, []).append(waiter)
         try:

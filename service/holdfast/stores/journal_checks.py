@@ -1,4 +1,4 @@
-"""What every store of logs checks alike, before its medium sees it and after it was read."""
+"""Checks of every store of logs, before its medium sees an entry and after one was read."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def check_read(log: str, after: int, limit: int, max_bytes: int) -> None:
 
 
 def check_sequence(sequence: int) -> None:
-    """Raises InvalidError of what is below 0."""
+    """Raises InvalidError of a sequence below 0."""
     if sequence < 0:
         msg = "a sequence is not negative"
         raise InvalidError(msg)
 
 
 def checksum_of(log: str, previous: int, message_id: str, value: bytes | memoryview) -> int:
-    """Over all that the one who appends says of an entry."""
+    """The checksum over all that an append says of an entry."""
     return zlib.crc32(value, zlib.crc32(f"{log} {previous} {message_id}\n".encode()))
 
 
@@ -71,7 +71,7 @@ def not_the_last(log: str) -> ConflictError:
 def page_up_to_damage[Row](
     rows: Iterable[Row], decode: Callable[[Row], JournalEntry], *, max_bytes: int, is_end: bool
 ) -> JournalPage:
-    """What ``rows`` hold, to ``max_bytes`` or one entry, and to the first that is damaged.
+    """The page of ``rows``, to ``max_bytes`` or one entry, and to the first that is damaged.
 
     ``is_end``: there is none behind the rows. Raises CorruptError when the first is damaged.
     """

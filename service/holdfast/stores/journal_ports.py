@@ -1,7 +1,7 @@
 """The interface of stores of logs, as `holdfast.stores.ports` has that of stores of blobs.
 
 A log is entries of bytes, one behind the other, each appended by compare-and-set on the one before.
-What is said there of what every store may raise holds here, too.
+The errors that every store there may raise may come here, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_MESSAGE_ID_CHARS: Final = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """What one append has added.
+    """The entry of one append.
 
     ``sequence`` rises within a log, with gaps, is never 0 and never used again, also not after the
     log was removed. ``previous`` is the one that the append expected, 0 of the first entry: who
@@ -55,7 +55,7 @@ class JournalPage:
     """Some entries of a log, in order.
 
     ``is_end``: at a moment during the call there was none behind them, or none at all; by the word
-    of whoever answered, unless it was to be sure.
+    of the replica that answered, unless it was to be sure.
     """
 
     entries: Sequence[JournalEntry]
@@ -63,7 +63,7 @@ class JournalPage:
 
 
 class Growth(Protocol):
-    """One log, watched for entries that are appended by whomever."""
+    """One log, watched for entries that anybody appends."""
 
     async def wait(self, after: int) -> None:
         """Return once there is an entry behind the sequence ``after``, or may be one.
@@ -77,7 +77,7 @@ class JournalStore(Protocol):
     """Logs of entries. A log is there once it has an entry; an empty one is as one that never was.
 
     A log's name is as a key of `RecordStore`; InvalidError where it is none. Sequences rise across
-    all logs of a store. What a method tells is the latest, but for what `read` says.
+    all logs of a store. A method tells the latest, but for what `read` says.
     """
 
     async def append(
@@ -91,7 +91,7 @@ class JournalStore(Protocol):
     ) -> int:
         """Add an entry behind ``expected`` (0: the log has none), durably; its sequence.
 
-        Whoever got no answer, or OutcomeUnknownError, sends the same again with the same
+        A caller without an answer, or with OutcomeUnknownError, sends the same again with the same
         ``message_id`` (1 to ``MAX_MESSAGE_ID_CHARS`` printable ASCII, of this append alone): it is
         answered by the entry that is there, also when others are behind it, unless that was trimmed
         since. Raises ConflictError when the log's last entry is another, and this one is not in it;
@@ -140,17 +140,17 @@ class JournalStore(Protocol):
     def follow(self, log: str) -> AbstractAsyncContextManager[Growth]:
         """Watch the log for as long as the context lasts.
 
-        Whoever enters it, reads to the end and then waits behind the last entry misses nothing.
+        A reader that enters it, reads to the end and waits behind the last entry misses nothing.
         """
 
     async def now(self) -> datetime:
         """The time by the clock that stamps entries."""
 
     async def has_little_room(self) -> bool:
-        """Whether it is nearly full: then what nobody has to read goes first."""
+        """Whether it is nearly full: then entries that nobody has to read go first."""
 
     async def check(self) -> None:
         """Whether the store is there. Raises UnavailableError with what to change."""
 
     async def aclose(self) -> None:
-        """Release what the store holds open. May be repeated."""
+        """Release the store's resources. May be repeated."""

@@ -1,8 +1,8 @@
-"""What a store offers to whoever looks for bytes that are no blob's.
+"""A store's methods for finding bytes that are no blob's.
 
-Writers that are killed leave them. Whoever removes some claims them first, then looks for records
+Writers that are killed leave them. A remover of some claims them first, then looks for records
 that name them, and removes them if the claim is still there; it ends after that. A writer that has
-made them a blob meanwhile, and whoever counts on that blob, takes the claim, or sees that the bytes
+made them a blob meanwhile, or counts on that blob, takes the claim, or sees that the bytes
 are gone, or go. Where bytes and record are not stored one after the other no claim is needed.
 
 Every method may raise UnavailableError and OutcomeUnknownError.
@@ -49,12 +49,12 @@ class Leftovers(Protocol):
         """
 
     async def look(self, copy: str) -> StoredCopy | None:
-        """What lies there; None if nothing does."""
+        """The copy there; None if there is none."""
 
     async def counted(self) -> int:
-        """How many records of blobs there are at least, by the word of a leader.
+        """The least number of records of blobs, by the word of a leader.
 
-        Whoever has met fewer, with those of what was removed, has read where some are lost.
+        A reader that met fewer, with those of what was removed, has read where some are lost.
         """
 
     def named(self, after: int) -> AsyncIterator[Naming]:
@@ -77,5 +77,5 @@ class Leftovers(Protocol):
     async def remove(self, copy: str, mark: str) -> bool:
         """Remove the copy, unless somebody has taken the claim since; whether it was.
 
-        After an error the copy may be going: who claims it next removes it.
+        After an error the copy may be going: the next claimant removes it.
         """

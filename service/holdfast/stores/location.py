@@ -1,4 +1,4 @@
-"""Where a store is, as a URL: ``memory://``, ``disk:///path``, ``nats://bucket?replicas=3``."""
+"""A store's place, as a URL: ``memory://``, ``disk:///path``, ``nats://bucket?replicas=3``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DiskLocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketLocation(Layout):
-    """In JetStream. What the URL does not state may be as it is; see Layout."""
+    """In JetStream. Settings that the URL omits are not checked; see Layout."""
 
     bucket: str
 

@@ -251,10 +251,10 @@ class MemoryBlobStore(Reachable):
         self._staged.pop(staging, None)
 
     def leftovers(self) -> None:
-        """None: what a killed process had in its memory is gone."""
+        """None: the memory of a killed process is gone."""
 
     def direct_delivery(self) -> None:
-        """None: only the worker can send what is in its memory."""
+        """None: only the worker can send bytes from its memory."""
 
     async def _write_part(self, staging: str, part: int, data: Buffer) -> None:
         await self._reach()
@@ -282,7 +282,7 @@ class MemoryBlobStore(Reachable):
         return stored
 
     def _joined(self, staging: str, digest: Digest, size: int) -> bytes:
-        """What the parts make. Raises CorruptError when that is not what was announced."""
+        """The joined parts. Raises CorruptError when they are not what was announced."""
         parts = self._staged.get(staging, {})
         data = b"".join(parts[part] for part in sorted(parts))
         if len(data) != size or digest_of(data) != digest:
@@ -384,7 +384,7 @@ class _MemoryStagedBlob:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The last change of a key, and when what it wrote goes away."""
+    """The last change of a key, and when its record goes away."""
 
     changed: Changed
     expires: float | None
@@ -425,7 +425,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         return [record for record in records if record is not None]
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See `RecordStore.list_keys`. What was deleted is never listed."""
+        """See `RecordStore.list_keys`. A deleted key is never listed."""
         await self._reach()
         check_prefix(prefix)
         found = [key for key in sorted(self._entries) if is_below(key, prefix)]
@@ -453,7 +453,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         return sum(is_below(key, prefix) for key in self._entries)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
-        """See `RecordStore.changes`. What was removed is remembered for ever."""
+        """See `RecordStore.changes`. A removal is remembered for ever."""
         await self._reach()
         check_limit(limit)
         newest_first = (entry.changed for entry in reversed(self._entries.values()))

@@ -150,7 +150,7 @@ class MemoryJournalStore(Reachable):
 
 
 def _place(rows: Sequence[_Row], sequence: int) -> int:
-    """Of the first row at or behind ``sequence``."""
+    """The first row at or behind ``sequence``."""
     return bisect_left(rows, sequence, key=lambda row: row.entry.sequence)
 
 

@@ -1,4 +1,4 @@
-"""What stores in memory are made of: blobs, and the last change of each in the order of changes."""
+"""The parts of stores in memory: blobs, and the last change of each in the order of changes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobInfo
 
 NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time of whatever happens in memory where no clock is given."""
+"""The time of changes in memory where no clock is given."""
 
 _logs: Final = count(1)
 
 
 class Reachable:
-    """What can be cut off. Each operation yields once, so that racing callers do interleave."""
+    """Can be cut off. Each operation yields once, so that racing callers do interleave."""
 
     def __init__(self) -> None:
         self.reachable = True
@@ -44,7 +44,7 @@ class Reachable:
         await self._reach()
 
     async def aclose(self) -> None:
-        """Nothing is held open; what is stored stays as long as the object does."""
+        """Nothing is held open; the bytes stay as long as the object does."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class MemoryBlob:
 
     @property
     def is_intact(self) -> bool:
-        """Whether what is stored can be read back, as far as anybody knows."""
+        """Whether the bytes can be read back, as far as anybody knows."""
         return not self.info.damaged and digest_of(self.data) == self.info.stored_digest
 
     @property
@@ -67,7 +67,7 @@ class MemoryBlob:
 
     @property
     def checked(self) -> bytes:
-        """What is stored. Raises CorruptError."""
+        """The stored bytes. Raises CorruptError."""
         if digest_of(self.data) != self.info.stored_digest:
             msg = f"the stored bytes of blob {self.info.digest} do not match their digest"
             raise CorruptError(msg)
@@ -80,7 +80,7 @@ class MemoryBlob:
 
 
 class MemoryLog:
-    """The log of one store. What was deleted is remembered for ever."""
+    """The log of one store. A deletion is remembered for ever."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -110,7 +110,7 @@ class MemoryLog:
         )
 
     def revision(self, digest: Digest) -> int:
-        """Of the blob's last change; 0 of one that never was."""
+        """The blob's last revision; 0 of one that never was."""
         note = self._notes.get(digest)
         return note.revision if note is not None else 0
 
@@ -138,6 +138,6 @@ class MemoryLog:
 
 
 def _told(note: BlobChanged, after: int) -> BlobChanged:
-    """The change to whoever has read up to ``after``, and may not know of the put before it."""
+    """The change for a reader up to ``after``, which may not know of the put before it."""
     is_new = note.kind == "changed" and note.put_at > after
     return replace(note, kind="put") if is_new else note

@@ -1,4 +1,4 @@
-"""Cutting what was read into the pieces that `BlobStore.read` gives: one per stored part."""
+"""Cutting bytes into the pieces that `BlobStore.read` gives: one per stored part."""
 
 from __future__ import annotations
 

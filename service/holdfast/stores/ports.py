@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store records about a blob.
+    """A store's record of a blob.
 
     ``generation`` names this one stored copy: a blob that was deleted and put again has another.
     ``part_size`` is the size of every stored chunk but the last. ``index`` locates chunks where
     the store needs that. ``damaged``: it was found that it cannot be read back, and the next put
     of the bytes replaces it. ``deleted``: somebody has deleted it, and something keeps the bytes;
-    for whoever asks by the digest it is not there. ``kept``: it is partial, and size, chunks and
+    a request by the digest does not find it. ``kept``: it is partial, and size, chunks and
     parts are those of the bytes that are kept, one after the other; the next put of the whole
     replaces it, too.
     """
@@ -54,7 +54,7 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stored_digest(self) -> Digest:
-        """That of the bytes that are stored, which is ``digest`` unless it is partial."""
+        """The digest of the stored bytes, which is ``digest`` unless it is partial."""
         return self.digest if self.kept is None else self.kept.digest
 
 
@@ -106,7 +106,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the putter says of a blob. Of two putters the first one's stay, but for ``pinned``.
+    """A putter's word on a blob. The first of two putters is believed, but for ``pinned``.
 
     ``op_id`` makes a repeat of the put that created the blob answer ``created`` again. As it comes
     from dispatch it is bound to its request (`holdfast.domain.op_id`): another request under the
@@ -165,9 +165,9 @@ class BlobChanges:
 class SurveyedBlob:
     """A blob as a collector met it, last seen (put or touched) at a time by the store's clock.
 
-    ``mark`` stands for the blob as it was then: whoever puts it anew, touches, pins or unpins it
-    gives it another one, and so does whoever finds it damaged. ``generation`` is the stored copy,
-    of ``size`` bytes: of a partial blob those that are ``kept``. ``damaged`` is as in `BlobInfo`.
+    ``mark`` stands for the blob as it was then: a put, touch, pin, unpin or found damage gives it
+    another one. ``generation`` is the stored copy, of ``size`` bytes: of a partial blob those that
+    are ``kept``. ``damaged`` is as in `BlobInfo`.
     """
 
     digest: Digest
@@ -236,7 +236,7 @@ class StagedBlob(Protocol):
         ``claim`` is awaited with the identifier of the parts before each attempt to make the blob,
         after the store has looked and seen none, or was told to expect none; where they have to be
         written once more, also with the fresh one that they get, before the first is written and
-        now and then until all are. What it raises ends the commit. Whoever finds (`stat` with
+        now and then until all are. Its error ends the commit. A worker that finds (`stat` with
         ``sure``), after a claim, the blob made of other parts may discard these, however long this
         commit is held up: the attempt counts on what was seen before the claim, and fails.
         """
@@ -246,7 +246,7 @@ class StagedBlob(Protocol):
 
 
 class BlobStore(Protocol):
-    """A map from digest to immutable bytes, with what is recorded about them.
+    """A map from digest to immutable bytes, with a record of each.
 
     Identical bytes have the identical address in every store. A blob is there whole or not at
     all, and what is read has been checked: bytes that do not match raise CorruptError, and are
@@ -257,12 +257,12 @@ class BlobStore(Protocol):
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """Store ``data``, whose digest is ``digest``, unless it is there.
 
-        Of racing puts of one blob exactly one creates it and nothing is left of the others.
+        Exactly one of racing puts of one blob creates it and nothing is left of the others.
         ``data`` is at most ``max_inline_bytes`` long. A put that pins also pins what it finds there
-        unpinned, before it answers; another leaves a pin as it is. Of what is ``deleted`` and kept
-        any takes that mark. A put heals, also by a staged
-        commit: a blob that cannot be read back, as far as that is cheap to see or was reported, is
-        stored anew. Raises ConflictError where a foreign object is in the way.
+        unpinned, before it answers; another leaves a pin as it is. Any put takes the mark of a blob
+        that is ``deleted`` and kept. A put heals, also by a staged commit: a blob that cannot be
+        read back, as far as that is cheap to see or was reported, is stored anew. Raises
+        ConflictError where a foreign object is in the way.
         """
 
     async def get(self, info: BlobInfo) -> bytes:
@@ -272,10 +272,10 @@ class BlobStore(Protocol):
         """
 
     async def fetch(self, digest: Digest, at_most: int) -> Fetched:
-        """What `stat` and then `get` give; only the former where there are over ``at_most`` bytes.
+        """The results of `stat` and then `get`; only the former of over ``at_most`` bytes.
 
         A blob that was deleted elsewhere may be found for some seconds more, if its bytes could
-        not be removed: what is decided by that it is there asks `stat`.
+        not be removed: a decision by its presence asks `stat`.
         Raises NotFoundError, CorruptError.
         """
 
@@ -288,10 +288,10 @@ class BlobStore(Protocol):
         """
 
     async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
-        """What is recorded, or was a while ago; bytes that are read are right in any case.
+        """The record of a blob, or a former one; bytes that are read are right in any case.
 
         With ``sure`` it is what is recorded at this moment, and ``damaged`` is also set where the
-        store sees that bytes are gone. What is acknowledged or removed is decided by this one.
+        store sees that bytes are gone. Acknowledgements and removals are decided by this one.
         A partial blob is not there, unless ``partial``.
         Raises NotFoundError of what is surely not there, CorruptError.
         """
@@ -308,14 +308,14 @@ class BlobStore(Protocol):
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
     ) -> bool:
-        """Forget a blob; whether it was there. Deleting what is not there succeeds.
+        """Forget a blob; whether it was there. Deleting a missing one succeeds.
 
         A record that cannot be read is removed as well.
 
         ``kept`` tells whether something needs the blob. It is awaited after the record was read,
         and only that record is replaced: where others have put, touched or pinned the blob since,
         all is done again, ``kept`` too. A blob that is kept stays: its pin is taken, and it is
-        marked as ``deleted``; whoever puts or touches it takes the mark. What has it counts as not
+        marked as ``deleted``; a put or a touch takes the mark. A blob that has it counts as not
         there. ``kept`` does not call the store.
 
         A repeat with the ``op_id`` that deleted the blob answers True again while the store
@@ -329,10 +329,10 @@ class BlobStore(Protocol):
 
         A partial one is there if it keeps ``needed``; None: only a whole one is.
 
-        That is a time by the store's clock, as `now` tells it: the caller's is never compared.
-        A blob is seen when it is put or touched. What is recorded about it stays as it is, but a
-        collector that listed it before a touch can no longer remove it. False: it is surely gone,
-        or must be put again because it cannot be read back.
+        The time is by the store's clock, as `now` tells it: the caller's is never compared. A blob
+        is seen when it is put or touched. Its attributes stay as they are, but a collector that
+        listed it before a touch can no longer remove it. False: it is surely gone, or must be put
+        again because it cannot be read back.
         """
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
@@ -346,7 +346,7 @@ class BlobStore(Protocol):
         """Mend a copy that cannot be read back, or remember that for all who use the store.
 
         True: another copy of the store's had the bytes, and the blob was put anew from them, as it
-        was. What is remembered makes the blob `missing`, and the next put replaces it. A copy that
+        was. A remembered damage makes the blob `missing`, and the next put replaces it. A copy that
         is gone by now, or that a store finds intact, is left as it is.
         """
 
@@ -363,10 +363,10 @@ class BlobStore(Protocol):
         """
 
     async def extent(self) -> Extent:
-        """How far the store has come: every change that was acknowledged before is counted."""
+        """The extent of the store: every change that was acknowledged before is counted."""
 
     async def count(self) -> tuple[int, int] | None:
-        """How many blobs have a record, or a note of a removal: at least, and at the most.
+        """The number of blobs with a record, or a note of a removal: at least, and at the most.
 
         Neither gets less, for notes stay for good. Counted is also what a store knows of and cannot
         read. None where it keeps no such notes.
@@ -375,8 +375,8 @@ class BlobStore(Protocol):
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """The last change of each blob, of those whose revision is greater than ``after``.
 
-        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer. Whoever goes
-        on from `BlobChanges.position` until ``is_end`` is told of every blob that was put or
+        At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer. A reader
+        that goes on from `BlobChanges.position` until ``is_end`` is told of every blob put or
         deleted, perhaps twice; where both happened, of the latter. Foreign and unreadable objects
         are left out. Positions are of one `Extent.created`, while `Extent.last` does not fall.
         """
@@ -399,8 +399,8 @@ class BlobStore(Protocol):
     async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
         """Make a blob partial if it still is as it was met: of its bytes only ``needed`` are kept.
 
-        Another copy takes its place in one change; then the former bytes go. What a partial blob
-        did not keep before is not brought back. How many bytes are stored now; None: it is not as
+        Another copy takes its place in one change; then the former bytes go. Bytes that a partial
+        blob did not keep before are not brought back. The bytes stored now; None: it is not as
         it was met, and nothing was done. It is for blobs that fit in memory. After an error it may
         be repeated, as `collect`. Raises CorruptError if it cannot be read back.
         """
@@ -415,7 +415,7 @@ class BlobStore(Protocol):
         """Remove the parts of ``staging``, which the caller knows are no blob's. Repeatable."""
 
     def leftovers(self) -> Leftovers | None:
-        """How to find bytes that are no blob's, where writers that are killed leave any."""
+        """The finder of bytes that are no blob's, where writers that are killed leave any."""
 
     def direct_delivery(self) -> DirectDelivery | None:
         """The store's own way to send chunks to a subject, where it has one."""
@@ -427,7 +427,7 @@ class BlobStore(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Release what the store holds open. May be repeated."""
+        """Release the store's resources. May be repeated."""
 
 
 class DirectDelivery(Protocol):
@@ -440,7 +440,7 @@ class DirectDelivery(Protocol):
         """
 
     def deliver_bare(self, digest: Digest, at_most: int) -> Callable[[str], Awaitable[None]] | None:
-        """How to have a whole blob sent to a subject, in one message that carries nothing else.
+        """A way to have a whole blob sent to a subject, in one message that carries nothing else.
 
         None unless the store knows where the blob's only chunk is (after `BlobStore.stat` it does,
         for a moment) and it has ``at_most`` bytes. Nothing tells whether it arrives: the receiver

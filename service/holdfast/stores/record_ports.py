@@ -1,6 +1,6 @@
 """The interface of stores of records, as `holdfast.stores.ports` has that of stores of blobs.
 
-What is said there of what every store may raise holds here, too.
+The errors that every store there may raise may come here, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHANGES_LIMIT: Final = 500
 MAX_CHANGES: Final = 10_000
 
 MAX_BATCH: Final = 1000
-"""Changes in one batch: what a nats-server takes."""
+"""Changes in one batch, as many as a nats-server takes."""
 
 MAX_GET_MANY: Final = 1024
 
@@ -32,7 +32,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
-    """A write in a batch. ``expected`` as in `RecordStore.put`; None: whatever is there, or not.
+    """A write in a batch. ``expected`` as in `RecordStore.put`; None: without a condition.
 
     With ``ttl`` the record goes away by itself, as in `RecordStore.put`; ``grave`` is as there.
     """
@@ -46,7 +46,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """A removal in a batch, of the record at ``expected``; None: whatever is there, or not.
+    """A removal in a batch, of the record at ``expected``; None: without a condition.
 
     With ``for_good`` the key is never used again. The store then keeps its note of the removal for
     ever, should what lies below its records come back, and may list the key as long.
@@ -62,7 +62,7 @@ Change = Put | Delete
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """How far a store of records has come.
+    """The extent of a store of records.
 
     ``created`` names this incarnation of the store: one that was made anew has another. ``last`` is
     the revision of the latest change that the store has taken, 0 before the first. ``keys`` is how
@@ -89,7 +89,7 @@ class Changes:
     """A page of changes, in ascending order of their revisions.
 
     Everything up to and with the revision ``position`` has been read. ``is_end``: at a moment
-    during the call there was nothing behind it, by the word of whoever answered. That may be a
+    during the call there was nothing behind it, by the word of the one that answered, perhaps a
     replica which lags: compare ``position`` with `Extent.last`.
     """
 
@@ -101,9 +101,9 @@ class Changes:
 class RecordStore(Protocol):
     """Small records that change by compare-and-set.
 
-    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 2,048 characters. What is read
-    is the latest, never a stale copy, but for `get_many` and `changes`. A method that is given a
-    key or a prefix that is none raises InvalidError.
+    Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 2,048 characters. A read has the
+    latest, never a stale copy, but for `get_many` and `changes`. A method that is given a key or a
+    prefix that is none raises InvalidError.
     """
 
     async def get(self, key: str) -> Record:
@@ -121,8 +121,8 @@ class RecordStore(Protocol):
         """Write and return the new revision, if the present one is ``expected`` (0: no record).
 
         Raises ConflictError when it is not. With ``ttl`` the record goes away by itself, not
-        before that time (whole seconds), unless it is written again. Of a ``grave`` other programs
-        that read the store say that it was deleted; here it is a record like any other. Its value
+        before that time (whole seconds), unless it is written again. Other programs that read the
+        store say of a ``grave`` that it was deleted; here it is a record like any other. Its value
         is not empty, else InvalidError.
         """
 
@@ -133,7 +133,7 @@ class RecordStore(Protocol):
         """Make all of ``changes`` or, if a condition of one does not hold, none; new revisions.
 
         1 to ``MAX_BATCH`` changes of different keys, else InvalidError. The revisions are in the
-        order of the changes; of a `Delete` it is 0. Whoever has got one of the changes by `get`
+        order of the changes; of a `Delete` it is 0. A reader that got one of the changes by `get`
         gets all of them. Raises ConflictError when a condition does not hold, CorruptError when
         that cannot be told because the record is damaged. A change without a condition mends it.
         """
@@ -160,29 +160,29 @@ class RecordStore(Protocol):
         """Every record whose key starts with the tokens of ``prefix``, each once."""
 
     async def extent(self) -> Extent:
-        """How far the store has come: every change that was acknowledged before is counted."""
+        """The extent of the store: every change that was acknowledged before is counted."""
 
     async def count(self, prefix: str) -> int:
-        """How many keys below the tokens of ``prefix`` have a record or a note of a removal.
+        """The number of keys below the tokens of ``prefix`` with a record or a note of a removal.
 
-        By whoever tells the extent. Counted is also what a store knows of and cannot read.
+        Told as the extent is. Records that the store knows of and cannot read count, too.
         """
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """The last change of each key, of those whose revision is greater than ``after``.
 
         At most ``limit`` (1 to ``MAX_CHANGES``, else InvalidError), and perhaps fewer; a key that
-        changes meanwhile may come with each of its changes, in order. Whoever goes on from
+        changes meanwhile may come with each of its changes, in order. A reader that goes on from
         `Changes.position` until ``is_end``, with a ``position`` that is no less than an
         `Extent.last`, lacks nothing that was acknowledged before that extent was asked for.
 
-        What expired leaves no change, or one without a value. So does what was deleted, after the
-        note of it has gone (after a day on disk and a minute on JetStream; never where it was
-        deleted ``for_good``). What is damaged, or was removed behind the store's back, leaves none.
+        An expiry leaves no change, or one without a value. So does a deletion, after its note has
+        gone (after a day on disk and a minute on JetStream; never where it was ``for_good``). A
+        damaged record, or one removed behind the store's back, leaves none.
         """
 
     async def check(self) -> None:
         """Whether the store is there. Raises UnavailableError with what to change."""
 
     async def aclose(self) -> None:
-        """Release what the store holds open. May be repeated."""
+        """Release the store's resources. May be repeated."""

@@ -23,7 +23,7 @@ _NOT_SAMPLED: Final = "00"
 
 
 class TraceStep(NamedTuple):
-    """What a ``traceparent`` says: ids and flags in hexadecimal."""
+    """A ``traceparent``: ids and flags in hexadecimal."""
 
     trace_id: str
     span_id: str
@@ -61,13 +61,13 @@ class TraceSpan:
         """Say what it was, once that is known."""
 
     def fail(self, code: str, *, is_fault: bool = True) -> None:
-        """It failed. It is no fault of who answers if the request was wrong."""
+        """It failed. A wrong request is no fault of the server."""
 
 
 class Tracer:
     """Makes steps of the trace ``TRACE``, and keeps none of them.
 
-    What is raised within a step fails it.
+    An exception within a step fails it.
     """
 
     def serving(self, method: str) -> AbstractContextManager[TraceSpan]:

@@ -40,7 +40,7 @@ def exporting(service: str) -> Iterator[OtelTracer]:
 
 
 def _exporter() -> SpanExporter:
-    """That which is asked for: as the specification has it, OTLP unless another is."""
+    """The exporter asked for: as the specification has it, OTLP unless another is."""
     name = os.environ.get("OTEL_TRACES_EXPORTER") or "otlp"
     if name == "otlp":
         name = "otlp_proto_grpc" if _protocol() == "grpc" else "otlp_proto_http"

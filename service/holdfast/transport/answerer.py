@@ -1,7 +1,7 @@
-"""Which nats-server has answered a request: its trace tells the way that the request went.
+"""The nats-server that answered a request: the trace tells the way that the request went.
 
-Only what the server says tells to which this process is connected: it passed the request on to
-another, or it has answered itself. Nothing is told to a user who may not publish to its own inbox.
+Only the server to which this process is connected tells it: it passed the request on to another, or
+it has answered itself. Nothing is told to a user who may not publish to its own inbox.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Trace:
     """Of one request, which is sent with these ``headers``. Close it."""
 
     def __init__(self, inbox: Inbox) -> None:
-        """What is told comes to ``inbox``."""
+        """The trace comes to ``inbox``."""
         self._answerer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._mailbox = inbox.open(self._receive)
         self.headers = {TRACE_TO: self._mailbox.subject}
@@ -64,7 +64,7 @@ class Trace:
 
 
 def answerer_told(told: bytes | memoryview) -> str | None:
-    """Who has answered, by what one server has ``told``; None where another one is to tell."""
+    """The server that answered, by one's trace ``told``; None where another is to tell."""
     try:
         way = msgspec.json.decode(told, type=_Told)
     except msgspec.MsgspecError:

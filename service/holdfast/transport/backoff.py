@@ -1,4 +1,4 @@
-"""How long to wait before another attempt: ever longer, up to a limit, and somewhat at random."""
+"""Waits before other attempts: ever longer, up to a limit, and somewhat at random."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.deadline import seconds_left
 
 
 class Backoff:
-    """The waits of one who tries again. Those of many who fail together soon lie apart.
+    """The waits of a retry. Those of many that fail together soon lie apart.
 
     A wait takes at least half as long as it may: first ``first_seconds``, then twice as long each
     time, up to ``longest_seconds``.
@@ -28,7 +28,7 @@ class Backoff:
         self._until = time.monotonic() + within_seconds
 
     def next(self) -> float:
-        """How many seconds to wait now."""
+        """Seconds to wait now."""
         seconds = self._seconds * (0.5 + random.random() / 2)  # noqa: S311  (jitter)
         self._seconds = min(self._seconds * 2, self._longest_seconds)
         return seconds
@@ -36,7 +36,7 @@ class Backoff:
     async def wait(self) -> bool:
         """Wait; False, and at once, where the end of it would come too late for another attempt.
 
-        That is after ``within_seconds``, or after the deadline of the request that is served.
+        Too late is after ``within_seconds``, or after the deadline of the request served.
         """
         seconds = self.next()
         if seconds >= seconds_left(self._until - time.monotonic()):

@@ -87,7 +87,7 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """How many bytes the server takes in one message, headers included."""
+        """Bytes that the server takes in one message, headers included."""
         return self._client.max_payload
 
     @property
@@ -172,7 +172,7 @@ class Connection:
         if size > self._client.max_payload:
             most = self._client.max_payload
             return TooLargeError(f"a message carries at most {most} bytes, headers included")
-        # Not kept for later: whoever asked would be told of a failure and it would happen.
+        # Not kept for later: the caller would be told of a failure and it would happen.
         self.counters.unsent += 1
         return UnavailableError("not connected to NATS at the moment")
 

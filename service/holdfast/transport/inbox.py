@@ -125,7 +125,7 @@ class Inbox(Observer):
 
     @override
     def denied(self, denied: Denied) -> None:
-        """Tell at once whoever waits: no answer will come."""
+        """Tell those waiting at once: no answer will come."""
         if not denied.publish and denied.subject.startswith(self.prefix.lower()):
             self._is_denied = True
         for token, (receive, asked) in list(self._receivers.items()):
@@ -134,7 +134,7 @@ class Inbox(Observer):
 
     @override
     def disconnected(self, server: str) -> None:
-        """Remember who waits."""
+        """Remember waiters."""
         self._interrupted = list(self._receivers.items())
 
     @override
@@ -146,7 +146,7 @@ class Inbox(Observer):
 
     @override
     def closed(self) -> None:
-        """Tell whoever waits."""
+        """Tell all waiters."""
         self._interrupt(list(self._receivers.items()))
 
     def _interrupt(self, before: list[tuple[str, tuple[Route, str]]]) -> None:
@@ -166,7 +166,7 @@ def _time_out(reply: asyncio.Future[Message]) -> None:
 
 
 def raise_for_status(message: Message, subject: str) -> None:
-    """Raise when no answer comes of who was asked on ``subject``.
+    """Raise when no answer comes from ``subject``.
 
     NoRespondersError: nobody listens. ForbiddenError: this user may not ask, or not be answered.
     TimeoutError: the connection was lost meanwhile, so the outcome is unknown.

@@ -276,7 +276,7 @@ class JetStream(DirectReads):
         await self._believe(stream)
 
     async def counts(self, stream: str, filtered: str, *, again: bool = False) -> Mapping[str, int]:
-        """How many messages each of few subjects has, at one moment, by a believed leader.
+        """Messages on each of few subjects, at one moment, by a believed leader.
 
         ``again``: it is asked for the second time, once the leader was checked (`surely`). Raises
         UnavailableError.
@@ -288,7 +288,7 @@ class JetStream(DirectReads):
         return answer.state.subjects or {}
 
     async def count_subjects(self, stream: str, filtered: str) -> int:
-        """How many subjects match ``filtered``, by a leader that can be believed.
+        """The count of subjects that match ``filtered``, by a believed leader.
 
         Raises UnavailableError.
         """
@@ -296,7 +296,7 @@ class JetStream(DirectReads):
         return (await self._believe(stream, query)).total
 
     async def state(self, stream: str) -> StreamState:
-        """How much the stream holds, by a leader that can be believed. Raises UnavailableError."""
+        """The state of the stream, by a believed leader. Raises UnavailableError."""
         answer = await self._believe(stream)
         return StreamState(
             messages=answer.state.messages,
@@ -318,7 +318,7 @@ class JetStream(DirectReads):
         if answer.created != self._created.setdefault(stream, answer.created):
             self._created[stream] = answer.created  # another stream of that name
             self._acknowledged[stream] = 0
-        # What was acknowledged meanwhile says nothing, but what was given up does.
+        # Messages acknowledged meanwhile say nothing, but those given up do.
         acknowledged = min(acknowledged, self._acknowledged.get(stream, 0))
         if answer.state.last_seq < acknowledged and self._may_catch_up(stream):
             msg = "the store's leader has not caught up yet"
@@ -335,8 +335,8 @@ class JetStream(DirectReads):
     def _may_catch_up(self, stream: str) -> bool:
         """Whether a leader that lacks what was acknowledged here may have it in a moment.
 
-        Elected after a restart it may answer before it has applied its log. What a stream lost, or
-        had before it was made anew, does not come back.
+        Elected after a restart it may answer before it has applied its log. Messages lost, or of
+        a stream since made anew, do not come back.
         """
         now = time.monotonic()
         if now - self._behind_since.setdefault(stream, now) < CATCH_UP_SECONDS:
@@ -352,7 +352,7 @@ class JetStream(DirectReads):
     async def believed[T](self, stream: str, read: Callable[[], Awaitable[T]]) -> T:
         """The result of ``read``, which asks the leader, while that leader is believed all along.
 
-        For what is acknowledged or removed on its word: no other leader has had the time to be
+        For acknowledging or removing on its word: no other leader has had the time to be
         elected. Raises UnavailableError.
         """
         for _ in range(_BELIEVED_TRIES):

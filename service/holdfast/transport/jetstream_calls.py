@@ -41,8 +41,8 @@ _FIRST_WAIT_SECONDS: Final = 0.25
 _LONGEST_WAIT_SECONDS: Final = 1.5
 _READ_TRIES: Final = 1
 _TURNS: Final = 12
-"""How often a write waits for its turn, some 10 s in all: a server stages 50 batches per stream,
-and lets only so much wait for one."""
+"""Waits of a write for its turn, some 10 s in all: a server stages 50 batches per stream, and lets
+only so much wait for one."""
 
 _ERROR_HEAD_BYTES: Final = 256
 
@@ -113,7 +113,7 @@ class JetStreamCalls:
             raise
         except ForbiddenError as error:
             raise denied(error) from error
-        # What is stored comes with headers, and may look like anything; answers have none.
+        # Stored messages have headers, and may look like anything; answers have none.
         if SEQUENCE not in message.headers and is_not_now(message.data):
             self.connection.liveness.nobody(asked_at)
             raise NotNowError(NOBODY)
@@ -164,7 +164,7 @@ class Tries:
 
 
 def attempt_seconds() -> float:
-    """How long one attempt may take; not above 0 when the request that it serves is overdue."""
+    """Seconds for one attempt; not above 0 when the request that it serves is overdue."""
     return seconds_left(ATTEMPT_SECONDS)
 
 

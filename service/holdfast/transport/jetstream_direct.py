@@ -50,7 +50,7 @@ up a client that is 64 MiB behind."""
 
 
 class DirectReads(JetStreamCalls):
-    """The message that some replica of a stream has. That it has none is no proof of absence."""
+    """The message that some replica of a stream has. None is no proof of absence."""
 
     def __init__(
         self, connection: Connection, inbox: Inbox, domain: str, patience_seconds: float
@@ -118,7 +118,7 @@ class DirectReads(JetStreamCalls):
     ) -> tuple[list[StoredMessage], str]:
         """The messages that a replica has for ``query``, a batch or one, and the server's name.
 
-        That is empty where nothing tells of it.
+        The name is empty where it is unknown.
         """
         return await self._read(self._direct_told, stream, query)
 
@@ -190,7 +190,7 @@ class DirectReads(JetStreamCalls):
         idle_seconds: float,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Message]:
-        """Whatever comes for Direct Gets, for ever.
+        """The answers to Direct Gets, for ever.
 
         Raises UnavailableError, also when nothing has come for ``idle_seconds``.
         """

@@ -197,7 +197,7 @@ class InfoAnswer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """How much a stream holds; ``created`` tells it from another of its name."""
+    """A stream's state; ``created`` tells it from another of its name."""
 
     messages: int
     first_sequence: int

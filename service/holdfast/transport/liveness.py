@@ -27,7 +27,7 @@ SILENCE_SECONDS: Final = 2.0
 """Nothing has arrived for so long, though something is waited for: ask for a sign of life."""
 
 SIGN_OF_LIFE_SECONDS: Final = 3.0
-"""How long a server may take for it."""
+"""Time a server may take for it."""
 
 UNANSWERED_SECONDS: Final = 6.0
 """Leave a server that passes on no answers for so long. Electing a leader takes 4 to 9, so that a

@@ -1,11 +1,11 @@
 """nats-py's client with its reader and writer replaced: the one module that knows nats-py.
 
-nats-py keeps the handshake, authentication, server pool, pings and reconnects. What carries every
+nats-py keeps the handshake, authentication, server pool, pings and reconnects. The way of every
 byte is ours: receiving parses in place (``parser``) and hands messages to a plain function without
 a queue or a task in between; sending queues header, payload and line end without joining them.
 The overridden methods are nats-py 2.16's; the dependency is pinned to that minor version and
-``tests/nats/test_nats_py.py`` fails when they change. Nothing of it gets further: what it raises
-becomes one of our errors here.
+``tests/nats/test_nats_py.py`` fails when they change. Nothing of it gets further: its errors
+become ours here.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class NatsClient(Client):
         await self.force_reconnect()
 
     def refusal(self) -> ForbiddenError | None:
-        """That of a server which refused the login since the connection was lost."""
+        """The refusal of a login since the connection was lost."""
         said = list(self._refusals.values())
         return _refused(said[-1]) if said else None
 

@@ -1,4 +1,4 @@
-"""How to reach NATS: servers, credentials and TLS, as one value.
+"""Options to reach NATS: servers, credentials, TLS, as one value.
 
 The one place that knows how nats-py wants to be told. Where the values come from is not known
 here: see ``contexts`` for the ``nats`` command's files and environment, ``runtime.config`` for the
@@ -26,7 +26,7 @@ SECRET_FIELDS: Final = frozenset({"password", "token"})
 """Always secret. An nkey is one only where it is the seed itself, a server where it has a user."""
 
 CREDENTIAL_FIELDS: Final = frozenset({"user", "password", "token", "creds", "nkey"})
-"""Whoever sets one of these says who connects, and replaces what was said before as a whole."""
+"""Setting one of these says who connects, and replaces all credentials set before."""
 
 _SENT_FIELDS: Final = ("servers", "name", "user", "password", "token", "inbox_prefix")
 
@@ -185,7 +185,7 @@ def _signed(field: str, seed: str, nonce: str | None, *, jwt: str | None) -> dic
         signature = base64.b64encode(pair.sign((nonce or "").encode())).decode()
         who = {"nkey": pair.public_key.decode()} if jwt is None else {"jwt": jwt}
     except (nkeys.NkeysError, ValueError) as error:
-        raise InvalidError(f"{field}: what it holds is no seed of an nkey") from error
+        raise InvalidError(f"{field}: its content is no seed of an nkey") from error
     return {} if nonce is None else who | {"sig": signature}
 
 

@@ -1,4 +1,4 @@
-"""Which server a connection goes to when it has lost the one it had.
+"""The choice of a server for a connection that has lost its own.
 
 nats-py shuffles the servers and may come back to the one that was just left for not answering.
 Here the one tried longest ago comes first, so each is tried before any is tried again, and one that
@@ -26,10 +26,10 @@ FIRST_WAIT_SECONDS: Final = 0.25
 
 LONGEST_WAIT_SECONDS: Final = 2.0
 GREETING_SECONDS: Final = 1.5
-"""How long a server may take to be connected to and to say who it is."""
+"""Time a server may take to be connected to and to greet."""
 
 AVOIDED_SECONDS: Final = 30.0
-"""How long a server that was left counts as worse than any other."""
+"""Time that a server which was left comes behind any other."""
 
 
 class Server(Protocol):

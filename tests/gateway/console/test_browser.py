@@ -97,7 +97,7 @@ def test_an_app_is_archived_looked_at_compared_and_restored(page: Page, shown: S
     page.get_by_role("link", name="Look at its files").click()
     page.get_by_role("link", name="start.md", exact=True).click()
     page.get_by_text("# Start here").wait_for()
-    page.get_by_role("link", name="What changed").click()
+    page.get_by_role("link", name="Differences").click()
     page.get_by_role("cell", name="next.md").wait_for()
 
     page.get_by_role("link", name="Restore").click()

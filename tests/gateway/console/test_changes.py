@@ -61,6 +61,28 @@ def test_a_name_is_renamed(visitor: Visitor, shown: Shown) -> None:
         names.stat(name)
 
 
+def test_a_name_takes_an_older_version_again_only_while_it_has_what_was_shown(
+    visitor: Visitor, shown: Shown
+) -> None:
+    names, name = shown.holdfast.names, f"again/{secrets.token_hex(4)}"
+    names.set_rules([NameRule(prefix="again/", keep_versions=9)])
+    names.create(name, b"one")
+    names.replace(name, b"two")
+    form = name_page(visitor, name).form("/names/restore", version="1")
+
+    names.replace(name, b"of a colleague")
+    visitor.send(form, 409)
+    assert names.get(name) == b"of a colleague"
+
+    names.delete(name)
+    form = name_page(visitor, name).form("/names/restore", version="1")
+    names.create(name, b"of a colleague again")
+    visitor.send(form, 409)
+    names.delete(name)
+    visitor.send(name_page(visitor, name).form("/names/restore", version="1"))
+    assert names.get(name) == b"one"
+
+
 def test_a_name_gets_other_labels_and_an_end_with_the_same_bytes(
     visitor: Visitor, shown: Shown
 ) -> None:
@@ -244,7 +266,7 @@ def test_a_collection_is_shown_before_it_is_done(visitor: Visitor, shown: Shown)
     about = visitor.open("/console/collection")
 
     dry = visitor.send(about.form("/collection"))
-    assert "What stays" in dry.text
+    assert "Reason kept" in dry.text
     visitor.send(dry.form("/collection", do="collect"), 400)
     done = visitor.send(dry.form("/collection", do="collect"), sure="yes")
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from tests.gateway.console.conftest import MARKUP, ODD
+from tests.gateway.console.visitor import Visitor
 
 from holdfast.errors import NotFoundError
 from holdfast.protocol.names import NameRule
@@ -17,7 +18,6 @@ from holdfast.protocol.retention import KeepSnapshots
 
 if TYPE_CHECKING:
     from tests.gateway.console.conftest import Shown
-    from tests.gateway.console.visitor import Visitor
 
 pytestmark = pytest.mark.nats
 
@@ -269,6 +269,31 @@ def test_a_restore_is_shown_before_it_is_done(visitor: Visitor, shown: Shown) ->
     done = visitor.ended(visitor.send(plan.form("/restore"), sure="yes"))
     assert "It is done" in done.text
     assert [path.name for path in (shown.apps / target).rglob("*.md")] == ["one.md"]
+
+
+def test_a_restore_is_confirmed_only_as_its_dry_run_was_asked_for(
+    visitor: Visitor, shown: Shown
+) -> None:
+    choice = visitor.open(f"/console/snapshots/{shown.first}/restore").form("/restore")
+    typed = {"app": f"{shown.app}-{secrets.token_hex(4)}", "paths": "posts/one.md\nlogo.png"}
+    plan = visitor.ended(visitor.send(choice, 200, **typed))
+    address = str(plan.answer.url)
+    assert visitor.open(address).form("/restore").fields["paths"].split() == typed["paths"].split()
+
+    others = (
+        address.partition("?")[0],
+        address.replace("logo.png", "other.png"),
+        f"{address}&delete=yes",
+        f"{address}&paths=",
+        re.sub("seal=.", "seal=%C3%A9", address),
+    )
+    pages = [visitor.open(other) for other in others]
+    with Visitor(shown.url) as somebody_else:
+        somebody_else.open("/console")
+        pages.append(somebody_else.open(address))
+
+    assert not any("/restore" in form.action for page in pages for form in page.forms)
+    assert all("cannot be confirmed" in page.text for page in pages)
 
 
 def test_a_policy_is_tried_before_it_is_made(visitor: Visitor, shown: Shown) -> None:

@@ -197,6 +197,21 @@ def test_what_needs_more_than_a_session_has_is_refused(
     refused("/tokens", scopes="admin:/")
 
 
+def test_an_app_is_restored_in_the_console_only_by_who_may_restore_that_app(
+    guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = guarded.token(capsys, "admin:/snapshots/blog:")
+    page = signed_in(visitor, mine, "/console/snapshots?app=blog")
+    proof = page.form("/sign-out").fields
+    restore = PageForm(
+        "/console/snapshots/blog:0190b2b4-7c5e-7aaa-8bbb-123456789abc/restore", proof
+    )
+
+    visitor.send(restore, 404, app="blog", mode="replace", do="dry")
+    visitor.send(restore, 403, app="payments", mode="replace", do="dry")
+    visitor.send(restore, 403, app="payments", mode="replace", do="restore", sure="yes")
+
+
 def test_who_signs_out_is_not_known_any_more(
     guarded: Guarded, visitor: Visitor, capsys: pytest.CaptureFixture[str]
 ) -> None:

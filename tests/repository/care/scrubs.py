@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tests.repository.collector.conftest import Deployed
 
@@ -31,15 +32,17 @@ def scrub_of(
     every: timedelta = timedelta(0),
     monotonic: Callable[[], float] = SOURCES.monotonic,
     spaces: Sequence[Space] | None = None,
+    logs: StateLogsBack | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Scrub:
-    """That of one worker, which hurries."""
+    """That of one worker, which hurries; it awaits ``sleep`` after each page and piece."""
     records = deployed.stores.records
     return Scrub(
         spaces or deployed.collector().spaces,
         Agreement(records),
         records,
-        Pace(1e12, monotonic=monotonic),
-        StateLogsBack(worker_on(deployed.stores).replays),
+        Pace(1e12, monotonic=monotonic, sleep=sleep),
+        logs or StateLogsBack(deployed.stores.snapshots, worker_on(deployed.stores).replays),
         place=lambda: place,
         worker=worker,
         every=every,

@@ -48,17 +48,25 @@ async def filled(deployed: Deployed) -> dict[Digest, bytes]:
 
 
 async def with_states(deployed: Deployed) -> None:
-    """States that have three commands and a save up to the last of them."""
+    """States that had three commands, the first of which is trimmed, and a save up to the last."""
     worker = worker_on(deployed.stores)
+    for n in range(3):
+        for number in range(STATES):
+            await worker.append(f"s{number}", commands_of(number)[n])
     for number in range(STATES):
-        for command in commands_of(number):
-            await worker.append(f"s{number}", command)
-        await worker.save(f"s{number}", some_bytes(SIZE, number), 3)
+        for index in (1, 3):
+            await worker.save(f"s{number}", save_of(number, index), index)
+        await worker.upkeep.trim(f"s{number}", 1)
 
 
 def commands_of(number: int) -> list[bytes]:
     """Those of one state."""
     return [some_bytes(2_000, 3 * number + n) for n in range(3)]
+
+
+def save_of(number: int, index: int) -> bytes:
+    """That of one state up to the command ``index``; the first is small."""
+    return b"first" if index == 1 else some_bytes(SIZE, number)
 
 
 async def wrong_states(deployed: Deployed) -> list[str]:
@@ -68,10 +76,11 @@ async def wrong_states(deployed: Deployed) -> list[str]:
     for number in range(STATES):
         name = f"s{number}"
         with suppress(CorruptError, NotFoundError):
-            if await worker.replay(name) != commands_of(number):
+            if await worker.replay(name, 2) != commands_of(number)[1:]:
                 wrong.append(f"the log of {name}")
         with suppress(CorruptError, NotFoundError):
-            if (await worker.latest(name)).data != some_bytes(SIZE, number):
+            found = await worker.latest(name)
+            if found.data != save_of(number, found.save.last_applied_index):
                 wrong.append(f"the save of {name}")
     return wrong
 

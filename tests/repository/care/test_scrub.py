@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from tests.contracts.blob_store import some_bytes
+from tests.contracts.states import worker_on
 from tests.repository.care.scrubs import lap_of, scrub_of
 from tests.repository.collector.test_collector import (
     collected,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobInfo, BlobStore, Spending
+    from holdfast.stores.record_ports import RecordStore
 
 
 async def spoil(store: BlobStore, digest: Digest) -> None:
@@ -137,6 +140,24 @@ async def test_records_that_were_lost_since_they_were_counted_are_told(deployed:
     assert "lost" in told.detail
 
 
+async def test_a_collection_beside_a_lap_has_it_tell_of_no_loss(deployed: Deployed) -> None:
+    """It notes more than there was when the lap began to read."""
+    worker = worker_on(deployed.stores)
+    made: list[str] = []
+
+    async def meanwhile(_: float) -> None:
+        if len(made) < 3:
+            made.append(f"n{len(made)}")
+            await worker.append(made[-1], b"a state")
+            await put_name(deployed, NameRecord(name=made[-1], state="deleted", version=1))
+            await collected(deployed)
+
+    lap = await lap_of(scrub_of(deployed, sleep=meanwhile))
+
+    assert len(made) == 3
+    assert lap.told == ()
+
+
 async def test_a_lap_begins_when_it_is_due_or_asked_for(deployed: Deployed) -> None:
     scrub = scrub_of(deployed, every=timedelta(days=7))
     first = await lap_of(scrub)
@@ -207,6 +228,41 @@ async def test_another_worker_carries_on_where_one_stopped_once_its_lease_has_pa
     [record] = await heir.places()
     assert record.last is not None
     assert record.last.checked == len(stored)
+
+
+class Spoiling(ForwardingBlobStore):
+    """Has the record of the scrub damaged when a blob is read back."""
+
+    def __init__(self, inner: BlobStore, records: RecordStore) -> None:
+        super().__init__(inner)
+        self.records = records
+
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        [key] = await self.records.list_keys("scrub")
+        found = await self.records.get(key)
+        await self.records.put(key, b"{", expected=found.revision)
+        await super().read_back(info, spend)
+
+
+async def test_damage_to_the_record_of_the_scrub_itself_is_not_told_of_a_blob(
+    deployed: Deployed,
+) -> None:
+    digest = await put(deployed.stores.blobs, b"sound", pinned=True)
+    packs, blobs = deployed.collector().spaces
+    spoiling = Spoiling(blobs.store, deployed.stores.records)
+    time = count(step=LEASE_SECONDS)  # so that the lease is renewed with each piece
+    scrub = scrub_of(
+        deployed,
+        spaces=(packs, replace(blobs, store=spoiling)),
+        monotonic=lambda: next(time),
+    )
+
+    with pytest.raises(UnavailableError, match="record"):
+        await scrub.run()
+
+    assert scrub.totals.damaged == 0
+    assert await deployed.stores.blobs.missing([digest]) == []
 
 
 async def test_of_two_workers_at_one_place_one_reads(deployed: Deployed) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from holdfast.form.manifest import Page
 
 MAX_WALKS: Final = 8
-"""How often a directory that is exchanged meanwhile is archived anew."""
+"""Times that a directory exchanged meanwhile is archived anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +245,7 @@ class _Archiver:
         self._progress(self.state(phase))
 
     def state(self, phase: str) -> Progress:
-        """How far this is, and those before it were."""
+        """The progress of this and those before it."""
         before = self._before
         return Progress(
             phase=phase,

@@ -2,7 +2,7 @@
 
 Both let go of the interpreter's lock, so threads are enough. Files of moderate size are read here,
 too, each into its thread's own buffer: their bytes are hashed and compressed while the processor's
-cache has them, and are never copied. What is under way is bounded; when it is too much, adding
+cache has them, and are never copied. Work under way is bounded; when it is too much, adding
 waits for the oldest.
 """
 

@@ -1,9 +1,9 @@
-"""Which entries a user does not want archived: patterns in gitignore's syntax, and caches.
+"""The entries that a user excludes: patterns in gitignore's syntax, and caches.
 
 As in git the last pattern that matches an entry decides, each directory is asked about before what
 is in it, and what is in an excluded one cannot be included again. Bytes are compared, not text.
-What decides is an entry's path and what its directory says of its kind: whatever is excluded need
-not be looked at. How patterns are read is in ``patterns``.
+An entry's path decides, and its kind as its directory has it: excluded entries need not be looked
+at. Patterns are read in ``patterns``.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Excludes:
 def is_cache(directory_fd: int) -> bool:
     """Whether a directory is tagged as a cache (bford.info/cachedir): its content can be rebuilt.
 
-    What cannot be read is no tag.
+    An unreadable one is no tag.
     """
     try:
         fd = open_quietly(

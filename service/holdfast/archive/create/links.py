@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Links:
-    """Which name of a file has its content."""
+    """Names that hold files' content."""
 
     def __init__(self) -> None:
         self._successors: dict[bytes, bytes | None] = {}
@@ -24,9 +24,9 @@ class Links:
             self._successors[scanned.path] = None
 
     def resolve(self, scanned: Scanned) -> Scanned:
-        """``scanned``, or when its FILE is not in the archive what it is instead.
+        """``scanned``, or if its FILE is not in the archive the entry in its stead.
 
-        That is a HARDLINK to another name, or the FILE itself.
+        It is a HARDLINK to another name, or the FILE itself.
         """
         if not self._successors or not scanned.link:
             return scanned

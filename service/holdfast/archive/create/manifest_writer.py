@@ -1,6 +1,6 @@
 """Writing a snapshot's manifest: pages in order, as soon as the packs they name are closed.
 
-Pages wait for their frames' places. How many may wait is bounded: a pack that fills slowly, because
+Pages wait for their frames' places. Their number is bounded: a pack that fills slowly, because
 little is new in each page, is closed for them.
 """
 

@@ -154,7 +154,7 @@ class PageMembers:
         return start + count, raw_size
 
     def _described(self, start: int) -> Iterator[tuple[bytes, int, int]]:
-        """What is planned by, of the members from ``start`` on; each is looked at when it is due.
+        """Path and sizes of the members from ``start`` on; each is looked at when it is due.
 
         Those that are not there any more are taken out of the page.
         """
@@ -346,7 +346,7 @@ def _segment_count(member: PageMember) -> int:
 
 
 def _streaks(members: Sequence[PageMember]) -> list[int]:
-    """How many members from each on are unchanged and follow each other in the parent's page."""
+    """From each member on, the count of unchanged ones in a row in the parent's page."""
     streaks = [0] * len(members)
     page: Page | None = None
     expected = streak = 0

@@ -2,7 +2,7 @@
 
 A pattern that came with a request must not keep a worker busy, so matching never goes back: of
 what is between two stars the first place that fits is taken, which is as good as any later one.
-That holds for ``*`` in a component and for ``**`` among components.
+The same holds for ``*`` in a component and for ``**`` among components.
 """
 
 from __future__ import annotations

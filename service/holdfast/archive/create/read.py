@@ -1,10 +1,10 @@
 """Reading the entries of a tree: links, extended attributes, holes and content.
 
-What is opened is what the walk saw: the same inode on the same device, a regular file, reached
+A file opened is that of the walk: the same inode on the same device, a regular file, reached
 without following a link. Anything else there now means that the entry has changed or vanished.
 
 Some files have more or less than they claim: those that a kernel or a program makes up when they
-are read. What counts is what can be read of them, which is then held in memory.
+are read. The bytes that can be read count, which are then held in memory.
 """
 
 from __future__ import annotations

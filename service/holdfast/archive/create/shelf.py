@@ -1,7 +1,7 @@
 """Placing frames in packs, each frame once, in the order of the archive.
 
-A frame gets its place when its pack is closed, so whoever needs the place keeps the ``Frame`` and
-looks later. Used by one thread, except for ``has``.
+A frame gets its place when its pack is closed, so its user keeps the ``Frame`` and
+looks for it later. Used by one thread, except for ``has``.
 """
 
 from __future__ import annotations

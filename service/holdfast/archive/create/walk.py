@@ -208,7 +208,7 @@ class Walk:
         """The names in a directory that the walk has just come to, in order."""
         path = directory.path
         if self._one_file_system and directory.device != self._device:
-            self._warn(_skipped(path, "what is in it is on another file system"))
+            self._warn(_skipped(path, "its content is on another file system"))
             return []
         try:
             fd = self._chain.at(path)

@@ -1,7 +1,7 @@
 """Reading a whole manifest before it is believed: every page, and what pages say of one another.
 
-A page by itself tells nearly everything (``form.checks``). That the directories of its
-first path, and the files that its hard links name, lie in earlier pages is found out here.
+A page by itself tells nearly everything (``form.checks``). Here it is found out
+whether the directories of its first path, and the files of its hard links, lie in earlier pages.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ GATHERED_BYTES: Final = PACK_BYTES
 """So many bytes of frames that lie scattered are put together, pack by pack, and given out."""
 
 AHEAD_PACKS: Final = 24
-"""How many packs the store is asked to have ready: many of a tree's old ones are small."""
+"""Packs that the store is asked to have ready: many of a tree's old ones are small."""
 
 type Stretch = tuple[int, int, int]
 """``(pack number, offset, length)`` of bytes that lie together."""

@@ -1,6 +1,6 @@
 """Do the headers in a snapshot's tar say what its manifest says?
 
-What is listed, read and restored comes from the manifest; what is exported is the tar. A client
+Lists, reads and restores come from the manifest; an export is the tar. A client
 writes both, so they are compared: an export must not unpack to anything that the manifest does
 not show. Only the bytes that holdfast itself writes will do: readers of tar disagree about headers
 that say a thing twice, and some know records that others pass over.

@@ -36,7 +36,7 @@ class ByteLru(Generic[K, V]):
     def get(self, key: K, load: Callable[[], V]) -> V:
         """The value of ``key``, from ``load`` if it is not held.
 
-        What ``load`` raises, every thread that waited for it gets; nothing is remembered of it.
+        An error of ``load`` reaches every thread that waited for it, and is not remembered.
         """
         mine: Future[V] | None = None
         with self._lock:

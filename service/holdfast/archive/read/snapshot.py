@@ -1,8 +1,8 @@
 """Reading a stored snapshot: its pages, its entries, and the bytes of its files.
 
 Everything is found through the root, which is small: a path by bisecting it, a byte of a file by
-the page's frame sizes. One file is read without reading the rest. Whatever comes out has been
-compared with its digest; what does not match raises CorruptError and is not returned.
+the page's frame sizes. One file is read without reading the rest. All output has been compared
+with its digest; bytes that do not match raise CorruptError and are not returned.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HOLE_PIECE_BYTES: Final = 256 * KIB
 """Holes of sparse files are given out in pieces of zeros of at most this size."""
 
 PREFETCH_PACKS: Final = 16
-"""How many packs ahead a sequential reader announces to the store."""
+"""Packs ahead that a sequential reader announces to the store."""
 
 _PAGE_ENTRY_BYTES: Final = 512
 _PAGE_FRAME_BYTES: Final = 256
@@ -51,7 +51,7 @@ class ReaderLimits:
 
 
 SCATTERED_PACKS_BYTES: Final = 64 * MIB
-"""What a page of an old tree may need: its files lie in the packs of a hundred snapshots. With less
+"""Memory for a page of an old tree: its files lie in the packs of a hundred snapshots. With less
 of them at hand, a pack is fetched again for nearly every file."""
 
 DEFAULT_LIMITS: Final = ReaderLimits()
@@ -100,7 +100,7 @@ class SnapshotReader:
 
     @property
     def page_count(self) -> int:
-        """How many pages there are; at least 1."""
+        """The count of pages; at least 1."""
         return self.root.page_count
 
     def page(self, number: int) -> Page:

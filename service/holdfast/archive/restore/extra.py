@@ -28,8 +28,8 @@ def extra_entries(
     """Entries below ``root_fd`` that are selected and not in the snapshot.
 
     Each as (descriptor of its directory, name, path); of a directory that is extra, just that.
-    It may be removed before the next is asked for. What is mounted is left out, with the
-    directories that hold it. Raises OSError. ``place`` opens directories that are closed.
+    It may be removed before the next is asked for. Mount points are left out, with the
+    directories that hold them. Raises OSError. ``place`` opens directories that are closed.
     """
 
     def enter(parent: int, name: bytes, path: bytes) -> int:
@@ -65,7 +65,7 @@ def extra_entries(
 def remove_extra(
     snapshot: SnapshotReader, root_fd: int, selection: Selection, mounts: Mounts, place: LivePlace
 ) -> int:
-    """Remove them. How many entries that were. Raises OSError, InvalidError."""
+    """Remove them; the count of entries. Raises OSError, InvalidError."""
     removed = 0
     for dir_fd, name, path in extra_entries(snapshot, root_fd, selection, mounts, place):
         place.open_up(dir_fd, path.rpartition(b"/")[0])
@@ -74,7 +74,7 @@ def remove_extra(
 
 
 def count_entries(dir_fd: int, name: bytes, mounts: Mounts) -> int:
-    """How many entries ``remove_entry`` would remove."""
+    """Entries that ``remove_entry`` would remove."""
     count = 1
     try:
         root_fd = mounts.enter(dir_fd, name, name)

@@ -1,6 +1,6 @@
 """Writing the directories and files of a page: the part of a restore that must be fast.
 
-A plain file costs four system calls: open, write, set times, close. Whatever else it might need is
+A plain file costs four system calls: open, write, set times, close. Any other call is
 decided from its mode and owner beforehand, once for all files that look the same.
 """
 

@@ -24,7 +24,7 @@ AHEAD_FRAMES: Final = 4
 """Of a large file; each at most ``MAX_FRAME_BYTES``."""
 
 ANNOUNCED_PACKS: Final = 12
-"""How many packs the store is asked to have ready."""
+"""Packs that the store is asked to have ready."""
 
 
 class PageFrames:

@@ -2,7 +2,7 @@
 
 Giving a file away clears its set-user-ID bits and capabilities, attributes can be set only where
 the mode lets their owner write, changing the mode rewrites an ACL, and everything touches times:
-owner, attributes, mode, ACLs, times. What a new file already has is not set again; with tens of
+owner, attributes, mode, ACLs, times. Values that a new file has are not set again; with tens of
 thousands of files every system call counts.
 """
 
@@ -49,7 +49,7 @@ type _Xattrs = Iterable[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a file of some mode and owner comes about.
+    """The way to make a file of some mode and owner.
 
     ``create_mode`` goes to open(2). ``ids`` and ``mode`` are set afterwards unless they are None.
     ``keeps`` tells whether it keeps its privileges.
@@ -85,7 +85,7 @@ class Metadata:
         self._may_give = True
 
     def look(self, mode: int, uid: int, gid: int, path: bytes) -> Look:
-        """How a file that was recorded so comes about; ``path`` is for a warning."""
+        """The way to make a file recorded so; ``path`` is for a warning."""
         look = self._looks.get((mode, uid, gid))
         if look is None:
             if len(self._looks) >= MAX_KNOWN_LOOKS:
@@ -149,7 +149,7 @@ class Metadata:
         keeps = owner.keeps(self._privileges)
         ids = None if owner.ids == self._created else owner.ids
         if self._created is None:
-            # In a live tree nobody may read it before it belongs to whom it should.
+            # In a live tree nobody may read it before it has its owner.
             return Look(mode & 0o700, ids, mode, keeps)
         return Look(mode & 0o777, ids, mode if mode & (self._umask | 0o7000) else None, keeps)
 

@@ -79,7 +79,7 @@ def limits_of(max_expansion: int | None) -> RestoreLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOptions:
-    """How to restore.
+    """Restore options.
 
     ``mode``: ``new`` refuses a target that exists, ``replace`` exchanges it as a whole, ``merge``
     writes into it file by file; with ``delete`` (of merge) what the snapshot lacks is removed.

@@ -14,7 +14,7 @@ _PAIR: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 
 @dataclass(frozen=True, slots=True)
 class KeepOwners:
-    """The recorded ones. Who is not root gets files of their own, with a warning."""
+    """The recorded ones. A user not root gets files of their own, with a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class FixedOwner:
 
 
 Privileges = Literal["never", "owned", "always"]
-"""Where files keep what lets whoever runs them do more than he may himself.
+"""Where files keep privileges beyond those of their users.
 
-That is set-user-ID and set-group-ID bits, and the attributes ``security.*`` (capabilities among
+They are set-user-ID and set-group-ID bits, and the attributes ``security.*`` (capabilities among
 them) and ``trusted.*``. ``owned``: where the owner is the recorded one, or has been chosen for that
 one. ``always``: also where another one was asked for, but not where he could not be had.
 """
@@ -83,7 +83,7 @@ def chosen_privileges(*, by_client: bool, asked: bool) -> Privileges:
 
 
 def owner_of(owners: Owners, recorded: tuple[int, int], user: tuple[int, int]) -> Owner:
-    """Whom an entry of ``recorded`` goes to, when ``user`` (effective uid and gid) restores it."""
+    """The owner of an entry of ``recorded``, when ``user`` (effective uid and gid) restores it."""
     match owners:
         case CurrentOwner():
             return Owner(None, trusted=recorded == user)

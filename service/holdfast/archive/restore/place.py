@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from holdfast.archive.read.snapshot import SnapshotReader
 
 MAX_TRIES: Final = 8
-"""How often a directory is made again in a live tree that somebody else changes meanwhile."""
+"""Times that a directory is made again in a live tree that somebody else changes."""
 
 LEFTOVER_MS: Final = 86_400_000
 """Temporary entries that began so much earlier than this restore are nobody's any more."""

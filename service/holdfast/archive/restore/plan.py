@@ -59,7 +59,7 @@ class Planner:
         """The changes by a restore of what is selected of ``pages``. Raises Cancelled, OSError."""
         with reported("comparing the tree with the snapshot"):
             try:
-                # What would be lost comes first: it is what a plan is read for.
+                # Entries to be lost come first: a plan is read for them.
                 self._extra()
                 self._lines.sort(key=lambda line: order_key(line.path))
                 for number in pages:
@@ -155,7 +155,7 @@ class Planner:
     def _is_linked(self, found: os.stat_result, number: int, page: Page, index: int) -> bool:
         """Whether a hard link is one of its first path; without that, whether it has its content.
 
-        Of what is not selected, no link is made.
+        No link is made of entries not selected.
         """
         if not self._selection.selects(page.targets[index]):
             first_page, first_index = self._snapshot.content(number, index)

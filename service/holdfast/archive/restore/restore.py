@@ -63,9 +63,9 @@ def restore_tree(
 ) -> Restored:
     """Restore ``snapshot``, or what ``options`` select of it, to the directory ``target``.
 
-    Blocks; to be run in a thread. ``target``'s parent must be there, and is trusted. Whatever is
-    raised, in modes ``new`` and ``replace`` the target is then as it was, and the staging
-    directory is gone if it could be removed. ``replace`` and ``merge`` return when the new tree
+    Blocks; to be run in a thread. ``target``'s parent must be there, and is trusted. After any
+    error in modes ``new`` and ``replace`` the target is as it was, and the staging directory is
+    gone if it could be removed. ``replace`` and ``merge`` return when the new tree
     is on disk. ``before_exchange`` is called when a staged tree is complete, right before it takes
     the target's place; what it raises prevents that.
 

@@ -1,7 +1,7 @@
 """Filling a directory with what is selected of a snapshot, several pages at a time.
 
 The pages go to a few threads: first directories and files, then (in one thread, when all files are
-there) hard links, then symlinks and the metadata of directories. What is held is a few pages, and
+there) hard links, then symlinks and the metadata of directories. Held are a few pages, and
 for each thread a frame: but for the numbers of some pages nothing grows with the tree.
 """
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from holdfast.form.manifest import Page
 
 ANNOUNCED_AHEAD: Final = 4
-"""How many packs of a page are asked for before a thread has taken it."""
+"""Packs of a page that are asked for before a thread has taken it."""
 
 WAIT_SECONDS: Final = 0.2
-"""How often progress is told and the caller's ``stop`` asked while all threads are busy."""
+"""Seconds between reports of progress and asking ``stop`` while all threads are busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Telling how an archive is compressed by its first bytes, and unpacking it piece by piece.
 
 The pieces are bounded however well the input compresses, so a bomb costs time and what its reader
-keeps, not memory. That the input was complete is for the reader of the tar to see, by the marker
+keeps, not memory. The reader of the tar sees whether the input was complete, by the marker
 at its end: zstd's stream reader ends quietly where a frame is cut off.
 """
 

@@ -1,8 +1,8 @@
 """The members of a tar, by path and in an archive's order.
 
-A tar is a list of instructions, and a snapshot a tree: here the one becomes the other. What no
-tree can be (a file with something in it, a link to nothing) is refused, and so is what would act
-outside of it.
+A tar is a list of instructions, and a snapshot a tree: here the one becomes the other. Members
+that fit no tree (a file with something in it, a link to nothing) are refused, and so are those that
+would act outside of it.
 """
 
 from __future__ import annotations

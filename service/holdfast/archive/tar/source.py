@@ -1,4 +1,4 @@
-"""A tar file as the source of an archive, whoever made it and however it is compressed.
+"""A tar file as the source of an archive, of any maker and any compression.
 
 A tar lists its members in any order, and an archive wants them sorted, so the tar is unpacked into
 an unnamed temporary file first, which vanishes with its descriptor, and indexed there. Nothing is

@@ -75,7 +75,7 @@ _MEMORY: Final = "Peak resident memory while blobs are streamed up, then down, t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRun:
-    """What to measure. Sizes are bytes; a 0 leaves that measurement out."""
+    """The settings. Sizes are bytes; a 0 leaves that measurement out."""
 
     syncs: tuple[Sync, ...]
     size: int
@@ -146,7 +146,7 @@ SPEEDS: Final = (
     speed("always", "put", NATS_PY, 2.0),
 )
 OTHER_PROMISES: Final = (
-    # How a server syncs makes no difference to a get.
+    # The sync of a server makes no difference to a get.
     _small("default", "get", "p50", 2.0),
     _small("default", "get", "rate", 0.3),
     _small("default", "get", "rate", 0.5, kind="aim"),
@@ -170,7 +170,7 @@ OTHER_PROMISES: Final = (
 async def measure_large(
     pool: Pool, size: int, rounds: int, say: Say
 ) -> tuple[list[Figure], list[str]]:
-    """Put, get and delete of one blob by holdfast and nats-py in turn; and who could not.
+    """Put, get and delete of one blob by holdfast and nats-py in turn; and failures.
 
     Content is new in each put, and random: nothing on the way can compress it.
     """

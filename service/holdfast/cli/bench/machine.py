@@ -1,4 +1,4 @@
-"""What a figure cannot be read without: the machine, the versions, and how memory is counted."""
+"""The context of figures: the machine, the versions, and how memory is counted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def forget_peak(pid: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """How long the process has computed by now, all threads together; 0 where nobody counts."""
+    """CPU seconds of the process by now, all threads together; 0 where nobody counts."""
     try:
         stat = (Path("/proc") / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

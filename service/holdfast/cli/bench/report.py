@@ -1,4 +1,4 @@
-"""What was measured, what was promised of it, and how both are shown, whatever is measured.
+"""Figures, the promises made of them, and tables of both, whatever is measured.
 
 A figure alone says little on a shared machine: contenders take turns, round ``i`` of each ran side
 by side, and what counts is the ratio within a round. Nothing is rounded in anyone's favour.
@@ -41,7 +41,7 @@ _STYLES: Final = {"met": "green", "missed": "bold red", "not judged": "yellow"}
 
 
 class Figure(Struct, frozen=True, kw_only=True):
-    """What one contender took for one thing, a value for each round or for each request.
+    """The values of one contender for one thing, one for each round or request.
 
     ``size`` says of how much, and ``table`` under which title it is shown.
     """
@@ -117,7 +117,7 @@ def percentile(values: Iterable[float], percent: int) -> float:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """How many times theirs ours is: the median over the rounds."""
+    """Ours divided by theirs: the median over the rounds."""
     return statistics.median(our / their for our, their in zip(ours, theirs, strict=True))
 
 

@@ -64,7 +64,7 @@ _SPARE_BYTES: Final = 256 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRun:
-    """What to measure: snapshots of ``source``, so many ``rounds`` on each kind of server."""
+    """The settings: snapshots of ``source``, so many ``rounds`` on each kind of server."""
 
     source: Path
     syncs: tuple[Sync, ...]
@@ -73,7 +73,7 @@ class SnapshotRun:
 
 
 class Taken(Struct, frozen=True, kw_only=True):
-    """What one action took. ``peak_bytes`` is the largest of its processes; None: not known."""
+    """Costs of one action. ``peak_bytes`` is the largest of its processes; None: not known."""
 
     seconds: float
     cpu_seconds: float
@@ -113,7 +113,7 @@ class PoolSnapshots:
         return taken
 
     async def timed[T](self, call: Awaitable[T]) -> tuple[Taken, T]:
-        """What ``call`` took by the caller's clock, and the CPU of client, worker and server."""
+        """The time of ``call`` by the caller's clock, CPU of client, worker and server."""
         forget_peak(self.pool.worker_pids[0])
         start, start_cpu = time.perf_counter(), self.cpu()
         result = await call
@@ -125,7 +125,7 @@ class PoolSnapshots:
         return taken, result
 
     def cpu(self) -> float:
-        """How long client, worker and server have computed by now."""
+        """CPU seconds of client, worker and server by now."""
         pids = (self.pool.server_pid, *self.pool.worker_pids)
         return time.process_time() + sum(cpu_seconds(pid) for pid in pids)
 
@@ -235,14 +235,14 @@ async def _measure_round(
         }
         for action, step in steps.items():
             for archiver in archivers:
-                # What one has written is not to be written back in the other's time.
+                # Data of one archiver is not to be written back in the other's time.
                 await asyncio.to_thread(os.sync)
                 if (one := await step(archiver)) is not None:
                     taken.setdefault((action, archiver.name), []).append(one)
 
 
 def action_figures(sync: Sync, taken: dict[tuple[str, str], list[Taken]]) -> Iterator[Figure]:
-    """What was ``taken`` in each round, by action and contender."""
+    """The costs ``taken``, by action and contender."""
     for (action, contender), rounds in taken.items():
         peaks = [each.peak_bytes / MIB for each in rounds if each.peak_bytes is not None]
         for unit, values in (
@@ -284,7 +284,7 @@ def source_of(path: Path) -> Path:
 
 
 def describe_tree(tree: Path) -> tuple[str, int]:
-    """What is in ``tree``, in a line; and the bytes of its regular files."""
+    """The content of ``tree`` in a line; the bytes of its regular files."""
     statuses = [status for _, status in walk(tree)]
     sizes = [status.st_size for status in statuses if stat.S_ISREG(status.st_mode)]
     size = sum(sizes)

@@ -60,7 +60,7 @@ _MANY: Final = f"States of {COMMANDS_EACH} commands each: p50 of one append, and
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateRun:
-    """What to measure. Sizes are bytes; a 0 leaves that measurement out."""
+    """The settings. Sizes are bytes; a 0 leaves that measurement out."""
 
     syncs: tuple[Sync, ...]
     rounds: int
@@ -200,7 +200,7 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
 
 
 def _ways(client: Client, bare: Publisher) -> dict[tuple[str, str], tuple[Work, int]]:
-    """What is measured, by what and who; with the part of the commands that it is measured with."""
+    """Work by measurement and contender, with the count of commands to divide by."""
     states = client.states
 
     async def publish(count: int) -> None:
@@ -313,7 +313,7 @@ async def _load(client: Client, name: str) -> int:
 
 
 def _passed(state: object, _: object) -> tuple[object, None]:
-    """What is measured is to load, not what a service makes of commands."""
+    """Only loading is measured, not a service's work on commands."""
     return state, None
 
 

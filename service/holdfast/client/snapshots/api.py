@@ -117,7 +117,7 @@ class Snapshots:
 
         ``exclude`` holds patterns in gitignore syntax. With ``read_all`` every file is read, and
         what is stored already is read back, and replaced where it is damaged. Without ``wait`` the
-        record is that of a snapshot which may still be ``pending``. Whoever stops waiting does not
+        record is that of a snapshot which may still be ``pending``. The end of waiting does not
         stop the worker.
 
         Raises NotFoundError (no such app, or not on ``node``), QuotaExceededError, and whatever
@@ -160,7 +160,7 @@ class Snapshots:
         writes into it, and with ``delete`` removes what the snapshot lacks. ``paths`` are paths
         and globs, not with ``replace``. ``dry_run`` only fills the record's ``plan``. ``owner`` is
         ``keep``, ``current`` or ``UID:GID``. A whole restore leaves out, and removes, a
-        ``.chowned`` at the top. What a client made (``create_from``) loses set-ID bits,
+        ``.chowned`` at the top. A client's snapshot (``create_from``) loses set-ID bits,
         capabilities, ``security.*`` and ``trusted.*``, with a warning each, unless it is to be
         ``privileged`` (or restored by ``restore_to``). ``max_expansion`` raises the limit on what
         is written for what is stored.
@@ -256,7 +256,7 @@ class Snapshots:
             delete=delete,
             dry_run=dry_run,
             owners=parse_owners(owner),
-            # Who restores here has chosen what, and with whose rights: as with tar.
+            # The user of a local restore chooses files and rights, as with tar.
             privileges=chosen_privileges(by_client=False, asked=privileged),
             limits=limits_of(max_expansion),
         )
@@ -448,7 +448,7 @@ class Snapshots:
         return await make_link(self._requester, LINK_SNAPSHOT, request)
 
     async def delete(self, key: str) -> bool:
-        """Forget a snapshot; False when it was not there. What others share with it stays."""
+        """Forget a snapshot; False when it was not there. Content that others share stays."""
         return (await self._requester.ask(DELETE_SNAPSHOT, DeleteSnapshot(key=key))).deleted
 
     async def purge(self, app: str) -> int:
@@ -494,7 +494,7 @@ class Snapshots:
 
 
 def _first_wait(on_progress: OnProgress | None, *, wait: bool) -> float:
-    """How long a worker is to hold its answer back, in seconds."""
+    """Seconds that a worker is to hold its answer back."""
     if not wait:
         return 0.0
     return _WAIT_SECONDS if on_progress is None else _WAIT_WITH_PROGRESS_SECONDS

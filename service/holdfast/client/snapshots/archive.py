@@ -54,7 +54,7 @@ CACHE_BYTES: Final = 32 * MIB
 """Of packs with the parent's pages."""
 
 ROUNDS: Final = 3
-"""How often all is read anew because what it was built upon had gone."""
+"""Times that all is read anew because its base had gone."""
 
 _PIPE_STOP_SECONDS: Final = 0.5
 

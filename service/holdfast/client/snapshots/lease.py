@@ -100,7 +100,7 @@ class PendingSnapshot:
             except ConflictError:
                 if not left:
                     raise
-                # A renewal that was under way may have come between; whoever gave it up stays.
+                # A renewal that was under way may have come between; a snapshot given up stays so.
                 await self._requester.ask(BEGIN_SNAPSHOT, BeginSnapshot(key=self.record.key))
         raise AssertionError
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STOP_SECONDS: Final = 30.0
-"""How long a thread that was told to stop is waited for: it may be amid a slow file."""
+"""Time to wait for a thread that was told to stop: it may be amid a slow file."""
 
 PROGRESS_SECONDS: Final = 0.1
 

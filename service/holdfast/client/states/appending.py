@@ -54,7 +54,7 @@ SHORTEST_SECONDS: Final = 0.001
 
 
 class Fence:
-    """The last command that a writer knows, who means to be the only one."""
+    """The last command known to a writer that means to be the only one."""
 
     __slots__ = ("index",)
 

@@ -51,7 +51,7 @@ _PAGE: Final = 1000
 _THREAD_BYTES: Final = 256 * KIB
 _SAVE_SECONDS: Final = 120.0
 _SAVE_BYTES_PER_SECOND: Final = 50 * 1000 * 1000
-"""How slowly a worker may read a large state back, at the worst."""
+"""The slowest that a worker may read a large state back."""
 
 
 class Saves:

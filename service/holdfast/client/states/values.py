@@ -24,7 +24,7 @@ class LogPosition(msgspec.Struct, frozen=True):
     behind: int
     """So many commands behind that one."""
     lineage: str | None = None
-    """Which log of that name it is, for who means what follows for it."""
+    """The log of that name, for appends meant for it alone."""
 
     @property
     def hlc(self) -> str:

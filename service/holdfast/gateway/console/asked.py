@@ -1,4 +1,4 @@
-"""What a page is asked for: query parameters, of which a path may be any bytes."""
+"""The query parameters of pages, of which a path may be any bytes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _UNITS: Final[Mapping[str, timedelta]] = {
     "w": timedelta(weeks=1),
 }
 APP: Final = Parameter(name="app", about="An app.")
-PREFIX: Final = Parameter(name="prefix", about="What names begin with.")
-CURSOR: Final = Parameter(name="cursor", about="Where the page before ended.")
+PREFIX: Final = Parameter(name="prefix", about="Prefix of the names.")
+CURSOR: Final = Parameter(name="cursor", about="End of the page before.")
 
 
 def bytes_of(request: Request, parameter: Parameter) -> bytes:
@@ -79,7 +79,7 @@ def labels_typed(text: str) -> dict[str, str]:
 
 
 def seconds_typed(text: str) -> int | None:
-    """How long ``90m``, ``12h``, ``30d`` or ``2w`` is; None where nothing was typed.
+    """Seconds of ``90m``, ``12h``, ``30d`` or ``2w``; None where nothing was typed.
 
     Raises InvalidError.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from holdfast.domain.digest import is_digest, parse_digest
 from holdfast.errors import CorruptError, NotFoundError
+from holdfast.gateway.access import may_also
 from holdfast.gateway.console.asked import CURSOR, PREFIX, count_of, text_of
 from holdfast.gateway.console.pages import GUARDS
 from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 _LISTED: Final = 100
 _ONE: Final = "/blobs/{digest}"
+_KEEPER: Final = re.compile(
+    r"(?:version [0-9]+ of|a write of) (?P<name>.+)|state (?P<state>.+)", re.DOTALL
+)
 
 
 class BlobPages:
@@ -51,13 +56,17 @@ class BlobPages:
     async def one(self, request: Request) -> Response:
         """``GET /console/blobs/{digest}``: what keeps it, and its beginning where that is text.
 
-        Where it is not stored it says so, and offers to let somebody upload it.
+        Only what whoever asks may read is named as keeping it. Where it is not stored it says so,
+        and offers to let somebody upload it.
         """
         digest = _digest_of(request)
         try:
             stat = await self._client.stat(digest)
         except NotFoundError:
             return self._pages.show(request, "blob.html", 404, digest=digest, stat=None)
+        others = [one for one in stat.kept_by if one not in stat.names]
+        names = [one for one in stat.names if await may_also(request, "read", f"/store/{one}")]
+        told = [one for one in others if await may_also(request, "read", _scope_of_keeper(one))]
         data = b""
         with suppress(CorruptError):  # a read back tells more about that
             data = await self._client.get(digest, length=VIEWED_BYTES)
@@ -66,7 +75,9 @@ class BlobPages:
             "blob.html",
             digest=digest,
             stat=stat,
-            others=[one for one in stat.kept_by if one not in stat.names],
+            names=names,
+            others=told,
+            untold=len(stat.names) + len(others) - len(names) - len(told),
             text=data.decode(errors="replace") if is_text(data) else None,
             is_cut=stat.size > len(data),
             viewed=VIEWED_BYTES,
@@ -120,7 +131,7 @@ class BlobPages:
         is_upload = form.is_on("upload")
         link = await self._client.link(
             digest,
-            count_of(form.text("seconds"), "how long it holds"),
+            count_of(form.text("seconds"), "the duration"),
             method="PUT" if is_upload else "GET",
             single_use=form.is_on("once"),
         )
@@ -153,6 +164,14 @@ def _digest_of(request: Request) -> str:
 
 def _scope(request: Request) -> str:
     return f"/blobs/{request.path_params['digest']}"
+
+
+def _scope_of_keeper(text: str) -> str:
+    """Where that can be read which keeps a blob; ``text`` is as in ``BlobStat.kept_by``."""
+    found = _KEEPER.fullmatch(text)
+    if found is None:
+        return f"/store/{text}"
+    return f"/state/{found['state']}" if found["name"] is None else f"/store/{found['name']}"
 
 
 def _scope_of_list(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""How what is stored grew: the bytes that each snapshot added, one upon the other, as a plot."""
+"""The growth of the store: the bytes that each snapshot added, one upon the other, as a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong and what to do about it; and how far everything was read back."""
+"""The findings, with their remedies; and the progress of the scrub."""
 
 from __future__ import annotations
 

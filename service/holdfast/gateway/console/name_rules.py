@@ -1,4 +1,4 @@
-"""What is kept of names, and for how long: rules by prefix, or of one name."""
+"""The rules by which names are kept: by prefix, or of one name."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ def _others(rules: Iterable[KeptRule], subject: tuple[str, str]) -> list[NameRul
 
 
 def _subject_of(rule: KeptRule) -> tuple[str, str]:
-    """What it is for, as a form has it."""
+    """Its subject, as a form has it."""
     return ("name", rule.name) if rule.name is not None else ("prefix", rule.prefix or "")
 
 
 def _rule_of(form: SentForm, subject: tuple[str, str]) -> NameRule:
-    """What was typed. Raises InvalidError."""
+    """The rule typed. Raises InvalidError."""
     kind, text = subject
     return NameRule(
         prefix=None if kind == "name" else text,
         name=text if kind == "name" else None,
-        keep_versions=count_of(form.text("versions"), "how many versions are kept") or None,
+        keep_versions=count_of(form.text("versions"), "the count of versions") or None,
         keep_seconds=seconds_typed(form.text("keep")),
         expire_seconds=seconds_typed(form.text("expire")),
     )

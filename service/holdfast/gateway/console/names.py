@@ -155,10 +155,20 @@ class NamePages:
         return self._pages.see_url(self._at(name))
 
     async def restore(self, request: Request) -> Response:
-        """``POST /console/names/restore``: give it what it had as a version, as a new one."""
+        """``POST /console/names/restore``: give it what it had as a version, as a new one.
+
+        Raises ConflictError unless it has what was shown.
+        """
         form = await form_of(request, self._bodies)
         name = check_blob_name(needed(request, NAME))
-        await self._client.names.restore(name, count_of(form.text("version"), "a version"))
+        there = count_of(form.text("there"), "the version")
+        await self._client.names.copy(
+            name,
+            source=name,
+            version=count_of(form.text("version"), "a version"),
+            if_absent=not there,
+            if_version=there or None,
+        )
         return self._pages.see_url(self._at(name))
 
     async def link(self, request: Request) -> Response:
@@ -169,7 +179,7 @@ class NamePages:
         is_latest = of == "latest"
         link = await self._client.names.link(
             name,
-            count_of(form.text("seconds"), "how long it holds"),
+            count_of(form.text("seconds"), "the duration"),
             version=None if is_latest else count_of(of, "a version") or None,
             latest=is_latest,
             method="PUT" if is_upload else "GET",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.status import StoreStatus
 
 _PATIENCE_SECONDS: Final = 3.0
-"""How long a page waits for what can be left away, or asked for again."""
+"""Time a page waits for parts it can leave away, or ask for again."""
 
 _LIST_PAGE: Final = 1000
 
@@ -80,7 +80,7 @@ class OverviewPages:
         raise NotFoundError(msg)
 
     async def _status(self) -> tuple[StoreStatus | None, str]:
-        """How the store is; or why that cannot be told."""
+        """The store's state; or why there is none."""
         try:
             return await self._client.store_status(timeout_seconds=_PATIENCE_SECONDS), ""
         except HoldfastError as error:
@@ -124,5 +124,5 @@ class OverviewPages:
         )
 
     def last_route(self) -> HttpRoute:
-        """That of what no other page is at."""
+        """The route of any other path."""
         return self._pages.route("/{rest:any}", "open", self.unknown, scope=lambda _: "/")

@@ -58,7 +58,7 @@ GUARDS: Final = {
 
 
 class Pages:
-    """What all pages are made with."""
+    """The base of all pages."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         """``settings`` say below which path clients reach the console, and whether by tokens."""
@@ -179,12 +179,12 @@ class Pages:
         return is_below and url.isascii() and url.isprintable()
 
     def _here(self, request: Request) -> str:
-        """What was asked for, as the browser has it."""
+        """The path and query as the browser has it."""
         path = quote(request.url.path, safe="/:")
         return f"{self._base}{path}{'?' if request.url.query else ''}{request.url.query}"
 
     def failure(self, request: Request, error: HoldfastError | HttpError) -> Response:
-        """What a page shows instead; who is not known may sign in."""
+        """The page of an error, or that to sign in."""
         status = error.status
         headers = dict(error.headers) if isinstance(error, HttpError) else {}
         if status in RETRY_SECONDS:
@@ -228,7 +228,7 @@ class Pages:
 
 
 def _static_marks() -> dict[str, str]:
-    """What of each static file changes with it, by name."""
+    """A mark of each static file's content, by name."""
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in STATIC.iterdir()
     }

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
 from holdfast.gateway.console.asked import count_of, text_of
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.session import form_of, is_seal, seal_of, session_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.gateway.route import Parameter
+from holdfast.gateway.snapshots import check_target
 from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot
 
 if TYPE_CHECKING:
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 
 _RESTORE: Final = "/snapshots/{key}/restore"
 _CARRIED: Final = (
-    Parameter(name="paths", about="What was to be restored alone, one a line."),
+    Parameter(name="paths", about="The only paths to restore, one a line."),
     Parameter(name="delete", about="Whether what the snapshot lacks was to go."),
-    Parameter(name="owner", about="Whose the files were to be."),
+    Parameter(name="owner", about="The owner of the files."),
     Parameter(name="privileged", about="Whether a client's set-ID bits were to be restored."),
-    Parameter(name="max_expansion", about="How many times what is stored might be written."),
+    Parameter(name="max_expansion", about="Most bytes written for each byte stored."),
 )
-"""What a record does not say of a restore: its pages carry it to the form that confirms."""
+"""Options that a restore's record lacks: its pages carry them to the form that confirms."""
+
+_SEAL: Final = Parameter(name="seal", about="What shows that the rest is as it was asked for.")
 
 _MODES: Final[Mapping[str, RestoreMode]] = {"new": "new", "merge": "merge", "replace": "replace"}
 
@@ -55,18 +58,28 @@ class RestorePages:
         """``POST /console/snapshots/{key}/restore``: a dry run, or what one showed if confirmed."""
         form = await form_of(request, self._bodies)
         asked = _restore_of(str(request.path_params["key"]), form)
+        await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)
-        carried = {one.name: form.text(one.name) or None for one in _CARRIED}
-        return self._pages.see(f"/restores/{record.restore}", **carried)
+        carried = {one.name: form.text(one.name) for one in _CARRIED}
+        seal = seal_of(session_of(request) or "", record.restore, *carried.values())
+        given = {name: text or None for name, text in carried.items()}
+        return self._pages.see(f"/restores/{record.restore}", **given, seal=seal)
 
     async def one(self, request: Request) -> Response:
-        """``GET /console/restores/{restore}``: how far it is, and what a dry run found."""
+        """``GET /console/restores/{restore}``: how far it is, and what a dry run found.
+
+        It can be confirmed by whoever asked for the dry run, as it was asked for: an address with
+        anything else in it is passed over.
+        """
         record = await self._client.snapshots.get_restore(str(request.path_params["restore"]))
+        carried = {one.name: text_of(request, one) for one in _CARRIED}
+        is_ours = is_seal(request, text_of(request, _SEAL), record.restore, *carried.values())
         return self._pages.show(
             request,
             "restore.html",
             record=record,
-            carried={one.name: text_of(request, one) for one in _CARRIED},
+            carried=carried if is_ours else dict.fromkeys(carried, ""),
+            is_ours=is_ours,
             refresh=record.state == "pending",
         )
 
@@ -85,13 +98,13 @@ class RestorePages:
                 "read",
                 self.one,
                 scope=lambda request: f"/restores/{request.path_params['restore']}",
-                query=_CARRIED,
+                query=(*_CARRIED, _SEAL),
             ),
         )
 
 
 def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
-    """What a form asks for. Raises InvalidError unless it is a dry run, or confirmed."""
+    """A form's restore. Raises InvalidError unless it is a dry run, or confirmed."""
     is_dry = form.text("do") != "restore"
     mode = _MODES.get(form.text("mode"))
     if mode is None:
@@ -109,7 +122,7 @@ def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
         delete=form.is_on("delete"),
         owner=form.text("owner") or "keep",
         privileged=form.is_on("privileged"),
-        max_expansion=count_of(form.text("max_expansion"), "how many times") or None,
+        max_expansion=count_of(form.text("max_expansion"), "the factor") or None,
         dry_run=is_dry,
         wait_seconds=0.0,
     )

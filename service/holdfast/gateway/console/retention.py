@@ -1,4 +1,4 @@
-"""Which snapshots are kept: the policy of an app or of all others, tried before it is made."""
+"""The policy of an app, or of all others: tried before it is made."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class RetentionPages:
     async def change(self, request: Request) -> Response:
         """``POST /console/retention``: try what was typed, make it the policy, or have it none.
 
-        That of an app is made only of what its dry run was shown of. What is superfluous by the
-        policy is removed at once only where that is said by itself.
+        The policy of an app is made only once its dry run was shown. Superfluous snapshots are
+        removed at once only where that is said by itself.
         """
         form = await form_of(request, self._bodies)
         app = text_of(request, APP).strip() or None
@@ -110,7 +110,7 @@ def _scope(request: Request) -> str:
 
 
 def _keep_of(form: SentForm) -> KeepSnapshots:
-    """What was typed. Raises InvalidError."""
+    """The rules typed. Raises InvalidError."""
     counts = {name: count_of(form.text(name), name) for name in _COUNTS}
     return KeepSnapshots(
         **counts,

@@ -11,6 +11,8 @@ import secrets
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from holdfast.gateway.access import SESSION_COOKIE
 from holdfast.gateway.problems import HttpError
 from holdfast.gateway.tokens import TOKEN_PREFIX
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FORM_FIELD: Final = "form-token"
 FORM_HEADER: Final = "x-form-token"
 _PURPOSE: Final = b"holdfast console form"
+_TOLD: Final = b"holdfast console told"
 _MAX_FIELDS: Final = 200
 
 
@@ -33,7 +36,7 @@ def new_session() -> str:
 
 
 def session_of(request: Request) -> str | None:
-    """What the browser shows."""
+    """The session's token."""
     return request.cookies.get(SESSION_COOKIE) or None
 
 
@@ -50,8 +53,20 @@ def set_session(answer: Response, session: str, path: str, *, is_https: bool) ->
 
 
 def form_token(session: str) -> str:
-    """What a form of ``session`` is sent with: nobody else can make it."""
+    """The token in forms of ``session``: nobody else can make it."""
     return hmac.new(session.encode(errors="replace"), _PURPOSE, "sha256").hexdigest()
+
+
+def seal_of(session: str, *texts: str) -> str:
+    """What shows that a page told ``texts`` to ``session``: nobody else can make it."""
+    told = _TOLD + msgspec.json.encode(texts)
+    return hmac.new(session.encode(errors="replace"), told, "sha256").hexdigest()
+
+
+def is_seal(request: Request, seal: str, *texts: str) -> bool:
+    """Whether ``seal`` is that of ``texts``, of the session that asks."""
+    expected = seal_of(session_of(request) or new_session(), *texts)
+    return hmac.compare_digest(expected.encode(), seal.encode(errors="replace"))
 
 
 class SentForm:
@@ -62,11 +77,11 @@ class SentForm:
         self._pairs = pairs
 
     def text(self, name: str) -> str:
-        """What was typed, without space around it; empty where nothing was."""
+        """The field, without space around it; empty where there is none."""
         return self.raw(name).strip()
 
     def raw(self, name: str) -> str:
-        """What was typed, with the space around it."""
+        """The field, with the space around it."""
         return next((value for key, value in self._pairs if key == name), "")
 
     def texts(self, name: str) -> list[str]:

@@ -184,7 +184,7 @@ class SnapshotPages:
                 title="Forget this snapshot?",
                 of=record.key,
                 text=f"It was made {time_text(record.created_at)} and has {record.files:,} files of"
-                f" {size_text(record.size)}. What other snapshots share with it stays; the rest"
+                f" {size_text(record.size)}. Content that others share stays; the rest"
                 " cannot be had back.",
                 button="Forget it",
                 back=self._pages.url(f"/snapshots/{record.key}"),
@@ -203,8 +203,8 @@ class SnapshotPages:
             request,
             title="Forget all snapshots of an app?",
             of=app,
-            text="Those under way and those that are held go, too. What snapshots of other apps"
-            " share with them stays; the rest cannot be had back.",
+            text="Those under way and those that are held go, too. Content that snapshots"
+            " of other apps share stays; the rest cannot be had back.",
             button="Forget them all",
             back=self._pages.url("/snapshots", app=app),
             typed=app,
@@ -226,7 +226,7 @@ class SnapshotPages:
         key, path = str(request.path_params["key"]), bytes_of(request, PATH)
         link = await self._client.snapshots.link(
             key,
-            count_of(form.text("seconds"), "how long it holds"),
+            count_of(form.text("seconds"), "the duration"),
             path=path or None,
             single_use=form.is_on("once"),
         )

@@ -1,4 +1,4 @@
-"""What is done about a state: commands appended, what is kept of it, and mending its log."""
+"""The upkeep of a state: appending commands, its policy, and mending its log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.gateway.route import Handle, HttpRoute
 
 _INDEX: Final = Parameter(name="index", about="The last command that a save includes.")
-_KIND: Final = Parameter(name="kind", about="What a save is: json or bytes.")
+_KIND: Final = Parameter(name="kind", about="Kind of save: json or bytes.")
 
 
 class StateUpkeepPages:
@@ -41,7 +41,7 @@ class StateUpkeepPages:
     async def append(self, request: Request) -> Response:
         """``POST /console/states/append``: a command, while the last one is that which was shown.
 
-        A conflict tells whoever has not seen what was appended meanwhile.
+        A conflict tells of commands appended meanwhile and not seen.
         """
         form = await form_of(request, self._bodies)
         name, text = check_blob_name(needed(request, NAME)), form.text("command")
@@ -74,8 +74,8 @@ class StateUpkeepPages:
         name = check_blob_name(needed(request, NAME))
         await self._client.states.set_policy(
             name,
-            save_every=count_of(form.text("save_every"), "after how many commands") or None,
-            keep=count_of(form.text("keep"), "how many saves") or None,
+            save_every=count_of(form.text("save_every"), "the count of commands") or None,
+            keep=count_of(form.text("keep"), "the count of saves") or None,
             keep_seconds=seconds_typed(form.text("keep_for")),
             trim=form.is_on("trim"),
         )
@@ -173,7 +173,7 @@ class StateUpkeepPages:
         *roots: str,
         query: tuple[Parameter, ...] = (),
     ) -> HttpRoute:
-        """Of a form of a state, for whoever may ``verb`` it below all ``roots``."""
+        """Of a form of a state, for a right to ``verb`` below all ``roots``."""
         return self._pages.route(
             f"/states/{what}",
             verb,

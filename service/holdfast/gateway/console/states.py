@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.states import LogEntry, LogPage
 
 SHOWN_CHARS: Final = 2000
-"""How much of a command is shown."""
+"""The part of a command shown."""
 
 _LISTED: Final = 100
 _COMMANDS: Final = 50

@@ -1,4 +1,4 @@
-"""How values look on a page. What others wrote is shown as text in which nothing hides."""
+"""The look of values on a page. Text of others is shown so that nothing hides in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: tokens are made and removed here where the gateway may write their file."""
+"""Tokens: they are made and removed here where the gateway may write their file."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TokenPages:
             request,
             title="Remove this token?",
             of=id_,
-            text="Whoever has it is refused at once."
+            text="Its holder is refused at once."
             + (" It is yours: you will be signed out." if is_mine else ""),
             button="Remove it",
             back=self._pages.url(_PLACE),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from holdfast.protocol.files import FileEntry
 
 VIEWED_BYTES: Final = 64 * 1024
-"""How much of a file is shown on its page."""
+"""The part of a file shown on its page."""
 
 _PAGE: Final = 1000
 _MAX_PAGES: Final = 10
@@ -39,7 +39,7 @@ class Level:
 
 
 async def level_of(requester: Requester, key: str, path: bytes, cursor: str | None) -> Level:
-    """What lies directly below ``path``, as far as up to 10,000 entries tell; then go on.
+    """The entries directly below ``path``, as far as up to 10,000 tell; then go on.
 
     Raises NotFoundError.
     """

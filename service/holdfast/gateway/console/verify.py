@@ -38,7 +38,7 @@ _SHOWN: Final = 50
 
 @dataclass(slots=True)
 class ReadBack:
-    """What was read back so far. ``cursor`` is there while something remains.
+    """The part read back so far. ``cursor`` is there while something remains.
 
     ``counts`` are by what was counted, ``bytes`` among them; ``damaged`` are the first sentences of
     ``damaged_count``.

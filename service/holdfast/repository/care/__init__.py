@@ -1,1 +1,1 @@
-"""Looking after what is stored: it is read back, mended, counted, and what is wrong is told."""
+"""Looking after stored bytes: they are read back, mended, counted, and faults are told."""

@@ -1,7 +1,7 @@
-"""Everything that is wrong with a deployment, gathered: what each sentence is made of.
+"""Everything that is wrong with a deployment, gathered as findings.
 
-What takes long (who needs what is not there, what a collection would meet) is read once for all who
-ask within a minute, in bounded memory. Damage is told from the laps of the scrub.
+The slow readings (users of missing blobs, a collection's dry run) are made once for all who ask
+within a minute, in bounded memory. Damage is told from the laps of the scrub.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.report import CollectionReport, SpaceReport
 
 _TOLD: Final = 10
-"""Of what is lost, so much is told one by one."""
+"""Lost blobs that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What is known of the deployment beside what it stores.
+    """Readings of the deployment beside its contents.
 
     ``clocks`` says of nodes how far their clocks are off, given how far this worker's is;
     ``troubles`` says of apps why their policies failed in this worker's last run.
@@ -71,7 +71,7 @@ class Doctor:
         self._runs: Runs[str, list[Finding]] = Runs(self._look, monotonic=monotonic)
 
     async def findings(self, seconds: float) -> list[Finding] | None:
-        """What is wrong, the worst first; None if that is not known within ``seconds``.
+        """The findings, the worst first; None if not known within ``seconds``.
 
         Raises UnavailableError.
         """
@@ -117,7 +117,7 @@ class Doctor:
                 Finding(
                     kind="unread",
                     severity="warning",
-                    text=f"what is stored could not be gone through: {error}",
+                    text=f"the stored blobs could not be gone through: {error}",
                     advice="see whether the store can be reached, then ask again",
                 )
             ]
@@ -145,9 +145,9 @@ def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
                 text=f"nothing is collected in {space.space}: {space.failure}",
                 advice=(
                     "bring the records back from a copy of the server's files, or `holdfast admin"
-                    " accept-loss`: what only they needed goes then"
+                    " accept-loss`: blobs that only they needed go then"
                     if is_loss
-                    else "what cannot be read has to be mended or deleted first"
+                    else "anything unreadable has to be mended or deleted first"
                 ),
             )
 

@@ -1,7 +1,7 @@
-"""Who needs how much of what is stored: the blobs are listed, then the records that need them.
+"""The use of stored bytes by owner: the blobs are listed, then the records that need them.
 
 As a collection does it, and as slowly; but nothing is removed, so a moment's difference between the
-two does no harm. What is missing or damaged is looked for once more before it is told. Where blobs
+two does no harm. A missing or damaged blob is looked for once more before it is told. Where blobs
 are partial, each owner's pages are read, too: they tell which bytes are needed.
 """
 
@@ -43,7 +43,7 @@ _RECORD_BYTES: Final = 1024
 
 @dataclass(slots=True, kw_only=True)
 class SpaceCount:
-    """Of one space: blobs that are there and their bytes, and notes of those that were removed.
+    """A space's blobs that are there, their bytes, and notes of those that were removed.
 
     ``others`` are objects of other programs, or unreadable. ``tombstones`` is None where removals
     leave no notes.
@@ -58,7 +58,7 @@ class SpaceCount:
 
 @dataclass(slots=True, kw_only=True)
 class RecordCount:
-    """Of one store of records: those that need something, and notes of what was removed.
+    """A store's records that need something, and notes of those that were removed.
 
     ``stale`` are under way and should have been ended. ``unreadable`` is one that cannot be read.
     """
@@ -224,7 +224,7 @@ class _Taking:
                 await self._look_closer(owner)
 
     async def _need(self, root: Digest, number: int) -> None:
-        """What a root needs, or the root alone where it cannot be read."""
+        """Note the needs of a root, or the root alone where it cannot be read."""
         try:
             async for some in self._source.needed(root):
                 uses = [(digest, number) for digest in some]

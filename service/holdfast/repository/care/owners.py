@@ -1,4 +1,4 @@
-"""Who needs a blob: names and versions, saves of states, snapshots; what they are grouped by."""
+"""Owners of blobs: names and versions, saves of states, snapshots; and their grouping."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LEASES: Final = 4
 class BlobOwner:
     """Something of ``size`` bytes that needs ``root`` and, if that is of a snapshot, all below it.
 
-    ``name`` is shown. Of a snapshot there is an ``app``.
+    ``name`` is shown. A snapshot has an ``app``.
     """
 
     kind: Literal["name", "snapshot", "state"]
@@ -50,7 +50,7 @@ class BlobOwner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """What owners are put together by.
+    """The key that owners are grouped by.
 
     By ``prefix`` it is the first ``depth`` pieces between ``delimiter`` of the names that begin
     with ``prefix``. By ``label`` an owner counts for each that it has.
@@ -80,7 +80,7 @@ class OwnerSource(Protocol):
 
     @property
     def roots(self) -> RootSource:
-        """Where the records are."""
+        """The source of the records."""
 
     @property
     def is_direct(self) -> bool:

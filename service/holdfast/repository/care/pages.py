@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Changed, RecordStore
 
 SETTLE_SECONDS: Final = 60.0
-"""How long a replica may lag behind what its leader had."""
+"""Seconds that a replica may lag behind its leader."""
 
 _FIRST_WAIT_SECONDS: Final = 0.01
 _LONGEST_WAIT_SECONDS: Final = 1.0

@@ -19,7 +19,7 @@ LONGEST_SECONDS: Final = 86_400.0
 
 
 class Runs[KeyT: Hashable, ReportT]:
-    """Reports by what was asked for. Each is made once for all who ask while it is made."""
+    """Reports by their question. Each is made once for all who ask while it is made."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Runs[KeyT: Hashable, ReportT]:
         monotonic: Callable[[], float],
         kept_seconds: float = KEPT_SECONDS,
     ) -> None:
-        """``make`` makes one. A report is given to whoever asks for it within ``kept_seconds``."""
+        """``make`` makes one. A report is given to all who ask for it within ``kept_seconds``."""
         self._make = make
         self._monotonic = monotonic
         self._kept_seconds = kept_seconds
@@ -49,7 +49,7 @@ class Runs[KeyT: Hashable, ReportT]:
         return task.result()[0] if task.done() else None
 
     async def aclose(self) -> None:
-        """Stop what is under way."""
+        """Stop the work under way."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

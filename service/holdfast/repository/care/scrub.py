@@ -1,4 +1,4 @@
-"""Everything is read back, in the background, at a set rate; what is damaged is mended or marked.
+"""Everything is read back, in the background, at a set rate; damage is mended or marked.
 
 Any worker carries a lap on where another left it: the record of the place says how far it has come,
 and a lease says that somebody is at work. Two at once are only wasteful. The workers that are
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import RecordStore
 
 LOOK_SECONDS: Final = 30.0
-"""How often each worker looks whether there is a lap to begin, or one to carry on."""
+"""Seconds between a worker's looks for a lap to begin, or to carry on."""
 
 LEASE_SECONDS: Final = 120.0
 _LOOKS_THAT_COUNT: Final = 2
@@ -81,7 +81,7 @@ class Scrub:
 
     @property
     def here(self) -> str:
-        """Where this worker reads now."""
+        """The place this worker reads now."""
         return self._place()
 
     async def run(self) -> None:
@@ -113,7 +113,7 @@ class Scrub:
             self._asked.add_done_callback(look_at)
 
     async def places(self) -> list[ScrubRecord]:
-        """How far it has come at each place."""
+        """The scrub's record of each place."""
         return [held.record for held in await self._all()]
 
     async def aclose(self) -> None:

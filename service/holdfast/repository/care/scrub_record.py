@@ -1,4 +1,4 @@
-"""``scrub.<place>``: how far the scrub from one place has come, and what it has found.
+"""``scrub.<place>``: the progress of the scrub from one place, and its findings.
 
 A place is a nats-server, to which workers are connected: what they read is answered by it, or by
 those that it knows of. Stores on a disk or in memory are one place. A lap goes over everything, and
@@ -17,10 +17,10 @@ from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.ledger.ledger import RecordKind
 
 MAX_TOLD: Final = 20
-"""Of what a lap finds damaged, so much is told one by one; the rest is only counted."""
+"""Damages of a lap that are told one by one; the rest are only counted."""
 
 KEPT: Final = timedelta(days=180)
-"""For how long the record of a place stays to which no worker is connected any more."""
+"""The record of a place stays for so long after it was last written."""
 
 
 class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,7 +33,7 @@ class Damage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Lap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was read, and what of it was damaged. Times are by the store's clock.
+    """Counts of what a lap read and found damaged. Times are by the store's clock.
 
     ``damaged`` are blobs, of which ``healed`` were put anew from another copy; ``unreadable`` are
     records that cannot be read, or are lost.
@@ -52,8 +52,9 @@ class Lap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``lap`` is under way at ``stage``, where it goes on at ``cursor``; ``last`` has ended.
 
-    Of a stage that follows the order of writing the blobs up to ``until`` are read, the last change
-    when it began. ``wanted``: another lap is to follow.
+    A stage that follows the order of writing reads the blobs up to ``until``, the last change when
+    it began. In the stage of logs ``cursor`` is the key of a record and the command to go on with.
+    ``wanted``: another lap is to follow.
     """
 
     place: str

@@ -1,4 +1,4 @@
-"""How many bytes each app, prefix of names or label takes, and how many nothing needs."""
+"""Bytes that each app, prefix of names or label takes, and bytes that nothing needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What is stored and who needs it, and what a collection would remove at that time."""
+    """The stored blobs and their users, and what a collection would remove at that time."""
 
     inventory: InventoryReport
     collection: CollectionReport
@@ -45,7 +45,7 @@ class Usage:
         return await self._runs.get(grouping, seconds)
 
     async def aclose(self) -> None:
-        """Stop what is under way."""
+        """Stop the reports under way."""
         await self._runs.aclose()
 
     async def _make(self, grouping: Grouping) -> UsageReport:

@@ -1,4 +1,4 @@
-"""What an inventory has met, in a temporary database of SQLite: memory does not grow with it.
+"""An inventory's finds, in a temporary database of SQLite: memory does not grow with it.
 
 Nothing in it is the only copy of anything. Every method blocks; they are called one after another,
 from whatever threads.
@@ -64,10 +64,10 @@ _MISSING: Final = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupUse:
-    """Of a group: how many ``items``, their bytes as they are read, and as they are stored.
+    """A group's number of ``items``, their bytes as they are read, and as they are stored.
 
-    What is ``stored`` counts once, however many items of the group need it; of that another group
-    needs the ``shared`` bytes, too.
+    A ``stored`` byte counts once, however many items of the group need it; another group needs the
+    ``shared`` ones of these, too.
     """
 
     group: str
@@ -140,13 +140,13 @@ class Uses:
         return [need for need in needs if not has_bytes(self._kept(space, need), need.ranges)]
 
     def _kept(self, space: str, need: Need) -> KeptBytes | None:
-        """What was met of a blob; None: all of it, or nothing."""
+        """The bytes met of a blob; None: all of them, or none."""
         query = "SELECT kept FROM blobs WHERE space = ? AND digest = ?"
         found = self._db.execute(query, (space, bytes.fromhex(need.digest))).fetchone()
         return None if found is None or found[0] is None else KeptBytes.written(found[0])
 
     def fresh(self, space: str, keys: Sequence[str] | Sequence[bytes]) -> list[bool]:
-        """Which of ``keys``, of records or of pages of roots, were not met before.
+        """For each of ``keys``, of records or of pages of roots, whether it is new.
 
         A record that changes meanwhile comes again.
         """
@@ -187,11 +187,11 @@ class Uses:
         ]
 
     def groups(self) -> int:
-        """How many there are."""
+        """The number of groups."""
         return int(self._db.execute("SELECT count(*) FROM groups").fetchone()[0])
 
     def stored(self, space: str) -> tuple[int, int]:
-        """How many blobs were met in a space, and their bytes."""
+        """The number of blobs met in a space, and their bytes."""
         query = "SELECT count(*), coalesce(sum(size), 0) FROM blobs WHERE space = ?"
         blobs, size = self._db.execute(query, (space,)).fetchone()
         return int(blobs), int(size)

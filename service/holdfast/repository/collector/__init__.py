@@ -1,1 +1,1 @@
-"""Space comes back: what nothing needs is found and removed, by any number of workers at once."""
+"""Space comes back: unneeded blobs are found and removed, by any number of workers at once."""

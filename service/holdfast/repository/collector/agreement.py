@@ -1,4 +1,4 @@
-"""What all collectors of a deployment agree on: it stands in the deployment's record."""
+"""The agreement of a deployment's collectors, which stands in the deployment's record."""
 
 from __future__ import annotations
 

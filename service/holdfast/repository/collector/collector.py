@@ -1,12 +1,12 @@
-"""The collector: list, then read the roots, then remove what is old and nothing needs.
+"""The collector: list, then read the roots, then remove old blobs that nothing needs.
 
-Of a blob of which little is needed, a pack that snapshots share, it keeps what is and nothing else.
+Where little of a blob is needed (of a pack that snapshots share), it keeps those bytes alone.
 
-Any number of workers do so at once and know nothing of each other. What a run removes it removes by
-compare-and-set on the blob as it was listed, once: a blob that was put, touched or pinned since is
-refused and skipped. So whoever announces that it counts on a blob, and touches it after that, has
-it, or is told that it is gone. What cannot be read of the roots, or is not answered: nothing is
-removed. A pack of which a part is to be kept and that cannot be read back stays, and the rest goes.
+Any number of workers do so at once and know nothing of each other. A run removes a blob by one
+compare-and-set on the blob as it was listed: one that was put, touched or pinned since is refused
+and skipped. So a writer that announces that it counts on a blob, and touches it after that, has it,
+or is told that it is gone. If a root cannot be read, or is not answered, nothing is removed. A pack
+of which a part is to be kept and that cannot be read back stays, and the rest goes.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ MAX_REMOVED: Final = 1_000_000
 _PAGE: Final = 1000
 _LISTED_AT_ONCE: Final = 128
 _REMOVED_AT_ONCE: Final = 8
-"""Between so many it rests: what a server is asked for meanwhile waits for one of them."""
+"""Between so many it rests: requests to a server meanwhile wait for one of them."""
 
 _RECORD_BYTES: Final = 1024
-"""What a blob counts for, beside its bytes, when a run is slowed down."""
+"""The cost of a blob, beside its bytes, when a run is slowed down."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Blobs, and what keeps those of them that are not pinned.
+    """Blobs, and the roots that keep those that are not pinned.
 
     ``before`` is told the time by the store's clock before each run that removes something: it ends
     records whose time is over.
@@ -97,11 +97,11 @@ class Collector:
 
     @property
     def spaces(self) -> Sequence[Space]:
-        """Where it collects."""
+        """The spaces it collects in."""
         return self._spaces
 
     async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
-        """What the run that is under way, or begins now, did within ``seconds``; it goes on."""
+        """The report, within ``seconds``, of the run under way or begun now; the run goes on."""
         report, task = self._runs.get(dry_run, (None, None))
         if report is None or task is None or task.done():
             report = CollectionReport(dry_run=dry_run)
@@ -118,7 +118,7 @@ class Collector:
         return report
 
     async def aclose(self) -> None:
-        """Stop what is under way."""
+        """Stop the runs under way."""
         tasks = [task for _, task in self._runs.values()]
         for task in tasks:
             task.cancel()
@@ -180,7 +180,7 @@ class Collector:
         listed_from: datetime,
         grace: timedelta,
     ) -> None:
-        """Spool what may go by its record alone."""
+        """Spool blobs that may go by their records alone."""
         cursor = None
         while True:
             page = await store.survey(cursor, limit=_LISTED_AT_ONCE)
@@ -203,7 +203,7 @@ class Collector:
                 return
 
     async def _read_needed(self, source: RootSource, spool: Spool, noted: RootsNote | None) -> None:
-        """Mark what the roots of ``source`` need, all of which are read after the listing.
+        """Mark the needs of ``source``'s roots, all of which are read after the listing.
 
         Also a root that was removed since has to be read: what another counts on may be known by it
         alone. Raises UnavailableError, CorruptError: nothing is known.
@@ -238,7 +238,7 @@ class Collector:
     async def _remove(
         self, space: Space, spool: Spool, found: SpaceReport, now: datetime, *, dry_run: bool
     ) -> None:
-        """Remove what is not needed, or keep of a blob what is, once that is worth it."""
+        """Remove unneeded blobs, and unneeded bytes of others, once that is worth it."""
         after = 0
         while candidates := await asyncio.to_thread(spool.candidates, after, _REMOVED_AT_ONCE):
             after = candidates[-1].number

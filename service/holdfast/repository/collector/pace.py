@@ -1,4 +1,4 @@
-"""How fast a collection goes on: it does not have a server's disk to itself."""
+"""The pace of a collection: it does not have a server's disk to itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_SECONDS: Final = 0.25
-"""What lies so far back was no work, or it was somebody else's."""
+"""Time further back was no work, or it was somebody else's."""
 
 
 class Pace:
@@ -37,7 +37,7 @@ class Pace:
         self._rested_at = monotonic()
 
     async def spend(self, size: int) -> None:
-        """Wait until what was spent is paid and the rest is over, then spend ``size`` bytes."""
+        """Wait until former bytes are paid and the rest is over, then spend ``size`` bytes."""
         now = self._monotonic()
         worked = min(now - self._rested_at, _LONGEST_SECONDS)
         wait = max(self._free_at - now, self._rest * worked)

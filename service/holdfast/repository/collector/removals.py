@@ -1,6 +1,6 @@
-"""Blobs are removed record first, then bytes; who dies in between leaves a note for the next run.
+"""Blobs are removed record first, then bytes; a death in between leaves a note for the next run.
 
-So are the former bytes of those of which a part is kept, whose place another copy takes. Bytes of a
+So are the former bytes of partly kept blobs, whose place another copy takes. Bytes of a
 copy whose record is gone, or is another copy's, are no blob's and never will be again: a copy has
 one writer for ever, who made it a blob once. So anybody may remove them.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "g"
 LEFT_ALONE: Final = timedelta(minutes=10)
-"""Whoever wrote a note is at work until then, if it lives. It is finished for it before, too."""
+"""A note stays for so long, as its writer may be at work. It is acted on before, too."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,16 +57,16 @@ class Removals:
     """The notes of all collectors of a deployment, ``g.<id>`` in its records."""
 
     def __init__(self, records: RecordStore, new_id: Callable[[], str]) -> None:
-        """``new_id`` gives what no other process makes."""
+        """``new_id`` gives ids that no other process makes."""
         self._records = records
         self._new_id = new_id
 
     async def remove(
         self, space: str, store: BlobStore, removed: Sequence[Removed], now: datetime
     ) -> list[int | BaseException | None]:
-        """How many bytes of each are left; None: it is not as it was met, so it stays.
+        """The bytes that are left of each; None: it is not as it was met, so it stays.
 
-        Of one that failed it is the error. Where that is a CorruptError, nothing can be removed.
+        For one that failed it is the error. Where that is a CorruptError, nothing can be removed.
         Raises UnavailableError, OutcomeUnknownError: nothing was.
         """
         copies = tuple((one.blob.digest, one.blob.generation) for one in removed)
@@ -82,7 +82,7 @@ class Removals:
         return done
 
     async def finish(self, space: str, store: BlobStore, now: datetime) -> None:
-        """Remove the bytes that collectors have left which did not get so far."""
+        """Remove the bytes left by collectors that did not get so far."""
         async for record in self._records.list_records(PREFIX):
             try:
                 note = msgspec.json.decode(record.value, type=Removal)

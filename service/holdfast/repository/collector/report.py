@@ -1,4 +1,4 @@
-"""What a collection did, or would do, with reasons and bytes."""
+"""Reports of collections, done or dry, with reasons and bytes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Orphans:
 
 @dataclass(slots=True, kw_only=True)
 class SpaceReport:
-    """Of one space: what stays and why, what went (or would), and what others changed meanwhile.
+    """A space's blobs: those that stay, that went (or would), and that others changed meanwhile.
 
     ``repacked`` were (or would be) made partial, and gave back so many bytes. ``orphans`` went,
     too, and are not among ``removed``. ``failure`` says why nothing (more) was removed. ``others``
@@ -68,7 +68,7 @@ class SpaceReport:
         self.kept.setdefault(reason, Tally()).add(size)
 
     def count(self, size: int, left: int | None) -> None:
-        """Of a blob of ``size`` bytes so many are left now; None: others changed it meanwhile."""
+        """``left`` of a blob's ``size`` bytes are there now; None: others changed it meanwhile."""
         if left is None:
             self.refused += 1
         elif left:
@@ -79,7 +79,7 @@ class SpaceReport:
 
 @dataclass(slots=True, kw_only=True)
 class CollectionReport:
-    """Of a run over all spaces. ``off`` says why there was none."""
+    """A run over all spaces. ``off`` says why there was none."""
 
     dry_run: bool
     spaces: list[SpaceReport] = field(default_factory=list)
@@ -89,7 +89,7 @@ class CollectionReport:
 
 @dataclass(slots=True, kw_only=True)
 class RunTotals:
-    """What all runs of a collector did. ``failed``: those that met what could not be read."""
+    """Totals of all runs of a collector. ``failed``: those with a failure in a space."""
 
     runs: int = 0
     failed: int = 0
@@ -98,7 +98,7 @@ class RunTotals:
     orphans: Orphans = field(default_factory=Orphans)
 
     def count(self, report: CollectionReport) -> None:
-        """One more run, which has ended. What it would do, or is off, is not counted."""
+        """Count a run that has ended. A dry run, and one that is off, is not counted."""
         if report.dry_run or report.off is not None:
             return
         self.runs += 1

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Changed, Extent, RecordStore
 
 SETTLE_SECONDS: Final = 60.0
-"""How long records may keep changing before the scan gives up."""
+"""Seconds that records may keep changing before the scan gives up."""
 
 _FIRST_WAIT_SECONDS: Final = 0.002
 _LONGEST_WAIT_SECONDS: Final = 0.2
 
 
 class RootSource(Protocol):
-    """Where roots of a space lie, and what they need.
+    """A source of roots of a space, and of their needs.
 
     ``name`` is that of its store in the deployment's record. Keys below ``lasting`` never go away:
     what is removed there leaves a note for good.
@@ -90,7 +90,7 @@ async def read_roots(source: RootSource, spool: Spool) -> RootsNote:
 
 
 async def _quiet_extent(source: RootSource, before: Extent, position: int) -> Extent | None:
-    """How far the store has come; None where that is beyond ``position``. Raises CorruptError."""
+    """The store's extent; None where that is beyond ``position``. Raises CorruptError."""
     latest = await source.records.extent()
     _check_same(before, latest)
     return latest if latest.last <= position else None

@@ -1,4 +1,4 @@
-"""What one run has met, in a temporary database of SQLite: memory does not grow with the store.
+"""The finds of one run, in a temporary database of SQLite: memory does not grow with the store.
 
 Nothing in it is the only copy of anything, so nothing is synced or journalled. Every method blocks;
 they are called one after another, from whatever threads.
@@ -56,7 +56,7 @@ _SCHEMA: Final = (
 class Candidate(NamedTuple):
     """A blob that may go, but for what is ``needed`` of it; None: all is.
 
-    What was kept of a partial blob is not told.
+    The kept bytes of a partial blob are not told.
     """
 
     number: int
@@ -102,7 +102,7 @@ class Spool:
         )
 
     def need(self, needs: Iterable[Need]) -> None:
-        """What is needed of blobs, those among them that are none of these."""
+        """Note ``needs`` of blobs; some of these may be no candidates."""
         whole: list[tuple[bytes]] = []
         some: list[tuple[bytes, bytes]] = []
         for digest, ranges in needs:
@@ -117,7 +117,7 @@ class Spool:
         )
 
     def news(self, keys: Sequence[bytes]) -> list[bool]:
-        """Which of these parts of roots were not asked for before, each."""
+        """For each of these parts of roots, whether it is new."""
         return [
             self._db.execute("INSERT OR IGNORE INTO parts VALUES (?)", (key,)).rowcount > 0
             for key in keys
@@ -168,7 +168,7 @@ class Spool:
         self._many("INSERT OR IGNORE INTO listed VALUES (?)", rows)
 
     def listed(self) -> int:
-        """How many records of blobs were met."""
+        """The number of blobs' records met."""
         [(count,)] = self._db.execute("SELECT count(*) FROM listed").fetchall()
         return int(count)
 
@@ -196,7 +196,7 @@ class Spool:
         )
 
     def met(self) -> int:
-        """How many keys were met that never go away."""
+        """The number of keys met that never go away."""
         [(count,)] = self._db.execute("SELECT count(*) FROM records").fetchall()
         return int(count)
 

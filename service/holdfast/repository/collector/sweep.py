@@ -1,8 +1,8 @@
 """Bytes that no record names are found and removed, by any number of workers at once.
 
 A copy is claimed. Then every upload is looked at that may go on, and every record that was written
-since they were listed. What none of them names goes, if the claim is still there. Whoever makes the
-copy a blob meanwhile, or counts on that blob, takes the claim, or sees that it goes.
+since they were listed. A copy that none names goes, if the claim is still there. A writer that
+makes it a blob meanwhile, or counts on that blob, takes the claim, or sees that it goes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 256
 _COPY_BYTES: Final = 128
-"""What a copy counts for that is only listed, when a run is slowed down."""
+"""The cost of a copy that is only listed, when a run is slowed down."""
 
 Uploading = Callable[[], Awaitable[Collection[str]]]
 
@@ -39,10 +39,10 @@ log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Removes from a space what writers left there that were killed."""
+    """Removes from a space bytes left by writers that were killed."""
 
     def __init__(self, uploading: Uploading, pace: Pace) -> None:
-        """``uploading`` tells what living uploads name, as it is after it is asked."""
+        """``uploading`` tells the stagings of living uploads, as they are after it is asked."""
         self._uploading = uploading
         self._pace = pace
 
@@ -149,7 +149,7 @@ class _Run:
             going = await self.loose(claims)
         finally:
             for copy in claims.keys() - set(going):
-                with suppress(HoldfastError):  # whoever counts on it does, or the next run
+                with suppress(HoldfastError):  # a user of it does, or the next run
                     await self._leftovers.release(copy, claims[copy])
         gone = [copy for copy in going if await self._leftovers.remove(copy, claims[copy])]
         log.info("orphans_removed", copies=len(gone))

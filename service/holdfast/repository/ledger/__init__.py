@@ -1,1 +1,1 @@
-"""Whatever is announced, made and ended: records by compare-and-set, leases, ``Op-Id``s."""
+"""Things announced, made and ended: records by compare-and-set, leases, ``Op-Id``s."""

@@ -1,8 +1,8 @@
 """Live records that nobody carries on any more are given up.
 
 Every worker looks; none needs to be told that another died. A lease has passed when this worker
-has itself seen the record unchanged for that long, by its own monotonic clock. What this worker is
-itself at work on it never gives up: it would know.
+has itself seen the record unchanged for that long, by its own monotonic clock. It never gives up
+a record that it is itself at work on: it would know.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
 
 SWEEPS_PER_LEASE: Final = 4
-"""How often to call ``sweep``."""
+"""Calls of ``sweep`` in the shortest lease."""
 
 SWEEPS_THAT_COUNT: Final = 2
 """Between two looks at a record, so many intervals of sweeps count as time that it was seen."""
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 class Watched(Generic[RecordT]):
     """A kind of record that has leases.
 
-    ``give_up`` ends one (`Ledger.take`), with whatever else has to be done. ``is_ours`` says
+    ``give_up`` ends one (`Ledger.take`), with all else that has to be done. ``is_ours`` says
     whether this worker is itself at work on one.
     """
 
@@ -58,18 +58,18 @@ class Lapses:
     ) -> None:
         """``monotonic`` gives seconds that only rise; ``sweep`` is called every ``sweep_seconds``.
 
-        That is ``SWEEPS_PER_LEASE`` times in the shortest lease.
+        The shortest lease has ``SWEEPS_PER_LEASE`` calls.
         """
         self._ledger = ledger
         self._watched = watched
         self._observed = Observations(monotonic, max_gap_seconds=SWEEPS_THAT_COUNT * sweep_seconds)
 
     def unchanged_seconds(self, held: Held[Any]) -> float:
-        """For how long this worker has itself seen the record as it is."""
+        """Seconds this worker has itself seen the record as it is."""
         return self._observed.unchanged_seconds(held.key, held.revision)
 
     async def sweep(self) -> int:
-        """Give up what has lapsed; how many."""
+        """Give up lapsed records; their number."""
         given_up = 0
         seen: list[str] = []
         for watched in self._watched:

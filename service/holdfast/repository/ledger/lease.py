@@ -1,4 +1,4 @@
-"""Who carries a live record on, and that it is carried on: each change of theirs renews the lease.
+"""The holder of a live record and its lease, which each of the holder's changes renews.
 
 A lease ends for those who look (`holdfast.repository.ledger.lapses`), not for its holder, whose
 clock nobody compares: it holds the record until it finds that another has changed it.
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held, Ledger
 
 RENEWALS_PER_LEASE: Final = 4
-"""How often who carries a record on renews it: one that is late or lost ends no lease."""
+"""Renewals by a record's holder within a lease: one that is late or lost ends no lease."""
 
 RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who works on a live record. ``beat`` rises, so that others see that somebody does.
+    """The holder of a live record. ``beat`` rises, so that others see that it works.
 
     ``owner`` is a worker's id, or empty when the client does the work.
     """
@@ -53,7 +53,7 @@ class Carried(Generic[RecordT]):
     ) -> None:
         """``check_ours`` raises ConflictError of a record that is another's by now.
 
-        ``is_patient`` as in `Ledger.update`: for who has worked for long, and has no deadline.
+        ``is_patient`` as in `Ledger.update`: for work that took long, and has no deadline.
         """
         self._is_patient = is_patient
         self._ledger = ledger

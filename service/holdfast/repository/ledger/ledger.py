@@ -4,7 +4,7 @@ A change is a pure function of the record. Where another writer was first it is 
 record as it is then. A write whose outcome is not known is sent again as it is, until it is
 acknowledged or refused: one that was late is refused itself by then. If it was refused, and is what
 is there, it was applied. If it was refused and something else is there, the change is asked again:
-so it must bear to meet a record that it was applied to before. That nothing is there says nothing.
+so it must bear to meet a record that it was applied to before. A missing record tells nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Record, RecordStore
 
 SETTLE_SECONDS: Final = 120.0
-"""How long a write is sent again, if no deadline comes before. A job's end must outlast what its
+"""Seconds a write is sent again, if no deadline comes before. A job's end must outlast what its
 store's servers need to come back."""
 
 FIRST_WAIT_SECONDS: Final = 0.05
 LONGEST_WAIT_SECONDS: Final = 4.0
 MAX_OVERTAKEN: Final = 8
-"""How often others may be first before a change is given up."""
+"""Attempts before a change that others overtake is given up."""
 
 PRESENT: Final = b"1"
 """The value of a key that finds a record."""
@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordKind(Generic[RecordT]):
-    """What the ledger knows of one kind of record, each of which has a name of its own.
+    """One kind of record, as the ledger knows it; each record has a name of its own.
 
     It lies under ``prefix`` and its name. ``finders`` are keys that are there for as long as it is.
     With ``live_prefix`` one below that says that it is live; without, all of a kind are looked at.
@@ -80,7 +80,7 @@ class RecordKind(Generic[RecordT]):
     overtaken: int = MAX_OVERTAKEN
 
     def key(self, name: str) -> str:
-        """Where a record lies."""
+        """The key of a record."""
         return f"{self.prefix}.{name}"
 
     def name_at(self, key: str) -> str:
@@ -120,7 +120,7 @@ class Held(Generic[RecordT]):
 
     @property
     def key(self) -> str:
-        """Where it lies."""
+        """The record's key."""
         return self.kind.key(self.name)
 
     @property
@@ -136,11 +136,11 @@ class Held(Generic[RecordT]):
 
 
 Beside = Callable[[Held[RecordT] | None, Held[RecordT]], Awaitable[Sequence[Change]]]
-"""What else to write, given a record as it is (None: there is none) and as it is to be."""
+"""Further writes, given a record as it is (None: there is none) and as it is to be."""
 
 
 class Ledger:
-    """The records of one bucket, of whatever kinds."""
+    """The records of one bucket, of all kinds."""
 
     def __init__(self, records: RecordStore) -> None:
         """The store of that bucket."""
@@ -233,12 +233,12 @@ class Ledger:
         beside: Beside[RecordT] | None = None,
         is_patient: bool = False,
     ) -> Held[RecordT]:
-        """The record as ``change`` makes it. Unchanged is what it returns as it got it.
+        """The record as ``change`` makes it. One that it returns as it got it is unchanged.
 
         ``change`` is a pure function, may be asked several times, and raises what refuses. One that
-        has ended is changed no more: what makes it so ends it. ``beside`` is awaited before each
-        write, with the record as it is and as it is to be: it gives what else belongs into that
-        batch. ``is_patient``: a write that surely was not made is sent again, too. Raises
+        has ended is changed no more; a change to that state ends it. ``beside`` is awaited before
+        each write, with the record as it is and as it is to be: it gives the rest of that batch.
+        ``is_patient``: a write that surely was not made is sent again, too. Raises
         ConflictError when the record has ended, was removed or kept changing, UnavailableError,
         OutcomeUnknownError.
         """
@@ -310,7 +310,7 @@ class Ledger:
     ) -> Held[RecordT]:
         """As `update`, but of the record as it is in ``held``, else ConflictError.
 
-        For whoever takes it from another, or ends it in its place, who may have carried it on.
+        For a worker that takes it from another, or ends it for another that may have carried it on.
         """
 
         def unless_changed(record: RecordT) -> RecordT:
@@ -324,7 +324,7 @@ class Ledger:
     async def remove(self, held: Held[RecordT], *, beside: Sequence[Change] = ()) -> None:
         """Remove a record, as it is by now, with all that finds it; ``beside`` in the same step.
 
-        The record is removed for good. What finds it need not be: it is compared with the record.
+        The record is removed for good. Its finders need not be: they are compared with the record.
         Raises NotFoundError when another was quicker, ConflictError when it kept changing.
         """
         for _ in range(MAX_OVERTAKEN):
@@ -359,7 +359,7 @@ class Ledger:
         return revisions[0] if beside else 0
 
     async def remove_unreadable(self, kind: RecordKind[RecordT], name: str) -> None:
-        """Remove a record that cannot be read. What found it, which nobody knows, finds nothing.
+        """Remove a record that cannot be read. Its finders, which nobody knows, find nothing.
 
         Its revision is not asked for: it may be the store that cannot read it.
         """
@@ -373,7 +373,7 @@ class Ledger:
 
         Raises ConflictError: it was not written, or something was written over it since. Not begun
         once the request's time is over: its caller asks another worker by then, and what that
-        answers must stay so. What it was made of was read before, so it lands late on nothing else.
+        answers must stay so. It was made of a record read before, so it lands late on nothing else.
         """
         if seconds_left(math.inf) <= 0:
             raise UnavailableError(_TOO_LATE)
@@ -410,7 +410,7 @@ class Ledger:
         return (await self._records.batch([put, *others]))[0]
 
     async def _look_for(self, wanted: Held[RecordT]) -> Held[RecordT]:
-        """What lies where ``wanted``, of which nothing was heard, was written and may be gone."""
+        """The record under the key of ``wanted``, whose write was not answered and may be gone."""
         try:
             return await self.get(wanted.kind, wanted.name)
         except (NotFoundError, UnavailableError) as error:
@@ -430,5 +430,5 @@ def _overtaken(held: Held[RecordT]) -> str:
 
 
 def _unmark(kind: RecordKind[RecordT], name: str) -> list[Change]:
-    """What takes away the key that says that a record is live."""
+    """The deletion of the key that says that a record is live."""
     return [Delete(key=kind.live_key(name))] if kind.live_prefix else []

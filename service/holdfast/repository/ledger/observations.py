@@ -1,4 +1,4 @@
-"""How long this worker has itself seen a record unchanged, by its own monotonic clock.
+"""The time this worker has itself seen a record unchanged, by its own monotonic clock.
 
 Leases end by this and by nothing else: clocks of different nodes are never compared. Time in which
 nobody could look (the store was away, the process was stopped) proves nothing: the record could
@@ -24,7 +24,7 @@ class _Seen:
 
 
 class Observations:
-    """What was seen of records, by key: the revision, and for how long."""
+    """Records that were seen, by key: the revision, and for how long."""
 
     def __init__(self, monotonic: Callable[[], float], *, max_gap_seconds: float) -> None:
         """``monotonic`` gives seconds that never go back.

@@ -1,4 +1,4 @@
-"""``o.<op>``: what an ``Op-Id`` stands for where the change makes up an id of its own.
+"""``o.<op>``: the id that an ``Op-Id`` stands for where the change makes up one of its own.
 
 A repeat of the request finds the id that the first one chose, for as long as the record lives.
 Another request under the same ``Op-Id`` is a conflict (`holdfast.domain.op_id`).
@@ -38,10 +38,10 @@ OP: Final = RecordKind(noun="Op-Id", form=OpRecord, prefix="o", ttl=lambda _reco
 
 
 class Ops:
-    """What every ``Op-Id`` of the last day stands for."""
+    """The ids that ``Op-Id``s of the last day stand for."""
 
     def __init__(self, records: RecordStore) -> None:
-        """Where they are kept."""
+        """The store of their records."""
         self._ledger = Ledger(records)
 
     async def claim(self, op_id: str, fresh: str) -> tuple[str, bool]:
@@ -83,6 +83,6 @@ class Ops:
 
 
 def _name(op_id: str) -> str:
-    """Where an ``Op-Id`` is kept, whatever the request: any text as one key token."""
+    """The name of an ``Op-Id``'s record: its text, without the request, as one token."""
     text, _ = split_op_id(op_id)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")

@@ -1,6 +1,6 @@
 """``once.<link>``: the first use of a single-use link, by compare-and-set.
 
-Of several first requests one is served. A download that was cut off goes on by ranges, for an hour
+One of several first requests is served. A download that was cut off goes on by ranges, for an hour
 from the first request on; the record outlives the link.
 """
 
@@ -40,7 +40,7 @@ class LinkUses:
     """The single-use links that were used."""
 
     def __init__(self, records: RecordStore) -> None:
-        """Where they are kept."""
+        """The store of their records."""
         self._ledger = Ledger(records)
 
     async def use(self, link: str, *, ranged: bool, op_id: str | None, now: datetime) -> datetime:

@@ -1,6 +1,6 @@
 """Blobs for names: stored without a pin, and touched where they are there already.
 
-A name keeps its blob by its record. What is stored here is safe from a collector that saw the
+A name keeps its blob by its record. A blob stored here is safe from a collector that saw the
 announcement, and a later one finds that the blob was touched after it: `NameWrites.announce` comes
 before whatever here publishes or touches a blob's record.
 """
@@ -31,7 +31,7 @@ class NamedBytes:
     """Stores the bytes of names."""
 
     def __init__(self, blobs: BlobStore, sources: Sources) -> None:
-        """Where the users' blobs are."""
+        """The users' blobs."""
         self._blobs = blobs
         self._sources = sources
 
@@ -40,7 +40,7 @@ class NamedBytes:
     ) -> tuple[AnnouncedT, StagedBlob | BaseException]:
         """Store ``data``, not as a blob yet, while ``announcing`` is under way.
 
-        What was announced, and the staged bytes or why there are none. Raises what ``announcing``
+        The announcement, and the staged bytes or why there are none. Raises what ``announcing``
         raises; then nothing is left of ``data``.
         """
         staged = self._blobs.stage(self._sources.new_id(), max(len(data), 1))
@@ -61,12 +61,12 @@ class NamedBytes:
                 await staged.write(0, data)
 
     async def discard(self, staged: StagedBlob) -> None:
-        """Remove what was staged. What cannot be removed now is the collector's."""
+        """Remove staged bytes. Those that cannot be removed now are the collector's."""
         with suppress(UnavailableError, OutcomeUnknownError):
             await staged.discard()
 
     async def make(self, staged: StagedBlob, digest: Digest, data: memoryview, type_: str) -> None:
-        """Make what was staged the blob ``digest``, or touch the one that is there.
+        """Make the staged bytes the blob ``digest``, or touch the one that is there.
 
         Raises UnavailableError, CorruptError, QuotaExceededError: the name does not have it.
         """

@@ -1,8 +1,8 @@
 """Names that have expired lose their blob, and versions that do not count any more go.
 
-Readers take both for gone already; here their records let go of the bytes. What the time is a store
-says, never this worker's clock alone: where these differ, nothing is done. A record is changed as
-it was read, or not at all; one that cannot be read is left to whoever reads the roots.
+Readers take both for gone already; here their records let go of the bytes. A store tells the time,
+never this worker's clock alone: where these differ, nothing is done. A record is changed as
+it was read, or not at all; one that cannot be read is left to the readers of the roots.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class NameExpiry:
         self._sources = sources
 
     async def expire(self, now: datetime) -> int:
-        """End what has expired at ``now``, by a store's clock; how many records were changed.
+        """End names and versions expired at ``now``, by a store's clock; how many were changed.
 
         Raises UnavailableError, also where this worker's clock is another.
         """

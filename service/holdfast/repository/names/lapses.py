@@ -1,9 +1,9 @@
 """Writes of names that nobody carries on are ended, so that no name stays pending.
 
-What is announced the index knows, of all workers' names. A lease has passed when this worker has
-itself seen the announcement for that long, by its own monotonic clock, however often others write
-the name meanwhile. The lease of a streamed write is its upload's, which ends it: here only what no
-upload will end any more is.
+The index knows the announcements of all workers. A lease has passed when this worker has itself
+seen the announcement for that long, by its own monotonic clock, however often others write
+the name meanwhile. The lease of a streamed write is its upload's, which ends it: here only writes
+are ended that no upload will end any more.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NameLapses:
         monotonic: Callable[[], float],
         lease_seconds: float,
     ) -> None:
-        """``pending`` gives what is announced.
+        """``pending`` gives announced writes.
 
         ``sweep`` is called ``SWEEPS_PER_LEASE`` times in ``lease_seconds``.
         """
@@ -57,7 +57,7 @@ class NameLapses:
         self._observed = Observations(monotonic, max_gap_seconds=gap)
 
     async def sweep(self) -> int:
-        """End what has lapsed; of how many names."""
+        """End lapsed writes; of how many names."""
         found = await self._pending()
         lapsed: dict[str, set[_Announced]] = {}
         for one in found:
@@ -89,7 +89,7 @@ class NameLapses:
         return one.upload is not None and await self._is_live_upload(one.upload)
 
     async def _fail(self, held: Held[NameRecord], ops: Sequence[str]) -> None:
-        """End each by a write of its own: who watches tells steps apart by their revisions."""
+        """End each by a write of its own: watchers tell steps apart by their revisions."""
         step = await self._writes.step(held.record.name)
         for op in ops:
             held = await self._writes.update(held, partial(_lapsed, op, step))

@@ -1,4 +1,4 @@
-"""What goes into the batch that commits a copy or a rename, or keeps it from being written.
+"""The source in the batch that commits a copy or a rename, or keeps it from being written.
 
 Another worker that was asked for the same write may have announced what the source has since then,
 and not have touched it yet. So a worker commits only what it has itself announced and touched.
@@ -53,7 +53,7 @@ class Move:
         self._op = op
 
     def taking(self, moved: NamedContent) -> Beside[NameRecord]:
-        """What `NameWrites.commit` writes beside: the source without ``moved``, as it is then.
+        """The change beside a `NameWrites.commit`: the source without ``moved``, as it is then.
 
         Raises SourceChangedError, NotFoundError.
         """

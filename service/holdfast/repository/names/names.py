@@ -60,12 +60,12 @@ if TYPE_CHECKING:
 
 _CURSOR_JOINT: Final = "."
 _READS: Final = 3
-"""How often a name is read again whose blob went away while it was read."""
+"""Attempts to read a name whose blob goes away while it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a name has, as ``version``. ``state`` is that of the name."""
+    """A name's content, as ``version``. ``state`` is that of the name."""
 
     name: str
     version: int
@@ -222,7 +222,7 @@ class NameRepository:
                 target = await self._writes.look(name)
             except (NotFoundError, GivenUpError) as error:
                 return await self._writes.refuse(name, op, error)
-        kept_changing = ConflictError("what is to be copied kept changing: try again")
+        kept_changing = ConflictError("the source kept changing: try again")
         return await self._writes.refuse(name, op, kept_changing)
 
     async def _source(
@@ -322,7 +322,7 @@ class NameRepository:
     # --- reads ---
 
     async def find(self, name: str, *, version: int | None = None) -> Found:
-        """What ``name`` has, or had as ``version``. Raises InvalidError, NotFoundError."""
+        """The content of ``name``, now or as ``version``. Raises InvalidError, NotFoundError."""
         check_blob_name(name)
         held = await self._writes.look(name)
         keep = await self._rules.of(name)
@@ -370,7 +370,7 @@ class NameRepository:
         proxy: bool = False,
         direct: bool = False,
     ) -> tuple[Digest, Found | None, Content]:
-        """The digest of what a name has, and bytes of it as `BlobRepository.read` gives them.
+        """The digest of a name's blob, and bytes of it as `BlobRepository.read` gives them.
 
         The content's cursor goes on with the same blob, whatever the name has by then: with one
         nothing is said of the name. Raises NotFoundError, CorruptError, InvalidError.
@@ -421,7 +421,7 @@ class NameRepository:
         return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
 
     async def history(self, name: str) -> History:
-        """What has become of a name. Raises InvalidError, NotFoundError: there never was one."""
+        """The history of a name. Raises InvalidError, NotFoundError: there never was one."""
         check_blob_name(name)
         held = await self._writes.look(name)
         if held is None:
@@ -452,7 +452,7 @@ class NameRepository:
     # --- rules ---
 
     async def rules(self) -> tuple[Sequence[Rule], int]:
-        """The rules of what is kept, and their revision."""
+        """The rules of retention, and their revision."""
         return await self._rules.read()
 
     async def change_rules(

@@ -1,6 +1,6 @@
-"""Writes that the record of their name tells of no more, ``w.<op>``, for whoever repeats them.
+"""Writes that the record of their name tells of no more, ``w.<op>``, for their repeats.
 
-A record keeps its last steps. Of a name that many write the step by which a repeat is known may be
+A record keeps its last steps. Where many write a name, the step by which a repeat is known may be
 gone while its caller still waits for an answer, and the repeat would be made over what others wrote
 since. So a young step is written down here before the record that has it no more. That costs only
 names that are written more than ``MAX_TRANSITIONS`` times in ``REMEMBERED``.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import RecordStore
 
 REMEMBERED: Final = timedelta(minutes=10)
-"""How long after a write its repeat is known, however many others came since."""
+"""A write's repeat is known for so long, however many others came since."""
 
 _KEPT: Final = timedelta(hours=1)
 """Longer than that, for clocks of workers differ."""
@@ -46,7 +46,7 @@ class PastWrites:
     """Those of all workers."""
 
     def __init__(self, records: RecordStore, clock: Callable[[], datetime]) -> None:
-        """``records`` is not the bucket of the names: what lies here goes away by itself."""
+        """``records`` is not the bucket of the names: records here go away by themselves."""
         self._ledger = Ledger(records)
         self._clock = clock
 
@@ -82,5 +82,5 @@ class PastWrites:
 
 
 def _key(op: str) -> str:
-    """Where the write is kept, whatever its request: any text as one token of a key."""
+    """The write's text, without its request, as one token of a key."""
     return base64.urlsafe_b64encode(split_op_id(op)[0].encode()).decode().rstrip("=")

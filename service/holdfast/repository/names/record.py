@@ -36,7 +36,7 @@ NameState = Literal["pending", "ok", "failure", "deleted"]
 MAX_ANNOUNCED: Final = 16
 MAX_TRANSITIONS: Final = 16
 MAX_OVERTAKEN: Final = 100
-"""Of all that are announced for one name, each is written twice, and so may be all others."""
+"""Each write announced for one name is written twice, and so may be all others."""
 
 _REASON_CHARS: Final = 200
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
@@ -47,7 +47,7 @@ GIVEN_UP: Final = "the write was given up before it was done: try again"
 
 
 class NamedContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a name has: a blob, and what was said of it."""
+    """A name's content: a blob, and what was said of it."""
 
     digest: str
     size: int
@@ -119,7 +119,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Keep(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a name: so many ``versions``, the present one among them; for how long.
+    """A name's retention: so many ``versions``, the present one among them; for how long.
 
     ``seconds`` after one was replaced it is not kept any more. ``expire_seconds`` after its last
     change the name is not there any more. None: for ever.
@@ -131,7 +131,7 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """Who takes a step, when, and what is kept of the name."""
+    """A step's worker and time, and the name's retention."""
 
     worker: str
     at: datetime
@@ -164,7 +164,7 @@ def announcing(
 
 
 def content_of(record: NameRecord | None, at: datetime, keep: Keep) -> NamedContent | None:
-    """What the name has at the time ``at``: nothing once it has expired."""
+    """The name's content at the time ``at``: None once it has expired."""
     if record is None or record.content is None:
         return None
     expires = expires_at(record, keep)
@@ -201,7 +201,7 @@ def made_by(record: NameRecord | None, op: str) -> Transition | None:
 
 
 def announcement_of(record: NameRecord | None, op: str) -> Announcement | None:
-    """What ``op`` has announced and not ended. Raises ConflictError as `made_by` does."""
+    """The announcement of ``op``, if not ended. Raises ConflictError as `made_by` does."""
     for one in record.pending if record is not None else ():
         if is_repeat(one.op, op):
             return one
@@ -282,7 +282,7 @@ def _announcing_again(record: NameRecord, one: Announcement, now: Announcement) 
 
 
 def _check(record: NameRecord | None, one: Announcement, step: Step) -> NamedContent | None:
-    """What the name has. Raises ConflictError, with its version, and NotFoundError."""
+    """The name's content. Raises ConflictError, with its version, and NotFoundError."""
     content = _content_under(one.conditions, record, step)
     if one.verb == "create" and record is not None and content is not None:
         msg = f"{TAKEN}, by version {record.version}"
@@ -295,7 +295,7 @@ def _check(record: NameRecord | None, one: Announcement, step: Step) -> NamedCon
 def _content_under(
     conditions: Conditions, record: NameRecord | None, step: Step
 ) -> NamedContent | None:
-    """What the name has. Raises ConflictError, with its version, where ``conditions`` fail."""
+    """The name's content. Raises ConflictError, with its version, where ``conditions`` fail."""
     content = content_of(record, step.at, step.keep)
     version = 0 if record is None or content is None else record.version
     failure = conditions.failure(version, None if content is None else content.digest)
@@ -387,7 +387,7 @@ def deleted(
 
 
 def superseded(record: NameRecord, step: Step) -> VersionRecord | None:
-    """What has to be written down before the record loses its blob, if that is to be kept."""
+    """The version to write down before the record loses its blob, if that is to be kept."""
     content = content_of(record, step.at, step.keep)
     if content is None or step.keep.versions <= 1:
         return None

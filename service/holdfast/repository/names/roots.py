@@ -1,4 +1,4 @@
-"""What of the blobs the names need, for the collector."""
+"""The blobs that names need, for the collector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def blobs_of(record: NameRecord | VersionRecord) -> tuple[Digest, ...]:
-    """The blobs that ``record`` keeps: what it has, and what was announced for it.
+    """The blobs that ``record`` keeps: its own, and those announced for it.
 
     Whether it has expired, or counts no more, is not asked: it keeps them until it is removed.
     Raises CorruptError where one names no digest.

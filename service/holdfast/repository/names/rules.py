@@ -1,4 +1,4 @@
-"""What is kept of names: one record, ``r.rules``, which every worker reads now and then."""
+"""Retention of names: one record, ``r.rules``, which every worker reads now and then."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import RecordStore
 
 BELIEVED_SECONDS: Final = 10.0
-"""For how long a worker goes by rules that another has changed since."""
+"""Seconds a worker goes by rules that another has changed since."""
 
 MAX_RULES: Final = 256
 _RULES: Final = "rules"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of the names that start with ``prefix``, or of the one ``name``.
+    """The retention of names that start with ``prefix``, or of the one ``name``.
 
     See `Keep` for the rest; what is None is left to a rule of a shorter prefix.
     """
@@ -62,7 +62,7 @@ class _Known:
         self._lengths = sorted({len(prefix) for prefix in self._prefixes})
 
     def of(self, name: str) -> Keep:
-        """What is kept of ``name``: a rule of a longer prefix goes before, its own before all."""
+        """The retention of ``name``: a rule of a longer prefix goes before, its own before all."""
         fitting = [
             rule
             for length in self._lengths
@@ -89,11 +89,11 @@ class NameRules:
         self._read_at: float | None = None
 
     def known(self, name: str) -> Keep:
-        """What is kept of ``name`` by the rules that were read last. In any thread."""
+        """The retention of ``name`` by the rules that were read last. In any thread."""
         return self._known.of(name)
 
     async def of(self, name: str) -> Keep:
-        """What is kept of ``name``, by rules that were read lately."""
+        """The retention of ``name``, by rules that were read lately."""
         now = self._monotonic()
         if self._read_at is None or now - self._read_at >= BELIEVED_SECONDS:
             await self.read()

@@ -1,4 +1,4 @@
-"""How one write of a name goes into its record: announced, promised, committed or failed."""
+"""One write of a name in the name's record: announced, promised, committed or failed."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class NameWrites:
         *,
         beside: Beside[NameRecord] | None = None,
     ) -> Held[NameRecord]:
-        """As `Ledger.update`. What the record tells of no more is noted before."""
+        """As `Ledger.update`. Steps that the record loses are noted before."""
 
         async def besides(
             present: Held[NameRecord] | None, wanted: Held[NameRecord]
@@ -223,7 +223,7 @@ class NameWrites:
             log.warning("name_not_failed", code=error.code)
 
     async def refuse(self, name: str, op: str, error: HoldfastError) -> Named:
-        """What ``op`` did, if it was carried out after all; else it never will be: ``error``.
+        """The result of ``op``, if carried out after all; else it never will be: ``error``.
 
         Another worker, asked before, may have announced it and be about to commit it. Raises
         UnavailableError and OutcomeUnknownError, too.
@@ -247,7 +247,7 @@ class NameWrites:
                 await self.ledger.make(VERSION, key, _written_as(former))
 
     async def drop_versions(self, before: NameRecord, after: NameRecord, step: Step) -> None:
-        """Remove versions that do not count any more. What is left of them is the collector's."""
+        """Remove versions that do not count any more. The rest of them is the collector's."""
         gone = range(max(before.oldest, 1), min(after.oldest, after.version))
         if step.keep.versions > 1 and gone:
             deletes = [
@@ -258,7 +258,7 @@ class NameWrites:
 
 
 def named(record: NameRecord, op: str) -> Named:
-    """What ``op``, which was carried out, is answered with. Raises OutcomeUnknownError."""
+    """The answer to ``op``, which was carried out. Raises OutcomeUnknownError."""
     made = made_by(record, op)
     if made is None:
         msg = "so much was written since that nobody knows what came of it"
@@ -276,7 +276,7 @@ def _written_as(former: VersionRecord) -> Callable[[VersionRecord | None], Versi
 
 @contextmanager
 def not_applied() -> Iterator[None]:
-    """Of a step before the commit it may be unknown what came of it: of the write it is known."""
+    """The outcome of a step before the commit may be unknown: that of the write is known."""
     try:
         yield
     except OutcomeUnknownError as error:

@@ -31,7 +31,7 @@ MAX_LOOKS: Final = 64
 LOOK_SECONDS: Final = 0.5
 
 MARK_PREFIX: Final = ".holdfast-here-"
-"""Of a file that a worker of this node looks for. No app's name begins with a dot."""
+"""Begins a file that workers of this node look for. No app's name begins with a dot."""
 
 OLD_MARK_SECONDS: Final = 3600.0
 _MARK: Final = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
@@ -63,7 +63,7 @@ class Apps:
         return await self.look(lambda: self.has(app), seconds=LOOK_SECONDS)
 
     async def look(self, function: Callable[[], T], *, seconds: float) -> T:
-        """What ``function`` returns, which looks at something below the root, off the event loop.
+        """The result of ``function``, which looks at something below the root, off the event loop.
 
         Raises UnavailableError after ``seconds``, and at once while too many looks hang.
         """
@@ -87,9 +87,9 @@ class Apps:
             raise UnavailableError(_SILENT) from error
 
     def put_mark(self, mark: str) -> bool:
-        """Let who looks at this same directory see ``mark``; False: nothing can be written here.
+        """Let those who look at this directory see ``mark``; False: nothing can be written here.
 
-        What a worker that was killed has left of this is removed after an hour.
+        Marks that a killed worker has left are removed after an hour.
         """
         path = self._mark(mark)
         try:
@@ -142,7 +142,7 @@ class Apps:
         return target
 
     def target(self, app: str) -> Path:
-        """Where ``app`` is or would be. Raises InvalidError, UnavailableError (no root here)."""
+        """The path ``app`` has or would have. Raises InvalidError, UnavailableError (no root)."""
         check_app(app)
         if self._root is None:
             msg = "this worker has no directory of apps"

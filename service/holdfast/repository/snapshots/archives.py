@@ -36,7 +36,7 @@ ARCHIVE_WINDOW_BYTES: Final = 8 * MIB
 """Packs of one archive on their way into the store."""
 
 ARCHIVE_CACHE_BYTES: Final = 4 * MIB
-"""What one archive keeps of its parent's pages."""
+"""Pages of its parent that one archive keeps."""
 
 _ATTEMPTS: Final = 3
 log = structlog.get_logger(__name__)

@@ -1,8 +1,8 @@
 """Bytes out of snapshots: in one piece if they fit a message, else window by window.
 
 A window is read when it is about to be sent, and only so many at a time. A caller for whom that
-would be too late is told so at once: nothing is sent to those who have given up. What comes after
-a window is looked for meanwhile, for it will nearly always be asked for next.
+would be too late is told so at once: nothing is sent to those who have given up. The bytes after a
+window are looked for meanwhile, for they will nearly always be asked for next.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_WAITING: Final = 32
 """Windows that wait; further ones are answered ``rate_limited`` at once."""
 
 MAX_WAIT_SECONDS: Final = 5.0
-"""What they wait at most, for callers are said to give up though they named no deadline."""
+"""Their longest wait, for callers are said to give up though they named no deadline."""
 
 MAX_READING_AHEAD: Final = 2
 """Windows that are looked for before they are asked for."""
@@ -56,10 +56,10 @@ class ReadableBytes:
 
 
 class ContentWindows:
-    """Reads and sends bytes, with a bound on what is in memory."""
+    """Reads and sends bytes, with a bound on those in memory."""
 
     def __init__(self, threads: ReadThreads, *, max_inline_bytes: int) -> None:
-        """``max_inline_bytes`` is what one message carries."""
+        """One message carries ``max_inline_bytes``."""
         self._threads = threads
         self._max_inline_bytes = max_inline_bytes
         self._windows = asyncio.Semaphore(MAX_WINDOWS)
@@ -75,9 +75,9 @@ class ContentWindows:
         *,
         wait_seconds: float,
     ) -> Content:
-        """What fits one message is read at once, in one go; of more there is a window.
+        """Bytes that fit one message are read at once, in one go; more get a window.
 
-        For that there is a place then, which is given back when its pieces are closed. Raises
+        A window has a place, which is given back when its pieces are closed. Raises
         RateLimitedError when there is none within ``wait_seconds``.
         """
 
@@ -148,7 +148,7 @@ class ContentWindows:
             reading.add_done_callback(self._read_ahead)
 
     def _read_ahead(self, reading: asyncio.Future[object]) -> None:
-        """What went wrong is met again by whoever really reads there."""
+        """A failure is met again by a read that is made there."""
         self._reading_ahead -= 1
         look_at(reading)
 

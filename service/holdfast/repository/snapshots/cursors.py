@@ -1,4 +1,4 @@
-"""Where a page or window ended, as opaque text: a place in a snapshot that never changes.
+"""The end of a page or window, as opaque text: a place in a snapshot that never changes.
 
 A cursor starts with a part of the root's digest, so that it is not taken for one of another
 snapshot, and ends with two numbers: of a page and an entry in it, or of bytes.

@@ -1,4 +1,4 @@
-"""One piece of work that has a pending record, as those see it who do it and who look after it."""
+"""One piece of work that has a pending record, as its worker and its watchers see it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET_PHASES: Final = frozenset({"remove"})
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[StoredT]):
-    """One piece of work, and its record. Whoever changes that has the ``turn``."""
+    """One piece of work, and its record, which is changed only with the ``turn``."""
 
     carried: Carried[StoredT]
     progress: Progress = field(default_factory=lambda: Progress(phase="waiting"))
@@ -45,7 +45,7 @@ class Job(Generic[StoredT]):
 
     @property
     def sign_of_life(self) -> tuple[Progress, int]:
-        """What differs from time to time while the work goes on."""
+        """A value that differs now and then while the work goes on."""
         return self.progress, self._signs
 
     def should_stop(self) -> bool:
@@ -76,14 +76,14 @@ class Job(Generic[StoredT]):
 
 
 class Stillness:
-    """For how long a job has shown no sign of life.
+    """Seconds a job has shown no sign of life.
 
     It is looked at every ``interval_seconds``, and each look counts for so much: time in which
     the whole process was stopped does not.
     """
 
     def __init__(self, interval_seconds: float, limit_seconds: float) -> None:
-        """``limit_seconds`` is what a job may be still, but in ``QUIET_PHASES``."""
+        """A job may be still for ``limit_seconds``, but in ``QUIET_PHASES``."""
         self._interval_seconds = interval_seconds
         self._limit_seconds = limit_seconds
         self._seconds = 0.0

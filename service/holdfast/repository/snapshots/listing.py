@@ -37,7 +37,7 @@ _CURSOR: Final = re.compile(r"([0-9a-f-]{36})\.([A-Za-z0-9._-]{1,128})", re.ASCI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What to list. All conditions hold at once.
+    """A list's conditions. All hold at once.
 
     ``since`` and ``until`` are ids: the lowest that is listed, and the lowest that is not.
     """
@@ -62,7 +62,7 @@ class SnapshotListing:
     """Finds snapshots."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Where they are."""
+        """``ledger`` has them."""
         self._ledger = ledger
 
     async def page(self, wanted: Wanted, *, cursor: str | None, limit: int) -> SnapshotsPage:
@@ -102,7 +102,7 @@ class SnapshotListing:
         return SnapshotsPage(snapshots, cursor_after(SnapshotKey(last_app, last_id)), damaged)
 
     async def last_node(self, app: str) -> str:
-        """Where the newest snapshot of ``app`` was made; empty if by a client, or there is none."""
+        """The node of the newest snapshot of ``app``; empty if by a client, or there is none."""
         page = await self.page(Wanted(apps=[app]), cursor=None, limit=1)
         return page.snapshots[0].node if page.snapshots else ""
 
@@ -143,7 +143,7 @@ def _is_wanted(record: StoredSnapshot, wanted: Wanted) -> bool:
 
 
 def cursor_after(key: SnapshotKey) -> str:
-    """The cursor of what comes after ``key``."""
+    """The cursor of the page after ``key``."""
     return f"{key.id}.{key.app}"
 
 

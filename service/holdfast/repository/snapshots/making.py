@@ -1,6 +1,6 @@
 """Snapshots: begun and committed by clients, looked up, removed.
 
-The steps that make one, whoever does the archiving: a pending record; the data; the root announced
+The steps that make one, by any archiver: a pending record; the data; the root announced
 in the record; what is counted on kept from the collector; then ``ok``, by compare-and-set.
 """
 
@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Who makes a snapshot: a worker by its id, or, with an empty one, the client."""
+    """The maker of a snapshot: a worker by its id, or, with an empty one, the client."""
 
     id: str
     node: str
@@ -77,14 +77,14 @@ class Maker:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The answer to a commit: the record, and what has to be put before it can be ``ok``."""
+    """The answer to a commit: the record, and blobs to put before it can be ``ok``."""
 
     record: StoredSnapshot
     missing: Sequence[Digest] = ()
 
 
 class SnapshotLedger:
-    """What is known of snapshots."""
+    """The records of snapshots."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class SnapshotLedger:
                 if await self._ops.was_removed(op_id):
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
-                # else whoever began it did not get so far
+                # else its maker did not get so far
         parent = None
         if not alone:
             parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
@@ -396,7 +396,7 @@ def _is_made_of(record: StoredSnapshot, digest: Digest) -> bool:
 
 
 def _growing(keys: Sequence[SnapshotKey], first: int) -> Iterator[Sequence[SnapshotKey]]:
-    """``keys`` in batches, each larger than the one before: keys of what was removed stay."""
+    """``keys`` in batches, each larger than the one before: keys of removed records stay."""
     start, size = 0, first
     while start < len(keys):
         yield keys[start : start + size]

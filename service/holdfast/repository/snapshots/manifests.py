@@ -1,7 +1,7 @@
 """Manifests that clients commit, looked through before their snapshots are ``ok``.
 
 A client may have put anything. Its root is read, and every page of it, in a thread and one at a
-time: that is what bounds the memory of all commits together. What was found sound stays so, for it
+time, which bounds the memory of all commits together. A manifest found sound stays so, for it
 is named by its digest; a commit that is repeated, for it took longer than its caller waits, joins
 the look that is under way, or finds its result.
 """
@@ -49,7 +49,7 @@ class UnreadableError(Exception):
     """Blobs that a manifest consists of are not stored, or not as they were put."""
 
     def __init__(self, digests: Sequence[Digest]) -> None:
-        """Which they are."""
+        """Their digests."""
         super().__init__(f"{len(digests)} blobs of the manifest cannot be read")
         self.digests = digests
 
@@ -71,7 +71,7 @@ class Manifests:
     async def look_through(
         self, root: Digest, *, every_seconds: float, beat: Callable[[], Awaitable[None]]
     ) -> Totals:
-        """What the manifest with this root holds, once all of it was read.
+        """The totals of the manifest with this root, once all of it was read.
 
         ``beat`` is awaited every so often meanwhile. Raises CorruptError (it is no sound
         manifest), UnreadableError, TooLargeError, and what ``beat`` raises.

@@ -21,7 +21,7 @@ class Needed:
         self._packs = packs
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Their number."""
         return len(self._root_blobs) + self._pack_count
 
     @property

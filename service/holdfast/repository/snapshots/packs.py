@@ -1,8 +1,8 @@
 """The packs of snapshots as the steps of making one need them: put, read, kept from the collector.
 
-A blob that is stored already may be about to be collected. Whoever counts on one marks it as seen
-(*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7). What
-is late is told by two times of the store, never by this worker's clock.
+A blob that is stored already may be about to be collected. A step that counts on one marks it as
+seen (*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7).
+Two times of the store tell what is late, never this worker's clock.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Packs:
         part_size: int,
         grace: timedelta,
     ) -> None:
-        """``grace`` is how long the collector leaves alone what nothing refers to.
+        """The collector leaves unneeded blobs alone for ``grace``.
 
         A server whose messages are shorter than a pack gets packs in parts of ``part_size``.
         """
@@ -68,7 +68,7 @@ class Packs:
         self._one_root = asyncio.Semaphore(1)
 
     async def get(self, digest: Digest) -> Pack:
-        """What is stored of a pack, checked. Raises NotFoundError, CorruptError, UnavailableError.
+        """The stored pack, checked. Raises NotFoundError, CorruptError, UnavailableError.
 
         One that is damaged is remembered as such: it is not shared any more, and put anew.
         """
@@ -152,7 +152,7 @@ class Packs:
         return now
 
     def lately(self, now: datetime) -> datetime:
-        """What was seen at this time or later is left alone by a collector that runs at ``now``."""
+        """The time since which a seen blob is left alone by a collector that runs at ``now``."""
         return now - self._fresh
 
     async def touch(self, digest: Digest) -> bool:
@@ -177,7 +177,7 @@ class Packs:
     ) -> list[Digest]:
         """Touch each that was not seen ``since``; those that are gone, in order.
 
-        Of each is said what of it is needed (None: all of it), and gone is one that lacks some.
+        ``needs`` has the needed ranges of each (None: all of it); one that lacks some is gone.
         """
         gone: list[Digest] = []
         for batch in batched(needs.items(), TOUCHES_AT_ONCE):

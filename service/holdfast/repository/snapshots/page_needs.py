@@ -1,4 +1,4 @@
-"""What pages of manifests need of packs, page by page: memory does not grow with the snapshot."""
+"""The needs of manifests, page by page: memory does not grow with the snapshot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS: Final = ReaderLimits(
 async def needs_of_pages(
     reader: SnapshotReader, numbers: Iterable[int]
 ) -> AsyncIterator[Mapping[Digest, Ranges]]:
-    """Of each of these pages what it needs, the frames that it lies in included.
+    """The needs of each of these pages, the frames that it lies in included.
 
     Raises as the methods of ``SnapshotReader``.
     """

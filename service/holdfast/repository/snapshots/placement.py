@@ -1,8 +1,8 @@
-"""Which node answers what only one node can do: archive an app, write to its directory.
+"""The node for what only one node can do: archive an app, write to its directory.
 
-That nobody says yes is not a no: a node may be restarting or slow. Only what was said counts, so
-that a request that might be answered a moment later is not refused for good, and no second copy of
-an app is made because the first one's node was silent.
+Silence is not a no: a node may be restarting or slow. Only answers count, so that a request that
+might be answered a moment later is not refused for good, and no second copy of an app is made
+because the first one's node was silent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What workers with a directory of apps said, each naming its node.
+    """Answers of workers with a directory of apps, each naming its node.
 
     ``yes`` is the first that did; the others are complete only without it. ``unsure`` are those
     whose directory of apps does not tell, ``missed`` those that answered lately and did not now.
@@ -42,7 +42,7 @@ class AppPeers(Protocol):
     """The other workers of the pool, and this one as they see it."""
 
     async def ask(self, *, app: str | None = None, node: str | None = None) -> Answers:
-        """Who has ``app``, if given, among the workers of ``node``, if given, that have apps?"""
+        """Ask workers that have apps, of ``node`` if given, whether they have ``app``."""
 
 
 class Placement:
@@ -141,7 +141,7 @@ class Placement:
         return node
 
     async def _look(self, app: str) -> Answers:
-        """What this worker itself says. Raises InvalidError."""
+        """This worker's own answer. Raises InvalidError."""
         me = frozenset({self._node})
         try:
             if await self._apps.look_for(app):

@@ -1,4 +1,4 @@
-"""What is kept of each app's snapshots: ``k.<app>``, and ``k.=`` for apps without one of their own.
+"""Retention of each app's snapshots: ``k.<app>``, and ``k.=`` for apps without one of their own.
 
 They lie in the bucket ``snapshots``, and are never removed: one that was taken back says so.
 """
@@ -44,7 +44,7 @@ POLICY: Final = RecordKind(
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What holds for an app: its own record, or the default. None: all is kept.
+    """An app's policy: its own record, or the default. None: all is kept.
 
     ``revision`` is that of the app's own record, 0 where there never was one.
     """
@@ -54,7 +54,7 @@ class Policy:
 
     @property
     def keep(self) -> Retention | None:
-        """What is kept; None: everything, and nothing was said."""
+        """The retention; None: all is kept, and nothing was said."""
         return self.held.record.keep if self.held is not None else None
 
     @property
@@ -72,7 +72,7 @@ class Policies:
         self._zones = zones
 
     async def of(self, app: str) -> Policy:
-        """What holds for ``app`` at this moment. Empty: the default. Raises InvalidError."""
+        """The policy of ``app`` at this moment. Empty: the default. Raises InvalidError."""
         own = await self._find(app)
         revision = own.revision if own is not None else 0
         if own is not None and own.record.keep is None:

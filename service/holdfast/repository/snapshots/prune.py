@@ -54,7 +54,7 @@ FENCE: Final = RecordKind(noun="fence", form=FenceRecord, prefix="g")
 
 
 def fence_against(app: str, new_id: str) -> Put:
-    """What ends all runs over ``app`` that are under way, in a batch with what they must not miss.
+    """The fence that ends all runs over ``app`` under way, in a batch with what they must not miss.
 
     ``new_id`` is a fresh one.
     """
@@ -64,7 +64,7 @@ def fence_against(app: str, new_id: str) -> Put:
 
 @dataclass(kw_only=True)
 class Pruned:
-    """What became of an app's snapshots, the newest first.
+    """The fates of an app's snapshots, the newest first.
 
     ``removed`` are the ids of those that are gone, ``damaged`` those whose records cannot be read.
     ``stopped`` says why those that are not kept were not all removed.
@@ -79,7 +79,7 @@ class Pruned:
 
 @dataclass(slots=True, kw_only=True)
 class PruneTotals:
-    """What a worker's policies did: ``runs`` over an app, and snapshots ``removed``.
+    """A worker's policies in sum: ``runs`` over an app, and snapshots ``removed``.
 
     ``failed`` are those that could not be carried out, or were stopped.
     """
@@ -123,11 +123,11 @@ class Pruner:
         self.troubles: dict[str, str] = {}
 
     def advice(self) -> list[str]:
-        """What the last run found wrong with this worker's clock."""
+        """The last run's findings about this worker's clock."""
         return [_clock_told(self.clock_off)] if self.clock_off > MAX_CLOCK_OFF else []
 
     async def run(self) -> None:
-        """Apply the policies there are to all apps. What fails with one fails with no other."""
+        """Apply the policies there are to all apps. A failure with one stops no other."""
         troubles: dict[str, str] = {}
         for app in await self.apps():
             self.totals.runs += 1
@@ -235,7 +235,7 @@ class Pruner:
         fence: Held[FenceRecord],
         has_time: Callable[[], bool],
     ) -> None:
-        """Remove what is not kept, the oldest first. ``policy`` is what was decided by."""
+        """Remove snapshots that are not kept, the oldest first. ``policy`` has decided that."""
         superfluous = [fate for fate in reversed(pruned.fates) if not fate.kept]
         for some in batched(superfluous, REMOVED_PER_LOOK):
             if not has_time():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ReadThreads:
-    """Runs what waits for packs."""
+    """Runs functions that wait for packs."""
 
     def __init__(self, executor: Executor) -> None:
         """``executor`` bounds how much runs at once; the rest waits for its turn."""
@@ -33,7 +33,7 @@ class ReadThreads:
     ) -> T:
         """The result of ``function``, which is told by its argument when to give up.
 
-        What has not begun when the caller gives up never does. ``on_end`` is called in the event
+        Work not begun when the caller gives up never begins. ``on_end`` is called in the event
         loop once the thread is free again, be that after the caller gave up.
         """
         stopped = threading.Event()

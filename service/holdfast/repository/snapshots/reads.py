@@ -1,4 +1,4 @@
-"""What is in a snapshot: lists, differences, file contents, the whole as an archive.
+"""Contents of a snapshot: lists, differences, file contents, the whole as an archive.
 
 A snapshot never changes, so what was opened for one request serves the next. The work is done in
 threads and waits for packs there; memory is bounded by the limits of the caches.
@@ -61,7 +61,7 @@ VERIFY_STEP_BYTES: Final = 32 * MIB
 VERIFY_LIMITS: Final = ReaderLimits(
     pack_cache_bytes=2 * MIB, frame_cache_bytes=1, page_cache_bytes=8 * MIB
 )
-"""For what is read once."""
+"""For bytes read once."""
 
 FILE_TYPE: Final = "application/octet-stream"
 EXPORT_TYPE: Final = "application/zstd"
@@ -71,7 +71,7 @@ class ClosablePackStore(PackStore, Protocol):
     """Packs, for as long as they are wanted."""
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Give up reads under way."""
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class SnapshotReads:
 
     @property
     def max_inline_bytes(self) -> int:
-        """What one message carries."""
+        """Bytes one message carries."""
         return self._max_inline_bytes
 
     async def _reader(self, root: Digest) -> SnapshotReader:
@@ -115,7 +115,7 @@ class SnapshotReads:
         return await asyncio.shield(self._opened(root).reader)
 
     def _opened(self, root: Digest) -> _Opened:
-        """What there is of the snapshot: opened once, however many ask; a failure is not kept."""
+        """The snapshot with this root: opened once, however many ask; a failure is not kept."""
         opened = self._open.get(root)
         if opened is None:
             opened = self._open[root] = _Opened(outliving_task(self._read_root(root)))
@@ -301,7 +301,7 @@ class SnapshotReads:
                 size=plan.size,
                 type=EXPORT_TYPE,
                 read=plan.read,
-                # What is looked at is kept for a while: that is all it takes.
+                # Bytes looked at are kept for a while: that is all it takes.
                 read_ahead=lambda start, stop: deque(plan.read(start, stop), maxlen=0),
             )
 

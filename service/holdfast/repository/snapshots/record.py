@@ -1,4 +1,4 @@
-"""What is kept of snapshots and restores, and under which keys of the bucket ``snapshots``.
+"""Records of snapshots and restores, and their keys in the bucket ``snapshots``.
 
 ``s.<app>.<id>`` is a snapshot, ``l.<key>.<value>.<app>.<id>`` one of its labels, ``p.<app>.<id>``
 says that it is pending. ``r.<id>`` is a restore, ``q.<id>`` says that it is pending. A marker or
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 LABELS: Final = "l"
 
 MAX_WARNING_BYTES: Final = 24 * 1024
-"""What the warnings of one record may take, so that it fits a message whatever the paths."""
+"""Bytes that one record's warnings may take, so that it fits a message whatever the paths."""
 
 MAX_PLAN_BYTES: Final = 24 * 1024
 RESTORE_TTL: Final = timedelta(days=7)
-"""How long the end of a restore may be asked for."""
+"""The end of a restore may be asked for so long."""
 
 _OVERHEAD_BYTES: Final = 64
 
@@ -124,7 +124,7 @@ def failed(record: StoredT, code: str, reason: str, finished_at: datetime) -> St
 
 
 def totals_of(root: Root, *, added: int) -> Totals:
-    """What a record says of its root; ``added`` is bytes."""
+    """A record's totals of its root; ``added`` is bytes."""
     return Totals(
         entries=root.entries,
         files=root.files,
@@ -142,12 +142,12 @@ def archive_size(root: Root) -> int:
 
 
 def snapshot_name(key: SnapshotKey) -> str:
-    """Under which name a snapshot's record lies."""
+    """The name of a snapshot's record."""
     return f"{token(key.app)}.{key.id}"
 
 
 def label_prefix(name: str, value: str) -> str:
-    """What the keys of all snapshots with this label begin with."""
+    """The prefix of the keys of all snapshots with this label."""
     return f"{LABELS}.{token(name)}.{token(value)}"
 
 

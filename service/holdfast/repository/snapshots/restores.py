@@ -67,7 +67,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
-    """What to restore into ``app``, and how: ``options`` get the restore's id for a staging id."""
+    """A restore into ``app``, as asked for: ``options`` get the restore's id for a staging id."""
 
     snapshot: SnapshotKey
     root: Digest
@@ -130,7 +130,7 @@ class Restores:
         if op_id is not None:
             restore, repeated = await self._ops.claim(op_id, restore)
         if repeated:
-            with suppress(NotFoundError):  # whoever began it did not get so far
+            with suppress(NotFoundError):  # its worker did not get so far
                 return await self._ledger.get(RESTORE, restore), True
         await asyncio.to_thread(self._check_target, request)
         record = StoredRestore(
@@ -196,7 +196,7 @@ class Restores:
                 target,
                 options=options,
                 progress=job.report,
-                # Looking at a tree is counted nowhere, and nobody but who looks asks.
+                # Looking at a tree is counted nowhere, and nobody but the looker asks.
                 stop=job.should_stop_working if options.dry_run else job.should_stop,
                 before_exchange=confirm,
             )
@@ -236,7 +236,7 @@ class Restores:
         )
 
     async def sweep(self) -> int:
-        """Remove what restores that are not pending any more left beside the apps; how many."""
+        """Remove trees that restores no longer pending left beside the apps; how many."""
         root = self._apps.root
         if root is None:
             return 0

@@ -1,4 +1,4 @@
-"""What of the packs the snapshots need, for the collector."""
+"""The bytes of packs that snapshots need, for the collector."""
 
 from __future__ import annotations
 

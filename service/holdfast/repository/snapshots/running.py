@@ -1,7 +1,7 @@
 """Work that takes longer than a request: it has a pending record, a lease and an end.
 
 A job renews its record for as long as it runs, so that others see that somebody works on it, and
-ends it once, as ``ok`` or as ``failure``. Whoever waits for it gets the record. When the record
+ends it once, as ``ok`` or as ``failure``. Those who wait for it get the record. When the record
 was removed, or another worker gave the job up, it stops, and what it made stays unseen. A job
 that shows no sign of life is not renewed for ever: it is given up, and others get its place.
 """
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.record import Stored, StoredT
 
 PROGRESS_SECONDS: Final = 0.25
-"""Between two publications of one job's progress, at least."""
+"""Seconds between two publications of a job's progress."""
 
 MAX_WAITING: Final = 256
 """Jobs of one worker, waiting ones included."""
 
 STOP_SECONDS: Final = 5.0
-"""For a job that was told to stop, to say how it ended."""
+"""Seconds for a job told to stop to say how it ended."""
 
 STOPPED: Final = "the worker stopped"
 NO_PROGRESS: Final = "it made no progress"
@@ -72,7 +72,7 @@ class Jobs:
         announce: Callable[[Stored, Progress], None],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        """``executor`` runs what blocks; it has more than ``max_jobs`` threads.
+        """``executor`` runs blocking work; it has more than ``max_jobs`` threads.
 
         A job that shows no sign of life for ``stall_seconds`` is stopped; a thread of it that
         does not even hear that stays behind.
@@ -89,7 +89,7 @@ class Jobs:
 
     @property
     def active(self) -> int:
-        """How many jobs there are, waiting ones included."""
+        """The number of jobs, waiting ones included."""
         return len(self._jobs)
 
     def check_room(self) -> None:
@@ -212,7 +212,7 @@ class Jobs:
             self._jobs[key].stop()
 
     async def drain(self, seconds: float) -> None:
-        """Let jobs end for ``seconds``; what then still runs is stopped and ends as failure."""
+        """Let jobs end for ``seconds``; those still running then are stopped and end as failure."""
         tasks = self._tasks()
         self._draining = True
         if tasks:
@@ -228,7 +228,7 @@ class Jobs:
         return [*self._beginnings, *jobs]
 
     async def aclose(self) -> None:
-        """Drop what still runs. Its records stay pending, for others to give up."""
+        """Drop running jobs. Their records stay pending, for others to give up."""
         self._draining = True
         tasks = self._tasks()
         for job in self._jobs.values():
@@ -280,7 +280,7 @@ class Jobs:
     async def _unless_stalled(
         self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
     ) -> StoredT:
-        """What ``work`` gives. Raises OutcomeUnknownError when it shows no sign of life."""
+        """The result of ``work``. Raises OutcomeUnknownError when it shows no sign of life."""
         working = asyncio.ensure_future(work(job))
         stalled = asyncio.create_task(job.stalled.wait())
         try:
@@ -317,7 +317,7 @@ class Jobs:
         await place
 
     async def _end(self, job: Job[StoredT], final: StoredT) -> None:
-        """Write the end. Whatever happens, nothing is left that says more than is known."""
+        """Write the end. In no case is a record left that says more than is known."""
         if job.lost is not None:
             return
         try:
@@ -326,7 +326,7 @@ class Jobs:
         except ConflictError:
             return
         except HoldfastError as error:
-            # Still pending: whoever looks after pending records gives it up.
+            # Still pending: the sweep of pending records gives it up.
             log.warning("job_end_not_recorded", id=job.record.id, code=error.code)
             return
         log.info(

@@ -1,6 +1,6 @@
 """Keeping what an announced root needs from the collector, before its snapshot is ``ok``.
 
-What the parent needs, too, is safe while that is ``ok``: it is read again after the root was
+A blob that the parent needs, too, is safe while that is ``ok``: it is read again after the root was
 announced, so a removal after that finds the root. But the parent vouches for the bytes that it
 needs and for no others of the same pack: whatever was put, found, or may be more than these is
 touched, and is gone if it does not keep what the root needs of it.
@@ -38,7 +38,7 @@ _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """What was put in one attempt, which ``began`` at this time of the store of packs.
+    """Packs put in one attempt, which ``began`` at this time of the store of packs.
 
     ``created`` were stored anew, ``found`` were there.
     """
@@ -65,10 +65,10 @@ class Securing:
         placed: Placed,
         beat: Callable[[], Awaitable[None]],
     ) -> list[Digest]:
-        """Secure what a worker has made upon its parent; what of it is gone.
+        """Secure a worker's snapshot made upon its parent; the blobs that are gone.
 
         It took over nothing but what the parent has, so what it did not put it need not touch.
-        What is touched has to be whole: it was, when it was put.
+        A touched pack has to be whole: it was, when it was put.
         """
         since = self._packs.lately(await self._packs.now())
         young = placed.created if placed.began > since else frozenset()
@@ -89,7 +89,7 @@ class Securing:
         reader: SnapshotReader,
         beat: Callable[[], Awaitable[None]],
     ) -> list[Digest]:
-        """Secure what a client says that its snapshot needs; what of it is gone.
+        """Secure blobs that a client says its snapshot needs; those that are gone.
 
         Nobody knows what it has put. So the parent vouches for nothing but pages that it has, too;
         of each other page is touched what it needs.
@@ -118,10 +118,10 @@ class Securing:
     async def _look(
         self, record: StoredSnapshot, shared: Sequence[Digest], beat: Callable[[], Awaitable[None]]
     ) -> list[Digest]:
-        """What is gone of that for which the parent vouches.
+        """Blobs that are gone of those for which the parent vouches.
 
-        Whether the bytes are there is looked at of one batch, each time of another: what was lost
-        is found by a few snapshots, of most apps by each.
+        The bytes of one batch are looked for, each time of another: a loss is found by a few
+        snapshots, of most apps by each.
         """
         gone: list[Digest] = []
         turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(shared) // TOUCHES_PER_BEAT), 1)
@@ -136,7 +136,7 @@ class Securing:
         return gone
 
     async def _parent(self, record: StoredSnapshot) -> tuple[Root, Needed] | None:
-        """What the parent's root says, if that is ``ok`` now and can be read."""
+        """The parent's root and needs, if it is ``ok`` now and can be read."""
         if record.parent is None or record.parent_digest is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Appends: what arrives for one log while a group is on its way goes as the next group.
+"""Appends: those that arrive for one log while a group is on its way go as the next group.
 
 A worker's knowledge of where a log ends is a hint for the compare-and-set and for nothing else.
 Where another worker was first, what it has written is read from a believed leader, and each request
@@ -50,26 +50,26 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
 
 MAX_GROUP_BYTES: Final = 512 * 1024
-"""Of commands in one group, unless one request has more."""
+"""Bytes of commands in one group, unless one request has more."""
 
 MAX_APPEND_SECONDS: Final = 60.0
-"""How long an append may be waited for: no attempt comes later than its Op-Id is remembered."""
+"""Seconds an append may be waited for: no attempt comes later than its Op-Id is remembered."""
 
 MAX_LOGS: Final = 16_384
-"""How many logs a worker knows the end of."""
+"""Logs whose end a worker knows."""
 
 _LOGS_BETWEEN_LOOKS: Final = 256
 _FIRST_WAIT_SECONDS: Final = 0.002
 _LONGEST_WAIT_SECONDS: Final = 0.5
 _EVERYTHING: Final = 2**53
-"""The index up to which whoever names none knows the log."""
+"""The known index of a caller that names none."""
 
 _NO_LOG: Final = "there is no log of that name"
 _OVERHEAD_BYTES: Final = 2048
-"""What a group, or a page, of one command takes beside it."""
+"""Bytes of a group, or a page, of one command beside it."""
 
 _COMMAND_BYTES: Final = 96
-"""What each command takes of a message, beside itself."""
+"""Bytes of a message for each command, beside itself."""
 
 _OP_BYTES: Final = 128
 _TOO_LATE: Final = "the request's time was over before the log was asked to write"
@@ -197,7 +197,7 @@ class Appender:
         return found
 
     def _make_room(self) -> None:
-        """Forget what was not used for longest: it can be read again."""
+        """Forget the logs unused for longest: they can be read again."""
         op_ids = sum(found.op_ids for found in self._logs.values())
         for name, found in list(self._logs.items()):
             if len(self._logs) <= MAX_LOGS - _LOGS_BETWEEN_LOOKS and op_ids < MAX_OP_IDS_IN_ALL:
@@ -234,7 +234,7 @@ class _Log:
 
     @property
     def op_ids(self) -> int:
-        """How many Op-Ids are known."""
+        """The number of known Op-Ids."""
         return len(self._tail.ops) if self._tail is not None else 0
 
     async def add(self, member: _Member) -> AppendedRun:
@@ -260,7 +260,7 @@ class _Log:
         return first if first is not None and is_repeat(first.op_id, op_id) else None
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
-        """The next group, of what has come."""
+        """The next group of waiting members."""
         members: list[_Member] = []
         count = size = 0
         while self._waiting:
@@ -322,7 +322,7 @@ class _Log:
                     return
 
     def _judge(self, members: Sequence[_Member], tail: Tail) -> _Judged:
-        """Answer and refuse what can be by ``tail``; what is to be written behind it is left."""
+        """Answer and refuse members by ``tail``; those to be written behind it are left."""
         left: list[_Member] = []
         deferred: list[_Member] = []
         index, now = tail.place.index, asyncio.get_running_loop().time()
@@ -412,14 +412,14 @@ class _Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What is ``left`` of a group. If it ``is_doubtful`` the log is to be read before."""
+    """Members ``left`` of a group. If it ``is_doubtful`` the log is to be read before."""
 
     left: list[_Member]
     is_doubtful: bool
 
 
 def _judge_one(member: _Member, tail: Tail, now: float) -> AppendedRun | None:
-    """What it has appended before. Raises UnavailableError, ConflictError: it never will."""
+    """Its run, if appended before. Raises UnavailableError, ConflictError: it never will."""
     if not member.is_wanted() or now >= member.until:
         raise UnavailableError(_TOO_LATE)
     return tail.ops.find(member.op_id)

@@ -23,7 +23,7 @@ class SavedBytes:
     """Stores the bytes of saves."""
 
     def __init__(self, blobs: BlobStore, sources: Sources) -> None:
-        """Where the users' blobs are."""
+        """The users' blobs."""
         self._blobs = blobs
         self._sources = sources
 
@@ -35,7 +35,7 @@ class SavedBytes:
         await self._blobs.put(digest, data, attributes)
 
     async def size(self, digest: Digest) -> int:
-        """That of a blob. Raises NotFoundError."""
+        """A blob's size. Raises NotFoundError."""
         return (await self._blobs.stat(digest, sure=True)).size
 
     async def is_there(self, digest: Digest) -> bool:
@@ -47,9 +47,9 @@ class SavedBytes:
         return True
 
     async def touch(self, digest: Digest) -> bool:
-        """Have whoever is about to remove a blob leave it; is it there, and whole?
+        """Have those who are about to remove a blob leave it; is it there, and whole?
 
-        To be asked once a record names it: whoever collects or deletes sees either. A blob that was
+        To be asked once a record names it: collections and deletions see either. A blob that was
         put just now is touched, too, for it may be deleted at any age.
         """
         return await self._blobs.touch(digest, unless_seen_since=_ALWAYS)

@@ -31,7 +31,7 @@ class Command(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """How many bytes it takes in a group."""
+        """Its bytes in a group."""
         return len(self.data) if self.is_json else (len(self.data) + 2) // 3 * 4 + 2
 
     def written(self) -> msgspec.Raw:
@@ -83,7 +83,7 @@ class Group(GroupHead, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LoggedCommand(msgspec.Struct, frozen=True):
-    """A command of a log, as whoever replays it gets it."""
+    """A command of a log, as a replay gets it."""
 
     index: int
     hlc: Hlc
@@ -112,7 +112,7 @@ def encode_group(
 
 
 def encode_closing(record: StateRecord, index: int, hlc: Hlc, closing: Closing) -> bytes:
-    """What ends the log of ``record``, as the journal has it, where command ``index`` would be."""
+    """The end of the log of ``record``, as the journal has it, where command ``index`` would be."""
     first = max(index, record.base + 1)
     group = Group(log=record.log, first=first, count=0, hlc=str(hlc), closing=closing)
     return _ENCODER.encode(group)

@@ -1,4 +1,4 @@
-"""Which states keep a blob, for whoever deletes it."""
+"""States that keep a blob, for its deletion."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Logs as they are in the journal: which groups count, in which order, and where they end.
 
 A group counts if it lies behind the ``start`` that the state's record says, is of that log, is not
-void, and follows on the one before, by the sequence before it and by its index. Whatever does not
+void, and follows on the one before, by the sequence before it and by its index. One that does not
 is a break, and raises CorruptError with the index that was expected and the one that was found:
 nothing is passed over, and nobody appends.
 """
@@ -44,7 +44,7 @@ class LogPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEnd:
-    """Where a log ends: the last sequence, index and time, and what ends it for good, if that does.
+    """The end of a log: the last sequence, index and time, and what ends it for good, if that does.
 
     ``hlc`` is None where the log has no command, or ``is_damaged`` there.
     """
@@ -92,7 +92,7 @@ class StateLogs:
     """Reads logs from the journal, and writes them."""
 
     def __init__(self, journal: JournalStore) -> None:
-        """Where the groups of all states are."""
+        """``journal`` has all states' groups."""
         self.journal = journal
 
     async def append(
@@ -141,7 +141,7 @@ class StateLogs:
         return entry is not None and entry.previous == expected
 
     async def end(self, record: StateRecord, *, to_read: bool = False) -> LogEnd:
-        """Where the log ends, by the word of a believed leader.
+        """The log's end, by the word of a believed leader.
 
         Raises CorruptError where that is before what the record knows, with both indexes, and where
         the last group is damaged, with the index. It is not raised ``to_read`` what is before: then
@@ -252,7 +252,7 @@ def _end(record: StateRecord, entry: JournalEntry | None) -> LogEnd:
 
 
 def _at_beginning(record: StateRecord) -> LogEnd:
-    """Where the log ends if there is nothing behind what the record knows."""
+    """The log's end if there is nothing behind what the record knows."""
     hlc = parse_hlc(record.hlc) if record.hlc else None
     if not record.voids:
         return LogEnd(place=beginning(record), hlc=hlc)

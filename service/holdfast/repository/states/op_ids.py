@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 REMEMBERED: Final = timedelta(minutes=2)
 MAX_OP_IDS: Final = 65_536
-"""Of one log."""
+"""Op-Ids of one log."""
 
 MAX_CARRIED: Final = 256
-"""Of one log, when it ends."""
+"""Op-Ids of one log, when it ends."""
 
 MAX_OP_IDS_IN_ALL: Final = 262_144
-"""Of all logs that one worker appends to: some 64 MiB."""
+"""Op-Ids of all logs of one worker: some 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class OpIds:
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many are known."""
+        """The number known."""
         return len(self._known)
 
     def note_group(self, group: GroupHead, lineage: Lineage, now: float) -> None:
@@ -86,14 +86,14 @@ class OpIds:
         )
 
     def note_carried(self, ops: Iterable[CarriedOp], now: float) -> None:
-        """What ended the log, or a piece of it, has told these."""
+        """Note the ``ops`` that a closing of the log has told."""
         for op in ops:
             hlc = parse_hlc(op.hlc)
             run = AppendedRun(op.index, op.count, hlc, hlc.advanced(op.count - 1))
             self.note(op.op_id, run, now)
 
     def find(self, op_id: str | None) -> AppendedRun | None:
-        """What that request has appended. Raises ConflictError: the id is another request's."""
+        """The request's appended run. Raises ConflictError: the id is another request's."""
         if op_id is None:
             return None
         known = self._known.get(split_op_id(op_id)[0])

@@ -1,4 +1,4 @@
-"""Where in the journal a command of a log lies.
+"""The place of a log's command in the journal.
 
 Sequences are of all logs together, so they are searched: from what a save or an earlier search
 knows, by where an index should lie if groups came evenly, and by halves. Where a group is damaged

@@ -1,6 +1,6 @@
-"""Commands of a log, read: pages, and what comes as it comes.
+"""Commands of a log, read: pages, and new ones as they come.
 
-Any replica may tell commands. Where a log ends is the word of a believed leader.
+Any replica may tell commands. The end of a log is the word of a believed leader.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from holdfast.stores.journal_ports import Growth
 
 ENTRY_BYTES: Final = 160
-"""What a command takes of a page beside itself."""
+"""Bytes of a page for a command beside itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +63,18 @@ class Replays:
             present = await self._states.look(name, to_read=True)
             check_same(lineage, present.record, index)
             try:
-                found = await self._page(present, index, limit)
+                return await self._page(present, index, limit)
             except CorruptError:
                 if (await self._states.look(name)).held == present.held:
                     raise
-            else:
-                self._states.totals.replays += 1
-                return found
+
+    async def tell(
+        self, name: str, index: int, limit: int, *, lineage: Lineage | None = None
+    ) -> LogSlice:
+        """A `page` that somebody asked for: it is counted."""
+        found = await self.page(name, index, limit, lineage=lineage)
+        self._states.totals.replays += 1
+        return found
 
     async def _page(self, present: PresentState, index: int, limit: int) -> LogSlice:
         record, first, last = checked_span(present, index)
@@ -156,7 +161,7 @@ class _Filling:
 
 
 class Following:
-    """One who reads a log as it grows."""
+    """A reader of a log as it grows."""
 
     def __init__(
         self,
@@ -214,7 +219,7 @@ class Following:
         return entries
 
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
-        """What is known of the log, looked up where nothing is."""
+        """The log's record and the place read, looked up if unknown."""
         while self._record is None or self._place is None:
             present = await self._states.look(self._name, to_read=True)
             check_same(self.lineage, present.record, self.next_index)

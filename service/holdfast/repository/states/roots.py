@@ -1,4 +1,4 @@
-"""What of the blobs the saves of states need, for the collector."""
+"""The blobs that saves of states need, for the collector."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSave:
-    """What is to be saved: ``data``, or a blob that is there by its ``digest``.
+    """A save to make: ``data``, or a blob that is there by its ``digest``.
 
     ``lineage`` is that of the log whose commands it includes.
     """
@@ -97,7 +97,7 @@ class StateSaves:
         check_state_name(name)
         present = await self._states.look(name)
         if present.held is not None and (made := save_of(present.held.record, op_id)) is not None:
-            if made in present.held.record.saves:  # and whoever made it may have died
+            if made in present.held.record.saves:  # and its maker may have died
                 await self._settle(name, made, new, is_repeat=True)
             return made
         record = present.held.record if present.held is not None else StateRecord(name=name)

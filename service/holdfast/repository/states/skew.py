@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from holdfast.stores.journal_ports import JournalStore
 
 BELIEVED_SECONDS: Final = 10.0
-"""How long a comparison is believed."""
+"""Seconds a comparison is believed."""
 
 
 class ClockSkew:
-    """What is known of how far the clocks lie apart."""
+    """Compares this worker's clock with the store's."""
 
     def __init__(self, journal: JournalStore, *, sources: Sources) -> None:
         self._journal = journal

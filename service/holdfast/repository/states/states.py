@@ -52,7 +52,7 @@ class PresentState:
 
 
 class StateRecords:
-    """The records of states, and what is found of their logs."""
+    """The records of states, and the ends of their logs."""
 
     def __init__(self, records: RecordStore, logs: StateLogs, *, sources: Sources) -> None:
         """``records`` are those of the states, ``logs`` theirs."""
@@ -72,7 +72,7 @@ class StateRecords:
     async def look(self, name: str, *, to_read: bool = False) -> PresentState:
         """The state as a believed leader knows it.
 
-        What was to end its log is carried out before. Raises CorruptError where the log is not what
+        A closing of its log is carried out before. Raises CorruptError where the log is not what
         the record knows of it; ``to_read`` as of `StateLogs.end`.
         """
         held = await self.find(name)
@@ -120,7 +120,7 @@ class StateRecords:
     async def update(
         self, held: Held[StateRecord], change: Callable[[StateRecord], StateRecord]
     ) -> Held[StateRecord]:
-        """As `Ledger.update`, with what leads from blobs to the states that have them."""
+        """As `Ledger.update`, with the finders from blobs to the states that have them."""
         return await self.ledger.update(held, change, beside=_finders)
 
     async def keys(self, prefix: str) -> list[str]:

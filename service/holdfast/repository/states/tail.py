@@ -1,6 +1,6 @@
-"""What one worker knows of the end of a log, and how it comes to know it.
+"""One worker's knowledge of the end of a log, and how it comes by it.
 
-It is a hint: whoever appends by it is refused where it is wrong. Before the first append, and after
+It is a hint: an append by it is refused where it is wrong. Before the first append, and after
 each refusal, the log is read from a believed leader: the groups of the last two minutes, or those
 behind the end that was known.
 """
@@ -35,7 +35,7 @@ _CLOSED: Final = "the log has ended"
 class Tail:
     """The end of a log: behind ``place`` there was nothing.
 
-    That was so at some moment since ``since``, by the loop's clock.
+    It was so at some moment since ``since``, by the loop's clock.
     """
 
     record: StateRecord
@@ -61,7 +61,7 @@ class TailReader:
         self._acknowledged = tail.record.lineage, tail.place.index
 
     async def read(self) -> Tail:
-        """Where the log ends, with the Op-Ids of the last minutes. Raises CorruptError."""
+        """The log's end, with the Op-Ids of the last minutes. Raises CorruptError."""
         while True:
             since = asyncio.get_running_loop().time()
             present = await self._states.look(self._name)
@@ -114,7 +114,7 @@ class TailReader:
                 return
 
     async def _recall(self, tail: Tail) -> None:
-        """Take in the Op-Ids of what was removed or cut off in the last minutes."""
+        """Take in the Op-Ids of commands removed or cut off in the last minutes."""
         sequence = max(tail.record.lineage[1:])
         if not sequence:
             return

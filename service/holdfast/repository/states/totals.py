@@ -1,4 +1,4 @@
-"""What a worker has done with states since it began, for whoever watches it."""
+"""Totals of a worker's work on states since it began, for its watchers."""
 
 from __future__ import annotations
 

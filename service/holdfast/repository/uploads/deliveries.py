@@ -1,4 +1,4 @@
-"""What an upload does for the name that its blob is for, if there is one."""
+"""An upload's steps for the name that its blob is for, if there is one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Deliveries:
 
 
 def refusal_of(error: RefusedDeliveryError) -> Refusal:
-    """What is recorded of it."""
+    """The record of it."""
     return Refusal(detail=error.detail, version=error.version)
 
 

@@ -1,4 +1,4 @@
-"""Which stored parts an upload may yet need, for the collector."""
+"""Stored parts that an upload may yet need, for the collector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LivingUploads:
         self._records = records
 
     async def stagings(self) -> set[str]:
-        """What living uploads name, of those at least that had begun before this was asked.
+        """The stagings of living uploads, at least of those begun before this was asked.
 
         Raises UnavailableError, CorruptError: there may be others.
         """
@@ -46,5 +46,5 @@ class LivingUploads:
 
 
 def stagings_of(record: UploadRecord) -> tuple[str, ...]:
-    """What an upload may yet need; nothing once it has ended."""
+    """Stagings an upload may yet need; none once it has ended."""
     return record.stagings if UPLOAD.is_live(record) else ()

@@ -2,8 +2,8 @@
 
 Every step that decides something is one compare-and-set on the upload's record. The owner writes
 parts under a nuid of its own. A former owner that wakes up finds another nuid in the record and
-removes what it wrote: it alone ever writes there, so nothing of the blob can be hit. What may have
-become a blob is claimed in the record first, and is removed only as
+removes what it wrote: it alone ever writes there, so nothing of the blob can be hit. Parts that
+may have become a blob are claimed in the record first, and are removed only as
 `holdfast.repository.uploads.stagings` says.
 """
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
-"""How long an owner believes that it is one. A process that was stopped looks before it writes."""
+"""Seconds an owner believes that it is one. A process that was stopped looks before it writes."""
 
 COPY_BEAT_SECONDS: Final = 2.0
 _COPY_WINDOW: Final = 16
@@ -93,7 +93,7 @@ class Opened:
 
 
 class OwnedUpload:
-    """An upload of this worker. Whoever changes its record has the ``turn``, but for the commit."""
+    """An upload of this worker. Its record is changed with the ``turn``, but for the commit."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class OwnedUpload:
             new_id=sources.new_id,
         )
         self._claims: set[Claim] = set()
-        """What may have become a blob, as this worker knows it, whatever becomes of the record."""
+        """Claims that may have become a blob, as this worker knows, whatever the record says."""
         self._renew_seconds = limits.lease_seconds / RENEWALS_PER_LEASE
         self._sources = sources
         self._leave = leave
@@ -140,7 +140,7 @@ class OwnedUpload:
 
     @property
     def opened(self) -> Opened:
-        """How it stands."""
+        """Its size, next part and window."""
         return Opened(
             upload=self.id,
             part_size=self._record.part_size,
@@ -151,7 +151,7 @@ class OwnedUpload:
 
     @property
     def size(self) -> int:
-        """How many bytes it holds."""
+        """The bytes it holds."""
         return self._parts.size + len(self._tail.data)
 
     @property
@@ -262,7 +262,7 @@ class OwnedUpload:
         if self.turn.locked() or self.commit is not None:
             return
         async with self.turn:
-            # Others wait for their turn: what is not heard by then is looked for the next time.
+            # Others wait for their turn: an answer not heard by then is looked for the next time.
             with suppress(HoldfastError), deadline(CONFIRM_SECONDS):
                 await self._confirm()
                 if self._progressed and self._is_renewal_due and not self.broken:
@@ -276,14 +276,14 @@ class OwnedUpload:
     async def _look(self) -> None:
         """Raises ConflictError, having let go, when the upload is another's or has ended.
 
-        Not while it is being committed: what that claims is not known before it ends.
+        Not while it is being committed: the commit's claims are not known before it ends.
         """
         now = self._sources.monotonic()
         try:
             await self._carried.look()
         except ConflictError as error:
             await self.retire()
-            # Once more: whoever ended the upload since then did not see our last writes.
+            # Once more: an end of the upload since then did not see our last writes.
             try:
                 held = await self._ledger.get(UPLOAD, self.id)
             except NotFoundError:
@@ -349,7 +349,7 @@ class OwnedUpload:
             raise
 
     def _commit_ended(self, commit: asyncio.Task[Result]) -> None:
-        """What failed may be tried again, or given up, whether or not anybody waited for it."""
+        """A failed commit may be tried again, or given up, whether or not anybody waited for it."""
         look_at(commit)
         if self.commit is commit and (commit.cancelled() or commit.exception() is not None):
             self.commit = None
@@ -380,7 +380,7 @@ class OwnedUpload:
         return result
 
     async def _publish(self, digest: Digest) -> Stored:
-        """Make the parts the blob. What surely did not become one is claimed no longer."""
+        """Make the parts the blob. Parts that surely did not become one are claimed no longer."""
         mine: set[Claim] = set()
 
         async def claim(nuid: str) -> None:
@@ -459,7 +459,7 @@ class OwnedUpload:
                 if number == self._parts.count and self._parts.accept(number, data):
                     write = asyncio.create_task(self._staged.write(number, data))
                     write.add_done_callback(look_at)
-                    self.writes[number] = write  # whoever lets go waits for these too
+                    self.writes[number] = write  # a release waits for these too
                     pending.add(write)
                 number += 1
                 if len(pending) >= _COPY_WINDOW:

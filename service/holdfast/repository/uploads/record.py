@@ -1,4 +1,4 @@
-"""The record of an upload, ``u.<upload>``: what any worker needs to take it over or clean it up."""
+"""The record of an upload, ``u.<upload>``, by which any worker takes it over or cleans it up."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 ENDED_TTL: Final = timedelta(hours=1)
-"""How long the end of an upload may be asked for again."""
+"""The end of an upload may be asked for again so long."""
 
 State = Literal["open", "copying", "committing", "committed", "aborted", "failed"]
 LIVE: Final = frozenset({"open", "copying", "committing"})
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the commit was answered with. ``version``: of the name that the upload was for."""
+    """The commit's answer. ``version``: of the name that the upload was for."""
 
     digest: str
     size: int

@@ -1,10 +1,10 @@
-"""What the owners of an upload wrote, and which of it may be removed.
+"""Chunks that an upload's owners wrote, and which may be removed.
 
-Chunks go only when they surely are no blob's. What was never claimed is none, for an owner claims
-before it makes the blob, and whoever removes has ended the upload or taken it over before. What was
-claimed goes only where the blob is found, by the store's word of this moment, made of other parts:
-then the claimant's attempt, which counts on what it saw before its claim, can only fail
-(`StagedBlob.commit`), though it may be made an hour later. Where no blob is found it stays.
+Chunks go only when they surely are no blob's. Unclaimed ones are none, for an owner claims before
+it makes the blob, and a remover has ended the upload or taken it over before. Claimed ones go only
+where the blob is found, by the store's word of this moment, made of other parts: then the
+claimant's attempt, which counts on what it saw before its claim, can only fail
+(`StagedBlob.commit`), though it may be made an hour later. Where no blob is found they stay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Stagings:
-    """Removes what is left of uploads. What cannot be removed now is the collector's."""
+    """Removes leftovers of uploads. Those that cannot be removed now are the collector's."""
 
     def __init__(self, store: BlobStore) -> None:
         """The store that the uploads go to."""
@@ -60,7 +60,7 @@ class Stagings:
                     await self._store.discard_staged(nuid)
 
     async def _may_be_blobs(self, claims: Iterable[Claim]) -> set[str]:
-        """Which nuids are a blob's, or may yet become one."""
+        """The nuids that are a blob's, or may yet become one."""
         kept = set()
         for claim in claims:
             try:

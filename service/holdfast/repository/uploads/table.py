@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class UploadTable:
-    """What is owned, by the ids of uploads, and what is about to be."""
+    """Owned uploads by their ids, and windows of those about to be."""
 
     def __init__(self, limits: UploadLimits, *, part_size: int) -> None:
         """``part_size`` is the least that a window has."""
@@ -25,7 +25,7 @@ class UploadTable:
         self._coming: list[int] = []
 
     def __len__(self) -> int:
-        """How many are owned."""
+        """The number owned."""
         return len(self._uploads)
 
     def __iter__(self) -> Iterator[OwnedUpload]:

@@ -47,7 +47,7 @@ class UploadTail:
 
     @property
     def spares(self) -> list[str]:
-        """Where something may lie that this worker wrote and no record names."""
+        """Nuids that this worker may have written to and no record names."""
         return [self._spare] if self._spare is not None else []
 
     async def store(self, part: int, data: bytes, former: PartTail | None) -> None:

@@ -1,7 +1,7 @@
 """Going on with uploads whose owner is gone, or is this worker itself.
 
 A worker that takes over writes a nuid of its own into the record, copies what is stored to it, and
-goes on. What a former owner has claimed may be the blob already: then that is the result.
+goes on. Parts that a former owner has claimed may be the blob already: then that is the result.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobStore
 
 TAKEOVER_SECONDS: Final = 10.0
-"""How long a worker that takes an upload over may seem to do nothing."""
+"""Seconds a worker that takes an upload over may seem to do nothing."""
 
 _BUSY: Final = "another worker is taking the upload over"
 
@@ -55,7 +55,7 @@ def check_found(held: Held[UploadRecord]) -> None:
 
 
 class Takeovers:
-    """What this worker resumes; at most one resumption of each upload at a time."""
+    """Uploads that this worker resumes; at most one resumption of each at a time."""
 
     def __init__(
         self,

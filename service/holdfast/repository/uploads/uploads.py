@@ -89,12 +89,12 @@ class UploadService:
 
     @property
     def active(self) -> int:
-        """How many uploads this worker owns."""
+        """The number of owned uploads."""
         return len(self._table)
 
     @property
     def lease_seconds(self) -> float:
-        """How long an upload may be silent."""
+        """Seconds an upload may be silent."""
         return self._limits.lease_seconds
 
     async def open(
@@ -212,7 +212,7 @@ class UploadService:
         return await (await self._mine(upload)).keep()
 
     async def look(self, upload: str) -> UploadRecord:
-        """The record of an upload that goes on or has come to its blob, whoever owns it.
+        """The record of an upload that goes on or has come to its blob, of any owner.
 
         Raises NotFoundError (unknown or given up), ConflictError (its name does not get the blob).
         """

@@ -1,6 +1,6 @@
-"""What becomes of names, blobs and snapshots, read off the changes of their stores.
+"""Events of names, blobs and snapshots, read off the changes of their stores.
 
-A record tells its last state. That of a name also tells the last steps to it, so that one which was
+A record tells its last state. A name's also tells the last steps to it, so that one which was
 rewritten between two reads hides none of them. A blob, and a snapshot that is no longer pending,
 are told by their last change alone.
 """
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What happened ``at`` a time to the name, blob or snapshot ``subject``: it is ``state`` now.
+    """A change ``at`` a time of the name, blob or snapshot ``subject``: it is ``state`` now.
 
     ``revision`` is that of the change, which no other event of its kind has. The time is in UTC, as
     records have it.
@@ -66,13 +66,13 @@ IsNew = Callable[[int], bool]
 
 
 class EventSource(Protocol):
-    """Where the events of one kind come from."""
+    """The source of the events of one kind."""
 
     async def extent(self) -> Extent:
-        """How far the store has come."""
+        """The extent of the store."""
 
     async def read(self, after: int, is_new: IsNew) -> Events:
-        """The events of what was written last behind ``after``, of those revisions that are new.
+        """The events of the last writes behind ``after``, of those revisions that are new.
 
         Some may come before ``after``, where a record has moved. Raises as the store does.
         """
@@ -107,7 +107,7 @@ class RecordEvents:
 
 
 class BlobEvents:
-    """The events of blobs. That one is touched or pinned is none."""
+    """The events of blobs. A touch or a pin is none."""
 
     def __init__(self, blobs: BlobStore) -> None:
         """The users' blobs."""
@@ -168,9 +168,9 @@ def _name_data(record: NameRecord, step: Transition) -> dict[str, Any]:
 
 
 def snapshot_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
-    """What became of a snapshot. Raises CorruptError, InvalidError.
+    """The event of a snapshot, if new. Raises CorruptError, InvalidError.
 
-    It is pending from when it is marked so: its record is rewritten all the while.
+    A snapshot is pending from when it is marked so: its record is rewritten all the while.
     """
     family, _, name = changed.key.partition(".")
     if not is_new(changed.revision):
@@ -208,7 +208,7 @@ def _snapshot_data(record: StoredSnapshot) -> dict[str, Any]:
 
 
 def _blob_event(changed: BlobChanged) -> Event:
-    """That the blob was put, when that was, or deleted."""
+    """The blob's put, with its time, or its deletion."""
     info = changed.info
     if info is None:
         return Event(

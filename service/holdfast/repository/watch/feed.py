@@ -1,7 +1,7 @@
 """One reader for all who watch one kind: a hundred watchers cost the store no more than one.
 
-The feed reads while somebody watches, and keeps the last batches. Who comes from further back reads
-by itself until it has caught up, and so does who falls behind what is kept.
+The feed reads while somebody watches, and keeps the last batches. A watcher from further back reads
+by itself until it has caught up, and so does one that falls behind what is kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_KEPT: Final = 4096
 """Events that are kept for those who are a moment behind."""
 
 MAX_ALONE: Final = 4
-"""Who may read at a time because they are further behind."""
+"""Watchers further behind that may read at a time."""
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +93,7 @@ class Feed:
         return EventFollower(self._source, point)
 
     async def read_alone(self, follower: EventFollower) -> Batch | None:
-        """What ``follower`` reads, once it is its turn."""
+        """The follower's batch, once it is its turn."""
         async with self._turns:
             return await follower.read()
 
@@ -148,7 +148,7 @@ class Watching:
             self._reader = None
 
     async def next(self, seconds: float) -> Batch | None:
-        """What comes next; None when nothing has come for ``seconds``, or the feed is stopped.
+        """The next batch; None when nothing has come for ``seconds``, or the feed is stopped.
 
         Raises ConflictError once the store was made anew, and as the store.
         """
@@ -192,7 +192,7 @@ class Watching:
         return batch.behind(self._joined_at)
 
     async def _read_alone(self) -> Batch | None:
-        """In a task that goes on when nobody waits for it: whoever stopped waiting comes back."""
+        """In a task that goes on when nobody waits for it: one that stopped waiting comes back."""
         if self._reading is None:
             self._reading = outliving_task(self._feed.read_alone(self._follower))
         await asyncio.wait([self._reading])
@@ -214,7 +214,7 @@ def _forget(reading: asyncio.Task[Batch | None]) -> None:
 
 
 class _Reader:
-    """What the watchers of a feed have in common while there are any."""
+    """The reader that a feed's watchers share while there are any."""
 
     def __init__(self, follower: EventFollower) -> None:
         """Begin to read."""
@@ -251,7 +251,7 @@ class _Reader:
         return number >= self._first
 
     async def batch(self, number: int) -> Batch | None:
-        """The batch ``number``, once it is there; None for who was woken before.
+        """The batch ``number``, once it is there; None if woken before.
 
         Raises why there will be none.
         """

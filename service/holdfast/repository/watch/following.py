@@ -1,6 +1,6 @@
-"""One reader of a store's events, from a point on: what it may say that it has told.
+"""One reader of a store's events, from a point on, and the point it may say it has told.
 
-A record that is rewritten moves to the end of the changes. Who reads them may so pass the place
+A record that is rewritten moves to the end of the changes. A reader may so pass the place
 where it was before it gets to where it is, and only there meet the steps that it took. So a point
 has two numbers: how far was read, and the **floor**, up to which every step has been told. They are
 one where the store had nothing behind what was read, after it was read. While others keep writing,
@@ -29,7 +29,7 @@ PATIENCE: Final = 20
 """Reads to the end of what there is, after which no record is believed to have evaded all."""
 
 _DOUBTS: Final = 20
-"""How often a store may have less than it had: a new leader may not know at once what it has."""
+"""Looks in a row that may find less than before: a new leader may not know at once what it has."""
 
 _CURSOR: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9a-f]{16})", re.ASCII)
 
@@ -56,7 +56,7 @@ class Point:
 
     @property
     def cursor(self) -> str:
-        """What names it to callers."""
+        """Its name to callers."""
         return f"{self.floor}.{self.position}.{self.store}"
 
     @property
@@ -65,7 +65,7 @@ class Point:
         return self.floor == self.position
 
     def is_beyond(self, other: Point) -> bool:
-        """Whether whoever goes on from here, and not from ``other``, is further."""
+        """Whether a reader from here is further than one from ``other``."""
         return self.floor > other.floor or self.position > other.position
 
     def raised_to(self, floor: int) -> Point:
@@ -101,7 +101,7 @@ class Batch:
         )
 
     def point_after(self, event: Event) -> Point:
-        """Where to go on from once ``event``, and those before it, were told.
+        """The point to go on from once ``event`` and those before it were told.
 
         Nothing is missed from there; while others keep writing some may be told twice.
         """
@@ -109,7 +109,7 @@ class Batch:
 
 
 class EventFollower:
-    """Reads what is new, again and again."""
+    """Reads new events, again and again."""
 
     def __init__(self, source: EventSource, point: Point) -> None:
         """Go on from ``point``."""
@@ -125,7 +125,7 @@ class EventFollower:
         return self.point.is_sure or bool(self._ends)
 
     async def read(self) -> Batch | None:
-        """What is new; None when nothing is.
+        """The next batch; None when nothing is new.
 
         Raises ConflictError when the store is another than that of the point, and as the store.
         """

@@ -1,11 +1,10 @@
-"""What was put and deleted in a disk store: a log that is made of what the directories show.
+"""Puts and deletions in a disk store: a log that is made of the directories' names.
 
-Nobody writes it who puts or deletes a blob. Whoever asks for changes looks which shards changed
-since it last looked, compares their names with what the log says, and adds what is new: so a crash
-loses nothing, and every process that asks finds the same log. It is a store of records below
-``changes/``, one record for each digest that was ever met. A blob that was put and deleted, or the
-reverse, while nobody asked is not told of, nor are touches and pins. Who removes the directory has
-it made anew.
+A put or a deletion does not write it. A reader of changes looks which shards changed since it last
+looked, compares their names with what the log says, and adds what is new: so a crash loses nothing,
+and every process that asks finds the same log. It is a store of records below ``changes/``, one
+record for each digest that was ever met. A blob that was put and deleted, or the reverse, while
+nobody asked is not told of, nor are touches and pins. If the directory is removed, it is made anew.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 CHANGES: Final = "changes"
 _PUT: Final = b"put"
 _DELETED: Final = b"deleted"
-_BUSY: Final = "what is on disk changes while it is noted"
+_BUSY: Final = "the blobs on disk change while they are noted"
 _ATTEMPTS: Final = 16
 _SHARDS_AT_ONCE: Final = 32
 _RACY_NS: Final = 2_000_000_000
@@ -92,7 +91,7 @@ class BlobLog:
         return self._records
 
     async def _note_changes(self, shards: Sequence[str]) -> None:
-        """Add to the log what differs from it. Raises UnavailableError if others keep doing so."""
+        """Add to the log what it lacks. Raises UnavailableError if others keep doing so."""
         for _ in range(_ATTEMPTS):
             notes = [note for shard in shards for note in await self._notes(shard)]
             try:
@@ -104,7 +103,7 @@ class BlobLog:
         raise UnavailableError(_BUSY)
 
     async def _notes(self, shard: str) -> list[Put]:
-        """What the log lacks. It is read first: what is new then, others may have noted since."""
+        """Notes that the log lacks. It is read first: others may have noted news since."""
         known = {record.key: record async for record in self._records.list_records(shard)}
         present = await asyncio.to_thread(self._blobs.keys_in, shard)
         was_present = {key for key, record in known.items() if record.value == _PUT}

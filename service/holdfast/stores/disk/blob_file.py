@@ -1,4 +1,4 @@
-"""One blob's file: what it says, what it is, and whether it is still the one that was seen."""
+"""One blob's file: its header, its identity, and whether it is still the one that was seen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ READ_BYTES: Final = MIB
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What changes whenever a file does, or is another file."""
+    """Marks that change whenever a file does, or is another."""
 
     device: int
     inode: int
@@ -74,7 +74,7 @@ class Seen:
         return self.identity is not None
 
     def refuse_id_of_put(self, op_id: str | None) -> None:
-        """Raises ConflictError where ``op_id`` is that of the put of what was seen."""
+        """Raises ConflictError where ``op_id`` is that of the put of the blob seen."""
         if self.header is not None:
             is_repeat(self.header.op_id, op_id)
 
@@ -104,7 +104,7 @@ def surveyed(blob: OpenBlob) -> SurveyedBlob:
 
 
 def look_at(path: Path) -> Seen:
-    """What is at ``path``, whatever it is."""
+    """The thing at ``path``, of any kind."""
     try:
         descriptor = open_regular(path)
     except FileNotFoundError:

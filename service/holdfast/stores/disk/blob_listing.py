@@ -41,7 +41,7 @@ def is_blob(name: tuple[str, str]) -> bool:
 
 
 def encode_cursor(name: tuple[str, str]) -> str:
-    """What `decode_cursor` takes for this (shard, name)."""
+    """The cursor `decode_cursor` takes for this (shard, name)."""
     return base64.urlsafe_b64encode(os.fsencode("/".join(name))).decode()
 
 

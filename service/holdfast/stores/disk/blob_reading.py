@@ -1,4 +1,4 @@
-"""Reading blobs in files, compared with their headers: what is not as it should be is moved aside.
+"""Reading blobs in files, compared with their headers: files that differ are moved aside.
 
 The blocking half, to be called from threads. ``blobs`` says what the files are.
 """
@@ -80,7 +80,7 @@ class BlobReading:
             yield blob
 
     def intact(self, path: Path) -> BlobHeader | None:
-        """What the file says that is there and can be read back; None: there is none."""
+        """The header of a file that is there and can be read back; None: there is none."""
         try:
             with self.open(path) as blob:
                 self.check(blob)
@@ -124,7 +124,7 @@ class BlobReading:
             return True
 
     def quarantine(self, path: Path, seen: FileIdentity | None) -> None:
-        """Move aside the bad file that was ``seen``; None: whatever is no regular file there.
+        """Move aside the bad file that was ``seen``; None: anything there but a regular file.
 
         Another process may have done so and stored the blob anew meanwhile: an intact file that
         was moved by mistake is put back. A failure here only leaves the bad file where it is.

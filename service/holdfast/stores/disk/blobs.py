@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from holdfast.stores.disk.files import Files
 
 PATIENCE_SECONDS: Final = 10.0
-"""How long a change waits for another of its shard: milliseconds, unless a process is stopped."""
+"""A change waits so long for another of its shard, which takes milliseconds unless stopped."""
 
 LOCKED: Final = "the blob is being changed by a process that does not finish; it may be stopped"
 _TOO_OFTEN: Final = "the blob is put and deleted too often at the same time"
@@ -124,7 +124,7 @@ class BlobFiles:
                     is_done = not touches or self.touch(Digest(existing.digest), _ALWAYS)
             if not is_done:
                 continue  # somebody else was first, and may have deleted it since
-            # Also for a blob that was found: whoever linked it may not have come to this line yet.
+            # Also for a blob that was found: its writer may not have come to this line yet.
             sync_change(self._files, path.parent)
             if existing is not None:
                 return Stored(info=existing.info, created=is_own(existing))
@@ -132,7 +132,7 @@ class BlobFiles:
         raise UnavailableError(_TOO_OFTEN)
 
     def stat(self, digest: Digest, *, partial: bool = False) -> BlobInfo:
-        """What is recorded. Raises NotFoundError, CorruptError."""
+        """A blob's record. Raises NotFoundError, CorruptError."""
         with translated(), self._reader.open(self._path(digest)) as blob:
             if blob.header.is_partial and not partial:
                 msg = f"no blob {digest}"
@@ -201,7 +201,7 @@ class BlobFiles:
         return removed and not was_hidden
 
     def hide(self, digest: Digest, op_id: str | None, seen: Seen) -> bool | None:
-        """Have the blob be there for what names it alone, without a pin.
+        """Have the blob be there for its keepers alone, without a pin.
 
         Whether it was there for all, or this operation hid it before. None, and nothing was done:
         the file is not as it was ``seen``.
@@ -273,7 +273,7 @@ class BlobFiles:
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
     def survey(self, cursor: str | None, limit: int) -> Survey:
-        """A page of what a collector looks at, in ascending order."""
+        """A page of blobs for a collector, in ascending order."""
         after = last = blob_listing.decode_cursor(cursor)
         blobs, others = list[SurveyedBlob](), 0
         confirm_disk_store(self._root)
@@ -448,7 +448,7 @@ class BlobFiles:
                     return blob.header.info
             except NotFoundError:
                 return None  # deleted, or moved aside, since the directory was read
-            except CorruptError as error:  # moved aside just now: whoever lists is told once
+            except CorruptError as error:  # moved aside just now: the lister is told once
                 return UnreadableObject(name=name[1], size=0, detail=error.detail)
         try:
             size = path.lstat().st_size

@@ -3,10 +3,10 @@
 A change is one transaction in the write-ahead log, and synced before it is acknowledged; a crash
 leaves all of it or nothing. Reading waits for nobody. Three things are added to what SQLite does:
 
-- Who changes something has locked the directory, for one transaction at most. SQLite before 3.51.3
-  may lose what was committed when a checkpoint of one connection meets a write of another (the
-  "WAL-reset bug"). Here both happen under that lock only: a commit makes checkpoints, closing none.
-- Who opens a database takes for durable whatever the log has, also what a sync that failed has lost
+- A writer has locked the directory, for one transaction at most. SQLite before 3.51.3 may lose what
+  was committed when a checkpoint of one connection meets a write of another (the "WAL-reset bug").
+  Here both happen under that lock only: a commit makes checkpoints, closing none.
+- A process that opens a database takes the whole log for durable, even what a failed sync has lost
   but for the kernel's memory; what is added behind that would be lost with it. So the log is
   written once more before the first change after an opening, or after a commit that failed.
 - A process that was forked is refused. SQLite would take its parent's locks for its own.
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 DATABASE: Final = "records.sqlite"
 PATIENCE_SECONDS: Final = 10.0
-"""How long a change waits for those of others, which take milliseconds unless one is stopped."""
+"""Seconds a change waits for those of others, which take milliseconds unless one is stopped."""
 
 LOCK_STEP_SECONDS: Final = 0.002
 CHECKPOINT_PAGES: Final = 1000
@@ -78,13 +78,13 @@ _ADDED: Final = (
     BEGIN UPDATE extent SET keys = keys - 1; END
     """,
 )
-"""What a store of the first version lacks. ``ending`` tells what is over without a look at a row.
+"""Parts a store of the first version lacks. ``ending`` tells what is over without a look at a row.
 To count a million rows takes a while, so the database does it as they come and go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What is in a kind of database.
+    """The form of a kind of database.
 
     ``identity`` is its ``application_id`` and ``user_version``. ``added`` is what one of the first
     version lacks, and ``last`` the name of the last thing that is made.
@@ -127,11 +127,11 @@ _FORKED: Final = "the records on disk were opened before this process was forked
 type _Identity = tuple[int, int]
 
 _processes: Final[set[int]] = set()
-"""Of this process and those that it was forked from, the ones that have opened a database."""
+"""This process and those it was forked from, if they have opened a database."""
 
 
 def create_record_store(root: Path) -> None:
-    """Make ``root`` a store of records: what an operator does once, and no worker ever does.
+    """Make ``root`` a store of records, as an operator does once, and no worker ever does.
 
     May be repeated, and completes a store of an older version; what is stored stays. Raises
     UnavailableError, QuotaExceededError.
@@ -177,7 +177,7 @@ class Database:
         self._log_is_durable = False
 
     def read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
-        """What ``work`` finds. Raises UnavailableError, CorruptError."""
+        """The result of ``work``. Raises UnavailableError, CorruptError."""
         with self._connection() as connection:
             return work(connection)
 
@@ -244,7 +244,7 @@ class Database:
             self._log_is_durable = True
 
     def _identity(self) -> _Identity:
-        """Of the file that is the database now: another may be mounted, or come from a copy.
+        """The file that is the database now: another may be mounted, or come from a copy.
 
         Raises UnavailableError, CorruptError.
         """
@@ -254,7 +254,7 @@ class Database:
             _refuse_old_form(self._root)
             raise UnavailableError(_NOT_FOUND) from error
         if not stat.S_ISREG(status.st_mode):
-            msg = "what is stored there is not a regular file"
+            msg = "the database is not a regular file"
             raise CorruptError(msg)
         return status.st_dev, status.st_ino
 
@@ -300,7 +300,7 @@ def is_complete(connection: sqlite3.Connection, form: Form = RECORDS_FORM) -> bo
 
 
 def damage_of(connection: sqlite3.Connection) -> str | None:
-    """What is wrong with the database, if anything; the values in it are not looked at."""
+    """The fault of the database, if any; the values in it are not looked at."""
     [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
     return None if told == b"ok" else told.decode("utf-8", "replace")
 
@@ -316,7 +316,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             uri=True,
             timeout=PATIENCE_SECONDS,
             isolation_level=None,
-            check_same_thread=False,  # whoever has it has it alone
+            check_same_thread=False,  # each user has it alone
         )
         closed_after.callback(connection.close)
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
@@ -383,7 +383,7 @@ def _errors_reported() -> Iterator[None]:
 
 
 def _reported(error: sqlite3.Error) -> HoldfastError:
-    """What the caller can act on; nothing was changed."""
+    """The error a caller can act on; nothing was changed."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
         return QuotaExceededError("the disk store is full")

@@ -1,4 +1,4 @@
-"""Who deleted which blob, as long as this process lives: a repeat is answered as the first was."""
+"""Requests that deleted blobs, while this process lives: a repeat is answered as the first was."""
 
 from __future__ import annotations
 

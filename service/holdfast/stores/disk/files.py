@@ -1,7 +1,7 @@
 """The file operations under the disk stores, each of them one step that a crash can follow.
 
 Everything that changes the disk goes through `Files`, so that a test can cut off after any step.
-What a step promises after a power cut is what POSIX and a measurement on ext4 say: a file's bytes
+A step promises after a power cut what POSIX and a measurement on ext4 say: a file's bytes
 are there once it was synced, a name once its directory was synced after the change.
 
 Nothing here follows a link or waits for a pipe: what stands where a regular file should be was
@@ -59,7 +59,7 @@ class Files:
                 done += os.write(descriptor, view[done:])
 
     def sync(self, descriptor: int) -> None:
-        """Make what was written durable."""
+        """Make the written bytes durable."""
         os.fsync(descriptor)
 
     def touch(self, descriptor: int) -> None:
@@ -98,7 +98,7 @@ class Files:
         path.rmdir()
 
     def rewrite(self, path: Path) -> None:
-        """Write what a file holds once more, and sync it, for a sync that failed has lost it.
+        """Write a file's bytes once more, and sync it, for a sync that failed has lost it.
 
         The caller sees to it that nobody else writes.
         """
@@ -209,7 +209,7 @@ def write_file(files: Files, path: Path, pieces: Iterable[Buffer]) -> None:
 def ensure_directory(files: Files, path: Path) -> None:
     """Make ``path``, unless it is there, and make its name durable either way.
 
-    Whoever made it may not have synced it yet, so finding it is no reason to skip that.
+    Its maker may not have synced it yet, so finding it is no reason to skip that.
     """
     with suppress(FileExistsError):
         files.mkdir(path)
@@ -233,7 +233,7 @@ def open_regular(path: Path) -> int:
             os.close(parent)
     except OSError as error:
         if error.errno in _NOT_A_FILE:
-            msg = "what is stored there is not a regular file"
+            msg = "the path in the store is not a regular file"
             raise CorruptError(msg) from error
         raise
     try:
@@ -243,7 +243,7 @@ def open_regular(path: Path) -> int:
         raise
     if not regular:
         os.close(descriptor)
-        msg = "what is stored there is not a regular file"
+        msg = "the path in the store is not a regular file"
         raise CorruptError(msg)
     return descriptor
 
@@ -268,7 +268,7 @@ def read_file(path: Path) -> bytes:
 
 
 def create_disk_store(root: Path, files: Files | None = None) -> None:
-    """Make ``root`` a disk store: what an operator does once, and no worker ever does.
+    """Make ``root`` a disk store, as an operator does once, and no worker ever does.
 
     May be repeated; what is stored stays. Raises UnavailableError, QuotaExceededError.
     """
@@ -383,7 +383,7 @@ def _try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn OSError into what the caller can act on; for steps that left nothing behind."""
+    """Turn OSError into an error the caller can act on; for steps that left nothing behind."""
     try:
         yield
     except OSError as error:

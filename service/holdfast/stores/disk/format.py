@@ -2,7 +2,7 @@
 
 ``holdfast-blob 1 <crc32 of the JSON> <JSON>`` and a newline precede a blob's bytes, so a file is
 complete or invalid but never without its metadata, and ``tail -n +2 FILE | sha256sum`` prints its
-name. Of a partial blob the line begins with ``holdfast-blob 2``, says in ``kept`` which bytes of it
+name. A partial blob's line begins with ``holdfast-blob 2``, says in ``kept`` which bytes of it
 follow, one range after the other, and the digest that they have.
 
 The form is for ever: a reader of a later version must still take it.
@@ -33,7 +33,7 @@ _CRC_CHARS: Final = 8
 
 
 class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What a blob's file says of its bytes. ``kept`` is there where it is partial, as written."""
+    """A blob file's account of its bytes. ``kept`` is there where it is partial, as written."""
 
     digest: str
     size: int
@@ -49,7 +49,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_hidden(self) -> bool:
-        """Whether somebody has deleted the blob, which is kept for what names it."""
+        """Whether somebody has deleted the blob, which is there for its keepers alone."""
         return self.deleted is True
 
     @property
@@ -59,7 +59,7 @@ class BlobHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stored_digest(self) -> str:
-        """That of the bytes in the file."""
+        """The digest of the file's bytes."""
         return self.info.stored_digest
 
     @property

@@ -1,9 +1,9 @@
 """Logs in a database of SQLite, in a directory of one machine: one row is one entry.
 
-A row carries a checksum over all that it says. What the processes of one machine append to one
-store is in the order of its rows, whose numbers are the time of day in microseconds, or one more
-than the last. Appends that come while others are being synced go together in the next transaction,
-and each is judged by itself.
+A row carries a checksum over all that it says. Entries that the processes of one machine append to
+one store are in the order of its rows, whose numbers are the time of day in microseconds, or one
+more than the last. Appends that come while others are being synced go together in the next
+transaction, and each is judged by itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from holdfast.stores.growth import Waiter
 
 LOOK_EVERY_SECONDS: Final = 0.05
-"""How often those who follow find out what other processes have appended."""
+"""Seconds between a follower's looks for entries of other processes."""
 
 LITTLE_ROOM_BYTES: Final = 256 * MIB
 REMOVED_AT_ONCE: Final = 1000
@@ -238,10 +238,10 @@ class DiskJournalStore:
             yield waiter
 
     async def _look(self, seen: int) -> None:
-        """Tell those who wait what other processes append behind ``seen``, while any wait."""
+        """Tell waiters of entries that other processes append behind ``seen``, while any wait."""
         while self._waiters:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
-            with suppress(UnavailableError, CorruptError):  # whoever reads the log is told
+            with suppress(UnavailableError, CorruptError):  # readers of the log are told
                 for name, sequence in await self._read(partial(_grown, after=seen)):
                     seen = max(seen, sequence)
                     self._waiters.tell(name, sequence)
@@ -255,7 +255,7 @@ class DiskJournalStore:
         return await asyncio.to_thread(_free_bytes, self._root) < LITTLE_ROOM_BYTES
 
     async def look_for_damage(self) -> None:
-        """Log what is wrong with the database, if anything. An entry's value is not looked at."""
+        """Log the fault of the database, if any. An entry's value is not looked at."""
         damage = await self._read(disk_database.damage_of)
         if damage is not None:
             logger.error("logs_damaged", root=str(self._root), damage=damage)
@@ -299,7 +299,7 @@ def _free_bytes(root: Path) -> int:
         return shutil.disk_usage(root).free
 
 
-# What is done on a connection
+# Work on a connection
 
 
 def _apply(
@@ -327,7 +327,7 @@ def _apply(
 
 
 def _damage_at_end(connection: sqlite3.Connection, log: str) -> CorruptError | None:
-    """What is wrong with the log's last entry, if there is one."""
+    """The fault of the log's last entry, if there is one."""
     try:
         row = connection.execute(_END, (log,)).fetchone()
         if row is not None:
@@ -382,7 +382,7 @@ def _grown(connection: sqlite3.Connection, after: int) -> list[tuple[str, int]]:
 
 
 def _entry(log: str, row: _Row) -> JournalEntry:
-    """What the columns say. Raises CorruptError."""
+    """The entry of the row. Raises CorruptError."""
     match row:
         case (int(sequence), int(previous), bytes(told), int(checksum), bytes(value)):
             message_id = told.decode("ascii", "backslashreplace")

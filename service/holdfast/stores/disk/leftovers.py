@@ -1,7 +1,7 @@
 """Parts in a disk store that are no blob's.
 
-Their bytes are copied when they become one, so no blob's record ever names them, and whoever
-removes parts of a commit that is under way has it fail: nobody has to claim them.
+Their bytes are copied when they become one, so no blob's record ever names them, and a removal
+of parts of a commit that is under way has it fail: nobody has to claim them.
 """
 
 from __future__ import annotations

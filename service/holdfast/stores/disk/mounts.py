@@ -1,4 +1,4 @@
-"""Which file system a path lies on, and whether that may be shared with other machines.
+"""The file system a path lies on, and whether that may be shared with other machines.
 
 SQLite's log is coordinated by memory that processes of one machine share. On a file system that
 several machines have mounted, two of them would each find themselves alone, and spoil the database.
@@ -29,7 +29,7 @@ NETWORK: Final = frozenset(
 def filesystem_of(path: PurePosixPath, mounts: str) -> str | None:
     """The type of the file system that has the absolute ``path``; None where that is not told.
 
-    ``mounts`` is in the form of ``/proc/self/mountinfo``. Of two mounts in one place the later one
+    ``mounts`` is in the form of ``/proc/self/mountinfo``. The later of two mounts in one place
     hides the other.
     """
     found, depth = None, -1

@@ -1,9 +1,9 @@
 """Records in a database of SQLite, in a directory of one machine.
 
 One row is one record. It carries a checksum over all that it says, so a record that was damaged is
-told as such and hides no other. What was removed leaves a row that has expired, as a note for those
-who follow the changes. How the database is kept is in ``disk_database``; this module takes the
-blocking work off the event loop.
+told as such and hides no other. A removal leaves a row that has expired, as a note for those who
+follow the changes. ``disk.database`` keeps the database; this module takes the blocking work off
+the event loop.
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ class DiskRecordStore(CheckedChanges):
         return found
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
-        """See `RecordStore.get_many`. What is left out as damaged is logged once."""
+        """See `RecordStore.get_many`. A record left out as damaged is logged once."""
         wanted = check_many(keys)
         found, damaged = await self._read(partial(_many, keys=wanted, clock=self._clock))
         self._tell(damaged)
         return found
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See `RecordStore.list_keys`. What was removed or has expired is not listed."""
+        """See `RecordStore.list_keys`. A removed or expired key is not listed."""
         check_prefix(prefix)
         found, damaged = await self._read(partial(_keys, prefix=prefix, clock=self._clock))
         self._tell(damaged)
@@ -149,7 +149,7 @@ class DiskRecordStore(CheckedChanges):
         return await self._read(partial(_count, prefix=prefix))
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
-        """See `RecordStore.changes`. What is left out as damaged is logged once.
+        """See `RecordStore.changes`. A record left out as damaged is logged once.
 
         The time of a change is its revision, in microseconds.
         """
@@ -160,7 +160,7 @@ class DiskRecordStore(CheckedChanges):
         return found
 
     async def sweep(self, now: datetime, grace: timedelta) -> int:
-        """Remove what expired, or the notes of what was removed, ``grace`` or longer ago; how many.
+        """Remove records that expired, and notes of removals, ``grace`` or longer ago; how many.
 
         A damaged database is logged.
         """
@@ -212,7 +212,7 @@ class DiskRecordStore(CheckedChanges):
                 log.error("record_damaged", key=key, root=str(self._root))
 
 
-# What is done on a connection
+# Work on a connection
 
 
 def _apply(
@@ -350,7 +350,7 @@ def _sweep_some(connection: sqlite3.Connection, before: int) -> int:
 
 
 def _find(connection: sqlite3.Connection, key: str) -> _Found | None:
-    """What is under ``key``. Raises CorruptError where it is damaged."""
+    """The row of ``key``. Raises CorruptError where it is damaged."""
     try:
         row = connection.execute(_FIND, (key,)).fetchone()
     except sqlite3.DatabaseError as error:
@@ -361,7 +361,7 @@ def _find(connection: sqlite3.Connection, key: str) -> _Found | None:
 
 
 def _checked(key: str, row: tuple[object, ...]) -> _Found:
-    """What the columns say. Raises CorruptError."""
+    """The record of ``row``. Raises CorruptError."""
     match row:
         case (int(revision), None | int() as expires_at, int(checksum), bytes(value)) if (
             checksum == _checksum(key, revision, expires_at, value)
@@ -376,7 +376,7 @@ def _checksum(key: str, revision: int, expires_at: int | None, value: bytes) -> 
 
 
 def _range_below(prefix: str) -> tuple[str, str | bytes]:
-    """Between these two, neither included, are the keys below ``prefix``: a slash follows a dot."""
+    """The bounds, themselves excluded, of the keys below ``prefix``: a slash follows a dot."""
     return (f"{prefix}.", f"{prefix}/") if prefix else ("", _ABOVE_ALL_KEYS)
 
 

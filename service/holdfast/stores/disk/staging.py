@@ -90,7 +90,7 @@ class StagingFiles:
             return sorted(filter(_STAGING.fullmatch, os.listdir(self._root / "staging")))
 
     def look(self, staging: str) -> StoredCopy | None:
-        """What is there of it; its time is when something was last added or removed."""
+        """The parts there; the time is when something was last added or removed."""
         directory = self._directory(staging)
         with translated(), suppress(FileNotFoundError):
             parts = [entry.stat().st_size for entry in os.scandir(directory)]
@@ -99,7 +99,7 @@ class StagingFiles:
         return None
 
     def sweep(self, before: float) -> int:
-        """Remove what no one has written to since ``before`` (seconds since 1970); how many."""
+        """Remove files and stagings unwritten since ``before`` (seconds since 1970); how many."""
         removed = 0
         with translated():
             for path in entries_before(self._root / "tmp", before):

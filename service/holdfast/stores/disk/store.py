@@ -80,7 +80,7 @@ class DiskBlobStore:
         self._log = BlobLog(root, self._blobs, self._files, sources)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
-        """See `BlobStore.put`. Of a blob that is there but damaged, a whole copy is stored."""
+        """See `BlobStore.put`. A whole copy of a blob that is there but damaged is stored."""
         with memoryview(data) as view:
             size = view.nbytes
         header = _header(digest, size, max(size, 1), self._new_id(), attributes)
@@ -206,7 +206,7 @@ class DiskBlobStore:
         return self._leftovers
 
     def direct_delivery(self) -> None:
-        """None: only the worker can send what is on its disk."""
+        """None: only the worker can send bytes from its disk."""
 
     async def sweep(self, now: datetime, grace: timedelta) -> int:
         """Remove temporary files and parts left by a crash ``grace`` or longer ago; how many.
@@ -276,7 +276,7 @@ class _DiskStagedBlob:
     ) -> Stored:
         del likely_new  # to look costs nothing
         header = _header(digest, size, self._part_size, self._name, attributes)
-        # The parts are copied into the blob's file: who discards them later spoils nothing, and
+        # The parts are copied into the blob's file: a later discard of them spoils nothing, and
         # who did so before makes this end without a blob. One claim is enough.
         if claim is not None and not await asyncio.to_thread(self._blobs.has, digest):
             await claim(self._name)

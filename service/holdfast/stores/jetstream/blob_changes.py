@@ -1,4 +1,4 @@
-"""What was put, deleted and changed in a JetStream Object Store bucket, in the order of its stream.
+"""Puts, deletions and changes in a JetStream Object Store bucket, in the order of its stream.
 
 The stream itself is the log: the last record of each blob, under its sequence. A put that nobody
 has read yet and that a touch has replaced since is still told as a put, for the touch says which
@@ -63,7 +63,7 @@ class ObjectChanges:
 
 
 def _changed(record: StoredMessage, after: int) -> BlobChanged | None:
-    """What ``record`` tells whoever has read up to ``after``; None for what is left out."""
+    """The change in ``record`` for a reader up to ``after``; None if it is left out."""
     name = name_at(record.subject)
     if not is_digest(name):
         return None
@@ -89,7 +89,7 @@ def _changed(record: StoredMessage, after: int) -> BlobChanged | None:
 
 
 def _info(record: StoredMessage, digest: Digest) -> BlobInfo | None:
-    """What is recorded; None of what was deleted, by whomever. Raises CorruptError."""
+    """A blob's record; None if it was deleted, by anybody. Raises CorruptError."""
     meta = read_record(record.data, digest) if record.data else None
     if meta is None or meta.deleted:
         return None

@@ -1,4 +1,4 @@
-"""Whether a bucket is there and keeps what is put into it, asked before a worker serves.
+"""Whether a bucket is there and keeps its messages, asked before a worker serves.
 
 A bucket is never made here: one that was found missing may be on its way back. `holdfast admin
 init` refuses what is refused here, but for what it sets itself.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 DUPLICATE_WINDOW_NS: Final = 120 * 10**9
-"""For how long a repeated publish is known again. A write is repeated for 20 seconds (a worker's
+"""A repeated publish is known again for so long. A write is repeated for 20 seconds (a worker's
 patience), and lies in buffers on the way for as long as a worker or a server is paused."""
 MAX_FIRST_SEQUENCE: Final = 2**53
 """Clients in JavaScript read sequences, and the chunk index holds them, as JSON numbers."""
@@ -30,7 +30,7 @@ MAX_FIRST_SEQUENCE: Final = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """A setting that a stream must have, and what to tell who has another.
+    """A setting that a stream must have, and the advice if it has another.
 
     ``fits`` gets what the server tells; None where it leaves the setting out, which is off.
     """
@@ -42,7 +42,7 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a kind of bucket must have; ``{}`` in ``subjects`` is its name."""
+    """Settings a kind of bucket must have; ``{}`` in ``subjects`` is its name."""
 
     subjects: tuple[str, ...]
     required: tuple[Required, ...]
@@ -54,31 +54,31 @@ def _is(*wanted: Any) -> Callable[[Any], bool]:
 
 _INIT: Final = "`holdfast admin init` sets it"
 _ANOTHER: Final = "that cannot be changed, so make another bucket"
-# What changes other settings, or makes them impossible, is asked about first.
+# A setting that changes others, or makes them impossible, is asked about first.
 _WRITABLE: Final = (
     Required("sealed", not_, "a sealed bucket takes no writes"),
     Required("mirror", not_, "a mirror takes no writes: remove the mirror to make it a bucket"),
     Required(
         "sources",
         not_,
-        "what another stream holds would be written over what is stored: remove the sources",
+        "messages of another stream would replace stored ones: remove the sources",
     ),
     Required("allow_msg_counter", not_, f"it takes counters only; {_ANOTHER}"),
-    Required("deny_purge", not_, f"what is deleted could not be removed; {_ANOTHER}"),
+    Required("deny_purge", not_, f"deleted messages could not be removed; {_ANOTHER}"),
     Required(
         "persist_mode",
         _is(None, "default"),
-        f"what was acknowledged may not be on the disk; {_ANOTHER}",
+        f"acknowledged writes may not be on the disk; {_ANOTHER}",
     ),
     Required(
         "subject_transform",
         not_,
-        "what is stored would go to other subjects: remove the transform",
+        "messages would go to other subjects: remove the transform",
     ),
     Required(
         "republish",
         not_,
-        "all that is stored would be sent to whoever hears that subject: remove the republish",
+        "all messages would be sent to the listeners of that subject: remove the republish",
     ),
     Required(
         "no_ack", not_, "nobody would know what is stored: remove it, so that writes are answered"
@@ -99,23 +99,23 @@ _WRITABLE: Final = (
 )
 _KEEPS: Final = (
     Required(
-        "retention", _is("limits"), "what is stored would vanish when it is read: set it to limits"
+        "retention", _is("limits"), "messages would vanish when they are read: set it to limits"
     ),
-    Required("max_age", not_, "what is stored would vanish after that time: remove the limit"),
+    Required("max_age", not_, "messages would vanish after that time: remove the limit"),
     Required(
         "max_msgs",
         _is(None, -1),
-        "what is stored would vanish beyond that count: remove the limit",
+        "messages would vanish beyond that count: remove the limit",
     ),
     Required(
         "discard",
         _is("new"),
-        "what is stored would vanish when it is full: set discard to new",
+        "messages would vanish when it is full: set discard to new",
     ),
     Required(
         "discard_new_per_subject",
         not_,
-        "what is stored could not be written again: remove it",
+        "stored messages could not be replaced: remove it",
     ),
 )
 _DIRECT: Final = Required("allow_direct", bool, "it must allow direct reads")
@@ -171,10 +171,10 @@ HARMLESS: Final = {
     "metadata": "words for programs, of which none is holdfast",
     "max_consumers": "nothing here makes consumers",
     "consumer_limits": "nothing here makes consumers",
-    "compression": "what is read is what was written",
+    "compression": "reads give the bytes that were written",
     "mirror_direct": "without a mirror it means nothing",
     "deny_delete": "nothing here removes single messages",
-    "subject_delete_marker_ttl": "a marker is read as what it is: nothing is there",
+    "subject_delete_marker_ttl": "a marker is read as a missing record",
     "allow_msg_schedules": "only messages that ask for it, and a caller's headers never get there",
     "allow_batched": "only messages that ask for it, and a caller's headers never get there",
 }
@@ -182,7 +182,7 @@ HARMLESS: Final = {
 
 
 def unfit(config: Mapping[str, Any]) -> str | None:
-    """What of a stream's ``config`` will not do, and what to do; None: all fits.
+    """The setting in a stream's ``config`` that will not do, and what to do; None: all fits.
 
     Its name tells which bucket it is, and of which kind.
     """

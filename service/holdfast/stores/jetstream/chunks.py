@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import Ack, StoredMessage
 
 _MOVED: Final = 64
-"""Of how many blobs whose chunks are not where their index says the places are remembered."""
+"""Blobs whose places are remembered, as their chunks are not where their index says."""
 
 _PLACES: Final = 256
 _LOOKS: Final = 8
@@ -144,14 +144,14 @@ class ObjectChunks:
             found, position = wanted, message.sequence + 1
 
     async def locate(self, info: BlobInfo, part: int) -> tuple[int, int]:
-        """See DirectDelivery. What the index says is believed: whoever reads there finds out."""
+        """See DirectDelivery. The index is believed: a read there finds out."""
         near = self._near(info, part)
         if part - near.part < max(WINDOW_BYTES // info.part_size, 1):
             return near.part, near.sequence
         return part, (await self._look_up(info, part)).sequence
 
     def _near(self, info: BlobInfo, part: int) -> _Near:
-        """From where on ``part`` is to be looked for, as far as is known."""
+        """The place to look for ``part`` from, as far as is known."""
         places = self._moved.get(info.generation)
         if places is not None:
             place = bisect_right(places, (part, math.inf)) - 1
@@ -228,12 +228,12 @@ class ObjectChunks:
         raise UnavailableError(msg)
 
     async def count(self, nuid: str) -> int:
-        """How many chunks lie under ``nuid``, by a believed leader. Raises UnavailableError."""
+        """The number of chunks under ``nuid``, by a believed leader. Raises UnavailableError."""
         subject = chunk_subject(self._bucket, nuid)
         return (await self._js.counts(self._stream, subject)).get(subject, 0)
 
     async def _look(self, info: BlobInfo, *, again: bool) -> Standing:
-        """How the chunks are. Without a claim that is so at one moment."""
+        """The standing of the chunks; without a claim it is of one moment."""
         nuid = info.generation
         around = copy_subjects(self._bucket, nuid)
         counts = await self._js.counts(self._stream, around, again=again)
@@ -292,17 +292,17 @@ class ObjectChunks:
                 part += 1
 
     async def remove(self, nuid: str) -> None:
-        """Remove what lies under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
+        """Remove the chunks under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
         await self._js.purge(self._stream, chunk_subject(self._bucket, nuid))
 
     async def remove_unneeded(self, nuid: str) -> None:
-        """Remove chunks that no record names. What cannot be removed now is the collector's."""
+        """Remove chunks that no record names. Those that cannot be now are the collector's."""
         with suppress(UnavailableError, OutcomeUnknownError):
             await self.remove(nuid)
 
 
 def part_of(message: StoredMessage) -> int:
-    """Which part a stored chunk is. Raises CorruptError."""
+    """The part a stored chunk is. Raises CorruptError."""
     text = message.headers.get(BLOB_PART, "")
     if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
         msg = "a stored chunk does not say which part it is"
@@ -311,5 +311,5 @@ def part_of(message: StoredMessage) -> int:
 
 
 def damaged(info: BlobInfo) -> CorruptError:
-    """The failure to raise when stored bytes are not what they should be."""
+    """The failure to raise when stored bytes are not right."""
     return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")

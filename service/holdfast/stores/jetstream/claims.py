@@ -2,9 +2,9 @@
 
 It lies beside the records of blobs, on a subject whose last token is that of the copy's chunks: so
 chunks and claim are looked at in one request, at one moment. Each step of it is a compare-and-set:
-who claimed the copy may remove it only once the claim says so, and whoever counts on the copy takes
-a claim that does not say so yet. Who puts a living blob anew from several chunks claims them before
-the first, for then a batch can tell whether anybody else has.
+a claimant may remove the copy only once the claim says so, and a writer that counts on the copy
+takes a claim that does not say so yet. A writer that puts a living blob anew from several chunks
+claims them before the first, for then a batch can tell whether anybody else has.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class ObjectClaims:
         self._new_id = new_id
 
     async def find(self, nuid: str) -> CopyClaim | None:
-        """The claim of a copy, in whatever state. Raises CorruptError."""
+        """The claim of a copy, in any state. Raises CorruptError."""
         message = await self._js.last_message(self._stream, claim_subject(self._bucket, nuid))
         if message is None:
             return None
         try:
             state = ClaimState(decode_meta(message.data).claim)
         except ValueError as error:
-            msg = "what lies where a claim should is none"
+            msg = "the record of a claim cannot be read"
             raise CorruptError(msg) from error
         return CopyClaim(message.sequence, state, message.stored_at)
 

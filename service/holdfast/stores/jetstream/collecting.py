@@ -1,7 +1,7 @@
-"""What a collector does in a JetStream Object Store bucket: it goes over the blobs, removes some.
+"""A collector's work in a JetStream Object Store bucket: it goes over the blobs, removes some.
 
 The mark of a blob is the sequence of its record. A record is listed as some replica has it, and may
-be another by now, or one that came back beneath it: what is removed is decided by compare-and-set.
+be another by now, or one that came back beneath it: a removal is decided by compare-and-set.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ObjectCollecting:
     async def collect(self, blob: SurveyedBlob) -> bool:
         """See ``BlobStore.collect``.
 
-        The bytes of a copy whose tombstone is there may go whoever wrote it: they are no blob's any
+        The bytes of a copy with a tombstone of any writer may go: they are no blob's any
         more, and nobody makes them one again. Raises OutcomeUnknownError where they may be left.
         """
         digest, nuid = blob.digest, blob.generation
@@ -105,8 +105,8 @@ class ObjectCollecting:
     async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
         """See ``BlobStore.repack``.
 
-        The bytes of a copy may go whose record was replaced, by whomever, after it was listed; but
-        for a record that cannot be read, which may name them yet.
+        The bytes of a copy whose record was replaced after it was listed may go, but not beside a
+        record that cannot be read, which may name them yet.
         """
         entry = await self._records.read(blob.digest)
         meta = entry.live if str(entry.sequence) == blob.mark else None
@@ -152,7 +152,7 @@ def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:
 
 @dataclass(slots=True)
 class _Page:
-    """What was met on a page of a survey."""
+    """The finds on a page of a survey."""
 
     blobs: list[SurveyedBlob] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
 
 _RECORD_HEADROOM_BYTES: Final = 512 + DELETIONS_BYTES
-"""What the headers of a record and the notes of deletions take, at the most."""
+"""Bytes of a record's headers and its notes of deletions, at the most."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class PartsGoneError(ConflictError):
 
 
 class ObjectCommits:
-    """How the blobs of one bucket are made."""
+    """Makes the blobs of one bucket."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ObjectCommits:
         self._sources = sources
 
     def begin(self) -> Callable[[], bool]:
-        """A first chunk is about to be written; what is returned says whether it is young still.
+        """A first chunk is about to be written; the result says whether it is young still.
 
         The clock of the day goes on where this machine sleeps, the other where that one is set.
         """
@@ -103,9 +103,9 @@ class ObjectCommits:
     ) -> Stored:
         """Make the chunks of ``info.generation`` the blob; ``doubtful`` ones are counted first.
 
-        ``is_young`` says whether no collector looks for their record yet. Of a ``likely_new`` blob
-        the record is read only if there is one. Raises PartsGoneError where the chunks are not
-        there, or about to go, and then the blob will not be made of them.
+        ``is_young`` says whether no collector looks for their record yet. The record of a
+        ``likely_new`` blob is read only if there is one. Raises PartsGoneError where the chunks are
+        not there, or about to go, and then the blob will not be made of them.
         """
         known_at = self._places.now()
         if doubtful:
@@ -229,7 +229,7 @@ class ObjectCommits:
             raise PartsGoneError
 
     async def _healed(self, entry: ObjectEntry, info: BlobInfo) -> None:
-        """``entry`` was replaced. What a damaged record names goes."""
+        """``entry`` was replaced. The chunks of a damaged record go."""
         if not entry.is_vacant:
             log.warning("blob_healed", digest=info.digest)
             if entry.meta is not None:

@@ -1,6 +1,6 @@
-"""A compare-and-set that is refused again and again: what is known in the end.
+"""A compare-and-set that is refused again and again, and its outcome as known.
 
-A refusal says that this attempt was not applied. Of an earlier one that timed out it says nothing.
+A refusal says that this attempt was not applied. It says nothing of one before that timed out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UNKNOWN: Final = "the store did not say whether it has the data"
 _MOST: Final = 8
-"""Of conflicts with records that others have changed; and of writes under way that were met."""
+"""Conflicts with records that others have changed; and writes under way that were met."""
 
 _WAIT_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 0.5
@@ -81,11 +81,11 @@ class Conflicts:
         return await self._backoff.wait()
 
     def telling(self) -> AbstractContextManager[None]:
-        """What may have been applied once stays unknown, whatever fails afterwards."""
+        """A change that may have been applied stays unknown, whatever fails afterwards."""
         return _Telling(self)
 
     def failure(self) -> HoldfastError:
-        """What to report in the end."""
+        """The error to report."""
         if not self.certain:
             return OutcomeUnknownError(UNKNOWN)
         if self._in_flight:

@@ -1,10 +1,10 @@
-"""Reading what a stream has from a sequence on, among gaps of any size.
+"""Reading a stream's messages from a sequence on, among gaps of any size.
 
 A server that is asked for a batch looks at all its subjects to say how many more there are, once
 anything was removed, and meanwhile nothing can be written; at the end it still reads a whole block.
-So no batch is asked for but many single messages at once: what lies ahead is cut into stretches,
-and in each the next message behind the last one is asked for until all are read. Each answer is a
-message, however far they lie apart.
+So no batch is asked for but many single messages at once: the rest is cut into stretches, and in
+each the next message behind the last one is asked for until all are read. Each answer is a message,
+however far they lie apart.
 
 A record that is written again moves to the end, and may be missed before that. So the end is where
 at one moment there is nothing more: the leader is asked after the reading. Where others write too
@@ -36,7 +36,7 @@ _IN_STRETCH: Final = 4
 _LONGEST_STRETCH: Final = 1 << 20
 _FEWER: Final = 4
 _LOOKS: Final = 4
-"""For the end, before a batch is asked for."""
+"""Looks for the end before a batch is asked for."""
 
 _BATCH_BYTES: Final = 8 * MIB
 """A server gives up a client that is 64 MiB behind."""

@@ -1,8 +1,8 @@
-"""Records that lie beneath later ones: what nats-server brought back when it was killed.
+"""Records beneath later ones, which nats-server brought back when it was killed.
 
 A record is written with a roll-up, which removes those before it; but an object store's stream
 keeps any number of messages on a subject, and a removed one may come back (docs/decisions.md,
-"Deleting removes at once"). Who asks for the last message never sees it. Who reads in order does.
+"Deleting removes at once"). A read of the last message never sees it. A reader in order does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Small puts that go together in one atomic batch, where the store syncs each write.
 
-A pair of publishes waits for two syncs; a batch (ADR-50) of many pairs for hardly more. What comes
-while batches are under way is collected, so groups grow with the load and need no timer. With few
-puts, or where writes are not synced, the pair is faster: then puts are sent back to go alone.
+A pair of publishes waits for two syncs; a batch (ADR-50) of many pairs for hardly more. Puts that
+come while batches are under way are collected, so groups grow with the load and need no timer. With
+few puts, or where writes are not synced, the pair is faster: then puts are sent back to go alone.
 
 A batch is stored as a whole or not at all. If it is refused nothing was stored, so nothing is left
 to remove; if no answer comes, the records tell whether it was stored, or it stays unknown.
@@ -51,13 +51,13 @@ LEAST_PUTS: Final = 8
 """Fewer are faster as pairs: a server stages each batch in files of its own."""
 
 MANY_PUTS: Final = 2 * LEAST_PUTS
-"""With so many under way a first batch may be small, for what comes meanwhile makes the next."""
+"""With so many under way a first batch may be small, for puts meanwhile make the next."""
 
 MOST_PUTS: Final = 128
 MOST_BYTES: Final = 2 * MIB
 MOST_BYTES_EACH: Final = 64 * KIB
 BATCHES_AT_ONCE: Final = 1
-"""Of one worker: a second would make both smaller, and each waits for as many syncs."""
+"""In one worker: a second would make both smaller, and each waits for as many syncs."""
 
 _ROUNDS: Final = 4
 
@@ -116,7 +116,7 @@ class PutGroups:
         self._gathering = Gathering(self._take, BATCHES_AT_ONCE)
 
     def begin(self, size: int) -> int:
-        """A put of ``size`` bytes is under way, alone or not, until ``end`` is told what this gave.
+        """A put of ``size`` bytes is under way, alone or not, until ``end`` is told its result.
 
         Only small ones are waited for.
         """
@@ -175,7 +175,7 @@ class PutGroups:
                 self._leave(member)
 
     def _leave(self, member: _Member) -> None:
-        """It is in no batch: whoever put it has an answer, or waits for none."""
+        """It is in no batch: its putter has an answer, or waits for none."""
         if member in self._waiting:
             self._waiting.remove(member)
         if self._members.get(member.info.digest) is member:
@@ -201,7 +201,7 @@ class PutGroups:
     # --- one group ---
 
     async def _run(self, group: list[_Member]) -> None:
-        """Settle every member. Nobody who has waited for its answer is left without one."""
+        """Settle every member. No caller that waits is left without an answer."""
         seconds = max(member.until for member in group) - asyncio.get_running_loop().time()
         try:
             with deadline(seconds):
@@ -336,7 +336,7 @@ class PutGroups:
 
 
 def _is_gone(message: StoredMessage) -> bool:
-    """Whether ``message`` says that a blob was deleted. Whatever is odd is looked at alone.
+    """Whether ``message`` says that a blob was deleted. An odd one is looked at alone.
 
     So is a deletion with an ``Op-Id``, which the next record keeps.
     """

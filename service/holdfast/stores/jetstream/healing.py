@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 _INDEX_ENTRIES: Final = 256
 _SEEN_SECONDS: Final = 60.0
 _LOOKS: Final = 9
-"""How often a chunk is asked for that the leader lacks, and what is read back, for each replica:
-each time another one may answer."""
+"""Reads of a chunk that the leader lacks, and of each replica in reading back: each time another
+one may answer."""
 
 _LOOKS_ALONE: Final = 3
 """The same, where no two are known to answer."""
@@ -135,7 +135,7 @@ class ObjectHealing:
             left -= len(messages)
 
     async def _of_each(self, query: Mapping[str, Any], spend: Spending) -> list[StoredMessage]:
-        """What each replica answers; nothing where they differ.
+        """The messages that each replica answers; none where they differ.
 
         One that does not answer is passed over after a while, and so are the others where one alone
         answers, or nothing tells which.
@@ -288,7 +288,7 @@ class ObjectHealing:
                 await self._claims.end(nuid, claimed_at)
 
     async def _end_claim(self, copy: _Copy | None) -> None:
-        """Of a copy that a record names. What stays of it is ended by who looks at the copy."""
+        """End the claim of a copy that a record names. A later look at the copy ends the rest."""
         if copy is not None and copy.claimed_at is not None:
             with suppress(UnavailableError, OutcomeUnknownError):
                 await self._claims.revoke(copy.nuid)
@@ -299,7 +299,7 @@ async def _given(data: bytes) -> AsyncGenerator[Buffer]:
 
 
 def _content(messages: Sequence[StoredMessage]) -> list[tuple[int, bytes]]:
-    """What is compared of them."""
+    """Their compared content."""
     return [(one.sequence, hashlib.sha256(one.data).digest()) for one in messages]
 
 

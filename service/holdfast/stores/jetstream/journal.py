@@ -5,8 +5,8 @@ which does no harm however late it arrives. An entry carries a checksum of its o
 of the one before it in the header that the server compares.
 
 Where the server refuses an append, the entry behind the expected one tells: it is this append's
-own, whose answer was lost, or another's, and then this one is in the log nowhere. Whoever has
-appended tells those who follow, by a message that is not stored: they see what is durable.
+own, whose answer was lost, or another's, and then this one is in the log nowhere. An appender
+tells those who follow, by a message that is not stored: they see what is durable.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class StreamJournalStore:
         max_bytes: int = PAGE_BYTES,
         sure: bool = False,
     ) -> JournalPage:
-        """See JournalStore. Whoever answers, entries come in order and without gaps."""
+        """See JournalStore. Entries come in order and without gaps from any replica."""
         check_read(log, after, limit, max_bytes)
         last = await self._last(log) if sure else None
         if sure and (last is None or last.sequence <= after):
@@ -250,7 +250,7 @@ class StreamJournalStore:
     async def _last(self, log: str) -> StoredMessage | None:
         """The last message, by a leader that is believed.
 
-        Of one that it cannot read the server says that there is none, and takes that for the end of
+        The server says of one that it cannot read that there is none, and takes that for the end of
         the log which an append expects. Raises DamagedEntryError.
         """
         subject = self._subject(log)
@@ -290,7 +290,7 @@ class StreamJournalStore:
         return f"$HF.{self.bucket}.{log}"
 
     def _grown(self, log: str) -> str:
-        """Where it is told that the log has grown: no subject of the stream."""
+        """The subject of the log's growth: none of the stream."""
         return f"$HF.grown.{self.bucket}.{log}"
 
     def _entry(self, log: str, message: StoredMessage) -> JournalEntry:

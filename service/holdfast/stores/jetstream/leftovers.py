@@ -50,7 +50,7 @@ class ObjectLeftovers:
         return StoredCopy(begun_at=begun_at, chunks=chunks, size=chunks * len(first.data))
 
     async def counted(self) -> int:
-        """See Leftovers. Subjects come in ascending order; what comes or goes shifts the others."""
+        """See Leftovers. Subjects come in ascending order; a new or removed one shifts others."""
         filtered = meta_subjects(self._bucket)
         counted, offset, last = 0, 0, ""
         while some := (await self._js.subjects(self._stream, filtered, offset)).subjects:
@@ -95,12 +95,12 @@ class ObjectLeftovers:
         return True
 
     async def _remove(self, copy: str) -> None:
-        """Of a copy that is going: the chunks, and then the claim."""
+        """Remove a copy that is going: the chunks, and then the claim."""
         await self._chunks.remove(copy)
         await self._claims.end(copy)
 
 
 def _named_by(record: StoredMessage) -> tuple[str, ...]:
-    """The copy that ``record`` names, whoever wrote it. Raises CorruptError."""
+    """The copy that ``record`` names, of any writer. Raises CorruptError."""
     meta = decode_meta(record.data) if record.data else None
     return () if meta is None or meta.deleted else (meta.nuid,)

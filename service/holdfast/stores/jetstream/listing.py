@@ -42,7 +42,7 @@ _ROWS_AT_ONCE: Final = 64
 """So many records are decoded before others have their turn."""
 
 _CATCH_UP_SECONDS: Final = 2.0
-"""How long a page waits for the index. Then it comes empty, to be asked for again."""
+"""Seconds a page waits for the index. Then it comes empty, to be asked for again."""
 
 _ROUNDS: Final = 4
 _NEVER_STALE: Final = 2**64 - 1
@@ -99,7 +99,7 @@ class ObjectListing:
                         break
         if cursor is None and not walk.is_at_end:
             cursor = str(walk.position)
-        # What lies beneath a later record came back when a server was killed.
+        # A record beneath a later one came back when a server was killed.
         records = [record for record, _ in rows]
         gone = await ghosts(self._js, self._stream, records, met=met, position=walk.position)
         left = [(record, entry) for record, entry in rows if record.sequence not in gone]
@@ -198,7 +198,7 @@ def _after(entries: Sequence[BlobInfo | ForeignObject]) -> list[str]:
 
 
 def _row(record: StoredMessage, prefix: str) -> BlobInfo | ForeignObject | None:
-    """The row for one record; None for what a listing leaves out."""
+    """The row for one record; None for one that a listing leaves out."""
     subject = record.subject
     if not record.data or (prefix and not name_at(subject).startswith(prefix)):
         return None

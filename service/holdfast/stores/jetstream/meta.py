@@ -1,7 +1,7 @@
 """The stored form of a blob's record: a plain ADR-20 object info, with ours in its metadata.
 
-Any client's object store reads what this writes. An object without ``hf-format`` is not ours. What
-another program wrote is not trusted: a record that cannot be read is ``corrupt``, and links are
+Any client's object store reads what this writes. An object without ``hf-format`` is not ours. A
+record of another program is not trusted: one that cannot be read is ``corrupt``, and links are
 refused.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "1"
 PARTIAL_FORMAT: Final = "2"
-"""Of a partial blob: whoever does not know of these neither reads nor replaces it."""
+"""A partial blob's: a version that does not know these neither reads nor replaces it."""
 
 HF_FORMAT: Final = "hf-format"
 HF_CREATED: Final = "hf-created"
@@ -46,10 +46,10 @@ HF_CLAIM: Final = "hf-claim"
 _SEPARATOR: Final = "\n"
 _DELETIONS_KEPT: Final = 16
 DELETIONS_BYTES: Final = _DELETIONS_KEPT * (2 * MAX_OP_ID_CHARS + 40)
-"""What the notes of deletions take of a record, at the most: JSON may double each character."""
+"""Bytes of a record's notes of deletions, at the most: JSON may double each character."""
 
 _DIGEST_TOKEN_CHARS: Final = 88
-"""Of a digest in base64."""
+"""A digest in base64."""
 
 _NUID_RE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -113,12 +113,12 @@ class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_hidden(self) -> bool:
-        """Whether somebody has deleted the blob, which is kept for what names it."""
+        """Whether somebody has deleted the blob, which is there for its keepers alone."""
         return HF_DELETED in (self.metadata or {})
 
     @property
     def kept(self) -> KeptBytes | None:
-        """Which bytes are kept of a partial blob; None: it is whole. Raises CorruptError."""
+        """The bytes kept of a partial blob; None: it is whole. Raises CorruptError."""
         metadata = self.metadata or {}
         if metadata.get(HF_FORMAT) != PARTIAL_FORMAT:
             return None
@@ -265,7 +265,7 @@ def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: KeptBytes) -> bytes:
 def inherit(record: bytes, former: ObjectMeta | None) -> bytes:
     """``record`` with what ``former``, which it replaces, leaves it.
 
-    That is the notes of deletions, and of a blob that is healed the pin.
+    It leaves the notes of deletions, and the pin of a blob that is healed.
     """
     if former is None:
         return record
@@ -362,7 +362,7 @@ def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
 
 
 def to_info(meta: ObjectMeta) -> BlobInfo:
-    """What ``meta``, which is ours and not deleted, records. Raises CorruptError."""
+    """The blob of ``meta``, which is ours and not deleted. Raises CorruptError."""
     part_size, created_at, media_type = _checked(meta)
     metadata = meta.metadata or {}
     return BlobInfo(
@@ -394,7 +394,7 @@ def read_record(data: Buffer, digest: Digest) -> ObjectMeta:
 
 
 def to_entry(data: Buffer, subject: str) -> BlobInfo | ForeignObject | None:
-    """The row of a listing for the record in ``data`` on ``subject``; None for what is gone.
+    """The row of a listing for the record in ``data`` on ``subject``; None for a blob that is gone.
 
     Damaged and unknown records have one too, so that they are seen.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import StoredMessage
 
 CHANGE: Final = "Holdfast-Change"
-"""The header of a record that is written again for a blob that stays: what was changed of it."""
+"""The header of a record that is written again for a blob that stays: the change."""
 
 PUT_AT: Final = "Holdfast-Put"
 """Beside it, the sequence of the record that made the blob: a reader may not have seen that one."""
@@ -40,7 +40,7 @@ _MAX_DIGITS: Final = 19
 
 
 class RecordChange(StrEnum):
-    """What is changed of a blob that stays."""
+    """A change of a blob that stays."""
 
     TOUCHED = "touch"
     PINNED = "pin"
@@ -74,7 +74,7 @@ class ObjectEntry:
 
     @property
     def deletions(self) -> tuple[str, ...]:
-        """The last requests that deleted what was there, as far as they said who they are."""
+        """The last requests that deleted a blob here, as far as they have an ``Op-Id``."""
         return self.meta.deletions if self.meta is not None else ()
 
     @property
@@ -84,15 +84,15 @@ class ObjectEntry:
 
     @property
     def is_partial(self) -> bool:
-        """Whether what is there is a blob of which only some bytes are kept."""
+        """Whether the record is of a blob of which only some bytes are kept."""
         return self.fault is None and self.live is not None and self.live.kept is not None
 
     def is_of(self, nuid: str) -> bool:
-        """Whether the copy under ``nuid`` is what is there."""
+        """Whether the record is of the copy under ``nuid``."""
         return self.meta is not None and not self.meta.deleted and self.meta.nuid == nuid
 
     def deletion(self, op_id: str | None, tried: str) -> bool | None:
-        """What a deletion answers that has nothing to do; None: a tombstone is to be written.
+        """The answer of a deletion with nothing to do; None: a tombstone is to be written.
 
         ``tried`` is the copy for which it may have written one. Raises ConflictError where
         ``op_id`` was another request's.
@@ -147,11 +147,11 @@ class ObjectRecords:
         )
 
     async def believed(self, digest: Digest) -> ObjectEntry:
-        """The record, for what is acknowledged or removed on its word."""
+        """The record, for acknowledgements and removals on its word."""
         return await self._js.believed(self._stream, lambda: self.read(digest))
 
     async def surely(self, digest: Digest) -> ObjectEntry:
-        """The record, for what is answered where there is none."""
+        """The record, for answers where there is none."""
 
         async def occupied() -> ObjectEntry | None:
             entry = await self.read(digest)
@@ -167,7 +167,7 @@ class ObjectRecords:
         look: Callable[[Digest], Awaitable[ObjectEntry]] | None = None,
         seen: ObjectEntry | None = None,
     ) -> T:
-        """What ``attempt`` gives for the record, which it may `write`; again after a conflict.
+        """The result of ``attempt`` for the record, which it may `write`; again after a conflict.
 
         ``look`` reads the record (else `read`); ``seen`` is believed to be it the first time.
         """
@@ -199,7 +199,7 @@ class ObjectRecords:
         return self._js.publish(meta_subject(self._bucket, digest), record, headers)
 
     def headers(self, entry: ObjectEntry, change: RecordChange | None) -> dict[str, str]:
-        """Of a record that replaces ``entry``; ``change`` as in `write`."""
+        """The headers of a record that replaces ``entry``; ``change`` as in `write`."""
         headers = {ROLLUP: "sub", EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence)}
         if change is not None:
             headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}

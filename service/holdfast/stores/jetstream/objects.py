@@ -115,7 +115,7 @@ class ObjectBlobStore:
         self._groups.is_on = True
 
     def leave_young(self, grace: timedelta) -> None:
-        """Collectors leave alone what is younger than ``grace``, so writers need not look for them.
+        """Collectors leave alone blobs younger than ``grace``, so writers need not look for them.
 
         Without this word they always do.
         """
@@ -166,7 +166,7 @@ class ObjectBlobStore:
             raise  # the record may be stored, and then it needs the chunk
         except PartsGoneError as error:
             await self._discard(staged)
-            msg = "what was stored was removed before it became a blob"
+            msg = "the bytes were removed before they became a blob"
             raise UnavailableError(msg) from error
         except HoldfastError:
             await self._discard(staged)
@@ -207,7 +207,7 @@ class ObjectBlobStore:
         return None
 
     def _place_query(self, place: Place) -> dict[str, Any]:
-        """What is at the place, or nothing: never another subject's message."""
+        """A query for the message at the place: never another subject's."""
         return {
             "seq": place.sequence,
             "next_by_subj": chunk_subject(self.bucket, place.info.generation),
@@ -244,9 +244,7 @@ class ObjectBlobStore:
     async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
         if sure:
-            info = await self._surely_stat(digest, partial=partial)
-            is_whole = info.damaged or await self._chunks.are_all_there(info)
-            return info if is_whole else replace(info, damaged=True)
+            return await self._surely_seen(digest, partial=partial)
         known_at = self._places.now()
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
         if message is not None and message.data:
@@ -258,6 +256,17 @@ class ObjectBlobStore:
                     self._places.remember_record(info, message.sequence, known_at=known_at)
                     return info
         return await self._surely_stat(digest, partial=partial)
+
+    async def _surely_seen(self, digest: Digest, *, partial: bool) -> BlobInfo:
+        """What is recorded. It is damaged where chunks are gone and the record names them yet."""
+        lacking: str | None = None
+        while True:
+            info = await self._surely_stat(digest, partial=partial)
+            if info.damaged or info.generation == lacking:
+                return replace(info, damaged=True)
+            if await self._chunks.are_all_there(info):
+                return info
+            lacking = info.generation  # or another copy has taken its place meanwhile
 
     async def _surely_stat(self, digest: Digest, *, partial: bool) -> BlobInfo:
         known_at = self._places.now()
@@ -281,7 +290,7 @@ class ObjectBlobStore:
             if subject in wanted and _is_blob(message, wanted[subject], partial=partial):
                 del wanted[subject]
         if len(wanted) < len(set(digests)):
-            # What a replica has may be gone by now, but not for long: it can reach the others.
+            # A replica's blob may be gone by now, but not for long: it can reach the others.
             await self._js.check_leader(self.stream)
         return list(wanted.values())
 
@@ -294,7 +303,7 @@ class ObjectBlobStore:
         async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             meta = entry.meta  # None where it is unreadable: its chunks may be another's
             if meta is not None and meta.deleted and meta.is_ours:
-                await self._remove_deleted(meta.nuid)  # whoever deleted it may not have got there
+                await self._remove_deleted(meta.nuid)  # its deleter may not have got there
             answer = entry.deletion(taker, conflicts.tried)
             if answer is not None:
                 return answer
@@ -315,7 +324,7 @@ class ObjectBlobStore:
             self._places.forget(digest)  # afterwards: a read may have begun meanwhile
 
     async def _hide(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
-        """Have the blob be there for what names it alone; whether it was there for all.
+        """Have the blob be there for its keepers alone; whether it was there for all.
 
         Raises RefusedError, OutcomeUnknownError.
         """
@@ -342,15 +351,20 @@ class ObjectBlobStore:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
         met: float = math.inf
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> bool:
+        async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             nonlocal met
             is_there = await self._has_bytes(entry, needed)
+            if not is_there:
+                latest = await self._records.believed(digest)
+                if latest.sequence == entry.sequence:
+                    return False
+                return await attempt(latest, conflicts)  # another copy may have taken its place
             is_new = entry.stored_at is not None and entry.stored_at >= unless_seen_since
             meta = entry.meta if entry.meta is not None and entry.meta.is_hidden else None
             others_did = is_new or entry.sequence > met  # have put or touched it
-            if not is_there or (others_did and meta is None):
+            if others_did and meta is None:
                 await self._js.check_leader(self.stream)
-                return is_there
+                return True
             met = entry.sequence
             record = entry.record if meta is None else mark_counted_on(meta, pinned=False)
             await self._records.write(digest, entry, record, change=RecordChange.TOUCHED)
@@ -448,7 +462,7 @@ class ObjectBlobStore:
 
 
 def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
-    """Whether ``message`` is the record of a blob. Who asks what is missing may put the rest."""
+    """Whether ``message`` is the record of a blob. A caller may put the missing ones."""
     if not message.data:
         return False
     try:

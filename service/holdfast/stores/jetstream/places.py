@@ -1,6 +1,6 @@
-"""Where the one chunk of a small blob lies, remembered for a moment.
+"""The place of the one chunk of a small blob, remembered for a moment.
 
-With it a read costs one request instead of two. It is a hint: whoever reads at a remembered place
+With it a read costs one request instead of two. It is a hint: a read at a remembered place
 compares the subject and the digest of what is there, and asks for the record if anything is odd.
 So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone,
 and where that cannot be removed for as long as the place is remembered. Nothing else is decided by
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import BlobInfo
 
 REMEMBERED_SECONDS: Final = 4.0
-"""From the moment when the record was asked for, however often the place is used meanwhile."""
+"""Seconds since the record was asked for, however often the place is used meanwhile."""
 
 MAX_REMEMBERED: Final = 16_384
 """Places of one store: some 16 MiB."""
@@ -75,14 +75,14 @@ class Places:
             self.remember(info, at, known_at=known_at)
 
     def find(self, digest: Digest) -> Place | None:
-        """Where the blob's chunk is, if that is known of late."""
+        """The place of the blob's chunk, if known of late."""
         known_at, place = self._places.get(digest, (0.0, None))
         if place is None or self._monotonic() - known_at >= REMEMBERED_SECONDS:
             return None
         return place
 
     def forget(self, digest: Digest) -> None:
-        """The blob is gone, or elsewhere. What was asked before now is not remembered any more."""
+        """The blob is gone, or elsewhere. Answers to earlier requests are not remembered."""
         self._keep(digest, self._monotonic(), None)
 
     def _keep(self, digest: Digest, known_at: float, place: Place | None) -> None:
@@ -93,7 +93,7 @@ class Places:
 
 
 class LatelyStored:
-    """How often puts find their blob there. It pays to look first where one of five does.
+    """The share of puts that find their blob there. It pays to look first where one of five does.
 
     A put that looks in vain costs a read more; one that does not look, of a blob that is there, a
     chunk that is written and removed again.
@@ -103,7 +103,7 @@ class LatelyStored:
         self._share = 0.0
 
     def note(self, *, found: bool) -> None:
-        """How one more put has ended."""
+        """Note the end of one more put."""
         self._share += (found - self._share) / _LATELY
 
     @property

@@ -3,8 +3,8 @@
 A bucket that was found missing may be on its way back (a stream may be *not found* for
 seconds after a majority was wiped); creating it then would lose what it held.
 
-What a store's URL does not state is left out of a stream's settings: it is made with the default,
-and left as it is where it is found. A limit is changed at once; how many copies there are, and
+A setting that a store's URL omits is left out of a stream's: it is made with the default, and left
+as it is where it is found. A limit is changed at once; how many copies there are, and
 where, is only told, for changing that moves data and has a command of its own (``replication``).
 """
 
@@ -73,7 +73,7 @@ class Buckets:
 
 
 def bucket_names(bucket: str, prefix: str) -> Buckets:
-    """What they are called. ``prefix`` is the deployment's token; it may be empty."""
+    """The buckets' names. ``prefix`` is the deployment's token; it may be empty."""
     head = f"{prefix}_" if prefix else ""
     own = "" if bucket == "blobs" else f"{bucket}-"
     return Buckets(
@@ -112,7 +112,7 @@ def record_stream(bucket: str, layout: Layout) -> dict[str, Any]:
 
 
 def log_stream(bucket: str, layout: Layout) -> dict[str, Any]:
-    """The stream behind logs. No publish can remove what is in it."""
+    """The stream behind logs. No publish can remove entries of it."""
     return {
         **_common(layout),
         **_limit(layout.states_max_bytes),
@@ -181,7 +181,7 @@ async def ensure_stream(js: JetStream, wanted: Mapping[str, Any]) -> str:
 
 
 def _check_fits(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Whether a worker would serve on ``config``. What is changed here is changed in it already."""
+    """Whether a worker would serve on ``config``, which has the changes made here already."""
     name, found, needed = wanted["name"], config["storage"], wanted["storage"]
     fault = unfit(config)
     if fault is None and found != needed:
@@ -196,7 +196,7 @@ def _is_other(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str)
 
 
 def _check_limit(found: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """A limit below what is stored would stop every write, deletions among them."""
+    """A limit below the stored bytes would stop every write, deletions among them."""
     limit, stored = changes.get("max_bytes", -1), found["state"]["bytes"]
     if 0 <= limit < stored:
         msg = f"{found['config']['name']} holds {stored} bytes: max_bytes={limit} is less than that"
@@ -204,7 +204,7 @@ def _check_limit(found: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _moved_by_others(wanted: Mapping[str, Any]) -> Layout:
-    """Of ``wanted``, what is not changed here."""
+    """The part of ``wanted`` not changed here."""
     where = wanted.get("placement", {})
     return Layout(
         storage=wanted["storage"],

@@ -1,6 +1,6 @@
-"""JetStream's API for those who can wait: what may pass by itself is told apart from what will not.
+"""JetStream's API for those who can wait: failures that may pass are told apart from others.
 
-A system that is starting has no leader yet, or fewer servers than it will have. Who only asks once
+A system that is starting has no leader yet, or fewer servers than it will have. A single request
 takes both for *unavailable*; a worker or an operator's command that starts with it asks again.
 """
 
@@ -70,7 +70,7 @@ async def wait_ready[T](
     *,
     waiting: Callable[[str], None] = lambda _why: None,
 ) -> T:
-    """What ``attempt`` gives, tried again for ``seconds`` while it raises NotReadyError.
+    """The result of ``attempt``, tried again for ``seconds`` while it raises NotReadyError.
 
     ``waiting`` is told why each time the reason is another. Raises what the last attempt raised.
     """

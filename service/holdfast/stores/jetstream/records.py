@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 OPERATION: Final = "KV-Operation"
 MARKER_REASON: Final = "Nats-Marker-Reason"
 MARKER_TTL: Final = timedelta(minutes=1)
-"""How long a removal shows in the bucket; until then its key is listed."""
+"""A removal shows in the bucket for so long; until then its key is listed."""
 
 _DELETED: Final = frozenset({"DEL", "PURGE"})
 _PAGE: Final = 500
@@ -69,7 +69,7 @@ _LEADER_READS: Final = 32
 """Asked of the leader at the same time."""
 
 _QUERY_BYTES: Final = 192 * 1024
-"""Of subjects in one request: far below the smallest usual limit of a message."""
+"""Subjects in one request: far below the smallest usual limit of a message."""
 
 _LIST_ATTEMPTS: Final = 8
 
@@ -211,7 +211,7 @@ class KeyValueRecordStore(CheckedChanges):
         return [records[key] for key in wanted if key in records]
 
     async def list_keys(self, prefix: str) -> list[str]:
-        """See RecordStore. Cleaned up after ``marker_ttl``, but for what was deleted for good.
+        """See RecordStore. Cleaned up after ``marker_ttl``, but for keys deleted for good.
 
         The leader is asked for its subjects, which cost it no look at a message. More than fit
         into one answer come page by page. Raises UnavailableError when they never fit together.
@@ -229,7 +229,7 @@ class KeyValueRecordStore(CheckedChanges):
         """Every page of the keys; None if one does not begin with the end of the one before.
 
         Then keys before it went away, those behind it moved up, and some may have been passed
-        over. That may leave nothing at all where the next page was to begin.
+        over. This may leave nothing at all where the next page was to begin.
         """
         keys, total = await self._keys_page(prefix, 0)
         read = len(keys)
@@ -340,7 +340,7 @@ def _own_sequences(present: Sequence[StoredMessage | None], ids: Sequence[str]) 
 
 
 def _lost(*, certain: bool, changed: bool = True) -> HoldfastError:
-    """What to report of a change that was refused; not ``certain`` if it may have been made once.
+    """The error of a change that was refused; not ``certain`` if it may have been made once.
 
     ``changed``: another writer was first. Otherwise one is under way and does not end.
     """
@@ -361,7 +361,7 @@ def _some_untouched(changes: Sequence[Change], present: Sequence[StoredMessage |
 def _next_sequences(
     changes: Sequence[Change], present: Sequence[StoredMessage | None]
 ) -> list[int | None] | None:
-    """What to expect of each subject in another attempt; None if a record is another by now.
+    """Sequences to expect of the subjects in another attempt; None if a record is another by now.
 
     No record is a subject without a message, or one whose last is a marker.
     """

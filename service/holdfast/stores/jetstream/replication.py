@@ -1,7 +1,7 @@
-"""How many copies of a bucket there are, where, and how they keep up; and changing that online.
+"""The copies of a bucket: their number, places and lag; and changing these online.
 
-A change is ordered from the server and then watched, so that whoever was interrupted may order it
-again: what is done already stays done.
+A change is ordered from the server and then watched, so that one that was interrupted may be
+ordered again: what is done already stays done.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS: Final = 0.5
 SILENCE_SECONDS: Final = 60.0
-"""For how long a bucket that is being copied may give no answer."""
+"""Seconds a bucket that is being copied may give no answer."""
 _KINDS: Final[dict[str, BucketKind]] = {"OBJ": "objects", "KV": "records", "HF": "logs"}
 _SILENT_NS: Final = 10 * 10**9
 """After that long without a word from a peer its leader no longer counts on it."""
@@ -78,13 +78,13 @@ class _StreamInfo(msgspec.Struct):
 
 
 def placement_of(layout: Layout) -> dict[str, Any]:
-    """Where ``layout`` wants a stream, as JetStream is told. Empty: anywhere."""
+    """The placement of ``layout``, as JetStream is told. Empty: anywhere."""
     tags = {"tags": list(layout.tags)} if layout.tags else {}
     return tags if layout.cluster is None else {**tags, "cluster": layout.cluster}
 
 
 def bucket_state(answer: Mapping[str, Any]) -> BucketState:
-    """What an answer of ``STREAM.INFO`` tells."""
+    """The bucket's state in an answer of ``STREAM.INFO``."""
     info = msgspec.convert(answer, _StreamInfo)
     kind, _, bucket = info.config.name.partition("_")
     where = info.config.placement
@@ -161,7 +161,7 @@ async def keep_replicas(
 ) -> Kept:
     """Keep ``replicas`` copies where ``layout`` says; returns once all are there and up to date.
 
-    ``seen`` is told how it goes. Whoever is interrupted may call it again. Raises UnavailableError
+    ``seen`` is told how it goes. It may be repeated if interrupted. Raises UnavailableError
     when there cannot be so many, with the server's reason; and when the bucket is gone, or gives
     no answer for a minute.
     """
@@ -204,7 +204,7 @@ def next_step(found: BucketState, replicas: int, layout: Layout) -> dict[str, An
 
 
 async def _patiently(ask: Callable[[], Awaitable[dict[str, Any]]], stream: str) -> dict[str, Any]:
-    """What ``ask`` gives: while its copies change a stream has no leader for a moment."""
+    """The result of ``ask``: while its copies change a stream has no leader for a moment."""
     try:
         return await wait_ready(ask, SILENCE_SECONDS)
     except NotFoundError as error:

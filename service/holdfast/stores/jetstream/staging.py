@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.stores.ports import Attributes, Claiming, Stored
 
 _PARTS_PER_CLAIM: Final = 64
-"""A copy of terabytes takes hours: whoever waits for it is told every 32 MiB that it goes on."""
+"""A copy of terabytes takes hours: its waiter is told every 32 MiB that it goes on."""
 
 
 class StagedObject:
@@ -113,7 +113,7 @@ class StagedObject:
             if data is None:
                 raise PartsGoneError
             await copy.write(part, data)
-        # What was acknowledged stays where a new owner looks for it until the blob is there.
+        # Acknowledged parts stay where a new owner looks for them until the blob is there.
         self._copied.append(self._nuid)
         self._nuid, self._sequences = copy._nuid, copy._sequences
         self._doubtful, self._is_young = copy._doubtful, copy._is_young

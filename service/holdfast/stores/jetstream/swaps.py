@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ObjectSwaps:
-    """How copies in one bucket are replaced."""
+    """Replaces copies in one bucket."""
 
     def __init__(self, jetstream: JetStream, bucket: str, records: ObjectRecords) -> None:
         self._js = jetstream

@@ -1,1 +1,1 @@
-"""What is put around a store: limits, retries, metrics."""
+"""Wrappers of a store: limits, retries, metrics."""

@@ -1,4 +1,4 @@
-"""A blob store that does everything through another one: what the wrappers have in common.
+"""A blob store that does everything through another one: the base of the wrappers.
 
 A wrapper overrides `ForwardingBlobStore._call`, through which every operation that is awaited
 goes, and `ForwardingBlobStore._iterate`, for those that give one piece after another.
@@ -198,7 +198,7 @@ class ForwardingBlobStore:
         return self._inner.leftovers()
 
     def direct_delivery(self) -> DirectDelivery | None:
-        """The inner store's: what it sends passes by every wrapper, and every worker."""
+        """The inner store's: its deliveries pass by every wrapper, and every worker."""
         return self._inner.direct_delivery()
 
     async def check(self) -> None:

@@ -1,7 +1,7 @@
 """Limits, retries and metrics for any blob store: a wrapper with its interface, not its options.
 
 One wrapper for all three: a small read takes hardly longer than what several of them would add.
-What is counted is what a caller saw. An operation that waits for its next attempt holds no slot.
+Metrics count what a caller saw. An operation that waits for its next attempt holds no slot.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """What could not be reached is tried again.
+    """Retries while a store cannot be reached.
 
     Up to ``attempts`` times in all, within ``timeout_seconds``, with growing, jittered waits that
     start near ``first_wait_seconds``, and never past the deadline of the request that is served.
@@ -81,7 +81,7 @@ class Retries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreMetrics:
-    """What is counted. Durations are seconds; of a read, those spent waiting for the store."""
+    """The metrics. Durations are seconds; of a read, those spent waiting for the store."""
 
     operations: Counter
     errors: Counter
@@ -112,7 +112,7 @@ class StoreMetrics:
             ),
             seconds=Histogram(
                 "holdfast_store_seconds",
-                "How long operations on the blob store take.",
+                "Seconds that operations on the blob store take.",
                 ["operation"],
                 registry=registry,
             ),
@@ -218,7 +218,7 @@ class GuardedBlobStore(ForwardingBlobStore):
         function: Callable[[], Awaitable[T]],
         failure: HoldfastError,
     ) -> T:
-        """What was unknown once stays so, even if the last attempt surely changed nothing."""
+        """An outcome unknown once stays so, even if the last attempt surely changed nothing."""
         retries = self._retries
         backoff = Backoff(
             retries.first_wait_seconds,

@@ -1,4 +1,4 @@
-"""The index of names that each worker keeps: lists in order, and what a blob is needed for.
+"""The index of names that each worker keeps: lists in order, and the users of a blob.
 
 It is derived: built from the store when the worker starts, and built anew when in doubt.
 """

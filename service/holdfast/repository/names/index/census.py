@@ -1,8 +1,9 @@
 """Whether a store has as many keys as its changes told of.
 
-What a server loses tells a follower nothing, nor what comes back after it was deleted: its revision
-is an old one. Only the count of keys shows either. It cannot be compared with the keys that have a
-record alone: a removal leaves a note, whose key is counted until it goes away untold.
+A follower hears nothing of a record that a server loses, nor of one that comes back after it was
+deleted: its revision is an old one. Only the count of keys shows either. It cannot be compared with
+the keys that have a record alone: a removal leaves a note, whose key is counted until it goes away
+untold.
 
 So there are bounds. Keys that had a record before the store was asked, and were not removed in the
 round, are counted: there are no fewer. No more than have a record now, and notes beside: those that
@@ -11,8 +12,8 @@ follows, because the first says how many there still can be. Records that go awa
 none of this store's.
 
 A count outside of them is believed when the next round has it again: in between a note may have
-gone that was never read. What no change tells of (a damaged row on disk, say) is counted while the
-index is built, and allowed for from there on.
+gone that was never read. Keys of which no change tells (of a damaged row on disk, say) are counted
+while the index is built, and allowed for from there on.
 """
 
 from __future__ import annotations

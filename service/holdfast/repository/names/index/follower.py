@@ -1,4 +1,4 @@
-"""What keeps the index up to date: one task that follows the changes of the bucket of names.
+"""The index is kept up to date by one task that follows the changes of the bucket of names.
 
 It goes in rounds. Each asks the believed leader how far the store has come, and reads on until the
 index lacks nothing that was acknowledged before. A list waits for a round that began after the list
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Changed, Changes, Extent, RecordStore
 
 SETTLE_SECONDS: Final = 10.0
-"""How long a list waits for its round."""
+"""Seconds a list waits for its round."""
 
 FIRST_IDLE_SECONDS: Final = 0.1
 LONGEST_IDLE_SECONDS: Final = 1.0
@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexState:
-    """How the index is. ``names``: how many it has, the deleted ones aside.
+    """The state of the index. ``names``: their number, deleted ones aside.
 
     It has read up to the revision ``position``; the store had got to ``last`` in the last round.
     ``rebuilt``: how often it was built anew. ``built_seconds``: how long that took the last time;
@@ -96,7 +96,7 @@ class Follower:
 
     @property
     def state(self) -> IndexState:
-        """How it is now."""
+        """Its state now."""
         return replace(self._state, is_ready=self._ready.is_set(), names=self._table.names)
 
     def start(self) -> None:
@@ -118,11 +118,11 @@ class Follower:
         await self._ready.wait()
 
     async def known[Found](self, work: Callable[[Table], Found]) -> Found:
-        """What ``work`` finds in the table as it is. Raises UnavailableError if there is none."""
+        """The result of ``work`` on the table as it is. Raises UnavailableError without a table."""
         return await self._table.ask(work)
 
     async def settled[Found](self, work: Callable[[Table], Found]) -> Found:
-        """What ``work`` finds in the table, which lacks nothing acknowledged before the call.
+        """The result of ``work`` on a table that lacks nothing acknowledged before the call.
 
         Raises UnavailableError while the index is being built, and where it does not catch up.
         """
@@ -212,7 +212,7 @@ class Follower:
                 return
 
     def _take_waiting(self) -> asyncio.Future[None] | None:
-        """Those who wait for the round that begins now. Who comes later waits for the next."""
+        """Those who wait for the round that begins now. Later ones wait for the next."""
         waiting, self._next_round = self._next_round, None
         self._wanted.clear()
         return waiting
@@ -230,7 +230,7 @@ class Follower:
             raise _OtherStoreError(msg)
 
     async def _extent(self) -> Extent:
-        """How far the store has come. Raises _OtherStoreError."""
+        """The extent of the store. Raises _OtherStoreError."""
         extent = await self._records.extent()
         self._created = self._created or extent.created
         if extent.created != self._created:
@@ -254,7 +254,7 @@ class Follower:
         return True
 
     def _before_read_last(self) -> int:
-        """From where to read so that the last change comes again, unless its record has changed."""
+        """The revision before the last change, which comes again unless its record has changed."""
         return 0 if self._read_last is None else self._read_last.revision - 1
 
     async def _read(self, after: int) -> Changes:

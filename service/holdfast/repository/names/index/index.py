@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class NameIndex:
-    """All names of the store, in order, and what their blobs are needed for.
+    """All names of the store, in order, and the users of their blobs.
 
-    What is told includes everything that was acknowledged before it was asked for, by any worker;
+    An answer includes everything that was acknowledged before it was asked for, by any worker;
     where that cannot be made sure of, it raises UnavailableError. So does a worker that has begun a
     moment ago.
     """
@@ -41,7 +41,7 @@ class NameIndex:
         sources: Sources,
         directory: Path | None = None,
     ) -> None:
-        """Of the bucket ``records``. ``keep`` says what is kept of a name, in any thread.
+        """``records`` is the bucket. ``keep`` gives a name's retention, in any thread.
 
         Its file lies in ``directory``; None: where temporary files do.
         """
@@ -51,7 +51,7 @@ class NameIndex:
 
     @property
     def state(self) -> IndexState:
-        """How it is now."""
+        """Its state now."""
         return self._follower.state
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class NameIndex:
         In the order of their UTF-8 bytes. A ``pending`` one, or a ``failure``, has no digest;
         deleted ones, and those that have expired ``now``, are left out. With a ``delimiter`` names
         that have it behind the prefix are told once, as a common prefix. Names and prefixes are
-        ``limit`` (1 to 1,000) together, or fewer; ``cursor`` is None at the end. What lies within a
+        ``limit`` (1 to 1,000) together, or fewer; ``cursor`` is None at the end. A start within a
         common prefix goes on behind it. Raises InvalidError, UnavailableError.
         """
         listing = make_listing(
@@ -97,7 +97,7 @@ class NameIndex:
         return await self._follower.settled(partial(read_page, listing=listing, keep=self._keep))
 
     async def pending(self) -> list[PendingWrite]:
-        """What is announced, as it was a moment ago: whoever acts on it reads again.
+        """The announced writes, as of a moment ago: a caller that acts reads again.
 
         Raises UnavailableError before anything was read.
         """
@@ -106,7 +106,7 @@ class NameIndex:
     async def keeps(self, digest: Digest) -> bool:
         """Whether a name, a version that counts, or an announcement needs the blob.
 
-        Age is not looked at, for clocks differ: what has expired needs it until it is removed.
+        Age is not looked at, for clocks differ: an expired name needs it until it is removed.
         Nor is a record that cannot be read taken for one that needs nothing: then it is True.
         Raises UnavailableError.
         """

@@ -47,7 +47,7 @@ class NamesPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What is asked for. All bytes are UTF-8; ``start`` is the first name that may be told."""
+    """A list's request. All bytes are UTF-8; ``start`` is the first name that may be told."""
 
     prefix: bytes
     delimiter: bytes
@@ -130,7 +130,7 @@ def _shared(name: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
 
 
 def _behind(told: bytes, prefix: bytes, delimiter: bytes) -> bytes:
-    """Where a list goes on that has got to ``told``: behind the common prefix that it is in."""
+    """The start of a list after ``told``: behind the common prefix that it is in."""
     if not told:
         return b""
     shared = _shared(told, prefix, delimiter) if told.startswith(prefix) else None
@@ -138,7 +138,7 @@ def _behind(told: bytes, prefix: bytes, delimiter: bytes) -> bytes:
 
 
 def _start_at(cursor: str, prefix: bytes, delimiter: bytes) -> bytes:
-    """Where the list goes on. Raises InvalidError for a cursor that is none of it."""
+    """The start after a cursor. Raises InvalidError for one that is not this list's."""
     plain = _decoded(cursor)
     kind, last = plain[:1], plain[1:]
     if not last.startswith(prefix) or not 0 < len(last) <= MAX_BLOB_NAME_BYTES:
@@ -151,7 +151,7 @@ def _start_at(cursor: str, prefix: bytes, delimiter: bytes) -> bytes:
 
 
 def _above(prefix: bytes) -> bytes:
-    """What is above every name with this prefix, and not above any other that is above those."""
+    """The lowest bound above every name with this prefix."""
     return prefix[:-1] + bytes([prefix[-1] + 1]) if prefix else _ABOVE_ALL
 
 

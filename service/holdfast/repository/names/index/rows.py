@@ -1,7 +1,7 @@
 """Records as rows of the index, and rows as records again.
 
-A row has of a record what lists tell and what says whether a blob is needed. What cannot be read as
-the record that should lie under its key hides no other: it is set apart.
+A row has of a record what lists tell and what says whether a blob is needed. A record that cannot
+be read as the one that should lie under its key hides no other: it is set apart.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ type AnnouncedRow = tuple[bytes, int, int, str, str, bytes | None]
 
 _DIGEST_BYTES: Final = 32
 _MAX_NUMBER: Final = 2**53
-"""Of versions and sizes: what JSON carries exactly."""
+"""Bound of versions and sizes: JSON carries these exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class IndexedName:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What some changes put into the tables, and which names, versions and keys they concern.
+    """Changes as rows of the tables, and the names, versions and keys that they concern.
 
     ``graves``: name, version, oldest. ``announced``: name, number, revision, op, at, digest.
     ``versions``: name, version, digest. ``others``: key, and whether a name or version should have
@@ -126,7 +126,7 @@ class Rows:
 
 
 def read_rows(changes: Iterable[Changed]) -> Rows:
-    """What ``changes``, of different keys, put into the tables. What is unreadable is logged."""
+    """The rows of ``changes``, of different keys. An unreadable record is logged."""
     rows = Rows()
     for changed in changes:
         rows.add(changed)
@@ -134,7 +134,7 @@ def read_rows(changes: Iterable[Changed]) -> Rows:
 
 
 def record_of(row: NameRow) -> NameRecord:
-    """The record of ``row``, without what is announced and its history."""
+    """The record of ``row``, without announcements and history."""
     name, _, state, version, oldest, digest, size, media_type, labels, modified_at, expires = row
     content = None
     if digest is not None:

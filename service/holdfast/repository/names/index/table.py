@@ -102,7 +102,7 @@ class NamesBefore:
 
 
 class Table:
-    """What the records of the bucket said when they were last read."""
+    """The records of the bucket as they were last read."""
 
     def __init__(self, directory: Path | None) -> None:
         """Make an empty one, in a file without a name in ``directory``."""
@@ -120,12 +120,12 @@ class Table:
 
     @property
     def names(self) -> int:
-        """How many names there are, the deleted ones aside."""
+        """The number of names, the deleted ones aside."""
         return self._names
 
     @property
     def keys(self) -> int:
-        """How many keys of the bucket have a record, graves included."""
+        """The number of keys that have a record, graves included."""
         return self._names + self._others
 
     def close(self) -> None:
@@ -166,8 +166,8 @@ class Table:
     def needs(self, digest: Digest) -> bool:
         """Whether a name, a version that counts or an announcement needs the blob.
 
-        Age is not looked at, for clocks differ: what has expired needs it until it is removed. What
-        cannot be read may need any.
+        Age is not looked at, for clocks differ: an expired name needs it until removed. An
+        unreadable record may need any.
         """
         binary = (bytes.fromhex(digest),)
         for question in (
@@ -195,7 +195,7 @@ class Table:
         return found[:limit]
 
     def pending(self) -> list[PendingWrite]:
-        """What is announced, of names changed longest ago first; ``MAX_PENDING`` at most."""
+        """Announced writes, of names changed longest ago first; ``MAX_PENDING`` at most."""
         found = self._db.execute(
             "SELECT name, op, at FROM announced ORDER BY revision, number LIMIT ?", (MAX_PENDING,)
         )
@@ -218,7 +218,7 @@ class Table:
         return None
 
     def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
-        """How many rows the statement concerned, done for each of ``rows``."""
+        """Run the statement for each of ``rows``: the number that it concerned."""
         return max(self._db.executemany(statement, rows).rowcount, 0)
 
 

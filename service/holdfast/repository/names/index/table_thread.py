@@ -18,7 +18,7 @@ NOT_READY: Final = "this worker's index of names is not ready yet: try again"
 
 
 class TableThread:
-    """Has no table at first. What is begun is done, even if nobody waits for it any more."""
+    """Has no table at first. Begun work is done, even if nobody waits for it any more."""
 
     def __init__(self, directory: Path | None) -> None:
         """Tables lie in ``directory``; None: where temporary files do."""
@@ -29,7 +29,7 @@ class TableThread:
 
     @property
     def names(self) -> int:
-        """How many names the table has."""
+        """The table's number of names."""
         table = self._table
         return 0 if table is None else table.names
 
@@ -38,7 +38,7 @@ class TableThread:
         await self._run(self._make_anew)
 
     async def ask[Found](self, work: Callable[[Table], Found]) -> Found:
-        """What ``work`` finds. Raises UnavailableError where there is no table."""
+        """The result of ``work``. Raises UnavailableError where there is no table."""
         return await self._run(partial(self._ask, work))
 
     async def aclose(self) -> None:
