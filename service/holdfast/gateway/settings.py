@@ -97,6 +97,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
 
+    def url(self, port: int) -> str:
+        """Where clients reach it while it listens on ``port``."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host, _ = self.address
+        name = f"[{host}]" if ":" in host else host or "127.0.0.1"
+        return f"{'https' if self.tls_cert else 'http'}://{name}:{port}"
+
 
 LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})
 """Settings that hold several values; commas separate them in a variable and in a flag."""
