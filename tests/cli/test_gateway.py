@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from tests.cli.conftest import wait_until
+from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
+from tests.gateway.console.visitor import Visitor
 
-from holdfast.cli import exit_codes
+from holdfast.cli import exit_codes, main
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.gateway.settings import GatewaySettings, load_settings
 
@@ -32,9 +35,9 @@ pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
 
 @contextmanager
-def gateway(*arguments: str) -> Iterator[str]:
+def gateway(*arguments: str, listen: str = "127.0.0.1:0") -> Iterator[str]:
     """The command while the context lasts; where it answers."""
-    with started(*arguments) as process:
+    with started(*arguments, listen=listen) as process:
         try:
             yield url_of(process)
         finally:
@@ -42,9 +45,9 @@ def gateway(*arguments: str) -> Iterator[str]:
             assert process.wait(40) == exit_codes.OK
 
 
-def started(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+def started(*arguments: str, listen: str = "127.0.0.1:0", **settings: str) -> subprocess.Popen[str]:
     """The command, with these settings in its environment."""
-    command = [sys.executable, "-m", "holdfast", "gateway", "--listen", "127.0.0.1:0", *arguments]
+    command = [sys.executable, "-m", "holdfast", "gateway", "--listen", listen, *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
     )
@@ -89,6 +92,27 @@ def test_a_named_blob_server_is_one_command_on_a_disk(tmp_path: Path) -> None:
 def test_and_in_memory() -> None:
     with gateway("--store", "memory://") as url:
         the_requests_of_a_named_blob_server(url)
+
+
+def test_a_worker_of_its_own_makes_the_links_that_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["link-key", "create", "spring", "--file", "keys"]) == exit_codes.OK
+    public, (port,) = "http://files.example", free_ports(1)
+    own = f"127.0.0.1:{port}"
+    told = ("--link-keys", "keys", "--public-url", public)
+
+    with (
+        gateway("--store", "memory://", *told, listen=own),
+        Visitor(f"http://{own}") as visitor,
+    ):
+        visitor.http.post("/store/x", content=b"linked")
+        page = visitor.open("/console/names/one?name=x")
+        made = visitor.send(page.form("/names/link"), seconds="3600")
+        (link,) = re.findall(rf"{public}\S+X-Amz-Signature[^\s']+", made.text)
+
+        assert visitor.http.get(link.removeprefix(public)).content == b"linked"
 
 
 def test_and_in_front_of_a_pool(nats_server: EmbeddedServer) -> None:

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import pytest
 from tests.cli.conftest import wait_until
+from tests.deploy.shipped import free_ports
 
 from holdfast.cli import exit_codes
+from holdfast.client import connect_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,6 +135,20 @@ def test_a_worker_that_dies_is_started_again_and_sigterm_ends_all_in_order(
     assert process.returncode == exit_codes.OK
     assert "starting it again" in err
     assert not [child for child in everybody if runs(child)]
+
+
+def test_links_can_be_made_and_followed_at_once(
+    up: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    url = wait_for_url(up("--workers", "1", "--listen", f"127.0.0.1:{port}"))
+
+    with connect_sync(servers=url) as holdfast:
+        link = holdfast.link(holdfast.put(b"linked").digest, 60).url
+
+    assert link.startswith(f"http://127.0.0.1:{port}/")
+    assert httpx.get(link, trust_env=False).content == b"linked"
+    assert (tmp_path / "data" / "link-keys.json").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(

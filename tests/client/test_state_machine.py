@@ -426,6 +426,19 @@ async def test_whoever_has_it_open_when_it_is_removed_is_told(holdfast: Client, 
             await state.append(4)
 
 
+async def test_whoever_has_a_state_open_that_was_only_saved_is_told_that_another_was_begun(
+    holdfast: Client, name: str
+) -> None:
+    await holdfast.states.save(name, ["old"] * 2, last_applied_index=2)
+    async with asyncio.timeout(SECONDS), opened(holdfast, name) as state:
+        await holdfast.states.remove(name)
+        await holdfast.states.append_many(name, ["new"] * 4)
+
+        with pytest.raises((ConflictError, NotFoundError)):
+            await state.append("mine")
+        assert state.state == ["old"] * 2
+
+
 async def test_what_an_append_that_was_given_up_has_appended_is_applied_once(
     holdfast: Client, name: str
 ) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.deployment import deployed
 
 from holdfast.client import connect
 from holdfast.client.states.following import ReadLog, followed, replayed
+from holdfast.client.states.verify import verified
 from holdfast.domain.limits import MAX_COMMANDS, MIB
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, OutcomeUnknownError
 from holdfast.protocol import codec
@@ -437,6 +439,44 @@ async def test_what_is_read_back_is_told_with_what_is_wrong_of_it(
     found = await holdfast.states.verify(name)
 
     assert (found.saves, found.commands, found.damaged) == (2, 2, [])
+
+
+async def test_a_state_is_healthy_though_its_log_begins_behind_its_oldest_save(
+    holdfast: Client, name: str
+) -> None:
+    for index in (3, 4, 5):
+        await holdfast.states.save(name, index, last_applied_index=index)
+    found = await holdfast.states.verify(name)
+    assert (found.saves, found.commands, found.damaged) == (3, 0, [])
+
+    for command in (6, 7, 8):
+        await holdfast.states.append(name, command)
+    found = await holdfast.states.verify(name)
+    assert (found.saves, found.commands, found.damaged) == (3, 3, [])
+
+    for index in (6, 7):
+        await holdfast.states.save(name, index, last_applied_index=index)
+    await holdfast.states.trim(name, 6)
+    found = await holdfast.states.verify(name)
+    assert (found.saves, found.commands, found.damaged) == (5, 2, [])
+
+
+async def test_a_log_that_begins_behind_all_saves_is_told_to_be_damaged_and_read(
+    holdfast: Client, name: str
+) -> None:
+    states, other = holdfast.states, f"{name}/other"
+    await states.append_many(name, [1, 2, 3])
+    for index in (2, 3):
+        await states.save(name, index, last_applied_index=index)
+    await states.trim(name, 2)
+    await states.save(other, 1, last_applied_index=1)
+
+    found = await verified(
+        partial(states.saves, other), holdfast.stream, partial(states.replay, name)
+    )
+
+    assert (found.saves, found.commands) == (1, 1)
+    assert found.damaged == ["log: the log begins with command 3, and no save leads up to there"]
 
 
 # --- what is kept ---

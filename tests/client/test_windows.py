@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import secrets
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -230,3 +230,27 @@ async def test_a_reader_in_another_account_does_not_wait_for_bare_blobs(
             await trying
             assert not client.requester.bare.is_on
             assert await client.get(stored.digest) == data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imported", [("", Way.SINGLE)], ids=["one answer"], indirect=True)
+async def test_a_reader_in_another_account_gets_all_that_a_name_has_though_its_digest_is_deleted(
+    imported: tuple[Deployment, Way],
+) -> None:
+    deployment, _ = imported
+    data = some_bytes(5 * 2**20 + 5, seed=3)
+    theirs = NatsOptions(servers=(deployment.url,), user="w", password="w")
+    ours = NatsOptions(servers=(deployment.url,), user="a", password="a")
+    async with (
+        await connect(theirs, prefix=deployment.prefix) as writer,
+        await connect(ours, prefix=deployment.prefix) as reader,
+    ):
+        await writer.names.put("name", data)
+        read = b""
+        async with aclosing(reader.names.stream("name")) as pieces:
+            async for piece in pieces:
+                if not read:
+                    assert await writer.delete(digest_of(data))
+                read += piece
+
+    assert read == data

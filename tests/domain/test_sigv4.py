@@ -136,6 +136,23 @@ def test_what_is_left_of_a_link_is_still_taken_for_one() -> None:
     for altered in flipped(target):
         path, _, query = altered.partition("?")
         assert is_link(path, query)
+    assert is_link(f"{link.path}%3F{link.query}", "")
+    assert is_link(link.path + quote(f"?{link.query}"), "")
+    assert is_link(link.path + quote(quote(f"?{link.query}")), "")
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/store/X-Amz-foo", ""),
+        ("/store/X-Amz-Date", ""),
+        ("/store", "name=logs/X-Amz-Id"),
+        ("/store", "prefix=X-Amz-"),
+        ("/store", "name=X-Amz-Date%3D1"),
+    ],
+)
+def test_a_name_that_begins_like_a_parameter_of_a_link_is_none(path: str, query: str) -> None:
+    assert not is_link(path, query)
 
 
 @pytest.mark.fault("H01")

@@ -616,6 +616,19 @@ def test_a_gateway_without_keys_takes_no_links(http: httpx.Client) -> None:
     assert answer.status_code == 403
 
 
+def test_names_that_begin_like_parameters_of_links_are_names(http: httpx.Client) -> None:
+    stored = http.post("/store", params={"name": "X-Amz-logs/Date=1"}, content=DATA)
+    try:
+        read = http.get("/store/X-Amz-logs/Date=1")
+        listed = http.get("/store", params={"prefix": "X-Amz-"})
+    finally:
+        http.delete("/store/X-Amz-logs/Date=1")
+
+    assert stored.status_code == 201
+    assert read.content == DATA
+    assert [row["name"] for row in listed.json()["names"]] == ["X-Amz-logs/Date=1"]
+
+
 def test_curl_follows_a_link_and_goes_on_where_it_was_cut_off(site: Site, tmp_path: Path) -> None:
     data = b"".join(bytes([number % 251]) * 4096 for number in range(300))
     put = site.holdfast.put(data)

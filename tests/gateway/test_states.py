@@ -13,6 +13,8 @@ import pytest
 from tests.gateway.conftest import serving
 from tests.gateway.test_hostile import Raw
 
+from holdfast.client import connect_sync
+
 if TYPE_CHECKING:
     from tests.deployment import Deployment
 
@@ -174,6 +176,56 @@ def test_a_log_is_followed_and_gone_on_with(http: httpx.Client) -> None:
     assert http.get(f"/log/{fresh()}?follow").status_code == 404
     head = http.head(f"/log/{name}?follow")
     assert (head.status_code, head.content) == (200, b"")
+
+
+def test_whoever_names_the_log_is_told_that_a_state_was_removed_and_begun_anew(
+    http: httpx.Client, deployment: Deployment
+) -> None:
+    name = fresh()
+    command, state, log = f"/command/{name}", f"/state/{name}", f"/log/{name}"
+    for number in range(2):
+        http.post(command, json=number)
+    appended = http.post(command, json=2)
+    lineage = {"Blob-Lineage": appended.headers["Blob-Lineage"]}
+    fenced = lineage | {"If-Match": appended.headers["ETag"]}
+    applied = {"Blob-Last-Applied-Index": "3"}
+
+    def statuses() -> list[int]:
+        followed = {"Last-Event-ID": f"3@{lineage['Blob-Lineage']}"}
+        answers = [
+            http.post(state, json=[0, 1, 2], headers=applied | lineage),
+            http.get(log, params={"from": 4}, headers=lineage),
+            http.head(f"{log}?follow", headers=followed),
+            http.post(command, json=3, headers=fenced),
+            http.post(command, json=4, headers=lineage),
+        ]
+        return [answer.status_code for answer in answers]
+
+    assert statuses() == [201, 200, 200, 200, 200]
+    assert http.get(state).headers["Blob-Lineage"] == lineage["Blob-Lineage"]
+    assert http.get(log).headers["Blob-Lineage"] == lineage["Blob-Lineage"]
+    with connect_sync(servers=deployment.url, prefix=deployment.prefix) as client:
+        client.states.remove(name)
+    for number in range(3):
+        http.post(command, json=f"other {number}")
+
+    assert statuses() == [409] * 5
+    assert http.get(state).status_code == 404
+    assert http.get(log).json()["last_index"] == 3
+    assert http.post(command, json=5, headers={"Blob-Lineage": "no lineage"}).status_code == 400
+
+
+def test_an_event_names_the_log_that_it_is_of(http: httpx.Client) -> None:
+    name = fresh()
+    lineage = http.post(f"/command/{name}", json="first").headers["Blob-Lineage"]
+
+    with http.stream("GET", f"/log/{name}?follow") as events:
+        line = next(line for line in events.iter_lines() if line.startswith("id: "))
+
+    assert line == f"id: 1@{lineage}"
+    for wrong in ("1@", "x", "1@x", ""):
+        answer = http.get(f"/log/{name}?follow", headers={"Last-Event-ID": wrong})
+        assert answer.status_code == 400
 
 
 def test_the_older_paths_are_those_of_the_state_that_is_configured(

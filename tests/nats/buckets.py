@@ -133,14 +133,17 @@ class Paused:
         self.reached, self.gate = asyncio.Event(), asyncio.Event()
         self.left = 0
 
-    def stop_before(self, number: int) -> None:
-        """Stop before the ``number``-th request about a record from now on, counted from 0."""
+    def stop_before(self, number: int, about: str = ".M.") -> None:
+        """Stop before the ``number``-th request about a record from now on, counted from 0.
+
+        ``about`` is what tells such a request, or one of another kind.
+        """
         self.left = number
         request = self.bucket.js._request
 
         async def gated(subject: str, data: Any, headers: Mapping[str, str] | None) -> Any:
-            about_record = ".M." in subject or b".M." in bytes(data)[:200]
-            if about_record and not self.gate.is_set():
+            is_meant = about in subject or about.encode() in bytes(data)[:200]
+            if is_meant and not self.gate.is_set():
                 if self.left == 0:
                     self.reached.set()
                     await self.gate.wait()

@@ -9,13 +9,13 @@ import pytest
 from tests.contracts.blob_store import FAR_AHEAD, PART_BYTES, put, put_staged, some_bytes
 from tests.nats.buckets import Bucket, Paused
 
-from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdfast.stores.ports import BlobInfo
-    from holdfast.transport.jetstream_messages import BatchMessage
+    from holdfast.transport.jetstream_messages import BatchMessage, StoredMessage
     from holdfast.transport.message import Message
 
 pytestmark = pytest.mark.nats
@@ -47,6 +47,43 @@ async def test_a_blob_is_put_anew_as_it_was_and_nothing_is_left_of_the_copy(
     assert await bucket.open().get(after) == some_bytes(size)
     assert await bucket.orphans() == 0
     assert before.generation not in await bucket.chunk_counts()
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+async def test_what_a_replica_has_a_moment_later_is_not_told_damaged(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """It applies the chunks once it has answered that it has none."""
+    info = await put_of(bucket, size)
+    direct_told = bucket.js.direct_told
+
+    async def none_yet(*_: object) -> tuple[list[StoredMessage], str]:
+        monkeypatch.setattr(bucket.js, "direct_told", direct_told)
+        return [], ""
+
+    monkeypatch.setattr(bucket.js, "direct_told", none_yet)
+    read: list[int] = []
+
+    async def spend(size: int) -> None:
+        read.append(size)
+
+    await bucket.store.read_back(info, spend)
+
+    assert sum(read) == size
+
+
+async def test_what_no_replica_has_is_told_damaged_or_not_there(bucket: Bucket) -> None:
+    async def spend(_: int) -> None:
+        pass
+
+    info = await put_of(bucket, 3 * PART_BYTES)
+    await bucket.lose_chunks(info.digest)
+
+    with pytest.raises(CorruptError):
+        await bucket.store.read_back(info, spend)
+    await bucket.store.delete(info.digest)
+    with pytest.raises(NotFoundError):
+        await bucket.store.read_back(info, spend)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -75,7 +75,7 @@ def assemble_care(
         agreement,
         stores.records,
         Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
-        StateLogsBack(replays),
+        StateLogsBack(stores.snapshots, replays),
         place=lambda: place_of(greeting()) if stores.streams else ONE_PLACE,
         worker=setup.worker,
         every=timedelta(days=setup.config.scrub_days),

@@ -19,7 +19,7 @@ from holdfast.bootstrap.admin import init_store
 from holdfast.cli import exit_codes
 from holdfast.cli.output import print_line, say
 from holdfast.cli.settings import ClientFlags
-from holdfast.cli.up import environment_of, wait_serving
+from holdfast.cli.up import environment_of, link_variables, wait_serving
 from holdfast.errors import InvalidError
 from holdfast.gateway.server import serve
 from holdfast.gateway.settings import GatewaySettings, load_settings
@@ -99,7 +99,7 @@ def gateway(
         tempfile.TemporaryDirectory(prefix="holdfast-gateway-") as directory,
         EmbeddedServer.start(Path(directory)) as server,  # in this thread: see runtime.child
     ):
-        environment = environment_of(server) | {"HOLDFAST_STORE": store}
+        environment = environment_of(server) | link_variables(settings) | {"HOLDFAST_STORE": store}
         config = load_config(environ=environment).config
         return _run(_Gateway(settings, config, None, _Worker(environment, Path(directory))))
 

@@ -24,6 +24,7 @@ from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from holdfast.protocol.links import LinkMade
 
@@ -121,6 +122,22 @@ def _print(made: LinkMade, *, json: bool) -> None:
 # --- keys ---
 
 
+def new_key(
+    id: str | None = None,  # noqa: A002 - the word
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> LinkKey:
+    """A key that holds from ``since`` on, or from now; its id is the time where none is said."""
+    now = utc_now().replace(microsecond=0)
+    return LinkKey(
+        id=id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        secret=secrets.token_urlsafe(_SECRET_BYTES),
+        since=since or now,
+        until=until,
+    )
+
+
 @keys_app.command
 def create(
     id: Annotated[str | None, Parameter(help="Id of the key; by default the time.")] = None,  # noqa: A002 - the word
@@ -135,14 +152,9 @@ def create(
     From then on links are signed with it; those of the keys before it stay valid. All workers and
     gateways need the same file: with more than one machine let it begin when all have it (--since).
     """
-    now = utc_now().replace(microsecond=0)
-    start = now + parse_long_duration(since)
-    key = LinkKey(
-        id=id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
-        secret=secrets.token_urlsafe(_SECRET_BYTES),
-        since=start,
-        until=None if lasts is None else start + parse_long_duration(lasts),
-    )
+    start = utc_now().replace(microsecond=0) + parse_long_duration(since)
+    until = None if lasts is None else start + parse_long_duration(lasts)
+    key = new_key(id, since=start, until=until)
 
     def added(keys: Sequence[LinkKey]) -> Sequence[LinkKey]:
         if any(one.id == key.id for one in keys):

@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from holdfast import client
 from holdfast.bootstrap.admin import init_store
 from holdfast.cli import demo as demonstration
 from holdfast.cli import exit_codes
+from holdfast.cli.link import new_key
 from holdfast.cli.output import print_line, say
+from holdfast.domain.link_keys import read_keys, write_keys
 from holdfast.errors import InvalidError, UnavailableError
-from holdfast.gateway.settings import load_settings
+from holdfast.gateway.settings import GatewaySettings, load_settings, variable_of
+from holdfast.live_file import change_live_file
 from holdfast.runtime.config import Config, load_config
 from holdfast.runtime.embedded import EmbeddedServer
 from holdfast.runtime.pool import WorkerPool
@@ -37,6 +41,7 @@ DEFAULT_PORT: Final = 4222
 DEFAULT_HTTP_PORT: Final = 7777
 MAX_WORKERS: Final = 64
 READY_SECONDS: Final = 30.0
+_KEYS: Final = "link-keys.json"
 _POLL_SECONDS: Final = 0.1
 _WATCH_SECONDS: Final = 0.5
 
@@ -83,7 +88,8 @@ def up(
     ):
         nodes = [f"worker-{n + 1}" for n in range(workers)]
         address = listen or f"127.0.0.1:{_choose_http_port()}"
-        machine = _Machine(server, directory, nodes, address, tracer)
+        settings = _with_links(load_settings({"listen": address}), directory)
+        machine = _Machine(server, directory, nodes, settings, tracer)
         return asyncio.run(machine.run(roots, exit_after_demo=exit_after_demo))
 
 
@@ -117,15 +123,15 @@ class _Machine:
         server: EmbeddedServer,
         directory: Path,
         nodes: list[str],
-        listen: str,
+        settings: GatewaySettings,
         tracer: Tracer,
     ) -> None:
         self._server = server
         self._tracer = tracer
         self._directory = directory
         self._nodes = nodes
-        self._listen = listen
-        environment = environment_of(server)
+        self._settings = settings
+        environment = environment_of(server) | link_variables(settings)
         self._config: Config = load_config(environ=environment).config
         self._pool = WorkerPool(
             environment, directory, drain_seconds=self._config.drain_seconds, announce=say
@@ -175,8 +181,7 @@ class _Machine:
             self._tell(None)
             await asyncio.Event().wait()
             return
-        settings = load_settings({"listen": self._listen})
-        await serve(connection, settings, asyncio.Event(), ready=self._tell)
+        await serve(connection, self._settings, asyncio.Event(), ready=self._tell)
 
     async def _demonstrate(self, connection: Client, roots: list[Path]) -> int:
         """Through the first worker in, through the others out."""
@@ -272,6 +277,32 @@ def environment_of(server: EmbeddedServer) -> dict[str, str]:
         if not name.startswith("NATS_") and name not in {"HOLDFAST_NODE", "HOLDFAST_METRICS_PORT"}
     }
     return kept | {"NATS_URL": server.url, "HOLDFAST_MONITOR_URL": server.monitor_url}
+
+
+def link_variables(settings: GatewaySettings) -> dict[str, str]:
+    """What workers see, so that they make the links that a gateway with ``settings`` takes."""
+    told = {}
+    if settings.public_url is not None:
+        told["public_url"] = settings.public_url
+    if settings.link_keys is not None:
+        told["link_keys"] = str(Path(settings.link_keys).absolute())
+    return {variable_of(name): text for name, text in told.items()}
+
+
+def _with_links(settings: GatewaySettings, directory: Path) -> GatewaySettings:
+    """``settings`` with keys for links, in ``directory`` where none are given.
+
+    Not where a free port is yet to be found, and nothing says where clients reach it.
+    """
+    _, port = settings.address
+    if settings.public_url is None and port == 0:
+        return settings
+    file = directory / _KEYS
+    if settings.link_keys is None and not file.exists():
+        change_live_file(file, read_keys, write_keys, lambda _: [new_key()], is_new=True)
+    return replace(
+        settings, public_url=settings.url(port), link_keys=settings.link_keys or str(file)
+    )
 
 
 def _own_command() -> str:

@@ -183,17 +183,16 @@ class Download:
             yield self._begun
             if self._begun.head.length == _wanted(self._request, self._begun.head):
                 return
-        request = self._request if self._begun is None else _rest(self._request, self._begun.head)
-        has_come = False
+        left = self._request if self._begun is None else _rest(self._request, self._begun.head)
         try:
-            async with aclosing(self._read(request)) as windows:
+            async with aclosing(self._read(left)) as windows:
                 async for window in windows:
-                    has_come = True
+                    left = _rest(left, window.head)
                     yield window
         except NotFoundError as missing:
-            if has_come or not self._is_kept:
+            if not self._is_kept:
                 raise
-            async with aclosing(self._read(_though_deleted(request), missing)) as windows:
+            async with aclosing(self._read(_though_deleted(left), missing)) as windows:
                 async for window in windows:
                     yield window
 

@@ -12,6 +12,7 @@ import asyncio
 import enum
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.bare import BareReads
@@ -55,8 +56,9 @@ BYTES_ATTEMPT_SECONDS: Final = 10.0
 _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _LEAST_ATTEMPT_SECONDS: Final = 0.25
-"""With less left, nobody is asked again: the answer would come too late, and a request surely
-not applied would be told as unknown."""
+_LEAST_ATTEMPT_SHARE: Final = 0.25
+"""With less than both left, nobody is asked again for a change that was surely not made: the answer
+would come too late, and nobody would know."""
 
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
@@ -252,6 +254,7 @@ class Requester:
         subject = first_subject or self.subject(operation)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
+        least = min(_LEAST_ATTEMPT_SECONDS, timeout_seconds * _LEAST_ATTEMPT_SHARE)
         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=timeout_seconds)
         while True:
             try:
@@ -280,9 +283,18 @@ class Requester:
             else:
                 return message
             subject = self.subject(operation)
-            may_go_on = not self.connection.is_closed and await backoff.wait()
-            if not may_go_on or deadline - loop.time() < _LEAST_ATTEMPT_SECONDS:
+            is_unmade = operation.mutates and not maybe_applied
+            if not await self._may_ask_again(backoff, deadline, least if is_unmade else 0):
                 raise _told(failure, maybe_applied=maybe_applied) from failure.__cause__
+
+    async def _may_ask_again(self, backoff: Backoff, deadline: float, least: float) -> bool:
+        """Wait until it is time; whether ``least`` seconds are left then."""
+        if self.connection.is_closed or not await backoff.wait():
+            return False
+        loop = asyncio.get_running_loop()
+        with suppress(HoldfastError):  # the attempt tells it
+            await self.connection.wait_connected(max(deadline - loop.time(), 0))
+        return deadline - loop.time() >= least
 
     async def _request(
         self,

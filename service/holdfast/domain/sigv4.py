@@ -34,10 +34,9 @@ _TIME: Final = "%Y%m%dT%H%M%SZ"
 _UNRESERVED: Final = "-_.~"
 
 _SIGNATURE: Final = f"{PREFIX}Signature"
-_OWN: Final = frozenset(
-    PREFIX + name
-    for name in ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
-)
+_NAMES: Final = ("Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature")
+_OWN: Final = frozenset(PREFIX + name for name in _NAMES)
+_SHOWN_RE: Final = re.compile(rf"{PREFIX}({'|'.join(_NAMES)})(=|%(25)*3[Dd])")
 _DATE_RE: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z", re.ASCII)
 _SECONDS_RE: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
 _HEADERS_RE: Final = re.compile(r"[a-z0-9-]+(;[a-z0-9-]+)*", re.ASCII)
@@ -69,8 +68,18 @@ class Signed:
 
 
 def is_link(path: str, query: str) -> bool:
-    """Whether somebody tries to show a link, however spoilt."""
-    return PREFIX in query or PREFIX in path
+    """Whether somebody tries to show a link, however spoilt: ``path`` may have its query, too.
+
+    In ``query`` what is percent-encoded is of a value, such as a name.
+    """
+    in_query = any(f"{name}=" in query for name in _OWN)
+    return in_query or _SHOWN_RE.search(path) is not None
+
+
+def without_link(path: str) -> str:
+    """What of ``path``, decoded or not, may be written down: a link that is in it may hold."""
+    shown = _SHOWN_RE.search(path)
+    return path if shown is None else path[: shown.start()]
 
 
 def sign(

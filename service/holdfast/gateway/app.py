@@ -56,6 +56,7 @@ _EXPOSED: Final = (
     "Repr-Digest",
     "Retry-After",
     "Blob-Version",
+    "Blob-Lineage",
     "Blob-Labels",
     "Blob-Expires",
     "Tus-Extension",
@@ -117,7 +118,7 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:
-    """Let pages of the origins named read answers in a browser."""
+    """Let pages of the origins named ask, and read the answers, in a browser."""
     if not settings.cors_origins:
         return []
     return [

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LEAST_BYTES_PER_SECOND: Final = 1024
 """The least rate of a body, over the time waited for it but for ``body_seconds``."""
 
+LEAST_IN_MEMORY: Final = 128 * KIB
+"""The same of a body that is in memory whole while it comes."""
+
 MAX_MESSAGE_BYTES: Final = MIB
 """Of a body of JSON."""
 
@@ -49,6 +52,7 @@ class Bodies:
         self._form_seconds = settings.header_seconds
         self._open_forms = 0
         self._max_bytes = settings.max_body_bytes
+        self._memory_bytes = settings.memory_bytes
         self._memory = ByteBudget(settings.memory_bytes)
 
     @asynccontextmanager
@@ -81,15 +85,32 @@ class Bodies:
     async def whole(self, request: Request, most: int) -> AsyncIterator[bytes]:
         """All of a body of up to ``most`` bytes, which are in memory while the context lasts.
 
+        One that says its length waits until there is room for it; another takes room as it comes,
+        by the MiB.
         Raises HttpError (400, 408, 413, 415), RateLimitedError where too many are under way.
         """
         _check_plain(request)
         length = self._length(request, most)
-        taken = await self._turn(most if length is None else length)
+        taken = await self._turn(MIB if length is None else length)
+        received, chunks = 0, []
         try:
-            yield b"".join([chunk async for chunk in self._chunks(request, most, None)])
+            async for chunk in self._chunks(request, most, None, LEAST_IN_MEMORY):
+                received += len(chunk)
+                if length is None:
+                    taken = self._grown(taken, received)
+                chunks.append(chunk)
+            yield b"".join(chunks)
         finally:
             self._memory.give_back(taken)
+
+    def _grown(self, taken: int, received: int) -> int:
+        """What is taken once ``received`` bytes have room. Raises RateLimitedError."""
+        needed = min(-(-received // MIB) * MIB, self._memory_bytes)
+        if needed <= taken:
+            return taken
+        if not self._memory.try_take(needed - taken):
+            raise _too_many()
+        return needed
 
     async def open_form(self, request: Request) -> bytes:
         """All of a form that anybody may send.
@@ -129,17 +150,20 @@ class Bodies:
             async with asyncio.timeout(_TURN_SECONDS):
                 return await self._memory.take(size)
         except TimeoutError as error:
-            msg = "too many bodies are under way here"
-            raise RateLimitedError(msg) from error
+            raise _too_many() from error
 
     async def _chunks(
-        self, request: Request, most: int, expected: Digest | None
+        self,
+        request: Request,
+        most: int,
+        expected: Digest | None,
+        least: int = LEAST_BYTES_PER_SECOND,
     ) -> AsyncGenerator[bytes]:
         sha256 = hashlib.sha256()
         clock = asyncio.get_running_loop().time
         received, waited = 0, 0.0
         while True:
-            patience = self._seconds + received / LEAST_BYTES_PER_SECOND - waited
+            patience = self._seconds + received / least - waited
             asked_at = clock()
             try:
                 async with asyncio.timeout(min(self._seconds, patience)):
@@ -168,6 +192,10 @@ def _check_plain(request: Request) -> None:
         raise HttpError(415, "invalid", "the body has no encoding but its own")
     if "content-range" in request.headers:
         raise HttpError(400, "invalid", "a part of something cannot be stored")
+
+
+def _too_many() -> RateLimitedError:
+    return RateLimitedError("too many bodies are under way here")
 
 
 def _not_coming() -> HttpError:

@@ -131,7 +131,7 @@ async def _until(
             taking.cancel()
 
 
-def event(name: str, message: Any, number: int | None = None) -> bytes:
-    """One event, whose data is ``message`` as JSON, and whose id is ``number``."""
-    head = f"event: {name}\n" if number is None else f"id: {number}\nevent: {name}\n"
+def event(name: str, message: Any, event_id: str | None = None) -> bytes:
+    """One event, whose data is ``message`` as JSON."""
+    head = f"event: {name}\n" if event_id is None else f"id: {event_id}\nevent: {name}\n"
     return head.encode() + b"data: " + msgspec.json.encode(message) + b"\n\n"

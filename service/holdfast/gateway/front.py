@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from holdfast.domain.sigv4 import without_link
 from holdfast.errors import RateLimitedError
 from holdfast.gateway.guard import WAIT_TAKEN
 from holdfast.gateway.limits import LEAVE
@@ -120,7 +121,7 @@ def _given_trace(scope: Scope) -> TraceStep | None:
 def _describe(span: TraceSpan, scope: Scope, passing: _Passing) -> None:
     """Describe the request without its query, which may hold a signature."""
     method, route = scope["method"], scope.get(ROUTE)
-    attributes = {"url.path": scope["path"], "url.scheme": scope["scheme"]}
+    attributes = {"url.path": without_link(scope["path"]), "url.scheme": scope["scheme"]}
     if route is not None:
         attributes["http.route"] = route
     if client := scope.get("client"):
@@ -142,7 +143,7 @@ def _write(scope: Scope, passing: _Passing, seconds: float) -> None:
     log.info(
         "http_request",
         method=scope["method"],
-        path=scope["path"],
+        path=without_link(scope["path"]),
         status=passing.status,
         whole=passing.is_whole,
         seconds=round(seconds, 6),

@@ -42,7 +42,7 @@ async def serve(
         ended = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
         try:
-            url = _url(settings, listener)
+            url = settings.url(listener.getsockname()[1])
             log.info("gateway_started", url=url)
             ready(url)
             await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -105,12 +105,3 @@ def _bound(host: str, port: int) -> socket.socket:
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-
-
-def _url(settings: GatewaySettings, listener: socket.socket) -> str:
-    if settings.public_url is not None:
-        return settings.public_url.rstrip("/")
-    host, port = settings.address
-    name = f"[{host}]" if ":" in host else host or "127.0.0.1"
-    scheme = "https" if settings.tls_cert else "http"
-    return f"{scheme}://{name}:{port or listener.getsockname()[1]}"

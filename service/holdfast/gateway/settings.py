@@ -50,7 +50,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
     ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
-        Meta(max_length=64, description="Origins whose pages may read answers in a browser."),
+        Meta(max_length=64, description="Origins whose pages may use it in a browser; * is any."),
     ] = ()
     trusted_proxies: Annotated[
         tuple[str, ...],
@@ -96,6 +96,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         """Host and port to listen on; the host is empty for every address."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+    def url(self, port: int) -> str:
+        """Where clients reach it while it listens on ``port``."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host, _ = self.address
+        name = f"[{host}]" if ":" in host else host or "127.0.0.1"
+        return f"{'https' if self.tls_cert else 'http'}://{name}:{port}"
 
 
 LISTS: Final = frozenset({"cors_origins", "trusted_proxies"})

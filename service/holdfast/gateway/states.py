@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
 from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import ToAppend
+from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
@@ -31,7 +32,12 @@ from holdfast.gateway.paths import path_text
 from holdfast.gateway.problems import HttpError, json_answer
 from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
 from holdfast.gateway.sources import BlobSource
-from holdfast.protocol.headers import BLOB_HLC, BLOB_LAST_APPLIED_HLC, BLOB_LAST_APPLIED_INDEX
+from holdfast.protocol.headers import (
+    BLOB_HLC,
+    BLOB_LAST_APPLIED_HLC,
+    BLOB_LAST_APPLIED_INDEX,
+    BLOB_LINEAGE,
+)
 from holdfast.protocol.message import WireDigest
 from holdfast.protocol.problem import problem_of
 from holdfast.protocol.states import (
@@ -46,6 +52,7 @@ from holdfast.protocol.states import (
     StatePage,
     WireHlc,
     WireIndex,
+    WireLineage,
 )
 from holdfast.protocol.times import parse_time, parse_zoned_time
 
@@ -59,7 +66,7 @@ if TYPE_CHECKING:
     from holdfast.client.states.values import LogCommand
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.content import Readers
-    from holdfast.protocol.states import ExpectedIndex
+    from holdfast.protocol.states import ExpectedIndex, LoadedState
 
 JSON_TYPE: Final = "application/json"
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
@@ -80,8 +87,15 @@ _APPLIED_HLC: Final = Parameter(
     name=BLOB_LAST_APPLIED_HLC, about="The time of that command.", kind=ForeignHlc
 )
 _HLC: Final = Parameter(name=BLOB_HLC, about="A time before the command's.", kind=WireHlc)
+_LINEAGE: Final = Parameter(
+    name=BLOB_LINEAGE,
+    about="Only in the log that has it, as an answer said; else 409.",
+    kind=WireLineage,
+)
 _LAST_EVENT: Final = Parameter(
-    name="Last-Event-ID", about="The last command that was had.", kind=WireIndex
+    name="Last-Event-ID",
+    about="The last command that was had, and the lineage of its log.",
+    kind=Annotated[str, msgspec.Meta(max_length=150, pattern=r"^[0-9]{1,16}(@.+)?$(?!\n)")],
 )
 
 
@@ -124,11 +138,11 @@ class StateRoutes:
             raise InvalidError(msg)
         if "time" in asked:
             asked["time"] = _time_of(asked["time"])
-        record = await self._client.states.record(name, **asked)
-        return await content_answer(request, self._content(name, record), self._readers)
+        found = await self._client.states.found(name, **asked)
+        return await content_answer(request, self._content(name, found), self._readers)
 
     async def save(self, request: Request) -> Response:
-        """``POST /state/{name}``: 201; 409 for a state that is older than the newest save."""
+        """``POST /state/{name}``: 201; 409 if one is newer, or the log is another."""
         name = self._name_of(request)
         if not Preconditions.of(request.headers).is_change_free:
             msg = "a save takes no conditions: an older state than the newest is a conflict"
@@ -136,6 +150,7 @@ class StateRoutes:
         said: dict[str, Any] = {
             "last_applied_index": _header(request, _APPLIED) or 0,
             "last_applied_hlc": _header(request, _APPLIED_HLC) or "",
+            "lineage": _header(request, _LINEAGE),
             "force": "force" in request.query_params,
         }
         if _is_json(request):
@@ -151,9 +166,8 @@ class StateRoutes:
         name = self._name_of(request)
         expected = _expected_index(Preconditions.of(request.headers))
         body = await self._bodies.message(request)
-        hlc = _header(request, _HLC)
         try:
-            one = _to_append(body, expected, hlc, is_json=_is_json(request))
+            one = _to_append(request, body, expected)
             reply, _ = await self._client.states.appends.append(name, one, ordered=False)
         except ConflictError as error:
             if expected == "any" or error.index is None:
@@ -161,21 +175,23 @@ class StateRoutes:
             headers = {"ETag": f'"{error.index}"'}
             raise HttpError(412, "conflict", error.detail, headers) from error
         position = Position(index=reply.index, hlc=reply.hlc)
-        return json_answer(position, 200, {"ETag": f'"{reply.index}"'})
+        return json_answer(position, 200, {"ETag": f'"{reply.index}"'} | _named(reply.lineage))
 
     async def log(self, request: Request) -> Response:
         """``GET /log/{name}``: a page of commands, or all of them and those to come as events."""
         name = self._name_of(request)
         asked = given(request, _FROM, _FOLLOW, LIMIT)
-        start = asked.get("from", 1)
+        start, lineage = asked.get("from", 1), _header(request, _LINEAGE)
+        states = self._client.states
         if "follow" not in asked and EVENT_STREAM not in request.headers.get("accept", ""):
-            return json_answer(
-                await self._client.states.page(name, start, asked.get("limit", 1000))
-            )
+            page = await states.page(name, start, asked.get("limit", 1000), lineage=lineage)
+            return json_answer(page, 200, _named(page.lineage))
         if (last := _header(request, _LAST_EVENT)) is not None:
-            start = int(last) + 1
-        await self._client.states.page(name, start, 1)  # it is there: else that is said at once
-        return events_answer(request, _events(self._client, name, start), self._readers)
+            start, lineage = _behind(last, lineage)
+        # It is there: else that is said at once.
+        lineage = (await states.page(name, start, 1, lineage=lineage)).lineage
+        events = _events(self._client, ReadLog(name, lineage), start)
+        return events_answer(request, events, self._readers)
 
     def _name_of(self, request: Request) -> str:
         if "name" in request.path_params:
@@ -195,7 +211,7 @@ class StateRoutes:
 
         return scope
 
-    def _content(self, name: str, record: Saved) -> HttpContent:
+    def _content(self, name: str, record: LoadedState) -> HttpContent:
         is_json = record.kind == "json"
         return HttpContent(
             source=BlobSource(self._client, record.digest),
@@ -208,7 +224,8 @@ class StateRoutes:
             headers={
                 BLOB_LAST_APPLIED_INDEX: str(record.last_applied_index),
                 BLOB_LAST_APPLIED_HLC: record.last_applied_hlc,
-            },
+            }
+            | _named(record.lineage),
         )
 
     def routes(self) -> tuple[HttpRoute, ...]:
@@ -277,20 +294,32 @@ def _expected_index(conditions: Preconditions) -> ExpectedIndex:
     return int(converted(_INDEX, digits))
 
 
-def _to_append(body: bytes, expected: ExpectedIndex, hlc: str | None, *, is_json: bool) -> ToAppend:
+def _to_append(request: Request, body: bytes, expected: ExpectedIndex) -> ToAppend:
     """Raises InvalidError of what is to be JSON and is none."""
-    if not is_json:
-        return to_append(body, expected_index=expected, hlc=hlc)
+    hlc, lineage = _header(request, _HLC), _header(request, _LINEAGE)
+    if not _is_json(request):
+        return to_append(body, expected_index=expected, lineage=lineage, hlc=hlc)
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(f"a command is JSON: {error}") from error
-    return ToAppend([body], expected_index=expected, hlc=hlc)
+    return ToAppend([body], expected_index=expected, lineage=lineage, hlc=hlc)
 
 
-async def _events(client: Client, name: str, start: int) -> AsyncGenerator[bytes]:
-    async with aclosing(client.states.follow(name, start)) as commands:
-        coming = asyncio.ensure_future(anext(commands))
+def _named(lineage: str | None) -> dict[str, str]:
+    """The headers of an answer that tell which log it is about."""
+    return {} if lineage is None else {BLOB_LINEAGE: lineage}
+
+
+def _behind(event_id: str, lineage: str | None) -> tuple[int, str | None]:
+    """The command behind an event, and the lineage of its log. Raises InvalidError."""
+    index, at, said = event_id.partition("@")
+    return int(index) + 1, converted(_LINEAGE, said) if at else lineage
+
+
+async def _events(client: Client, log: ReadLog, start: int) -> AsyncGenerator[bytes]:
+    async with aclosing(followed(client.requester, log, start)) as batches:
+        coming = asyncio.ensure_future(anext(batches))
         try:
             while True:
                 done, _ = await asyncio.wait([coming], timeout=QUIET_SECONDS)
@@ -298,12 +327,14 @@ async def _events(client: Client, name: str, start: int) -> AsyncGenerator[bytes
                     yield STILL_THERE
                     continue
                 try:
-                    command = coming.result()
+                    commands = coming.result()
                 except HoldfastError as error:
                     yield event("problem", problem_of(error))
                     return
-                yield event("command", _told(command), command.index)
-                coming = asyncio.ensure_future(anext(commands))
+                at = "" if log.lineage is None else f"@{log.lineage}"
+                for command in commands:
+                    yield event("command", _told(command), f"{command.index}{at}")
+                coming = asyncio.ensure_future(anext(batches))
         finally:
             coming.cancel()
             await asyncio.wait([coming])
@@ -347,12 +378,12 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             handle=of.save,
             scope=of.scope_below("/state"),
             query=(_FORCE,),
-            headers=(CONTENT_TYPE, _APPLIED, _APPLIED_HLC),
+            headers=(CONTENT_TYPE, _APPLIED, _APPLIED_HLC, _LINEAGE),
             body=BYTES,
             answers={
                 201: HttpAnswer(about="It is saved.", message=Saved),
                 404: _ABSENT,
-                409: HttpAnswer(about="A newer one is saved."),
+                409: HttpAnswer(about="A newer one is saved, or the log is another."),
                 507: HttpAnswer(about="The store is full."),
             },
         ),
@@ -370,10 +401,11 @@ def _of_log(of: StateRoutes, name: str) -> tuple[HttpRoute, ...]:
             handle=of.log,
             scope=of.scope_below("/log"),
             query=(_FROM, _FOLLOW, LIMIT),
-            headers=(_LAST_EVENT,),
+            headers=(_LINEAGE, _LAST_EVENT),
             answers={
                 200: HttpAnswer(about="A page, or events.", message=LogPage | EVENTS),
                 404: HttpAnswer(about="There is no such command any more, or no log."),
+                409: HttpAnswer(about="The log is another."),
             },
         ),
     )
@@ -387,12 +419,12 @@ def _appending(of: StateRoutes, path: str) -> HttpRoute:
         summary="Append a command to a log.",
         handle=of.append,
         scope=of.scope_below("/command"),
-        headers=(CONTENT_TYPE, _HLC, IF_MATCH, IF_NONE_MATCH),
+        headers=(CONTENT_TYPE, _HLC, _LINEAGE, IF_MATCH, IF_NONE_MATCH),
         body=BYTES,
         answers={
             200: HttpAnswer(about="It is in the log.", message=Position),
             404: _ABSENT,
-            409: HttpAnswer(about="Another writer was first."),
+            409: HttpAnswer(about="Another writer was first, or the log is another."),
             412: HttpAnswer(about="The last command is another."),
             507: HttpAnswer(about="The store is full."),
         },

@@ -32,6 +32,7 @@ def scrub_of(
     every: timedelta = timedelta(0),
     monotonic: Callable[[], float] = SOURCES.monotonic,
     spaces: Sequence[Space] | None = None,
+    logs: StateLogsBack | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Scrub:
     """That of one worker, which hurries; it awaits ``sleep`` after each page and piece."""
@@ -41,7 +42,7 @@ def scrub_of(
         Agreement(records),
         records,
         Pace(1e12, monotonic=monotonic, sleep=sleep),
-        StateLogsBack(worker_on(deployed.stores).replays),
+        logs or StateLogsBack(deployed.stores.snapshots, worker_on(deployed.stores).replays),
         place=lambda: place,
         worker=worker,
         every=every,

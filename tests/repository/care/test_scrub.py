@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobInfo, BlobStore, Spending
+    from holdfast.stores.record_ports import RecordStore
 
 
 async def spoil(store: BlobStore, digest: Digest) -> None:
@@ -226,6 +228,41 @@ async def test_another_worker_carries_on_where_one_stopped_once_its_lease_has_pa
     [record] = await heir.places()
     assert record.last is not None
     assert record.last.checked == len(stored)
+
+
+class Spoiling(ForwardingBlobStore):
+    """Has the record of the scrub damaged when a blob is read back."""
+
+    def __init__(self, inner: BlobStore, records: RecordStore) -> None:
+        super().__init__(inner)
+        self.records = records
+
+    async def read_back(self, info: BlobInfo, spend: Spending) -> None:
+        """See `BlobStore.read_back`."""
+        [key] = await self.records.list_keys("scrub")
+        found = await self.records.get(key)
+        await self.records.put(key, b"{", expected=found.revision)
+        await super().read_back(info, spend)
+
+
+async def test_damage_to_the_record_of_the_scrub_itself_is_not_told_of_a_blob(
+    deployed: Deployed,
+) -> None:
+    digest = await put(deployed.stores.blobs, b"sound", pinned=True)
+    packs, blobs = deployed.collector().spaces
+    spoiling = Spoiling(blobs.store, deployed.stores.records)
+    time = count(step=LEASE_SECONDS)  # so that the lease is renewed with each piece
+    scrub = scrub_of(
+        deployed,
+        spaces=(packs, replace(blobs, store=spoiling)),
+        monotonic=lambda: next(time),
+    )
+
+    with pytest.raises(UnavailableError, match="record"):
+        await scrub.run()
+
+    assert scrub.totals.damaged == 0
+    assert await deployed.stores.blobs.missing([digest]) == []
 
 
 async def test_of_two_workers_at_one_place_one_reads(deployed: Deployed) -> None:

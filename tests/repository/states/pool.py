@@ -234,3 +234,14 @@ async def code_of(work: Awaitable[object]) -> str:
 async def codes_of(*works: Awaitable[str]) -> list[str]:
     """What comes of several at once."""
     return list(await asyncio.gather(*works))
+
+
+async def let_through(gate: Gate, task: asyncio.Task[T], calls: int) -> int:
+    """Let so many calls of ``task`` to its stores through, or until it has ended; how many."""
+    for number in range(calls):
+        while not (gate.held or task.done()):  # noqa: ASYNC110  (no event tells)
+            await asyncio.sleep(0)
+        if task.done():
+            return number
+        gate.let_go()
+    return calls

@@ -16,9 +16,11 @@ from holdfast.repository.states.record import (
     SaveEntry,
     StateRecord,
     Void,
+    check_same,
     closed,
     finders_beside,
     kept_saves,
+    removed,
     saved,
     trimmed,
     with_log,
@@ -60,6 +62,14 @@ def test_a_save_of_a_log_that_is_another_by_now_is_not_made() -> None:
     for lineage in (("other", 0, 0), ("l", 9, 0), ("l", 0, 9)):
         with pytest.raises(UnavailableError):
             saved(record, "s", entry(1), lineage=lineage, force=True, at=NOW)
+
+
+def test_a_save_of_a_state_without_a_log_that_was_removed_meanwhile_is_not_made() -> None:
+    before = StateRecord(name="s", saves=(entry(5),))
+    begun = removed(before, "op x", start=0)
+
+    with pytest.raises(UnavailableError):
+        saved(begun, "s", entry(6), lineage=before.lineage, force=True, at=NOW)
 
 
 def test_a_save_below_what_was_trimmed_meanwhile_is_not_made() -> None:
@@ -123,6 +133,22 @@ def test_a_repair_takes_back_groups_and_the_saves_that_include_them() -> None:
     assert again.voids == (Void(after=20, through=90, index=2),)
     assert again.lineage != cut.lineage
     assert closed(again, "l", Closing(index=3, after=30, next_log="l"), 60) is again
+
+
+@pytest.mark.parametrize("after", [30, None])
+def test_a_repair_whose_beginning_was_trimmed_meanwhile_is_void_and_takes_back_nothing(
+    after: int | None,
+) -> None:
+    record = log_at(6, 9, 8)
+    closing = Closing(index=5, after=after, behind=(50, 11), next_log="l", op="op x")
+
+    left = closed(record, "l", closing, 60)
+
+    assert left.voids == (Void(after=50, through=60, index=11, is_vain=True),)
+    assert (left.log, left.saves, left.ended_by) == ("l", record.saves, ())
+    assert closed(left, "l", closing, 60) is left
+    check_same(record.lineage, left, 999)
+    assert closed(left, "l", Closing(index=9, after=40, next_log="l"), 70).voids[-1].index == 9
 
 
 def test_a_repair_behind_a_save_begins_a_log_there() -> None:

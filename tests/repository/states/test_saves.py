@@ -76,14 +76,38 @@ async def test_a_state_without_a_log_is_saved_and_its_log_goes_on_from_there(
 ) -> None:
     worker = pool.worker()
     await worker.save("s", b"elsewhere", 500)
+    lineage = (await worker.latest("s")).lineage
 
-    run = await worker.append("s", "next")
+    run = await worker.append("s", "next", lineage=lineage)
 
     assert run.index == 501
     assert await worker.replay("s", 501) == ["next"]
     with pytest.raises(NotFoundError) as below:
         await worker.replay("s", 500)
     assert below.value.index == 501
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_whoever_read_a_state_that_was_only_saved_does_not_go_on_in_the_one_begun_anew(
+    pool: StatesPool, *, has_log: bool
+) -> None:
+    worker = pool.worker()
+    for _ in range(3):
+        await worker.save("s", b"old", 5)
+        lineage = (await worker.latest("s")).lineage
+        await worker.upkeep.remove("s")
+        await worker.save("s", b"new", 5)
+        if has_log:
+            await worker.append("s", 6)
+
+        for work in (
+            worker.append("s", "x", lineage=lineage),
+            worker.append("s", "x", expected=6, lineage=lineage),
+            worker.save("s", b"old", 5, lineage=lineage),
+            worker.replays.page("s", 6, 10, lineage=lineage),
+        ):
+            assert await code_of(work) == "conflict"
+        await worker.upkeep.remove("s")
 
 
 async def test_a_repeated_save_is_answered_as_the_first(pool: StatesPool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from itertools import count, product
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.repository.names.gated import Gate
-from tests.repository.states.pool import StatesPool, code_of
+from tests.repository.states.pool import StatesPool, code_of, let_through
 
 from holdfast.domain.digest import Digest
 from holdfast.domain.hlc import Hlc
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.repository.states.pool import StatesWorker
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -141,17 +139,6 @@ async def test_a_trim_may_be_repeated_and_never_goes_back(pool: StatesPool) -> N
     assert (await worker.upkeep.trim("s", 3)).trimmed_through == 8
     with pytest.raises(InvalidError):
         await worker.upkeep.trim("s", 21)
-
-
-async def let_through(gate: Gate, task: asyncio.Task[T], calls: int) -> int:
-    """Let so many calls of ``task`` to its stores through, or until it has ended; how many."""
-    for number in range(calls):
-        while not (gate.held or task.done()):  # noqa: ASYNC110  (no event tells)
-            await asyncio.sleep(0)
-        if task.done():
-            return number
-        gate.let_go()
-    return calls
 
 
 async def test_a_trim_that_another_overtakes_at_any_moment_is_done_all_the_same() -> None:

@@ -60,7 +60,8 @@ class ByteLru(Generic[K, V]):
             raise
         with self._lock:
             del self._loading[key]
-            self._keep(key, value)
+            if key not in self._values:  # what was put meanwhile is newer
+                self._keep(key, value)
         result.set_result(value)
 
     def _keep(self, key: K, value: V) -> None:
@@ -73,11 +74,12 @@ class ByteLru(Generic[K, V]):
             _, oldest = self._values.popitem(last=False)
             self._held_bytes -= self._weigh(oldest)
 
-    def forget(self, key: K) -> None:
-        """Hold the value no more: it is to be loaded anew."""
+    def put(self, key: K, value: V) -> None:
+        """Hold ``value`` from now on, also where another one is held or being loaded."""
         with self._lock:
             if key in self._values:
                 self._held_bytes -= self._weigh(self._values.pop(key))
+            self._keep(key, value)
 
     def __contains__(self, key: K) -> bool:
         """Whether the value is held now."""

@@ -234,8 +234,9 @@ class SnapshotReader:
         """The same for several spans of one pack, each an offset with a size."""
         found = _cuts(self.pack(pack), spans)
         if found is None:
-            self._packs.forget(pack)
-            found = _cuts(self._packs.get(pack, lambda: self._latest(pack)), spans)
+            latest = self._latest(pack)
+            self._packs.put(pack, latest)
+            found = _cuts(latest, spans)
         if found is None:
             msg = f"pack {pack.hex()} is shorter than the manifest says, or bytes were dropped"
             raise CorruptError(msg)

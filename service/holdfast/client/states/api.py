@@ -153,12 +153,16 @@ class States:
                     for one in page:
                         yield one
 
-    async def page(self, name: str, from_index: int, limit: int = PAGE) -> LogPage:
-        """Up to ``limit`` commands, as they are in the log, and where it begins and ends."""
+    async def page(
+        self, name: str, from_index: int, limit: int = PAGE, *, lineage: str | None = None
+    ) -> LogPage:
+        """Up to ``limit`` commands, as they are in the log, and where it begins and ends.
+
+        As ``replay``, going on with the log of that ``lineage``.
+        """
+        log = ReadLog(check_blob_name(name), lineage)
         async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
-            return await log_page(
-                self._requester, ReadLog(check_blob_name(name)), from_index, limit
-            )
+            return await log_page(self._requester, log, from_index, limit)
 
     async def first_index(self, name: str) -> int:
         """The first command that the log still has. Raises NotFoundError."""
@@ -300,10 +304,21 @@ class States:
         hash: str | None = None,  # noqa: A002  (the wire's word)
     ) -> Saved:
         """The record of the newest save, or of one as ``at`` has it."""
+        return record_of(await self.found(name, index=index, time=time, hash=hash))
+
+    async def found(
+        self,
+        name: str,
+        *,
+        index: int | None = None,
+        time: datetime | None = None,
+        hash: str | None = None,  # noqa: A002  (the wire's word)
+    ) -> LoadedState:
+        """As ``record``, with the ``lineage`` of the log; not all of its state may be there."""
         if index is None and time is None and hash is None:
             async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
-                return record_of(await self.saving.newest(check_blob_name(name)))
-        return record_of(await self._at(name, index, time, hash))
+                return await self.saving.newest(check_blob_name(name))
+        return await self._at(name, index, time, hash)
 
     def saves(self, name: str) -> AsyncGenerator[Saved]:
         """The records of the saves that are kept, newest first. Raises NotFoundError."""
@@ -312,8 +327,8 @@ class States:
 
     async def verify(self, name: str) -> StateVerified:
         """Read back all saves and the log behind the oldest of them. Raises NotFoundError."""
-        records = [record async for record in self.saves(name)]
-        return await verified(records, self._stream, partial(self.replay, name))
+        saves, replay = partial(self.saves, name), partial(self.replay, name)
+        return await verified(saves, self._stream, replay)
 
     # --- states ---
 

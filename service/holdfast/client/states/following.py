@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.client.states.values import command_of
 from holdfast.client.told import carried_on, told
-from holdfast.errors import InternalError
+from holdfast.errors import InternalError, NotFoundError
 from holdfast.protocol.states import (
     FOLLOW_LOG,
     REPLAY_LOG,
@@ -33,22 +33,47 @@ CREDIT: Final = 1024
 
 
 class ReadLog:
-    """The log of a name, as one reads it, in many requests, which are told if it is another."""
+    """The log of a name, as one reads it, in many requests, which are told if it is another.
 
-    __slots__ = ("lineage", "name")
+    ``known`` is the last command that is had from elsewhere: from one's own appends, or a save.
+    """
+
+    __slots__ = ("known", "lineage", "name")
 
     def __init__(self, name: str, lineage: str | None = None) -> None:
         """Nothing of it was read, but what may have told the ``lineage``."""
         self.name = name
         self.lineage = lineage
+        self.known = 0
+
+    def know(self, index: int) -> None:
+        """Command ``index`` is had, of the log that has the lineage."""
+        self.known = max(self.known, index)
 
 
 async def log_page(requester: Requester, log: ReadLog, from_index: int, limit: int) -> LogPage:
     """Up to ``limit`` commands. Raises as ``States.page``."""
     request = ReplayLog(name=log.name, from_index=from_index, limit=limit, lineage=log.lineage)
     page = await requester.ask(REPLAY_LOG, request)
-    log.lineage = page.lineage or log.lineage
+    await adopt(requester, log, page.lineage, from_index - 1)
     return page
+
+
+async def adopt(requester: Requester, log: ReadLog, lineage: str | None, checked: int = 0) -> None:
+    """Read on in the log that has ``lineage``, if it has all that is known of the one before.
+
+    A worker has compared the commands up to ``checked``. Raises ConflictError where one behind
+    them is not in the log any more, and else as ``States.page``.
+    """
+    while lineage and log.lineage not in (None, lineage) and log.known > checked:
+        checked = log.known
+        request = ReplayLog(name=log.name, from_index=checked + 1, limit=1, lineage=log.lineage)
+        try:
+            await requester.ask(REPLAY_LOG, request)
+        except NotFoundError as error:
+            if error.index is None:
+                raise  # else what is behind them was trimmed
+    log.lineage = lineage or log.lineage
 
 
 async def replayed(
@@ -91,8 +116,9 @@ async def followed(
             if [one.index for one in commands] != list(expected):
                 msg = f"the answer has not the commands from {next_index} on, without gaps"
                 raise InternalError(msg)
+            before = next_index - 1
             next_index = max(next_index + len(commands), head.next_index)
-            log.lineage = head.lineage or log.lineage
+            await adopt(requester, log, head.lineage, before)
             if commands:
                 yield commands
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import Fence, ToAppend
-from holdfast.client.states.following import ReadLog, followed, replayed
+from holdfast.client.states.following import ReadLog, adopt, followed, log_page, replayed
 from holdfast.client.states.values import LogCommand, positions, value_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.client.states.api import States
     from holdfast.client.states.values import SavedState
-    from holdfast.protocol.states import ExpectedIndex, LoadedState, LogPage, Saved
+    from holdfast.protocol.states import Appended, ExpectedIndex, LoadedState, LogPage, Saved
 
 DEFAULT_SAVE_EVERY: Final = 1000
 
@@ -81,8 +81,8 @@ class StateMachine:
         self._is_loaded = False
         self._early: dict[int, LogCommand] = {}
         self._under_way: dict[object, int] = {}
-        self._results: dict[int, Any] = {}
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._results: dict[int, tuple[str, Any]] = {}
+        self._waiting: dict[int, asyncio.Future[tuple[str, Any]]] = {}
         self._moved: asyncio.Future[None] | None = None
         self._failure: HoldfastError | None = None
         self._following: asyncio.Task[None] | None = None
@@ -103,13 +103,23 @@ class StateMachine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tasks = [task for task in (self._following, self._saving) if task is not None]
-        if self._saving is not None and kind is None:
-            await asyncio.wait([self._saving])
-        self._is_loaded = False
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            if self._saving is not None and kind is None:
+                await asyncio.wait([self._saving])
+        finally:
+            self._is_loaded = False
+            self._release()
+            tasks = [task for task in (self._following, self._saving) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _release(self) -> None:
+        """Nothing is applied any more: tell whoever waits for it."""
+        for index, waiting in self._waiting.items():
+            if not waiting.done():
+                waiting.set_exception(_not_applied(index))
+        self._tell_moved()
 
     @property
     def state(self) -> Any:
@@ -144,7 +154,8 @@ class StateMachine:
         """Append a command, and wait until it is applied here; what ``apply`` said of it.
 
         Raises as ``States.append``, also where the log that was applied here was removed or
-        repaired, and InternalError once ``apply`` has raised.
+        repaired, InternalError once ``apply`` has raised, and OutcomeUnknownError where the state
+        is closed before it is applied.
         """
         one = to_append(
             command,
@@ -176,7 +187,10 @@ class StateMachine:
         return await self._append(one)
 
     async def refresh(self) -> None:
-        """Wait until everything is applied that was appended before, by anybody."""
+        """Wait until everything is applied that was appended before, by anybody.
+
+        Raises as ``append``.
+        """
         try:
             page = await self._page_from(self._index + 1)
         except NotFoundError:
@@ -219,26 +233,53 @@ class StateMachine:
         try:
             reply, before = await self._states.appends.append(self._name, one, ordered=True)
             self._read.lineage = self._read.lineage or reply.lineage
+            if self._read.lineage != reply.lineage:
+                await self._check_there(reply)
             count = len(one.commands) or 1
             commands = values or [value_of(text) for text in one.commands]
             found = []
             for position, command in zip(positions(reply, before, count), commands, strict=True):
-                self._take(LogCommand(index=position.index, hlc=position.hlc, command=command))
-                found.append(await self._result(position.index))
+                own = LogCommand(index=position.index, hlc=position.hlc, command=command)
+                if self._read.lineage == reply.lineage:  # else it is taken from the log
+                    self._take(own)
+                found.append(await self._result(own))
         finally:
             del self._under_way[key]
             self._forget_results()
         self._save_if_due()
         return found
 
-    async def _result(self, index: int) -> Any:
+    async def _check_there(self, reply: Appended) -> None:
+        """Raises ConflictError where what was appended was taken back by now."""
+        log = ReadLog(self._name, reply.lineage)
+        log.know(reply.index + reply.count - 1)
+        try:
+            await adopt(self._requester, log, self._read.lineage)
+        except ConflictError:
+            raise
+        except HoldfastError:
+            return  # it shows when the log is followed
+
+    async def _result(self, own: LogCommand) -> Any:
+        """What ``apply`` says of ``own``. Raises ConflictError where the log has another there."""
+        hlc, result = await self._applied(own.index)
+        if hlc != own.hlc:
+            msg = f"it was appended as command {own.index}, which a repair took back"
+            raise ConflictError(msg)
+        return result
+
+    async def _applied(self, index: int) -> tuple[str, Any]:
+        """The time and the result of command ``index``."""
         if index in self._results:
             return self._results.pop(index)
+        if self._failure is None and not self._is_loaded:
+            raise _not_applied(index)
         self._check()
         if index <= self._index:
             msg = f"it was appended as command {index}, which was trimmed before it came here"
             raise OutcomeUnknownError(msg)
-        waiting = self._waiting[index] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[tuple[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[index] = waiting
         try:
             return await waiting
         finally:
@@ -256,6 +297,7 @@ class StateMachine:
         """Apply a command, once all before it are; each one is applied once."""
         if one.index <= self._index:
             return
+        self._read.know(one.index)
         self._early[one.index] = one
         while (following := self._early.pop(self._index + 1, None)) is not None:
             self._apply(following)
@@ -270,9 +312,9 @@ class StateMachine:
         self._index, self._hlc = one.index, one.hlc
         waiting = self._waiting.get(one.index)
         if waiting is not None and not waiting.done():
-            waiting.set_result(result)
+            waiting.set_result((one.hlc, result))
         elif self._under_way:
-            self._results[one.index] = result
+            self._results[one.index] = one.hlc, result
         self._tell_moved()
 
     def _tell_moved(self) -> None:
@@ -299,10 +341,14 @@ class StateMachine:
     # --- loading and following ---
 
     async def _page_from(self, index: int) -> LogPage:
-        """The log from a command on, or from where it begins by now. Raises NotFoundError."""
+        """The log from a command on, or from where it begins by now.
+
+        Raises NotFoundError, and ConflictError where what is applied here is not in it.
+        """
+        log = ReadLog(self._name, self._read.lineage)
         while True:
             try:
-                return await self._states.page(self._name, index, limit=1)
+                return await log_page(self._requester, log, index, limit=1)
             except NotFoundError as error:
                 if error.index is None:
                     raise
@@ -344,7 +390,7 @@ class StateMachine:
         """Take a save, while the log behind it is on its way, and then that."""
         first = (self._index if newest is None else newest.last_applied_index) + 1
         if newest is not None:
-            self._read = ReadLog(self._name, newest.lineage)
+            await adopt(self._requester, self._read, newest.lineage)
         async with aclosing(self._log(first)) as log:
             if newest is not None:
                 self._pass_to(await self._states.saving.newest_whole(newest))
@@ -369,6 +415,7 @@ class StateMachine:
             self._state, self._index = saved.state, record.last_applied_index
             self._hlc = record.last_applied_hlc
             self._saved_index = record.last_applied_index
+            self._read.know(self._index)
             self._pass_over()
 
     def _pass_over(self) -> None:
@@ -396,7 +443,9 @@ class StateMachine:
                         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
                         for one in batch:
                             self._take(one)
-            except (UnavailableError, RateLimitedError, OutcomeUnknownError):
+            except (UnavailableError, RateLimitedError, OutcomeUnknownError) as error:
+                if self._requester.connection.is_closed:
+                    self._fail(error)
                 await backoff.wait()
             except NotFoundError as error:
                 if error.index is None and self._index:
@@ -423,3 +472,8 @@ class StateMachine:
             self._fail(error)
         except HoldfastError as error:
             self._save_error = error
+
+
+def _not_applied(index: int) -> OutcomeUnknownError:
+    msg = f"it was appended as command {index}, and the state was closed before it was applied"
+    return OutcomeUnknownError(msg)

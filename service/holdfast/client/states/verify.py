@@ -26,14 +26,15 @@ class StateVerified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def verified(
-    records: Sequence[Saved],
+    saves: Callable[[], AsyncGenerator[Saved]],
     stream: Callable[[str], AsyncGenerator[memoryview]],
     replay: Callable[[int], AsyncGenerator[LogCommand]],
 ) -> StateVerified:
-    """All that is kept of a state, read: of ``records``, its saves, from the newest on.
+    """All that is kept of a state, read: its ``saves``, from the newest on, and its log.
 
     ``stream`` gives a blob, checked against its digest, and ``replay`` the log from an index on.
     """
+    records = [record async for record in saves()]
     damaged: list[str] = []
     for record in records:
         try:
@@ -43,7 +44,7 @@ async def verified(
         except (CorruptError, NotFoundError) as error:
             damaged.append(f"save {record.number}: {error.detail}")
     damaged += _broken_chain(records)
-    commands = await _read_log(records, replay, damaged)
+    commands = await _read_log(saves, min(map(_index, records), default=0), replay, damaged)
     return StateVerified(saves=len(records), commands=commands, damaged=damaged)
 
 
@@ -57,21 +58,30 @@ def _broken_chain(records: Sequence[Saved]) -> list[str]:
 
 
 async def _read_log(
-    records: Sequence[Saved],
+    saves: Callable[[], AsyncGenerator[Saved]],
+    index: int,
     replay: Callable[[int], AsyncGenerator[LogCommand]],
     damaged: list[str],
 ) -> int:
-    """The count of commands behind the oldest save, or from the first one on."""
+    """The count of commands behind ``index``, or from the first one on that is left."""
     count = 0
-    from_index = records[-1].last_applied_index + 1 if records else 1
-    try:
-        async with aclosing(replay(from_index)) as log:
-            async for _ in log:
-                count += 1
-    except CorruptError as error:
-        damaged.append(f"log: {error.detail}")
-    except NotFoundError as error:
-        if not records:
-            raise
-        damaged.append(f"log: {error.detail}")
-    return count
+    while True:
+        try:
+            async with aclosing(replay(index + 1)) as log:
+                async for one in log:
+                    index = one.index
+                    count += 1
+        except CorruptError as error:
+            damaged.append(f"log: {error.detail}")
+        except NotFoundError as error:
+            if error.index is None or error.index <= index + 1:
+                raise
+            index = error.index - 1  # it was trimmed up to there, behind a save
+            if index > max([_index(record) async for record in saves()], default=0):
+                damaged.append(f"log: {error.detail}, and no save leads up to there")
+            continue
+        return count
+
+
+def _index(record: Saved) -> int:
+    return record.last_applied_index

@@ -1,8 +1,8 @@
 """One lap of a scrub: everything is read from a place, a page at a time.
 
 Records come first: all are read, from the start to the end, and counted against how many there
-should be; with those of states their logs. Then come the blobs. The findings are written down with
-the place that was reached.
+should be. Then come the blobs, and last the logs of states. The findings are written down with the
+place that was reached.
 
 Where blobs are listed in the order of writing, a blob put or touched moves to the end, perhaps as
 fast as it is read. So they are read as far as the store had come, and then once more from there,
@@ -13,14 +13,16 @@ blob touched so often that it is met in neither pass, and one put late, are for 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
 from holdfast.domain.collection import RootsNote, loss
-from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.domain.limits import MIB
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError, UnavailableError
 from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
@@ -45,6 +47,9 @@ _RECORD_BYTES: Final = 1024
 
 _PASSES: Final = 2
 """Over the blobs of a space, the later ones over what was written since the one before began."""
+
+_NOTED_BYTES: Final = 8 * MIB
+"""How much is read of logs before it is noted how far that has come."""
 
 _COUNTED: Final = "records of {}"
 """The name of the note of how many blobs of a space have a record."""
@@ -121,10 +126,7 @@ class LapRun:
         totals: Findings,
         monotonic: Callable[[], float],
     ) -> None:
-        """``agreement`` knows how many records there should be; ``totals`` are told of all.
-
-        The ``logs`` of states are read where their records are met.
-        """
+        """``agreement`` knows how many records there should be; ``totals`` are told of all."""
         self._carried = carried
         self._spaces = spaces
         self._roots = [source for space in spaces for source in space.roots]
@@ -134,41 +136,54 @@ class LapRun:
         self._totals = totals
         self._monotonic = monotonic
         self._found = Findings()
+        self._spent = 0
         self._renewed_at = monotonic()
 
     async def run(self) -> None:
         """To the end. Raises ConflictError when another has taken it, UnavailableError.
 
-        The stages are the stores of records, and then the passes over each space.
+        The stages are the stores of records, then the passes over each space, then all logs.
         """
         passes = [space for space in self._spaces for _ in range(_PASSES)]
-        while (stage := self._carried.record.stage) < len(self._roots) + len(passes):
+        last = len(self._roots) + len(passes)
+        while (stage := self._carried.record.stage) <= last:
             if stage < len(self._roots):
                 await self._records(self._roots[stage])
                 await self._note(stage + 1, None, 0)
-            else:
+            elif stage < last:
                 await self._pass(stage, passes[stage - len(self._roots)])
+            else:
+                await self._read_logs(stage)
 
     async def _note(self, stage: int, cursor: str | None, until: int) -> None:
         """Write down the place reached, and the findings."""
         found, self._found = self._found, Findings()
         lap = self._carried.record.lap
         noted = found.added_to(lap) if lap is not None else None
-        await self._carried.renew(
-            lambda record: msgspec.structs.replace(
-                record, stage=stage, cursor=cursor, until=until, lap=noted
-            )
-        )
-        self._renewed_at = self._monotonic()
+        await self._renew(stage=stage, cursor=cursor, until=until, lap=noted)
+        self._spent = 0
         self._totals.count(found)
 
     async def _spend(self, size: int) -> None:
         """Go on no faster than is allowed, and keep the lease over what takes long."""
         await self._pace.spend(size)
+        self._spent += size
         lease = self._carried.record.lease
         if self._monotonic() - self._renewed_at > lease.seconds / RENEWALS_PER_LEASE:
-            await self._carried.renew()
-            self._renewed_at = self._monotonic()
+            await self._renew()
+
+    async def _renew(self, **changes: Any) -> None:
+        """Begin the lease anew, with ``changes`` to the record.
+
+        Raises ConflictError when another has taken it, UnavailableError, also where the record is
+        damaged: what is read meanwhile is not.
+        """
+        try:
+            await self._carried.renew(lambda record: msgspec.structs.replace(record, **changes))
+        except CorruptError as error:
+            msg = f"the record of the scrub: {error.detail}"
+            raise UnavailableError(msg) from error
+        self._renewed_at = self._monotonic()
 
     # --- blobs ---
 
@@ -248,7 +263,7 @@ class LapRun:
         async for changes in all_changes(source.records):
             for changed in changes:
                 if changed.value is not None:
-                    await self._check(source, changed.key, changed.value)
+                    self._check(source, changed.key, changed.value)
             keys = [one.key for one in changes if one.key.startswith(lasting)]
             await asyncio.to_thread(spool.meet, keys, [])
             await self._spend(_RECORD_BYTES * len(changes))
@@ -261,16 +276,36 @@ class LapRun:
         if lost is not None:
             self._lose(source, lost)
 
-    async def _check(self, source: RootSource, key: str, value: bytes) -> None:
+    def _check(self, source: RootSource, key: str, value: bytes) -> None:
         try:
             source.named(key, value)
-            if source.name == StateRoots.name:
-                await self._logs.read_back(key, value, self._spend)
         except CorruptError as error:
             self._lose(source, error.detail, key)
 
     def _lose(self, source: RootSource, detail: str, key: str = "") -> None:
         self._found.lose(Damage(space=source.name, name=key, detail=detail))
+
+    # --- logs ---
+
+    async def _read_logs(self, stage: int) -> None:
+        """Read the logs of states, in the order of their keys, from where that was left."""
+        begun, _, place = (self._carried.record.cursor or "").partition(" ")
+        for key in await self._logs.keys():
+            if key < begun:
+                continue
+            await self._spend(_RECORD_BYTES)
+            try:
+                await self._read_log(stage, key, int(place) if key == begun else 0)
+            except CorruptError as error:
+                self._found.lose(Damage(space=StateRoots.name, name=key, detail=error.detail))
+        await self._note(stage + 1, None, 0)
+
+    async def _read_log(self, stage: int, key: str, index: int) -> None:
+        async with aclosing(self._logs.pages(key, index)) as pages:
+            async for size, next_index in pages:
+                await self._spend(size)
+                if self._spent >= _NOTED_BYTES:
+                    await self._note(stage, f"{key} {next_index}", 0)
 
 
 def _lost(noted: RootsNote | None, found: RootsNote) -> str | None:

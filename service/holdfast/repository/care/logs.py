@@ -4,42 +4,47 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.states.record import STATE
 from holdfast.repository.states.replays import ENTRY_BYTES
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
-    from holdfast.repository.states.record import StateRecord
+    from collections.abc import AsyncGenerator, Sequence
+
     from holdfast.repository.states.replays import Replays
-    from holdfast.stores.ports import Spending
+    from holdfast.stores.record_ports import RecordStore
 
 
 class StateLogsBack:
-    """Reads the log of a state whose record was met."""
+    """Reads the logs of states."""
 
-    def __init__(self, replays: Replays) -> None:
-        """``replays`` are those of this worker."""
+    def __init__(self, records: RecordStore, replays: Replays) -> None:
+        """``records`` are those of states, ``replays`` those of this worker."""
+        self._records = records
+        self._ledger = Ledger(records)
         self._replays = replays
 
-    async def read_back(self, key: str, value: bytes, spend: Spending) -> None:
-        """Read the log of the record ``value`` at ``key``; ``spend`` is told of the bytes.
+    async def keys(self) -> Sequence[str]:
+        """Of the records of all states there ever were, in order. Raises UnavailableError."""
+        return await self._records.list_keys(STATE.prefix)
 
-        Where it is trimmed meanwhile, it goes on with what is left. Of a log that is repaired or
-        removed meanwhile the rest is for the next lap, and so is what is appended. Raises
-        CorruptError with the index at which it is damaged, UnavailableError, and whatever ``spend``
-        does.
+    async def pages(self, key: str, index: int = 0) -> AsyncGenerator[tuple[int, int]]:
+        """Read the log of the state whose record is at ``key``, from the command ``index`` on.
+
+        After each page comes what it weighs, in bytes, and the command to go on with. Where the log
+        is trimmed meanwhile, what is left is read. If it is repaired or removed meanwhile the rest
+        is for the next lap, and so is what is appended. Of a record that cannot be read who reads
+        the records tells. Raises CorruptError with the index at which the log is damaged,
+        UnavailableError.
         """
-        if not key.startswith(f"{STATE.prefix}."):
+        try:
+            record = (await self._ledger.get(STATE, STATE.name_at(key))).record
+        except (NotFoundError, CorruptError):
             return
-        record = STATE.read(Record(key=key, value=value, revision=1)).record
-        if record.log:
-            await self._read(record, spend)
-
-    async def _read(self, record: StateRecord, spend: Spending) -> None:
-        index, last = record.trimmed_through + 1, None
-        while last is None or index <= last:
+        index, last = max(index, record.trimmed_through + 1), None
+        while record.log and (last is None or index <= last):
             try:
                 page = await self._replays.page(
                     record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
@@ -51,6 +56,6 @@ class StateLogsBack:
                 continue
             except (ConflictError, InvalidError):
                 return
-            await spend(sum([entry.command.size + ENTRY_BYTES for entry in page.entries]))
             index = page.next_index
             last = page.last if last is None else last
+            yield sum([entry.command.size + ENTRY_BYTES for entry in page.entries]), index

@@ -53,7 +53,8 @@ class ScrubRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """``lap`` is under way at ``stage``, where it goes on at ``cursor``; ``last`` has ended.
 
     A stage that follows the order of writing reads the blobs up to ``until``, the last change when
-    it began. ``wanted``: another lap is to follow.
+    it began. In the stage of logs ``cursor`` is the key of a record and the command to go on with.
+    ``wanted``: another lap is to follow.
     """
 
     place: str

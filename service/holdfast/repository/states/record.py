@@ -77,11 +77,13 @@ class Void(msgspec.Struct, frozen=True, kw_only=True):
     """Groups behind the sequence ``after`` that do not count, up to and with ``through``.
 
     The command before them is ``index``, and so is the one before what comes behind them.
+    ``is_vain``: none of them has commands, for it is a repair that was not carried out.
     """
 
     after: int
     through: int
     index: int
+    is_vain: bool = False
 
 
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,8 +93,8 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     The first command of the log is the one behind ``base``; those up to and with
     ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state;
-    what is appended since is later than ``hlc``.
+    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state,
+    which was removed ``removals`` times; what is appended since is later than ``hlc``.
     """
 
     name: str
@@ -106,6 +108,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dropped: tuple[SaveEntry, ...] = ()
     policy: KeepPolicy = KeepPolicy()
     ended_by: tuple[str, ...] = ()
+    removals: int = 0
     hlc: str = ""
 
     @property
@@ -116,7 +119,13 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @property
     def lineage(self) -> Lineage:
         """The same for as long as the end of the log changes by nothing but appends."""
-        return self.log, self.start, self.voids[-1].through if self.voids else 0
+        log = self.log or self.without_log
+        return log, self.start, self.voids[-1].through if self.voids else 0
+
+    @property
+    def without_log(self) -> str:
+        """What its lineage names instead of a log before it has one; no log has such an id."""
+        return f"_{self.removals}" if self.removals else ""
 
     @property
     def closed_through(self) -> int:
@@ -138,9 +147,10 @@ def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
     if before is None:
         return
     log, start, through = before
-    is_other = start != record.start or log not in ("", record.log)
+    is_other = start != record.start or log not in (record.without_log, record.log)
     last = index - 1
-    if is_other or any(v.index < last for v in record.voids if v.through > through):
+    since = [void for void in record.voids if void.through > through and not void.is_vain]
+    if is_other or any(void.index < last for void in since):
         raise ConflictError(_TAKEN_BACK)
 
 
@@ -162,11 +172,15 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``hlc`` the last time of the log that is known. It is ``anew`` where the journal was lost: then
     its sequences begin again, below what the record knows.
 
+    A repair that cannot be carried out any more is void itself: it lies ``behind`` that sequence
+    and that index.
+
     ``ops`` are those of the last appends: their repeats are answered as before.
     """
 
     index: int | None = None
     after: int | None = None
+    behind: tuple[int, int] | None = None
     next_log: str = ""
     op: str | None = None
     ops: tuple[CarriedOp, ...] = ()
@@ -300,6 +314,7 @@ def removed(record: StateRecord, op: str | None, *, start: int, hlc: str = "") -
         number=record.number,
         dropped=with_saves(record, ()).dropped,
         ended_by=_ended_by(record, op),
+        removals=record.removals + 1,
         hlc=max(record.hlc, hlc),
     )
 
@@ -309,12 +324,29 @@ def _ended_by(record: StateRecord, op: str | None) -> tuple[str, ...]:
     return ops[-ENDINGS_KEPT:]
 
 
+def is_loadable(record: StateRecord, index: int, *, from_log: bool) -> bool:
+    """Whether the state up to command ``index`` can be had: by a save, and the log behind that.
+
+    Or from the first command on. Unless ``from_log``, the save is to include all.
+    """
+    gone = record.trimmed_through if from_log else index
+    return not gone or any(gone <= save.last_applied_index <= index for save in record.saves)
+
+
 def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> StateRecord:
-    """The record once ``closing``, found at ``sequence`` of ``log``, is carried out."""
+    """The record once ``closing``, found at ``sequence`` of ``log``, is carried out.
+
+    A repair is not where what is before it was trimmed meanwhile, or its save dropped.
+    """
     if record.log != log or (sequence <= record.closed_through and not closing.anew):
         return record
     if closing.index is None:
         return removed(record, closing.op, start=sequence, hlc=closing.hlc)
+    is_whole = is_loadable(record, closing.index, from_log=closing.after is not None)
+    if closing.behind is not None and not is_whole:
+        after, index = closing.behind
+        void = Void(after=after, through=sequence, index=index, is_vain=True)
+        return msgspec.structs.replace(record, voids=(*record.voids, void))
     saves = tuple(save for save in record.saves if save.last_applied_index <= closing.index)
     if closing.after is None:  # nothing of the new log is behind what they know
         saves = tuple(msgspec.structs.replace(save, sequence=0) for save in saves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,12 +26,13 @@ from holdfast.errors import (
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
 from holdfast.repository.states.logs import LogPlace, beginning
-from holdfast.repository.states.op_ids import REMEMBERED
+from holdfast.repository.states.op_ids import MAX_CARRIED, REMEMBERED
 from holdfast.repository.states.record import (
     STATE,
     Closing,
     KeepPolicy,
     StateRecord,
+    is_loadable,
     kept_saves,
     removed,
     trimmed,
@@ -57,6 +59,23 @@ OP_IDS_KEPT: Final = 2 * REMEMBERED
 """Groups that are younger are in the journal, trimmed or not: their Op-Ids are read from there."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Removal:
+    """What the request ``op`` has ``seen`` that it removes, and the Op-Ids of that.
+
+    To make room, the commands up to the sequence ``emptied_through`` were removed.
+    """
+
+    op: str
+    seen: StateRecord | None = None
+    ops: tuple[CarriedOp, ...] = ()
+    emptied_through: int = 0
+
+    def note(self, ops: tuple[CarriedOp, ...]) -> None:
+        """The log has these, perhaps not all that it had at first."""
+        self.ops = tuple(dict.fromkeys((*self.ops, *ops)))[-MAX_CARRIED:]
 
 
 class Upkeep:
@@ -181,39 +200,52 @@ class Upkeep:
     async def remove(self, name: str, *, op_id: str | None = None) -> bool:
         """Remove a state; whether there was one. A repeat is answered as the first.
 
-        Raises UnavailableError where what was to be removed was removed or repaired meanwhile.
+        Raises UnavailableError where what was to be removed was removed or repaired meanwhile;
+        OutcomeUnknownError of any failure once its commands may be gone.
         """
-        op = op_id or self._sources.new_id()
-        seen: StateRecord | None = None
-        while True:
-            held, sequence, index, hlc = await self._found(name)
-            if held is None:
-                return False
-            if was_ended_by(held.record, op):
-                return True
-            if not held.record.exists:
-                return False
-            _check_not_ended(held.record, seen)
-            seen = held.record
-            if not seen.log:
-                await self._states.update(held, partial(_removed_without_log, seen=seen, op=op))
-                continue
-            closing = Closing(
-                op=op,
-                ops=await self._op_ids(name),
-                hlc=str(hlc),
-                anew=sequence < seen.closed_through,
-            )
-            value = encode_closing(seen, index + 1, hlc, closing)
-            try:
-                at = await self._write(name, value, sequence)
-            except ConflictError:
-                continue  # somebody appended meanwhile
-            except QuotaExceededError:
-                held = await self._make_room(held, index, sequence)
-                at = await self._write(name, value, sequence)
-            await self._end(name, held, closing, at)
+        removal = _Removal(op_id or self._sources.new_id())
+        try:
+            while (was_there := await self._remove(name, removal)) is None:
+                pass
+        except HoldfastError as error:
+            if not removal.emptied_through:
+                raise
+            raise OutcomeUnknownError(error.detail) from error
+        return was_there
+
+    async def _remove(self, name: str, removal: _Removal) -> bool | None:
+        """As `remove`; None where it is to be tried again."""
+        held, sequence, index, hlc = await self._found(name)
+        if held is None:
+            return False
+        if was_ended_by(held.record, removal.op):
             return True
+        if not held.record.exists:
+            return False
+        _check_not_ended(held.record, removal.seen)
+        seen = removal.seen = held.record
+        if not seen.log:
+            await self._states.update(held, partial(_removed_without_log, seen=seen, op=removal.op))
+            return None
+        removal.note(await self._op_ids(name))
+        closing = Closing(
+            op=removal.op,
+            ops=removal.ops,
+            hlc=str(hlc),
+            anew=sequence < seen.closed_through,
+        )
+        value = encode_closing(seen, index + 1, hlc, closing)
+        try:
+            at = await self._write(name, value, sequence)
+        except ConflictError:  # somebody appended meanwhile
+            return None
+        except QuotaExceededError:
+            if sequence <= removal.emptied_through:
+                raise
+            await self._make_room(held, index, sequence, removal)
+            return None
+        await self._end(name, held, closing, at)
+        return True
 
     async def _op_ids(self, name: str) -> tuple[CarriedOp, ...]:
         """Those of the last appends to a log that is to end; none of a damaged one."""
@@ -224,17 +256,17 @@ class Upkeep:
         return tail.ops.carried()
 
     async def _make_room(
-        self, held: Held[StateRecord], index: int, sequence: int
-    ) -> Held[StateRecord]:
+        self, held: Held[StateRecord], index: int, sequence: int, removal: _Removal
+    ) -> None:
         """Remove the commands of a state that is to be removed, where its end does not fit.
 
         The record says so first, so a repair meanwhile does not count on them.
         """
         record = held.record
         change = partial(trimmed, lineage=record.lineage, through=index, number=record.number)
-        held = await self._states.update(held, change)
+        await self._states.update(held, change)
+        removal.emptied_through = sequence
         await self._states.logs.journal.trim(name_key(record.name), sequence)
-        return held
 
     async def repair(self, name: str, index: int, *, op_id: str | None = None) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
@@ -256,13 +288,14 @@ class Upkeep:
             _check_not_ended(held.record, seen)
             seen = held.record
             kept = await self._kept(held.record, index - 1, sequence)
-            if kept is None:
-                _check_included(held.record, index - 1)
             is_anew = sequence < held.record.closed_through
             goes_on = kept is not None and not is_anew
+            if kept is None or not is_loadable(held.record, index - 1, from_log=goes_on):
+                _check_included(held.record, index - 1)
             closing = Closing(
                 index=index - 1,
                 after=kept.sequence if kept is not None and goes_on else None,
+                behind=None if is_anew else (sequence, last),
                 next_log=held.record.log if goes_on else self._sources.new_id(),
                 op=op,
                 ops=await self._op_ids(name),
@@ -272,7 +305,9 @@ class Upkeep:
             value = encode_closing(held.record, last + 1, hlc, closing)
             with suppress(ConflictError):
                 at = await self._write(name, value, sequence)
-                return await self._end(name, held, closing, at)
+                record = await self._end(name, held, closing, at)
+                if was_ended_by(record, op):
+                    return record
 
     async def _found(self, name: str) -> tuple[Held[StateRecord] | None, int, int, Hlc]:
         """The record, and the last sequence, index and time of its log.
@@ -335,11 +370,11 @@ class Upkeep:
         """Carry out what was written at ``sequence``, and remove what does not count any more."""
         try:
             held = await self._states.carry_out(held, closing, sequence)
-        except UnavailableError as error:
+        except HoldfastError as error:
             raise OutcomeUnknownError(error.detail) from error
-        if closing.after is None:
-            with suppress(HoldfastError):  # it does not count in any case
-                await self._states.logs.journal.trim(name_key(name), sequence)
+        if held.record.start >= sequence:  # nothing before counts any more
+            with suppress(HoldfastError):  # the entry itself stays: it has the Op-Ids
+                await self._states.logs.journal.trim(name_key(name), sequence - 1)
         return held.record
 
     # --- lists ---
@@ -384,7 +419,7 @@ def _check_included(record: StateRecord, index: int) -> None:
     saved = sorted({save.last_applied_index for save in record.saves})
     if index not in saved:
         places = ", ".join(str(one + 1) for one in saved) or "no place"
-        msg = f"neither log nor save goes up to command {index}: by saves it can go on at {places}"
+        msg = f"neither log nor save leads up to command {index}: by saves it can go on at {places}"
         raise InvalidError(msg)
 
 

@@ -98,10 +98,15 @@ class ObjectHealing:
         self._swaps = swaps
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
-        """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have."""
+        """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have.
+
+        One may have lagged until it had answered: those that do not lag are asked once more.
+        """
         if await self._is_right_everywhere(info, spend):
             return
         if await self._are_current():
+            if await self._is_right_everywhere(info, spend):
+                return
             raise await self._chunks.why_missing(info)
         async with aclosing(self._chunks.read(info, 0, info.size)) as pieces:
             async for piece in pieces:

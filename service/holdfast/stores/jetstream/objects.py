@@ -244,9 +244,7 @@ class ObjectBlobStore:
     async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
         """See BlobStore. A replica's word suffices that a blob is there, not that it is not."""
         if sure:
-            info = await self._surely_stat(digest, partial=partial)
-            is_whole = info.damaged or await self._chunks.are_all_there(info)
-            return info if is_whole else replace(info, damaged=True)
+            return await self._surely_seen(digest, partial=partial)
         known_at = self._places.now()
         message = await self._js.direct_last(self.stream, meta_subject(self.bucket, digest))
         if message is not None and message.data:
@@ -258,6 +256,17 @@ class ObjectBlobStore:
                     self._places.remember_record(info, message.sequence, known_at=known_at)
                     return info
         return await self._surely_stat(digest, partial=partial)
+
+    async def _surely_seen(self, digest: Digest, *, partial: bool) -> BlobInfo:
+        """What is recorded. It is damaged where chunks are gone and the record names them yet."""
+        lacking: str | None = None
+        while True:
+            info = await self._surely_stat(digest, partial=partial)
+            if info.damaged or info.generation == lacking:
+                return replace(info, damaged=True)
+            if await self._chunks.are_all_there(info):
+                return info
+            lacking = info.generation  # or another copy has taken its place meanwhile
 
     async def _surely_stat(self, digest: Digest, *, partial: bool) -> BlobInfo:
         known_at = self._places.now()
@@ -342,15 +351,20 @@ class ObjectBlobStore:
         """See BlobStore. The record is written again as it is, which gives it another sequence."""
         met: float = math.inf
 
-        async def attempt(entry: ObjectEntry, _: Conflicts) -> bool:
+        async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             nonlocal met
             is_there = await self._has_bytes(entry, needed)
+            if not is_there:
+                latest = await self._records.believed(digest)
+                if latest.sequence == entry.sequence:
+                    return False
+                return await attempt(latest, conflicts)  # another copy may have taken its place
             is_new = entry.stored_at is not None and entry.stored_at >= unless_seen_since
             meta = entry.meta if entry.meta is not None and entry.meta.is_hidden else None
             others_did = is_new or entry.sequence > met  # have put or touched it
-            if not is_there or (others_did and meta is None):
+            if others_did and meta is None:
                 await self._js.check_leader(self.stream)
-                return is_there
+                return True
             met = entry.sequence
             record = entry.record if meta is None else mark_counted_on(meta, pinned=False)
             await self._records.write(digest, entry, record, change=RecordChange.TOUCHED)
