@@ -12,7 +12,13 @@ from holdfast.client import connect
 from holdfast.client.states import machine
 from holdfast.client.states.appending import Appends
 from holdfast.client.states.following import followed
-from holdfast.errors import ConflictError, InvalidError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -54,6 +60,26 @@ def may_follow(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return event
 
 
+@pytest.fixture
+def late_refusals(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set once a worker has said that there is no log, and once that may be heard."""
+    is_refused, may_hear = asyncio.Event(), asyncio.Event()
+
+    async def later(
+        requester: Requester, log: ReadLog, from_index: int
+    ) -> AsyncGenerator[Sequence[LogCommand]]:
+        try:
+            async for batch in followed(requester, log, from_index):
+                yield batch
+        except NotFoundError:
+            is_refused.set()
+            await may_hear.wait()
+            raise
+
+    monkeypatch.setattr(machine, "followed", later)
+    return is_refused, may_hear
+
+
 @asynccontextmanager
 async def another(deployment: Deployment) -> AsyncIterator[Client]:
     """A client of another program."""
@@ -83,6 +109,23 @@ class Told(Appends):
         self.is_appended.set()
         await self.may_tell.wait()
         return answer
+
+
+async def test_an_append_that_makes_the_log_while_it_is_asked_for_is_no_removal(
+    holdfast: Client,
+    deployment: Deployment,
+    name: str,
+    late_refusals: tuple[asyncio.Event, asyncio.Event],
+) -> None:
+    is_refused, may_hear = late_refusals
+    async with another(deployment) as other, opened(holdfast, name) as state:
+        await is_refused.wait()
+        await state.append("a")
+        may_hear.set()
+        await other.states.append(name, "b")
+        await state.until(2)
+
+        assert state.state == ["a", "b"]
 
 
 async def test_own_commands_that_were_taken_back_before_the_log_was_followed_end_it(

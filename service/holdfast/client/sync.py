@@ -115,6 +115,7 @@ class SyncStates(Blocking[States]):
     at = blocking(States.at)
     read_to = blocking(States.read_to)
     record = blocking(States.record)
+    found = blocking(States.found)
     verify = blocking(States.verify)
     saves = iterating(States.saves)
     list = iterating(States.list)

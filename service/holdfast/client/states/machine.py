@@ -191,10 +191,11 @@ class StateMachine:
 
         Raises as ``append``.
         """
+        known = self._index  # an own append may make the log meanwhile
         try:
-            page = await self._page_from(self._index + 1)
+            page = await self._page_from(known + 1)
         except NotFoundError:
-            if self._index:
+            if known:
                 raise
             return  # there is no such state yet
         await self.until(page.last_index)
@@ -433,6 +434,7 @@ class StateMachine:
         backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
         is_left_behind = False
         while self._failure is None:
+            known = self._index  # an own append may make the log while it is asked for
             try:
                 if is_left_behind:
                     await self._load()
@@ -448,7 +450,7 @@ class StateMachine:
                     self._fail(error)
                 await backoff.wait()
             except NotFoundError as error:
-                if error.index is None and self._index:
+                if error.index is None and known:
                     self._fail(error)  # it was removed
                 is_left_behind = True  # there is no such state yet, or a trim was faster
                 await backoff.wait()
