@@ -11,7 +11,8 @@ from tests.deployment import Deployment
 
 from holdfast.bootstrap.admin import init_store, watch_store
 from holdfast.stores.jetstream.provisioning import bucket_names
-from holdfast.stores.jetstream.readiness import ask_api, wait_ready
+from holdfast.stores.jetstream.readiness import NotReadyError, ask_api, wait_ready
+from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,4 +98,7 @@ class Pool(Deployment):
 async def _order(store: StoreWatch, stream: str, replicas: int) -> None:
     found = await ask_api(store.jetstream, f"STREAM.INFO.{stream}")
     change = {**found["config"], "num_replicas": replicas}
-    await ask_api(store.jetstream, f"STREAM.UPDATE.{stream}", change)
+    try:
+        await ask_api(store.jetstream, f"STREAM.UPDATE.{stream}", change)
+    except ApiRefusedError as refused:  # servers that were cut off count as away for a moment
+        raise NotReadyError(refused.detail) from refused
