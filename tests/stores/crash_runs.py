@@ -84,9 +84,7 @@ class CrashRuns[Store, Found]:
                 assert failure is None or disk.is_cut
 
                 for left in Left:
-                    found = await self.find(
-                        disk.leave_behind(scratch / f"{step}-{left.name}", left)
-                    )
+                    found = await self._found(disk, left, scratch / f"{step}-{left.name}")
                     is_new = self._is_new(found, operation)
                     assert is_new or failure, f"lost after {disk.steps}, left: {left.value}"
                     assert not is_new or step > 0
@@ -131,9 +129,7 @@ class CrashRuns[Store, Found]:
                 failure = await self._perform(root, disk, operation)
 
                 for left in Left:
-                    found = await self.find(
-                        disk.leave_behind(scratch / f"{step}-{left.name}", left)
-                    )
+                    found = await self._found(disk, left, scratch / f"{step}-{left.name}")
                     is_new = self._is_new(found, operation)
                     if failure is None:
                         assert is_new, f"lost: {disk.failed_step}, {left.value}"
@@ -177,6 +173,10 @@ class CrashRuns[Store, Found]:
             except HoldfastError as failure:
                 return failure
         return None
+
+    async def _found(self, disk: CrashDatabase, left: Left, root: Path) -> Found:
+        """What is found in what is ``left`` of ``disk``, copied to ``root``."""
+        return await self.find(disk.leave_behind(root, left))
 
     def _is_new(self, found: Found, operation: Operation[Store, Found]) -> bool:
         """Whether what was done is found; it is that or the old."""

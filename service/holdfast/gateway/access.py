@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from holdfast.gateway.problems import HttpError
-from holdfast.gateway.tokens import Right, Token, find_token, read_tokens
-from holdfast.live_file import LiveFile
+from holdfast.gateway.tokens import Right, Token, find_token, live_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +49,8 @@ class Access:
         """``settings`` say where the tokens are, and which origins are right."""
         self._origins = frozenset(settings.cors_origins)
         self._clock = clock
-        self._tokens: LiveFile[tuple[Token, ...]] | None = None
-        if settings.tokens is not None:
-            self._tokens = LiveFile(settings.tokens, read_tokens)
+        self._tokens = live_tokens(settings.tokens)
+        if self._tokens is not None:
             self._tokens.read()
 
     async def check(

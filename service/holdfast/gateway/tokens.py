@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from holdfast.domain.link_keys import ZonedTime
 from holdfast.errors import InvalidError, NotFoundError
+from holdfast.live_file import LiveFile
 
 MAX_TOKENS: Final = 10_000
 TOKEN_PREFIX: Final = "hf"  # noqa: S105  (what a token begins with, for those who look for leaks)
@@ -54,6 +55,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class _TokenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
+
+
+def live_tokens(path: str | None) -> LiveFile[tuple[Token, ...]] | None:
+    """The tokens of the file at ``path`` as it is now; None where there is no such file."""
+    return None if path is None else LiveFile(path, read_tokens)
 
 
 def read_tokens(text: bytes) -> tuple[Token, ...]:

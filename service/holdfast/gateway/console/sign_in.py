@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.gateway.console.session import new_session, open_form_of
 from holdfast.gateway.route import Parameter
-from holdfast.gateway.tokens import find_token, read_tokens
-from holdfast.live_file import LiveFile
+from holdfast.gateway.tokens import find_token, live_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
     from holdfast.gateway.settings import GatewaySettings
-    from holdfast.gateway.tokens import Token
 
 _THEN = Parameter(name="then", about="The page to go to.")
 
@@ -39,9 +37,7 @@ class SignInPages:
         self._pages = pages
         self._bodies = bodies
         self._clock = clock
-        self._tokens: LiveFile[tuple[Token, ...]] | None = None
-        if settings.tokens is not None:
-            self._tokens = LiveFile(settings.tokens, read_tokens)
+        self._tokens = live_tokens(settings.tokens)
 
     async def ask(self, request: Request) -> Response:
         """``GET /console/sign-in``."""

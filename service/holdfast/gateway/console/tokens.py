@@ -14,8 +14,8 @@ from holdfast.gateway.access import SESSION_COOKIE
 from holdfast.gateway.console.asked import seconds_typed
 from holdfast.gateway.console.session import form_of
 from holdfast.gateway.console.texts import shown
-from holdfast.gateway.tokens import find_token, new_token, read_tokens, without, write_tokens
-from holdfast.live_file import LiveFile, change_live_file
+from holdfast.gateway.tokens import find_token, live_tokens, new_token, read_tokens, without, write_tokens
+from holdfast.live_file import change_live_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from holdfast.gateway.route import HttpRoute
     from holdfast.gateway.settings import GatewaySettings
     from holdfast.gateway.tokens import Token
+    from holdfast.live_file import LiveFile
 
     Change = Callable[[Sequence[Token]], Sequence[Token]]
 
@@ -49,9 +50,7 @@ class TokenPages:
         self._pages = pages
         self._bodies = bodies
         self._clock = clock
-        self._tokens: LiveFile[tuple[Token, ...]] | None = None
-        if settings.tokens is not None:
-            self._tokens = LiveFile(settings.tokens, read_tokens)
+        self._tokens = live_tokens(settings.tokens)
 
     async def listed(self, request: Request) -> Response:
         """``GET /console/tokens``."""
