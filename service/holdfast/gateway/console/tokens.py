@@ -14,7 +14,14 @@ from holdfast.gateway.access import SESSION_COOKIE
 from holdfast.gateway.console.asked import seconds_typed
 from holdfast.gateway.console.session import form_of
 from holdfast.gateway.console.texts import shown
-from holdfast.gateway.tokens import find_token, live_tokens, new_token, read_tokens, without, write_tokens
+from holdfast.gateway.tokens import (
+    find_token,
+    live_tokens,
+    new_token,
+    read_tokens,
+    without,
+    write_tokens,
+)
 from holdfast.live_file import change_live_file
 
 if TYPE_CHECKING:
