@@ -318,7 +318,7 @@ def root_pieces(head: bytes) -> tuple[Digest, ...]:
         or not 0 < count <= MAX_ROOT_PIECES
         or len(set(split_digests(digests))) < count
     ):
-        msg = "this is no root of a snapshot that this version can read"
+        msg = "this version cannot read the root of the snapshot"
         raise CorruptError(msg)
     return tuple(Digest(digest.hex()) for digest in split_digests(digests))
 
