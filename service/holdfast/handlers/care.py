@@ -27,7 +27,7 @@ from holdfast.repository.care.owners import Grouping
 
 if TYPE_CHECKING:
     from holdfast.domain.findings import Finding
-    from holdfast.protocol.blobs import Space
+    from holdfast.protocol.blobs import SpaceName
     from holdfast.repository.care.doctor import Doctor
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
@@ -111,7 +111,7 @@ def usage_reply(report: UsageReport, limit: int) -> UsageReply:
         measured_at=wire_time(inventory.at),
         spaces=[
             UsageSpace(
-                space=cast("Space", one.space),
+                space=cast("SpaceName", one.space),
                 blobs=one.blobs,
                 stored=one.bytes,
                 reclaimable=reclaimable.get(one.space),

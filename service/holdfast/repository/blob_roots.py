@@ -11,7 +11,7 @@ from holdfast.errors import CorruptError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from holdfast.domain.collection import News
+    from holdfast.domain.collection import NewsOf
     from holdfast.stores.record_ports import RecordStore
 
 
@@ -22,7 +22,7 @@ class BlobRoots:
         """``records`` are those that name the blobs."""
         self.records = records
 
-    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, _: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """The blob itself."""
         yield (Need(root),)
 

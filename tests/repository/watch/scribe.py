@@ -13,7 +13,7 @@ from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
 
 if TYPE_CHECKING:
-    from holdfast.repository.names.record import NameState
+    from holdfast.domain.blob_names import NameState
     from holdfast.stores.record_ports import RecordStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC).isoformat()

@@ -21,7 +21,7 @@ from holdfast.transport.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from holdfast.domain.collection import Need, News
+    from holdfast.domain.collection import Need, NewsOf
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.spool import Spool
     from holdfast.stores.record_ports import Changed, Extent, RecordStore
@@ -55,7 +55,7 @@ class RootSource(Protocol):
     def named(self, key: str, value: bytes) -> Sequence[Digest]:
         """The roots that the record ``value`` at ``key`` keeps. Raises CorruptError."""
 
-    def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """All that ``root`` needs, itself included. Raises NotFoundError, CorruptError.
 
         Parts that several roots share have keys: those that are no ``news`` are left out.

@@ -47,11 +47,10 @@ from holdfast.stores.record_ports import MAX_GET_MANY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable, Sequence
 
-    from holdfast.domain.blob_names import Conditions, Verb
+    from holdfast.domain.blob_names import Conditions, NameState, Verb
     from holdfast.repository.blobs import BlobRepository, Content
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.bytes import NamedBytes
-    from holdfast.repository.names.record import NameState
     from holdfast.repository.names.rules import NameRules, Rule
     from holdfast.repository.names.writes import NameWrites
     from holdfast.repository.targets import Named

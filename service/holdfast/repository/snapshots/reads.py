@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast.archive.ports import Pack, PackStore
-from holdfast.archive.read.diff import Change, diff
+from holdfast.archive.read.diff import PathChange, diff
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.lru import ByteLru
 from holdfast.archive.read.snapshot import (
@@ -205,7 +205,7 @@ class SnapshotReads:
 
     async def changes(
         self, a: Digest, b: Digest, cursor: str | None, limit: int, has_time: Callable[[], bool]
-    ) -> tuple[list[Change], bytes | None]:
+    ) -> tuple[list[PathChange], bytes | None]:
         """Up to ``limit`` changes from ``a`` to ``b``, and the path up to which was compared.
 
         There are fewer, maybe none, where there is no more time; the path is behind the cursor all
@@ -213,7 +213,7 @@ class SnapshotReads:
         """
         reader_a, reader_b = await self._reader(a), await self._reader(b)
 
-        def read(stop: Stop) -> tuple[list[Change], bytes | None]:
+        def read(stop: Stop) -> tuple[list[PathChange], bytes | None]:
             after = None
             if cursor is not None:
                 side, page, index = decode_change(cursor, a, b)
@@ -311,10 +311,10 @@ class SnapshotReads:
 
 
 def _first(
-    changes: Generator[Change, None, bytes | None], limit: int
-) -> tuple[list[Change], bytes | None]:
+    changes: Generator[PathChange, None, bytes | None], limit: int
+) -> tuple[list[PathChange], bytes | None]:
     """Up to ``limit`` changes, and the path up to which they go; None if there are no more."""
-    found: list[Change] = []
+    found: list[PathChange] = []
     while True:
         try:
             change = next(changes)

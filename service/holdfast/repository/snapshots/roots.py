@@ -19,7 +19,7 @@ from holdfast.stores.record_ports import Record
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from holdfast.domain.collection import News
+    from holdfast.domain.collection import NewsOf
     from holdfast.repository.snapshots.reads import ClosablePackStore
     from holdfast.stores.record_ports import RecordStore
 
@@ -65,7 +65,7 @@ class SnapshotRoots:
             return ()
         return roots_of(SNAPSHOT.read(Record(key=key, value=value, revision=1)).record)
 
-    async def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """The blobs of ``root``, then what its pages need. Raises CorruptError."""
         with closing(self._open_store(CACHE_BYTES)) as store:
             reader = await asyncio.to_thread(SnapshotReader, store, root, limits=LIMITS)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from holdfast.archive.ports import Progress
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.snapshots.record import Stored, StoredT
+    from holdfast.repository.snapshots.record import StoredT, StoredWork
 
 PROGRESS_SECONDS: Final = 0.25
 """Seconds between two publications of a job's progress."""
@@ -69,7 +69,7 @@ class Jobs:
         *,
         max_jobs: int,
         clock: Callable[[], datetime],
-        announce: Callable[[Stored, Progress], None],
+        announce: Callable[[StoredWork, Progress], None],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """``executor`` runs blocking work; it has more than ``max_jobs`` threads.
@@ -386,7 +386,7 @@ def _at(record: StoredT, progress: Progress, **changes: Any) -> StoredT:
     return msgspec.structs.replace(record, **({"totals": totals} | changes))
 
 
-def _check_owner(owner: str, record: Stored) -> None:
+def _check_owner(owner: str, record: StoredWork) -> None:
     if record.lease.owner != owner:
         msg = "the record is another worker's"
         raise ConflictError(msg)

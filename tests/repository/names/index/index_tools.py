@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from holdfast.domain.blob_names import NameState
     from holdfast.repository.names.index.listing import NamesPage
-    from holdfast.repository.names.record import NameState
     from holdfast.stores.record_ports import Change, RecordStore
 
 MAX_LAG = 4

@@ -28,7 +28,8 @@ from holdfast.stores.record_ports import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.repository.names.record import Keep, NameState
+    from holdfast.domain.blob_names import NameState
+    from holdfast.repository.names.record import Keep
     from holdfast.stores.record_ports import Changed
 
 log = structlog.get_logger(__name__)
