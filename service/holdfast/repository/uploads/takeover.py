@@ -16,7 +16,7 @@ import msgspec
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
+from holdfast.repository.uploads.deliveries import RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -46,9 +46,7 @@ _BUSY: Final = "another worker is taking the upload over"
 
 def check_found(held: Held[UploadRecord]) -> None:
     """Raises NotFoundError, ConflictError of an upload that ended without its blob."""
-    refusal = held.record.refusal
-    if refusal is not None:
-        raise ConflictError(refusal.detail, version=refusal.version)
+    held.record.check_not_refused()
     if held.record.result is None and not held.is_live:
         msg = "no such upload"
         raise NotFoundError(msg)
@@ -183,6 +181,6 @@ class Takeovers:
         try:
             given = await self._deliveries.give_present(target, Digest(result.digest), result.size)
         except RefusedDeliveryError as error:
-            await self._ledger.take(held, partial(refused, refusal_of(error)))
+            await self._ledger.take(held, partial(refused, error))
             raise
         return None if given is None else msgspec.structs.replace(given, created=result.created)
