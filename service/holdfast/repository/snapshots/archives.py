@@ -126,7 +126,7 @@ class Archives:
                 job.show_life()
 
             placed = Placed(began=began, created=frozenset(fresh), found=frozenset(found))
-            gone = await self._snapshots.secure(job.record, needed, placed, beat)
+            gone = await self._snapshots.securing.of_attempt(job.record, needed, placed, beat)
             if job.should_stop():
                 raise Cancelled
             if not gone:

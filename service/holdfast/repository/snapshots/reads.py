@@ -94,21 +94,16 @@ class SnapshotReads:
     ) -> None:
         """``open_store`` gives the packs with a cache of so many bytes.
 
-        ``executor`` runs what waits for packs.
+        ``executor`` runs what waits for packs. One message carries ``max_inline_bytes``.
         """
         self._open_store = open_store
         self._store = open_store(READ_CACHE_BYTES)
         self._packs: ByteLru[bytes, Pack] = ByteLru(SCATTERED_PACKS_BYTES, len)
         self._threads = ReadThreads(executor)
-        self._max_inline_bytes = max_inline_bytes
+        self.max_inline_bytes = max_inline_bytes
         self._open: OrderedDict[Digest, _Opened] = OrderedDict()
         self._verifying = asyncio.Semaphore(MAX_VERIFYING)
         self._contents = ContentWindows(self._threads, max_inline_bytes=max_inline_bytes)
-
-    @property
-    def max_inline_bytes(self) -> int:
-        """Bytes one message carries."""
-        return self._max_inline_bytes
 
     async def _reader(self, root: Digest) -> SnapshotReader:
         """The snapshot with this root, opened. Raises CorruptError, UnavailableError."""

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from holdfast.archive.ports import Cancelled
-from holdfast.deadline import outliving_task
+from holdfast.deadline import look_at, outliving_task
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -116,13 +116,9 @@ class Jobs:
             raise
         task = asyncio.create_task(beginning)
         self._beginnings.add(task)
-        task.add_done_callback(self._begun)
+        task.add_done_callback(self._beginnings.discard)
+        task.add_done_callback(look_at)  # told to who asked, who may be gone
         return await asyncio.shield(task)
-
-    def _begun(self, task: asyncio.Task[Any]) -> None:
-        self._beginnings.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to who asked, who may be gone
 
     async def do(
         self,
