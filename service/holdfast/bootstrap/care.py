@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.snapshots import packs_of
 from holdfast.repository.care.doctor import Doctor, Surroundings
 from holdfast.repository.care.inventory import Inventory
 from holdfast.repository.care.logs import StateLogsBack
-from holdfast.repository.care.owners import NameOwners, SnapshotOwners, StateOwners
+from holdfast.repository.care.owners import (
+    OwnerSource,
+    needed_by_snapshot,
+    owning_names,
+    owning_snapshots,
+    owning_states,
+)
 from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
 from holdfast.repository.care.usage import Usage
 from holdfast.repository.collector.agreement import Agreement
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
 
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
-    from holdfast.repository.care.owners import OwnerSource
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.roots import RootSource
     from holdfast.repository.snapshots.packs import Packs
@@ -108,11 +114,11 @@ def _owners(source: RootSource, packs: Packs) -> OwnerSource:
     """The owners of what the roots of ``source`` keep."""
     match source:
         case SnapshotRoots():
-            return SnapshotOwners(source, packs)
+            return OwnerSource(source, owning_snapshots, partial(needed_by_snapshot, packs))
         case StateRoots():
-            return StateOwners(source)
+            return OwnerSource(source, owning_states)
         case _:
-            return NameOwners(source)
+            return OwnerSource(source, owning_names)
 
 
 def place_of(greeting: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.removals import Removals
-from holdfast.repository.collector.sweep import Sweeper
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
 from holdfast.repository.states.roots import StateRoots
@@ -45,6 +44,6 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
         ),
         Agreement(stores.records),
         Removals(stores.records, setup.sources.new_id),
-        Sweeper(LivingUploads(stores.records).stagings, pace),
+        LivingUploads(stores.records).stagings,
         pace,
     )

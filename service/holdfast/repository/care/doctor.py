@@ -47,8 +47,8 @@ class Surroundings:
     troubles: Callable[[], Mapping[str, str]]
 
 
-class Doctor:
-    """Looks at a deployment for one worker."""
+class Doctor(Runs[None, list[Finding]]):
+    """Looks at a deployment for one worker. Raises UnavailableError."""
 
     def __init__(
         self,
@@ -62,26 +62,16 @@ class Doctor:
         monotonic: Callable[[], float],
     ) -> None:
         """``collector`` says what a run would meet, ``clock`` is this worker's."""
-        self._census = inventory
+        super().__init__(self._findings, monotonic=monotonic)
+        self._inventory = inventory
         self._collector = collector
         self._agreement = agreement
         self._scrub = scrub
         self._around = surroundings
         self._clock = clock
-        self._runs: Runs[str, list[Finding]] = Runs(self._look, monotonic=monotonic)
 
-    async def findings(self, seconds: float) -> list[Finding] | None:
-        """The findings, the worst first; None if not known within ``seconds``.
-
-        Raises UnavailableError.
-        """
-        return await self._runs.get("", seconds)
-
-    async def aclose(self) -> None:
-        """Stop what is under way."""
-        await self._runs.aclose()
-
-    async def _look(self, _key: str) -> list[Finding]:
+    async def _findings(self, _: None) -> list[Finding]:
+        """The worst first."""
         state = await self._around.store()
         now = await self._collector.spaces[0].store.now()
         found = [
@@ -111,7 +101,7 @@ class Doctor:
 
     async def _of_inventory(self) -> list[Finding]:
         try:
-            report = await self._census.take(None)
+            report = await self._inventory.take(None)
         except (HoldfastError, OSError, sqlite3.Error) as error:
             return [
                 Finding(

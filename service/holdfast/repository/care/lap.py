@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.roots import RootSource
     from holdfast.repository.ledger.lease import Carried
     from holdfast.stores.ports import BlobStore, ForeignObject
+    from holdfast.stores.record_ports import Changed
 
 _PAGE: Final = 256
 _RECORD_BYTES: Final = 1024
@@ -262,8 +263,7 @@ class LapRun:
         lasting = f"{source.lasting}."
         async for changes in all_changes(source.records):
             for changed in changes:
-                if changed.value is not None:
-                    self._check(source, changed.key, changed.value)
+                self._check(source, changed)
             keys = [one.key for one in changes if one.key.startswith(lasting)]
             await asyncio.to_thread(spool.meet, keys, [])
             await self._spend(_RECORD_BYTES * len(changes))
@@ -276,11 +276,11 @@ class LapRun:
         if lost is not None:
             self._lose(source, lost)
 
-    def _check(self, source: RootSource, key: str, value: bytes) -> None:
+    def _check(self, source: RootSource, changed: Changed) -> None:
         try:
-            source.named(key, value)
+            source.named(changed)
         except CorruptError as error:
-            self._lose(source, error.detail, key)
+            self._lose(source, error.detail, changed.key)
 
     def _lose(self, source: RootSource, detail: str, key: str = "") -> None:
         self._found.lose(Damage(space=source.name, name=key, detail=detail))

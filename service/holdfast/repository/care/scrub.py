@@ -8,7 +8,6 @@ connected to a nats-server make laps of their own: which copies they meet depend
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,7 +15,7 @@ import structlog
 
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.names import token
-from holdfast.errors import ConflictError, NotFoundError
+from holdfast.errors import ConflictError
 from holdfast.repository.care.lap import Findings, LapRun
 from holdfast.repository.care.scrub_record import SCRUB, ScrubRecord, ended, is_due, taken
 from holdfast.repository.ledger.lease import Carried, Lease
@@ -156,19 +155,17 @@ class Scrub:
     async def _here(self) -> Held[ScrubRecord]:
         """The record of this place."""
         place = self._place()
-        try:
-            return await self._ledger.get(SCRUB, token(place))
-        except NotFoundError:
-            record = ScrubRecord(place=place, lease=self._lease())
-            return await self._ledger.make(SCRUB, token(place), lambda found: found or record)
+        held = await self._ledger.find(SCRUB, token(place))
+        if held is not None:
+            return held
+        record = ScrubRecord(place=place, lease=self._lease())
+        return await self._ledger.make(SCRUB, token(place), lambda found: found or record)
 
     async def _all(self) -> list[Held[ScrubRecord]]:
         """As they are now: one that was read from a replica might be of before a lap was begun."""
-        found: list[Held[ScrubRecord]] = []
-        for [name] in sorted(await self._ledger.tails(SCRUB.prefix)):
-            with suppress(NotFoundError):
-                found.append(await self._ledger.get(SCRUB, name))
-        return found
+        names = sorted(await self._ledger.tails(SCRUB.prefix))
+        found = [await self._ledger.find(SCRUB, name) for [name] in names]
+        return [held for held in found if held is not None]
 
     async def _now(self) -> datetime:
         return await self._spaces[0].store.now()

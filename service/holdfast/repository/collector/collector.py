@@ -14,23 +14,24 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from holdfast.deadline import look_at, outliving_task
-from holdfast.domain.collection import Reason, left_of, loss, why_kept
+from holdfast.domain.collection import Reason, is_abandoned, left_of, loss, why_kept
 from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
 from holdfast.repository.collector.removals import Removed
 from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport
 from holdfast.repository.collector.roots import read_roots
 from holdfast.repository.collector.spool import Spool
+from holdfast.repository.collector.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime, timedelta
-    from pathlib import Path
 
     from holdfast.domain.collection import RootsNote
     from holdfast.domain.digest import Digest
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.removals import Removals
     from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.collector.sweep import Sweeper
+    from holdfast.repository.collector.sweep import Uploading
     from holdfast.stores.ports import BlobStore, SurveyedBlob
 
 MAX_REMOVED: Final = 1_000_000
@@ -77,28 +78,18 @@ class Collector:
         spaces: Sequence[Space],
         agreement: Agreement,
         removals: Removals,
-        sweeper: Sweeper,
+        uploading: Uploading,
         pace: Pace,
-        *,
-        directory: Path | None = None,
-        max_removed: int = MAX_REMOVED,
     ) -> None:
-        """Temporary files lie in ``directory``; None: where others do."""
+        """``uploading`` tells the stagings of living uploads, as `Sweep` has it."""
         self.totals = RunTotals()
-        self._spaces = spaces
+        self.spaces = spaces
         self._agreement = agreement
         self._removals = removals
-        self._sweeper = sweeper
+        self._uploading = uploading
         self._pace = pace
-        self._directory = directory
-        self._max_removed = max_removed
         self._turn = asyncio.Lock()
         self._runs: dict[bool, tuple[CollectionReport, asyncio.Task[None]]] = {}
-
-    @property
-    def spaces(self) -> Sequence[Space]:
-        """The spaces it collects in."""
-        return self._spaces
 
     async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
         """The report, within ``seconds``, of the run under way or begun now; the run goes on."""
@@ -126,7 +117,7 @@ class Collector:
 
     async def _run(self, report: CollectionReport) -> None:
         async with self._turn:
-            for space in self._spaces:
+            for space in self.spaces:
                 of_space = SpaceReport(space=space.name)
                 report.spaces.append(of_space)
                 try:
@@ -150,7 +141,7 @@ class Collector:
             if space.before is not None:
                 await space.before(now)
         listed_after = (await space.store.extent()).last
-        spool = await asyncio.to_thread(Spool, self._directory)
+        spool = await asyncio.to_thread(Spool)
         try:
             await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
             for source in space.roots:
@@ -159,15 +150,18 @@ class Collector:
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
             if found.unreadable:
                 return  # nobody knows which copies they name
-            await self._sweeper.sweep(
-                space.store,
-                spool,
-                found.orphans,
-                listed_from=now,
-                listed_after=listed_after,
-                grace=terms.grace,
-                dry_run=report.dry_run,
-            )
+            leftovers = space.store.leftovers()
+            if leftovers is not None:
+                sweep = Sweep(
+                    space.store,
+                    leftovers,
+                    spool,
+                    self._uploading,
+                    self._pace,
+                    listed_after=listed_after,
+                    is_abandoned=partial(is_abandoned, listed_from=now, grace=terms.grace),
+                )
+                await sweep.run(found.orphans, dry_run=report.dry_run)
         finally:
             await asyncio.to_thread(spool.close)
 
@@ -249,7 +243,7 @@ class Collector:
                     found.keep(Reason.NEEDED, blob.size)
                 else:
                     removed.append(Removed(blob, kept))
-            if found.removed.blobs + found.repacked.blobs + len(removed) > self._max_removed:
+            if found.removed.blobs + found.repacked.blobs + len(removed) > MAX_REMOVED:
                 found.is_cut = True
                 return
             left: Sequence[int | BaseException | None] = [size_of(one.kept) for one in removed]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from holdfast.domain.collection import Need, News
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.spool import Spool
-    from holdfast.stores.record_ports import Changed, Extent, RecordStore
+    from holdfast.stores.record_ports import Changed, Extent, Record, RecordStore
 
 SETTLE_SECONDS: Final = 60.0
 """Seconds that records may keep changing before the scan gives up."""
@@ -49,8 +49,8 @@ class RootSource(Protocol):
     def lasting(self) -> str:
         """See above."""
 
-    def named(self, key: str, value: bytes) -> Sequence[Digest]:
-        """The roots that the record ``value`` at ``key`` keeps. Raises CorruptError."""
+    def named(self, found: Record | Changed) -> Sequence[Digest]:
+        """The roots that a record keeps; none where it was removed. Raises CorruptError."""
 
     def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
         """All that ``root`` needs, itself included. Raises NotFoundError, CorruptError.
@@ -100,10 +100,8 @@ def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> No
     lasting = f"{source.lasting}."
     roots: list[Digest] = []
     for changed in changes:
-        if changed.value is None:
-            continue
         try:
-            roots += source.named(changed.key, changed.value)
+            roots += source.named(changed)
         except CorruptError as error:
             msg = f"{changed.key}: {error.detail}"
             raise CorruptError(msg) from error

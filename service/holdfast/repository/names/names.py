@@ -52,11 +52,10 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.bytes import NamedBytes
     from holdfast.repository.names.record import NameState
-    from holdfast.repository.names.rules import NameRules, Rule
+    from holdfast.repository.names.rules import NameRules
     from holdfast.repository.names.writes import NameWrites
     from holdfast.repository.targets import Named
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import Change
 
 _CURSOR_JOINT: Final = "."
 _READS: Final = 3
@@ -95,42 +94,30 @@ class NameRepository:
         sources: Sources,
     ) -> None:
         """``writes`` and ``rules`` are of the same bucket."""
+        self.rules = rules
         self._blobs = blobs
         self._stored = stored
         self._writes = writes
-        self._rules = rules
         self._sources = sources
 
     # --- bytes under a name ---
 
-    async def create(
-        self, name: str, data: Buffer, said: Said, *, expected: str | None, op_id: str | None
-    ) -> Named:
-        """Store ``data`` under ``name``, which must be free.
-
-        ``expected`` is the digest that the caller expects. Raises InvalidError, ConflictError (with
-        the version that there is), RateLimitedError, UnavailableError, OutcomeUnknownError.
-        """
-        return await self._write("create", name, data, said, expected, op_id)
-
-    async def replace(
-        self, name: str, data: Buffer, said: Said, *, expected: str | None, op_id: str | None
-    ) -> Named:
-        """Store ``data`` under ``name``, which must be there. A failed one leaves what it has.
-
-        Raises NotFoundError, and what `create` does.
-        """
-        return await self._write("replace", name, data, said, expected, op_id)
-
-    async def _write(
+    async def put(
         self,
         verb: Verb,
         name: str,
         data: Buffer,
         said: Said,
+        *,
         expected: str | None,
         op_id: str | None,
     ) -> Named:
+        """Store ``data`` under ``name``, which is free (``create``) or is there (``replace``).
+
+        One that fails leaves what the name has. ``expected`` is the digest that the caller expects.
+        Raises InvalidError, ConflictError (with the version that there is), NotFoundError (nothing
+        to replace), RateLimitedError, UnavailableError, OutcomeUnknownError.
+        """
         check_blob_name(name)
         said.check(verb)
         view = memoryview(data).cast("B")
@@ -180,7 +167,7 @@ class NameRepository:
     ) -> Named:
         """Give ``name`` the blob of ``source``, of a version of it, or the blob ``digest``.
 
-        Raises NotFoundError, and then the name has what it had; else as `create`.
+        Raises NotFoundError, and then the name has what it had; else as `put`.
         """
         check_blob_name(name)
         if (source is None) == (digest is None) or (version is not None and source is None):
@@ -308,13 +295,8 @@ class NameRepository:
         if past is not None:
             return past.digest is not None
         step = await self._writes.step(name, may_lose=True)
-
-        async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
-            await self._writes.keep_version(present, step)
-            return []
-
-        made = await self._writes.update(
-            held, lambda record: deleted(record, op, conditions, step), beside=beside
+        made = await self._writes.lose(
+            held, lambda record: deleted(record, op, conditions, step), step
         )
         transition = made_by(made.record, op)
         return transition is not None and transition.digest is not None
@@ -325,7 +307,7 @@ class NameRepository:
         """The content of ``name``, now or as ``version``. Raises InvalidError, NotFoundError."""
         check_blob_name(name)
         held = await self._writes.look(name)
-        keep = await self._rules.of(name)
+        keep = await self.rules.of(name)
         now = self._sources.clock()
         content = content_of(held.record if held is not None else None, now, keep)
         if (
@@ -427,7 +409,7 @@ class NameRepository:
         if held is None:
             raise NotFoundError(MISSING)
         record, now = held.record, self._sources.clock()
-        keep = await self._rules.of(name)
+        keep = await self.rules.of(name)
         versions = await self._versions(record, now, keep)
         content = content_of(record, now, keep)
         if content is not None:
@@ -448,18 +430,6 @@ class NameRepository:
         found, _ = await self._writes.ledger.get_many(VERSION, keys)
         held = [found[key].record for key in keys if key in found]
         return [one for one in held if counts(one, record, now, keep)]
-
-    # --- rules ---
-
-    async def rules(self) -> tuple[Sequence[Rule], int]:
-        """The rules of retention, and their revision."""
-        return await self._rules.read()
-
-    async def change_rules(
-        self, rules: Sequence[Rule], *, expected: int | None
-    ) -> tuple[Sequence[Rule], int]:
-        """Replace them. Raises InvalidError, ConflictError."""
-        return await self._rules.change(rules, expected=expected)
 
 
 def _why_missing(held: Held[NameRecord] | None) -> str:

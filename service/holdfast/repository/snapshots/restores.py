@@ -21,7 +21,7 @@ from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
 from holdfast.domain.names import check_id, created_at_of
-from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, CorruptError, InvalidError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshots.record import (
     RESTORE,
@@ -129,9 +129,9 @@ class Restores:
         restore, repeated = self._sources.new_uuid(), False
         if op_id is not None:
             restore, repeated = await self._ops.claim(op_id, restore)
-        if repeated:
-            with suppress(NotFoundError):  # its worker did not get so far
-                return await self._ledger.get(RESTORE, restore), True
+        held = await self._ledger.find(RESTORE, restore) if repeated else None
+        if held is not None:  # else its worker did not get so far
+            return held, True
         await asyncio.to_thread(self._check_target, request)
         record = StoredRestore(
             id=restore,
@@ -212,11 +212,9 @@ class Restores:
 
     async def _check_snapshot(self, request: RestoreRequest) -> None:
         """Raises ConflictError when packs are missing because the snapshot was removed."""
-        try:
-            await self._ledger.get(SNAPSHOT, snapshot_name(request.snapshot))
-        except NotFoundError as error:
+        if await self._ledger.find(SNAPSHOT, snapshot_name(request.snapshot)) is None:
             msg = f"the snapshot {request.snapshot} was removed while it was being restored"
-            raise ConflictError(msg) from error
+            raise ConflictError(msg)
 
     def _finished(self, record: StoredRestore, restored: Restored) -> StoredRestore:
         return msgspec.structs.replace(
@@ -251,9 +249,9 @@ class Restores:
 
     async def _is_over(self, restore: str) -> bool:
         """Whether nobody works on ``restore``. One without a record may be a client's own."""
-        try:
-            return not (await self._ledger.get(RESTORE, restore)).is_live
-        except NotFoundError:
-            with suppress(InvalidError):
-                return self._sources.clock() - created_at_of(check_id(restore)) > RESTORE_TTL
-            return False
+        held = await self._ledger.find(RESTORE, restore)
+        if held is not None:
+            return not held.is_live
+        with suppress(InvalidError):
+            return self._sources.clock() - created_at_of(check_id(restore)) > RESTORE_TTL
+        return False

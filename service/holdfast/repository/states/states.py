@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -65,9 +64,7 @@ class StateRecords:
     async def find(self, name: str) -> Held[StateRecord] | None:
         """The record of ``name``, or None where there never was one. Raises InvalidError."""
         check_state_name(name)
-        with suppress(NotFoundError):
-            return await self.ledger.get(STATE, name_key(name))
-        return None
+        return await self.ledger.find(STATE, name_key(name))
 
     async def look(self, name: str, *, to_read: bool = False) -> PresentState:
         """The state as a believed leader knows it.

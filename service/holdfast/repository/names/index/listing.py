@@ -38,7 +38,7 @@ _NOT_A_CURSOR: Final = "not a cursor of this list"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamesPage:
-    """Names and common prefixes, each ascending. ``cursor``: more may follow."""
+    """Names and common prefixes, each ascending. ``cursor``: more may follow; None at the end."""
 
     names: Sequence[IndexedName]
     prefixes: Sequence[str]
@@ -76,7 +76,13 @@ def make_listing(
     limit: int,
     now: datetime,
 ) -> Listing:
-    """Raises InvalidError. A ``cursor`` counts instead of ``start_after``."""
+    """Of names with that prefix and all of ``labels``, behind ``start_after`` or ``cursor``.
+
+    A ``cursor`` counts instead of ``start_after``. With a ``delimiter`` names that have it behind
+    the prefix are told once, as a common prefix; a start within one goes on behind it. Names and
+    prefixes are ``limit`` (1 to 1,000) together, or fewer. What has expired ``now`` is left out.
+    Raises InvalidError.
+    """
     if not 1 <= limit <= MAX_LIST_LIMIT:
         msg = f"a page has 1 to {MAX_LIST_LIMIT} names"
         raise InvalidError(msg)
