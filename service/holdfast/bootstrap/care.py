@@ -20,7 +20,6 @@ from holdfast.repository.care.owners import (
 )
 from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
 from holdfast.repository.care.usage import Usage
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.snapshots.roots import SnapshotRoots
 from holdfast.repository.states.roots import StateRoots
@@ -74,11 +73,9 @@ def assemble_care(
     ``greeting`` gives what the nats-server that is connected to says of itself.
     """
     sources = setup.sources
-    agreement = Agreement(stores.records)
     inventory = inventory_of(setup, stores, collector)
     scrub = Scrub(
         collector.spaces,
-        agreement,
         stores.records,
         Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
         StateLogsBack(stores.snapshots, replays),
@@ -90,7 +87,7 @@ def assemble_care(
     doctor = Doctor(
         inventory,
         collector,
-        agreement,
+        stores.records,
         scrub,
         surroundings,
         clock=sources.clock,

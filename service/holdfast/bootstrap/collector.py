@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.snapshots import opener_of, packs_of
 from holdfast.repository.blobs import BLOBS, PACKS
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.removals import Removals
@@ -42,7 +41,7 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
                 before=names.expiry.expire,
             ),
         ),
-        Agreement(stores.records),
+        stores.records,
         Removals(stores.records, setup.sources.new_id),
         LivingUploads(stores.records).stagings,
         pace,

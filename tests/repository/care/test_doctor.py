@@ -15,7 +15,6 @@ from tests.repository.collector.test_collector import put, put_name, put_snapsho
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.store_state import BucketState, Peer, StoreState
 from holdfast.repository.care.doctor import Doctor, Surroundings
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.names.record import Announcement, NameRecord
 from holdfast.stores.deployment import OLD_FORMAT
@@ -51,7 +50,7 @@ def doctor_of(
     return Doctor(
         inventory(deployed),
         deployed.collector(),
-        Agreement(deployed.stores.records),
+        deployed.stores.records,
         scrub or scrub_of(deployed),
         Surroundings(
             store=store,

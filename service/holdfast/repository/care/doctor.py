@@ -14,6 +14,8 @@ from holdfast.domain import findings
 from holdfast.domain.findings import Finding
 from holdfast.errors import HoldfastError
 from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
+from holdfast.repository.collector.agreement import why_off
+from holdfast.stores.deployment import read_deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
     from holdfast.repository.care.uses import Missing
-    from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.report import CollectionReport, SpaceReport
+    from holdfast.stores.record_ports import RecordStore
 
 _TOLD: Final = 10
 """Lost blobs that are told one by one."""
@@ -54,18 +56,21 @@ class Doctor(Runs[None, list[Finding]]):
         self,
         inventory: Inventory,
         collector: Collector,
-        agreement: Agreement,
+        records: RecordStore,
         scrub: Scrub,
         surroundings: Surroundings,
         *,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
-        """``collector`` says what a run would meet, ``clock`` is this worker's."""
+        """``collector`` says what a run would meet; ``records`` have the deployment's.
+
+        ``clock`` is this worker's.
+        """
         super().__init__(self._findings, monotonic=monotonic)
         self._inventory = inventory
         self._collector = collector
-        self._agreement = agreement
+        self._records = records
         self._scrub = scrub
         self._around = surroundings
         self._clock = clock
@@ -86,13 +91,13 @@ class Doctor(Runs[None, list[Finding]]):
         return sorted(found, key=lambda one: ("error", "warning", "note").index(one.severity))
 
     async def _of_collection(self, now: datetime) -> list[Finding]:
-        why_off = (await self._agreement.terms()).why_off(now)
-        if why_off is not None:
+        off = why_off(await read_deployment(self._records), now)
+        if off is not None:
             return [
                 Finding(
                     kind="collection_off",
                     severity="warning",
-                    text=f"nothing is collected: {why_off}",
+                    text=f"nothing is collected: {off}",
                     advice="until then deleted space does not come back",
                 )
             ]

@@ -16,7 +16,7 @@ import structlog
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.names import token
 from holdfast.errors import ConflictError
-from holdfast.repository.care.lap import Findings, LapRun
+from holdfast.repository.care.lap import LapRun, ScrubTotals
 from holdfast.repository.care.scrub_record import SCRUB, ScrubRecord, ended, is_due, taken
 from holdfast.repository.ledger.lease import Carried, Lease
 from holdfast.repository.ledger.ledger import Held, Ledger
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from holdfast.repository.care.logs import StateLogsBack
-    from holdfast.repository.collector.agreement import Agreement
+    from holdfast.repository.care.scrub_record import Lap
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.sources import Sources
@@ -48,7 +48,6 @@ class Scrub:
     def __init__(
         self,
         spaces: Sequence[Space],
-        agreement: Agreement,
         records: RecordStore,
         pace: Pace,
         logs: StateLogsBack,
@@ -60,12 +59,12 @@ class Scrub:
     ) -> None:
         """``place`` is where this worker reads at the moment; a lap begins ``every`` so often.
 
-        ``records`` are those that have how far the scrub has come.
+        ``records`` have how far the scrub has come, and the deployment's.
         """
-        self.totals = Findings()
+        self.totals = ScrubTotals()
         self.every = every
         self._spaces = spaces
-        self._agreement = agreement
+        self._records = records
         self._ledger = Ledger(records)
         self._pace = pace
         self._logs = logs
@@ -92,11 +91,11 @@ class Scrub:
             return
         async with self._turn:
             held = await self._take()
-            if held is None:
+            if held is None or held.record.lap is None:
                 return
             carried = Carried(self._ledger, held, self._check_ours, is_patient=True)
             try:
-                await self._carry(carried)
+                await self._carry(carried, held.record.lap)
             except ConflictError:
                 log.info("scrub_taken_over", place=held.record.place)
 
@@ -121,17 +120,18 @@ class Scrub:
             self._asked.cancel()
             await asyncio.gather(self._asked, return_exceptions=True)
 
-    async def _carry(self, carried: Carried[ScrubRecord]) -> None:
-        lap = LapRun(
+    async def _carry(self, carried: Carried[ScrubRecord], lap: Lap) -> None:
+        run = LapRun(
             carried,
+            lap,
             self._spaces,
-            self._agreement,
+            self._records,
             self._pace,
             self._logs,
             totals=self.totals,
             monotonic=self._sources.monotonic,
         )
-        await lap.run()
+        await run.run()
         ended_at = await self._now()
         await carried.renew(lambda record: ended(record, ended_at))
         self.totals.laps += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,24 +24,26 @@ from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.collection import Reason, is_abandoned, left_of, loss, why_kept
 from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
+from holdfast.repository.collector.agreement import why_off
 from holdfast.repository.collector.removals import Removed
 from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport
 from holdfast.repository.collector.roots import read_roots
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.collector.sweep import Sweep
+from holdfast.stores.deployment import note_roots, read_deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from holdfast.domain.collection import RootsNote
     from holdfast.domain.digest import Digest
-    from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.removals import Removals
     from holdfast.repository.collector.roots import RootSource
     from holdfast.repository.collector.sweep import Uploading
     from holdfast.stores.ports import BlobStore, SurveyedBlob
+    from holdfast.stores.record_ports import RecordStore
 
 MAX_REMOVED: Final = 1_000_000
 """Blobs that one run removes from a space, or makes partial; the next goes on."""
@@ -76,15 +79,15 @@ class Collector:
     def __init__(
         self,
         spaces: Sequence[Space],
-        agreement: Agreement,
+        records: RecordStore,
         removals: Removals,
         uploading: Uploading,
         pace: Pace,
     ) -> None:
-        """``uploading`` tells the stagings of living uploads, as `Sweep` has it."""
+        """``records`` have the deployment's; ``uploading`` is as of `Sweep`."""
         self.totals = RunTotals()
         self.spaces = spaces
-        self._agreement = agreement
+        self._records = records
         self._removals = removals
         self._uploading = uploading
         self._pace = pace
@@ -131,21 +134,22 @@ class Collector:
         self.totals.count(report)
 
     async def _collect(self, space: Space, found: SpaceReport, report: CollectionReport) -> None:
-        terms = await self._agreement.terms()
+        terms = await read_deployment(self._records)
         now = await space.store.now()
-        report.off = terms.why_off(now)
+        report.off = why_off(terms, now)
         if report.off is not None:
             return
         if not report.dry_run:
             await self._removals.finish(space.name, space.store, now)
             if space.before is not None:
                 await space.before(now)
+        grace = timedelta(seconds=terms.grace_seconds)
         listed_after = (await space.store.extent()).last
         spool = await asyncio.to_thread(Spool)
         try:
-            await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
+            await self._list(space.store, spool, found, listed_from=now, grace=grace)
             for source in space.roots:
-                await self._read_needed(source, spool, terms.noted.get(source.name))
+                await self._read_needed(source, spool, terms.roots.get(source.name))
             await asyncio.to_thread(spool.settle)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
             if found.unreadable:
@@ -159,7 +163,7 @@ class Collector:
                     self._uploading,
                     self._pace,
                     listed_after=listed_after,
-                    is_abandoned=partial(is_abandoned, listed_from=now, grace=terms.grace),
+                    is_abandoned=partial(is_abandoned, listed_from=now, grace=grace),
                 )
                 await sweep.run(found.orphans, dry_run=report.dry_run)
         finally:
@@ -210,7 +214,7 @@ class Collector:
                 " back, or `holdfast admin accept-loss`"
             )
             raise CorruptError(msg)
-        await self._agreement.note(source.name, note)
+        await note_roots(self._records, source.name, note)
         after: Digest | None = None
         while roots := await asyncio.to_thread(spool.roots, after, _PAGE):
             for root in roots:
