@@ -25,7 +25,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.repository.blobs import Bare
-from holdfast.repository.names.moves import Move, SourceChangedError, bringing
+from holdfast.repository.names.moves import SourceChangedError, bringing
 from holdfast.repository.names.record import (
     MISSING,
     VERSION,
@@ -188,20 +188,20 @@ class NameRepository:
         op: str,
         conditions: Conditions,
         look: Callable[[], Awaitable[NamedContent]],
-        move: Move | None = None,
+        moved_from: str | None = None,
     ) -> Named:
-        """Give ``name`` what ``look`` finds; with ``move`` that is taken away there."""
+        """Give ``name`` what ``look`` finds; that is taken away from ``moved_from``."""
         target = await self._writes.look(name)
         if target is not None and made_by(target.record, op) is not None:
             return named(target.record, op)
         for _ in range(_READS):
             try:
                 content = await look()
-                if move is None:  # an end is of a name, not of what it has
+                if moved_from is None:  # an end is of a name, not of what it has
                     content = structs.replace(content, expires_at=None)
                 target = await self._announce_copy(name, content, conditions, op, target)
                 await self._touch(name, op, content.digest, look)
-                beside = bringing(content) if move is None else move.taking(content)
+                beside = bringing(self._writes, op, content, moved_from)
                 return await self._writes.commit(target, op, beside=beside)
             except MadeBeforeError as error:
                 return error.made
@@ -278,7 +278,7 @@ class NameRepository:
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
         look = partial(self._source, source, None, None)
-        return await self._bring(name, op, conditions, look, Move(self._writes, source, op))
+        return await self._bring(name, op, conditions, look, moved_from=source)
 
     async def delete(self, name: str, *, conditions: Conditions, op_id: str | None) -> bool:
         """Take the blob from a name; whether it had one. Raises InvalidError, ConflictError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from holdfast.archive.create.create import Archived
     from holdfast.archive.create.walk import WalkOptions
-    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.job import Job
     from holdfast.repository.snapshots.making import Maker, SnapshotLedger
@@ -82,21 +82,19 @@ class Archives:
         """
         self._jobs.check_room()
         directory = await asyncio.to_thread(self._apps.directory, app)
-
-        async def work(job: Job[StoredSnapshot]) -> StoredSnapshot:
-            return await self._archive(job, directory, options, read_all=read_all)
-
-        async def begin() -> tuple[Held[StoredSnapshot], bool]:
-            return await self._snapshots.announce(app, labels, self._owner, op_id, alone=read_all)
-
-        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
+        return await self._jobs.do(
+            partial(self._snapshots.announce, app, labels, self._owner, op_id, alone=read_all),
+            partial(self._archive, directory=directory, options=options, read_all=read_all),
+            owner=self._owner.id,
+            wait_seconds=wait_seconds,
+        )
 
     async def _archive(
         self,
         job: Job[StoredSnapshot],
+        *,
         directory: Path,
         options: WalkOptions,
-        *,
         read_all: bool,
     ) -> StoredSnapshot:
         parent = job.record.parent_digest

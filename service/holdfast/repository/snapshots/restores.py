@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -109,14 +110,12 @@ class Restores:
         asked = request.options
         check_options(asked.mode, asked.paths, delete=asked.delete)
         target = self._apps.target(request.app)
-
-        async def work(job: Job[StoredRestore]) -> StoredRestore:
-            return await self._restore(job, request, target)
-
-        async def begin() -> tuple[Held[StoredRestore], bool]:
-            return await self._begin(request, op_id)
-
-        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
+        return await self._jobs.do(
+            partial(self._begin, request, op_id),
+            partial(self._restore, request=request, target=target),
+            owner=self._owner.id,
+            wait_seconds=wait_seconds,
+        )
 
     async def get(self, restore: str) -> StoredRestore:
         """The record of a restore. Raises NotFoundError."""

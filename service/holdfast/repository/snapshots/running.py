@@ -54,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 
 T = TypeVar("T")
+type Work[RecordT] = Callable[[Job[RecordT]], Awaitable[RecordT]]
+"""Makes what a job's record is of; the record as it is to be at the end."""
 
 
 class Jobs:
@@ -123,7 +125,7 @@ class Jobs:
     async def do(
         self,
         begin: Callable[[], Awaitable[tuple[Held[StoredT], bool]]],
-        work: Callable[[Job[StoredT]], Awaitable[StoredT]],
+        work: Work[StoredT],
         *,
         owner: str,
         wait_seconds: float,
@@ -150,9 +152,7 @@ class Jobs:
         begun = await self.begin(begin_or_take_up())
         return await self.wait(begun, wait_seconds) if isinstance(begun, Job) else begun.record
 
-    def start(
-        self, held: Held[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> Job[StoredT]:
+    def start(self, held: Held[StoredT], work: Work[StoredT]) -> Job[StoredT]:
         """Begin ``work``, which gives the record as it is at the end; returns at once.
 
         Nothing is begun while a job makes the same: it is that.
@@ -235,9 +235,7 @@ class Jobs:
 
     # --- one job ---
 
-    async def _run(
-        self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> None:
+    async def _run(self, job: Job[StoredT], work: Work[StoredT]) -> None:
         helpers = [
             asyncio.create_task(self._renew(job)),
             asyncio.create_task(self._publish(job)),
@@ -254,9 +252,7 @@ class Jobs:
         finally:
             self._forget(job)
 
-    async def _outcome(
-        self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> StoredT:
+    async def _outcome(self, job: Job[StoredT], work: Work[StoredT]) -> StoredT:
         """The record as it is to be in the end."""
         try:
             await self._wait_place(job)
@@ -273,9 +269,7 @@ class Jobs:
             log.exception("job_failed", id=job.record.id)
             return self._failure(job, InternalError.code, InternalError.title)
 
-    async def _unless_stalled(
-        self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> StoredT:
+    async def _unless_stalled(self, job: Job[StoredT], work: Work[StoredT]) -> StoredT:
         """The result of ``work``. Raises OutcomeUnknownError when it shows no sign of life."""
         working = asyncio.ensure_future(work(job))
         stalled = asyncio.create_task(job.stalled.wait())
