@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain import findings
-from holdfast.domain.findings import Finding
+from holdfast.domain.findings import Finding, StreamCount
 from holdfast.errors import HoldfastError
 from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
 from holdfast.repository.collector.agreement import why_off
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from holdfast.domain.findings import StreamCount
     from holdfast.domain.store_state import StoreState
     from holdfast.repository.care.inventory import Inventory, InventoryReport
     from holdfast.repository.care.scrub import Scrub

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.kept import has_bytes
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
-from holdfast.repository.care.owners import OwningRecord
+from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource, OwningRecord
 from holdfast.repository.care.pages import all_changes
-from holdfast.repository.care.uses import Missing, Uses
+from holdfast.repository.care.uses import GroupUse, Missing, Uses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from holdfast.domain.collection import Need
     from holdfast.domain.digest import Digest
-    from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource
-    from holdfast.repository.care.uses import GroupUse
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.stores.ports import BlobStore

@@ -29,10 +29,10 @@ from holdfast.errors import CorruptError, HoldfastError, NotFoundError, Unavaila
 from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
-from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.states.roots import StateRoots
 from holdfast.stores.deployment import note_roots, read_deployment
-from holdfast.stores.ports import BlobInfo, UnreadableObject
+from holdfast.stores.ports import BlobInfo, BlobStore, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.ledger.lease import Carried
-    from holdfast.stores.ports import BlobStore, ForeignObject
     from holdfast.stores.record_ports import Changed, RecordStore
 
 _PAGE: Final = 256

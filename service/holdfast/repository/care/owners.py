@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.repository.blob_roots import as_digests
-from holdfast.repository.names.record import NAME, VERSION
+from holdfast.repository.names.record import NAME, VERSION, NamedContent
 from holdfast.repository.snapshots.record import SNAPSHOT
 from holdfast.repository.snapshots.roots import roots_of
 from holdfast.repository.states.record import STATE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from datetime import datetime
 
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.names.record import NamedContent
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.stores.record_ports import Changed
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.deadline import look_at, outliving_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
-    from typing import Any
 
 KEPT_SECONDS: Final = 60.0
 MAX_KEPT: Final = 8

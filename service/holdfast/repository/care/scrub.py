@@ -17,7 +17,7 @@ from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.names import token
 from holdfast.errors import ConflictError
 from holdfast.repository.care.lap import LapRun, ScrubTotals
-from holdfast.repository.care.scrub_record import SCRUB, ScrubRecord, ended, is_due, taken
+from holdfast.repository.care.scrub_record import SCRUB, Lap, ScrubRecord, ended, is_due, taken
 from holdfast.repository.ledger.lease import Carried, Lease
 from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.ledger.observations import Observations
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from holdfast.repository.care.logs import StateLogsBack
-    from holdfast.repository.care.scrub_record import Lap
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.sources import Sources

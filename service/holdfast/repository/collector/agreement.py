@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.stores.deployment import FORMAT
+from holdfast.stores.deployment import FORMAT, Deployment
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from holdfast.stores.deployment import Deployment
 
 
 def why_off(terms: Deployment, now: datetime) -> str | None:

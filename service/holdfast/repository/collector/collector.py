@@ -16,34 +16,29 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from holdfast.deadline import look_at, outliving_task
-from holdfast.domain.collection import Reason, is_abandoned, left_of, loss, why_kept
+from holdfast.domain.collection import Reason, RootsNote, is_abandoned, left_of, loss, why_kept
 from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
 from holdfast.repository.collector.agreement import why_off
-from holdfast.repository.collector.removals import Removed
+from holdfast.repository.collector.removals import Removals, Removed
 from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport
-from holdfast.repository.collector.roots import read_roots
+from holdfast.repository.collector.roots import RootSource, read_roots
 from holdfast.repository.collector.spool import Spool
-from holdfast.repository.collector.sweep import Sweep
+from holdfast.repository.collector.sweep import Sweep, Uploading
 from holdfast.stores.deployment import note_roots, read_deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from datetime import datetime
 
-    from holdfast.domain.collection import RootsNote
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.pace import Pace
-    from holdfast.repository.collector.removals import Removals
-    from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.collector.sweep import Uploading
     from holdfast.stores.ports import BlobStore, SurveyedBlob
     from holdfast.stores.record_ports import RecordStore
 

@@ -13,18 +13,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.domain.collection import RootsNote
+from holdfast.domain.collection import Need, News, RootsNote
 from holdfast.errors import CorruptError, UnavailableError
-from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, Extent, Record, RecordStore
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from holdfast.domain.collection import Need, News
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.spool import Spool
-    from holdfast.stores.record_ports import Changed, Extent, Record, RecordStore
 
 SETTLE_SECONDS: Final = 60.0
 """Seconds that records may keep changing before the scan gives up."""

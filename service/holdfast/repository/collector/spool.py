@@ -9,7 +9,7 @@ from itertools import batched, chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.kept import joined
+from holdfast.domain.kept import Range, Ranges, joined
 from holdfast.repository.scratch import CACHE_KIB, Scratch
 from holdfast.stores.ports import SurveyedBlob
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from holdfast.domain.collection import Need
-    from holdfast.domain.kept import Range, Ranges
 
 _KEY_BYTES: Final = 16
 _MOST_PENDING: Final = 65_536

@@ -10,7 +10,7 @@ Why: docs/decisions.md, "Bytes that no record names are claimed before they go".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import batched
 from typing import TYPE_CHECKING, Final
@@ -21,7 +21,6 @@ from holdfast.domain.collection import may_go
 from holdfast.errors import CorruptError, HoldfastError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from holdfast.repository.collector.pace import Pace

@@ -12,7 +12,7 @@ Why: docs/decisions.md, "A change of a record is a function, and is asked again"
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -32,7 +32,6 @@ from holdfast.stores.record_ports import MAX_GET_MANY, Change, Delete, Put, Reco
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from datetime import datetime, timedelta
 
     from holdfast.stores.record_ports import Changed, RecordStore

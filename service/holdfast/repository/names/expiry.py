@@ -9,7 +9,7 @@ Why: docs/decisions.md, "What has expired is ended before a collection".
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -26,16 +26,13 @@ from holdfast.repository.names.record import (
     counts,
     deleted,
 )
-from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, RecordStore
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.rules import NameRules
     from holdfast.repository.names.writes import NameWrites
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import Changed, RecordStore
 
 CLOCKS_DIFFER: Final = timedelta(seconds=60)
 EXPIRED: Final = "expired"

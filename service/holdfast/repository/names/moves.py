@@ -12,16 +12,14 @@ import msgspec
 
 from holdfast.domain.blob_names import Conditions
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.names.record import MISSING, NameRecord, content_of, deleted
-from holdfast.stores.record_ports import Put
+from holdfast.repository.names.record import MISSING, NamedContent, NameRecord, content_of, deleted
+from holdfast.stores.record_ports import Change, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.repository.ledger.ledger import Beside, Held
-    from holdfast.repository.names.record import NamedContent
     from holdfast.repository.names.writes import NameWrites
-    from holdfast.stores.record_ports import Change
 
 
 class SourceChangedError(ConflictError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from holdfast.domain.blob_names import Said, check_blob_name, version_key
+from holdfast.domain.blob_names import Conditions, Said, Verb, check_blob_name, version_key
 from holdfast.domain.digest import Digest, check_expected, digest_of, parse_digest
 from holdfast.errors import (
     ConflictError,
@@ -24,7 +24,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.repository.blobs import Bare
+from holdfast.repository.blobs import Bare, BlobRepository, Content
 from holdfast.repository.names.moves import SourceChangedError, bringing
 from holdfast.repository.names.record import (
     MISSING,
@@ -40,21 +40,17 @@ from holdfast.repository.names.record import (
     deleted,
     made_by,
 )
-from holdfast.repository.names.writes import MadeBeforeError, named
-from holdfast.repository.targets import GivenUpError
+from holdfast.repository.names.writes import MadeBeforeError, NameWrites, named
+from holdfast.repository.targets import GivenUpError, Named
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable, Sequence
 
-    from holdfast.domain.blob_names import Conditions, Verb
-    from holdfast.repository.blobs import BlobRepository, Content
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.bytes import NamedBytes
     from holdfast.repository.names.record import NameState
     from holdfast.repository.names.rules import NameRules
-    from holdfast.repository.names.writes import NameWrites
-    from holdfast.repository.targets import Named
     from holdfast.sources import Sources
 
 _CURSOR_JOINT: Final = "."

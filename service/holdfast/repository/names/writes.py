@@ -18,7 +18,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ledger import Beside, Held, Ledger
 from holdfast.repository.names.record import (
     NAME,
     VERSION,
@@ -33,17 +33,15 @@ from holdfast.repository.names.record import (
     superseded,
 )
 from holdfast.repository.targets import Named
-from holdfast.stores.record_ports import Delete
+from holdfast.stores.record_ports import Change, Delete, RecordStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from holdfast.repository.ledger.ledger import Beside, Held
     from holdfast.repository.names.past import PastWrites
     from holdfast.repository.names.record import Announcement, Transition
     from holdfast.repository.names.rules import NameRules
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import Change, RecordStore
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.bridge import BridgedPackStore
-from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.create import Archived, create_archive
 from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.file_systems import racy_ns
 from holdfast.archive.ports import Cancelled
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from holdfast.archive.create.create import Archived
     from holdfast.archive.create.walk import WalkOptions
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.job import Job

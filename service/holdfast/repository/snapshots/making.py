@@ -31,7 +31,7 @@ from holdfast.errors import (
     NotFoundError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
-from holdfast.repository.snapshots.manifests import MAX_MISSING, UnreadableError
+from holdfast.repository.snapshots.manifests import MAX_MISSING, Manifests, UnreadableError
 from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
     SNAPSHOT,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.listing import SnapshotListing
-    from holdfast.repository.snapshots.manifests import Manifests
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.record import Totals
     from holdfast.sources import Sources

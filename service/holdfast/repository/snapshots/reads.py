@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.archive.ports import Pack, PackStore
+from holdfast.archive.ports import Pack, PackStore, Stop
 from holdfast.archive.read.diff import Change, diff
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.lru import ByteLru
@@ -22,7 +22,7 @@ from holdfast.archive.read.snapshot import (
     ReaderLimits,
     SnapshotReader,
 )
-from holdfast.archive.read.verify import verify
+from holdfast.archive.read.verify import Verified, verify
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Executor
 
-    from holdfast.archive.ports import Stop
-    from holdfast.archive.read.verify import Verified
     from holdfast.domain.digest import Digest
     from holdfast.form.manifest import Page
 

@@ -17,11 +17,11 @@ from holdfast.archive.read.snapshot import (
     ReaderLimits,
     SnapshotReader,
 )
-from holdfast.archive.restore.options import RestoreOptions, check_options
+from holdfast.archive.restore.options import Restored, RestoreOptions, check_options
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
-from holdfast.domain.names import check_id, created_at_of
+from holdfast.domain.names import SnapshotKey, check_id, created_at_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshots.record import (
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.archive.ports import Pack
-    from holdfast.archive.restore.options import Restored
     from holdfast.domain.digest import Digest
-    from holdfast.domain.names import SnapshotKey
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.apps import Apps

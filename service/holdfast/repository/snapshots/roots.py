@@ -8,7 +8,7 @@ from itertools import batched, compress
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.snapshot import SnapshotReader
-from holdfast.domain.collection import Need
+from holdfast.domain.collection import Need, News
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blob_roots import as_digests
@@ -18,7 +18,6 @@ from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from holdfast.domain.collection import News
     from holdfast.domain.digest import Digest
     from holdfast.repository.snapshots.reads import ClosablePackStore
     from holdfast.stores.record_ports import Changed, Record, RecordStore

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import structlog
 
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Progress
 from holdfast.deadline import look_at, outliving_task
 from holdfast.errors import (
     ConflictError,
@@ -27,16 +27,14 @@ from holdfast.errors import (
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.snapshots.job import STALL_SECONDS, Job, Stillness
-from holdfast.repository.snapshots.record import failed, is_pending, renewed
+from holdfast.repository.snapshots.record import Stored, StoredT, failed, is_pending, renewed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Executor
     from datetime import datetime
 
-    from holdfast.archive.ports import Progress
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.snapshots.record import Stored, StoredT
 
 PROGRESS_SECONDS: Final = 0.25
 """Seconds between two publications of a job's progress."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.errors import CorruptError, NotFoundError
-from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.states.record import (
     STATE,
     StateRecord,
@@ -21,7 +21,6 @@ from holdfast.repository.states.totals import StateTotals
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.logs import LogEnd, StateLogs
     from holdfast.repository.states.record import Closing
     from holdfast.sources import Sources

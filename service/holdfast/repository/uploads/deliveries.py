@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.repository.targets import GivenUpError, UploadTarget
+from holdfast.repository.targets import GivenUpError, NewTarget, Targets, UploadTarget
 from holdfast.repository.uploads.record import Result
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
-    from holdfast.repository.targets import NewTarget, Targets
 
 
 class RefusedDeliveryError(ConflictError):

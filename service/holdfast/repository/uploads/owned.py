@@ -32,7 +32,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError
+from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -46,16 +46,14 @@ from holdfast.repository.uploads.record import (
     without_claims,
 )
 from holdfast.repository.uploads.tails import UploadTail
-from holdfast.stores.ports import Attributes
+from holdfast.stores.ports import Attributes, BlobStore, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
 """Seconds an owner believes that it is one. A process that was stopped looks before it writes."""

@@ -18,7 +18,7 @@ import msgspec
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError
+from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.targets import UploadTarget
-    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.repository.uploads.table import UploadTable

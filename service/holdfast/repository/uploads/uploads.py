@@ -16,10 +16,10 @@ from holdfast.errors import (
     TooLargeError,
 )
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses, Watched
-from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.uploads.deliveries import Deliveries
-from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload
+from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload, UploadLimits
 from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at
 from holdfast.repository.uploads.stagings import Stagings
 from holdfast.repository.uploads.table import UploadTable
@@ -28,9 +28,7 @@ from holdfast.repository.uploads.takeover import Takeovers, check_found
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
-    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.targets import NewTarget, Targets, UploadTarget
-    from holdfast.repository.uploads.owned import UploadLimits
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import RecordStore

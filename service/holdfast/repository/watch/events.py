@@ -10,7 +10,7 @@ Why: docs/decisions.md, "A snapshot is pending from its marker".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,8 +24,6 @@ from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, 
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from holdfast.stores.ports import BlobChanged, BlobStore
     from holdfast.stores.record_ports import Changed, Extent, RecordStore
 

@@ -28,13 +28,12 @@ from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.repository.names.index.census import Census
 from holdfast.repository.names.index.table import Table
 from holdfast.repository.names.index.table_thread import NOT_READY, TableThread
-from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, Changes, Extent, RecordStore
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.stores.record_ports import Changed, Changes, Extent, RecordStore
 
 SETTLE_SECONDS: Final = 10.0
 """Seconds a list waits for its round."""

@@ -7,17 +7,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from holdfast.repository.names.index.follower import Follower
-from holdfast.repository.names.index.listing import read_page
+from holdfast.repository.names.index.listing import Listing, NamesPage, read_page
 from holdfast.repository.names.index.rows import listed, record_of
-from holdfast.repository.names.index.table import Table
+from holdfast.repository.names.index.table import PendingWrite, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.names.index.listing import Listing, NamesPage
-    from holdfast.repository.names.index.table import PendingWrite
     from holdfast.repository.names.record import Keep
     from holdfast.sources import Sources
     from holdfast.stores.record_ports import RecordStore

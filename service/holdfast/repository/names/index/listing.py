@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, check_name_labels
 from holdfast.domain.limits import MAX_LIST_LIMIT
 from holdfast.errors import InvalidError
-from holdfast.repository.names.index.rows import listed, record_of
+from holdfast.repository.names.index.rows import IndexedName, listed, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.index.table import Table
     from holdfast.repository.names.record import Keep
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from holdfast.repository.names.index.rows import read_rows, record_of
+from holdfast.repository.names.index.rows import NameRow, read_rows, record_of
 from holdfast.repository.names.record import (
     Keep,
     NamedContent,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.names.index.rows import NameRow
     from holdfast.stores.record_ports import Changed
 
 MAX_PENDING: Final = 10_000
