@@ -117,16 +117,7 @@ class MemoryLog:
     def surveyed(self, info: BlobInfo) -> SurveyedBlob:
         """The blob of ``info``, which is there, as a survey meets it."""
         last = self._notes[info.digest]
-        return SurveyedBlob(
-            digest=info.digest,
-            generation=info.generation,
-            size=info.size,
-            pinned=info.pinned,
-            seen_at=last.at,
-            mark=str(last.revision),
-            damaged=info.damaged,
-            kept=info.kept,
-        )
+        return SurveyedBlob.of(info, seen_at=last.at, mark=str(last.revision))
 
     def page(self, after: int, limit: int) -> BlobChanges:
         """See `BlobStore.changes`."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import CorruptError
@@ -92,15 +91,8 @@ class OpenBlob:
 
 def surveyed(blob: OpenBlob) -> SurveyedBlob:
     """The blob as a survey meets it."""
-    return SurveyedBlob(
-        digest=Digest(blob.header.digest),
-        generation=blob.header.generation,
-        size=blob.header.size,
-        pinned=blob.header.pinned,
-        seen_at=datetime.fromtimestamp(blob.identity.mtime_ns / 1e9, UTC),
-        mark=blob.identity.mark,
-        kept=blob.header.info.kept,
-    )
+    seen_at = datetime.fromtimestamp(blob.identity.mtime_ns / 1e9, UTC)
+    return SurveyedBlob.of(blob.header.info, seen_at=seen_at, mark=blob.identity.mark)
 
 
 def look_at(path: Path) -> Seen:

@@ -30,6 +30,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
+from holdfast.stores.deletions import Deletions
 from holdfast.stores.disk import blob_listing
 from holdfast.stores.disk.blob_file import (
     FileIdentity,
@@ -42,7 +43,6 @@ from holdfast.stores.disk.blob_file import (
     surveyed,
 )
 from holdfast.stores.disk.blob_reading import BlobReading
-from holdfast.stores.disk.deletions import Deletions
 from holdfast.stores.disk.files import (
     confirm_disk_store,
     ensure_directory,
@@ -51,7 +51,7 @@ from holdfast.stores.disk.files import (
     translated,
     write_file,
 )
-from holdfast.stores.disk.format import BlobHeader, partial_header
+from holdfast.stores.disk.format import BlobHeader, header_of
 from holdfast.stores.ports import (
     BlobInfo,
     BlobListing,
@@ -320,7 +320,7 @@ class BlobFiles:
                 return None
             left, kept = reduced(data, seen.header.info.kept, needed)
             info = reduced_info(seen.header.info, kept, self._new_id())
-            header = partial_header(seen.header, info, kept)
+            header = header_of(info, seen.header.op_id)
             if not self._swap(path, seen, checked_content(header, [left])):
                 return None
         sync_change(self._files, path.parent)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final
 
 from holdfast.errors import (
     CorruptError,
@@ -26,7 +27,7 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterable, Iterator
+    from collections.abc import Buffer, Callable, Iterable, Iterator
     from pathlib import Path
 
 MARKER: Final = "holdfast-store"
@@ -120,6 +121,21 @@ class Files:
             os.close(descriptor)
 
 
+def _unless_failed[**P, T](
+    step: Callable[Concatenate[Files, P], T],
+) -> Callable[Concatenate[FailStop, P], T]:
+    """``step``, refused once a directory could not be synced."""
+    name = step.__name__
+
+    @functools.wraps(step)
+    def take(self: FailStop, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.refuse_after_failure()
+        done: T = getattr(self._files, name)(*args, **kwargs)
+        return done
+
+    return take
+
+
 class FailStop(Files):
     """`Files` that refuse every further change once a directory could not be synced.
 
@@ -136,9 +152,14 @@ class FailStop(Files):
         if self._failed:
             raise OSError(errno.EROFS, "a directory could not be synced")
 
-    def create(self, path: Path) -> int:
-        self.refuse_after_failure()
-        return self._files.create(path)
+    create = _unless_failed(Files.create)
+    touch = _unless_failed(Files.touch)
+    link = _unless_failed(Files.link)
+    rename = _unless_failed(Files.rename)
+    unlink = _unless_failed(Files.unlink)
+    mkdir = _unless_failed(Files.mkdir)
+    rmdir = _unless_failed(Files.rmdir)
+    rewrite = _unless_failed(Files.rewrite)
 
     def write(self, descriptor: int, data: Buffer) -> None:
         self._files.write(descriptor, data)
@@ -146,36 +167,8 @@ class FailStop(Files):
     def sync(self, descriptor: int) -> None:
         self._files.sync(descriptor)
 
-    def touch(self, descriptor: int) -> None:
-        self.refuse_after_failure()
-        self._files.touch(descriptor)
-
     def close(self, descriptor: int) -> None:
         self._files.close(descriptor)
-
-    def link(self, source: Path, target: Path) -> None:
-        self.refuse_after_failure()
-        self._files.link(source, target)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self.refuse_after_failure()
-        self._files.rename(source, target)
-
-    def unlink(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.unlink(path)
-
-    def mkdir(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.mkdir(path)
-
-    def rmdir(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.rmdir(path)
-
-    def rewrite(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.rewrite(path)
 
     def sync_directory(self, path: Path) -> None:
         self.refuse_after_failure()

@@ -93,15 +93,20 @@ def encode_blob_header(header: BlobHeader) -> bytes:
     return line
 
 
-def partial_header(header: BlobHeader, info: BlobInfo, kept: KeptBytes) -> BlobHeader:
-    """``header`` of a copy that is as ``info`` says, and has ``kept`` alone."""
-    return msgspec.structs.replace(
-        header,
+def header_of(info: BlobInfo, op_id: str | None) -> BlobHeader:
+    """The header of a blob that is as ``info`` says, and was put by ``op_id``."""
+    return BlobHeader(
+        digest=info.digest,
         size=info.size,
         chunks=info.chunks,
         part_size=info.part_size,
+        type=info.type,
+        created_at=info.created_at,
+        pinned=info.pinned,
         generation=info.generation,
-        kept=kept.text,
+        op_id=op_id,
+        deleted=info.deleted or msgspec.UNSET,
+        kept=info.kept.text if info.kept is not None else msgspec.UNSET,
     )
 
 
