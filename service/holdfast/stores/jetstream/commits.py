@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.jetstream.object_records import ObjectRecords
     from holdfast.stores.jetstream.places import Places
-    from holdfast.stores.jetstream.swaps import ObjectSwaps
     from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
@@ -63,7 +62,6 @@ class ObjectCommits:
         records: ObjectRecords,
         chunks: ObjectChunks,
         places: Places,
-        swaps: ObjectSwaps,
         sources: Sources,
     ) -> None:
         self.young_seconds = 0.0
@@ -75,7 +73,6 @@ class ObjectCommits:
         self._records = records
         self._chunks = chunks
         self._places = places
-        self._swaps = swaps
         self._sources = sources
 
     def begin(self) -> Callable[[], bool]:
@@ -157,7 +154,7 @@ class ObjectCommits:
             raise PartsGoneError
         made = replace(info, generation=self.new_id(), index=None)
         record = msgspec.json.encode(to_meta(self._bucket, made, attributes))
-        await self._swaps.swap(entry, made, parts, inherit(record, partial))
+        await self._records.swap(entry, made, parts, inherit(record, partial))
         for nuid in info.generation, partial.nuid:
             await self._chunks.remove_unneeded(nuid)
         return Stored(info=made, created=True)

@@ -29,7 +29,7 @@ from holdfast.errors import (
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, meta_subject, to_meta
-from holdfast.stores.ports import Attributes, BlobInfo, Stored
+from holdfast.stores.ports import Attributes, BlobInfo, Stored, info_of
 from holdfast.transport.jetstream_messages import (
     BATCHES_DISABLED,
     EXPECTED_SUBJECT_SEQUENCE,
@@ -144,16 +144,8 @@ class PutGroups:
         return await self._wait(self._join(digest, data, attributes))
 
     def _join(self, digest: Digest, data: memoryview, attributes: Attributes) -> _Member:
-        info = BlobInfo(
-            digest=digest,
-            size=len(data),
-            chunks=1,
-            part_size=len(data),
-            type=attributes.type,
-            created_at=attributes.created_at,
-            pinned=attributes.pinned,
-            generation=self._new_id(),
-        )
+        size = len(data)
+        info = info_of(digest, size, attributes, part_size=size, generation=self._new_id())
         until = asyncio.get_running_loop().time() + seconds_left(math.inf)
         member = _Member(info, data, attributes, until)
         self._members[digest] = member

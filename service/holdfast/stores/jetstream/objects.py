@@ -49,7 +49,6 @@ from holdfast.stores.jetstream.meta import (
 from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords, RecordChange
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
 from holdfast.stores.jetstream.staging import StagedObject
-from holdfast.stores.jetstream.swaps import ObjectSwaps
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
@@ -91,20 +90,18 @@ class ObjectBlobStore:
         self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
-        swaps = ObjectSwaps(jetstream, bucket, self._records)
-        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
+        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(
             jetstream,
             bucket,
             self._records,
             self._chunks,
             claims,
-            swaps,
             monotonic=sources.monotonic,
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
-            jetstream, bucket, self._records, self._chunks, self._places, swaps, sources
+            jetstream, bucket, self._records, self._chunks, self._places, sources
         )
         self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, claims)
         self._lately = LatelyStored()

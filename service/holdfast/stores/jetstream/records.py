@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import (
@@ -42,7 +42,6 @@ from holdfast.transport.jetstream_messages import (
     MSG_ID,
     ROLLUP,
     SUBJECT,
-    TIME_STAMP,
     TTL,
     BatchMessage,
     RefusedError,
@@ -244,9 +243,9 @@ class KeyValueRecordStore(CheckedChanges):
 
     async def _keys_page(self, prefix: str, offset: int) -> tuple[list[str], int]:
         """Keys below ``prefix`` from ``offset`` on, and how many there are in all."""
-        info = await self._js.subjects(self.stream, self._all_below(prefix), offset)
-        keys = [subject.removeprefix(self._subject("")) for subject in info.subjects]
-        return sorted(key for key in keys if is_below(key, prefix)), info.total
+        found, total = await self._js.subjects(self.stream, self._all_below(prefix), offset)
+        keys = [subject.removeprefix(self._subject("")) for subject in found]
+        return sorted(key for key in keys if is_below(key, prefix)), total
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See RecordStore."""
@@ -311,7 +310,7 @@ class KeyValueRecordStore(CheckedChanges):
             key=message.subject.removeprefix(self._subject("")),
             revision=message.sequence,
             value=None if _is_deleted(message) else bytes(message.data),
-            at=message.stored_at or datetime.fromisoformat(message.headers[TIME_STAMP]),
+            at=message.time,
         )
 
     def _subject(self, key: str) -> str:
