@@ -47,8 +47,7 @@ class Append:
             msg = f"a message id is 1 to {MAX_MESSAGE_ID_CHARS} printable characters of ASCII"
             raise InvalidError(msg)
         if len(self.value) > MAX_ENTRY_BYTES:
-            msg = f"an entry of a log has at most {MAX_ENTRY_BYTES} bytes"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"an entry of a log has at most {MAX_ENTRY_BYTES} bytes")
 
     @property
     def checksum(self) -> int:
@@ -116,8 +115,7 @@ class CheckedJournal(ABC):
 
 def _check_sequence(sequence: int) -> None:
     if sequence < 0:
-        msg = "a sequence is not negative"
-        raise InvalidError(msg)
+        raise InvalidError("a sequence is not negative")
 
 
 def checksum_of(log: str, previous: int, message_id: str, value: bytes | memoryview) -> int:

@@ -126,8 +126,7 @@ class MemoryBlobStore(Reachable):
             is_kept = kept is not None and await kept()
             if self._log.revision(digest) == seen:
                 return self._forget(blob, op_id, is_kept=is_kept)
-        msg = "others kept changing the blob"
-        raise ConflictError(msg)
+        raise ConflictError("others kept changing the blob")
 
     def _forget(self, blob: MemoryBlob, op_id: str | None, *, is_kept: bool) -> bool:
         """Remove the blob or, where it is kept, mark it; whether it was there without a mark."""
@@ -179,8 +178,7 @@ class MemoryBlobStore(Reachable):
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
         await self._reach()
         if cursor is not None and not is_digest(cursor):
-            msg = "the cursor is not one that this store made"
-            raise InvalidError(msg)
+            raise InvalidError("the cursor is not one that this store made")
         found = sorted(
             digest
             for digest in self._blobs
@@ -291,8 +289,7 @@ class MemoryBlobStore(Reachable):
         parts = self._staged.get(staging, {})
         data = b"".join(parts[part] for part in sorted(parts))
         if len(data) != size or digest_of(data) != digest:
-            msg = "the stored parts are not the bytes that were announced"
-            raise CorruptError(msg)
+            raise CorruptError("the stored parts are not the bytes that were announced")
         return data
 
     def _store(self, info: BlobInfo, data: bytes, attributes: Attributes) -> Stored:
@@ -332,16 +329,14 @@ class MemoryBlobStore(Reachable):
     def _find(self, digest: Digest, *, partial: bool = False) -> MemoryBlob:
         blob = self._blobs.get(digest)
         if blob is None or not (partial or blob.is_whole):
-            msg = f"no blob {digest}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no blob {digest}")
         return blob
 
     def _checked(self, info: BlobInfo) -> bytes:
         blob = self._find(info.digest, partial=True)
         if blob.info.generation == info.generation:
             return blob.checked
-        msg = f"this copy of blob {info.digest} is gone"
-        raise NotFoundError(msg)
+        raise NotFoundError(f"this copy of blob {info.digest} is gone")
 
 
 class _MemoryStagedBlob:
@@ -403,8 +398,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         check_record_key(key)
         record = self._live(key)
         if record is None:
-            msg = f"no record {key}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no record {key}")
         return record
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
@@ -485,5 +479,4 @@ class MemoryRecordStore(CheckedChanges, Reachable):
     def _compare(self, key: str, expected: int) -> None:
         record = self._live(key)
         if expected != (0 if record is None else record.revision):
-            msg = f"record {key} is not at the expected revision"
-            raise ConflictError(msg)
+            raise ConflictError(f"record {key} is not at the expected revision")

@@ -36,8 +36,7 @@ class Reachable:
     async def _reach(self) -> None:
         await asyncio.sleep(0)
         if not self.reachable:
-            msg = "the memory store is cut off"
-            raise UnavailableError(msg)
+            raise UnavailableError("the memory store is cut off")
 
     async def check(self) -> None:
         """Raises UnavailableError when the store is cut off."""

@@ -226,8 +226,7 @@ class JetStream(DirectReads):
             raise read_failure(answer.error)
         stored = answer.message
         if stored is None:
-            msg = "the store's answer holds no message"
-            raise UnavailableError(msg)
+            raise UnavailableError("the store's answer holds no message")
         return StoredMessage(
             subject=stored.subject,
             sequence=stored.seq,
@@ -297,12 +296,10 @@ class JetStream(DirectReads):
         # Messages acknowledged meanwhile say nothing, but those given up do.
         acknowledged = min(acknowledged, self._acknowledged.get(stream, 0))
         if answer.state.last_sequence < acknowledged and self._may_catch_up(stream):
-            msg = "the store's leader has not caught up yet"
-            raise UnavailableError(msg)
+            raise UnavailableError("the store's leader has not caught up yet")
         if not answer.has_majority(HEARD_SECONDS):
             self.connection.liveness.nobody(asked_at)
-            msg = "the store's leader has lost the others"
-            raise UnavailableError(msg)
+            raise UnavailableError("the store's leader has lost the others")
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
         self._behind_since.pop(stream, None)
@@ -336,8 +333,7 @@ class JetStream(DirectReads):
             found = await read()
             if self._is_believed(stream):
                 return found
-        msg = "the store's leader answers too slowly to be believed"
-        raise UnavailableError(msg)
+        raise UnavailableError("the store's leader answers too slowly to be believed")
 
     async def leaders_time(self, stream: str) -> datetime:
         """The time by the clock that stamps the stream's messages. Raises UnavailableError."""
@@ -345,8 +341,7 @@ class JetStream(DirectReads):
             answer = await self.api(f"STREAM.INFO.{stream}")
             return msgspec.convert(answer.get("ts"), datetime)
         except (NotFoundError, ApiRefusedError, msgspec.ValidationError) as error:
-            msg = "the nats-server did not tell the time"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the nats-server did not tell the time") from error
 
     async def subjects(self, stream: str, filtered: str, offset: int) -> tuple[list[str], int]:
         """Subjects that match ``filtered`` and hold messages, from the leader; how many in all.

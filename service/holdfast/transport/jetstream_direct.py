@@ -177,8 +177,7 @@ class DirectReads(JetStreamCalls):
                 elif stored == NO_SUCH_MESSAGE:
                     break
                 else:
-                    msg = f"the store refused a batched read ({stored})"
-                    raise ApiRefusedError(msg)
+                    raise ApiRefusedError(f"the store refused a batched read ({stored})")
         return messages, pending
 
     async def _answers(
@@ -206,8 +205,7 @@ class DirectReads(JetStreamCalls):
                         if number % _MESSAGES_AT_ONCE == 0:
                             await asyncio.sleep(0)
         except TimeoutError as error:
-            msg = "the store did not finish a batched read"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the store did not finish a batched read") from error
 
 
 class _Arrivals:

@@ -234,8 +234,7 @@ def stored_or_none(message: Message) -> StoredMessage | None:
         return stored
     if stored == NO_SUCH_MESSAGE:
         return None
-    msg = f"the store refused a read ({stored})"
-    raise UnavailableError(msg)
+    raise UnavailableError(f"the store refused a read ({stored})")
 
 
 def stored_or_status(message: Message) -> StoredMessage | str:

@@ -126,8 +126,7 @@ def read_header(descriptor: int, digest: str, file_size: int) -> tuple[BlobHeade
     """The header, and where the bytes begin. Raises CorruptError if it is not that blob's."""
     header, offset = _header_of(descriptor)
     if header.digest != digest or file_size != offset + header.size:
-        msg = f"the stored file of blob {digest} has the wrong length or name"
-        raise CorruptError(msg)
+        raise CorruptError(f"the stored file of blob {digest} has the wrong length or name")
     return header, offset
 
 
@@ -149,8 +148,7 @@ def checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[Bu
             size += view.nbytes
         yield piece
     if size != header.size or hasher.hexdigest() != header.stored_digest:
-        msg = "the stored parts are not the bytes that were announced"
-        raise CorruptError(msg)
+        raise CorruptError("the stored parts are not the bytes that were announced")
 
 
 def is_at(path: Path, seen: FileIdentity) -> bool:

@@ -135,8 +135,7 @@ class BlobFiles:
         """A blob's record. Raises NotFoundError, CorruptError."""
         with translated(), self._reader.open(self._path(digest)) as blob:
             if blob.header.is_partial and not partial:
-                msg = f"no blob {digest}"
-                raise NotFoundError(msg)
+                raise NotFoundError(f"no blob {digest}")
             return blob.header.info
 
     def has(self, digest: Digest, *, partial: bool = False) -> bool:
@@ -414,8 +413,7 @@ class BlobFiles:
         """
         if not shard.exists():
             confirm_disk_store(self._root)
-            msg = f"no blob in {shard.name}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no blob in {shard.name}")
         with locked(shard, time.monotonic() + PATIENCE_SECONDS, LOCKED):
             yield
 

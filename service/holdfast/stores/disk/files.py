@@ -207,8 +207,7 @@ def ensure_directory(files: Files, path: Path) -> None:
     with suppress(FileExistsError):
         files.mkdir(path)
     if not stat.S_ISDIR(path.lstat().st_mode):
-        msg = "something other than a directory stands in the store's way"
-        raise CorruptError(msg)
+        raise CorruptError("something other than a directory stands in the store's way")
     files.sync_directory(path.parent)
 
 
@@ -226,8 +225,7 @@ def open_regular(path: Path) -> int:
             os.close(parent)
     except OSError as error:
         if error.errno in _NOT_A_FILE:
-            msg = "the path in the store is not a regular file"
-            raise CorruptError(msg) from error
+            raise CorruptError("the path in the store is not a regular file") from error
         raise
     try:
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -236,8 +234,7 @@ def open_regular(path: Path) -> int:
         raise
     if not regular:
         os.close(descriptor)
-        msg = "the path in the store is not a regular file"
-        raise CorruptError(msg)
+        raise CorruptError("the path in the store is not a regular file")
     return descriptor
 
 
@@ -310,8 +307,7 @@ def confirm_disk_store(root: Path) -> None:
 def remove_directory(files: Files, directory: Path) -> None:
     """Remove a directory of files, last of all itself. Never follows a link."""
     if directory.is_symlink():
-        msg = "something other than a directory stands in the store's way"
-        raise CorruptError(msg)
+        raise CorruptError("something other than a directory stands in the store's way")
     for name in os.listdir(directory):
         with suppress(FileNotFoundError):
             files.unlink(directory / name)
@@ -343,8 +339,7 @@ def sync_change(files: Files, directory: Path) -> None:
     try:
         files.sync_directory(directory)
     except OSError as error:
-        msg = "the disk did not confirm the change"
-        raise OutcomeUnknownError(msg) from error
+        raise OutcomeUnknownError("the disk did not confirm the change") from error
 
 
 @contextmanager
@@ -384,7 +379,5 @@ def translated() -> Iterator[None]:
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown error")
         if error.errno in _FULL:
-            msg = f"the disk store is full ({name})"
-            raise QuotaExceededError(msg) from error
-        msg = f"the disk store could not be used ({name})"
-        raise UnavailableError(msg) from error
+            raise QuotaExceededError(f"the disk store is full ({name})") from error
+        raise UnavailableError(f"the disk store could not be used ({name})") from error

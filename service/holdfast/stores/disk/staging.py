@@ -114,8 +114,7 @@ class StagingFiles:
 
     def _directory(self, staging: str) -> Path:
         if _STAGING.fullmatch(staging) is None:
-            msg = "a staging identifier is 22 characters of A-Z a-z 0-9"
-            raise InvalidError(msg)
+            raise InvalidError("a staging identifier is 22 characters of A-Z a-z 0-9")
         return self._root / "staging" / staging
 
 

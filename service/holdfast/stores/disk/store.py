@@ -133,8 +133,7 @@ class DiskBlobStore:
             forgotten = await asyncio.to_thread(forget, digest, op_id, seen)
             if forgotten is not None:
                 return forgotten
-        msg = "others kept changing the blob"
-        raise ConflictError(msg)
+        raise ConflictError("others kept changing the blob")
 
     async def touch(
         self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None

@@ -66,8 +66,7 @@ class ObjectCollecting:
         """See ``BlobStore.survey``. In the order in which the records were written."""
         check_limit(limit)
         if cursor is not None and _CURSOR.fullmatch(cursor) is None:
-            msg = "not a cursor of this survey"
-            raise InvalidError(msg)
+            raise InvalidError("not a cursor of this survey")
         walk = RecordWalk(self._js, self._bucket, int(cursor or 1))
         page = _Page()
         while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
@@ -191,6 +190,5 @@ def _surveyed(record: StoredMessage) -> SurveyedBlob:
     name = name_at(record.subject)
     meta = read_record(record.data, Digest(name)) if is_digest(name) else None
     if meta is None or not meta.is_ours:
-        msg = "another program's object"
-        raise CorruptError(msg)
+        raise CorruptError("another program's object")
     return SurveyedBlob.of(to_info(meta), seen_at=record.time, mark=str(record.sequence))

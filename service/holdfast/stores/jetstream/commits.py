@@ -262,8 +262,7 @@ class ObjectCommits:
         meta = entry.live
         if not meta.is_ours:
             await self._js.check_leader(self._stream)
-            msg = "another program has stored an object under this digest's name"
-            raise ConflictError(msg)
+            raise ConflictError("another program has stored an object under this digest's name")
         info = to_info(meta)
         if info.damaged or info.kept is not None or not await self._chunks.are_all_there(info):
             return None

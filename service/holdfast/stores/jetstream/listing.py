@@ -65,8 +65,7 @@ class ObjectListing:
         """See ``BlobStore.list_blobs``."""
         match = _CURSOR.fullmatch("1" if cursor is None else cursor)
         if match is None or (match[1] is None and not prefix):
-            msg = "not a cursor of this listing"
-            raise InvalidError(msg)
+            raise InvalidError("not a cursor of this listing")
         if is_digest(prefix):
             return await self._found([(Digest(prefix), _NEVER_STALE)])
         if match[1] is None:

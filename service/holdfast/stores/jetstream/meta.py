@@ -152,8 +152,7 @@ def chunk_subject(bucket: str, nuid: str) -> str:
     chunks of others.
     """
     if _NUID_RE.fullmatch(nuid) is None:
-        msg = "the record does not say where its chunks are"
-        raise CorruptError(msg)
+        raise CorruptError("the record does not say where its chunks are")
     return f"$O.{bucket}.C.{nuid}"
 
 
@@ -180,8 +179,7 @@ def decode_meta(data: Buffer) -> ObjectMeta:
     try:
         return msgspec.json.decode(data, type=ObjectMeta)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        msg = "an object's record is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("an object's record is unreadable") from error
 
 
 def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
@@ -309,46 +307,38 @@ def _op_fields(op_id: str | None) -> dict[str, str]:
 def check_address(meta: ObjectMeta, digest: Digest) -> None:
     """Raises CorruptError when ``meta``, found where ``digest`` has its record, names another."""
     if meta.name != digest:
-        msg = "the blob's record is another object's"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record is another object's")
 
 
 def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
     """Size of parts, time and type of ``meta``, ours and not deleted. Raises CorruptError."""
     metadata = meta.metadata or {}
     if metadata.get(HF_FORMAT) not in {FORMAT, PARTIAL_FORMAT}:
-        msg = "the blob's record has a format this version does not know"
-        raise NewerFormatError(msg)
+        raise NewerFormatError("the blob's record has a format this version does not know")
     kept = meta.kept
     stored = Digest(meta.name) if kept is None else kept.digest
     if not is_digest(meta.name) or meta.digest != to_object_digest(stored):
-        msg = "the blob's record names another digest than its address"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record names another digest than its address")
     if meta.options is not None and meta.options.link is not None:
-        msg = "the blob's record is a link"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record is a link")
     chunk_subject(meta.bucket, meta.nuid)
     try:
         part_size = int(metadata[HF_PART_SIZE])
         created_at = datetime.fromisoformat(metadata[HF_CREATED])
     except (KeyError, ValueError) as error:
-        msg = "the blob's record is incomplete"
-        raise CorruptError(msg) from error
+        raise CorruptError("the blob's record is incomplete") from error
     if created_at.tzinfo is None:
-        msg = "the blob's record says no time zone"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record says no time zone")
     media_type = metadata.get(HF_TYPE, "application/octet-stream")
     if not (media_type.isascii() and media_type.isprintable()) or len(media_type) > MAX_TYPE_CHARS:
-        msg = "the blob's record has a media type that is none"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record has a media type that is none")
     if (
         part_size < 1
         or not 0 <= meta.size <= MAX_BLOB_BYTES
         or meta.chunks != -(-meta.size // part_size)
         or (kept is not None and kept.size != meta.size)
     ):
-        msg = "the blob's record contradicts itself about sizes"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record contradicts itself about sizes")
     return part_size, created_at, media_type
 
 

@@ -96,8 +96,7 @@ class KeyValueRecordStore(CheckedChanges):
         """See RecordStore."""
         message = await self._js.surely(self.stream, lambda: self._live(key))
         if message is None:
-            msg = "no such record"
-            raise NotFoundError(msg)
+            raise NotFoundError("no such record")
         return self._record(message)
 
     async def _change(self, changes: Sequence[Change]) -> list[int]:
@@ -221,8 +220,7 @@ class KeyValueRecordStore(CheckedChanges):
             if keys is not None:
                 await self._js.check_leader(self.stream)
                 return keys
-        msg = "the records change too often to be listed"
-        raise UnavailableError(msg)
+        raise UnavailableError("the records change too often to be listed")
 
     async def _all_keys(self, prefix: str) -> list[str] | None:
         """Every page of the keys; None if one does not begin with the end of the one before.

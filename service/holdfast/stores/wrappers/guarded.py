@@ -335,8 +335,7 @@ class _GuardedStagedBlob(ForwardingStagedBlob):
 
 def _check_size(size: int, max_blob_bytes: int) -> None:
     if size > max_blob_bytes:
-        msg = f"a blob is at most {max_blob_bytes} bytes here"
-        raise TooLargeError(msg)
+        raise TooLargeError(f"a blob is at most {max_blob_bytes} bytes here")
 
 
 class _Pieces:
