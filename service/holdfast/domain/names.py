@@ -116,7 +116,7 @@ def untoken(text: str) -> str:
         plain = ""
     # One spelling only: what this text is written as must be what was read.
     if _TOKEN.fullmatch(text) is None or token(plain) != text:
-        raise InvalidError("this is no token that a name was written as")
+        raise InvalidError("the token is not the encoding of a name")
     return plain
 
 

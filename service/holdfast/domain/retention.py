@@ -2,6 +2,8 @@
 
 Only snapshots that are ``ok`` count. Kept besides are what somebody holds, the newest, and what is
 dated later than the present: a clock that was wrong made it, and it must not stand for others.
+
+Why: docs/decisions.md, "What a policy counts".
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     The last so many, and the newest of each of the last so many hours, days, weeks (of ISO 8601),
     months and years that have one, by the clocks of ``time_zone``. Where there are fewer of these
     the oldest snapshot is kept, too. ``within`` is a span before the newest, such as ``1y2m3d4h``,
-    of years, months, days and hours. Of ``labels`` each is a set, one of which has to be there.
+    of years, months, days and hours. Each of ``labels`` is a set, one of which has to be there.
     """
 
     last: int = 0

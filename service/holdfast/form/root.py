@@ -307,7 +307,7 @@ def root_pieces(head: bytes) -> tuple[Digest, ...]:
         or not 0 < count <= MAX_ROOT_PIECES
         or len(set(split_digests(digests))) < count
     ):
-        raise CorruptError("this is no root of a snapshot that this version can read")
+        raise CorruptError("this version cannot read the root of the snapshot")
     return tuple(Digest(digest.hex()) for digest in split_digests(digests))
 
 

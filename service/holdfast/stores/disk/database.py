@@ -13,6 +13,9 @@ leaves all of it or nothing. Reading waits for nobody. Three things are added to
 
 Nobody else may open the database's files in a process that uses it: closing any descriptor of them
 drops the locks of the whole process.
+
+Why: docs/decisions.md, "Writers of records take turns under a lock of ours", and "The log is
+written once more before it is added to".
 """
 
 from __future__ import annotations

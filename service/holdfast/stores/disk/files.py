@@ -6,6 +6,8 @@ are there once it was synced, a name once its directory was synced after the cha
 
 Nothing here follows a link or waits for a pipe: what stands where a regular file should be was
 planted, and is reported as corrupt.
+
+Why: docs/decisions.md, "The crash tests cut off after every step".
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ One row is one record. It carries a checksum over all that it says, so a record 
 told as such and hides no other. A removal leaves a row that has expired, as a note for those who
 follow the changes. ``disk.database`` keeps the database; this module takes the blocking work off
 the event loop.
+
+Why: docs/decisions.md, "Records in SQLite".
 """
 
 from __future__ import annotations

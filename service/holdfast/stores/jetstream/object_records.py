@@ -5,6 +5,8 @@ nothing. Where another copy takes the place of a live one, its chunks come in on
 the record: by a chunk and then the record, one that others count on would be replaced by one whose
 chunks somebody may be removing, who has seen them and no record. A batch leaves nothing behind that
 is refused, and nobody sees the one without the other.
+
+Why: docs/decisions.md, "Absence is asked of the leader".
 """
 
 from __future__ import annotations
