@@ -23,7 +23,7 @@ from holdfast.archive.read.snapshot import (
     SnapshotReader,
 )
 from holdfast.archive.read.verify import Verified, verify
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blobs import Content
@@ -111,8 +111,7 @@ class SnapshotReads:
         """The snapshot with this root: opened once, however many ask; a failure is not kept."""
         opened = self._open.get(root)
         if opened is None:
-            opened = self._open[root] = _Opened(outliving_task(self._read_root(root)))
-            opened.reader.add_done_callback(look_at)
+            opened = self._open[root] = _Opened(shared_task(self._read_root(root)))
         self._open.move_to_end(root)
         while len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)
