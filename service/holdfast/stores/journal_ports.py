@@ -80,6 +80,10 @@ class JournalStore(Protocol):
     all logs of a store. A method tells the latest, but for what `read` says.
     """
 
+    @property
+    def session(self) -> object:
+        """Another object once the store was out of reach: it may have lost what it had before."""
+
     async def append(
         self,
         log: str,

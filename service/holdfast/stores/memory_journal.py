@@ -43,6 +43,11 @@ class MemoryJournalStore(Reachable):
         self._last = 0
         self._waiters = Waiters()
 
+    @property
+    def session(self) -> object:
+        """See `JournalStore.session`."""
+        return self
+
     async def append(
         self,
         log: str,

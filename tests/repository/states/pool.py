@@ -148,6 +148,11 @@ class GatedJournal:
         self._inner = inner
         self._gate = gate
 
+    @property
+    def session(self) -> object:
+        """See `JournalStore.session`."""
+        return self._inner.session
+
     async def append(
         self,
         log: str,

@@ -61,9 +61,9 @@ class Replays:
         """
         while True:
             present = await self._states.look(name, to_read=True)
-            check_same(lineage, present.record, index)
+            span = checked_span(present, index, lineage)
             try:
-                return await self._page(present, index, limit)
+                return await self._page(present, span, index, limit)
             except CorruptError:
                 if (await self._states.look(name)).held == present.held:
                     raise
@@ -76,8 +76,10 @@ class Replays:
         self._states.totals.replays += 1
         return found
 
-    async def _page(self, present: PresentState, index: int, limit: int) -> LogSlice:
-        record, first, last = checked_span(present, index)
+    async def _page(
+        self, present: PresentState, span: tuple[int, int], index: int, limit: int
+    ) -> LogSlice:
+        record, (first, last) = present.record, span
         stop = min(last, index + limit - 1)
         entries: list[LoggedCommand] = []
         if present.end is not None and index <= last:
@@ -121,8 +123,7 @@ class Replays:
     async def check(self, name: str, index: int, *, lineage: Lineage | None = None) -> None:
         """Whether the log can be read from ``index`` on. Raises as `page`."""
         present = await self._states.look(name, to_read=True)
-        check_same(lineage, present.record, index)
-        checked_span(present, index)
+        checked_span(present, index, lineage)
 
     @asynccontextmanager
     async def follow(
@@ -179,6 +180,7 @@ class Following:
         self._growth = growth
         self._record: StateRecord | None = None
         self._place: LogPlace | None = None
+        self._is_damaged = False
         self.next_index = index
         self.lineage = lineage
 
@@ -211,6 +213,9 @@ class Following:
         except CorruptError:
             await self._look_again(record)
             return []
+        if self._is_damaged and not page.groups:
+            await self._look_again(record)
+            return []
         if page.groups and page.groups[-1][1].closing is not None:
             await self._look_again(record)  # it says which of them count
             return []
@@ -222,12 +227,12 @@ class Following:
         """The log's record and the place read, looked up if unknown."""
         while self._record is None or self._place is None:
             present = await self._states.look(self._name, to_read=True)
-            check_same(self.lineage, present.record, self.next_index)
-            self.lineage = present.record.lineage
-            record, _, last = checked_span(present, self.next_index)
-            place = beginning(record)
+            _, last = checked_span(present, self.next_index, self.lineage)
+            record = present.record
+            self.lineage = record.lineage
+            place, self._is_damaged = beginning(record), False
             if present.end is not None:
-                place = present.end.place
+                place, self._is_damaged = present.end.place, present.end.is_damaged
                 if self.next_index <= last:
                     try:
                         place = await self._places.before(record, self.next_index, place)
@@ -246,24 +251,31 @@ class Following:
         self._record = self._place = None
 
 
-def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:
-    """The record, and the first and last command of its log, of which ``index`` may be read.
+def checked_span(
+    present: PresentState, index: int, lineage: Lineage | None = None
+) -> tuple[int, int]:
+    """The first and last command of the log, of which ``index`` may be read.
 
-    Raises NotFoundError, with the first, InvalidError, CorruptError where nobody knows.
+    ``lineage`` is of the log that those before were read from. Raises ConflictError (they are not
+    in it any more), NotFoundError (with the first), InvalidError (beyond the log), CorruptError.
     """
-    record = present.record
-    if present.end is None:
+    record, end = present.record, present.end
+    check_same(lineage, record, index)
+    if end is None:
         first = max((save.last_applied_index for save in record.saves), default=0) + 1
         last = first - 1
     else:
-        first, last = record.trimmed_through + 1, present.index
+        first, last = record.trimmed_through + 1, end.place.index
     if index < first:
         msg = f"the log begins with command {first}"
         raise NotFoundError(msg, index=first)
-    if present.end is not None and present.end.is_damaged and index > last:
+    if end is not None and end.is_damaged and index > last:
         msg = f"the log is damaged at command {last}: see `state repair`"
         raise CorruptError(msg)
     if index > last + 1:
+        if lineage is not None:
+            msg = f"the log ends with command {last}, and has had more: see `state repair`"
+            raise CorruptError(msg)
         msg = f"the log ends with command {last}"
         raise InvalidError(msg)
-    return record, first, last
+    return first, last

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.states.logs import DamagedLogError
 from holdfast.repository.states.record import (
     STATE,
     StateRecord,
     closed,
     finders_beside,
+    reached,
     with_log,
 )
 from holdfast.repository.states.totals import StateTotals
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Change, RecordStore
 
 MISSING: Final = "there is no state of that name"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +78,17 @@ class StateRecords:
         """The state as a believed leader knows it.
 
         A closing of its log is carried out before. Raises CorruptError where the log is not what
-        the record knows of it; ``to_read`` as of `StateLogs.end`.
+        is known of it, but not of a damaged end ``to_read`` what is before: see `DamagedLogError`.
         """
         held = await self.find(name)
         while True:
             try:
-                end = await self._end(name, held, to_read=to_read)
-            except CorruptError:
+                end = await self._end(name, held)
+            except CorruptError as error:
                 again = await self.find(name)
                 if _revision(again) == _revision(held):
+                    if to_read and isinstance(error, DamagedLogError) and _has_log(held):
+                        return PresentState(held=held, end=error.end)
                     raise
                 held = again
                 continue
@@ -89,24 +96,34 @@ class StateRecords:
                 return PresentState(held=held, end=end)
             held = await self.carry_out(held, end.closing, end.place.sequence)
 
-    async def _end(
-        self, name: str, held: Held[StateRecord] | None, *, to_read: bool
-    ) -> LogEnd | None:
+    async def _end(self, name: str, held: Held[StateRecord] | None) -> LogEnd | None:
         """None where the state has no log: then there are no groups either."""
         record = held.record if held is not None else StateRecord(name=name)
-        end = await self.logs.end(record, to_read=to_read)
+        end = await self.logs.end(record)
         return end if record.log else None
 
     async def carry_out(
         self, held: Held[StateRecord], closing: Closing, sequence: int
     ) -> Held[StateRecord]:
         """Have the record say what was written at ``sequence`` of its log to end that."""
-        log = held.record.log
-        return await self.update(held, lambda record: closed(record, log, closing, sequence))
+        of_log = held.record.log
+        return await self.update(held, lambda record: closed(record, of_log, closing, sequence))
 
     async def begin_log(self, name: str) -> Held[StateRecord]:
         """The record with a log, where there was none with a new one."""
         return await self.change(name, partial(with_log, name=name, log=self._sources.new_id()))
+
+    async def write_ends_down(self) -> None:
+        """Have the records say how far their logs are known to go. Raises UnavailableError."""
+        for name, seen in self.logs.ends.all():
+            lineage, index = seen
+            try:
+                held = await self.find(name)
+                if held is not None:
+                    await self.update(held, partial(reached, lineage=lineage, index=index))
+            except CorruptError:  # who reads the records tells
+                log.warning("end_not_written_down", name=name)
+            self.logs.ends.forget(name, seen)
 
     async def change(
         self, name: str, change: Callable[[StateRecord | None], StateRecord]
@@ -130,6 +147,10 @@ class StateRecords:
 
 async def _finders(before: Held[StateRecord] | None, after: Held[StateRecord]) -> Sequence[Change]:
     return finders_beside(None if before is None else before.record, after.record)
+
+
+def _has_log(held: Held[StateRecord] | None) -> bool:
+    return held is not None and bool(held.record.log)
 
 
 def _revision(held: Held[StateRecord] | None) -> int:

@@ -144,6 +144,11 @@ class DiskJournalStore:
         self._waiters = Waiters()
         self._looking: asyncio.Task[None] | None = None
 
+    @property
+    def session(self) -> object:
+        """See `JournalStore.session`."""
+        return self
+
     async def append(
         self,
         log: str,

@@ -68,6 +68,11 @@ class StreamJournalStore:
         self.stream = f"HF_{bucket}"
         self._js = jetstream
 
+    @property
+    def session(self) -> object:
+        """See JournalStore: a server may come back with less."""
+        return self._js.connection.wire
+
     async def append(
         self,
         log: str,
