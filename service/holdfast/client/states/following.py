@@ -12,6 +12,7 @@ from holdfast.client.told import carried_on, told
 from holdfast.errors import InternalError, NotFoundError
 from holdfast.protocol.states import (
     FOLLOW_LOG,
+    MAX_REPLAYED,
     REPLAY_LOG,
     FollowHead,
     FollowLog,
@@ -85,7 +86,7 @@ async def replayed(
     """
     is_over = False
     while not is_over:
-        page = await log_page(requester, log, from_index, PAGE)
+        page = await log_page(requester, log, from_index, MAX_REPLAYED)
         is_over = page.next_index > page.last_index
         if not (page.entries or is_over):
             msg = f"the answer has no commands from {from_index} on, and does not end there"

@@ -149,15 +149,12 @@ class _Filling:
 
     def take(self, group: Group) -> bool:
         """Those of ``group``; whether nothing more fits."""
-        for entry in entries_of(group):
-            index = entry.index
-            if not self.next_index <= index <= self.stop:
-                continue
+        for entry in entries_of(group, self.next_index):
             self.left -= entry.command.size + ENTRY_BYTES
-            if self.left < 0 and self.entries:
+            if entry.index > self.stop or (self.left < 0 and self.entries):
                 return True
             self.entries.append(entry)
-            self.next_index = index + 1
+            self.next_index = entry.index + 1
         return self.left <= 0
 
 
@@ -205,10 +202,7 @@ class Following:
                 record, place, decode_group, max_bytes=max_bytes, sure=sure
             )
             entries = [
-                entry
-                for _, group in page.groups
-                for entry in entries_of(group)
-                if entry.index >= self.next_index
+                entry for _, group in page.groups for entry in entries_of(group, self.next_index)
             ]
         except CorruptError:
             await self._look_again(record)
