@@ -1,8 +1,10 @@
 """How far logs are known to go, until their records say so.
 
-A server that cannot read the end of what it has on its disk goes on without it, and a log may end
-before commands that were acknowledged. So a worker remembers how far the logs went that it has read
-or written, and has their records say so now and then: one that ends before that is damaged.
+A server that cannot read the end of its files goes on without it, and a log may end before commands
+that were acknowledged. So a worker remembers the last command of each log that it read or appended
+to, and writes it into the state's record once a minute. A log that ends before it is damaged.
+
+Why: docs/decisions.md, "How far a log went is noted once a minute".
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ if TYPE_CHECKING:
     from holdfast.repository.states.record import Lineage, StateRecord
 
 WRITE_DOWN_SECONDS: Final = 60.0
-"""Seconds between two times that what is remembered is written down."""
+"""Seconds between two times that a worker writes down what it remembers."""
 
 MAX_REMEMBERED: Final = 16_384
-"""Logs of which it is remembered, those of the last minute."""
+"""Logs of which a worker remembers it: more are not in use within a minute."""
 
 type SeenEnd = tuple[Lineage, int]
-"""A command that the log of that lineage has had."""
+"""The lineage of a log, and a command that it has had."""
 
 
 class SeenEnds:
@@ -46,6 +48,6 @@ class SeenEnds:
         return list(self._seen.items())
 
     def forget(self, name: str, seen: SeenEnd) -> None:
-        """The record says what was ``seen``, or nobody needs it any more."""
+        """The record says what was ``seen``, or never will."""
         if self._seen.get(name) == seen:
             del self._seen[name]
