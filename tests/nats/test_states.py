@@ -19,6 +19,7 @@ from tests.contracts.states import (
     worker_on,
 )
 from tests.nats.tools import FlakyJetStream, Times, connected, damage_block
+from tests.repository.states.pool import StatesWorker, code_of
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartServer
     from tests.contracts.states import MakeWorker
-    from tests.repository.states.pool import StatesWorker
 
     from holdfast.bootstrap.stores import Stores
 
@@ -101,6 +101,8 @@ async def test_a_log_whose_block_a_server_has_cut_is_damaged_until_it_is_repaire
     config = Config(nats=NatsOptions(servers=(server.url,)))
     async with connected(config.nats) as connection:
         stores = open_stores(config, FlakyJetStream(connection, Inbox(connection)), SOURCES)
+        assert await code_of(worker_on(stores).append("s", "x")) == "unavailable"
+        stores.states.catch_up_seconds = 0.0
         await check_that_the_end_is_lost(partial(worker_on, stores))
 
 

@@ -36,6 +36,8 @@ class _Row:
 class MemoryJournalStore(Reachable):
     """A `JournalStore` that lasts as long as the object. Entries have the time of ``clock``."""
 
+    catch_up_seconds = 0.0
+
     def __init__(self, clock: Callable[[], datetime] = lambda: NEVER) -> None:
         super().__init__()
         self._clock = clock

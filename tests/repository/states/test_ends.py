@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.repository.names.simulation import JumpingLoop
 from tests.repository.states.pool import StatesPool, code_of
 
 from holdfast.errors import CorruptError
@@ -81,6 +83,20 @@ async def test_who_appended_before_the_loss_does_not_go_on_where_the_log_ends_no
     assert await code_of(two.append("s", "x")) == "corrupt"
 
 
+async def test_who_follows_a_log_that_has_lost_what_he_was_told_is_told_so(
+    pool: StatesPool, journal: RestartedJournal
+) -> None:
+    worker = pool.worker()
+    await filled(worker, 3)
+    async with pool.worker().replays.follow("s", 1) as following:
+        assert len(await following.next(10, 1000)) == 3
+
+        journal.restart(kept=1)
+
+        with pytest.raises(CorruptError):
+            await following.next(10, 1000)
+
+
 async def test_who_has_read_commands_that_are_not_there_is_told_so(
     pool: StatesPool, journal: RestartedJournal
 ) -> None:
@@ -90,11 +106,38 @@ async def test_who_has_read_commands_that_are_not_there_is_told_so(
     journal.restart(kept=1)
 
     worker = pool.worker()
-    with pytest.raises(CorruptError, match="ends with command 3"):
+    with pytest.raises(CorruptError, match="damaged at command 4"):
         await worker.replays.page("s", 5, 10, lineage=run.lineage)
-    with pytest.raises(CorruptError, match="ends with command 3"):
+    with pytest.raises(CorruptError, match="damaged at command 4"):
         await worker.replays.check("s", 5, lineage=run.lineage)
     assert await code_of(worker.replay("s", 5)) == "invalid"
+
+
+def test_a_log_is_damaged_once_its_servers_have_had_the_time_to_bring_back_its_end() -> None:
+    async def lagging() -> None:
+        pool = StatesPool()
+        pool.journal = journal = RestartedJournal(pool.time.clock)
+        journal.catch_up_seconds = 10.0
+        worker = pool.worker()
+        await filled(worker)
+        late = journal._logs["s"][4:]
+
+        del journal._logs["s"][4:]
+        assert await code_of(worker.append("s", "x")) == "unavailable"
+        assert await code_of(worker.replay("s")) == "unavailable"
+        journal._logs["s"] += late
+        assert len(await worker.replay("s")) == 6
+
+        del journal._logs["s"][4:]
+        await asyncio.sleep(60)
+        assert await code_of(worker.append("s", "x")) == "unavailable"
+        await asyncio.sleep(9)
+        assert await code_of(worker.append("s", "x")) == "unavailable"
+        await asyncio.sleep(1)
+        assert await code_of(worker.append("s", "x")) == "corrupt"
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(lagging())
 
 
 async def test_what_a_repair_gave_up_is_missed_by_nobody(

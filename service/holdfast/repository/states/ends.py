@@ -31,12 +31,11 @@ class SeenEnds:
 
     def __init__(self) -> None:
         self._seen: dict[str, SeenEnd] = {}
+        self._behind: dict[str, tuple[Lineage, float]] = {}
 
     def note(self, record: StateRecord, index: int) -> None:
         """The log of ``record`` has the command ``index``."""
-        self._seen[record.name] = record.lineage, index
-        if len(self._seen) > MAX_REMEMBERED:
-            del self._seen[next(iter(self._seen))]
+        _put(self._seen, record.name, (record.lineage, index))
 
     def of(self, record: StateRecord) -> int:
         """A command that the log of ``record`` has had; 0 where none is remembered."""
@@ -51,3 +50,21 @@ class SeenEnds:
         """The record says what was ``seen``, or never will."""
         if self._seen.get(name) == seen:
             del self._seen[name]
+
+    def behind_seconds(self, record: StateRecord, now: float) -> float:
+        """For how long the log of ``record`` has ended before what is known of it, as it does."""
+        lineage, since = self._behind.get(record.name, (None, now))
+        if lineage != record.lineage:
+            _put(self._behind, record.name, (record.lineage, now))
+            return 0.0
+        return now - since
+
+    def caught_up(self, record: StateRecord) -> None:
+        """The log of ``record`` goes as far as is known."""
+        self._behind.pop(record.name, None)
+
+
+def _put[T](found: dict[str, T], name: str, value: T) -> None:
+    found[name] = value
+    if len(found) > MAX_REMEMBERED:
+        del found[next(iter(found))]

@@ -8,13 +8,20 @@ nothing is passed over, and nobody appends.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.hlc import ZERO, parse_hlc
-from holdfast.errors import ConflictError, CorruptError, HoldfastError, OutcomeUnknownError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.repository.states.ends import SeenEnds
 from holdfast.repository.states.groups import GroupHead, decode_head
 from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, DamagedEntryError
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 SETTLE_SECONDS: Final = 120.0
 _RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 4.0
+_BEHIND: Final = "the store does not have all that is known of the log yet"
 _TRIMMED: Final = "the log was trimmed before it was known whether it has what was written"
 
 GroupT = TypeVar("GroupT", bound=GroupHead)
@@ -157,13 +165,13 @@ class StateLogs:
             return False
         return entry is not None and entry.previous == expected
 
-    async def end(self, record: StateRecord) -> LogEnd:
-        """The log's end, by the word of a believed leader.
+    async def end(self, record: StateRecord, *, told: int = 0) -> LogEnd:
+        """The log's end, by the word of a believed leader; ``told`` is a command that it has had.
 
         Raises CorruptError: DamagedLogError where a log that there should be ends before what is
-        known of it, or the last group is damaged.
+        known of it, or the last group is damaged; UnavailableError where that may yet come.
         """
-        known = max(record.known_index, self.ends.of(record))  # before the journal is asked
+        known = max(record.known_index, self.ends.of(record), told)  # before the journal is asked
         try:
             entry = await self.journal.last(name_key(record.name))
         except DamagedEntryError as damaged:
@@ -171,11 +179,19 @@ class StateLogs:
             raise DamagedLogError(record, readable.place, damaged.sequence) from damaged
         found = _end(record, entry)
         if record.log and found.closing is None:
-            if found.place.index < known:
-                raise DamagedLogError(record, found.place, found.place.sequence)
-            if found.place.index > known:
-                self.ends.note(record, found.place.index)
+            self._compare(record, found.place, known)
         return found
+
+    def _compare(self, record: StateRecord, place: LogPlace, known: int) -> None:
+        """Raises as `end` where the log ends at ``place``, and has had the command ``known``."""
+        if place.index < known:
+            now = asyncio.get_running_loop().time()
+            if self.ends.behind_seconds(record, now) < self.journal.catch_up_seconds:
+                raise UnavailableError(_BEHIND)
+            raise DamagedLogError(record, place, place.sequence)
+        self.ends.caught_up(record)
+        if place.index > known:
+            self.ends.note(record, place.index)
 
     async def readable_end(self, record: StateRecord, through: int) -> LogEnd:
         """The last group up to the sequence ``through`` that can be read, found by halves."""

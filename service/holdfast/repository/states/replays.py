@@ -60,8 +60,7 @@ class Replays:
         first), InvalidError (beyond the log), CorruptError with the index at which it is damaged.
         """
         while True:
-            present = await self._states.look(name, to_read=True)
-            span = checked_span(present, index, lineage)
+            present, span = await _look(self._states, name, index, lineage)
             try:
                 return await self._page(present, span, index, limit)
             except CorruptError:
@@ -122,8 +121,7 @@ class Replays:
 
     async def check(self, name: str, index: int, *, lineage: Lineage | None = None) -> None:
         """Whether the log can be read from ``index`` on. Raises as `page`."""
-        present = await self._states.look(name, to_read=True)
-        checked_span(present, index, lineage)
+        await _look(self._states, name, index, lineage)
 
     @asynccontextmanager
     async def follow(
@@ -178,6 +176,7 @@ class Following:
         self._record: StateRecord | None = None
         self._place: LogPlace | None = None
         self._is_damaged = False
+        self._session: object = None
         self.next_index = index
         self.lineage = lineage
 
@@ -218,10 +217,14 @@ class Following:
         return entries
 
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
-        """The log's record and the place read, looked up if unknown."""
+        """The log's record and the place read, looked up if unknown, or perhaps cut off."""
+        session = self._states.logs.journal.session
+        if self._session is not session:
+            self._session, self._place = session, None
         while self._record is None or self._place is None:
-            present = await self._states.look(self._name, to_read=True)
-            _, last = checked_span(present, self.next_index, self.lineage)
+            present, (_, last) = await _look(
+                self._states, self._name, self.next_index, self.lineage
+            )
             record = present.record
             self.lineage = record.lineage
             place, self._is_damaged = beginning(record), False
@@ -245,16 +248,21 @@ class Following:
         self._record = self._place = None
 
 
-def checked_span(
-    present: PresentState, index: int, lineage: Lineage | None = None
-) -> tuple[int, int]:
-    """The first and last command of the log, of which ``index`` may be read.
+async def _look(
+    states: StateRecords, name: str, index: int, lineage: Lineage | None
+) -> tuple[PresentState, tuple[int, int]]:
+    """A state, and the first and last command of its log, of which ``index`` may be read.
 
-    ``lineage`` is of the log that those before were read from. Raises ConflictError (they are not
-    in it any more), NotFoundError (with the first), InvalidError (beyond the log), CorruptError.
+    ``lineage`` is of the log that those before were read from. Raises as `Replays.page`.
     """
+    told = None if lineage is None else (lineage, index - 1)
+    present = await states.look(name, to_read=True, told=told)
+    check_same(lineage, present.record, index)
+    return present, _span(present, index)
+
+
+def _span(present: PresentState, index: int) -> tuple[int, int]:
     record, end = present.record, present.end
-    check_same(lineage, record, index)
     if end is None:
         first = max((save.last_applied_index for save in record.saves), default=0) + 1
         last = first - 1
@@ -267,9 +275,6 @@ def checked_span(
         msg = f"the log is damaged at command {last}: see `state repair`"
         raise CorruptError(msg)
     if index > last + 1:
-        if lineage is not None:
-            msg = f"the log ends with command {last}, and has had more: see `state repair`"
-            raise CorruptError(msg)
         msg = f"the log ends with command {last}"
         raise InvalidError(msg)
     return first, last

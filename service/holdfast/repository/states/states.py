@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.repository.ledger.ledger import Held
+    from holdfast.repository.states.ends import SeenEnd
     from holdfast.repository.states.logs import LogEnd, StateLogs
     from holdfast.repository.states.record import Closing
     from holdfast.sources import Sources
@@ -74,16 +75,19 @@ class StateRecords:
             return await self.ledger.get(STATE, name_key(name))
         return None
 
-    async def look(self, name: str, *, to_read: bool = False) -> PresentState:
+    async def look(
+        self, name: str, *, to_read: bool = False, told: SeenEnd | None = None
+    ) -> PresentState:
         """The state as a believed leader knows it.
 
-        A closing of its log is carried out before. Raises CorruptError where the log is not what
-        is known of it, but not of a damaged end ``to_read`` what is before: see `DamagedLogError`.
+        A closing of its log is carried out before. ``told`` is what somebody read of a log. Raises
+        CorruptError where the log is not what is known of it, but not of a damaged end ``to_read``
+        what is before: see `DamagedLogError`.
         """
         held = await self.find(name)
         while True:
             try:
-                end = await self._end(name, held)
+                end = await self._end(name, held, told)
             except CorruptError as error:
                 again = await self.find(name)
                 if _revision(again) == _revision(held):
@@ -96,10 +100,13 @@ class StateRecords:
                 return PresentState(held=held, end=end)
             held = await self.carry_out(held, end.closing, end.place.sequence)
 
-    async def _end(self, name: str, held: Held[StateRecord] | None) -> LogEnd | None:
+    async def _end(
+        self, name: str, held: Held[StateRecord] | None, told: SeenEnd | None
+    ) -> LogEnd | None:
         """None where the state has no log: then there are no groups either."""
         record = held.record if held is not None else StateRecord(name=name)
-        end = await self.logs.end(record)
+        lineage, index = told or ("", 0)
+        end = await self.logs.end(record, told=index if lineage == record.lineage else 0)
         return end if record.log else None
 
     async def carry_out(

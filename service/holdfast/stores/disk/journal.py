@@ -126,6 +126,8 @@ class DiskJournalStore(DatabaseStore):
     Several processes may use one root. ``clock`` is the time of day.
     """
 
+    catch_up_seconds = 0.0
+
     def __init__(
         self, root: Path, *, clock: Callable[[], datetime], files: Files | None = None
     ) -> None:

@@ -38,6 +38,7 @@ from holdfast.stores.journal_ports import (
 )
 from holdfast.stores.keys import check_record_key
 from holdfast.transport.backoff import Backoff
+from holdfast.transport.jetstream import CATCH_UP_SECONDS
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -64,6 +65,8 @@ _IN_FLIGHT: Final = "another append to the log is under way and does not end"
 
 class StreamJournalStore:
     """A JournalStore over one stream."""
+
+    catch_up_seconds = CATCH_UP_SECONDS
 
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         self.bucket = bucket
