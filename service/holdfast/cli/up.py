@@ -26,7 +26,7 @@ from holdfast.cli.link import new_key
 from holdfast.cli.output import print_line, say
 from holdfast.domain.link_keys import read_keys, write_keys
 from holdfast.errors import InvalidError, UnavailableError
-from holdfast.gateway.settings import GatewaySettings, load_settings, variable_of
+from holdfast.gateway.settings import GatewaySettings, load_settings, setting_variable
 from holdfast.live_file import change_live_file
 from holdfast.runtime.config import Config, load_config
 from holdfast.runtime.embedded import EmbeddedServer
@@ -286,7 +286,7 @@ def link_variables(settings: GatewaySettings) -> dict[str, str]:
         told["public_url"] = settings.public_url
     if settings.link_keys is not None:
         told["link_keys"] = str(Path(settings.link_keys).absolute())
-    return {variable_of(name): text for name, text in told.items()}
+    return {setting_variable(name): text for name, text in told.items()}
 
 
 def _with_links(settings: GatewaySettings, directory: Path) -> GatewaySettings:

@@ -125,7 +125,8 @@ def load_settings(
     for name in GatewaySettings.__struct_fields__:
         value, source = flags.get(name), f"--{name.replace('_', '-')}"
         if value is None:
-            value, source = environ.get(variable_of(name)) or None, f"${variable_of(name)}"
+            variable = setting_variable(name)
+            value, source = environ.get(variable) or None, f"${variable}"
         if value is not None:
             values[name] = _checked(name, value, source)
     settings = GatewaySettings(**values)
@@ -137,7 +138,7 @@ def load_settings(
     return settings
 
 
-def variable_of(name: str) -> str:
+def setting_variable(name: str) -> str:
     """The environment variable that sets ``name``; workers have some of them, too."""
     if name in SHARED:
         return f"{VARIABLE_PREFIX}{name.upper()}"
