@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from holdfast.runtime.connection_metrics import ConnectionMetrics
+from holdfast.runtime.metrics import show
+from holdfast.runtime.worker_metrics import connection_metrics
 from holdfast.transport.observer import Counters
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class FakeWorker:
 def shown(connection: FakeConnection, worker: FakeWorker) -> list[str]:
     """The lines with values, as they are served."""
     registry = CollectorRegistry()
-    ConnectionMetrics.register(registry, cast("Connection", connection), cast("Worker", worker))
+    shown_of = cast("Connection", connection), cast("Worker", worker)
+    show(registry, lambda: connection_metrics(*shown_of))
     text = generate_latest(registry).decode()
     return [line for line in text.splitlines() if not line.startswith("#")]
 

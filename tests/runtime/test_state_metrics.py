@@ -5,13 +5,14 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.repository.states.pool import StatesPool
 
-from holdfast.runtime.state_metrics import StateMetrics
+from holdfast.runtime.metrics import show
+from holdfast.runtime.worker_metrics import state_metrics
 
 
 async def test_what_was_done_with_states_is_counted() -> None:
     worker = StatesPool().worker()
     registry = CollectorRegistry()
-    StateMetrics.register(registry, lambda: worker.states.totals)
+    show(registry, lambda: state_metrics(worker.states.totals))
 
     await worker.append("s", 1)
     await worker.append("s", *range(2, 7), op_id="op x")
