@@ -21,7 +21,7 @@ from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import MAY, STILL_MAY, Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
-from holdfast.gateway.console.console import ConsoleRoutes
+from holdfast.gateway.console.console import console_routes
 from holdfast.gateway.content import SAFE, Readers, SlowReaderError
 from holdfast.gateway.front import Front
 from holdfast.gateway.guard import ABORT
@@ -109,11 +109,11 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         TusRoutes(client, bodies, utc_now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
         MetricRoutes(client, meters),
-        ConsoleRoutes(
-            client, settings, bodies, utc_now, blobs=blobs, snapshots=snapshots, store=store
-        ),
     )
     routes = [route for family in families for route in family.routes()]
+    routes += console_routes(
+        client, settings, bodies, utc_now, blobs=blobs, snapshots=snapshots, store=store
+    )
     return (*routes, *DocumentRoutes(routes).routes())
 
 

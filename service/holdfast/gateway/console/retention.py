@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.protocol.retention import KeepSnapshots
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
     from holdfast.protocol.retention import KeptSnapshots, PruneReport, SnapshotPolicy
@@ -25,14 +22,8 @@ _PLACE: Final = "/retention"
 _COUNTS: Final = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
 
-class RetentionPages:
+class RetentionPages(PageFamily):
     """``/console/retention``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def policy(self, request: Request) -> Response:
         """``GET /console/retention``: the policy of an app, or of all without one of their own."""
@@ -46,7 +37,7 @@ class RetentionPages:
         The policy of an app is made only once its dry run was shown. Superfluous snapshots are
         removed at once only where that is said by itself.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         app = text_of(request, APP).strip() or None
         action = form.text("do")
         if action == "prune" and app is not None and form.is_on("sure"):
