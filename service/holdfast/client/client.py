@@ -19,6 +19,7 @@ from holdfast.client.care import Care
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.download import Download, read_bytes
 from holdfast.client.links import make_link
+from holdfast.client.long_requests import ask_until_done
 from holdfast.client.many import in_order, weight_of
 from holdfast.client.names import Names
 from holdfast.client.pages import pages, rows
@@ -304,14 +305,8 @@ class Client:
         With ``dry_run`` it only says what it would remove. Each worker collects by itself now and
         then. Raises UnavailableError.
         """
-        seconds = _COLLECT_SECONDS
         request = CollectBlobs(dry_run=dry_run)
-        while True:
-            report = await self.requester.ask(
-                COLLECT_BLOBS, request, timeout_seconds=seconds, attempt_seconds=seconds
-            )
-            if report.done:
-                return report
+        return await ask_until_done(self.requester, COLLECT_BLOBS, request, _COLLECT_SECONDS)
 
     async def watch(
         self, kind: WatchKind, *, prefix: str = "", since: int | None = None

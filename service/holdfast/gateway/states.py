@@ -54,7 +54,7 @@ from holdfast.protocol.states import (
     WireIndex,
     WireLineage,
 )
-from holdfast.protocol.times import parse_time, parse_zoned_time
+from holdfast.protocol.times import parse_time, told_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -137,7 +137,7 @@ class StateRoutes:
             msg = "a save is asked for by index, time or hash: by one of them"
             raise InvalidError(msg)
         if "time" in asked:
-            asked["time"] = _time_of(asked["time"])
+            asked["time"] = told_time(asked["time"], "time")
         found = await self._client.states.found(name, **asked)
         return await content_answer(request, self._content(name, found), self._readers)
 
@@ -253,14 +253,6 @@ def _only_paging(asked: dict[str, Any]) -> dict[str, Any]:
         msg = "saves are listed, or one of them is asked for"
         raise InvalidError(msg)
     return asked
-
-
-def _time_of(text: str) -> Any:
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = "time is one as in RFC 3339, with its zone"
-        raise InvalidError(msg)
-    return at
 
 
 def _header(request: Request, parameter: Parameter) -> Any:

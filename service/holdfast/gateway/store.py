@@ -42,12 +42,11 @@ from holdfast.protocol.names import (
     NamePage,
     NameStored,
 )
-from holdfast.protocol.times import parse_time, parse_zoned_time
+from holdfast.protocol.times import parse_time, told_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
 
     from starlette.requests import Request
 
@@ -243,18 +242,8 @@ def _said(request: Request) -> dict[str, Any]:
     return {
         "type": media_type_of(request),
         "labels": unquote_labels(request.headers.get(BLOB_LABELS, "")),
-        "expires_at": _expires_of(request.headers.get(BLOB_EXPIRES)),
+        "expires_at": told_time(request.headers.get(BLOB_EXPIRES), BLOB_EXPIRES),
     }
-
-
-def _expires_of(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = f"{BLOB_EXPIRES} is a time as in RFC 3339, with its zone"
-        raise InvalidError(msg)
-    return at
 
 
 def _present(stat: BlobStat) -> Representation:

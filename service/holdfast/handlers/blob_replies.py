@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from holdfast.errors import TooLargeError
 from holdfast.protocol.blobs import UploadState
 from holdfast.repository.uploads.owned import Opened
@@ -35,10 +37,4 @@ def upload_state(
             lease_seconds=lease_seconds,
             offset=state.size,
         )
-    return UploadState(
-        digest=state.digest,
-        size=state.size,
-        created=state.created,
-        name=state.name,
-        version=state.version,
-    )
+    return msgspec.convert(state, UploadState, from_attributes=True)

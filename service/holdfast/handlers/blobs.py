@@ -48,7 +48,6 @@ from holdfast.protocol.blobs import (
     BlobStat,
     BlobStored,
     BlobToPut,
-    DamagedBlob,
     DeleteBlob,
     GetBlob,
     HasBlobs,
@@ -330,14 +329,7 @@ class BlobHandlers:
             return PartStored(part=part, offset=offset)
         digest = Digest(request.digest) if request.digest is not None else None
         result = await self._uploads.final(call.target, request.final, digest)
-        return PartStored(
-            part=part,
-            digest=result.digest,
-            size=result.size,
-            created=result.created,
-            name=result.name,
-            version=result.version,
-        )
+        return replace(msgspec.convert(result, PartStored, from_attributes=True), part=part)
 
     async def resume(self, request: ResumeUpload, _: Call) -> UploadState:
         """``blob.resume``."""
@@ -355,12 +347,7 @@ class BlobHandlers:
             found = await self._blobs.verify_page(
                 cursor=request.cursor, limit=request.limit, has_time=call.has_time
             )
-        damaged = [
-            DamagedBlob(digest=d.digest, code=d.code, detail=d.detail) for d in found.damaged
-        ]
-        return VerifyReport(
-            checked=found.checked, bytes=found.bytes, damaged=damaged, cursor=found.cursor
-        )
+        return msgspec.convert(found, VerifyReport, from_attributes=True)
 
     def _upload_state(self, state: Opened | Result) -> UploadState:
         return upload_state(state, self._part_subject, self._uploads.lease_seconds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+import msgspec
+
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
 from holdfast.protocol.care import (
     DIAGNOSE,
@@ -26,7 +28,6 @@ from holdfast.protocol.times import wire_time
 from holdfast.repository.care.owners import Grouping
 
 if TYPE_CHECKING:
-    from holdfast.domain.findings import Finding
     from holdfast.protocol.blobs import Space
     from holdfast.repository.care.doctor import Doctor
     from holdfast.repository.care.scrub import Scrub
@@ -62,7 +63,8 @@ class CareHandlers:
         found = await self._doctor.findings(call.seconds_left() * _SHARE)
         if found is None:
             return DoctorReport(done=False)
-        return DoctorReport(done=True, findings=[_finding(one) for one in found])
+        findings = msgspec.convert(found, list[DoctorFinding], from_attributes=True)
+        return DoctorReport(done=True, findings=findings)
 
     async def usage(self, request: GetUsage, call: Call) -> UsageReply:
         """``blob.usage``. The count goes on when the caller's time is over."""
@@ -95,12 +97,6 @@ def scrub_place(record: ScrubRecord) -> ScrubPlace:
     )
 
 
-def _finding(found: Finding) -> DoctorFinding:
-    return DoctorFinding(
-        kind=found.kind, severity=found.severity, text=found.text, advice=found.advice
-    )
-
-
 def usage_reply(report: UsageReport, limit: int) -> UsageReply:
     """The report as the wire has it, with ``limit`` of its rows."""
     inventory, collection = report.inventory, report.collection
@@ -119,16 +115,7 @@ def usage_reply(report: UsageReport, limit: int) -> UsageReply:
             for one in inventory.spaces
         ],
         groups=inventory.groups,
-        rows=[
-            UsageRow(
-                group=row.group,
-                items=row.items,
-                logical=row.logical,
-                stored=row.stored,
-                shared=row.shared,
-            )
-            for row in inventory.rows[:limit]
-        ],
+        rows=msgspec.convert(inventory.rows[:limit], list[UsageRow], from_attributes=True),
     )
 
 
@@ -148,8 +135,5 @@ def _lap(lap: Lap | None) -> ScrubLap | None:
         damaged=lap.damaged,
         healed=lap.healed,
         unreadable=lap.unreadable,
-        found=[
-            ScrubDamage(space=one.space, name=one.name, detail=one.detail, healed=one.healed)
-            for one in lap.told
-        ],
+        found=msgspec.convert(lap.told, list[ScrubDamage], from_attributes=True),
     )

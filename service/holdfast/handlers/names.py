@@ -42,13 +42,12 @@ from holdfast.protocol.names import (
     RuleList,
     SetRules,
 )
-from holdfast.protocol.times import as_utc, parse_zoned_time
+from holdfast.protocol.times import as_utc, told_time
 from holdfast.repository.names.rules import Rule
 from holdfast.repository.targets import NewTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from holdfast.protocol.blobs import UploadState
     from holdfast.repository.names.index.index import NameIndex
@@ -218,19 +217,9 @@ def _said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
     return Said(
         type=request.type,
         labels=labels,
-        expires_at=_expires_at(request.expires),
+        expires_at=told_time(request.expires, "expires"),
         conditions=_conditions(request),
     )
-
-
-def _expires_at(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = "the time from which on a name is not there is as RFC 3339 has it, with its zone"
-        raise InvalidError(msg)
-    return at
 
 
 def _conditions(request: CreateName | OpenName | CopyName | RenameName) -> Conditions:
@@ -242,7 +231,7 @@ def _conditions(request: CreateName | OpenName | CopyName | RenameName) -> Condi
 
 
 def _stored(named: Named) -> NameStored:
-    return NameStored(name=named.name, digest=named.digest, size=named.size, version=named.version)
+    return msgspec.convert(named, NameStored, from_attributes=True)
 
 
 def _page(found: NamesPage) -> NamePage:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
 from holdfast.protocol.blobs import LOOK_UPLOAD, LookUpload, UploadState
 
@@ -25,14 +27,8 @@ class UploadHandlers:
         """``blob.look``."""
         record = await self._uploads.look(request.upload)
         if record.result is not None:
-            return UploadState(
-                digest=record.result.digest,
-                size=record.result.size,
-                created=record.result.created,
-                name=record.result.name,
-                version=record.result.version,
-                note=record.note,
-            )
+            stored = msgspec.convert(record.result, UploadState, from_attributes=True)
+            return msgspec.structs.replace(stored, note=record.note)
         return UploadState(
             upload=request.upload,
             part_subject=self._part_subject(record.owner, request.upload),

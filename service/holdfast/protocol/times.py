@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from holdfast.errors import InvalidError
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -49,3 +51,13 @@ def parse_zoned_time(text: str) -> datetime | None:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):  # at the edge of time there is no other zone
         return None
+
+
+def told_time(text: str | None, what: str) -> datetime | None:
+    """As ``parse_zoned_time``; None of None. Raises InvalidError that says ``what`` is none."""
+    if text is None:
+        return None
+    at = parse_zoned_time(text)
+    if at is None:
+        raise InvalidError(f"{what} is a time as RFC 3339 has it, with its zone")
+    return at

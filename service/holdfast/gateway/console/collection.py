@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.errors import InvalidError
 from holdfast.gateway.console.family import PageFamily
 from holdfast.protocol.blobs import COLLECT_BLOBS, CollectBlobs
@@ -35,12 +36,8 @@ class CollectionPages(PageFamily):
         if not is_dry and not form.is_on("sure"):
             msg = "tick the box that says that you have read what would go"
             raise InvalidError(msg)
-        report = await self._client.requester.ask(
-            COLLECT_BLOBS,
-            CollectBlobs(dry_run=is_dry),
-            timeout_seconds=_PATIENCE_SECONDS,
-            attempt_seconds=_PATIENCE_SECONDS,
-        )
+        asked = CollectBlobs(dry_run=is_dry)
+        report = await ask_long(self._client.requester, COLLECT_BLOBS, asked, _PATIENCE_SECONDS)
         return self._pages.show(request, "collection.html", report=report)
 
     def routes(self) -> tuple[HttpRoute, ...]:

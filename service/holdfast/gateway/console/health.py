@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.gateway.console.family import PageFamily
 from holdfast.protocol.care import DIAGNOSE, GetDoctor
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.gateway.route import HttpRoute
-    from holdfast.protocol.care import DoctorReport
 
 _PATIENCE_SECONDS: Final = 3.0
 _PLACE: Final = "/health"
@@ -24,7 +24,10 @@ class HealthPages(PageFamily):
 
     async def health(self, request: Request) -> Response:
         """``GET /console/health``: as far as a worker has looked yet."""
-        report, scrub = await asyncio.gather(self._report(), self._client.care.scrub())
+        report, scrub = await asyncio.gather(
+            ask_long(self._client.requester, DIAGNOSE, GetDoctor(), _PATIENCE_SECONDS),
+            self._client.care.scrub(),
+        )
         return self._pages.show(
             request, "health.html", report=report, scrub=scrub, refresh=not report.done
         )
@@ -34,14 +37,6 @@ class HealthPages(PageFamily):
         await self._form(request)
         await self._client.care.scrub(start=True)
         return self._pages.see(_PLACE)
-
-    async def _report(self) -> DoctorReport:
-        return await self._client.requester.ask(
-            DIAGNOSE,
-            GetDoctor(),
-            timeout_seconds=_PATIENCE_SECONDS,
-            attempt_seconds=_PATIENCE_SECONDS,
-        )
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""

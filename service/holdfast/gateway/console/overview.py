@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.client.pages import rows
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.gateway.console.asked import PREFIX, text_of
@@ -81,12 +82,7 @@ class OverviewPages(PageFamily):
             return None, error.detail
 
     async def _usage(self, request: GetUsage) -> UsageReply:
-        return await self._client.requester.ask(
-            GET_USAGE,
-            request,
-            timeout_seconds=_PATIENCE_SECONDS,
-            attempt_seconds=_PATIENCE_SECONDS,
-        )
+        return await ask_long(self._client.requester, GET_USAGE, request, _PATIENCE_SECONDS)
 
     async def _growth(self) -> GrowthPlot | None:
         records = []

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import UnavailableError
@@ -62,12 +63,8 @@ class VerifyPages(PageFamily):
     async def blobs(self, request: Request) -> Response:
         """``POST /console/blobs/verify``."""
         form = await self._form(request)
-        report = await self._client.requester.ask(
-            VERIFY_BLOBS,
-            VerifyBlobs(cursor=form.text("cursor") or None),
-            timeout_seconds=_PART_SECONDS,
-            attempt_seconds=_PART_SECONDS,
-        )
+        asked = VerifyBlobs(cursor=form.text("cursor") or None)
+        report = await ask_long(self._client.requester, VERIFY_BLOBS, asked, _PART_SECONDS)
         part = _of_blobs(report.checked, report.bytes, report.damaged, report.cursor)
         return self._shown(request, part.after(form), of="all blobs", back="/blobs")
 
@@ -84,12 +81,8 @@ class VerifyPages(PageFamily):
         """``POST /console/snapshots/{key}/verify``."""
         form = await self._form(request)
         key = str(request.path_params["key"])
-        report = await self._client.requester.ask(
-            VERIFY_SNAPSHOT,
-            VerifySnapshot(key=key, cursor=form.text("cursor") or None),
-            timeout_seconds=_PART_SECONDS,
-            attempt_seconds=_PART_SECONDS,
-        )
+        asked = VerifySnapshot(key=key, cursor=form.text("cursor") or None)
+        report = await ask_long(self._client.requester, VERIFY_SNAPSHOT, asked, _PART_SECONDS)
         part = ReadBack(
             {"packs": report.packs, "frames": report.frames, "bytes": report.bytes},
             [_of_pack(pack) for pack in report.damaged],
