@@ -17,7 +17,7 @@ import msgspec
 
 from holdfast.client.care import Care
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
-from holdfast.client.download import Download, read_bytes
+from holdfast.client.download import read_bytes, stream_blob
 from holdfast.client.links import make_link
 from holdfast.client.long_requests import ask_until_done
 from holdfast.client.many import in_order, weight_of
@@ -157,7 +157,7 @@ class Client:
         put = _BlobPut(self._small_puts, type, expected)
         return await put_source(self.requester, self._files, source, put, progress)
 
-    async def put_many(
+    def put_many(
         self,
         sources: Iterable[Source] | AsyncIterable[Source],
         *,
@@ -175,10 +175,7 @@ class Client:
         may be stored or not. To put all of them again does no harm, for what is stored is not
         stored twice. Stopping early gives up the others likewise.
         """
-        puts = in_order(sources, lambda source: self.put(source, type=type), weight_of)
-        async with aclosing(puts) as results:
-            async for stored in results:
-                yield stored
+        return in_order(sources, lambda source: self.put(source, type=type), weight_of)
 
     async def get(
         self,
@@ -196,7 +193,7 @@ class Client:
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
         return await read_bytes(self.requester, request, progress)
 
-    async def stream(
+    def stream(
         self,
         digest: str,
         *,
@@ -210,10 +207,7 @@ class Client:
         then nobody checked the bytes.
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
-        download = Download(self.requester, request)
-        async with aclosing(download.stream(progress)) as incoming:
-            async for piece in incoming:
-                yield piece
+        return stream_blob(self.requester, request, progress)
 
     async def get_to(
         self,
@@ -231,8 +225,7 @@ class Client:
         and OSError.
         """
         stream = self.stream(digest, offset=offset, length=length, progress=progress)
-        async with aclosing(stream) as incoming:
-            return await write_to(target, incoming)
+        return await write_to(target, stream)
 
     async def has(self, digests: Iterable[str]) -> list[str]:
         """The missing of ``digests``, in order, each once."""
@@ -308,7 +301,7 @@ class Client:
         request = CollectBlobs(dry_run=dry_run)
         return await ask_until_done(self.requester, COLLECT_BLOBS, request, _COLLECT_SECONDS)
 
-    async def watch(
+    def watch(
         self, kind: WatchKind, *, prefix: str = "", since: int | None = None
     ) -> AsyncGenerator[WatchEvent]:
         """The changes of names, blobs or snapshots, as they happen, for ever.
@@ -322,9 +315,7 @@ class Client:
         list what is there, and watch from now), UnavailableError where no worker answers in time.
         """
         request = WatchChanges(kind=kind, prefix=prefix, since=since)
-        async with aclosing(watched(self.requester, request)) as events:
-            async for event in events:
-                yield event
+        return watched(self.requester, request)
 
     async def position(self, kind: WatchKind) -> int:
         """The revision of the latest change, to ``watch`` from behind it.

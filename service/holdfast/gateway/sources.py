@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from holdfast.client.download import Download, though_deleted
+from holdfast.client.download import stream_blob, though_deleted
 from holdfast.domain.limits import KIB, MIB, WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
@@ -101,7 +101,7 @@ class BlobSource:
     def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
         """See ``ByteSource``."""
         request = GetBlob(digest=self.digest, offset=offset, length=length)
-        return Download(self.client.requester, request, is_kept=True).stream()
+        return stream_blob(self.client.requester, request, is_kept=True)
 
 
 @dataclass(frozen=True, slots=True)

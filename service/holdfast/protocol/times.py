@@ -22,6 +22,20 @@ def wire_time(at: datetime) -> str:
     return as_utc(at.astimezone(UTC).isoformat(timespec="microseconds"))
 
 
+def asked_time(at: datetime | str | None) -> str | None:
+    """A time of a caller as it is sent. Raises InvalidError for one without a time zone."""
+    if not isinstance(at, datetime):
+        return at
+    if at.tzinfo is None:
+        msg = "a time needs a time zone"
+        raise InvalidError(msg)
+    try:
+        return wire_time(at)
+    except OverflowError:
+        msg = "a time is between the years 1 and 9999 in UTC"
+        raise InvalidError(msg) from None
+
+
 def as_utc(text: str) -> str:
     """A time in UTC as ``datetime`` writes it and records have it, as the wire has it."""
     return text.replace("+00:00", "Z")
