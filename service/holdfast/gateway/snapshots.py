@@ -25,7 +25,7 @@ from holdfast.gateway.parameters import (
 from holdfast.gateway.paths import path_bytes
 from holdfast.gateway.problems import json_answer
 from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import SMALL_BYTES, ArchiveSource, FileSource
+from holdfast.gateway.sources import SMALL_BYTES, archive_source, file_source
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
     LIST_FILES,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.content import Readers
+    from holdfast.gateway.sources import ByteSource
 
 _ALL: Final = "/snapshots"
 _ONE: Final = "/snapshots/{key}"
@@ -103,34 +104,16 @@ class SnapshotRoutes:
     async def file_at(self, request: Request, path: bytes) -> Response:
         """The bytes of the file at ``path`` of the snapshot that is asked for."""
         record = await self._readable(_key_of(request))
-        source = FileSource(self._client, record.key, path)
-        head, begun = await source.begin(0, _wanted_at_once(request))
-        content = HttpContent(
-            source=source,
-            size=head.size,
-            media_type=head.type,
-            present=Representation(etag_of(record.digest or "")),
-            name=path.rpartition(b"/")[2].decode(errors="replace"),
-            cache=IMMUTABLE,
-            begun=begun,
-        )
-        return await content_answer(request, content, self._readers)
+        source = file_source(self._client, record.key, path)
+        name = path.rpartition(b"/")[2].decode(errors="replace")
+        return await self._answer(request, record, source, name)
 
     async def archive(self, request: Request) -> Response:
         """``GET`` and ``HEAD /snapshots/{key}/archive``: a ``.tar.zst``."""
         record = await self._readable(_key_of(request))
-        source = ArchiveSource(self._client, record.key)
-        head, begun = await source.begin(0, _wanted_at_once(request))
-        content = HttpContent(
-            source=source,
-            size=head.size,
-            media_type="application/zstd",
-            present=Representation(etag_of(record.digest or "")),
-            name=f"{record.key.replace(':', '-')}.tar.zst",
-            cache=IMMUTABLE,
-            begun=begun,
-        )
-        return await content_answer(request, content, self._readers)
+        source = archive_source(self._client, record.key)
+        name = f"{record.key.replace(':', '-')}.tar.zst"
+        return await self._answer(request, record, source, name)
 
     async def diff(self, request: Request) -> Response:
         """``GET /snapshots/{key}/diff``."""
@@ -180,6 +163,23 @@ class SnapshotRoutes:
             raise NotFoundError(msg)
         return Response(status_code=204)
 
+    async def _answer(
+        self, request: Request, record: SnapshotRecord, source: ByteSource, name: str
+    ) -> Response:
+        """Bytes of a snapshot that are saved as ``name``."""
+        is_all = request.method == "GET" and "range" not in request.headers
+        head, begun = await source.ask(0, SMALL_BYTES if is_all else 0)
+        content = HttpContent(
+            source=source,
+            size=head.size,
+            media_type=head.type,
+            present=Representation(etag_of(record.digest or "")),
+            name=name,
+            cache=IMMUTABLE,
+            begun=begun,
+        )
+        return await content_answer(request, content, self._readers)
+
     async def _readable(self, key: str) -> SnapshotRecord:
         """The record of a snapshot that can be read. Raises ConflictError of another."""
         record = await self._client.snapshots.get(key)
@@ -212,12 +212,6 @@ def _key_of(request: Request) -> str:
 
 def _restore_of(request: Request) -> str:
     return str(request.path_params["restore"])
-
-
-def _wanted_at_once(request: Request) -> int:
-    """Bytes of a content to ask for together with its size."""
-    is_all = request.method == "GET" and "range" not in request.headers
-    return SMALL_BYTES if is_all else 0
 
 
 def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -13,10 +12,10 @@ from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import ToAppend
 from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
-from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
 from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
-from holdfast.gateway.events import EVENT_STREAM, QUIET_SECONDS, STILL_THERE, event, events_answer
+from holdfast.gateway.events import EVENT_STREAM, event, events_answer
 from holdfast.gateway.parameters import (
     CONTENT_TYPE,
     CURSOR,
@@ -31,7 +30,7 @@ from holdfast.gateway.parameters import (
 from holdfast.gateway.paths import path_text
 from holdfast.gateway.problems import HttpError, json_answer
 from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import BlobSource
+from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import (
     BLOB_HLC,
     BLOB_LAST_APPLIED_HLC,
@@ -39,7 +38,6 @@ from holdfast.protocol.headers import (
     BLOB_LINEAGE,
 )
 from holdfast.protocol.message import WireDigest
-from holdfast.protocol.problem import problem_of
 from holdfast.protocol.states import (
     LIST_SAVES,
     LIST_STATES,
@@ -57,7 +55,7 @@ from holdfast.protocol.states import (
 from holdfast.protocol.times import parse_time, told_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -214,7 +212,7 @@ class StateRoutes:
     def _content(self, name: str, record: LoadedState) -> HttpContent:
         is_json = record.kind == "json"
         return HttpContent(
-            source=BlobSource(self._client, record.digest),
+            source=blob_source(self._client, record.digest),
             size=record.size,
             media_type=JSON_TYPE if is_json else "application/octet-stream",
             present=Representation(etag_of(record.state_hash), parse_time(record.at)),
@@ -309,27 +307,11 @@ def _behind(event_id: str, lineage: str | None) -> tuple[int, str | None]:
     return int(index) + 1, converted(_LINEAGE, said) if at else lineage
 
 
-async def _events(client: Client, log: ReadLog, start: int) -> AsyncGenerator[bytes]:
+async def _events(client: Client, log: ReadLog, start: int) -> AsyncGenerator[Sequence[bytes]]:
     async with aclosing(followed(client.requester, log, start)) as batches:
-        coming = asyncio.ensure_future(anext(batches))
-        try:
-            while True:
-                done, _ = await asyncio.wait([coming], timeout=QUIET_SECONDS)
-                if not done:
-                    yield STILL_THERE
-                    continue
-                try:
-                    commands = coming.result()
-                except HoldfastError as error:
-                    yield event("problem", problem_of(error))
-                    return
-                at = "" if log.lineage is None else f"@{log.lineage}"
-                for command in commands:
-                    yield event("command", _told(command), f"{command.index}{at}")
-                coming = asyncio.ensure_future(anext(batches))
-        finally:
-            coming.cancel()
-            await asyncio.wait([coming])
+        async for commands in batches:
+            at = "" if log.lineage is None else f"@{log.lineage}"
+            yield [event("command", _told(one), f"{one.index}{at}") for one in commands]
 
 
 def _told(command: LogCommand) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from holdfast.gateway.parameters import (
 from holdfast.gateway.paths import name_url, path_text
 from holdfast.gateway.problems import json_answer
 from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import BlobSource
+from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import BLOB_EXPIRES, BLOB_LABELS, BLOB_VERSION
 from holdfast.protocol.message import WireVersion
 from holdfast.protocol.names import (
@@ -192,7 +192,7 @@ class StoreRoutes:
         if stat.expires_at is not None:
             headers[BLOB_EXPIRES] = stat.expires_at
         return HttpContent(
-            source=BlobSource(self._client, stat.digest),
+            source=blob_source(self._client, stat.digest),
             size=stat.size,
             media_type=stat.type,
             present=_present(stat),
