@@ -76,7 +76,6 @@ if TYPE_CHECKING:
         Iterable,
         Sequence,
     )
-    from types import TracebackType
 
     from holdfast.client.discovery import WorkerInfo
     from holdfast.client.sources import OnBytes, Source
@@ -118,12 +117,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -18,15 +18,12 @@ import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from holdfast.domain.store_state import MIN_SERVER, version_text
 from holdfast.errors import ConflictError, InvalidError, UnavailableError
 from holdfast.runtime.child import dies_with_this_process
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 SERVER_VARIABLE: Final = "HOLDFAST_NATS_SERVER"
 START_SECONDS: Final = 30.0
@@ -228,12 +225,7 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics over HTTP, where a port is configured: they are read when they are asked for."""
+"""Prometheus metrics over HTTP, where a port is configured; read when somebody asks."""
 
 from __future__ import annotations
 
