@@ -28,7 +28,6 @@ from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.care import CareHandlers
-from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.handlers.uploads import UploadHandlers
@@ -295,8 +294,7 @@ def _assemble(
             *states.handlers.endpoints(),
             *states.follows.endpoints(),
             *watches.endpoints(),
-            *CollectionHandlers(collector).endpoints(),
-            *CareHandlers(care.scrub, care.usage, care.doctor).endpoints(),
+            *CareHandlers(care.scrub, care.usage, care.doctor, collector).endpoints(),
             *assemble_links(setup, stores, names, snapshots),
         ),
         _identity(setup, durability),
@@ -343,24 +341,17 @@ def _blobs(
     setup: Setup, stores: Stores, uploads: UploadService, names: NameParts
 ) -> tuple[AnyEndpoint, ...]:
     spaces = {BLOBS: stores.blobs, PACKS: stores.packs}
-    at = partial(part_subject, setup.config.prefix, setup.worker)
     blobs = BlobHandlers(
         BlobRepository(spaces, max_inline_bytes=setup.max_inline_bytes),
-        uploads,
         names.names,
         names.index,
         Keepers((names.index, StateKeeper(stores.snapshots))),
-        part_subject=at,
     )
-    of_names = NameHandlers(
-        names.names,
-        names.index,
-        uploads,
-        part_subject=at,
-        max_inline_bytes=setup.max_inline_bytes,
+    of_names = NameHandlers(names.names, names.index, max_inline_bytes=setup.max_inline_bytes)
+    of_uploads = UploadHandlers(
+        uploads, worker=setup.worker, part_subject=partial(part_subject, setup.config.prefix)
     )
-    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
-    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
+    return (*blobs.endpoints(), *of_names.endpoints(), *of_uploads.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

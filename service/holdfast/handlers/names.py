@@ -10,7 +10,6 @@ import msgspec
 from holdfast.domain.blob_names import Conditions, Said, unquote_labels, unquote_text
 from holdfast.domain.digest import Digest
 from holdfast.errors import InvalidError
-from holdfast.handlers.blob_replies import check_inline, upload_state
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
 from holdfast.handlers.pages import page_of
 from holdfast.protocol.names import (
@@ -44,19 +43,16 @@ from holdfast.protocol.names import (
 )
 from holdfast.protocol.times import as_utc, told_time
 from holdfast.repository.names.rules import Rule
-from holdfast.repository.targets import NewTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from holdfast.protocol.blobs import UploadState
     from holdfast.repository.names.index.index import NameIndex
     from holdfast.repository.names.index.listing import NamesPage
     from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.names import NameRepository
     from holdfast.repository.names.record import Transition, VersionRecord
     from holdfast.repository.targets import Named
-    from holdfast.repository.uploads.uploads import UploadService
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
@@ -68,27 +64,23 @@ class NameHandlers:
         self,
         names: NameRepository,
         index: NameIndex,
-        uploads: UploadService,
         *,
-        part_subject: Callable[[str], str],
         max_inline_bytes: int,
     ) -> None:
-        """``part_subject`` as for blobs; ``max_inline_bytes`` is what one message may carry."""
+        """``max_inline_bytes`` is what one message may carry."""
         self._names = names
         self._index = index
-        self._uploads = uploads
-        self._part_subject = part_subject
         self._max_inline_bytes = max_inline_bytes
 
     # --- writes ---
 
     async def create(self, request: CreateName, call: Call) -> NameStored:
         """``blob.create``."""
-        check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
+        call.check_inline(self._max_inline_bytes, OPEN_NAME.subject)
         created = await self._names.create(
             unquote_text(request.quoted_name),
             call.data,
-            _said(request, unquote_labels(request.quoted_labels or "")),
+            said(request, unquote_labels(request.quoted_labels or "")),
             expected=request.digest,
             op_id=call.op_id,
         )
@@ -96,28 +88,15 @@ class NameHandlers:
 
     async def replace(self, request: ReplaceName, call: Call) -> NameStored:
         """``blob.replace``."""
-        check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
+        call.check_inline(self._max_inline_bytes, OPEN_NAME.subject)
         replaced = await self._names.replace(
             unquote_text(request.quoted_name),
             call.data,
-            _said(request, unquote_labels(request.quoted_labels or "")),
+            said(request, unquote_labels(request.quoted_labels or "")),
             expected=request.digest,
             op_id=call.op_id,
         )
         return _stored(replaced)
-
-    async def open(self, request: OpenName, call: Call) -> UploadState:
-        """``blob.open_name``."""
-        new = NewTarget(name=request.name, verb=request.mode, said=_said(request, request.labels))
-        state = await self._uploads.open(
-            size=request.size,
-            digest=_digest(request.digest),
-            type=request.type,
-            op_id=call.op_id,
-            new=new,
-            note=request.note,
-        )
-        return upload_state(state, self._part_subject, self._uploads.lease_seconds)
 
     async def copy(self, request: CopyName, call: Call) -> NameStored:
         """``blob.copy``."""
@@ -198,7 +177,6 @@ class NameHandlers:
         return (
             Endpoint(CREATE_NAME, self.create),
             Endpoint(REPLACE_NAME, self.replace),
-            Endpoint(OPEN_NAME, self.open),
             Endpoint(COPY_NAME, self.copy),
             Endpoint(RENAME_NAME, self.rename),
             Endpoint(LIST_NAMES, self.list_names),
@@ -212,8 +190,8 @@ def _digest(text: str | None) -> Digest | None:
     return None if text is None else Digest(text)
 
 
-def _said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
-    """Raises InvalidError."""
+def said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
+    """What ``request`` says beside the bytes, with these ``labels``. Raises InvalidError."""
     return Said(
         type=request.type,
         labels=labels,

@@ -13,7 +13,6 @@ from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import Digest, check_expected, digest_of
 from holdfast.domain.op_id import bind_op_id, split_op_id
 from holdfast.errors import InvalidError, TooLargeError
-from holdfast.handlers.blob_replies import check_inline
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
 from holdfast.handlers.pages import cursor_of, page_of, text_of
 from holdfast.protocol.blobs import OPEN_UPLOAD
@@ -193,7 +192,7 @@ class StateHandlers:
 
     async def save_bytes(self, request: SaveBytes, call: Call) -> Saved:
         """``snapshot.save_bytes``."""
-        check_inline(call.data, self._max_inline_bytes, OPEN_UPLOAD.subject)
+        call.check_inline(self._max_inline_bytes, OPEN_UPLOAD.subject)
         data = bytes(call.data)
         check_expected(digest_of(data), request.digest)
         new = NewSave(
