@@ -20,7 +20,7 @@ from holdfast.gateway.parameters import (
     media_type_of,
 )
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute
 from holdfast.gateway.sources import SMALL_BYTES, ask_span, blob_source
 from holdfast.protocol.blobs import GET_BLOB, BlobStored, GetBlob
 
@@ -146,13 +146,6 @@ class BlobRoutes:
                 summary="Read a blob, or ranges of it.",
                 handle=self.get,
                 headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
-                answers={
-                    200: HttpAnswer(about="All of it.", message=BYTES),
-                    206: HttpAnswer(about="Ranges of it.", message=BYTES),
-                    304: HttpAnswer(about="You have it."),
-                    404: HttpAnswer(about="It is not there."),
-                    412: HttpAnswer(about="A condition does not hold."),
-                    416: HttpAnswer(about="It has no such range."),
-                },
+                answers={**CONTENT, 404: HttpAnswer(about="It is not there.")},
             ),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counted
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,7 +14,7 @@ from holdfast.errors import HoldfastError
 from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
     from starlette.requests import Request
@@ -112,48 +113,38 @@ class _PoolCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        count = GaugeMetricFamily(
-            "holdfast_pool_workers", "Workers that answer, by version.", labels=["version"]
-        )
-        versions = [worker.version for worker in self._workers]
-        for version in sorted(set(versions)):
-            count.add_metric([version], versions.count(version))
-        yield count
-        yield self._of_workers("holdfast_pool_requests", "Requests that each answered.", "requests")
-        yield self._of_workers("holdfast_pool_errors", "Of these, with an error.", "errors")
+        workers = {(one.metadata.get("node", ""), one.id): one for one in self._workers}
+        versions = Counted((one.version,) for one in self._workers)
+        requests = {at: one.requests for at, one in workers.items()}
+        errors = {at: one.errors for at, one in workers.items()}
+        yield _gauge("workers", "Workers that answer, by version.", ["version"], versions)
+        yield _gauge("requests", "Requests that each answered.", ["node", "worker"], requests)
+        yield _gauge("errors", "Of these, with an error.", ["node", "worker"], errors)
         if self._status is not None:
             yield from _store(self._status)
 
-    def _of_workers(self, name: str, about: str, field: str) -> Metric:
-        family = GaugeMetricFamily(name, about, labels=["node", "worker"])
-        for worker in self._workers:
-            labels = [worker.metadata.get("node", ""), worker.id]
-            family.add_metric(labels, getattr(worker, field))
-        return family
-
 
 def _store(status: StoreStatus) -> Iterator[Metric]:
-    used = GaugeMetricFamily("holdfast_pool_store_bytes", "Bytes of a bucket.", labels=["bucket"])
-    most = GaugeMetricFamily(
-        "holdfast_pool_store_max_bytes", "The most that it may have.", labels=["bucket"]
-    )
-    copies = GaugeMetricFamily(
-        "holdfast_pool_store_copies",
-        "Servers that have all of a bucket.",
-        labels=["bucket"],
-    )
-    replicas = GaugeMetricFamily(
-        "holdfast_pool_store_replicas", "Servers that are to have it.", labels=["bucket"]
-    )
-    for bucket in status.buckets:
-        used.add_metric([bucket.bucket], bucket.bytes)
-        copies.add_metric([bucket.bucket], _copies(bucket))
-        replicas.add_metric([bucket.bucket], bucket.replicas)
-        if bucket.max_bytes is not None:
-            most.add_metric([bucket.bucket], bucket.max_bytes)
-    problems = GaugeMetricFamily("holdfast_pool_store_problems", "Problems of the store.")
-    problems.add_metric([], len(status.problems))
-    yield from (used, most, copies, replicas, problems)
+    buckets = {(one.bucket,): one for one in status.buckets}
+    used = {at: one.bytes for at, one in buckets.items()}
+    most = {at: one.max_bytes for at, one in buckets.items() if one.max_bytes is not None}
+    copies = {at: _copies(one) for at, one in buckets.items()}
+    replicas = {at: one.replicas for at, one in buckets.items()}
+    yield _gauge("store_bytes", "Bytes of a bucket.", ["bucket"], used)
+    yield _gauge("store_max_bytes", "The most that it may have.", ["bucket"], most)
+    yield _gauge("store_copies", "Servers that have all of a bucket.", ["bucket"], copies)
+    yield _gauge("store_replicas", "Servers that are to have it.", ["bucket"], replicas)
+    yield _gauge("store_problems", "Problems of the store.", [], {(): len(status.problems)})
+
+
+def _gauge(
+    name: str, about: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    """``values`` are by what the ``labels`` say."""
+    family = GaugeMetricFamily(f"holdfast_pool_{name}", about, labels=labels)
+    for said, value in sorted(values.items()):
+        family.add_metric(said, value)
+    return family
 
 
 def _copies(bucket: BucketStatus) -> int:

@@ -24,7 +24,7 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import path_bytes
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import ABSENT, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
 from holdfast.gateway.sources import SMALL_BYTES, archive_source, file_source
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
@@ -225,17 +225,8 @@ def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
         raise InvalidError(f"the body is JSON of {kind.__name__}: {error}") from error
 
 
-_ABSENT: Final = HttpAnswer(about="There is none.")
 _UNREADABLE: Final = HttpAnswer(about="It is pending or failed.")
-_CONTENT: Final = {
-    200: HttpAnswer(about="All of it.", message=BYTES),
-    206: HttpAnswer(about="Ranges of it.", message=BYTES),
-    304: HttpAnswer(about="You have it."),
-    404: _ABSENT,
-    409: _UNREADABLE,
-    412: HttpAnswer(about="A condition does not hold."),
-    416: HttpAnswer(about="It has no such range."),
-}
+_CONTENT: Final = {**CONTENT, 409: _UNREADABLE}
 _CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
 
 
@@ -269,7 +260,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="The record of a snapshot.",
             handle=of.record,
-            answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: _ABSENT},
+            answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: ABSENT},
         ),
         HttpRoute(
             method="GET",
@@ -280,7 +271,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             query=(_PATH, LIMIT, CURSOR),
             answers={
                 200: HttpAnswer(about="A page.", message=FilePage),
-                404: _ABSENT,
+                404: ABSENT,
                 409: _UNREADABLE,
             },
         ),
@@ -294,7 +285,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             query=(_FROM, LIMIT, CURSOR),
             answers={
                 200: HttpAnswer(about="A page.", message=DiffPage),
-                404: _ABSENT,
+                404: ABSENT,
                 409: _UNREADABLE,
             },
         ),
@@ -348,7 +339,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="A snapshot's progress, as it happens.",
             handle=of.events,
-            answers={200: progress, 404: _ABSENT},
+            answers={200: progress, 404: ABSENT},
         ),
         HttpRoute(
             method="POST",
@@ -360,7 +351,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             known=("key", "wait_seconds"),
             answers={
                 202: HttpAnswer(about="It is under way.", message=RestoreRecord),
-                404: _ABSENT,
+                404: ABSENT,
                 409: HttpAnswer(about="The directory is there, or the snapshot is not ok."),
                 413: HttpAnswer(about="The request is too large."),
             },
@@ -371,7 +362,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="The record of a restore.",
             handle=of.restore_record,
-            answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: _ABSENT},
+            answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: ABSENT},
         ),
         HttpRoute(
             method="GET",
@@ -379,7 +370,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="A restore's progress, as it happens.",
             handle=of.restore_events,
-            answers={200: progress, 404: _ABSENT},
+            answers={200: progress, 404: ABSENT},
         ),
         HttpRoute(
             method="DELETE",
@@ -387,6 +378,6 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="write",
             summary="Forget a snapshot.",
             handle=of.delete,
-            answers={204: HttpAnswer(about="It is forgotten."), 404: _ABSENT},
+            answers={204: HttpAnswer(about="It is forgotten."), 404: ABSENT},
         ),
     )

@@ -29,7 +29,7 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import path_text
 from holdfast.gateway.problems import HttpError, json_answer
-from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import ABSENT, BYTES, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
 from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import (
     BLOB_HLC,
@@ -321,9 +321,6 @@ def _told(command: LogCommand) -> dict[str, Any]:
     return {**told, "command": command.command}
 
 
-_ABSENT: Final = HttpAnswer(about="There is none.")
-
-
 def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
     return (
         HttpRoute(
@@ -336,12 +333,8 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             query=(_INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR),
             headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
             answers={
+                **CONTENT,
                 200: HttpAnswer(about="The state, or a page.", message=SavePage, has_bytes=True),
-                206: HttpAnswer(about="Ranges of it.", message=BYTES),
-                304: HttpAnswer(about="You have it."),
-                404: _ABSENT,
-                412: HttpAnswer(about="A condition does not hold."),
-                416: HttpAnswer(about="It has no such range."),
             },
         ),
         HttpRoute(
@@ -356,7 +349,7 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             body=BYTES,
             answers={
                 201: HttpAnswer(about="It is saved.", message=Saved),
-                404: _ABSENT,
+                404: ABSENT,
                 409: HttpAnswer(about="A newer one is saved, or the log is another."),
                 507: HttpAnswer(about="The store is full."),
             },
@@ -397,7 +390,7 @@ def _appending(of: StateRoutes, path: str) -> HttpRoute:
         body=BYTES,
         answers={
             200: HttpAnswer(about="It is in the log.", message=Position),
-            404: _ABSENT,
+            404: ABSENT,
             409: HttpAnswer(about="Another writer was first, or the log is another."),
             412: HttpAnswer(about="The last command is another."),
             507: HttpAnswer(about="The store is full."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
@@ -29,7 +30,7 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import name_url, path_text
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter
 from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import BLOB_EXPIRES, BLOB_LABELS, BLOB_VERSION
 from holdfast.protocol.message import WireVersion
@@ -101,23 +102,18 @@ class StoreRoutes:
             await self._expected(request, name)
             return await self._create(request, name, is_conditional=True)
         version = await self._expected(request, name)
-        try:
-            async with self._body(request) as body:
-                stored = await self._client.names.replace(
-                    name, body, **_said(request), if_version=version or None
-                )
-        except ConflictError as error:
-            raise _failure(error, is_conditional=version is not None) from error
+        async with _first(is_conditional=version is not None), self._body(request) as body:
+            stored = await self._client.names.replace(
+                name, body, **_said(request), if_version=version or None
+            )
         return json_answer(stored, 200, _headers_of(stored))
 
     async def delete(self, request: Request) -> Response:
         """``DELETE``: 204, or 404 where there is no such name."""
         name = _name_of(request)
         version = await self._expected(request, name)
-        try:
+        async with _first(is_conditional=version is not None):
             deleted = await self._client.names.delete(name, if_version=version or None)
-        except ConflictError as error:
-            raise _failure(error, is_conditional=version is not None) from error
         if not deleted:
             raise NotFoundError(_NONE)
         return Response(status_code=204)
@@ -150,11 +146,8 @@ class StoreRoutes:
         return json_answer(page)
 
     async def _create(self, request: Request, name: str, *, is_conditional: bool) -> Response:
-        try:
-            async with self._body(request) as body:
-                stored = await self._client.names.create(name, body, **_said(request))
-        except ConflictError as error:
-            raise _failure(error, is_conditional=is_conditional) from error
+        async with _first(is_conditional=is_conditional), self._body(request) as body:
+            stored = await self._client.names.create(name, body, **_said(request))
         return json_answer(stored, 201, _headers_of(stored))
 
     def _body(self, request: Request) -> AbstractAsyncContextManager[AsyncGenerator[bytes]]:
@@ -205,8 +198,8 @@ class StoreRoutes:
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``: each by path, and by query for names that no path can carry."""
         return (
-            *_reading(_NAMED, self.get, (), _scope_of_name),
-            *_reading(_ROOT, self.get_or_list, (_NAME, *_LISTING), _scope_of_list),
+            _reading(_NAMED, self.get, (), _scope_of_name),
+            _reading(_ROOT, self.get_or_list, (_NAME, *_LISTING), _scope_of_list),
             *_changing(_NAMED, (), self),
             *_changing(_ROOT, (_NAME,), self),
         )
@@ -259,39 +252,37 @@ def _headers_of(stored: NameStored) -> dict[str, str]:
     }
 
 
-def _failure(error: ConflictError, *, is_conditional: bool) -> Exception:
-    """The answer where another writer was first."""
-    if is_conditional and error.version is not None:
-        return precondition_failed(error.detail)
-    return error
+@asynccontextmanager
+async def _first(*, is_conditional: bool) -> AsyncGenerator[None]:
+    """For a change: where another writer was first, its conditions do not hold any more."""
+    try:
+        yield
+    except ConflictError as error:
+        if is_conditional and error.version is not None:
+            raise precondition_failed(error.detail) from error
+        raise
 
 
 def _reading(
     path: str, handle: Handle, query: tuple[Parameter, ...], scope: Callable[[Request], str]
-) -> tuple[HttpRoute, ...]:
-    return (
-        HttpRoute(
-            method="GET",
-            path=path,
-            verb="read",
-            summary="Read the blob of a name, or a list.",
-            handle=handle,
-            scope=scope,
-            query=(*query, *_OF_ONE, *_PAGING),
-            headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
-            answers={
-                200: HttpAnswer(
-                    about="The blob; or the page asked for of names.",
-                    message=NamePage | NameHistory,
-                    has_bytes=True,
-                ),
-                206: HttpAnswer(about="Ranges of the blob.", message=BYTES),
-                304: HttpAnswer(about="You have it."),
-                404: HttpAnswer(about="There is none."),
-                412: HttpAnswer(about="A condition does not hold."),
-                416: HttpAnswer(about="It has no such range."),
-            },
-        ),
+) -> HttpRoute:
+    page = NamePage | NameHistory
+    return HttpRoute(
+        method="GET",
+        path=path,
+        verb="read",
+        summary="Read the blob of a name, or a list.",
+        handle=handle,
+        scope=scope,
+        query=(*query, *_OF_ONE, *_PAGING),
+        headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
+        answers={
+            **CONTENT,
+            206: HttpAnswer(about="Ranges of the blob.", message=BYTES),
+            200: HttpAnswer(
+                about="The blob; or the page asked for of names.", message=page, has_bytes=True
+            ),
+        },
     )
 
 
