@@ -14,7 +14,7 @@ from holdfast.errors import HoldfastError
 from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client import Metric
     from starlette.requests import Request
@@ -113,10 +113,10 @@ class _PoolCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        workers = {(one.metadata.get("node", ""), one.id): one for one in self._workers}
-        versions = Counted((one.version,) for one in self._workers)
-        requests = {at: one.requests for at, one in workers.items()}
-        errors = {at: one.errors for at, one in workers.items()}
+        workers = [((one.metadata.get("node", ""), one.id), one) for one in self._workers]
+        versions = [*Counted((one.version,) for one in self._workers).items()]
+        requests = [(at, one.requests) for at, one in workers]
+        errors = [(at, one.errors) for at, one in workers]
         yield _gauge("workers", "Workers that answer, by version.", ["version"], versions)
         yield _gauge("requests", "Requests that each answered.", ["node", "worker"], requests)
         yield _gauge("errors", "Of these, with an error.", ["node", "worker"], errors)
@@ -125,24 +125,24 @@ class _PoolCollector(Collector):
 
 
 def _store(status: StoreStatus) -> Iterator[Metric]:
-    buckets = {(one.bucket,): one for one in status.buckets}
-    used = {at: one.bytes for at, one in buckets.items()}
-    most = {at: one.max_bytes for at, one in buckets.items() if one.max_bytes is not None}
-    copies = {at: _copies(one) for at, one in buckets.items()}
-    replicas = {at: one.replicas for at, one in buckets.items()}
+    buckets = [((one.bucket,), one) for one in status.buckets]
+    used = [(at, one.bytes) for at, one in buckets]
+    most = [(at, one.max_bytes) for at, one in buckets if one.max_bytes is not None]
+    copies = [(at, _copies(one)) for at, one in buckets]
+    replicas = [(at, one.replicas) for at, one in buckets]
     yield _gauge("store_bytes", "Bytes of a bucket.", ["bucket"], used)
     yield _gauge("store_max_bytes", "The most that it may have.", ["bucket"], most)
     yield _gauge("store_copies", "Servers that have all of a bucket.", ["bucket"], copies)
     yield _gauge("store_replicas", "Servers that are to have it.", ["bucket"], replicas)
-    yield _gauge("store_problems", "Problems of the store.", [], {(): len(status.problems)})
+    yield _gauge("store_problems", "Problems of the store.", [], [((), len(status.problems))])
 
 
 def _gauge(
-    name: str, about: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]
+    name: str, about: str, labels: Sequence[str], values: Iterable[tuple[tuple[str, ...], float]]
 ) -> Metric:
-    """``values`` are by what the ``labels`` say."""
+    """Each of ``values`` is behind what the ``labels`` say."""
     family = GaugeMetricFamily(f"holdfast_pool_{name}", about, labels=labels)
-    for said, value in sorted(values.items()):
+    for said, value in sorted(values):
         family.add_metric(said, value)
     return family
 
