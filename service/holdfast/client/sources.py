@@ -7,7 +7,6 @@ twice: a pipe cannot be rewound.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import queue
 import stat
@@ -86,7 +85,7 @@ async def blocks(source: Source) -> AsyncGenerator[memoryview]:
         async for block in source:
             yield memoryview(block).cast("B")
     elif isinstance(source, str | os.PathLike):
-        file = await asyncio.to_thread(_open, source)
+        file = await asyncio.to_thread(open, source, "rb", buffering=0)  # blocks are large already
         try:
             async with aclosing(_read_ahead(_as_it_is(file), ours=True)) as ahead:
                 async for piece in ahead:
@@ -193,7 +192,3 @@ def read_block(file: SupportsRead, size: int) -> bytes:
         msg = "the source is set to non-blocking and has no bytes yet"
         raise BlockingIOError(msg)
     return block
-
-
-def _open(path: str | os.PathLike[str]) -> IO[bytes]:
-    return io.open(path, "rb", buffering=0)  # noqa: UP020  (raw: blocks are large already)

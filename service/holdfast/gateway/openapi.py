@@ -112,7 +112,7 @@ def _operation(route: HttpRoute, method: str) -> Json:
         "summary": route.summary,
         "operationId": _id_of(route, method),
         "parameters": [
-            *(_parameter(name, "path", _PATH_KINDS.get(name, str)) for name in _names(route)),
+            *map(_in_path, _PLACEHOLDER.findall(route.path)),
             *(_described(one, "query") for one in route.query),
             *(_described(one, "header") for one in route.headers if one.name != "Content-Type"),
         ],
@@ -135,12 +135,9 @@ def _id_of(route: HttpRoute, method: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _names(route: HttpRoute) -> list[str]:
-    return [found[1] for found in _PLACEHOLDER.finditer(route.path)]
-
-
-def _parameter(name: str, place: str, kind: Any) -> Json:
-    return {"name": name, "in": place, "required": True, "schema": _schema(kind)}
+def _in_path(name: str) -> Json:
+    schema = _schema(_PATH_KINDS.get(name, str))
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _described(parameter: Parameter, place: str) -> Json:

@@ -31,7 +31,6 @@ from holdfast.protocol.names import (
     NameEntry,
     NameHistory,
     NamePage,
-    NameRule,
     NameStored,
     NameTransition,
     NameVersion,
@@ -104,7 +103,7 @@ class NameHandlers:
             request.name,
             source=request.source,
             version=request.version,
-            digest=_digest(request.digest),
+            digest=None if request.digest is None else Digest(request.digest),
             conditions=_conditions(request),
             op_id=call.op_id,
         )
@@ -169,7 +168,7 @@ class NameHandlers:
 
     async def set_rules(self, request: SetRules, _: Call) -> RuleList:
         """``blob.set_rules``."""
-        rules = [_rule(rule) for rule in request.rules]
+        rules = msgspec.convert(request.rules, list[Rule], from_attributes=True)
         return _rules(*await self._names.change_rules(rules, expected=request.if_revision))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
@@ -184,10 +183,6 @@ class NameHandlers:
             Endpoint(GET_RULES, self.rules),
             Endpoint(SET_RULES, self.set_rules),
         )
-
-
-def _digest(text: str | None) -> Digest | None:
-    return None if text is None else Digest(text)
 
 
 def said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
@@ -230,12 +225,8 @@ def _entry(one: IndexedName) -> NameEntry:
         type=one.type,
         modified_at=as_utc(one.modified_at),
         labels=one.labels,
-        expires_at=_optional_time(one.expires_at),
+        expires_at=None if one.expires_at is None else as_utc(one.expires_at),
     )
-
-
-def _optional_time(text: str | None) -> str | None:
-    return None if text is None else as_utc(text)
 
 
 def _version_before(cursor: str | None) -> int | None:
@@ -274,10 +265,6 @@ def _version(one: VersionRecord) -> NameVersion:
 
 def _rules(rules: Sequence[Rule], revision: int) -> RuleList:
     return RuleList(
-        rules=[msgspec.convert(rule, KeptRule, from_attributes=True) for rule in rules],
+        rules=msgspec.convert(rules, list[KeptRule], from_attributes=True),
         revision=revision,
     )
-
-
-def _rule(rule: NameRule) -> Rule:
-    return msgspec.convert(rule, Rule, from_attributes=True)

@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
 from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.snapshots import scope_of_app
 from holdfast.protocol.retention import KeepSnapshots
 
 if TYPE_CHECKING:
@@ -90,14 +91,9 @@ class RetentionPages(PageFamily):
         """See ``HttpRoute``."""
         route = self._pages.route
         return (
-            route(_PLACE, "read", self.policy, scope=_scope, query=(APP,)),
-            route(_PLACE, "admin", self.change, scope=_scope, query=(APP,), does=True),
+            route(_PLACE, "read", self.policy, scope=scope_of_app, query=(APP,)),
+            route(_PLACE, "admin", self.change, scope=scope_of_app, query=(APP,), does=True),
         )
-
-
-def _scope(request: Request) -> str:
-    app = text_of(request, APP).strip()
-    return f"/snapshots/{app}:" if app else "/snapshots/"
 
 
 def _keep_of(form: SentForm) -> KeepSnapshots:

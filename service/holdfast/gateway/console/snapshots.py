@@ -266,7 +266,7 @@ class SnapshotPages(PageFamily):
                 "/snapshots",
                 "read",
                 self.listed,
-                scope=_scope_of_list,
+                scope=scope_of_app,
                 query=(*_FILTERS, CURSOR),
             ),
             route("/snapshots", "write", self.create, scope=lambda _: "/snapshots/", does=True),
@@ -301,7 +301,8 @@ def scope_of_snapshot(request: Request) -> str:
     return f"/snapshots/{request.path_params['key']}"
 
 
-def _scope_of_list(request: Request) -> str:
+def scope_of_app(request: Request) -> str:
+    """Where a program would find the snapshots of an app, or of all where none is asked for."""
     app = text_of(request, APP).strip()
     return f"/snapshots/{app}:" if app else "/snapshots/"
 
