@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import IMMUTABLE, NOTHING, HttpContent, content_answer
+from holdfast.gateway.content import IMMUTABLE, NOTHING, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
     from holdfast.domain.digest import Digest
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
 
 _PATH: Final = "/blobs/{digest}"
 _PUT_ANSWERS: Final = {
@@ -45,14 +42,8 @@ _PUT_ANSWERS: Final = {
 _PUT_HEADERS: Final = (CONTENT_TYPE, REPR_DIGEST, CONTENT_DIGEST, IF_NONE_MATCH)
 
 
-class BlobRoutes:
+class BlobRoutes(ContentRoutes):
     """Blobs over HTTP."""
-
-    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
-        """``bodies`` and ``readers`` are those of the whole gateway."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
 
     async def put(self, request: Request) -> Response:
         """``PUT /blobs``."""

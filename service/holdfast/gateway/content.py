@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
+    from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.sources import ByteSource
 
 IMMUTABLE: Final = "max-age=31536000, immutable"
@@ -79,6 +81,16 @@ class Readers:
 
     memory: ByteBudget
     patience_seconds: float
+
+
+class ContentRoutes:
+    """Routes that give bytes, and take them."""
+
+    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
+        """``bodies`` and ``readers`` are those of the whole gateway."""
+        self._client = client
+        self._bodies = bodies
+        self._readers = readers
 
 
 class SlowReaderError(Exception):

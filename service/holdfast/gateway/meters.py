@@ -70,39 +70,28 @@ class Meters:
         self._bytes.labels("sent").inc(sent)
 
 
-class MetricRoutes:
-    """``/metrics``."""
+def metric_route(client: Client, meters: Meters) -> HttpRoute:
+    """``GET /metrics``: the gateway's, and those of the pool as far as it answers ``client``."""
 
-    def __init__(self, client: Client, meters: Meters) -> None:
-        """``client`` asks the pool how it is."""
-        self._client = client
-        self._meters = meters
-
-    async def metrics(self, request: Request) -> Response:
-        """``GET /metrics``: the gateway's, and those of the pool as far as it answers."""
-        del request
-        workers = await self._client.workers()
+    async def metrics(_: Request) -> Response:
+        workers = await client.workers()
         try:
-            status = await self._client.store_status(timeout_seconds=STATUS_SECONDS)
+            status = await client.store_status(timeout_seconds=STATUS_SECONDS)
         except HoldfastError:
             status = None
         pool = CollectorRegistry()
         pool.register(_PoolCollector(workers, status))
-        body = generate_latest(self._meters.registry) + generate_latest(pool)
+        body = generate_latest(meters.registry) + generate_latest(pool)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        return (
-            HttpRoute(
-                method="GET",
-                path="/metrics",
-                verb="read",
-                summary="Metrics for Prometheus.",
-                handle=self.metrics,
-                answers={200: HttpAnswer(about="They.", media_type="text/plain")},
-            ),
-        )
+    return HttpRoute(
+        method="GET",
+        path="/metrics",
+        verb="read",
+        summary="Metrics for Prometheus.",
+        handle=metrics,
+        answers={200: HttpAnswer(about="They.", media_type="text/plain")},
+    )
 
 
 class _PoolCollector(Collector):

@@ -45,31 +45,22 @@ _GUARDED: Final = (401, 403)
 _WITH_BODY: Final = (408, 413, 415)
 
 
-class DocumentRoutes:
-    """``/openapi.json``."""
+def document_route(others: Sequence[HttpRoute]) -> HttpRoute:
+    """``GET /openapi.json``, of the ``others`` and of itself."""
 
-    def __init__(self, routes: Sequence[HttpRoute]) -> None:
-        """``routes`` are the others."""
-        self._routes = routes
-
-    async def document(self, request: Request) -> Response:
-        """``GET /openapi.json``."""
-        del request
-        text = msgspec.json.encode(openapi_document((*self._routes, *self.routes())))
+    async def document(_: Request) -> Response:
+        text = msgspec.json.encode(openapi_document((*others, route)))
         return Response(text, media_type="application/json")
 
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        return (
-            HttpRoute(
-                method="GET",
-                path=PATH,
-                verb="open",
-                summary="This document.",
-                handle=self.document,
-                answers={200: HttpAnswer(about="It.", message=dict[str, Any])},
-            ),
-        )
+    route = HttpRoute(
+        method="GET",
+        path=PATH,
+        verb="open",
+        summary="This document.",
+        handle=document,
+        answers={200: HttpAnswer(about="It.", message=dict[str, Any])},
+    )
+    return route
 
 
 def openapi_document(routes: Iterable[HttpRoute]) -> Json:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.access import check_also
 from holdfast.gateway.conditions import Representation, etag_of
-from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
+from holdfast.gateway.content import IMMUTABLE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
 from holdfast.gateway.parameters import (
     CURSOR,
@@ -49,9 +49,6 @@ from holdfast.protocol.snapshots import (
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
     from holdfast.gateway.sources import ByteSource
 
 _ALL: Final = "/snapshots"
@@ -69,14 +66,8 @@ _FROM: Final = Parameter(name="from", about="The snapshot to compare with; by de
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 
-class SnapshotRoutes:
+class SnapshotRoutes(ContentRoutes):
     """Snapshots over HTTP."""
-
-    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
-        """``bodies`` and ``readers`` are those of the whole gateway."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
 
     async def page(self, request: Request) -> Response:
         """``GET /snapshots``."""

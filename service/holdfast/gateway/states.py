@@ -14,7 +14,7 @@ from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
+from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.events import EVENT_STREAM, event, events_answer
 from holdfast.gateway.parameters import (
     CONTENT_TYPE,
@@ -104,16 +104,14 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     hlc: str
 
 
-class StateRoutes:
+class StateRoutes(ContentRoutes):
     """States over HTTP."""
 
     def __init__(
         self, client: Client, bodies: Bodies, readers: Readers, *, only: str | None
     ) -> None:
         """``only`` is the state of the paths without a name."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
+        super().__init__(client, bodies, readers)
         self._only = only
 
     async def names(self, request: Request) -> Response:

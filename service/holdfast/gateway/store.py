@@ -10,7 +10,7 @@ from starlette.responses import Response
 from holdfast.domain.blob_names import check_blob_name, quote_labels, unquote_labels
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
+from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
     from holdfast.gateway.route import Handle
     from holdfast.protocol.blobs import BlobStat
 
@@ -77,14 +74,8 @@ _CONDITIONS: Final = (IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE)
 _WRITING: Final = (CONTENT_TYPE, REPR_DIGEST, CONTENT_DIGEST, _LABELS, _EXPIRES, *_CONDITIONS)
 
 
-class StoreRoutes:
+class StoreRoutes(ContentRoutes):
     """Named blobs over HTTP."""
-
-    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
-        """``bodies`` and ``readers`` are those of the whole gateway."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
 
     async def create(self, request: Request) -> Response:
         """``POST``: 201, or 409 where the name is taken."""

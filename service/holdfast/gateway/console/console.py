@@ -18,7 +18,7 @@ from holdfast.gateway.console.sign_in import SignInPages
 from holdfast.gateway.console.snapshots import SnapshotPages
 from holdfast.gateway.console.state_upkeep import StateUpkeepPages
 from holdfast.gateway.console.states import StatePages
-from holdfast.gateway.console.static_files import StaticFiles
+from holdfast.gateway.console.static_files import static_route
 from holdfast.gateway.console.tokens import TokenPages
 from holdfast.gateway.console.verify import VerifyPages
 
@@ -65,6 +65,6 @@ def console_routes(
         StatePages(*parts),
         SignInPages(*parts),
         TokenPages(*parts),
-        StaticFiles(pages),
     )
-    return (*(route for family in families for route in family.routes()), overview.last_route())
+    routes = [route for family in families for route in family.routes()]
+    return (*routes, static_route(pages), overview.last_route())
