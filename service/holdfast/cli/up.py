@@ -280,7 +280,7 @@ def environment_of(server: EmbeddedServer) -> dict[str, str]:
 
 
 def link_variables(settings: GatewaySettings) -> dict[str, str]:
-    """What workers see, so that they make the links that a gateway with ``settings`` takes."""
+    """Variables for workers, so that they make the links that a gateway with ``settings`` takes."""
     told = {}
     if settings.public_url is not None:
         told["public_url"] = settings.public_url

@@ -2,6 +2,8 @@
 
 A blob that fits one answer takes one request. The chunks of a window come straight from the
 server; after one that came oddly a worker reads and relays (``proxy``).
+
+Why: docs/decisions.md, "What is checked when reading".
 """
 
 from __future__ import annotations
@@ -132,7 +134,7 @@ async def stream_blob(
     begun: Window[BlobHead] | None = None,
     is_kept: bool = False,
 ) -> AsyncGenerator[memoryview]:
-    """The bytes, in order. Of a whole blob the last piece comes only once the digest is right.
+    """The bytes, in order. The last piece of a whole blob comes only once the digest is right.
 
     ``begun`` are the first of them. ``is_kept`` says that a name or a state has the blob, so it may
     have been deleted by its digest. Raises NotFoundError, CorruptError, InvalidError,

@@ -115,7 +115,7 @@ class NamedPut:
     async def _first(self, attempt: Callable[[Mode], Awaitable[T]]) -> T:
         """The result of ``attempt`` in a mode; each of several, while the name comes and goes.
 
-        Of several that failed to the end, a conflict is raised: others have the name.
+        If several failed to the end, a conflict is raised: others have the name.
         """
         backoff = Backoff(
             _FIRST_WAIT_SECONDS,

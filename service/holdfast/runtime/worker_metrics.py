@@ -54,7 +54,7 @@ def connection_metrics(connection: Connection, worker: Worker) -> Iterator[Metri
             "nats_violations": ("Publishes and subscriptions denied.", counters.violations),
             "nats_unsent": ("Messages refused while disconnected or flooded.", counters.unsent),
             "replies_refused": (
-                "Requests dropped because their reply subject is no inbox.",
+                "Requests dropped because their reply subject is not an inbox.",
                 worker.refused_replies,
             ),
         }

@@ -58,7 +58,7 @@ class Figure(Struct, frozen=True, kw_only=True):
 class Promise(Struct, frozen=True, kw_only=True):
     """A bound on a figure of holdfast's, or on its ratio to that of ``against``.
 
-    Of seconds, the ratio is that of speeds. ``theirs`` is what the other did, if not the same. A
+    For seconds, the ratio is that of speeds. ``theirs`` is what the other did, if not the same. A
     figure of another ``size`` is shown and not judged; one that reaches ``enough`` meets the bound
     whatever the other's is. An ``aim`` is what we would like to reach beyond what is promised.
     ``name`` may hold ``{size}``.

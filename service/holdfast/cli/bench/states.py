@@ -11,7 +11,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.cli.bench.machine import describe_machine
 from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
@@ -22,7 +22,7 @@ from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from holdfast.cli.bench.publisher import Publisher
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
     type Say = Callable[[str], None]
-    type Work = Callable[[int], Awaitable[None]]
 
 PUBLISHES: Final = "bare publishes"
 COMPARED: Final = "compare-and-set of each"
@@ -178,10 +177,11 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
         for number in range(rounds):
             say(f"{place.sync} sync: commands appended, round {number + 1}/{rounds}")
             for (what, contender), (work, share) in ways.items():
-                count = max(commands // share, MANY_TASKS)
+                taken = [_command() for _ in range(max(commands // share, MANY_TASKS))]
+                given = taken if contender == HOLDFAST else _payloads(taken)
                 start = time.perf_counter()
-                await work(count)
-                rate = count / (time.perf_counter() - start)
+                await work(given)
+                rate = len(taken) / (time.perf_counter() - start)
                 values.setdefault((what, contender, "per second"), []).append(rate)
             ours, theirs = await _measure_alone(client, bare, max(commands // 20, 20))
             values.setdefault((ALONE, HOLDFAST, "p50 ms"), []).append(ours)
@@ -199,36 +199,38 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
     ]
 
 
-def _ways(client: Client, bare: Publisher) -> dict[tuple[str, str], tuple[Work, int]]:
-    """Work by measurement and contender, with the count of commands to divide by."""
+def _ways(
+    client: Client, bare: Publisher
+) -> dict[tuple[str, str], tuple[Callable[[Sequence[Any]], Awaitable[None]], int]]:
+    """Work by measurement and contender, with the count of commands to divide by.
+
+    holdfast is given commands, which it writes as JSON; the others are given the JSON.
+    """
     states = client.states
 
-    async def publish(count: int) -> None:
-        await bare.publish(_payloads(count), IN_FLIGHT)
+    async def publish(payloads: Sequence[bytes]) -> None:
+        await bare.publish(payloads, IN_FLIGHT)
 
-    async def compare_and_set(count: int) -> None:
-        await bare.compare_and_set(_payloads(count))
+    async def append_single(commands: Sequence[object]) -> None:
+        await _each(commands, IN_FLIGHT, lambda one: states.append("single", one, ordered=False))
 
-    async def append_single(count: int) -> None:
-        await _all(count, IN_FLIGHT, lambda: states.append("single", _command(), ordered=False))
+    async def append_together(commands: Sequence[object]) -> None:
+        await _each(commands, IN_FLIGHT, lambda one: states.append("together", one))
 
-    async def append_together(count: int) -> None:
-        await _all(count, IN_FLIGHT, lambda: states.append("together", _command()))
+    async def append_many_together(commands: Sequence[object]) -> None:
+        await _each(commands, MANY_TASKS, lambda one: states.append("together", one))
 
-    async def append_many_together(count: int) -> None:
-        await _all(count, MANY_TASKS, lambda: states.append("together", _command()))
-
-    async def append_batches(count: int) -> None:
-        def batch() -> Awaitable[object]:
-            commands = [_command() for _ in range(BATCH)]
-            return states.append_many("batches", commands, ordered=False)
-
-        await _all(count // BATCH, BATCHES_IN_FLIGHT, batch)
+    async def append_batches(commands: Sequence[object]) -> None:
+        await _each(
+            itertools.batched(commands, BATCH),
+            BATCHES_IN_FLIGHT,
+            lambda batch: states.append_many("batches", batch, ordered=False),
+        )
 
     return {
         (SINGLE, HOLDFAST): (append_single, 1),
         (SINGLE, PUBLISHES): (publish, 1),
-        (SINGLE, COMPARED): (compare_and_set, 8),
+        (SINGLE, COMPARED): (bare.compare_and_set, 8),
         (TOGETHER, HOLDFAST): (append_together, 1),
         (MANY_TOGETHER, HOLDFAST): (append_many_together, 1),
         (BATCHES, HOLDFAST): (append_batches, 1),
@@ -239,21 +241,23 @@ async def _measure_alone(client: Client, bare: Publisher, count: int) -> tuple[f
     """The p50 of an append, and of a publish, in milliseconds, one at a time and in turn."""
     ours, theirs = [], []
     for _ in range(count):
+        command = _command()
+        payloads = _payloads([command])
         start = time.perf_counter()
-        await client.states.append("alone", _command())
+        await client.states.append("alone", command)
         ours.append((time.perf_counter() - start) * 1000)
         start = time.perf_counter()
-        await bare.publish(_payloads(1), 1)
+        await bare.publish(payloads, 1)
         theirs.append((time.perf_counter() - start) * 1000)
     return percentile(ours, 50), percentile(theirs, 50)
 
 
-async def _all(count: int, tasks: int, call: Callable[[], Awaitable[object]]) -> None:
-    turns = iter(range(count))
+async def _each[T](items: Iterable[T], tasks: int, call: Callable[[T], Awaitable[object]]) -> None:
+    turns = iter(items)
 
     async def take_turns() -> None:
-        for _ in turns:
-            await call()
+        for item in turns:
+            await call(item)
 
     await asyncio.gather(*(take_turns() for _ in range(tasks)))
 
@@ -268,8 +272,8 @@ def _command() -> dict[str, object]:
     return command
 
 
-def _payloads(count: int) -> list[bytes]:
-    return [json.dumps(_command(), separators=(",", ":")).encode() for _ in range(count)]
+def _payloads(commands: Iterable[object]) -> list[bytes]:
+    return [json.dumps(command, separators=(",", ":")).encode() for command in commands]
 
 
 async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
@@ -324,8 +328,7 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
         made = 0
         for count in (FEW_STATES, states):
             say(f"{place.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
-            names = iter(range(made, count))
-            await _all(count - made, IN_FLIGHT, lambda: _make(client, next(names)))  # noqa: B023
+            await _each(range(made, count), IN_FLIGHT, lambda number: _make(client, number))
             made = count
             chosen = [f"many/{number * 7919 % count}" for number in range(_SAMPLE)]
             for what, p50 in (
