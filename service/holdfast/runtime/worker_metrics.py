@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from holdfast.protocol.operation import AnyOperation
-    from holdfast.repository.care.lap import Findings
+    from holdfast.repository.care.lap import ScrubTotals
     from holdfast.repository.collector.report import RunTotals
     from holdfast.repository.names.index.follower import IndexState
     from holdfast.repository.snapshots.prune import PruneTotals
@@ -128,7 +128,7 @@ def collector_metrics(totals: RunTotals) -> Iterator[Metric]:
     )
 
 
-def care_metrics(scrub: Findings, prune: PruneTotals) -> Iterator[Metric]:
+def care_metrics(scrub: ScrubTotals, prune: PruneTotals) -> Iterator[Metric]:
     """Of what a scrub read and found, and of what policies removed."""
     return _counters(
         {
