@@ -107,11 +107,8 @@ class Described(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class FileReader(Protocol):
     """An open regular file. Used by one thread at a time, not always the same; closed once."""
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes. Zeros stand for what the file no longer has."""
-
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        """The same into the whole of ``buffer``."""
+        """Fill ``buffer`` with its bytes. Zeros stand for what the file no longer has."""
 
     def close(self) -> bool:
         """Close it. False when its bytes may have changed since the walk, or there were fewer."""

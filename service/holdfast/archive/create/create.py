@@ -195,7 +195,7 @@ class _Archiver:
         else:
             places = self._parent.unchanged(columns, page)
         members = PageMembers(
-            list(map(PageMember, page, places)),
+            list(map(PageMember.placed, page, places)),
             self._source,
             self._links,
             self._add,

@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.restore.owners import KEEP_OWNERS, Owners, Privileges
+from holdfast.archive.restore.owners import Owners, Privileges
 from holdfast.domain.limits import GIB, MAX_BLOB_BYTES
 from holdfast.errors import InvalidError, TooLargeError
 
@@ -94,7 +94,7 @@ class RestoreOptions:
     paths: tuple[str | bytes, ...] = ()
     delete: bool = False
     dry_run: bool = False
-    owners: Owners = KEEP_OWNERS
+    owners: Owners = "keep"
     privileges: Privileges = "owned"
     remove: tuple[str, ...] = ()
     limits: RestoreLimits = DEFAULT_LIMITS

@@ -151,11 +151,6 @@ class _MemberReader:
         lengths = [length for _, length in self._segments]
         self._positions = list(accumulate(lengths, initial=member.position))
 
-    def read(self, offset: int, length: int) -> bytes:
-        buffer = bytearray(length)
-        self.read_into(memoryview(buffer), offset)
-        return bytes(buffer)
-
     def read_into(self, buffer: memoryview, offset: int) -> None:
         stop = offset + len(buffer)
         filled = 0
