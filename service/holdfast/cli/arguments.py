@@ -70,6 +70,19 @@ def output_of(name: str) -> BinaryIO | Path:
     return sys.stdout.buffer if name == STANDARD else Path(name)
 
 
+def input_of(name: str) -> SupportsRead | Path:
+    """Where bytes come from: standard input for ``-``, the file of that name otherwise."""
+    return standard_input() if name == STANDARD else Path(name)
+
+
+def total_size(names: Iterable[str]) -> int | None:
+    """Bytes of the files together, None where that cannot be known."""
+    try:
+        return sum(Path(name).stat().st_size for name in names if name != STANDARD) or None
+    except OSError:
+        return None
+
+
 def first_words(lines: Iterable[str]) -> Iterator[str]:
     r"""The first word of each line: of a list that this command or ``sha256sum`` has written.
 
