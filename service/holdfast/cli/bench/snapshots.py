@@ -195,7 +195,7 @@ async def run_snapshot_bench(run: SnapshotRun, say: Say) -> Report:
     note, size = await asyncio.to_thread(describe_tree, source)
     with run_directory(run.directory, size * 8 + _SPARE_BYTES, "a smaller tree") as directory:
         report = Report(machine=describe_machine(directory), workers=1, notes=[note])
-        with new_directory(directory, "apps") as apps:
+        with new_directory(directory / "apps") as apps:
             say(f"copying {source}")
             await asyncio.to_thread(copy_tree, source, apps / APP)
             await asyncio.sleep(SETTLE_SECONDS)
@@ -203,8 +203,7 @@ async def run_snapshot_bench(run: SnapshotRun, say: Say) -> Report:
                 taken: dict[tuple[str, str], list[Taken]] = {}
                 for number in range(run.rounds):
                     say(f"{sync} sync, round {number + 1} of {run.rounds}")
-                    with new_directory(directory, f"{sync}-{number}") as here:
-                        await _measure_round(apps, here, sync, taken)
+                    await _measure_round(apps, directory / f"{sync}-{number}", sync, taken)
                 report.figures.extend(action_figures(sync, taken))
     report.figures.extend(worker_peak(report.figures))
     return report
@@ -224,7 +223,7 @@ async def _measure_round(
             archivers.append(TarZstd(directory))
 
         async def restore(archiver: PoolSnapshots | TarZstd) -> Taken:
-            with new_directory(apps, restored.name):
+            with new_directory(restored):
                 return await archiver.restore(restored)
 
         steps: dict[str, Callable[[PoolSnapshots | TarZstd], Awaitable[Taken | None]]] = {

@@ -5,24 +5,32 @@ The contenders take turns, and what counts is the ratio within a round, as for b
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.cli.bench.machine import describe_machine
-from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, run_directory, start_pool
 from holdfast.cli.bench.publisher import publisher
-from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report, percentile
+from holdfast.cli.bench.report import (
+    HOLDFAST,
+    Figure,
+    Promise,
+    Report,
+    percentile,
+    seconds_of,
+    seconds_of_many,
+)
 from holdfast.client import connect
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from holdfast.cli.bench.publisher import Publisher
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
     type Say = Callable[[str], None]
-    type Work = Callable[[int], Awaitable[None]]
+    type Work = Callable[[int], Awaitable[object]]
 
 PUBLISHES: Final = "bare publishes"
 COMPARED: Final = "compare-and-set of each"
@@ -81,25 +89,15 @@ class BenchPlace:
     replicas: int = 1
 
 
-def _rate(what: str, bound: float, against: str = PUBLISHES) -> Promise:
+def _rate(what: str, bound: float, against: str = "") -> Promise:
+    """So many appends a second, or so many times those ``against`` which it is measured."""
     return Promise(
-        name=f"appends a second, {what}, synced / {against}",
+        name=f"appends a second, {what}, synced{f' / {against}' if against else ''}",
         sync="always",
         what=what,
         unit="per second",
         against=against,
-        theirs=SINGLE,
-        comparison="at least",
-        bound=bound,
-    )
-
-
-def _speed(what: str, bound: float) -> Promise:
-    return Promise(
-        name=f"appends a second, {what}, synced",
-        sync="always",
-        what=what,
-        unit="per second",
+        theirs=SINGLE if against else "",
         comparison="at least",
         bound=bound,
     )
@@ -115,12 +113,12 @@ _OF_ONE: Final = (
         comparison="at most",
         bound=3.0,
     ),
-    _speed(MANY_TOGETHER, 20_000),
+    _rate(MANY_TOGETHER, 20_000),
 )
 PROMISES: Final = (
-    _rate(SINGLE, 3.0),
-    _rate(TOGETHER, 5.0),
-    _speed(BATCHES, 40_000),
+    _rate(SINGLE, 3.0, PUBLISHES),
+    _rate(TOGETHER, 5.0, PUBLISHES),
+    _rate(BATCHES, 40_000),
     *_OF_ONE,
     Promise(
         name=f"seconds of a {LOAD}, {{size}} / {BLOB}",
@@ -134,10 +132,10 @@ PROMISES: Final = (
     ),
 )
 PROMISES_OF_THREE: Final = (
-    _rate(SINGLE, 0.5),
+    _rate(SINGLE, 0.5, PUBLISHES),
     _rate(SINGLE, 8.0, COMPARED),
-    _rate(TOGETHER, 1.2),
-    _speed(BATCHES, 25_000),
+    _rate(TOGETHER, 1.2, PUBLISHES),
+    _rate(BATCHES, 25_000),
     *_OF_ONE,
 )
 """Where three servers keep three replicas."""
@@ -152,16 +150,15 @@ async def run_state_bench(run: StateRun, say: Say) -> Report:
     with run_directory(run.directory, needed * 1.1, "smaller sizes") as directory:
         report = Report(machine=describe_machine(directory), workers=run.workers)
         for sync in run.syncs:
-            with new_directory(directory, sync) as here:
-                async with start_pool(here, sync=sync, workers=run.workers) as pool:
-                    place = BenchPlace(url=pool.url, sync=sync)
-                    if run.rounds:
-                        figures = await measure_appends(place, run.rounds, run.commands, say)
-                        report.figures.extend(figures)
-                    if run.size and sync == run.syncs[0]:
-                        report.figures.extend(await _measure_load(place, run.size, say))
-                    if run.states and sync == run.syncs[0]:
-                        report.figures.extend(await _measure_many(place, run.states, say))
+            async with start_pool(directory / sync, sync=sync, workers=run.workers) as pool:
+                place = BenchPlace(url=pool.url, sync=sync)
+                if run.rounds:
+                    figures = await measure_appends(place, run.rounds, run.commands, say)
+                    report.figures.extend(figures)
+                if run.size and sync == run.syncs[0]:
+                    report.figures.extend(await _measure_load(place, run.size, say))
+                if run.states and sync == run.syncs[0]:
+                    report.figures.extend(await _measure_many(place, run.states, say))
     return report
 
 
@@ -179,9 +176,7 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
             say(f"{place.sync} sync: commands appended, round {number + 1}/{rounds}")
             for (what, contender), (work, share) in ways.items():
                 count = max(commands // share, MANY_TASKS)
-                start = time.perf_counter()
-                await work(count)
-                rate = count / (time.perf_counter() - start)
+                rate = count / await seconds_of(work(count))
                 values.setdefault((what, contender, "per second"), []).append(rate)
             ours, theirs = await _measure_alone(client, bare, max(commands // 20, 20))
             values.setdefault((ALONE, HOLDFAST, "p50 ms"), []).append(ours)
@@ -203,35 +198,23 @@ def _ways(client: Client, bare: Publisher) -> dict[tuple[str, str], tuple[Work, 
     """Work by measurement and contender, with the count of commands to divide by."""
     states = client.states
 
-    async def publish(count: int) -> None:
-        await bare.publish(_payloads(count), IN_FLIGHT)
+    def single() -> Awaitable[object]:
+        return states.append("single", _command(), ordered=False)
 
-    async def compare_and_set(count: int) -> None:
-        await bare.compare_and_set(_payloads(count))
+    def together() -> Awaitable[object]:
+        return states.append("together", _command())
 
-    async def append_single(count: int) -> None:
-        await _all(count, IN_FLIGHT, lambda: states.append("single", _command(), ordered=False))
-
-    async def append_together(count: int) -> None:
-        await _all(count, IN_FLIGHT, lambda: states.append("together", _command()))
-
-    async def append_many_together(count: int) -> None:
-        await _all(count, MANY_TASKS, lambda: states.append("together", _command()))
-
-    async def append_batches(count: int) -> None:
-        def batch() -> Awaitable[object]:
-            commands = [_command() for _ in range(BATCH)]
-            return states.append_many("batches", commands, ordered=False)
-
-        await _all(count // BATCH, BATCHES_IN_FLIGHT, batch)
+    def batch() -> Awaitable[object]:
+        commands = [_command() for _ in range(BATCH)]
+        return states.append_many("batches", commands, ordered=False)
 
     return {
-        (SINGLE, HOLDFAST): (append_single, 1),
-        (SINGLE, PUBLISHES): (publish, 1),
-        (SINGLE, COMPARED): (compare_and_set, 8),
-        (TOGETHER, HOLDFAST): (append_together, 1),
-        (MANY_TOGETHER, HOLDFAST): (append_many_together, 1),
-        (BATCHES, HOLDFAST): (append_batches, 1),
+        (SINGLE, HOLDFAST): (lambda n: seconds_of_many(n, IN_FLIGHT, single), 1),
+        (SINGLE, PUBLISHES): (lambda n: bare.publish(_payloads(n), IN_FLIGHT), 1),
+        (SINGLE, COMPARED): (lambda n: bare.compare_and_set(_payloads(n)), 8),
+        (TOGETHER, HOLDFAST): (lambda n: seconds_of_many(n, IN_FLIGHT, together), 1),
+        (MANY_TOGETHER, HOLDFAST): (lambda n: seconds_of_many(n, MANY_TASKS, together), 1),
+        (BATCHES, HOLDFAST): (lambda n: seconds_of_many(n // BATCH, BATCHES_IN_FLIGHT, batch), 1),
     }
 
 
@@ -239,23 +222,9 @@ async def _measure_alone(client: Client, bare: Publisher, count: int) -> tuple[f
     """The p50 of an append, and of a publish, in milliseconds, one at a time and in turn."""
     ours, theirs = [], []
     for _ in range(count):
-        start = time.perf_counter()
-        await client.states.append("alone", _command())
-        ours.append((time.perf_counter() - start) * 1000)
-        start = time.perf_counter()
-        await bare.publish(_payloads(1), 1)
-        theirs.append((time.perf_counter() - start) * 1000)
+        ours.append(await seconds_of(client.states.append("alone", _command())) * 1000)
+        theirs.append(await seconds_of(bare.publish(_payloads(1), 1)) * 1000)
     return percentile(ours, 50), percentile(theirs, 50)
-
-
-async def _all(count: int, tasks: int, call: Callable[[], Awaitable[object]]) -> None:
-    turns = iter(range(count))
-
-    async def take_turns() -> None:
-        for _ in turns:
-            await call()
-
-    await asyncio.gather(*(take_turns() for _ in range(tasks)))
 
 
 _numbers: Final = itertools.count()
@@ -289,9 +258,7 @@ async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
             values[HOLDFAST].append((time.perf_counter() - start) * 1000)
             if count != _LOAD_COMMANDS:
                 raise UnavailableError(f"of {_LOAD_COMMANDS} commands {count} were loaded")
-            start = time.perf_counter()
-            await client.get(stored.digest)
-            values[BLOB].append((time.perf_counter() - start) * 1000)
+            values[BLOB].append(await seconds_of(client.get(stored.digest)) * 1000)
     return [
         Figure(
             table=_LOADS_TITLE,
@@ -324,8 +291,8 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
         made = 0
         for count in (FEW_STATES, states):
             say(f"{place.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
-            names = iter(range(made, count))
-            await _all(count - made, IN_FLIGHT, lambda: _make(client, next(names)))  # noqa: B023
+            make = partial(_make, client, iter(range(made, count)))
+            await seconds_of_many(count - made, IN_FLIGHT, make)
             made = count
             chosen = [f"many/{number * 7919 % count}" for number in range(_SAMPLE)]
             for what, p50 in (
@@ -344,7 +311,8 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
     return figures
 
 
-async def _make(client: Client, number: int) -> None:
+async def _make(client: Client, numbers: Iterator[int]) -> None:
+    number = next(numbers)
     name = f"many/{number}"
     half = [_command() for _ in range(COMMANDS_EACH // 2)]
     saved = (await client.states.append_many(name, half))[-1]
@@ -353,9 +321,4 @@ async def _make(client: Client, number: int) -> None:
 
 
 async def _p50(names: list[str], call: Callable[[str], Awaitable[object]]) -> float:
-    taken = []
-    for name in names:
-        start = time.perf_counter()
-        await call(name)
-        taken.append((time.perf_counter() - start) * 1000)
-    return percentile(taken, 50)
+    return percentile([await seconds_of(call(name)) * 1000 for name in names], 50)
