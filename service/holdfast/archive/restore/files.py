@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from holdfast.archive.ports import Stop
-    from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.metadata import Look, Metadata
-    from holdfast.archive.restore.place import Place
+    from holdfast.archive.restore.metadata import Look
+    from holdfast.archive.restore.place import Target
     from holdfast.form.manifest import Page
 
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,28 +34,20 @@ _DIRECTORY: Final = int(Kind.DIRECTORY)
 
 
 class FileWriter:
-    """Writes into the tree at ``root_fd``. Used by one thread; close it.
+    """Writes into the tree of ``target``. Used by one thread; close it.
 
     ``entries``, ``files`` and ``bytes`` count what has been written, ``data_bytes`` without holes;
     others may read them.
     """
 
-    def __init__(
-        self,
-        snapshot: SnapshotReader,
-        root_fd: int,
-        place: Place,
-        metadata: Metadata,
-        ahead: Executor,
-        stop: Stop,
-    ) -> None:
+    def __init__(self, target: Target, ahead: Executor, stop: Stop) -> None:
         """``ahead`` decompresses the frames of large files. ``stop`` is asked for each entry."""
-        self._snapshot = snapshot
-        self._place = place
-        self._metadata = metadata
+        self._snapshot = target.snapshot
+        self._place = target.place
+        self._metadata = target.metadata()
         self._ahead = ahead
         self._stop = stop
-        self._chain = DirectoryChain(root_fd, place.enter)
+        self._chain = DirectoryChain(target.fd, target.place.enter)
         self.entries = 0
         self.files = 0
         self.bytes = 0

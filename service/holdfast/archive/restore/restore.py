@@ -28,9 +28,9 @@ from holdfast.archive.restore.extra import remove_extra
 from holdfast.archive.restore.metadata import Metadata, current_umask
 from holdfast.archive.restore.mounts import Mounts
 from holdfast.archive.restore.options import Restored, check_options
-from holdfast.archive.restore.place import LivePlace, StagingPlace
+from holdfast.archive.restore.place import LivePlace, Place, StagingPlace, Target
 from holdfast.archive.restore.plan import Planner
-from holdfast.archive.restore.tree import Target, TreeRestore
+from holdfast.archive.restore.tree import TreeRestore
 from holdfast.archive.select import Selection
 from holdfast.archive.staging import make_staging, staging_name
 from holdfast.archive.warnings import Warnings
@@ -260,9 +260,7 @@ class _Restore:
             sync_filesystem(live)
         return self._result(extra + place.removed)
 
-    def _tree(
-        self, fd: int, place: StagingPlace | LivePlace, created: tuple[int, int] | None
-    ) -> TreeRestore:
+    def _tree(self, fd: int, place: Place, created: tuple[int, int] | None) -> TreeRestore:
         user = (os.geteuid(), os.getegid())
         umask = current_umask()
 
@@ -277,6 +275,8 @@ class _Restore:
             )
 
         target = Target(
+            snapshot=self._snapshot,
+            selection=self._selection,
             fd=fd,
             place=place,
             metadata=metadata,
@@ -284,14 +284,7 @@ class _Restore:
             # In a live tree directories may have to make room for files: one after the other.
             threads=1 if created is None else max(self._options.threads, 1),
         )
-        return TreeRestore(
-            self._snapshot,
-            self._selection,
-            target,
-            self._options.limits,
-            self._progress,
-            self._stop,
-        )
+        return TreeRestore(target, self._options.limits, self._progress, self._stop)
 
     def _clear_away(self, parent: int) -> int:
         """Remove what is under the staging name: how many entries. A failure is a warning."""
