@@ -3,6 +3,8 @@
 It goes along with the task that answers the request, so that a wait below, for a leader say, gives
 up a moment before and the answer can still tell what is known. Work that outlives the request (an
 upload's commit, an archive) is done without.
+
+Why: docs/decisions.md, "A deadline goes along with the request".
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def test_every_ending_of_an_archive_that_can_be_read_is_known(
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
 def test_a_time_that_is_none_in_utc_is_refused(text: str) -> None:
-    with pytest.raises(InvalidError, match="is no time"):
+    with pytest.raises(InvalidError, match="is not a time"):
         parse_time(text, datetime(2026, 1, 1, tzinfo=UTC))
 
 

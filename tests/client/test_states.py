@@ -124,6 +124,20 @@ async def test_appends_that_need_no_order_have_an_index_each(holdfast: Client, n
     assert sorted(found) == list(range(1, 51))
 
 
+async def test_appends_that_begin_a_log_together_go_on_at_one_worker(
+    holdfast: Client, ask: Asker, name: str
+) -> None:
+    async def append_some() -> None:
+        for number in range(4):
+            await holdfast.states.append(name, number, ordered=False)
+
+    async with counted(ask) as asked:
+        await asyncio.gather(*(append_some() for _ in range(32)))
+
+    anyone = ask.deployment.subject("snapshot.append")
+    assert len({message.subject for message in asked} - {anyone}) == 1
+
+
 async def test_a_batch_is_there_whole(holdfast: Client, name: str) -> None:
     positions = await holdfast.states.append_many(name, ["a", "b", "c"], expected_index="none")
 

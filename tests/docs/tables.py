@@ -106,7 +106,7 @@ ADVICE: Final = {
     "forbidden": "Fix the credentials or the permissions.",
     "not_found": "It is surely not there; a store that cannot be reached never says so.",
     "conflict": (
-        "Of an upload: ask `blob.resume`. Of a name: `version` is what it has. Otherwise look at"
+        "For an upload: ask `blob.resume`. For a name: `version` is what it has. Otherwise look at"
         " what is there now."
     ),
     "too_large": "Stream it with `blob.open`, or ask for less at once.",

@@ -49,6 +49,15 @@ PYTHON: Final = {
 SHELL: Final = [block for block in blocks(README, "sh") if f"NATS_URL={DEFAULT_URL}" in block]
 
 
+def decisions_named(code: str) -> list[str]:
+    """The titles of decisions that a module names behind the path of the document."""
+    text = re.sub(r"\s+", " ", code)
+    named = re.findall(r'docs/decisions\.md, ((?:"[^"]+",? ?(?:and )?)+)', text)
+    assert len(named) == text.count("docs/decisions.md"), "name the decision in quotes"
+    titles = [title for some in named for title in re.findall(r'"([^"]+)"', some)]
+    return [title.replace("``", "`") for title in titles]
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server of these tests alone: the examples use subjects without a prefix."""
@@ -169,6 +178,18 @@ def test_no_two_decisions_have_one_anchor() -> None:
     assert sorted(set(found)) == sorted(found)
 
 
+def test_the_code_names_decisions_that_are_there() -> None:
+    titles = {title for _, title in headings(DECISIONS.read_text(encoding="utf-8"))}
+    named = [
+        (module.name, title)
+        for module in (ROOT / "service").rglob("*.py")
+        for title in decisions_named(module.read_text(encoding="utf-8"))
+    ]
+
+    assert len(named) > 100
+    assert [(module, title) for module, title in named if title not in titles] == []
+
+
 def test_what_make_is_told_to_do_it_can() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
@@ -194,6 +215,28 @@ def test_the_architecture_names_files_that_are_there() -> None:
         path
         for path in named
         if not (ROOT / path).exists() and not (ROOT / "service/holdfast" / path).exists()
+    ] == []
+
+
+def test_the_architecture_names_limits_where_they_are() -> None:
+    """Each name in capitals is that of a module which the same line names."""
+    modules = list((ROOT / "service").rglob("*.py"))
+    lines = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()
+    named = [
+        (name, re.findall(r"`(?:[\w.-]+/)*([\w-]+\.py)`", line))
+        for line in lines
+        for name in re.findall(r"`(_?[A-Z][A-Z_]+)`", line)
+    ]
+
+    def has(module: Path, name: str) -> bool:
+        code = module.read_text(encoding="utf-8")
+        return re.search(rf"^{name}\b.* = ", code, re.MULTILINE) is not None
+
+    assert len(named) > 30
+    assert [
+        name
+        for name, where in named
+        if not any(module.name in where and has(module, name) for module in modules)
     ] == []
 
 

@@ -3,6 +3,8 @@
 A process that writes through a shared mapping is noticed once: when a page that was clean becomes
 dirty, the file's times are set. Until the kernel has written the page back it may be written again
 and again without any sign of it. File systems in memory never write back.
+
+Why: docs/decisions.md, "What changed within 45 seconds is read again".
 """
 
 from __future__ import annotations

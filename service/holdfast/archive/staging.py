@@ -29,7 +29,7 @@ _INHERITED: Final = ("system.posix_acl_default", "system.posix_acl_access")
 def staging_name(staging_id: str) -> bytes:
     """The directory's name. Raises InvalidError for what is no identifier."""
     if not _ID.fullmatch(staging_id):
-        msg = f"{staging_id[:64]!r} is no identifier of a restore: 1 to 64 of A-Z a-z 0-9 _ -"
+        msg = f"{staging_id[:64]!r} is not an identifier of a restore: 1 to 64 of A-Z a-z 0-9 _ -"
         raise InvalidError(msg)
     return STAGING_PREFIX + staging_id.encode()
 

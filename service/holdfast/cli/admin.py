@@ -40,8 +40,8 @@ async def init(
     Parameters
     ----------
     grace_seconds
-        How long what nothing refers to is left alone by collection; by default a day. Of a store
-        that is there it stays as it is.
+        Seconds for which a collection leaves alone what nothing refers to; by default a day. It
+        never changes in a store that exists.
     wait
         Seconds to wait for a cluster that is starting: for a connection, JetStream, and enough
         servers for the replicas.

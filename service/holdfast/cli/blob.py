@@ -216,8 +216,8 @@ async def gc(
 ) -> int:
     """Have a worker remove what nothing needs: packs of no snapshot, blobs of no name and no pin.
 
-    Workers do so by themselves now and then. Blobs put or touched within the grace time stay. Of
-    packs of which snapshots need little that alone is kept. Exits with 1 if something could not
+    Workers do so by themselves now and then. Blobs put or touched within the grace time stay. A
+    pack of which snapshots need little is cut down to that. Exits with 1 if something could not
     be read: then nothing was removed.
     """
     async with await connect(flags) as connection:

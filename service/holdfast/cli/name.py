@@ -133,7 +133,7 @@ def _expiry(text: str | None) -> datetime | None:
             at = None
     if at is None:
         raise InvalidError(
-            f"{text!r} is no time: 2027-01-31T12:00:00Z, or 30d for 30 days from now"
+            f"{text!r} is not a time: 2027-01-31T12:00:00Z, or 30d for 30 days from now"
         )
     return at
 
@@ -374,7 +374,7 @@ def _read_rules(file: str) -> list[NameRule]:
     try:
         return msgspec.json.Decoder(NameRule).decode_lines(text)
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise InvalidError(f"these are no rules: {error}") from error
+        raise InvalidError(f"the rules are invalid: {error}") from error
 
 
 def _rule(rule: KeptRule) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ def old_save(path: Path) -> OldSave:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_OldSaveFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidError(f"{path} is no save of a state: {error}") from error
+        raise InvalidError(f"{path} is not a save of a state: {error}") from error
     return OldSave(
         bytes(found.state),
         found.last_applied_index,

@@ -95,7 +95,7 @@ def parse_time(text: str | None, now: datetime) -> datetime | None:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):  # at the edge of time there is no other zone
-        msg = f"{text!r} is no time: 2026-11-30T12:00:00Z, 2026-11-30, or 2d for two days ago"
+        msg = f"{text!r} is not a time: 2026-11-30T12:00:00Z, 2026-11-30, or 2d for two days ago"
         raise InvalidError(msg) from None
 
 

@@ -114,7 +114,7 @@ def _expected(text: str) -> ExpectedIndex:
     if text == "none":
         return "none"
     if not (text.isascii() and text.isdigit()):
-        raise InvalidError(f"{text!r} is no index: any, none, or a number")
+        raise InvalidError(f"{text!r} is not an index: any, none, or a number")
     return int(text[:20])
 
 
@@ -122,7 +122,7 @@ def _parsed(text: str) -> object:
     try:
         found: object = msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidError(f"{text[:80]!r} is no JSON: {error}") from error
+        raise InvalidError(f"{text[:80]!r} is not JSON: {error}") from error
     return found
 
 
@@ -216,7 +216,7 @@ async def show(
     at = _time(time)
     known = None if hash is None else parse_digest(hash.strip())
     if every and (output, index, at, known) != (None, None, None, None):
-        raise InvalidError("--all goes with no choice of one save")
+        raise InvalidError("--all cannot go with a choice of one save")
     async with await connect(flags) as connection:
         states = connection.states
         if every:
@@ -235,7 +235,7 @@ def _time(text: str | None) -> datetime | None:
         return None
     at = parse_zoned_time(text)
     if at is None:
-        raise InvalidError(f"{text!r} is no time: 2027-01-31T12:00:00Z")
+        raise InvalidError(f"{text!r} is not a time: 2027-01-31T12:00:00Z")
     return at
 
 
@@ -411,7 +411,7 @@ async def policy(
     ] = None,
     keep: Annotated[int | None, Parameter(help="Saves that are kept in any case.")] = None,
     keep_for: Annotated[
-        str | None, Parameter(help="Saves that are no older are kept too: 30d.")
+        str | None, Parameter(help="Saves that are not older are kept too: 30d.")
     ] = None,
     trim: Annotated[bool | None, Parameter(help="Trim the log to the oldest save.")] = None,
     json: Json = False,
@@ -431,5 +431,5 @@ def _seconds(text: str | None) -> int | None:
         return None
     duration = parse_duration(text)
     if duration is None:
-        raise InvalidError(f"{text!r} is no duration: 90m, 12h, 30d")
+        raise InvalidError(f"{text!r} is not a duration: 90m, 12h, 30d")
     return int(duration.total_seconds())

@@ -6,6 +6,8 @@ answer, or none, the blob is asked for again without ``bare``.
 Where another account imports the service, nothing that the store sends arrives, and nothing tells.
 So the first small blob of a connection that has come is asked for once more, bare, while nobody
 waits for it: only where that arrives, reads are made so from then on.
+
+Why: docs/decisions.md, "The store answers small gets, once that is seen to work".
 """
 
 from __future__ import annotations

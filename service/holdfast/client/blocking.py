@@ -1,4 +1,7 @@
-"""Calls without ``await``, derived from those with it, with all their arguments and words."""
+"""Calls without ``await``, derived from those with it, with all their arguments and words.
+
+Why: docs/decisions.md, "The client without ``await`` is derived".
+"""
 
 from __future__ import annotations
 

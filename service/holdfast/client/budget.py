@@ -1,4 +1,7 @@
-"""The limit of bytes on their way at once: nothing slows down a sender that was asked."""
+"""The limit of bytes on their way at once: nothing slows down a sender that was asked.
+
+Why: docs/decisions.md, "Reads are bounded in bytes, not in windows".
+"""
 
 from __future__ import annotations
 

@@ -145,9 +145,9 @@ class Client:
 
         Memory is bounded whatever the size. With ``digest``, other bytes are refused, and none are
         sent when that blob is stored already. ``progress`` is told (bytes done, bytes in all or
-        None). A worker that dies meanwhile is replaced without the caller noticing. Of a file that
-        changes meanwhile the bytes that were read are stored, and none that it did not have when
-        it was opened.
+        None). A worker that dies meanwhile is replaced without the caller noticing. If a file
+        changes meanwhile, the bytes that were read are stored, and none that were added after it
+        was opened.
 
         Raises InvalidError (another digest), TooLargeError, QuotaExceededError, RateLimitedError,
         UnavailableError (surely not stored), OutcomeUnknownError.

@@ -2,6 +2,8 @@
 
 A blob that fits one answer takes one request. The chunks of a window come straight from the
 server; after one that came oddly a worker reads and relays (``proxy``).
+
+Why: docs/decisions.md, "What is checked when reading".
 """
 
 from __future__ import annotations
@@ -147,7 +149,7 @@ class Download:
         self.head: BlobHead | None = None
 
     async def stream(self, progress: OnBytes | None = None) -> AsyncGenerator[memoryview]:
-        """The bytes, in order. Of a whole blob the last piece comes only once the digest is right.
+        """The bytes, in order. The last piece of a whole blob comes only once the digest is right.
 
         Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
         """

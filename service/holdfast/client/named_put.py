@@ -156,7 +156,7 @@ class NamedPut:
     async def _first(self, attempt: Callable[[Mode], Awaitable[T]]) -> T:
         """The result of ``attempt`` in a mode; each of several, while the name comes and goes.
 
-        Of several that failed to the end, a conflict is raised: others have the name.
+        If several failed to the end, a conflict is raised: others have the name.
         """
         backoff = Backoff(
             _FIRST_WAIT_SECONDS,
@@ -180,10 +180,10 @@ def _expires(at: datetime | None) -> str | None:
     if at is None:
         return None
     if at.tzinfo is None:
-        msg = "the time from which on a name is not there any more has a time zone"
+        msg = "the time at which a name expires needs a time zone"
         raise InvalidError(msg)
     try:
         return wire_time(at)
     except OverflowError as error:
-        msg = "the time from which on a name is not there any more is out of range"
+        msg = "the time at which a name expires is out of range"
         raise InvalidError(msg) from error

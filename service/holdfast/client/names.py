@@ -134,9 +134,9 @@ class Names:
     ) -> NameStored:
         """As ``create`` where the name is free, and as ``replace`` where it is not.
 
-        While others make and delete it both are tried, for as long as an answer is waited for. Of
-        a streamed source that ends when a part of it has been sent: then it raises what either
-        raises.
+        While others make and delete it both are tried, for as long as an answer is waited for. A
+        streamed source is tried no more once a part of it has been sent: then it raises what
+        either raises.
         """
         write = NamedWrite.of(name, type, digest, labels, expires_at)
         put = NamedPut(self._requester, write, ("create", "replace"))
@@ -159,7 +159,7 @@ class Names:
     ) -> NameStored:
         """Give ``name`` the blob of ``source``, or of a version of it, or the blob ``digest``.
 
-        No bytes move. Of a source, type and labels come along. Raises NotFoundError (then ``name``
+        No bytes move. Type and labels of a source come along. Raises NotFoundError (then ``name``
         has what it had), ConflictError.
         """
         request = CopyName(

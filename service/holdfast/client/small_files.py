@@ -61,7 +61,7 @@ class SmallFiles:
 
 
 def _read_all(wanted: Sequence[Wanted]) -> list[bytes | Exception]:
-    """Of each file its bytes, or why they cannot be had."""
+    """The bytes of each file, or why they cannot be had."""
     found: list[bytes | Exception] = []
     for path, most_bytes, done in wanted:
         try:

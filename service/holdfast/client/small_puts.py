@@ -3,6 +3,8 @@
 Those that come while others are under way are put together next, so the more there are the larger
 a request gets, and one that is alone does not wait. A put that a request of several does not settle
 is asked for again by itself, under the same ``Op-Id`` (see ``PutBlobs``).
+
+Why: docs/decisions.md, "Small puts that come together share a request".
 """
 
 from __future__ import annotations

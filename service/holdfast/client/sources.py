@@ -73,7 +73,7 @@ async def whole_if_small(source: Source, most_bytes: int, files: SmallFiles) -> 
 async def blocks(source: Source) -> AsyncGenerator[memoryview]:
     """``source`` in blocks of any size; of a path or file object, about 1 MiB each.
 
-    Of a file at a path come the bytes that it has when it is opened, or fewer if it shrinks.
+    A file at a path gives the bytes that it has when it is opened, or fewer if it shrinks.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         view = memoryview(source).cast("B")

@@ -1,4 +1,7 @@
-"""Pools in which a worker is older than the client: what it does not know is not just a failure."""
+"""Pools in which a worker is older than the client: what it does not know is not just a failure.
+
+Why: docs/decisions.md, "What older workers would refuse has subjects of its own".
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 The client keeps exactly what is not acknowledged, so even a pipe survives the death of the worker
 that took it: ``blob.resume`` says which part the new owner wants next, and that is never one that
 was let go of (a part is acknowledged when JetStream has it).
+
+Why: docs/decisions.md, "The end may ride on the last part", and "A sender that has nothing to send
+says so".
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ odd window (another beginning, a gap, a short end, silence) is asked for again; 
 answer means that the thing is not there. After an odd one a worker relays the rest of the read, and
 where nothing but heads arrives it is had range by range (``Way``). The meaning of the bytes is for
 ``download`` and ``snapshots.content``.
+
+Why: docs/decisions.md, "A reader in another account finds out by itself".
 """
 
 from __future__ import annotations

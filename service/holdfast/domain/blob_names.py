@@ -85,7 +85,7 @@ def split_version_key(key: str) -> tuple[str, int]:
     head, _, last = key.rpartition(".")
     found = _VERSION.fullmatch(last)
     if not head or found is None:
-        msg = "this is no key of a version"
+        msg = "the key is not that of a version"
         raise InvalidError(msg)
     return key_name(head), int(found[1])
 
@@ -143,7 +143,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Raises InvalidError of conditions that contradict each other, or the change."""
         needs_one = self.if_version is not None or self.if_digest is not None
         if self.if_absent and needs_one:
-            msg = "if_absent goes with no other condition"
+            msg = "if_absent cannot go with another condition"
         elif self.if_absent and not may_be_absent:
             msg = "if_absent contradicts a change of what is there"
         elif needs_one and not may_be_present:
@@ -181,6 +181,6 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
         """Raises InvalidError of labels that are none, conditions that contradict ``verb``."""
         check_name_labels(self.labels)
         if self.expires_at is not None and self.expires_at.tzinfo is None:
-            msg = "the time from which on a name is not there any more says its zone"
+            msg = "the time at which a name expires needs a time zone"
             raise InvalidError(msg)
         self.conditions.check(may_be_absent=verb != "replace", may_be_present=verb != "create")

@@ -6,6 +6,8 @@ what is canonical stays so.
 
 Almost all documents are written by the standard library, in C, to the same bytes: where no number
 needs an exponent, and no character is beyond U+FFFF, for which names sort otherwise in UTF-16.
+
+Why: docs/decisions.md, "What is canonical stays so".
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def canonical(text: Buffer) -> bytes:
 def canonical_state(state: object) -> bytes:
     """The bytes that a save of ``state`` stores: bytes as they are, else canonical JSON.
 
-    Raises InvalidError, as ``canonical``, and of what is no JSON value.
+    Raises InvalidError, as ``canonical``, and of what is not JSON value.
     """
     if isinstance(state, bytes | bytearray | memoryview):
         return bytes(state)
@@ -86,7 +88,7 @@ def json_of(value: object) -> bytes:
     except RecursionError as error:
         raise InvalidError(_TOO_DEEP) from error
     except (TypeError, ValueError) as error:
-        msg = f"this is no JSON: {error}"
+        msg = f"this is not JSON: {error}"
         raise InvalidError(msg) from error
 
 

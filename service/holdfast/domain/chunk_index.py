@@ -6,6 +6,8 @@ before it. Runs of equal steps are written once: an upload that was alone takes 
 
 Written form (metadata ``hf-index``): ``<stride>;<first>;<step>x<count>,<step>,…``, in decimal.
 An empty blob has no parts: ``1;0;``.
+
+Why: docs/decisions.md, "The chunk index is a hint".
 """
 
 from __future__ import annotations

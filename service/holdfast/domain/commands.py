@@ -2,6 +2,8 @@
 
 A command is kept as the text that it was sent as, so every reader must be able to read it: what one
 parser lets pass and another refuses is refused before it is written.
+
+Why: docs/decisions.md, "Commands are kept as they were sent".
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def to_json(packed: bytes) -> bytes:
 def to_msgpack(text: bytes) -> bytes:
     """The JSON ``text`` as msgpack; integers beyond 64 bits become doubles, as JSON's readers do.
 
-    Raises InvalidError of what is no JSON.
+    Raises InvalidError of what is not JSON.
     """
     value = _parsed(text)
     try:

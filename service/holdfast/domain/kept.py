@@ -2,6 +2,8 @@
 
 The ranges are of the blob as it was put; the bytes in them are stored one after the other. So a
 byte is found by its offset in the blob, whatever else has been dropped.
+
+Why: docs/decisions.md, "A pack of which little is needed is kept in part".
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def untoken(text: str) -> str:
         plain = ""
     # One spelling only: what this text is written as must be what was read.
     if _TOKEN.fullmatch(text) is None or token(plain) != text:
-        msg = "this is no token that a name was written as"
+        msg = "the token is not the encoding of a name"
         raise InvalidError(msg)
     return plain
 

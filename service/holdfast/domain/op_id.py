@@ -3,6 +3,8 @@
 An id stands for one request: a repeat gets its answer, and another request under the same id is a
 conflict, never that answer. An id that was kept before requests were has no digest, and is
 compared as it is.
+
+Why: docs/decisions.md, "An Op-Id stands for one request".
 """
 
 from __future__ import annotations

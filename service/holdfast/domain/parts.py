@@ -2,6 +2,8 @@
 
 Parts come in order and are taken once. A repeat within the last window is answered again, if it
 says the same; whatever else is out of order is a mistake of the sender.
+
+Why: docs/decisions.md, "Repeated parts are compared by CRC-32".
 """
 
 from __future__ import annotations

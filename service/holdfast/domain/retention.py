@@ -2,6 +2,8 @@
 
 Only snapshots that are ``ok`` count. Kept besides are what somebody holds, the newest, and what is
 dated later than the present: a clock that was wrong made it, and it must not stand for others.
+
+Why: docs/decisions.md, "What a policy counts".
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -18,7 +20,7 @@ from holdfast.domain.names import check_labels
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MAX_CLOCK_OFF: Final = timedelta(seconds=60)
 """Allowed difference of worker and store clocks."""
@@ -38,7 +40,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     The last so many, and the newest of each of the last so many hours, days, weeks (of ISO 8601),
     months and years that have one, by the clocks of ``time_zone``. Where there are fewer of these
     the oldest snapshot is kept, too. ``within`` is a span before the newest, such as ``1y2m3d4h``,
-    of years, months, days and hours. Of ``labels`` each is a set, one of which has to be there.
+    of years, months, days and hours. Each of ``labels`` is a set, one of which has to be there.
     """
 
     last: int = 0
@@ -191,111 +193,77 @@ def _judged(
         yield from (Fate(one, kept=True, reasons=("the policy keeps all",)) for one in counted)
         return
     rules = [*_rules(policy, counted, zone, now)]
-    for number, one in enumerate(counted, start=1):
+    for one in counted:
         local = one.at.astimezone(zone)
-        is_oldest = number == len(counted)
-        found = [rule.keeps(one, local, is_oldest=is_oldest) for rule in rules]
-        reasons = tuple(reason for reason in found if reason is not None)
+        found = [rule(one, local) for rule in rules]
+        reasons = tuple(told.reason for told in found if told.keeps)
         if reasons:
             yield Fate(one, kept=True, reasons=reasons)
             continue
         yield Fate(
             one,
             kept=False,
-            reasons=tuple(rule.refusal for rule in rules),
-            instead=frozenset().union(*(rule.instead for rule in rules)),
+            reasons=tuple(told.reason for told in found),
+            instead=frozenset().union(*(told.instead for told in found)),
         )
 
 
-class _Rule(Protocol):
-    """One of those that a policy is made of. It is asked of every snapshot, the newest first."""
+class _Verdict(NamedTuple):
+    """Whether a rule keeps a snapshot, and why; ``instead``: without these it might."""
 
-    def keeps(self, one: Dated, local: datetime, *, is_oldest: bool) -> str | None:
-        """Why it keeps ``one``, of the time ``local``; None: it does not."""
-
-    @property
-    def refusal(self) -> str:
-        """Why the last one was not kept."""
-
-    @property
-    def instead(self) -> frozenset[str]:
-        """Those without which the last one, which was not kept, might be."""
+    keeps: bool
+    reason: str
+    instead: Iterable[str] = ()
 
 
-class _Labelled:
-    """Keeps what has the labels."""
+type _Rule = Callable[[Dated, datetime], _Verdict]
+"""One of those that a policy is made of, asked of each snapshot, the newest first.
 
-    instead: frozenset[str] = frozenset()
-
-    def __init__(self, labels: Mapping[str, str]) -> None:
-        self._labels = labels
-        self._text = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-    def keeps(self, one: Dated, local: datetime, *, is_oldest: bool) -> str | None:
-        """See `_Rule`."""
-        del local, is_oldest
-        has = self._labels.items() <= one.labels.items()
-        return f"label {self._text}" if has else None
-
-    @property
-    def refusal(self) -> str:
-        """See `_Rule`."""
-        return f"no label {self._text}"
+It is told the snapshot's time by the clocks of the zone, too.
+"""
 
 
-class _Within:
-    """Keeps what is younger than a span, before the newest that is not later than now."""
+def _labelled(labels: Mapping[str, str]) -> _Rule:
+    """Keep what has the labels."""
+    text = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
-    def __init__(self, span: str, counted: Sequence[Dated], zone: tzinfo, now: datetime) -> None:
-        newest = next((one for one in counted if one.at <= now), None)
-        self._span = span
-        self._from = None if newest is None else CalendarSpan.parse(span).before(newest.at, zone)
-        self.instead = frozenset([newest.id] if newest is not None else ())
+    def rule(one: Dated, _: datetime) -> _Verdict:
+        has = labels.items() <= one.labels.items()
+        return _Verdict(has, f"label {text}" if has else f"no label {text}")
 
-    def keeps(self, one: Dated, local: datetime, *, is_oldest: bool) -> str | None:
-        """See `_Rule`."""
-        del local, is_oldest
-        return f"within {self._span}" if self._from is None or one.at > self._from else None
-
-    @property
-    def refusal(self) -> str:
-        """See `_Rule`."""
-        return f"older than {self._span}"
+    return rule
 
 
-class _Counting:
-    """Keeps the newest of each of the last ``count`` periods that have one."""
+def _within(span: str, counted: Sequence[Dated], zone: tzinfo, now: datetime) -> _Rule:
+    """Keep what is younger than a span, before the newest that is not later than now."""
+    newest = next((one for one in counted if one.at <= now), None)
+    start = None if newest is None else CalendarSpan.parse(span).before(newest.at, zone)
+    instead = [newest.id] if newest is not None else []
 
-    def __init__(self, unit: str, count: int) -> None:
-        self._name, self._period = _PERIODS[unit]
-        self._unit = unit
-        self._count = count
-        self._last: object = None
-        self._kept: list[str] = []
+    def rule(one: Dated, _: datetime) -> _Verdict:
+        is_younger = start is None or one.at > start
+        return _Verdict(is_younger, f"{'within' if is_younger else 'older than'} {span}", instead)
 
-    def keeps(self, one: Dated, local: datetime, *, is_oldest: bool) -> str | None:
-        """See `_Rule`."""
-        if len(self._kept) == self._count:
-            return None
-        period = self._period(local)
-        is_new = period != self._last
-        if not is_new and not is_oldest:
-            return None
-        self._last = period
-        self._kept.append(one.id)
-        return self._name if is_new else f"oldest {self._name}"
+    return rule
 
-    @property
-    def instead(self) -> frozenset[str]:
-        """See `_Rule`."""
-        return frozenset(self._kept if len(self._kept) == self._count else self._kept[-1:])
 
-    @property
-    def refusal(self) -> str:
-        """See `_Rule`."""
-        if len(self._kept) == self._count:
-            return f"{self._count} newer {self._unit}s"
-        return f"the {self._unit} has {self._kept[-1]}"
+def _counting(unit: str, count: int, counted: Sequence[Dated]) -> _Rule:
+    """Keep the newest of each of the last ``count`` periods that have one; else the oldest, too."""
+    name, period_of = _PERIODS[unit]
+    kept: dict[str, object] = {}
+
+    def rule(one: Dated, local: datetime) -> _Verdict:
+        if len(kept) == count:
+            return _Verdict(keeps=False, reason=f"{count} newer {unit}s", instead=[*kept])
+        newest = next(reversed(kept), None)
+        period = period_of(local)
+        is_new = newest is None or period != kept[newest]
+        if not is_new and one is not counted[-1]:
+            return _Verdict(keeps=False, reason=f"the {unit} has {newest}", instead=[*kept][-1:])
+        kept[one.id] = period
+        return _Verdict(keeps=True, reason=name if is_new else f"oldest {name}")
+
+    return rule
 
 
 _PERIODS: Final[Mapping[str, tuple[str, Callable[[datetime], object]]]] = {
@@ -312,9 +280,9 @@ _PERIODS: Final[Mapping[str, tuple[str, Callable[[datetime], object]]]] = {
 def _rules(
     policy: Retention, counted: Sequence[Dated], zone: tzinfo, now: datetime
 ) -> Iterator[_Rule]:
-    yield from (_Labelled(labels) for labels in policy.labels)
+    yield from map(_labelled, policy.labels)
     if policy.within:
-        yield _Within(policy.within, counted, zone, now)
+        yield _within(policy.within, counted, zone, now)
     for unit, (name, _) in _PERIODS.items():
         if count := getattr(policy, name):
-            yield _Counting(unit, count)
+            yield _counting(unit, count, counted)

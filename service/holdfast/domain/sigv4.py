@@ -3,6 +3,8 @@
 A link is a method, a host, a path, and a query that holds who signed it, when, for how long, and
 the signature of all of that; the payload is not signed. Path and query are taken as they are on the
 wire: nothing is decoded, so two spellings of one path are two requests.
+
+Why: docs/decisions.md, "A link is a signature of S3, over the bytes as they are sent".
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def is_link(path: str, query: str) -> bool:
 
 
 def without_link(path: str) -> str:
-    """What of ``path``, decoded or not, may be written down: a link that is in it may hold."""
+    """``path``, decoded or not, as it may be logged: without a link in it that may be valid."""
     shown = _SHOWN_RE.search(path)
     return path if shown is None else path[: shown.start()]
 

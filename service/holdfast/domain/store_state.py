@@ -40,7 +40,7 @@ class Layout:
     cluster: str | None = None
 
     def limit_of(self, kind: BucketKind) -> int | None:
-        """Of bytes in such a bucket, where one is asked for."""
+        """The limit of bytes in such a bucket, where one is asked for."""
         return {"objects": self.max_bytes, "records": None, "logs": self.states_max_bytes}[kind]
 
 

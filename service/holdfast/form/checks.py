@@ -66,7 +66,7 @@ def check_paths(paths: Sequence[bytes], kinds: bytes) -> None:
         _refuse("its entries are out of order")
     below = paths if paths[0] else paths[1:]
     if not paths[0] and kinds[0] != _DIRECTORY:
-        _refuse("the root is no directory")
+        _refuse("the root is not a directory")
     if not below:
         return
     # The order puts absolute paths first, and each other path is a directory's that is here or
@@ -121,7 +121,7 @@ def check_links(paths: Sequence[bytes], kinds: bytes, targets: Mapping[int, byte
     Chains and cycles of hard links are thereby impossible.
     """
     if targets.keys() != {index for index, kind in enumerate(kinds) if kind > _DIRECTORY}:
-        _refuse("a link has no target, or what is no link has one")
+        _refuse("a link has no target, or another entry has one")
     if any(not 0 < len(target) <= MAX_TARGET_BYTES or 0 in target for target in targets.values()):
         _refuse("a link's target is empty or too long")
     hard = [index for index in targets if kinds[index] == _HARDLINK]
@@ -135,7 +135,7 @@ def check_links(paths: Sequence[bytes], kinds: bytes, targets: Mapping[int, byte
         key = order_key(target)
         here = first <= key
         if key >= order_key(paths[index]) or (here and kind_at.get(target) != _FILE):
-            _refuse("a hard link's target is no earlier file")
+            _refuse("a hard link's target is not an earlier file")
 
 
 def check_xattrs(count: int, xattrs: Mapping[int, tuple[tuple[bytes, bytes], ...]]) -> None:

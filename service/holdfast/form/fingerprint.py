@@ -2,6 +2,8 @@
 
 Equal fingerprints mean that every member has the name, kind, inode, times and owners it had: the
 parent snapshot's page is then used as it is, and none of its files is read.
+
+Why: docs/decisions.md, "One fingerprint per page decides whether it is looked at".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A frame is one independent zstd frame that says how long its content is. This length is compared
 with the manifest's before any memory is taken, so a frame cannot ask for more.
+
+Why: docs/decisions.md, "What is stored bounds what it unpacks to".
 """
 
 from __future__ import annotations

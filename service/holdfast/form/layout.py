@@ -7,6 +7,9 @@ data can then be reused without reading it.
 A run is consecutive members whose tar bytes share one frame. A file of ``OWN_FRAME_BYTES`` or more
 lies outside: its header ends the run, and its data with padding is a frame, or several from
 ``CHUNKED_BYTES`` on. A page is whole runs.
+
+Why: docs/decisions.md, "Pages are cut by path, and by weight", "Runs of 4 KiB", and "Chunks of at
+most 832 KiB".
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ def plan_run(members: Iterable[tuple[bytes, int, int]]) -> tuple[int, int]:
     """The count of ``members`` in the run that the first one begins, and its raw bytes.
 
     Each is its path, the size of its header, and that of its data without padding, which is 0 for
-    all but files. Of the members no more are asked for than it takes to find the end.
+    all but files. No more members are asked for than it takes to find the end.
     """
     count = run_bytes = 0
     for path, header_size, data_size in members:

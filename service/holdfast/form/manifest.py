@@ -4,6 +4,8 @@ A page is columns, because columns compress and are checked and compared at the 
 tar bytes of its members follow each other, and so do its frames; where a member's data begins is
 therefore computed and not written down, and cannot contradict the rest. A page is stored as a
 file's data is: its encoded bytes, cut into pieces, are frames.
+
+Why: docs/decisions.md, "Positions are computed, not written down".
 """
 
 from __future__ import annotations

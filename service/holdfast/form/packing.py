@@ -1,6 +1,8 @@
 """Filling packs with frames: which go together depends on the frames and their order alone.
 
 The same files therefore make the same packs, in another app and with any number of threads.
+
+Why: docs/decisions.md, "Packs depend on content alone".
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import zstandard
+from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.limits import MIB
@@ -108,9 +109,11 @@ class PageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Root:
     """A snapshot's pages in order. Column for column as in ``PageRow``.
 
-    ``packs`` are all that the snapshot needs, those of its pages included, ascending.
+    ``packs`` are all that the snapshot needs, those of its pages included, ascending. ``columns``
+    are the written form.
     """
 
+    columns: RootColumns
     first_paths: Sequence[bytes]
     entry_counts: Sequence[int]
     file_counts: Sequence[int]
@@ -204,27 +207,15 @@ class Root:
 
         Checked are its rows, its packs, and that its entries come before the next page's.
         """
-        row = page_row(page, page_frames=(), stat_frames=(), fingerprint=b"")
-        said = (
-            self.first_paths[number],
-            self.entry_counts[number],
-            self.file_counts[number],
-            self.sizes[number],
-            self.raw_sizes[number],
-            self.stored_sizes[number],
-            self.frame_counts[number],
+        said = self.row(number)
+        found = page_row(
+            page,
+            page_frames=said.page_frames,
+            stat_frames=said.stat_frames,
+            fingerprint=said.fingerprint,
         )
-        found = (
-            row.first_path,
-            row.entries,
-            row.files,
-            row.size_bytes,
-            row.raw_bytes,
-            row.stored_bytes,
-            row.frames,
-        )
-        packs = {self.packs[pack] for pack in self.pack_numbers[number]}
-        if said != found or not packs.issuperset(row.packs):
+        is_same = replace(found, packs=said.packs) == said
+        if not is_same or not set(said.packs).issuperset(found.packs):
             msg = "a page of the manifest is not the one that its root tells of"
             raise CorruptError(msg)
         last = order_key(page.paths[-1])
@@ -290,7 +281,7 @@ def split_root(root: Root) -> tuple[tuple[Digest, bytes], ...]:
     excess = excessive_total(root.sizes, root.raw_sizes, root.stored_sizes)
     if excess is not None:
         raise TooLargeError(excess)
-    raw = _ENCODER.encode(_columns(root))
+    raw = _ENCODER.encode(root.columns)
     if len(raw) > MAX_ROOT_BYTES:
         msg = f"the manifest's root would have {len(raw)} bytes, more than {MAX_ROOT_BYTES}"
         raise TooLargeError(msg)
@@ -318,7 +309,7 @@ def root_pieces(head: bytes) -> tuple[Digest, ...]:
         or not 0 < count <= MAX_ROOT_PIECES
         or len(set(split_digests(digests))) < count
     ):
-        msg = "this is no root of a snapshot that this version can read"
+        msg = "this version cannot read the root of the snapshot"
         raise CorruptError(msg)
     return tuple(Digest(digest.hex()) for digest in split_digests(digests))
 
@@ -372,6 +363,7 @@ def _root(columns: RootColumns) -> Root:
         page + stat for page, stat in zip(columns.page_pieces, columns.stat_pieces, strict=True)
     ]
     return Root(
+        columns=columns,
         first_paths=paths,
         entry_counts=columns.entries,
         file_counts=columns.files,
@@ -387,24 +379,6 @@ def _root(columns: RootColumns) -> Root:
         pieces=table,
         piece_starts=list(accumulate(counts, initial=0)),
         keys=list(map(order_key, paths)),
-    )
-
-
-def _columns(root: Root) -> RootColumns:
-    return RootColumns(
-        format=FORMAT,
-        first_paths=b"\0".join(root.first_paths),
-        entries=list(root.entry_counts),
-        files=list(root.file_counts),
-        size_bytes=list(root.sizes),
-        raw_bytes=list(root.raw_sizes),
-        stored_bytes=list(root.stored_sizes),
-        frames=list(root.frame_counts),
-        fingerprints=b"".join(root.fingerprints),
-        pack_numbers=to_raw_rows(root.pack_numbers),
-        page_pieces=list(root.page_pieces),
-        stat_pieces=list(root.stat_pieces),
-        pieces=to_columns(root.pieces),
     )
 
 

@@ -2,6 +2,8 @@
 
 A sparse file's data in the tar is a map (decimal numbers, one a line, padded to a block) and then
 its segments one after the other. Holes take no room.
+
+Why: docs/decisions.md, "Sparse maps in whole blocks".
 """
 
 from __future__ import annotations

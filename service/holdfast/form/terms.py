@@ -19,13 +19,13 @@ MAX_WARNINGS: Final = 100
 class EntryWarning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that is not in a snapshot, or was not restored, or not as it was.
 
-    Of archives: ``changed`` while it was read; ``vanished`` before it was read; ``unreadable`` and
+    In archives: ``changed`` while it was read; ``vanished`` before it was read; ``unreadable`` and
     left out; ``skipped`` because an archive has no such thing (sockets, devices, pipes) or an
     option says so; ``attribute``: one of its attributes is left out, or not as it was; ``link``:
     what was a hard link is not one; ``pattern``: one of the patterns matched nothing (``path`` is
     the root's).
 
-    Of restores: ``owner`` could not be given away; ``mode``: set-user-ID and set-group-ID bits were
+    In restores: ``owner`` could not be given away; ``mode``: set-user-ID and set-group-ID bits were
     left out; ``attribute`` could not be set, or was left out; ``link``: a hard link became a file
     of its own; ``leftover``: the old tree could not be removed and still lies in the staging
     directory.

@@ -104,7 +104,7 @@ class Bodies:
             self._memory.give_back(taken)
 
     def _grown(self, taken: int, received: int) -> int:
-        """What is taken once ``received`` bytes have room. Raises RateLimitedError."""
+        """The share once ``received`` bytes have room. Raises RateLimitedError."""
         needed = min(-(-received // MIB) * MIB, self._memory_bytes)
         if needed <= taken:
             return taken

@@ -51,7 +51,7 @@ class Preconditions:
     def of(cls, headers: Headers) -> Preconditions:
         """Raises HttpError (400) of tags that are none; times that are none are passed over.
 
-        Of a list on several lines all lines count (RFC 9110, 5.3).
+        All lines of a list count (RFC 9110, 5.3).
         """
         return cls(
             if_match=_tags(headers.getlist("if-match")),

@@ -1,8 +1,10 @@
 """Content as an answer: whole, a range, or several; or why not (RFC 9110, 13 to 15).
 
 An answer has begun only once its first bytes are there, so that what can be said of a failure is
-said. After that a failure breaks the connection: a short answer never looks whole. Of all of a
-blob the last piece goes out only once the digest is right.
+said. After that a failure breaks the connection: a short answer never looks whole. The last
+piece of a whole blob goes out only once the digest is right.
+
+Why: docs/decisions.md, "Who reads slowly has small answers, who reads fast has streams".
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ def repr_digest(digest: str) -> str:
 def expected_digest(headers: Mapping[str, str], *also: Digest | None) -> Digest | None:
     """The digest that a request states for its bytes; None where it states none.
 
-    Of ``Repr-Digest`` and ``Content-Digest``, which are the same of what has no encoding, and
-    ``also``. Algorithms but sha-256 are passed over. Raises InvalidError, of several too.
+    It is stated by ``Repr-Digest`` or ``Content-Digest``, which are the same for bytes without an
+    encoding, or by ``also``. Other algorithms than sha-256 are passed over. Raises InvalidError,
+    also where they differ.
     """
     found = {digest for digest in also if digest is not None}
     for name in ("repr-digest", "content-digest"):

@@ -2,6 +2,8 @@
 
 uvicorn parses, with llhttp, which is strict, and times idle connections between two requests. This
 limits the time and size of requests until they are whole, and the number of connections.
+
+Why: docs/decisions.md, "uvicorn with llhttp, and a guard of our own before it".
 """
 
 from __future__ import annotations
@@ -258,7 +260,7 @@ def _end(cycle: RequestResponseCycle) -> None:
     cycle.message_event.set()
 
 
-_NOT_HTTP: Final = HttpError(400, "invalid", "this is no HTTP request")
+_NOT_HTTP: Final = HttpError(400, "invalid", "this is not an HTTP request")
 _TOO_LARGE: Final = HttpError(431, "too_large", "the headers of the request are too large")
 _PHRASES: Final = {
     400: "Bad Request",

@@ -1,4 +1,7 @@
-"""Prometheus metrics of a gateway, and of the pool and the store as it sees them."""
+"""Prometheus metrics of a gateway, and of the pool and the store as it sees them.
+
+Why: docs/decisions.md, "Metrics of the pool are the gateway's, once".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The OpenAPI 3.1 document, computed from the routes: so it cannot say what they do not."""
+"""The OpenAPI 3.1 document, computed from the routes: so it cannot say what they do not.
+
+Why: docs/decisions.md, "The OpenAPI document follows from the routes".
+"""
 
 from __future__ import annotations
 
@@ -183,7 +186,7 @@ def _content(answer: HttpAnswer) -> Json:
     content: Json = {}
     kinds = [kind for kind in _parts(answer.message) if kind is not None]
     if BYTES in kinds or answer.has_bytes:
-        content["*/*"] = {}  # a range of JSON is no JSON
+        content["*/*"] = {}  # a range of JSON is not JSON
     if EVENTS in kinds:
         content["text/event-stream"] = {"schema": _EVENT}
     schemas = [_schema(kind) for kind in kinds if kind not in {BYTES, EVENTS}]

@@ -61,7 +61,7 @@ class HttpRoute:
     ``body`` is the type of its JSON, or BYTES; ``known`` are fields of it that are not sent.
     ``scope`` gives the canonical path of what a request asks for, or all of them, which ``Access``
     judges. ``show_failure`` is that of a page for people: how it tells of a failure, if not by a
-    problem. Of a page the session's cookie is as good as a token, and the document has no pages.
+    problem. A page takes the session's cookie as well as a token, and is not in the document.
     """
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

@@ -246,13 +246,13 @@ _CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
 
 
 def _scope_of_apps(request: Request) -> str:
-    """Of a list that of its app, if that is one."""
+    """The scope of a list: that of its app, if it is of one."""
     apps = request.query_params.getlist("app")
     return f"{_ALL}/{apps[0]}:" if len(apps) == 1 else f"{_ALL}/"
 
 
 def _scopes_of_diff(request: Request) -> tuple[str, ...]:
-    """Of both snapshots."""
+    """The scopes of both snapshots."""
     others = request.query_params.getlist(_FROM.name)
     return request.scope["path"], *(f"{_ALL}/{key}" for key in others)
 

@@ -1,4 +1,7 @@
-"""``/state``, ``/command`` and ``/log``: states of services, and the logs of their commands."""
+"""``/state``, ``/command`` and ``/log``: states of services, and the logs of their commands.
+
+Why: docs/decisions.md, "A command goes to the log as it was sent".
+"""
 
 from __future__ import annotations
 
@@ -281,7 +284,7 @@ def _expected_index(conditions: Preconditions) -> ExpectedIndex:
         raise InvalidError(msg)
     if conditions.if_none_match is not None:
         if not conditions.wants_absent or conditions.if_match is not None:
-            msg = "of a log If-None-Match is * alone: that there is none yet"
+            msg = "If-None-Match is * for a log: there must be none yet"
             raise InvalidError(msg)
         return "none"
     if conditions.if_match is None:

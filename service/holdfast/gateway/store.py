@@ -232,7 +232,7 @@ def _scope_of_name(request: Request) -> str:
 
 
 def _scope_of_list(request: Request) -> str:
-    """Of a name that, of a list that of its prefix."""
+    """The scope of a name, or for a list that of its prefix."""
     if "name" in request.query_params:
         return _scope_of_name(request)
     return f"{_ROOT}/{request.query_params.get('prefix', '')}"

@@ -2,6 +2,8 @@
 
 A scope is a verb and the beginning of the paths that it is for, such as ``write:/store/photos/``.
 ``admin`` may what ``write`` may, and that what ``read`` may.
+
+Why: docs/decisions.md, "Tokens and keys lie in files".
 """
 
 from __future__ import annotations

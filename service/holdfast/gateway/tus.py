@@ -397,7 +397,7 @@ def _type_in(metadata: str) -> str:
             if key == "filetype" and value:
                 return msgspec.convert(value, WireType)
         except (binascii.Error, UnicodeDecodeError, msgspec.ValidationError) as error:
-            raise HttpError(400, "invalid", f"this is no metadata: {key[:64]!a}") from error
+            raise HttpError(400, "invalid", f"this is not metadata: {key[:64]!a}") from error
     return DEFAULT_TYPE
 
 

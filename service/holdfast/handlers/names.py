@@ -228,7 +228,7 @@ def _expires_at(text: str | None) -> datetime | None:
         return None
     at = parse_zoned_time(text)
     if at is None:
-        msg = "the time from which on a name is not there is as RFC 3339 has it, with its zone"
+        msg = "the time at which a name expires is in RFC 3339, with its zone"
         raise InvalidError(msg)
     return at
 

@@ -102,8 +102,8 @@ class GetBlob(Request, frozen=True, kw_only=True):
     window. ``proxy`` has the worker read and relay the bytes; ``direct`` has the store send even
     what would fit into an answer, where it can. With ``bare`` the store may send a whole small blob
     alone, in one message without a head: compare its digest, and ask without ``bare`` if anything
-    else comes, or nothing. Of a ``name`` it never does. ``partial``: of a blob of which a collector
-    has kept some bytes alone these are wanted; else it is not there. ``kept``: a blob that was
+    else comes, or nothing. It never does so for a ``name``. ``partial``: if a collector has kept
+    only some bytes of the blob, these are wanted; else it is not there. ``kept``: a blob that was
     deleted is wanted, too, for a name or a state that has it.
     """
 
@@ -379,7 +379,7 @@ class CollectBlobs(Request, frozen=True, kw_only=True):
 
 
 class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """Of one space: what was removed, and what stays, for which reason. ``_bytes`` are of blobs.
+    """The removals in one space, and what stays, for which reason. ``_bytes`` are of blobs.
 
     ``repacked`` packs are kept in part: ``repacked_bytes`` of them were given back. ``orphans``
     went, too: what killed writers left, in ``orphan_chunks``, ``orphan_bytes`` at the most.

@@ -56,7 +56,7 @@ class ScrubLap(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class ScrubPlace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     """A nats-server from which workers that are connected to it read everything back.
 
-    Of a store on a disk or in memory there is one place. ``lap`` is under way, carried on by
+    A store on a disk or in memory is one place. ``lap`` is under way, carried on by
     ``worker``; ``last`` has ended. ``wanted``: another lap is to follow, and has not begun.
     """
 
@@ -114,7 +114,7 @@ class GetUsage(Request, frozen=True, kw_only=True):
 
 
 class UsageRow(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """Of one ``group``: its snapshots, or names and their versions, are ``items``.
+    """The usage of one ``group``: its snapshots, or names and their versions, are ``items``.
 
     ``logical``: their bytes as they are read. ``stored``: bytes of the blobs or packs that they
     need, each counted once. ``shared``: of these, those that another group needs, too; the rest
@@ -129,7 +129,7 @@ class UsageRow(Reply, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class UsageSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
-    """Of one space: all that is there. ``reclaimable`` is what a collection would remove now.
+    """All bytes of one space. ``reclaimable`` are those that a collection would remove now.
 
     It is None where nothing is collected, or something could not be read.
     """

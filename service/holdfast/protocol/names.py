@@ -224,8 +224,8 @@ class NameRule(Request, frozen=True, kw_only=True):
 
     ``keep_versions`` counts the present one (1: no other is kept); those replaced more than
     ``keep_seconds`` ago are not kept either. Names expire ``expire_seconds`` after their last
-    change. Of several rules the one of the name, else of the longest prefix, that states a field
-    holds for that field.
+    change. If several rules state a field, that of the name holds, else that of the longest
+    prefix.
     """
 
     prefix: Annotated[str, Meta(max_length=512)] | None = None

@@ -82,9 +82,9 @@ class KeptSnapshots(Reply, frozen=True, kw_only=True):
 class PruneSnapshots(Request, frozen=True, kw_only=True):
     """Forget the snapshots that ``keep``, or without it the policy, does not keep.
 
-    Of ``app``, or of each app; with ``labels`` only of those that have them all. The newest of an
-    app, and what is held, stay. ``dry_run`` only says what would be done. With ``cursor`` it goes
-    on behind the app where another page ended.
+    Those of ``app``, or of each app; with ``labels`` only those that have them all. The newest of
+    an app stays, and what is held. ``dry_run`` only says what would be done. ``cursor`` goes on
+    behind the app where another page ended.
     """
 
     app: WireApp | None = None

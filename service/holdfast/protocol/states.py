@@ -346,7 +346,7 @@ class Trimmed(Reply, frozen=True, kw_only=True, omit_defaults=False):
 class StatePolicy(Request, frozen=True, kw_only=True):
     """The policy of a state; without any field it is only told.
 
-    ``save_every`` tells its writers to save it after so many commands. Of saves those
+    ``save_every`` tells its writers to save it after so many commands. The saves
     of the last ``keep_seconds`` are kept, and ``keep`` in any case; with ``trim`` the log goes back
     to the oldest of them.
     """

@@ -2,6 +2,8 @@
 
 A family of records that needs blobs of users is a `Keeper`: a deletion of a blob asks all of them
 after it has read the blob's record, and is told of what was announced before that.
+
+Why: docs/decisions.md, "A deletion asks after it has read the record".
 """
 
 from __future__ import annotations

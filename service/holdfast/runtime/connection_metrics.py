@@ -52,7 +52,7 @@ class ConnectionMetrics(Collector):
             "nats_violations": ("Publishes and subscriptions denied.", counters.violations),
             "nats_unsent": ("Messages refused while disconnected or flooded.", counters.unsent),
             "replies_refused": (
-                "Requests dropped because their reply subject is no inbox.",
+                "Requests dropped because their reply subject is not an inbox.",
                 self._worker.refused_replies,
             ),
         }

@@ -3,6 +3,8 @@
 It may have lain in the socket of a worker that was stopped or cut off, while its client asked
 another one, which refused it: taken up now, it would be done after all. A request
 behind the answer to a PING was sent after that PING: none is older than the last answered PING.
+
+Why: docs/decisions.md, "No change is begun for a caller that may have given up".
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Freshness:
     """The age of a worker's requests. To be made before it subscribes."""
 
     def __init__(self, connection: Connection) -> None:
-        """Of a connection that is open."""
+        """For a connection that is open."""
         self._connection = connection
         self._asked_at = asyncio.get_running_loop().time()
 

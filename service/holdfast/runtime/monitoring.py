@@ -2,6 +2,8 @@
 
 A server's greeting says little of it and nothing of the others. Only ``/varz`` tells which failures
 its writes survive, and how many servers there are.
+
+Why: docs/decisions.md, "Who says that writes are synced".
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ volume they do, wherever they run. Copies of a directory have the same content, 
 A request goes on to the node that was found (``protocol.subjects.node_subject``); the worker there
 answers the caller itself. The subject is for workers: its messages are no part of the wire's
 promise.
+
+Why: docs/decisions.md, "One directory for each node".
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class Peers:
     async def check_node(self) -> None:
         """Whether the workers of this node have the directory that this one has.
 
-        Of two that start at the same moment one goes on. Raises UnavailableError with what to
+        One of two that start at the same moment goes on. Raises UnavailableError with what to
         change.
         """
         if self._apps.root is None:

@@ -1,4 +1,7 @@
-"""A deployment's buckets and servers, read when somebody asks how the store is."""
+"""A deployment's buckets and servers, read when somebody asks how the store is.
+
+Why: docs/decisions.md, "``blob.status`` is answered by a worker".
+"""
 
 from __future__ import annotations
 

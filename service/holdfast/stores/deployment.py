@@ -2,6 +2,8 @@
 
 Workers read it before they serve: a store in a form they do not know, or under other names than
 they were told, is refused rather than filled with a second deployment's blobs.
+
+Why: docs/decisions.md, "Collection waits for the last older worker".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A store's place, as a URL: ``memory://``, ``disk:///path``, ``nats://bucket?replicas=3``."""
+"""A store's place, as a URL: ``memory://``, ``disk:///path``, ``nats://bucket?replicas=3``.
+
+Why: docs/decisions.md, "What a store's URL states binds, and nothing else does".
+"""
 
 from __future__ import annotations
 

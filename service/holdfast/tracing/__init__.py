@@ -2,6 +2,8 @@
 
 This knows no OpenTelemetry: `holdfast.tracing.otel` does, and is loaded where spans are wanted. A
 request that belongs to no trace, and a `Tracer` that keeps nothing, cost next to nothing.
+
+Why: docs/decisions.md, "A trace goes along as a header, and spans are made by who is told to".
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 class Trace:
-    """Of one request, which is sent with these ``headers``. Close it."""
+    """The trace of one request, which is sent with these ``headers``. Close it."""
 
     def __init__(self, inbox: Inbox) -> None:
         """The trace comes to ``inbox``."""

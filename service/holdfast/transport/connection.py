@@ -2,6 +2,8 @@
 
 It holds a client that does what is intricate and rarely runs (``nats_py``), and offers none of that
 client's own ways to send or receive.
+
+Why: docs/decisions.md, "Nothing is kept for later while disconnected".
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ unknown (time-out). ``publish`` tells them apart; it repeats only what is safe t
 carries a ``Nats-Msg-Id`` (ADR-34) or an expected sequence. ``publish_batch`` does the same for
 several messages, all or none (ADR-50). Reads that decide something ask the leader
 (``last_message``); bulk reads come from any replica (``jetstream_direct``).
+
+Why: docs/decisions.md, "A leader that was cut off is not believed".
 """
 
 from __future__ import annotations

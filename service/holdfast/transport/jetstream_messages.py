@@ -95,7 +95,7 @@ class RefusedError(Exception):
 
     @property
     def last_sequence(self) -> int | None:
-        """Of the subject whose condition did not hold (in a batch: of the first such), if told."""
+        """That of the subject whose condition did not hold (in a batch: of the first), if told."""
         told = _TOLD_SEQUENCE.fullmatch(self.error.description)
         is_wrong = self.error.err_code == WRONG_LAST_SEQUENCE
         return int(told[1]) if told is not None and is_wrong else None

@@ -5,6 +5,8 @@ nothing at all arrives while something is waited for, the server is asked for a 
 it gives one but what is asked behind it stays unanswered, it may be cut off from the others: after
 a while it is left, whether or not it was to blame. ``Liveness`` decides, and touches no socket;
 ``Watch`` does what was decided.
+
+Why: docs/decisions.md, "Leaving a server that is of no use".
 """
 
 from __future__ import annotations

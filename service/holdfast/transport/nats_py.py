@@ -6,6 +6,9 @@ a queue or a task in between; sending queues header, payload and line end withou
 The overridden methods are nats-py 2.16's; the dependency is pinned to that minor version and
 ``tests/nats/test_nats_py.py`` fails when they change. Nothing of it gets further: its errors
 become ours here.
+
+Why: docs/decisions.md, "nats-py with its reader and writer replaced", and "Errors of the server
+that are not about logins end a connection for now, not for good".
 """
 
 from __future__ import annotations

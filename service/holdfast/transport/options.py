@@ -134,7 +134,7 @@ def _url(server: str) -> SplitResult:
         pass
     shown = masked("servers", (server,))[0]
     raise InvalidError(
-        f"servers: {shown} is no address: a port is 1 to 65535, and in a user or password"
+        f"servers: {shown} is not an address: a port is 1 to 65535, and in a user or password"
         " / ? # [ ] are written %2F %3F %23 %5B %5D"
     )
 
@@ -185,7 +185,7 @@ def _signed(field: str, seed: str, nonce: str | None, *, jwt: str | None) -> dic
         signature = base64.b64encode(pair.sign((nonce or "").encode())).decode()
         who = {"nkey": pair.public_key.decode()} if jwt is None else {"jwt": jwt}
     except (nkeys.NkeysError, ValueError) as error:
-        raise InvalidError(f"{field}: its content is no seed of an nkey") from error
+        raise InvalidError(f"{field}: its content is not the seed of an nkey") from error
     return {} if nonce is None else who | {"sig": signature}
 
 

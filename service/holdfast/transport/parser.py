@@ -3,6 +3,8 @@
 It replaces nats-py's parser, which copies every byte five times on its way from the socket. Here
 bytes are received into segments that are used again and again, and a large payload is a view of
 the segment it was received into. It knows nothing of sockets, subscriptions or tasks.
+
+Why: docs/decisions.md, "Received bytes stay where they were received".
 """
 
 from __future__ import annotations

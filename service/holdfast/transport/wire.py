@@ -1,6 +1,8 @@
 """The socket of a connection, with the methods that nats-py wants a transport to have.
 
 It receives in place: what arrives goes into the parser's own buffers.
+
+Why: docs/decisions.md, "The socket's send buffer is set, its receive buffer is not".
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class Wire(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio.Transport, but all that it asks for.
         self._transport = cast("asyncio.Transport", transport)
-        # Left to grow by itself the buffer holds bulk senders back (docs/decisions.md).
+        # Left to grow by itself the buffer holds bulk senders back.
         plain = transport.get_extra_info("socket")
         if plain is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

@@ -4,6 +4,8 @@ Both let go of the interpreter's lock, so threads are enough. Files of moderate 
 too, each into its thread's own buffer: their bytes are hashed and compressed while the processor's
 cache has them, and are never copied. Work under way is bounded; when it is too much, adding
 waits for the oldest.
+
+Why: docs/decisions.md, "Threads, and one that reads".
 """
 
 from __future__ import annotations

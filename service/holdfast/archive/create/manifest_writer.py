@@ -2,6 +2,8 @@
 
 Pages wait for their frames' places. Their number is bounded: a pack that fills slowly, because
 little is new in each page, is closed for them.
+
+Why: docs/decisions.md, "Pages lie in packs, as frames".
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A pattern that came with a request must not keep a worker busy, so matching never goes back: of
 what is between two stars the first place that fits is taken, which is as good as any later one.
 The same holds for ``*`` in a component and for ``**`` among components.
+
+Why: docs/decisions.md, "Excludes are matched by a matcher of our own".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A page by itself tells nearly everything (``form.checks``). Here it is found out
 whether the directories of its first path, and the files of its hard links, lie in earlier pages.
+
+Why: docs/decisions.md, "What a client commits".
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ MAX_LINKS_HELD: Final = 65_536
 def check_manifest(reader: SnapshotReader, stop: Stop) -> None:
     """Raises CorruptError unless every page can be read and they make up one tree; Cancelled.
 
-    Of a small snapshot all data is compared, too. Raises what the store raises.
+    All data of a small snapshot is compared, too. Raises what the store raises.
     """
     above: frozenset[bytes] = frozenset()
     targets: set[bytes] = set()
@@ -84,5 +86,5 @@ def _check_targets(reader: SnapshotReader, targets: set[bytes], stop: Stop) -> N
         page = reader.page(number)
         kinds = dict(zip(page.paths, page.kinds, strict=True))
         if any(kinds.get(target) != Kind.FILE for target in of_page):
-            msg = "a hard link's target is no earlier file"
+            msg = "a hard link's target is not an earlier file"
             raise CorruptError(msg)

@@ -47,8 +47,8 @@ def diff(
     It ends early, not before one path was compared, when ``stop`` says so, and returns the last
     path it came to, which a later call may go on behind; None when all was compared.
 
-    Changed content of a file with several hard links is told once, at its first path. Of a sparse
-    file a change of where its holes are counts as one of content. Raises CorruptError.
+    Changed content of a file with several hard links is told once, at its first path. A
+    sparse file whose holes moved counts as changed content. Raises CorruptError.
     """
     left, right = _Cursor(before), _Cursor(after)
     if behind is not None:

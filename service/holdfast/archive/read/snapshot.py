@@ -171,7 +171,7 @@ class SnapshotReader:
         if found is None or self.page(found[0]).kinds[found[1]] != Kind.FILE:
             msg = (
                 f"{path_text(page.paths[index])!r} is a hard link to {path_text(target)!r}, "
-                "which is no file of this snapshot"
+                "which is not a file of this snapshot"
             )
             raise CorruptError(msg)
         return found
@@ -194,9 +194,9 @@ class SnapshotReader:
         return self._content(page, index, max(start, 0), stop)
 
     def tar_data(self, page_no: int, index: int) -> Iterator[bytes]:
-        """The data of an entry as the tar has it, without padding; of a link nothing.
+        """The data of an entry as the tar has it, without padding; nothing for a link.
 
-        Of a sparse file that is its map and its segments, however large its holes are.
+        A sparse file has its map and its segments there, however large its holes are.
         """
         page = self.page(page_no)
         start = page.starts[index] + page.header_sizes[index]

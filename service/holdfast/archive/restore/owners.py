@@ -1,4 +1,7 @@
-"""The owners of restored files: as recorded, as given, or the one who restores."""
+"""The owners of restored files: as recorded, as given, or the one who restores.
+
+Why: docs/decisions.md, "What a client made comes back without privileges".
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def parse_owners(text: str) -> Owners:
         return "current"
     pair = _PAIR.fullmatch(text)
     if pair is None or max(map(int, pair.groups())) > MAX_OWNER:
-        msg = f"{text[:64]!r} is no owner: keep, current, or two numbers such as 1000:1000"
+        msg = f"{text[:64]!r} is not an owner: keep, current, or two numbers such as 1000:1000"
         raise InvalidError(msg)
     return int(pair[1]), int(pair[2])
 

@@ -306,5 +306,5 @@ def _shed(fd: int, attribute: str) -> None:
 
 def _no_directory(path: bytes) -> CorruptError:
     return CorruptError(
-        f"entries lie in {path_text(path)!r}, which is no directory of the snapshot"
+        f"entries lie in {path_text(path)!r}, which is not a directory of the snapshot"
     )

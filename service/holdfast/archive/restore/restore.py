@@ -2,6 +2,8 @@
 
 A tree is filled in a staging directory beside its target, and then takes the target's place in one
 step that a crash cannot halve. Only ``merge`` writes into a tree that is in use, file by file.
+
+Why: docs/decisions.md, "When a restore syncs".
 """
 
 from __future__ import annotations

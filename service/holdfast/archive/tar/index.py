@@ -3,6 +3,8 @@
 A tar is a list of instructions, and a snapshot a tree: here the one becomes the other. Members
 that fit no tree (a file with something in it, a link to nothing) are refused, and so are those that
 would act outside of it.
+
+Why: docs/decisions.md, "Tars are read by our own parser", and "Tars without an end are refused".
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class TarIndex:
             if linked is None or linked.type == DIRECTORY:
                 msg = (
                     f"the tar's {path_text(path)!r} is a hard link to "
-                    f"{path_text(member.target)!r}, which is no file before it"
+                    f"{path_text(member.target)!r}, which is not a file before it"
                 )
                 raise InvalidError(msg)
             self._linked[id(linked)] = linked

@@ -68,7 +68,7 @@ class TarSource:
     """The members of a tar. Implements ``ports.Source``. Close it: it holds a temporary file.
 
     Directories that the tar leaves out get mode 0755 and the owner and time of the first entry in
-    them. Of several members with one name the last one counts. Hard links are to what the name
+    them. The last of several members with one name counts. Hard links are to what the name
     stood for at that moment. Devices and pipes are skipped with a warning.
     """
 

@@ -33,7 +33,7 @@ from holdfast.cli.bench.report import (
     Report,
     percentile,
     seconds_of,
-    seconds_of_many,
+    seconds_of_each,
 )
 from holdfast.client import connect
 from holdfast.domain.digest import Digest, digest_of
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from holdfast.cli.bench.report import Kind, Sync
 
     type Say = Callable[[str], None]
-    type Call = Callable[[], Awaitable[object]]
+    type Call = Callable[[int], Awaitable[object]]
     type Put = Callable[[bytes], Awaitable[str]]
     type Get = Callable[[str, Any], Awaitable[object]]
     type Delete = Callable[[str], Awaitable[object]]
@@ -288,15 +288,15 @@ async def _measure_small(pool: Pool, requests: int) -> list[Figure]:
         digests = [(await client.put(next(payloads))).digest for _ in range(_DISTINCT_GETS)]
         wanted = itertools.cycle(digests)
         calls: dict[tuple[str, str], Call] = {
-            ("get", HOLDFAST): lambda: client.get(next(wanted)),
-            ("get", BARE): lambda: bare.request(LIKE_GET, next(wanted).encode(), timeout=30),
-            ("put", HOLDFAST): lambda: client.put(next(payloads)),
-            ("put", BARE): lambda: bare.request(LIKE_PUT, next(payloads), timeout=30),
+            ("get", HOLDFAST): lambda _: client.get(next(wanted)),
+            ("get", BARE): lambda _: bare.request(LIKE_GET, next(wanted).encode(), timeout=30),
+            ("put", HOLDFAST): lambda _: client.put(next(payloads)),
+            ("put", BARE): lambda _: bare.request(LIKE_PUT, next(payloads), timeout=30),
         }
         seconds: dict[tuple[str, str], list[float]] = {kind: [] for kind in calls}
-        for _ in range(requests):
+        for number in range(requests):
             for kind, call in calls.items():
-                seconds[kind].append(await seconds_of(call()))
+                seconds[kind].append(await seconds_of(call(number)))
         return [
             Figure(
                 table=_SMALL, sync=pool.sync, what=what, contender=who, unit=unit, values=[value]
@@ -305,20 +305,19 @@ async def _measure_small(pool: Pool, requests: int) -> list[Figure]:
             for unit, value in (
                 ("p50 ms", percentile(seconds[what, who], 50) * 1000),
                 ("p99 ms", percentile(seconds[what, who], 99) * 1000),
-                ("per second", requests / await seconds_of_many(requests, IN_FLIGHT, call)),
+                ("per second", requests / await seconds_of_each(range(requests), IN_FLIGHT, call)),
             )
         ]
 
 
 async def _measure_has(pool: Pool, blobs: int, say: Say) -> Figure:
     """``has`` of as many digests as one request may name, on a store filled with ``blobs``."""
-    numbers = itertools.count()
     values = []
     async with await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS) as client:
         for first in range(0, blobs, _FILL_STEP):
             say(f"{pool.sync} sync: filling the store, {first:,} of {blobs:,} blobs")
-            count = min(_FILL_STEP, blobs - first)
-            await seconds_of_many(count, IN_FLIGHT, lambda: client.put(_numbered(next(numbers))))
+            step = range(first, min(first + _FILL_STEP, blobs))
+            await seconds_of_each(step, IN_FLIGHT, lambda number: client.put(_numbered(number)))
         for request in range(HAS_REQUESTS):
             first = request * MAX_DIGESTS_PER_HAS
             asked = [_half_present(first + each, blobs) for each in range(MAX_DIGESTS_PER_HAS)]

@@ -60,7 +60,7 @@ class Figure(Struct, frozen=True, kw_only=True):
 class Promise(Struct, frozen=True, kw_only=True):
     """A bound on a figure of holdfast's, or on its ratio to that of ``against``.
 
-    Of seconds, the ratio is that of speeds. ``theirs`` is what the other did, if not the same. A
+    For seconds, the ratio is that of speeds. ``theirs`` is what the other did, if not the same. A
     figure of another ``size`` is shown and not judged; one that reaches ``enough`` meets the bound
     whatever the other's is. An ``aim`` is what we would like to reach beyond what is promised.
     ``name`` may hold ``{size}``.
@@ -119,13 +119,15 @@ async def seconds_of(work: Awaitable[object]) -> float:
     return time.perf_counter() - start
 
 
-async def seconds_of_many(count: int, at_once: int, call: Callable[[], Awaitable[object]]) -> float:
-    """Seconds that ``count`` calls take, ``at_once`` of them under way."""
-    turns = iter(range(count))
+async def seconds_of_each[T](
+    items: Iterable[T], at_once: int, call: Callable[[T], Awaitable[object]]
+) -> float:
+    """Seconds that the calls with each of ``items`` take, ``at_once`` of them under way."""
+    turns = iter(items)
 
     async def take_turns() -> None:
-        for _ in turns:
-            await call()
+        for item in turns:
+            await call(item)
 
     return await seconds_of(asyncio.gather(*(take_turns() for _ in range(at_once))))
 

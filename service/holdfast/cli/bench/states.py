@@ -10,8 +10,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.cli.bench.machine import describe_machine
 from holdfast.cli.bench.pool import TIMEOUT_SECONDS, run_directory, start_pool
@@ -23,14 +22,14 @@ from holdfast.cli.bench.report import (
     Report,
     percentile,
     seconds_of,
-    seconds_of_many,
+    seconds_of_each,
 )
 from holdfast.client import connect
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from holdfast.cli.bench.publisher import Publisher
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client
 
     type Say = Callable[[str], None]
-    type Work = Callable[[int], Awaitable[object]]
+    type Work = Callable[[Sequence[Any]], Awaitable[object]]
 
 PUBLISHES: Final = "bare publishes"
 COMPARED: Final = "compare-and-set of each"
@@ -175,8 +174,9 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
         for number in range(rounds):
             say(f"{place.sync} sync: commands appended, round {number + 1}/{rounds}")
             for (what, contender), (work, share) in ways.items():
-                count = max(commands // share, MANY_TASKS)
-                rate = count / await seconds_of(work(count))
+                taken = [_command() for _ in range(max(commands // share, MANY_TASKS))]
+                given = taken if contender == HOLDFAST else _payloads(taken)
+                rate = len(taken) / await seconds_of(work(given))
                 values.setdefault((what, contender, "per second"), []).append(rate)
             ours, theirs = await _measure_alone(client, bare, max(commands // 20, 20))
             values.setdefault((ALONE, HOLDFAST, "p50 ms"), []).append(ours)
@@ -195,26 +195,32 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
 
 
 def _ways(client: Client, bare: Publisher) -> dict[tuple[str, str], tuple[Work, int]]:
-    """Work by measurement and contender, with the count of commands to divide by."""
+    """Work by measurement and contender, with the count of commands to divide by.
+
+    holdfast is given commands, which it writes as JSON; the others are given the JSON.
+    """
     states = client.states
 
-    def single() -> Awaitable[object]:
-        return states.append("single", _command(), ordered=False)
+    def append_alone(one: object) -> Awaitable[object]:
+        return states.append("single", one, ordered=False)
 
-    def together() -> Awaitable[object]:
-        return states.append("together", _command())
+    def append(one: object) -> Awaitable[object]:
+        return states.append("together", one)
 
-    def batch() -> Awaitable[object]:
-        commands = [_command() for _ in range(BATCH)]
-        return states.append_many("batches", commands, ordered=False)
+    def append_batches(commands: Sequence[object]) -> Awaitable[object]:
+        return seconds_of_each(
+            itertools.batched(commands, BATCH),
+            BATCHES_IN_FLIGHT,
+            lambda batch: states.append_many("batches", batch, ordered=False),
+        )
 
     return {
-        (SINGLE, HOLDFAST): (lambda n: seconds_of_many(n, IN_FLIGHT, single), 1),
-        (SINGLE, PUBLISHES): (lambda n: bare.publish(_payloads(n), IN_FLIGHT), 1),
-        (SINGLE, COMPARED): (lambda n: bare.compare_and_set(_payloads(n)), 8),
-        (TOGETHER, HOLDFAST): (lambda n: seconds_of_many(n, IN_FLIGHT, together), 1),
-        (MANY_TOGETHER, HOLDFAST): (lambda n: seconds_of_many(n, MANY_TASKS, together), 1),
-        (BATCHES, HOLDFAST): (lambda n: seconds_of_many(n // BATCH, BATCHES_IN_FLIGHT, batch), 1),
+        (SINGLE, HOLDFAST): (lambda given: seconds_of_each(given, IN_FLIGHT, append_alone), 1),
+        (SINGLE, PUBLISHES): (lambda given: bare.publish(given, IN_FLIGHT), 1),
+        (SINGLE, COMPARED): (bare.compare_and_set, 8),
+        (TOGETHER, HOLDFAST): (lambda given: seconds_of_each(given, IN_FLIGHT, append), 1),
+        (MANY_TOGETHER, HOLDFAST): (lambda given: seconds_of_each(given, MANY_TASKS, append), 1),
+        (BATCHES, HOLDFAST): (append_batches, 1),
     }
 
 
@@ -222,8 +228,10 @@ async def _measure_alone(client: Client, bare: Publisher, count: int) -> tuple[f
     """The p50 of an append, and of a publish, in milliseconds, one at a time and in turn."""
     ours, theirs = [], []
     for _ in range(count):
-        ours.append(await seconds_of(client.states.append("alone", _command())) * 1000)
-        theirs.append(await seconds_of(bare.publish(_payloads(1), 1)) * 1000)
+        command = _command()
+        payloads = _payloads([command])
+        ours.append(await seconds_of(client.states.append("alone", command)) * 1000)
+        theirs.append(await seconds_of(bare.publish(payloads, 1)) * 1000)
     return percentile(ours, 50), percentile(theirs, 50)
 
 
@@ -237,8 +245,8 @@ def _command() -> dict[str, object]:
     return command
 
 
-def _payloads(count: int) -> list[bytes]:
-    return [json.dumps(_command(), separators=(",", ":")).encode() for _ in range(count)]
+def _payloads(commands: Iterable[object]) -> list[bytes]:
+    return [json.dumps(command, separators=(",", ":")).encode() for command in commands]
 
 
 async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
@@ -291,8 +299,8 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
         made = 0
         for count in (FEW_STATES, states):
             say(f"{place.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
-            make = partial(_make, client, iter(range(made, count)))
-            await seconds_of_many(count - made, IN_FLIGHT, make)
+            new = range(made, count)
+            await seconds_of_each(new, IN_FLIGHT, lambda number: _make(client, number))
             made = count
             chosen = [f"many/{number * 7919 % count}" for number in range(_SAMPLE)]
             for what, p50 in (
@@ -311,8 +319,7 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
     return figures
 
 
-async def _make(client: Client, numbers: Iterator[int]) -> None:
-    number = next(numbers)
+async def _make(client: Client, number: int) -> None:
     name = f"many/{number}"
     half = [_command() for _ in range(COMMANDS_EACH // 2)]
     saved = (await client.states.append_many(name, half))[-1]

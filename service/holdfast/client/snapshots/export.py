@@ -3,6 +3,8 @@
 The store sends the packs straight to this connection, so no worker touches what may be gigabytes;
 ``snapshot.export`` gives clients in other languages the same bytes, made up by a worker. Imported
 by those who need it: it loads zstd.
+
+Why: docs/decisions.md, "The client puts exports together itself".
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ RecordT = TypeVar("RecordT", SnapshotRecord, RestoreRecord)
 
 
 def raise_failure(record: SnapshotRecord | RestoreRecord) -> None:
-    """Raise what ``record`` failed of; return when it has not failed."""
+    """Raise the failure that ``record`` tells of; return when it has not failed."""
     if record.state == "failure":
         raise error_for(record.code or "internal", record.reason or "it failed")
 

@@ -166,12 +166,15 @@ class Appends:
     async def _settle(self, name: str, together: Sequence[ToAppend], until: float) -> None:
         for one in together:
             one.sent = True
-        reply = await self._ask(name, together, until)
+        log = name, together[0].data is None
+        hint = self._hints.get(log)
+        reply = await self._ask(name, together, until, hint)
         count = sum(len(one.commands) or 1 for one in together)
         if reply.count != count:
             msg = f"of {count} commands {reply.count} were appended"
             raise InternalError(msg)
-        self._remember((name, together[0].data is None), reply.append_subject)
+        if self._hints.get(log) == hint:  # else another's answer came first: go where that goes
+            self._remember(log, reply.append_subject)
         fence = together[0].fence
         if fence is not None:
             fence.index = reply.index + count - 1
@@ -181,12 +184,13 @@ class Appends:
                 one.answer.set_result((reply, before))
             before += len(one.commands) or 1
 
-    async def _ask(self, name: str, together: Sequence[ToAppend], until: float) -> Appended:
+    async def _ask(
+        self, name: str, together: Sequence[ToAppend], until: float, hint: str | None
+    ) -> Appended:
         first = together[0]
         seconds = max(until - asyncio.get_running_loop().time(), SHORTEST_SECONDS)
         expected = _expected(first)
         hlc = max((one.hlc for one in together if one.hlc is not None), default=None)
-        hint = self._hints.get((name, first.data is None))
         if first.data is not None:
             header = AppendBytes(
                 quoted_name=quote_text(name),

@@ -2,6 +2,8 @@
 
 async with hf.state("orders", apply=apply, initial={}) as orders:
     result = await orders.append({"add": "apple"})
+
+Why: docs/decisions.md, "A state as one object applies commands as the log has them".
 """
 
 from __future__ import annotations
@@ -262,7 +264,7 @@ class StateMachine:
             return  # it shows when the log is followed
 
     async def _result(self, own: LogCommand) -> Any:
-        """What ``apply`` says of ``own``. Raises ConflictError where the log has another there."""
+        """The result of ``apply`` for ``own``. Raises ConflictError if another is there."""
         hlc, result = await self._applied(own.index)
         if hlc != own.hlc:
             msg = f"it was appended as command {own.index}, which a repair took back"

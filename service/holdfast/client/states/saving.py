@@ -2,6 +2,8 @@
 
 Such a blob is held by a name of its own until it is the save's: a put without one would keep it for
 ever.
+
+Why: docs/decisions.md, "A large save is held by a name while it is made".
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
-    """Of the ``count`` commands behind the first ``before`` that ``reply`` tells of."""
+    """The positions of ``count`` commands, behind the first ``before`` that ``reply`` tells of."""
     first, hlc, lineage = reply.index, reply.hlc, reply.lineage
     return [
         LogPosition(first + behind, hlc, behind, lineage)
@@ -77,5 +77,5 @@ def value_of(text: Buffer) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        msg = f"the answer is no JSON: {error}"
+        msg = f"the answer is not JSON: {error}"
         raise InternalError(msg) from error

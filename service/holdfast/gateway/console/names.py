@@ -80,7 +80,7 @@ class NamePages:
     async def one(self, request: Request) -> Response:
         """``GET /console/names/one``: what a name has, had, and what became of it.
 
-        Of a name that never was it says so, and offers to give it something.
+        It says so of a name that never was, and offers to give it a blob.
         """
         name = check_blob_name(needed(request, NAME))
         asked = GetHistory(name=name, cursor=text_of(request, CURSOR) or None)

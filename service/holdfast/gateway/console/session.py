@@ -2,6 +2,8 @@
 
 The gateway keeps nothing of a session, so any of several answers, and a token that is removed ends
 its sessions at once. Without tokens the cookie is random: it only ties forms to a browser.
+
+Why: docs/decisions.md, "The console's cookie is the token, for ``/console`` alone".
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def form_token(session: str) -> str:
 
 
 def seal_of(session: str, *texts: str) -> str:
-    """What shows that a page told ``texts`` to ``session``: nobody else can make it."""
+    """A proof that a page told ``texts`` to ``session``: nobody else can make it."""
     told = _TOLD + msgspec.json.encode(texts)
     return hmac.new(session.encode(errors="replace"), told, "sha256").hexdigest()
 
@@ -116,7 +118,7 @@ def _form(request: Request, body: bytes) -> SentForm:
             max_num_fields=_MAX_FIELDS,
         )
     except ValueError as error:
-        raise HttpError(400, "invalid", "that is no form of this console") from error
+        raise HttpError(400, "invalid", "the form is not one of this console") from error
     check_form(request, dict(pairs).get(FORM_FIELD, ""))
     return SentForm([pair for pair in pairs if pair[0] != FORM_FIELD])
 

@@ -187,7 +187,7 @@ class StateUpkeepPages:
         *roots: str,
         query: tuple[Parameter, ...] = (),
     ) -> HttpRoute:
-        """Of a form of a state, for a right to ``verb`` below all ``roots``."""
+        """The route of a form of a state, for a right to ``verb`` below all ``roots``."""
         return self._pages.route(
             f"/states/{what}",
             verb,

@@ -51,7 +51,7 @@ class StatePages:
     async def one(self, request: Request) -> Response:
         """``GET /console/states/one``: a page of saves, and one of the log.
 
-        Of a state that is not there it says so, and offers to begin it.
+        It says so where there is no such state, and offers to begin it.
         """
         name = check_blob_name(needed(request, NAME))
         listing = ListSaves(name=name, cursor=text_of(request, CURSOR) or None, limit=_LISTED)

@@ -3,6 +3,8 @@
 As a collection does it, and as slowly; but nothing is removed, so a moment's difference between the
 two does no harm. A missing or damaged blob is looked for once more before it is told. Where blobs
 are partial, each owner's pages are read, too: they tell which bytes are needed.
+
+Why: docs/decisions.md, "The doctor takes an inventory, and marks nothing".
 """
 
 from __future__ import annotations

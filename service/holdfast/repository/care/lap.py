@@ -8,6 +8,8 @@ Where blobs are listed in the order of writing, a blob put or touched moves to t
 fast as it is read. So they are read as far as the store had come, and then once more from there,
 as far as it has come by then: for what was touched before it was reached. So a lap has an end. A
 blob touched so often that it is met in neither pass, and one put late, are for the next lap.
+
+Why: docs/decisions.md, "A lap reads until each copy has answered".
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class StateLogsBack:
         self._replays = replays
 
     async def keys(self) -> Sequence[str]:
-        """Of the records of all states there ever were, in order. Raises UnavailableError."""
+        """The keys of the records of all states ever made, in order. Raises UnavailableError."""
         return await self._records.list_keys(STATE.prefix)
 
     async def pages(self, key: str, index: int = 0) -> AsyncGenerator[tuple[int, int]]:
@@ -35,9 +35,9 @@ class StateLogsBack:
 
         After each page comes what it weighs, in bytes, and the command to go on with. Where the log
         is trimmed meanwhile, what is left is read. If it is repaired or removed meanwhile the rest
-        is for the next lap, and so is what is appended. Of a record that cannot be read who reads
-        the records tells. Raises CorruptError with the index at which the log is damaged,
-        UnavailableError.
+        is for the next lap, and so is what is appended. A record that cannot be read is passed
+        over: it is told where records are read. Raises CorruptError with the index at which the
+        log is damaged, UnavailableError.
         """
         try:
             record = (await self._ledger.get(STATE, STATE.name_at(key))).record

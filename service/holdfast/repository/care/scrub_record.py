@@ -3,6 +3,8 @@
 A place is a nats-server, to which workers are connected: what they read is answered by it, or by
 those that it knows of. Stores on a disk or in memory are one place. A lap goes over everything, and
 one that has mended something is followed by another at once: there may be more of it.
+
+Why: docs/decisions.md, "Progress of the scrub is one record, with a lease".
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ compare-and-set on the blob as it was listed: one that was put, touched or pinne
 and skipped. So a writer that announces that it counts on a blob, and touches it after that, has it,
 or is told that it is gone. If a root cannot be read, or is not answered, nothing is removed. A pack
 of which a part is to be kept and that cannot be read back stays, and the rest goes.
+
+Why: docs/decisions.md, "Space comes back without a lock".
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A store keeps one record per key, so a record that is rewritten moves behind what was read already.
 Only a scan that has come to the end, by the word of a leader that was asked after the last page,
 has met what moved.
+
+Why: docs/decisions.md, "Roots are read to the leader's end", and "What was lost is not taken for
+removed".
 """
 
 from __future__ import annotations

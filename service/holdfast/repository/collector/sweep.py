@@ -3,6 +3,8 @@
 A copy is claimed. Then every upload is looked at that may go on, and every record that was written
 since they were listed. A copy that none names goes, if the claim is still there. A writer that
 makes it a blob meanwhile, or counts on that blob, takes the claim, or sees that it goes.
+
+Why: docs/decisions.md, "Bytes that no record names are claimed before they go".
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ record as it is then. A write whose outcome is not known is sent again as it is,
 acknowledged or refused: one that was late is refused itself by then. If it was refused, and is what
 is there, it was applied. If it was refused and something else is there, the change is asked again:
 so it must bear to meet a record that it was applied to before. A missing record tells nothing.
+
+Why: docs/decisions.md, "A change of a record is a function, and is asked again".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 One of several first requests is served. A download that was cut off goes on by ranges, for an hour
 from the first request on; the record outlives the link.
+
+Why: docs/decisions.md, "One use is a download with all its ranges".
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Readers take both for gone already; here their records let go of the bytes. A store tells the time,
 never this worker's clock alone: where these differ, nothing is done. A record is changed as
 it was read, or not at all; one that cannot be read is left to the readers of the roots.
+
+Why: docs/decisions.md, "What has expired is ended before a collection".
 """
 
 from __future__ import annotations

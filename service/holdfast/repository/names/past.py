@@ -4,6 +4,8 @@ A record keeps its last steps. Where many write a name, the step by which a repe
 gone while its caller still waits for an answer, and the repeat would be made over what others wrote
 since. So a young step is written down here before the record that has it no more. That costs only
 names that are written more than ``MAX_TRANSITIONS`` times in ``REMEMBERED``.
+
+Why: docs/decisions.md, "Announcements and the steps that end them share the Op-Id".
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ compare-and-set, and may ask again. So each bears to meet a record that it was a
 
 A deletion is a record, too: versions go on counting over it. A version that a name had before lies
 under ``v.<tokens>.=v<version>``, written before the record that supersedes it.
+
+Why: docs/decisions.md, "A write is announced, and that is no lock", "The record of a name knows
+where its steps were taken", and "A deleted name is a record".
 """
 
 from __future__ import annotations

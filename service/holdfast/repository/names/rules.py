@@ -1,4 +1,7 @@
-"""Retention of names: one record, ``r.rules``, which every worker reads now and then."""
+"""Retention of names: one record, ``r.rules``, which every worker reads now and then.
+
+Why: docs/decisions.md, "One version is kept unless a rule says more".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One write of a name in the name's record: announced, promised, committed or failed."""
+"""One write of a name in the name's record: announced, promised, committed or failed.
+
+Why: docs/decisions.md, "Versions are written before they are lost".
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Ids are UUIDs of version 7, so the newest has the highest. A page that looked at many records to
 find few of the wanted state is cut short, and says where to go on.
+
+Why: docs/decisions.md, "A label entry is a key".
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """The packs of snapshots as the steps of making one need them: put, read, kept from the collector.
 
 A blob that is stored already may be about to be collected. A step that counts on one marks it as
-seen (*touches* it), unless that was done lately; the collector then leaves it alone (DESIGN.md, 7).
-Two times of the store tell what is late, never this worker's clock.
+seen (*touches* it), unless that was done lately; the collector then leaves it alone. Two times of
+the store tell what is late, never this worker's clock.
+
+Why: docs/decisions.md, "Space comes back without a lock".
 """
 
 from __future__ import annotations

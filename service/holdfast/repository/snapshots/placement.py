@@ -3,6 +3,8 @@
 Silence is not a no: a node may be restarting or slow. Only answers count, so that a request that
 might be answered a moment later is not refused for good, and no second copy of an app is made
 because the first one's node was silent.
+
+Why: docs/decisions.md, "Who has an app".
 """
 
 from __future__ import annotations

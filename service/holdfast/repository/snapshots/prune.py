@@ -4,6 +4,8 @@ A run begins with a barrier: it writes the app's *fence*, ``g.<app>``. The store
 that is the present. Each removal writes the fence once more, by compare-and-set, in one batch with
 the removal of the record as it was listed. So a run ends where another begins, or where somebody
 deletes a snapshot of the app: whatever was counted on is there when a snapshot is removed.
+
+Why: docs/decisions.md, "Runs of a policy end where another begins".
 """
 
 from __future__ import annotations

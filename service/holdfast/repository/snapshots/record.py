@@ -3,6 +3,8 @@
 ``s.<app>.<id>`` is a snapshot, ``l.<key>.<value>.<app>.<id>`` one of its labels, ``p.<app>.<id>``
 says that it is pending. ``r.<id>`` is a restore, ``q.<id>`` says that it is pending. A marker or
 label is written and removed in one batch with its record, so listing keys is enough to find them.
+
+Why: docs/decisions.md, "Removed snapshots", and "Pending markers".
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def roots_of(record: StoredSnapshot) -> tuple[Digest, ...]:
         raise CorruptError(msg)
     roots = tuple(Digest(root) for root in named if root is not None)
     if not all(map(is_digest, roots)):
-        msg = f"the snapshot {record.key} names a root that is none"
+        msg = f"the snapshot {record.key} names a root that is not a digest"
         raise CorruptError(msg)
     return roots
 

@@ -4,6 +4,8 @@ A blob that the parent needs, too, is safe while that is ``ok``: it is read agai
 announced, so a removal after that finds the root. But the parent vouches for the bytes that it
 needs and for no others of the same pack: whatever was put, found, or may be more than these is
 touched, and is gone if it does not keep what the root needs of it.
+
+Why: docs/decisions.md, "Times".
 """
 
 from __future__ import annotations

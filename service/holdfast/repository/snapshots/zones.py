@@ -3,6 +3,8 @@
 Its version is pinned with this program's, so all workers of one release have the same zones. Those
 of the machine are not used: of two machines with different ones each would remove what the other
 keeps.
+
+Why: docs/decisions.md, "Time zones are a package".
 """
 
 from __future__ import annotations

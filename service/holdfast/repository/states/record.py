@@ -7,6 +7,8 @@ knows a floor of the log: a log that ends below that has lost commands.
 The log's groups lie in the journal under the tokens of the name, behind the sequence ``start``, and
 are of the log's id. A removed state keeps its record, and a later log is behind what ended the one
 before.
+
+Why: docs/decisions.md, "Whoever goes on names the log that is meant".
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def without_log(self) -> str:
-        """What its lineage names instead of a log before it has one; no log has such an id."""
+        """The id in its lineage before it has a log; no log has such an id."""
         return f"_{self.removals}" if self.removals else ""
 
     @property

@@ -3,6 +3,8 @@
 A save is a blob and an entry of the state's record. The blob is put first, then the record names
 it, then it is touched: a collector that did not see the record cannot remove it any more. Where it
 was removed before, it is put anew, or the entry is taken back, before anybody is told of it.
+
+Why: docs/decisions.md, "A save is an entry of the record, and touched once it is one".
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 It is a hint: an append by it is refused where it is wrong. Before the first append, and after
 each refusal, the log is read from a believed leader: the groups of the last two minutes, or those
 behind the end that was known.
+
+Why: docs/decisions.md, "What a worker knows of a log's end is a hint".
 """
 
 from __future__ import annotations

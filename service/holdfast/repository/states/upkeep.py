@@ -1,4 +1,7 @@
-"""The upkeep of states: trimmed by hand or by policy, removed, repaired, listed."""
+"""The upkeep of states: trimmed by hand or by policy, removed, repaired, listed.
+
+Why: docs/decisions.md, "What ends a log is written into it".
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Removal:
-    """What the request ``op`` has ``seen`` that it removes, and the Op-Ids of that.
+    """The record that the request ``op`` has ``seen`` and removes, and the Op-Ids of its log.
 
     To make room, the commands up to the sequence ``emptied_through`` were removed.
     """

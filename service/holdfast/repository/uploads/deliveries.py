@@ -1,4 +1,7 @@
-"""An upload's steps for the name that its blob is for, if there is one."""
+"""An upload's steps for the name that its blob is for, if there is one.
+
+Why: docs/decisions.md, "The end of a streamed write".
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ parts under a nuid of its own. A former owner that wakes up finds another nuid i
 removes what it wrote: it alone ever writes there, so nothing of the blob can be hit. Parts that
 may have become a blob are claimed in the record first, and are removed only as
 `holdfast.repository.uploads.stagings` says.
+
+Why: docs/decisions.md, "Owners look whether they are still owners".
 """
 
 from __future__ import annotations

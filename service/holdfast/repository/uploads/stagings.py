@@ -5,6 +5,8 @@ it makes the blob, and a remover has ended the upload or taken it over before. C
 where the blob is found, by the store's word of this moment, made of other parts: then the
 claimant's attempt, which counts on what it saw before its claim, can only fail
 (`StagedBlob.commit`), though it may be made an hour later. Where no blob is found they stay.
+
+Why: docs/decisions.md, "Claims, and whose promise a removal is".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The uploads that one worker owns, each with its share of the memory for windows."""
+"""The uploads that one worker owns, each with its share of the memory for windows.
+
+Why: docs/decisions.md, "Windows in bytes, from a memory budget".
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Each is stored anew, longer, in a staging of its own, and counts once the upload's record names it:
 that is one compare-and-set of the owner, so a tail that was acknowledged is what any next owner
 finds. The one before it is removed then.
+
+Why: docs/decisions.md, "What does not fill a part is the upload's tail".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A worker that takes over writes a nuid of its own into the record, copies what is stored to it, and
 goes on. Parts that a former owner has claimed may be the blob already: then that is the result.
+
+Why: docs/decisions.md, "Takeover by copying".
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A record tells its last state. A name's also tells the last steps to it, so that one which was
 rewritten between two reads hides none of them. A blob, and a snapshot that is no longer pending,
 are told by their last change alone.
+
+Why: docs/decisions.md, "A snapshot is pending from its marker".
 """
 
 from __future__ import annotations

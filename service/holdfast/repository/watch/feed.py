@@ -2,6 +2,8 @@
 
 The feed reads while somebody watches, and keeps the last batches. A watcher from further back reads
 by itself until it has caught up, and so does one that falls behind what is kept.
+
+Why: docs/decisions.md, "Workers relay what one of their readers reads".
 """
 
 from __future__ import annotations

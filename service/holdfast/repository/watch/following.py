@@ -6,6 +6,8 @@ has two numbers: how far was read, and the **floor**, up to which every step has
 one where the store had nothing behind what was read, after it was read. While others keep writing,
 the floor follows some reads behind: a record would have to move in each of them, at the moment when
 its place is read. Steps behind the floor are told where they are met, perhaps twice.
+
+Why: docs/decisions.md, "A cursor has two numbers".
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class Point:
         """The point that ``cursor`` names. Raises InvalidError."""
         found = _CURSOR.fullmatch(cursor)
         if found is None or int(found[1]) > int(found[2]):
-            msg = "this cursor is none of a watch"
+            msg = "the cursor is not that of a watch"
             raise InvalidError(msg)
         return cls(found[3], int(found[1]), int(found[2]))
 

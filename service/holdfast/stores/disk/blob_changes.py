@@ -5,6 +5,8 @@ looked, compares their names with what the log says, and adds what is new: so a 
 and every process that asks finds the same log. It is a store of records below ``changes/``, one
 record for each digest that was ever met. A blob that was put and deleted, or the reverse, while
 nobody asked is not told of, nor are touches and pins. If the directory is removed, it is made anew.
+
+Why: docs/decisions.md, "The log of a disk store is made by whoever asks".
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Reading blobs in files, compared with their headers: files that differ are moved aside.
 
 The blocking half, to be called from threads. ``blobs`` says what the files are.
+
+Why: docs/decisions.md, "Checked once per file, then by identity".
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ not what it should be is moved to ``quarantine/``, so the same blob can be put a
 A blob that is there is deleted, touched, or replaced by a copy (with a pin or without, partial, or
 whole again), while its shard (the directory that it is in) is locked, so that it is done to the
 file that was seen before.
+
+Why: docs/decisions.md, "One file per blob, published by link", and "A pin is changed by a copy in
+the file's place".
 """
 
 from __future__ import annotations
@@ -246,7 +249,7 @@ class BlobFiles:
             return False
 
     def now(self) -> datetime:
-        """The time that a file gets which is written now."""
+        """The time that a file written now gets."""
         confirm_disk_store(self._root)
         with translated(), tempfile.TemporaryFile(dir=self._root) as file:
             return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)

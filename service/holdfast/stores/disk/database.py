@@ -13,20 +13,26 @@ leaves all of it or nothing. Reading waits for nobody. Three things are added to
 
 Nobody else may open the database's files in a process that uses it: closing any descriptor of them
 drops the locks of the whole process.
+
+Why: docs/decisions.md, "Writers of records take turns under a lock of ours", and "The log is
+written once more before it is added to".
 """
 
 from __future__ import annotations
 
-import fcntl
+import asyncio
 import os
 import sqlite3
 import stat
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from holdfast.errors import (
     ConflictError,
@@ -36,7 +42,7 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.disk.files import MARKER, Files, translated
+from holdfast.stores.disk.files import MARKER, Files, take_lock, translated
 from holdfast.stores.disk.mounts import refuse_network
 
 if TYPE_CHECKING:
@@ -47,11 +53,12 @@ DATABASE: Final = "records.sqlite"
 PATIENCE_SECONDS: Final = 10.0
 """Seconds a change waits for those of others, which take milliseconds unless one is stopped."""
 
-LOCK_STEP_SECONDS: Final = 0.002
 CHECKPOINT_PAGES: Final = 1000
 MAX_LOG_BYTES: Final = 64 * 1024 * 1024
 """To this length the write-ahead log is cut again, once a reader that was stopped let it grow."""
 
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 _NOT_MADE: Final = (0, 0)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
@@ -125,6 +132,8 @@ _OTHER_FORM: Final = "the records have another format; use the version of holdfa
 _FORKED: Final = "the records on disk were opened before this process was forked; start it anew"
 
 type _Identity = tuple[int, int]
+
+log = structlog.get_logger(__name__)
 
 _processes: Final[set[int]] = set()
 """This process and those it was forked from, if they have opened a database."""
@@ -228,10 +237,7 @@ class Database:
         with translated():
             descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            while not _try_lock(descriptor):
-                if time.monotonic() >= deadline:
-                    raise UnavailableError(LOCKED)
-                time.sleep(LOCK_STEP_SECONDS)
+            take_lock(descriptor, deadline, LOCKED)
             yield
         finally:
             os.close(descriptor)
@@ -288,6 +294,50 @@ class Database:
         return connection
 
 
+class DatabaseStore:
+    """A store that is one database under ``root``, used off the event loop."""
+
+    def __init__(self, root: Path, files: Files | None, form: Form) -> None:
+        self._root = root
+        self._database = Database(root, files or Files(), form)
+        self._turn = asyncio.Lock()  # so that of a process one thread at most waits for others
+
+    async def aclose(self) -> None:
+        """Release the store's resources. May be repeated."""
+        await asyncio.to_thread(self._database.close)
+
+    async def _read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
+        return await asyncio.to_thread(self._database.read, work)
+
+    async def _write[Done](self, work: Callable[[sqlite3.Connection], Done]) -> Done:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise UnavailableError(LOCKED) from error
+        try:
+            return await asyncio.to_thread(self._database.change, work, deadline)
+        finally:
+            self._turn.release()
+
+    async def _log_damage(self, event: str) -> None:
+        """Log the fault of the database, if any, as ``event``. Its values are not looked at."""
+        damage = await self._read(_damage_of)
+        if damage is not None:
+            log.error(event, root=str(self._root), damage=damage)
+
+
+def micros(moment: datetime) -> int:
+    """The microseconds since 1970 until ``moment``."""
+    return (moment - _EPOCH) // MICROSECOND
+
+
+def moment_of(microseconds: int) -> datetime:
+    """The moment so many ``microseconds`` after the beginning of 1970."""
+    return _EPOCH + microseconds * MICROSECOND
+
+
 def _execute(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
     for statement in statements:
         connection.execute(statement)
@@ -299,8 +349,7 @@ def is_complete(connection: sqlite3.Connection, form: Form = RECORDS_FORM) -> bo
     return connection.execute(find, (form.last,)).fetchone() is not None
 
 
-def damage_of(connection: sqlite3.Connection) -> str | None:
-    """The fault of the database, if any; the values in it are not looked at."""
+def _damage_of(connection: sqlite3.Connection) -> str | None:
     [told] = connection.execute("PRAGMA integrity_check(1)").fetchone()
     return None if told == b"ok" else told.decode("utf-8", "replace")
 
@@ -347,14 +396,6 @@ def _check_form(connection: sqlite3.Connection, form: Form) -> None:
     identity = _identity_of(connection)
     if identity != form.identity:
         raise UnavailableError(_NOT_FOUND if identity == _NOT_MADE else _OTHER_FORM)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _refuse_forked() -> None:

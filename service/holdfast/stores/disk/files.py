@@ -6,6 +6,8 @@ are there once it was synced, a name once its directory was synced after the cha
 
 Nothing here follows a link or waits for a pipe: what stands where a regular file should be was
 planted, and is reported as corrupt.
+
+Why: docs/decisions.md, "The crash tests cut off after every step".
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ MARKER: Final = "holdfast-store"
 
 DIRECTORIES: Final = ("blobs", "staging", "tmp", "quarantine")
 
-_LOCK_STEP_SECONDS: Final = 0.002
+LOCK_STEP_SECONDS: Final = 0.002
 _REWRITTEN_BYTES: Final = 1024 * 1024
 _FORMAT: Final = b"holdfast disk store 2\n"
 _OLD_FORMAT: Final = b"holdfast disk store 1\n"
@@ -364,21 +366,23 @@ def locked(directory: Path, until: float, otherwise: str) -> Iterator[None]:
     with translated():
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        while not _try_lock(descriptor):
-            if time.monotonic() >= until:
-                raise UnavailableError(otherwise)
-            time.sleep(_LOCK_STEP_SECONDS)
+        take_lock(descriptor, until, otherwise)
         yield
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def take_lock(descriptor: int, until: float, otherwise: str) -> None:
+    """Lock the open ``descriptor``; closing it lets go. Raises as `locked`."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise UnavailableError(otherwise) from None
+            time.sleep(LOCK_STEP_SECONDS)
+        else:
+            return
 
 
 @contextmanager

@@ -11,29 +11,25 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-import time
 import zlib
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-
-import structlog
 
 from holdfast.deadline import Gathering
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
-from holdfast.stores.disk import database as disk_database
 from holdfast.stores.disk.database import (
-    LOCKED,
     SPOILT,
-    Database,
+    DatabaseStore,
     Form,
     create_database,
+    micros,
+    moment_of,
     primary_code,
 )
-from holdfast.stores.disk.files import Files, translated
+from holdfast.stores.disk.files import translated
 from holdfast.stores.growth import Waiters
 from holdfast.stores.journal_checks import (
     check_append,
@@ -48,8 +44,10 @@ from holdfast.stores.keys import check_record_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from datetime import datetime
     from pathlib import Path
 
+    from holdfast.stores.disk.files import Files
     from holdfast.stores.growth import Waiter
 
 LOOK_EVERY_SECONDS: Final = 0.05
@@ -91,12 +89,8 @@ _REMOVE: Final = """
 DELETE FROM entries WHERE sequence IN
 (SELECT sequence FROM entries WHERE log = ? AND sequence <= ? ORDER BY sequence LIMIT ?)
 """
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 type _Row = tuple[Any, ...]
-
-logger = structlog.get_logger(__name__)
 
 
 def create_journal_store(root: Path) -> None:
@@ -126,7 +120,7 @@ class _Append:
             self.done.set_exception(outcome)
 
 
-class DiskJournalStore:
+class DiskJournalStore(DatabaseStore):
     """A `JournalStore` under ``root``, which ``create_journal_store`` has made.
 
     Several processes may use one root. ``clock`` is the time of day.
@@ -135,10 +129,8 @@ class DiskJournalStore:
     def __init__(
         self, root: Path, *, clock: Callable[[], datetime], files: Files | None = None
     ) -> None:
-        self._root = root
+        super().__init__(root, files, LOGS_FORM)
         self._clock = clock
-        self._database = Database(root, files or Files(), LOGS_FORM)
-        self._turn = asyncio.Lock()  # so that of a process one thread at most waits for others
         self._waiting: list[_Append] = []
         self._gathering = Gathering(self._take, 1)
         self._waiters = Waiters()
@@ -196,7 +188,7 @@ class DiskJournalStore:
 
     async def first_since(self, log: str, moment: datetime) -> JournalEntry | None:
         """See `JournalStore.first_since`."""
-        return await self.first_from(log, _micros(moment))
+        return await self.first_from(log, micros(moment))
 
     async def read(
         self,
@@ -256,9 +248,7 @@ class DiskJournalStore:
 
     async def look_for_damage(self) -> None:
         """Log the fault of the database, if any. An entry's value is not looked at."""
-        damage = await self._read(disk_database.damage_of)
-        if damage is not None:
-            logger.error("logs_damaged", root=str(self._root), damage=damage)
+        await self._log_damage("logs_damaged")
 
     async def check(self) -> None:
         """See `JournalStore.check`."""
@@ -272,26 +262,11 @@ class DiskJournalStore:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
-        await asyncio.to_thread(self._database.close)
+        await super().aclose()
 
     async def _one(self, log: str, query: str, *values: object) -> JournalEntry | None:
         row = await self._read(lambda connection: connection.execute(query, values).fetchone())
         return None if row is None else _entry(log, row)
-
-    async def _read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
-        return await asyncio.to_thread(self._database.read, work)
-
-    async def _write[Done](self, work: Callable[[sqlite3.Connection], Done]) -> Done:
-        deadline = time.monotonic() + disk_database.PATIENCE_SECONDS
-        try:
-            async with asyncio.timeout(disk_database.PATIENCE_SECONDS):
-                await self._turn.acquire()
-        except TimeoutError as error:
-            raise UnavailableError(LOCKED) from error
-        try:
-            return await asyncio.to_thread(self._database.change, work, deadline)
-        finally:
-            self._turn.release()
 
 
 def _free_bytes(root: Path) -> int:
@@ -307,7 +282,7 @@ def _apply(
 ) -> list[int | HoldfastError]:
     """Make each of the appends, or say why not."""
     outcomes: list[int | HoldfastError] = []
-    following = max(_micros(clock()), 1 + _number(connection, _LAST))
+    following = max(micros(clock()), 1 + _number(connection, _LAST))
     for one in group:
         behind = connection.execute(_BEHIND, (one.log, one.expected)).fetchone()
         last = _number(connection, _LAST_OF, one.log)
@@ -390,7 +365,7 @@ def _entry(log: str, row: _Row) -> JournalEntry:
                 return JournalEntry(
                     sequence=sequence,
                     previous=previous,
-                    at=_EPOCH + sequence * _MICROSECOND,
+                    at=moment_of(sequence),
                     message_id=message_id,
                     value=value,
                 )
@@ -401,7 +376,3 @@ def _entry(log: str, row: _Row) -> JournalEntry:
 
 def _checksum(log: str, sequence: int, previous: int, message_id: str, value: bytes) -> int:
     return zlib.crc32(b"%d" % sequence, checksum_of(log, previous, message_id, value))
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND

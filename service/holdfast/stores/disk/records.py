@@ -4,25 +4,32 @@ One row is one record. It carries a checksum over all that it says, so a record 
 told as such and hides no other. A removal leaves a row that has expired, as a note for those who
 follow the changes. ``disk.database`` keeps the database; this module takes the blocking work off
 the event loop.
+
+Why: docs/decisions.md, "Records in SQLite".
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import time
 import zlib
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from holdfast.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
-from holdfast.stores.disk import database as disk_database
-from holdfast.stores.disk.database import LOCKED, OLDER, SPOILT, Database, primary_code
-from holdfast.stores.disk.files import Files
+from holdfast.stores.disk.database import (
+    MICROSECOND,
+    OLDER,
+    RECORDS_FORM,
+    SPOILT,
+    DatabaseStore,
+    is_complete,
+    micros,
+    moment_of,
+    primary_code,
+)
 from holdfast.stores.keys import (
     CheckedChanges,
     check_limit,
@@ -35,8 +42,10 @@ from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime, timedelta
     from pathlib import Path
 
+    from holdfast.stores.disk.files import Files
     from holdfast.stores.record_ports import Change
 
 PAGE_RECORDS: Final = 100
@@ -74,16 +83,13 @@ _ABOVE_ALL_KEYS: Final = b""
 _FOR_GOOD: Final = -1
 """When a row expired that is never swept."""
 
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-
 type _Found = tuple[Record, int | None]
 """A record, and when it expires."""
 
 log = structlog.get_logger(__name__)
 
 
-class DiskRecordStore(CheckedChanges):
+class DiskRecordStore(CheckedChanges, DatabaseStore):
     """A `RecordStore` under ``root``, which ``create_record_store`` has made.
 
     Several processes may use one root. ``clock`` is the time of day: records with a time to live
@@ -93,11 +99,9 @@ class DiskRecordStore(CheckedChanges):
     def __init__(
         self, root: Path, *, clock: Callable[[], datetime], files: Files | None = None
     ) -> None:
-        self._root = root
+        super().__init__(root, files, RECORDS_FORM)
         self._clock = clock
         self._told: set[str] = set()
-        self._database = Database(root, files or Files())
-        self._turn = asyncio.Lock()  # so that of a process one thread at most waits for others
 
     async def get(self, key: str) -> Record:
         """See `RecordStore.get`. Raises CorruptError when the row does not match its checksum."""
@@ -131,7 +135,7 @@ class DiskRecordStore(CheckedChanges):
         after, end = _range_below(prefix)
         while True:
             page = await self._read(partial(_page, after=after, end=end))
-            now = _micros(self._clock())
+            now = micros(self._clock())
             for record, expires_at in page:
                 if not _is_over(expires_at, now):
                     yield record
@@ -165,45 +169,24 @@ class DiskRecordStore(CheckedChanges):
         A damaged database is logged.
         """
         removed = 0
-        expired = partial(_sweep_some, before=_micros(now - grace))
+        expired = partial(_sweep_some, before=micros(now - grace))
         while some := await self._write(expired):
             removed += some
-        damage = await self._read(disk_database.damage_of)
-        if damage is not None:
-            log.error("records_damaged", root=str(self._root), damage=damage)
+        await self._log_damage("records_damaged")
         return removed
 
     async def check(self) -> None:
         """See `RecordStore.check`."""
         try:
-            is_complete = await self._read(disk_database.is_complete)
+            is_of_present = await self._read(is_complete)
             await self._read(partial(_page, after="", end=""))
         except CorruptError as error:
             raise UnavailableError(error.detail) from error
-        if not is_complete:
+        if not is_of_present:
             raise UnavailableError(OLDER)
-
-    async def aclose(self) -> None:
-        """See `RecordStore.aclose`."""
-        await asyncio.to_thread(self._database.close)
 
     async def _change(self, changes: Sequence[Change]) -> list[int]:
         return await self._write(partial(_apply, changes=changes, clock=self._clock))
-
-    async def _read[Found](self, work: Callable[[sqlite3.Connection], Found]) -> Found:
-        return await asyncio.to_thread(self._database.read, work)
-
-    async def _write[Done](self, work: Callable[[sqlite3.Connection], Done]) -> Done:
-        deadline = time.monotonic() + disk_database.PATIENCE_SECONDS
-        try:
-            async with asyncio.timeout(disk_database.PATIENCE_SECONDS):
-                await self._turn.acquire()
-        except TimeoutError as error:
-            raise UnavailableError(LOCKED) from error
-        try:
-            return await asyncio.to_thread(self._database.change, work, deadline)
-        finally:
-            self._turn.release()
 
     def _tell(self, damaged: Sequence[str]) -> None:
         for key in damaged:
@@ -223,7 +206,7 @@ def _apply(
     A revision is the time of day in microseconds, or one more than the last: also a database that
     was lost and made anew, or came back from a copy, repeats none.
     """
-    now = _micros(clock())
+    now = micros(clock())
     for change in changes:
         if change.expected is not None:
             _compare(connection, change.key, change.expected, now)
@@ -249,7 +232,7 @@ def _expiry(change: Change, now: int) -> int | None:
     """When the row of ``change`` is over; at once, if it removes the record."""
     if isinstance(change, Delete):
         return _FOR_GOOD if change.for_good else now
-    return None if change.ttl is None else now + change.ttl // _MICROSECOND
+    return None if change.ttl is None else now + change.ttl // MICROSECOND
 
 
 def _compare(connection: sqlite3.Connection, key: str, expected: int, now: int) -> None:
@@ -262,7 +245,7 @@ def _compare(connection: sqlite3.Connection, key: str, expected: int, now: int) 
 
 def _live(connection: sqlite3.Connection, key: str, clock: Callable[[], datetime]) -> Record | None:
     found = _find(connection, key)
-    return None if found is None or _is_over(found[1], _micros(clock())) else found[0]
+    return None if found is None or _is_over(found[1], micros(clock())) else found[0]
 
 
 def _many(
@@ -291,7 +274,7 @@ def _keys(
     No row is touched: the indexes have it all.
     """
     after, end = _range_below(prefix)
-    bounds = {"after": after, "end": end, "now": _micros(clock())}
+    bounds = {"after": after, "end": end, "now": micros(clock())}
     rows = connection.execute(_KEYS, bounds).fetchall()
     keys = [row[0].decode("ascii", "backslashreplace") for row in rows]
     found = [key for key in keys if is_record_key(key)]
@@ -322,7 +305,7 @@ def _changes(
     rows = connection.execute(_CHANGED, (after, limit)).fetchall()
     last = _last(connection)
     connection.execute("COMMIT")
-    now = _micros(clock())
+    now = micros(clock())
     changes, damaged = [], []
     for row in rows:
         key = row[0].decode("ascii", "backslashreplace")
@@ -341,7 +324,7 @@ def _changed(found: _Found, now: int) -> Changed:
         key=record.key,
         revision=record.revision,
         value=None if _is_over(expires_at, now) else record.value,
-        at=_EPOCH + record.revision * _MICROSECOND,
+        at=moment_of(record.revision),
     )
 
 
@@ -378,10 +361,6 @@ def _checksum(key: str, revision: int, expires_at: int | None, value: bytes) -> 
 def _range_below(prefix: str) -> tuple[str, str | bytes]:
     """The bounds, themselves excluded, of the keys below ``prefix``: a slash follows a dot."""
     return (f"{prefix}.", f"{prefix}/") if prefix else ("", _ABOVE_ALL_KEYS)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _is_over(expires_at: int | None, now: int) -> bool:

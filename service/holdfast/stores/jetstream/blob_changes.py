@@ -3,6 +3,8 @@
 The stream itself is the log: the last record of each blob, under its sequence. A put that nobody
 has read yet and that a touch has replaced since is still told as a put, for the touch says which
 record made the blob. Touches of versions that did not say so are told as puts.
+
+Why: docs/decisions.md, "A bucket's stream is the log of its blobs".
 """
 
 from __future__ import annotations

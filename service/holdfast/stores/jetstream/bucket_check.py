@@ -5,6 +5,9 @@ init` refuses what is refused here, but for what it sets itself.
 
 Every setting that a stream has in nats-server 2.15 is in one of three places: it is checked here,
 ``HARMLESS`` says why it need not be, or it is a matter of the store's URL (``LAYOUT``).
+
+Why: docs/decisions.md, "Every setting of a stream is checked, the URL's matter, or harmless for a
+reason".
 """
 
 from __future__ import annotations

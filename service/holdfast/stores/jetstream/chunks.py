@@ -1,4 +1,7 @@
-"""The chunks of blobs in a JetStream Object Store bucket: found by number, read, and removed."""
+"""The chunks of blobs in a JetStream Object Store bucket: found by number, read, and removed.
+
+Why: docs/decisions.md, "Removing chunks by purge".
+"""
 
 from __future__ import annotations
 

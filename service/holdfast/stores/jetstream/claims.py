@@ -5,6 +5,8 @@ chunks and claim are looked at in one request, at one moment. Each step of it is
 a claimant may remove the copy only once the claim says so, and a writer that counts on the copy
 takes a claim that does not say so yet. A writer that puts a living blob anew from several chunks
 claims them before the first, for then a batch can tell whether anybody else has.
+
+Why: docs/decisions.md, "Bytes that no record names are claimed before they go".
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Chunks that are all there become a blob: its record is written, by compare-and-set."""
+"""Chunks that are all there become a blob: its record is written, by compare-and-set.
+
+Why: docs/decisions.md, "Chunks and record are published one after the other", "A record is not
+published over anything without a look at the chunks", and "A put heals".
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ at one moment by one server, and what others have told before may be from furthe
 Any replica answers. One that has a message has all that came before it, so what it tells of the
 place between is right; one that lags has no message to give, and then fewer are asked for, at last
 one, and of the leader.
+
+Why: docs/decisions.md, "Changes of a bucket are read as single messages, and polled".
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ few puts, or where writes are not synced, the pair is faster: then puts are sent
 
 A batch is stored as a whole or not at all. If it is refused nothing was stored, so nothing is left
 to remove; if no answer comes, the records tell whether it was stored, or it stays unknown.
+
+Why: docs/decisions.md, "Many small puts go as one batch, where writes are synced".
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ The good bytes take the place of exactly the record that was read before them, u
 in one batch with it where they are one chunk. Several chunks are stored first, under a claim of the
 healer's own, which one batch ends as it writes the record: so who takes them for nobody's meanwhile
 has taken the claim, and the former record stays. It never comes back once it was replaced.
+
+Why: docs/decisions.md, "What is damaged is put anew in the place of its record".
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ of the one before it in the header that the server compares.
 Where the server refuses an append, the entry behind the expected one tells: it is this append's
 own, whose answer was lost, or another's, and then this one is in the log nowhere. An appender
 tells those who follow, by a message that is not stored: they see what is durable.
+
+Why: docs/decisions.md, "Logs of states".
 """
 
 from __future__ import annotations

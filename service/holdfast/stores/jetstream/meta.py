@@ -3,6 +3,8 @@
 Any client's object store reads what this writes. An object without ``hf-format`` is not ours. A
 record of another program is not trusted: one that cannot be read is ``corrupt``, and links are
 refused.
+
+Why: docs/decisions.md, "A record keeps the Op-Ids of the last deletions".
 """
 
 from __future__ import annotations
@@ -348,7 +350,7 @@ def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
         raise CorruptError(msg)
     media_type = metadata.get(HF_TYPE, "application/octet-stream")
     if not (media_type.isascii() and media_type.isprintable()) or len(media_type) > MAX_TYPE_CHARS:
-        msg = "the blob's record has a media type that is none"
+        msg = "the blob's record has an invalid media type"
         raise CorruptError(msg)
     if (
         part_size < 1

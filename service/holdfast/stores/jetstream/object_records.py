@@ -2,6 +2,8 @@
 
 A record is changed by compare-and-set: what is written replaces the record that was read, or
 nothing.
+
+Why: docs/decisions.md, "Absence is asked of the leader".
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A blob is an object named by its digest. Chunks are written first, under a nuid that has one writer
 for ever; then the record, by compare-and-set, makes them the blob. Nothing else is ever needed to
 be right: a crash in between leaves chunks that no record names, for the collector to find.
+
+Why: docs/decisions.md, "A put of one message does not look first", and "Deleting removes at once".
 """
 
 from __future__ import annotations
@@ -258,7 +260,7 @@ class ObjectBlobStore:
         return await self._surely_stat(digest, partial=partial)
 
     async def _surely_seen(self, digest: Digest, *, partial: bool) -> BlobInfo:
-        """What is recorded. It is damaged where chunks are gone and the record names them yet."""
+        """The record. It is damaged where chunks are gone and the record names them yet."""
         lacking: str | None = None
         while True:
             info = await self._surely_stat(digest, partial=partial)

@@ -5,6 +5,8 @@ compares the subject and the digest of what is there, and asks for the record if
 So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone,
 and where that cannot be removed for as long as the place is remembered. Nothing else is decided by
 it: whether a blob is there already, the leader says.
+
+Why: docs/decisions.md, "Where a small blob lies is remembered for four seconds".
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ seconds after a majority was wiped); creating it then would lose what it held.
 A setting that a store's URL omits is left out of a stream's: it is made with the default, and left
 as it is where it is found. A limit is changed at once; how many copies there are, and
 where, is only told, for changing that moves data and has a command of its own (``replication``).
+
+Why: docs/decisions.md, "Init sets limits, and ``admin replicas`` moves data".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A system that is starting has no leader yet, or fewer servers than it will have. A single request
 takes both for *unavailable*; a worker or an operator's command that starts with it asks again.
+
+Why: docs/decisions.md, "Unavailable is divided into *not now* and *not so*".
 """
 
 from __future__ import annotations

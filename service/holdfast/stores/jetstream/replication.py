@@ -2,6 +2,8 @@
 
 A change is ordered from the server and then watched, so that one that was interrupted may be
 ordered again: what is done already stays done.
+
+Why: docs/decisions.md, "A peer of which nothing is heard is offline".
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Parts in a JetStream Object Store bucket that are not a blob yet: chunks under one nuid."""
+"""Parts in a JetStream Object Store bucket that are not a blob yet: chunks under one nuid.
+
+Why: docs/decisions.md, "The message id of a chunk is nuid and part", and "The order of chunks is
+restored by copying".
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ each batch anew, unless nothing was ever removed. So no batch is asked for but m
 at once: for every other sequence the next record at or after it, and where one lies there, for the
 sequence after it, too. Where records lie close together that finds all of them; where many chunks
 lie between, they are asked for one after the other.
+
+Why: docs/decisions.md, "Listing asks for single records, many at once".
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 One wrapper for all three: a small read takes hardly longer than what several of them would add.
 Metrics count what a caller saw. An operation that waits for its next attempt holds no slot.
+
+Why: docs/decisions.md, "What wraps a store".
 """
 
 from __future__ import annotations
