@@ -160,10 +160,5 @@ class StatesContract:
 
         page = await stores.snapshots.changes(0)
         roots = StateRoots(stores.snapshots)
-        named = [
-            digest
-            for one in page.changes
-            if one.value is not None
-            for digest in roots.named(one.key, one.value)
-        ]
+        named = [digest for one in page.changes for digest in roots.named(one)]
         assert named == [digest_of(b"1")]

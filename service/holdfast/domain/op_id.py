@@ -9,6 +9,7 @@ Why: docs/decisions.md, "An Op-Id stands for one request".
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Final
 
@@ -35,6 +36,11 @@ def split_op_id(kept: str) -> tuple[str, str]:
     return op_id, request
 
 
+def op_token(kept: str) -> str:
+    """The caller's id, without the request, as one token of a record's key."""
+    return base64.urlsafe_b64encode(split_op_id(kept)[0].encode()).decode().rstrip("=")
+
+
 def is_repeat(kept: str | None, asked: str | None) -> bool:
     """Whether ``asked`` comes again of the request that ``kept`` is of.
 
@@ -46,6 +52,5 @@ def is_repeat(kept: str | None, asked: str | None) -> bool:
     if kept_id != op_id:
         return False
     if kept_request and request and kept_request != request:
-        msg = "the Op-Id was used for another request"
-        raise ConflictError(msg)
+        raise ConflictError("the Op-Id was used for another request")
     return True

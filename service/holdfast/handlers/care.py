@@ -59,7 +59,7 @@ class CareHandlers:
 
     async def doctor(self, _request: GetDoctor, call: Call) -> DoctorReport:
         """``blob.doctor``. The look goes on when the caller's time is over."""
-        found = await self._doctor.findings(call.seconds_left() * _SHARE)
+        found = await self._doctor.get(None, call.seconds_left() * _SHARE)
         if found is None:
             return DoctorReport(done=False)
         return DoctorReport(done=True, findings=[_finding(one) for one in found])
@@ -72,7 +72,7 @@ class CareHandlers:
             delimiter=request.delimiter,
             depth=request.depth,
         )
-        report = await self._usage.report(grouping, call.seconds_left() * _SHARE)
+        report = await self._usage.get(grouping, call.seconds_left() * _SHARE)
         return UsageReply(done=False) if report is None else usage_reply(report, request.limit)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.domain.collection import Need
+from holdfast.domain.collection import Need, News
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from holdfast.domain.collection import News
     from holdfast.stores.record_ports import RecordStore
 
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.states.record import STATE
-from holdfast.repository.states.replays import ENTRY_BYTES
+from holdfast.repository.states.replays import ENTRY_BYTES, Replays
 from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from holdfast.repository.states.replays import Replays
     from holdfast.stores.record_ports import RecordStore
 
 

@@ -21,7 +21,7 @@ from holdfast.errors import CorruptError, NotFoundError
 from holdfast.form.root import CLIENTS_ROOT
 from holdfast.repository.snapshots.needed import Needed
 from holdfast.repository.snapshots.read_threads import ReadThreads
-from holdfast.repository.snapshots.record import totals_of
+from holdfast.repository.snapshots.record import Totals, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.reads import ClosablePackStore
-    from holdfast.repository.snapshots.record import Totals
 
 MAX_MISSING: Final = 1000
 """Digests of missing blobs in one answer to a commit."""

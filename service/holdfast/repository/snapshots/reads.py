@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.archive.ports import Pack, PackStore
+from holdfast.archive.ports import Pack, PackStore, Stop
 from holdfast.archive.read.diff import Change, diff
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.lru import ByteLru
@@ -22,7 +22,7 @@ from holdfast.archive.read.snapshot import (
     ReaderLimits,
     SnapshotReader,
 )
-from holdfast.archive.read.verify import verify
+from holdfast.archive.read.verify import Verified, verify
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Executor
 
-    from holdfast.archive.ports import Stop
-    from holdfast.archive.read.verify import Verified
     from holdfast.domain.digest import Digest
     from holdfast.form.manifest import Page
 
@@ -94,21 +92,16 @@ class SnapshotReads:
     ) -> None:
         """``open_store`` gives the packs with a cache of so many bytes.
 
-        ``executor`` runs what waits for packs.
+        ``executor`` runs what waits for packs. One message carries ``max_inline_bytes``.
         """
         self._open_store = open_store
         self._store = open_store(READ_CACHE_BYTES)
         self._packs: ByteLru[bytes, Pack] = ByteLru(SCATTERED_PACKS_BYTES, len)
         self._threads = ReadThreads(executor)
-        self._max_inline_bytes = max_inline_bytes
+        self.max_inline_bytes = max_inline_bytes
         self._open: OrderedDict[Digest, _Opened] = OrderedDict()
         self._verifying = asyncio.Semaphore(MAX_VERIFYING)
         self._contents = ContentWindows(self._threads, max_inline_bytes=max_inline_bytes)
-
-    @property
-    def max_inline_bytes(self) -> int:
-        """Bytes one message carries."""
-        return self._max_inline_bytes
 
     async def _reader(self, root: Digest) -> SnapshotReader:
         """The snapshot with this root, opened. Raises CorruptError, UnavailableError."""

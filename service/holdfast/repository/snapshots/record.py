@@ -9,7 +9,7 @@ Why: docs/decisions.md, "Removed snapshots", and "Pending markers".
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -23,7 +23,6 @@ from holdfast.repository.ledger.ledger import RecordKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime
 
     from holdfast.form.root import Root
 

@@ -14,12 +14,11 @@ import msgspec
 
 from holdfast.domain.hlc import Hlc, parse_hlc
 from holdfast.errors import CorruptError, HoldfastError
-from holdfast.repository.states.record import Closing
+from holdfast.repository.states.record import Closing, StateRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from holdfast.repository.states.record import StateRecord
     from holdfast.stores.journal_ports import JournalEntry
 
 

@@ -11,10 +11,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import CorruptError
-from holdfast.repository.states.logs import LogPlace, before, beginning
+from holdfast.repository.states.logs import LogPlace, StateLogs, before, beginning
 
 if TYPE_CHECKING:
-    from holdfast.repository.states.logs import StateLogs
     from holdfast.repository.states.record import StateRecord
 
 MAX_KNOWN: Final = 16_384

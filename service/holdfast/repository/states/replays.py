@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import name_key
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
-from holdfast.repository.states.groups import decode_group, entries_of
+from holdfast.repository.states.groups import Group, LoggedCommand, decode_group, entries_of
 from holdfast.repository.states.logs import LogPlace, beginning
-from holdfast.repository.states.record import check_same
-from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES
+from holdfast.repository.states.record import Lineage, StateRecord, check_same
+from holdfast.stores.journal_ports import MAX_PAGE_ENTRIES, Growth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from holdfast.repository.states.groups import Group, LoggedCommand
     from holdfast.repository.states.places import CommandPlaces
-    from holdfast.repository.states.record import Lineage, StateRecord
     from holdfast.repository.states.states import PresentState, StateRecords
-    from holdfast.stores.journal_ports import Growth
 
 ENTRY_BYTES: Final = 160
 """Bytes of a page for a command beside itself."""

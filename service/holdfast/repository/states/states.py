@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.errors import CorruptError, NotFoundError
-from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.states.record import (
     STATE,
     StateRecord,
@@ -22,7 +21,6 @@ from holdfast.repository.states.totals import StateTotals
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.states.logs import LogEnd, StateLogs
     from holdfast.repository.states.record import Closing
     from holdfast.sources import Sources
@@ -65,9 +63,7 @@ class StateRecords:
     async def find(self, name: str) -> Held[StateRecord] | None:
         """The record of ``name``, or None where there never was one. Raises InvalidError."""
         check_state_name(name)
-        with suppress(NotFoundError):
-            return await self.ledger.get(STATE, name_key(name))
-        return None
+        return await self.ledger.find(STATE, name_key(name))
 
     async def look(self, name: str, *, to_read: bool = False) -> PresentState:
         """The state as a believed leader knows it.

@@ -32,7 +32,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
+from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -46,16 +46,14 @@ from holdfast.repository.uploads.record import (
     without_claims,
 )
 from holdfast.repository.uploads.tails import UploadTail
-from holdfast.stores.ports import Attributes
+from holdfast.stores.ports import Attributes, BlobStore, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
 """Seconds an owner believes that it is one. A process that was stopped looks before it writes."""
@@ -362,12 +360,12 @@ class OwnedUpload:
             raise ConflictError(RESUME)
         digest = self._parts.digest
         try:
-            await self._deliveries.promise(self._record, digest, self._parts.size)
+            await self._deliveries.promise(self._record.target, digest, self._parts.size)
             stored = await self._publish(digest)
             result = Result(digest=digest, size=self._parts.size, created=stored.created)
             result = await self._deliveries.give(self._record.target, result)
         except RefusedDeliveryError as error:
-            await self._change(partial(refused, refusal_of(error)))
+            await self._change(partial(refused, error))
             await self._ended(error.detail)
             raise
         # A former owner that woke up may have made the blob: then it is its chunks that stay.

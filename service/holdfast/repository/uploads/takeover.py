@@ -18,7 +18,7 @@ import msgspec
 from holdfast.deadline import look_at, outliving_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
+from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.targets import UploadTarget
-    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.repository.uploads.table import UploadTable
@@ -48,9 +47,7 @@ _BUSY: Final = "another worker is taking the upload over"
 
 def check_found(held: Held[UploadRecord]) -> None:
     """Raises NotFoundError, ConflictError of an upload that ended without its blob."""
-    refusal = held.record.refusal
-    if refusal is not None:
-        raise ConflictError(refusal.detail, version=refusal.version)
+    held.record.check_not_refused()
     if held.record.result is None and not held.is_live:
         msg = "no such upload"
         raise NotFoundError(msg)
@@ -185,6 +182,6 @@ class Takeovers:
         try:
             given = await self._deliveries.give_present(target, Digest(result.digest), result.size)
         except RefusedDeliveryError as error:
-            await self._ledger.take(held, partial(refused, refusal_of(error)))
+            await self._ledger.take(held, partial(refused, error))
             raise
         return None if given is None else msgspec.structs.replace(given, created=result.created)
