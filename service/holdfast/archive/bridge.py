@@ -176,16 +176,14 @@ class BridgedPackStore:
         try:
             if asyncio.get_running_loop() is self._loop:
                 coroutine.close()
-                msg = "the loop's own thread would wait for itself"
-                raise InternalError(msg)
+                raise InternalError("the loop's own thread would wait for itself")
         except RuntimeError:
             pass  # no loop runs in this thread: as it should be
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError as error:
             coroutine.close()
-            msg = "the connection to the store is closed"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the connection to the store is closed") from error
 
 
 def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:
@@ -209,5 +207,4 @@ def _result(future: Future[T]) -> T:
     try:
         return future.result()
     except CancelledError as error:
-        msg = "the connection to the store was closed"
-        raise UnavailableError(msg) from error
+        raise UnavailableError("the connection to the store was closed") from error

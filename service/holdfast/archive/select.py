@@ -81,8 +81,7 @@ class Selection:
         """Raises InvalidError for what cannot be a path, TooLargeError for too many patterns."""
         self._patterns = list(dict.fromkeys(map(parse_path, patterns)))
         if len(self._patterns) > MAX_SELECT_PATTERNS:
-            msg = f"{len(self._patterns)} paths are more than {MAX_SELECT_PATTERNS}"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"{len(self._patterns)} paths are more than {MAX_SELECT_PATTERNS}")
         self._left_out = [name for name in map(parse_path, leave_out) if name]
         self._matched: set[int] = set()
         self._start = _Node()
@@ -144,8 +143,7 @@ class Selection:
         """Raises NotFoundError, which names a pattern that has selected nothing so far."""
         for number, pattern in enumerate(self._patterns):
             if number not in self._matched:
-                msg = f"the snapshot has nothing that matches {path_text(pattern)!r}"
-                raise NotFoundError(msg)
+                raise NotFoundError(f"the snapshot has nothing that matches {path_text(pattern)!r}")
 
     def _add(self, number: int, pattern: bytes) -> None:
         names = pattern.split(b"/") if pattern else []

@@ -132,8 +132,7 @@ def _check(read: Callable[[], object]) -> None:
     try:
         read()
     except CorruptError as error:
-        msg = f"nobody could read this snapshot: {error.detail}"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"nobody could read this snapshot: {error.detail}") from error
 
 
 def _is_placed(page: NewPage) -> bool:
@@ -144,8 +143,7 @@ def _is_placed(page: NewPage) -> bool:
 def _ref(frame: Frame | FrameRef) -> FrameRef:
     ref = frame.ref if isinstance(frame, Frame) else frame
     if ref is None:
-        msg = "a page was written before its packs"
-        raise InternalError(msg)
+        raise InternalError("a page was written before its packs")
     return ref
 
 

@@ -78,8 +78,7 @@ class PageMember:
                 segments=page.segments.get(index),
             )
         if self.entry is None:
-            msg = "a member has neither a place nor a description"
-            raise InternalError(msg)
+            raise InternalError("a member has neither a place nor a description")
         return self.entry
 
 

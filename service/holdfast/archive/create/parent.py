@@ -135,6 +135,5 @@ def data_frames(page: Page, index: int) -> list[FrameRef]:
         frames.append(page.frame(number))
         number += 1
     if offset or page.frame_starts[number] != stop:
-        msg = "the parent snapshot was not cut as this version cuts"
-        raise CorruptError(msg)
+        raise CorruptError("the parent snapshot was not cut as this version cuts")
     return frames

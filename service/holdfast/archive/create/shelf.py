@@ -139,8 +139,7 @@ class Shelf:
             same.append(frame)
             return
         if stored is None:
-            msg = "a frame that is not stored anywhere was not compressed"
-            raise InternalError(msg)
+            raise InternalError("a frame that is not stored anywhere was not compressed")
         self._put(self._packer.add(frame.digest, stored))
         self._open[frame.digest] = [frame]
         self.new_raw_bytes += frame.raw_size

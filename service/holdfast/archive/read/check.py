@@ -43,8 +43,7 @@ def check_manifest(reader: SnapshotReader, stop: Stop) -> None:
             raise Cancelled
         reader.stat_page(number)
         if number and not above.issuperset(_ancestors(page.paths[0])):
-            msg = "an entry lies in something that is not a directory of the snapshot"
-            raise CorruptError(msg)
+            raise CorruptError("an entry lies in something that is not a directory of the snapshot")
         above = _open_directories(page)
         targets.update(_targets_before(page))
         if len(targets) >= MAX_LINKS_HELD:
@@ -86,5 +85,4 @@ def _check_targets(reader: SnapshotReader, targets: set[bytes], stop: Stop) -> N
         page = reader.page(number)
         kinds = dict(zip(page.paths, page.kinds, strict=True))
         if any(kinds.get(target) != Kind.FILE for target in of_page):
-            msg = "a hard link's target is not an earlier file"
-            raise CorruptError(msg)
+            raise CorruptError("a hard link's target is not an earlier file")

@@ -114,8 +114,7 @@ class FileWriter:
             if place.temporary is not None:
                 place.settle(dir_fd, name)
         except FileExistsError as error:
-            msg = f"{path_text(path)!r} is in the snapshot twice"
-            raise CorruptError(msg) from error
+            raise CorruptError(f"{path_text(path)!r} is in the snapshot twice") from error
         except OSError as error:
             raise failure_of(error, f"restoring {path_text(path)!r}") from error
         self.files += 1

@@ -104,8 +104,7 @@ class RestoreOptions:
 def check_options(mode: RestoreMode, paths: Sized, *, delete: bool) -> None:
     """Raises InvalidError for what does not go together."""
     if delete and mode != "merge":
-        msg = "delete goes with mode merge only"
-        raise InvalidError(msg)
+        raise InvalidError("delete goes with mode merge only")
     if paths and mode == "replace":
         msg = "replace would remove all that is not in paths: restore paths with mode merge"
         raise InvalidError(msg)

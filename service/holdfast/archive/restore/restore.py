@@ -105,8 +105,7 @@ class _Restore:
         self._counts = (0, 0, 0)
         check_options(options.mode, options.paths, delete=options.delete)
         if self._name in (b"", b".", b".."):
-            msg = "the target has no name: nothing can be prepared beside it"
-            raise InvalidError(msg)
+            raise InvalidError("the target has no name: nothing can be prepared beside it")
 
     def run(self) -> Restored:
         pages = self._chosen_pages()
@@ -179,8 +178,7 @@ class _Restore:
                 msg = "the target exists: restore with mode replace or merge, or to another app"
                 raise ConflictError(msg)
             if not stat.S_ISDIR(status.st_mode):
-                msg = "the target is not a directory; a symlink is not followed"
-                raise InvalidError(msg)
+                raise InvalidError("the target is not a directory; a symlink is not followed")
             return open_directory(self._name, parent)
         except FileNotFoundError:
             return None
@@ -231,8 +229,7 @@ class _Restore:
             else:
                 rename_new(parent, self._staging, self._name)
         except FileExistsError as error:
-            msg = "somebody else has made the target meanwhile"
-            raise ConflictError(msg) from error
+            raise ConflictError("somebody else has made the target meanwhile") from error
         except FileNotFoundError as error:
             msg = "the restore was given up and cleared away, or its target was, meanwhile"
             raise ConflictError(msg) from error

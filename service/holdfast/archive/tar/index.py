@@ -82,8 +82,7 @@ class TarIndex:
         else:
             member = _checked(path, member)
         if not path and member.type != DIRECTORY:
-            msg = "the tar's '.' is not a directory"
-            raise InvalidError(msg)
+            raise InvalidError("the tar's '.' is not a directory")
         self._put(path, member)
 
     def _put(self, path: bytes, member: Member) -> None:

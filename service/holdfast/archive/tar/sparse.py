@@ -100,8 +100,7 @@ def pax_sparse(
         numbers, map_bytes = _leading_map(read, position, stored)
         return Sparse(size=size, segments=_paired(numbers, size), map_bytes=map_bytes)
     if b"GNU.sparse.major" in records:
-        msg = "a sparse tar member has a version that is not supported"
-        raise InvalidError(msg)
+        raise InvalidError("a sparse tar member has a version that is not supported")
     if b"GNU.sparse.map" in records:
         values: Sequence[bytes] = records[b"GNU.sparse.map"].split(b",")
     elif pairs:
@@ -159,8 +158,7 @@ def _number(text: bytes) -> int:
 
 def _check_count(count: int) -> None:
     if count > MAX_SEGMENTS + 1:  # one only tells where the file ends
-        msg = f"a sparse tar member has more than {MAX_SEGMENTS} segments"
-        raise TooLargeError(msg)
+        raise TooLargeError(f"a sparse tar member has more than {MAX_SEGMENTS} segments")
 
 
 def _damaged() -> InvalidError:
