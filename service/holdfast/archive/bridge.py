@@ -12,7 +12,7 @@ from collections import OrderedDict
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast.domain.limits import MIB
 from holdfast.errors import InternalError, UnavailableError
@@ -20,7 +20,6 @@ from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-    from typing import Any
 
     from holdfast.archive.ports import Pack
     from holdfast.domain.digest import Digest

@@ -6,7 +6,7 @@ The docstrings are the specification. Everything is synchronous and is called fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +16,6 @@ from holdfast.form.entries import Kind
 from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
     from holdfast.domain.digest import Digest
     from holdfast.domain.kept import PartialBytes
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import (
+    Stores,
     create_on_disk,
     is_on_disk,
     keep_older_out,
@@ -51,7 +52,6 @@ from holdfast.transport.jetstream import JetStream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from holdfast.bootstrap.stores import Stores
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
 

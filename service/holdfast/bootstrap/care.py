@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.bootstrap.snapshots import packs_of
 from holdfast.repository.care.doctor import Doctor, Surroundings
@@ -26,7 +26,6 @@ from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
 
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores

@@ -23,11 +23,11 @@ from holdfast.repository.snapshots.listing import SnapshotListing
 from holdfast.repository.snapshots.making import Maker, SnapshotLedger
 from holdfast.repository.snapshots.manifests import Manifests
 from holdfast.repository.snapshots.packs import Packs
-from holdfast.repository.snapshots.placement import Placement
+from holdfast.repository.snapshots.placement import AppPeers, Placement
 from holdfast.repository.snapshots.policies import Policies
 from holdfast.repository.snapshots.prune import Pruner
 from holdfast.repository.snapshots.reads import SnapshotReads
-from holdfast.repository.snapshots.record import StoredRestore
+from holdfast.repository.snapshots.record import Stored, StoredRestore
 from holdfast.repository.snapshots.restores import Restores
 from holdfast.repository.snapshots.running import Jobs
 from holdfast.repository.snapshots.zones import TimeZones, packaged_zones
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
     from holdfast.repository.snapshots.apps import Apps
-    from holdfast.repository.snapshots.placement import AppPeers
-    from holdfast.repository.snapshots.record import Stored
 
     Publish = Callable[[str, bytes], None]
     """Sends a message to a subject, and never raises."""

@@ -67,7 +67,7 @@ from holdfast.runtime.state_metrics import StateMetrics
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
 from holdfast.stores.wrappers.guarded import StoreMetrics
-from holdfast.tracing import NO_TRACER
+from holdfast.tracing import NO_TRACER, Tracer
 from holdfast.transport.connection import Connection, connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -79,7 +79,6 @@ if TYPE_CHECKING:
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
-    from holdfast.tracing import Tracer
     from holdfast.transport.options import NatsOptions
 
 log = structlog.get_logger(__name__)

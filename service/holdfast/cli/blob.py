@@ -46,12 +46,11 @@ from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import Digest, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import InvalidError
-from holdfast.protocol.blobs import DEFAULT_TYPE
+from holdfast.protocol.blobs import DEFAULT_TYPE, BlobEntry, BlobStored, CollectionReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from holdfast.protocol.blobs import BlobEntry, BlobStored, CollectionReply
 
 app = App(name="blob", help_format="plaintext")
 app.command(link_blob, name="link")

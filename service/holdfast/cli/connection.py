@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.cli.settings import ClientFlags
-from holdfast.tracing import NO_TRACER
+from holdfast.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from holdfast.client import Client
-    from holdfast.tracing import Tracer
 
 
 async def connect(flags: ClientFlags | None, tracer: Tracer = NO_TRACER) -> Client:

@@ -6,7 +6,7 @@ A link is printed alone on its line, for scripts; when it ends is said on standa
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -24,7 +24,6 @@ from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from holdfast.protocol.links import LinkMade
 

@@ -43,7 +43,14 @@ from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import InvalidError
 from holdfast.protocol.blobs import DEFAULT_TYPE
-from holdfast.protocol.names import NameEntry, NameRule
+from holdfast.protocol.names import (
+    KeptRule,
+    NameEntry,
+    NameRule,
+    NameStored,
+    NameTransition,
+    NameVersion,
+)
 from holdfast.protocol.times import parse_zoned_time
 from holdfast.sources import utc_now
 
@@ -51,7 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from holdfast.protocol.names import KeptRule, NameStored, NameTransition, NameVersion
 
 app = App(name="name", help_format="plaintext")
 app.command(link_name, name="link")

@@ -15,13 +15,12 @@ from holdfast.cli.settings import ClientFlags
 from holdfast.cli.snapshot_arguments import Key, resolve_key
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError
-from holdfast.protocol.retention import KeepSnapshots
+from holdfast.protocol.retention import KeepSnapshots, PrunedSnapshot, PruneReport, SnapshotPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from holdfast.client import Client
-    from holdfast.protocol.retention import PrunedSnapshot, PruneReport, SnapshotPolicy
 
 
 def _keeps(what: str) -> Parameter:

@@ -16,7 +16,7 @@ from holdfast.archive.create.frame_pool import MAX_POOL_FILE_BYTES, FileData, Ra
 from holdfast.archive.create.parent import data_frames, run_frame
 from holdfast.archive.troubles import changed
 from holdfast.errors import InternalError
-from holdfast.form.columns import MAX_PAGE_SEGMENTS
+from holdfast.form.columns import MAX_PAGE_SEGMENTS, Segments
 from holdfast.form.entries import Entry, stored_bytes
 from holdfast.form.layout import OWN_FRAME_BYTES, plan_run
 from holdfast.form.sparse import padding
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from holdfast.archive.create.links import Links
     from holdfast.archive.create.shelf import Frame
     from holdfast.archive.ports import EntrySource, FileReader, Scanned, Warn
-    from holdfast.form.columns import Segments
     from holdfast.form.frame_table import FrameRef
     from holdfast.form.manifest import Page
 

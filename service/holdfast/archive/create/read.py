@@ -12,20 +12,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from holdfast.archive.chain import open_quietly
+from holdfast.archive.chain import DirectoryChain, open_quietly
 from holdfast.archive.create.walk import clamped
 from holdfast.archive.ports import Described, FileReader, Scanned, Warn
-from holdfast.archive.troubles import changed, unreadable
+from holdfast.archive.troubles import Troubles, changed, unreadable
 from holdfast.domain.limits import KIB, MIB
 from holdfast.form.entries import MAX_XATTRS, MAX_XATTRS_BYTES, Kind
 from holdfast.form.sparse import MAX_SEGMENTS, to_blocks
 from holdfast.form.terms import EntryWarning
-
-if TYPE_CHECKING:
-    from holdfast.archive.chain import DirectoryChain
-    from holdfast.archive.troubles import Troubles
 
 MAX_MADE_UP_BYTES: Final = 64 * MIB
 """Of a file that does not have what it claims. It may never end."""

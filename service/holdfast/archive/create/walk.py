@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.archive.create.ignore import CACHE_TAG, is_cache
+from holdfast.archive.create.ignore import CACHE_TAG, Excludes, is_cache
 from holdfast.archive.directories import mount_points
 from holdfast.archive.file_systems import tells_of_changes
 from holdfast.archive.ports import Scanned, Warn
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from holdfast.archive.chain import DirectoryChain
-    from holdfast.archive.create.ignore import Excludes
 
 _FORMAT: Final = 0o170000  # the bits of a mode that stat.S_IFMT() gives
 _FILE: Final = Kind.FILE

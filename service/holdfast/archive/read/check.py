@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.archive.read.verify import verify
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
@@ -20,7 +20,6 @@ from holdfast.form.entries import Kind, order_key
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.archive.ports import Stop
     from holdfast.archive.read.snapshot import SnapshotReader
     from holdfast.form.manifest import Page
 

@@ -21,14 +21,13 @@ from holdfast.form.columns import MAX_PAGE_BYTES
 from holdfast.form.entries import Entry, Kind, order_key
 from holdfast.form.frames import decompress_frame
 from holdfast.form.manifest import Page, StatPage, decode_frames, decode_page, decode_stat_page
-from holdfast.form.root import ANY_ROOT, join_root, root_pieces
+from holdfast.form.root import ANY_ROOT, RootLimits, join_root, root_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from holdfast.archive.ports import Pack, PackStore
     from holdfast.form.frame_table import FrameRef, FrameTable
-    from holdfast.form.root import RootLimits
 
 HOLE_PIECE_BYTES: Final = 256 * KIB
 """Holes of sparse files are given out in pieces of zeros of at most this size."""

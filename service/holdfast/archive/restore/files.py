@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.directories import failure_of
 from holdfast.archive.paths import path_text
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.archive.restore.frames import PageFrames, needed_packs
 from holdfast.errors import CorruptError
 from holdfast.form.entries import Kind
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from holdfast.archive.ports import Stop
     from holdfast.archive.restore.metadata import Look
     from holdfast.archive.restore.place import Target
     from holdfast.form.manifest import Page

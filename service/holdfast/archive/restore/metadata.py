@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.paths import path_text
 from holdfast.archive.restore.options import SPECIAL_BITS
-from holdfast.archive.restore.owners import Owner, owner_of
+from holdfast.archive.restore.owners import Owner, Owners, Privileges, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.archive.restore.owners import Owners, Privileges
     from holdfast.archive.warnings import Warnings
     from holdfast.form.manifest import Page
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,18 @@ from holdfast.archive.directories import (
     reported,
     sync_filesystem,
 )
-from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_stop
+from holdfast.archive.ports import (
+    Cancelled,
+    OnProgress,
+    Progress,
+    Stop,
+    ignore_progress,
+    never_stop,
+)
 from holdfast.archive.restore.extra import remove_extra
 from holdfast.archive.restore.metadata import Metadata, current_umask
 from holdfast.archive.restore.mounts import Mounts
-from holdfast.archive.restore.options import Restored, check_options
+from holdfast.archive.restore.options import Restored, RestoreOptions, check_options
 from holdfast.archive.restore.place import LivePlace, Place, StagingPlace, Target
 from holdfast.archive.restore.plan import Planner
 from holdfast.archive.restore.tree import TreeRestore
@@ -39,12 +46,9 @@ from holdfast.archive.warnings import Warnings
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from holdfast.archive.ports import OnProgress, Stop
     from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.options import RestoreOptions
 
 BeforeExchange = Callable[[], None]
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.ports import Cancelled, Progress
+from holdfast.archive.ports import Cancelled, OnProgress, Progress, Stop
 from holdfast.archive.restore.files import FileWriter
 from holdfast.archive.restore.frames import needed_packs
 from holdfast.archive.restore.links import Finisher, LinkMaker
@@ -22,7 +22,6 @@ from holdfast.form.entries import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from holdfast.archive.ports import OnProgress, Stop
     from holdfast.archive.restore.options import RestoreLimits
     from holdfast.archive.restore.place import Target
     from holdfast.form.manifest import Page

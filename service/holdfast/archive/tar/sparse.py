@@ -8,17 +8,14 @@ the last one, is refused: tools disagree about where the data of the next one be
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from holdfast.errors import InvalidError, TooLargeError
 from holdfast.form.entries import MAX_FILE_BYTES
 from holdfast.form.sparse import BLOCK_BYTES, MAX_SEGMENTS, are_segments
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 ReadAt = Callable[[int, int], bytes]
 """Exactly ``length`` bytes at ``position``, or InvalidError."""

@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from holdfast.cli.bench.blobs import OTHER_PROMISES, SPEEDS, BlobRun, run_blob_bench
-from holdfast.cli.bench.report import judge, write_report
+from holdfast.cli.bench.report import Promise, Report, Sync, judge, write_report
 from holdfast.cli.bench.snapshots import PROMISES, SnapshotRun, run_snapshot_bench
 from holdfast.cli.bench.states import PROMISES as STATE_PROMISES
 from holdfast.cli.bench.states import StateRun, run_state_bench
@@ -25,8 +25,6 @@ from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-
-    from holdfast.cli.bench.report import Promise, Report, Sync
 
     type Bench = Callable[[Callable[[str], None]], Awaitable[Report]]
 

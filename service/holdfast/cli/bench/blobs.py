@@ -25,12 +25,14 @@ from nats.errors import Error as NatsError
 
 from holdfast.cli.bench.echo import LIKE_GET, LIKE_PUT
 from holdfast.cli.bench.machine import describe_machine, peak_resident_bytes
-from holdfast.cli.bench.pool import TIMEOUT_SECONDS, run_directory, start_pool
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, Pool, run_directory, start_pool
 from holdfast.cli.bench.report import (
     HOLDFAST,
     Figure,
+    Kind,
     Promise,
     Report,
+    Sync,
     percentile,
     seconds_of,
     seconds_of_each,
@@ -45,9 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from nats.aio.client import Client as NatsClient
-
-    from holdfast.cli.bench.pool import Pool
-    from holdfast.cli.bench.report import Kind, Sync
 
     type Say = Callable[[str], None]
     type Call = Callable[[int], Awaitable[object]]

@@ -25,9 +25,9 @@ from holdfast.cli.bench.machine import (
     forget_peak,
     peak_resident_bytes,
 )
-from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
-from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report
-from holdfast.client import connect
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, Pool, new_directory, run_directory, start_pool
+from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report, Sync
+from holdfast.client import Client, connect
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError, UnavailableError
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from holdfast.cli.bench.pool import Pool
-    from holdfast.cli.bench.report import Sync
-    from holdfast.client import Client
     from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord
 
     type Say = Callable[[str], None]

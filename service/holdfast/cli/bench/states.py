@@ -14,27 +14,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.cli.bench.machine import describe_machine
 from holdfast.cli.bench.pool import TIMEOUT_SECONDS, run_directory, start_pool
-from holdfast.cli.bench.publisher import publisher
+from holdfast.cli.bench.publisher import Publisher, publisher
 from holdfast.cli.bench.report import (
     HOLDFAST,
     Figure,
     Promise,
     Report,
+    Sync,
     percentile,
     seconds_of,
     seconds_of_each,
 )
-from holdfast.client import connect
+from holdfast.client import Client, connect
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
-
-    from holdfast.cli.bench.publisher import Publisher
-    from holdfast.cli.bench.report import Sync
-    from holdfast.client import Client
 
     type Say = Callable[[str], None]
     type Work = Callable[[Sequence[Any]], Awaitable[object]]
