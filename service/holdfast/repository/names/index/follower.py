@@ -238,17 +238,14 @@ class Follower:
     async def _has_reached(self, extent: Extent) -> bool:
         """Read up to ``extent``. False where that took several pages: see the module's text."""
         lag = Backoff(_FIRST_LAG_SECONDS, _LONGEST_LAG_SECONDS, within_seconds=_LAG_SECONDS)
-        after = self._before_read_last()
+        # The last change comes again, unless its record has changed.
+        after = 0 if self._read_last is None else self._read_last.revision - 1
         while self._state.position < extent.last:
             page = await self._read(after)
             after = self._state.position
             if not page.is_end or (after < extent.last and not await lag.wait()):
                 return False
         return True
-
-    def _before_read_last(self) -> int:
-        """The revision before the last change, which comes again unless its record has changed."""
-        return 0 if self._read_last is None else self._read_last.revision - 1
 
     async def _read(self, after: int) -> Changes:
         """The page behind ``after``; the one before is taken in meanwhile."""

@@ -182,23 +182,14 @@ def _name_row(record: NameRecord, name: bytes, revision: int) -> NameRow:
         msg = "a number out of bounds"
         raise ValueError(msg)
     _check_time(record.modified_at)
+    head = (name, revision, record.state, record.version, record.oldest)
     if content is None:
-        head = (name, revision, record.state, record.version, record.oldest)
         return (*head, None, 0, None, None, record.modified_at, None)
     _check_time(content.expires_at)
-    return (
-        name,
-        revision,
-        record.state,
-        record.version,
-        record.oldest,
-        _binary(content.digest),
-        content.size,
-        content.type,
-        msgspec.msgpack.encode(content.labels) if content.labels else None,
-        record.modified_at,
-        content.expires_at,
-    )
+    labels = msgspec.msgpack.encode(content.labels) if content.labels else None
+    digest = _binary(content.digest)
+    told = (digest, content.size, content.type, labels)
+    return (*head, *told, record.modified_at, content.expires_at)
 
 
 def _announced_rows(record: NameRecord, name: bytes, revision: int) -> list[AnnouncedRow]:
