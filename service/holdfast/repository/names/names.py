@@ -353,16 +353,18 @@ class NameRepository:
         The content's cursor goes on with the same blob, whatever the name has by then: with one
         nothing is said of the name. Raises NotFoundError, CorruptError, InvalidError.
         """
+        read = partial(
+            self._blobs.read, offset=offset, length=length, proxy=proxy, direct=direct, named=True
+        )
         if cursor is not None:
             of, _, cursor = cursor.partition(_CURSOR_JOINT)
             digest = parse_digest(of)
-            content = await self._read(digest, offset, length, cursor, proxy=proxy, direct=direct)
-            return digest, None, content
+            return digest, None, _followed(digest, await read(digest, cursor=cursor))
         found = await self.find(name, version=version)
         for _ in range(_READS):
             digest = Digest(found.content.digest)
             try:
-                content = await self._read(digest, offset, length, None, proxy=proxy, direct=direct)
+                content = _followed(digest, await read(digest))
             except NotFoundError as error:
                 found = await self.find(name, version=version)
                 if found.content.digest == digest:
@@ -372,31 +374,6 @@ class NameRepository:
                 return digest, found, content
         msg = "the name kept changing while it was read"
         raise UnavailableError(msg)
-
-    async def _read(
-        self,
-        digest: Digest,
-        offset: int,
-        length: int | None,
-        cursor: str | None,
-        *,
-        proxy: bool,
-        direct: bool,
-    ) -> Content:
-        content = await self._blobs.read(
-            digest,
-            offset=offset,
-            length=length,
-            cursor=cursor,
-            proxy=proxy,
-            direct=direct,
-            named=True,
-        )
-        if isinstance(content, Bare):
-            raise InternalError
-        if content.cursor is None:
-            return content
-        return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
 
     async def history(self, name: str) -> History:
         """The history of a name. Raises InvalidError, NotFoundError: there never was one."""
@@ -426,6 +403,15 @@ class NameRepository:
         found, _ = await self._writes.ledger.get_many(VERSION, keys)
         held = [found[key].record for key in keys if key in found]
         return [one for one in held if counts(one, record, now, keep)]
+
+
+def _followed(digest: Digest, content: Content | Bare) -> Content:
+    """The content, with a cursor that goes on with the same blob."""
+    if isinstance(content, Bare):
+        raise InternalError
+    if content.cursor is None:
+        return content
+    return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
 
 
 def _why_missing(held: Held[NameRecord] | None) -> str:
