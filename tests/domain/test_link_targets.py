@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.domain.link_keys import LinkKey
-from holdfast.domain.link_signer import LinkSigner
+from holdfast.domain.link_keys import LinkKey, LinkSigner
 from holdfast.domain.link_targets import (
     PublicUrl,
     archive_path,

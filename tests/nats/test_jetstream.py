@@ -294,7 +294,7 @@ class TestPublish:
             await jetstream.publish(f"{stream}.a", b"y", {EXPECTED_SUBJECT_SEQUENCE: "0"})
 
         assert refused.value.conflict
-        assert refused.value.certainly_lost
+        assert refused.value.certain
         assert await count(jetstream, stream) == 1
 
     async def test_a_conflict_after_a_time_out_is_not_certain(
@@ -307,7 +307,7 @@ class TestPublish:
             await flaky.publish(f"{stream}.a", b"y", {EXPECTED_SUBJECT_SEQUENCE: "0"})
 
         assert refused.value.conflict
-        assert not refused.value.certainly_lost
+        assert not refused.value.certain
 
     async def test_of_racing_writers_with_one_condition_one_wins(
         self, jetstream: JetStream, stream: str
@@ -370,7 +370,8 @@ class TestBatches:
         with pytest.raises(RefusedError) as refused:
             await jetstream.publish_batch(batch(stream, "abc"), new_id=new_nuid)
 
-        assert refused.value.certainly_lost
+        assert refused.value.conflict
+        assert refused.value.certain
         assert await count(jetstream, stream) == 1
 
     async def test_a_batch_whose_answer_is_lost_is_refused_as_a_repeat_of_itself(

@@ -18,7 +18,7 @@ from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.record_ports import Delete, Put
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
-from holdfast.transport.jetstream_messages import TTL, Subjects
+from holdfast.transport.jetstream_messages import TTL
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
+
+type Told = tuple[list[str], int]
 
 
 @pytest_asyncio.fixture
@@ -309,7 +311,7 @@ class TestManyKeys:
         await store.batch([new(key) for key in keys])
 
         class Shrinking(Paging):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
                 found = await super().subjects(stream, filtered, offset)
                 if self.asked == 2:
                     for key in keys[:3]:
@@ -328,7 +330,7 @@ class TestManyKeys:
         await store.batch([new(key) for key in keys])
 
         class Expiring(Paging):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
                 found = await super().subjects(stream, filtered, offset)
                 if self.asked == 1:
                     for key in keys[:8]:
@@ -344,11 +346,11 @@ class TestManyKeys:
         self, connection: Connection, store: KeyValueRecordStore
     ) -> None:
         class Moving(JetStream):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
                 del stream
                 head = filtered.removesuffix(">")
                 names = [f"{head}{2 * offset + number:06}" for number in range(4)]
-                return Subjects(names, offset + 8)
+                return names, offset + 8
 
         moving = Moving(connection, Inbox(connection))
 
@@ -362,7 +364,7 @@ class TestManyKeys:
         await store.batch([new(key) for key in keys])
 
         class Growing(Paging):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
                 found = await super().subjects(stream, filtered, offset)
                 if self.asked == 1:
                     await store.batch([new(f"k.0{number}-") for number in (0, 1)])
@@ -405,11 +407,11 @@ class Paging(JetStream):
 
     asked = 0
 
-    async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
+    async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
         self.asked += 1
-        found = await super().subjects(stream, filtered, 0)
-        page = sorted(found.subjects)[offset : offset + 4]
-        return Subjects(page[::-1], found.total)
+        found, total = await super().subjects(stream, filtered, 0)
+        page = sorted(found)[offset : offset + 4]
+        return page[::-1], total
 
 
 async def test_a_bucket_that_was_deleted_is_unavailable_and_not_made_again(

@@ -71,7 +71,8 @@ async def test_a_collector_that_listed_the_blob_before_cannot_remove_it(bucket: 
     with pytest.raises(RefusedError) as refused:
         await bucket.js.publish(listed.subject, grave, headers)
 
-    assert refused.value.certainly_lost
+    assert refused.value.conflict
+    assert refused.value.certain
     assert await bucket.store.get(info) == b"x"
 
 

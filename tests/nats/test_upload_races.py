@@ -31,7 +31,6 @@ from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
 from holdfast.stores.jetstream.objects import ObjectBlobStore
 from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
-from holdfast.stores.jetstream.swaps import ObjectSwaps
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:
@@ -98,7 +97,6 @@ class GatedStore(ObjectBlobStore):
             self._records,
             self._chunks,
             self._places,
-            ObjectSwaps(jetstream, bucket, self._records),
             SOURCES,
         )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.domain.link_keys import read_keys
-from holdfast.domain.link_signer import LinkSigner
+from holdfast.domain.link_keys import LinkSigner, read_keys
 from holdfast.domain.link_targets import PublicUrl
 from holdfast.errors import InvalidError
 from holdfast.handlers.links import LinkHandlers, LinkUseHandlers

@@ -41,8 +41,7 @@ def check_blob_name(name: str) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        msg = "a name is UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError("a name is UTF-8") from error
     if not 1 <= size <= MAX_BLOB_NAME_BYTES:
         msg = f"a name has 1 to {MAX_BLOB_NAME_BYTES} bytes of UTF-8: this one has {size}"
         raise InvalidError(msg)
@@ -52,8 +51,7 @@ def check_blob_name(name: str) -> str:
 def check_state_name(name: str) -> str:
     """``name``, if it may name a state: as a blob, without wildcards. Raises InvalidError."""
     if not _WILDCARDS.isdisjoint(name):
-        msg = "the name of a state has no * and no >"
-        raise InvalidError(msg)
+        raise InvalidError("the name of a state has no * and no >")
     return check_blob_name(name)
 
 
@@ -61,8 +59,7 @@ def check_name_labels(labels: Mapping[str, str]) -> None:
     """Raises InvalidError unless ``labels`` may label a name: as those of snapshots, in 8 KiB."""
     check_labels(labels)
     if sum(len(key) + len(value.encode()) for key, value in labels.items()) > MAX_LABELS_BYTES:
-        msg = f"the labels of a name have at most {MAX_LABELS_BYTES} bytes together"
-        raise InvalidError(msg)
+        raise InvalidError(f"the labels of a name have at most {MAX_LABELS_BYTES} bytes together")
 
 
 def name_key(name: str) -> str:
@@ -85,8 +82,7 @@ def split_version_key(key: str) -> tuple[str, int]:
     head, _, last = key.rpartition(".")
     found = _VERSION.fullmatch(last)
     if not head or found is None:
-        msg = "the key is not that of a version"
-        raise InvalidError(msg)
+        raise InvalidError("the key is not that of a version")
     return key_name(head), int(found[1])
 
 
@@ -95,20 +91,17 @@ def quote_text(text: str) -> str:
     try:
         return quote(text, safe=_SAFE)
     except UnicodeEncodeError as error:
-        msg = "a name is UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError("a name is UTF-8") from error
 
 
 def unquote_text(text: str) -> str:
     """The text that a header has as ``text``. Raises InvalidError where it is raw, or not UTF-8."""
     if _QUOTED.fullmatch(text) is None:
-        msg = "in a header a name or label is percent-encoded (RFC 3986)"
-        raise InvalidError(msg)
+        raise InvalidError("in a header a name or label is percent-encoded (RFC 3986)")
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError as error:
-        msg = "a name is UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError("a name is UTF-8") from error
 
 
 def quote_labels(labels: Mapping[str, str]) -> str:
@@ -122,8 +115,7 @@ def unquote_labels(text: str) -> dict[str, str]:
     for pair in text.split("&") if text else ():
         key, equals, value = pair.partition("=")
         if not equals or key in labels:
-            msg = "labels in a header are key=value joined by &, each key once"
-            raise InvalidError(msg)
+            raise InvalidError("labels in a header are key=value joined by &, each key once")
         labels[key] = unquote_text(value)
     return labels
 
@@ -181,6 +173,5 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
         """Raises InvalidError of labels that are none, conditions that contradict ``verb``."""
         check_name_labels(self.labels)
         if self.expires_at is not None and self.expires_at.tzinfo is None:
-            msg = "the time at which a name expires needs a time zone"
-            raise InvalidError(msg)
+            raise InvalidError("the time at which a name expires needs a time zone")
         self.conditions.check(may_be_absent=verb != "replace", may_be_present=verb != "create")

@@ -48,13 +48,11 @@ def canonical(text: Buffer) -> bytes:
         except _NotPlainError:
             return rfc8785.dumps(_value_of(document, parse_int=_integer, parse_float=float))
     except UnicodeError as error:
-        msg = "a state is UTF-8, without lone surrogates"
-        raise InvalidError(msg) from error
+        raise InvalidError("a state is UTF-8, without lone surrogates") from error
     except RecursionError as error:
         raise InvalidError(_TOO_DEEP) from error
     except ValueError as error:
-        msg = f"a state is JSON as RFC 8785 has it: {error}"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"a state is JSON as RFC 8785 has it: {error}") from error
 
 
 def canonical_state(state: object) -> bytes:
@@ -83,13 +81,11 @@ def json_of(value: object) -> bytes:
     try:
         return _ENCODE(value).encode()
     except UnicodeEncodeError as error:
-        msg = f"{error.object!a} is not UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"{error.object!a} is not UTF-8") from error
     except RecursionError as error:
         raise InvalidError(_TOO_DEEP) from error
     except (TypeError, ValueError) as error:
-        msg = f"this is not JSON: {error}"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"this is not JSON: {error}") from error
 
 
 _TOO_DEEP: Final = f"nested deeper than {MAX_NESTING}"
@@ -149,8 +145,7 @@ def _plain_float(text: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        msg = "an object has a key twice"
-        raise InvalidError(msg)
+        raise InvalidError("an object has a key twice")
     return found
 
 
@@ -159,14 +154,12 @@ def _integer(text: str) -> int | float:
     if abs(number) <= _MAX_INTEGER:
         return int(text)
     if rfc8785.dumps(number) != text.encode():
-        msg = "an integer beyond 2^53, which RFC 8785 would change: write it as text"
-        raise InvalidError(msg)
+        raise InvalidError("an integer beyond 2^53, which RFC 8785 would change: write it as text")
     return number
 
 
 def _constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise InvalidError(msg)
+    raise InvalidError(f"{name} is not JSON")
 
 
 def _check_nesting(value: object) -> None:

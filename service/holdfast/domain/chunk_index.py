@@ -106,8 +106,7 @@ class ChunkIndex:
     def _entry_at(self, part: int) -> int:
         stride, sequences = self._decoded
         if not sequences:
-            msg = "the blob's chunk index has no entries"
-            raise CorruptError(msg)
+            raise CorruptError("the blob's chunk index has no entries")
         return min(part // stride, len(sequences) - 1)
 
     def coarser(self) -> ChunkIndex:
@@ -136,19 +135,16 @@ def _decode(text: str) -> _Entries:
     """Raises CorruptError when ``text`` is no such form."""
     match = _FORM.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        msg = "the blob's chunk index is unreadable"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's chunk index is unreadable")
     first = int(match[2])
     sequences = [first] if first else []  # streams count from 1
     for run in filter(None, match[3].split(",")):
         step_text, _, count = run.partition("x")
         step, times = int(step_text), int(count or 1)
         if not (sequences and step and times) or len(sequences) + times > MAX_INDEX_ENTRIES:
-            msg = "the blob's chunk index is out of bounds"
-            raise CorruptError(msg)
+            raise CorruptError("the blob's chunk index is out of bounds")
         last = sequences[-1]
         sequences.extend(range(last + step, last + step * times + 1, step))
     if sequences and sequences[-1] > _MAX_SEQUENCE:
-        msg = "the blob's chunk index is out of bounds"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's chunk index is out of bounds")
     return _Entries(int(match[1]), tuple(sequences))

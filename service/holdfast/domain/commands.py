@@ -47,8 +47,7 @@ def to_json(packed: bytes) -> bytes:
             _check_part(part, depth)
         return msgspec.json.encode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError, TypeError) as error:
-        msg = "a command is as JSON has it"
-        raise InvalidError(msg) from error
+        raise InvalidError("a command is as JSON has it") from error
 
 
 def to_msgpack(text: bytes) -> bytes:
@@ -69,8 +68,7 @@ def _parsed(text: bytes) -> Any:
     except RecursionError as error:
         raise InvalidError(_TOO_DEEP) from error
     except (msgspec.MsgspecError, ValueError) as error:
-        msg = f"a command is JSON in UTF-8: {error}"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"a command is JSON in UTF-8: {error}") from error
 
 
 _TOO_DEEP: Final = f"a command is nested at most {MAX_COMMAND_NESTING} deep"
@@ -85,8 +83,7 @@ def _parts(value: Any) -> Iterator[tuple[Any, int]]:
             depth += 1
             inner = part if isinstance(part, list) else [*part, *part.values()]
             if isinstance(part, dict) and not all(isinstance(name, str) for name in part):
-                msg = "names in an object are text"
-                raise InvalidError(msg)
+                raise InvalidError("names in an object are text")
             waiting += [(one, depth) for one in inner]
         yield part, depth
 
@@ -95,11 +92,9 @@ def _check_part(part: Any, depth: int) -> None:
     if depth > MAX_COMMAND_NESTING:
         raise InvalidError(_TOO_DEEP)
     if part is not None and not isinstance(part, bool | int | float | str | list | dict):
-        msg = f"a command is as JSON has it, which has no {type(part).__name__}"
-        raise InvalidError(msg)
+        raise InvalidError(f"a command is as JSON has it, which has no {type(part).__name__}")
     if isinstance(part, int | float) and not _is_double(part):
-        msg = "a number is within what a double can be"
-        raise InvalidError(msg)
+        raise InvalidError("a number is within what a double can be")
 
 
 def _is_double(number: float) -> bool:

@@ -25,8 +25,7 @@ _DIGEST_RE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 def parse_digest(text: str) -> Digest:
     """``text`` as a digest. Raises InvalidError unless it is 64 lower-case hex characters."""
     if _DIGEST_RE.fullmatch(text) is None:
-        msg = "a digest is 64 lower-case hexadecimal characters (SHA-256)"
-        raise InvalidError(msg)
+        raise InvalidError("a digest is 64 lower-case hexadecimal characters (SHA-256)")
     return Digest(text)
 
 
@@ -43,8 +42,7 @@ def digest_of(data: Buffer) -> Digest:
 def check_expected(digest: Digest, *expected: str | None) -> None:
     """Raises InvalidError where bytes of ``digest`` were said to have another one."""
     if any(one is not None and one != digest for one in expected):
-        msg = f"the bytes have the digest {digest}, not the one expected"
-        raise InvalidError(msg)
+        raise InvalidError(f"the bytes have the digest {digest}, not the one expected")
 
 
 def to_object_digest(digest: Digest) -> str:

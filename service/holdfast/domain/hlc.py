@@ -73,8 +73,7 @@ def parse_hlc(text: str) -> Hlc:
             return Hlc(_milliseconds(found[1]), int(found[2], 16))
     except ValueError:
         pass
-    msg = "an hlc is as an answer has it: 2026-11-29T23:00:00.000Z-0001"
-    raise InvalidError(msg)
+    raise InvalidError("an hlc is as an answer has it: 2026-11-29T23:00:00.000Z-0001")
 
 
 def later(now: datetime, *seen: Hlc) -> Hlc:
@@ -87,5 +86,4 @@ def later(now: datetime, *seen: Hlc) -> Hlc:
 def check_drift(hlc: Hlc, now: datetime) -> None:
     """Raises InvalidError, with both times, of one that is too far ahead of ``now``."""
     if hlc.at - now > MAX_DRIFT:
-        msg = f"the hlc {hlc} is more than {MAX_DRIFT} ahead of {now.isoformat()}"
-        raise InvalidError(msg)
+        raise InvalidError(f"the hlc {hlc} is more than {MAX_DRIFT} ahead of {now.isoformat()}")

@@ -79,8 +79,7 @@ class KeptBytes(msgspec.Struct, frozen=True):
         match = _FORM.fullmatch(text)
         steps = [int(step) for step in match[2].split(",")] if match is not None else [0]
         if match is None or len(steps) % 2:
-            msg = "the ranges of a partial blob are unreadable"
-            raise CorruptError(msg)
+            raise CorruptError("the ranges of a partial blob are unreadable")
         ends = list(accumulate(steps))
         ranges = tuple(zip(ends[::2], ends[1::2], strict=True))
         return cls(Digest(match[1]), ranges)
@@ -119,8 +118,7 @@ class PartialBytes:
         self._starts = [start for start, _ in kept.ranges]
         self._ends = list(accumulate(stop - start for start, stop in kept.ranges))
         if self._data.nbytes != self._ends[-1]:
-            msg = "a partial blob has other bytes than it says"
-            raise CorruptError(msg)
+            raise CorruptError("a partial blob has other bytes than it says")
 
     def __len__(self) -> int:
         """The bytes kept."""
@@ -146,6 +144,5 @@ def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes
     ranges = common(needed, (kept or whole).ranges)
     left = b"".join([stored.cut(start, stop) for start, stop in ranges])
     if not left:
-        msg = "nothing would be left of a blob that something needs"
-        raise CorruptError(msg)
+        raise CorruptError("nothing would be left of a blob that something needs")
     return left, KeptBytes(digest_of(left), ranges)

@@ -5,14 +5,19 @@ A key holds from ``since`` until ``until``. Once it has ended no link that it si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from holdfast.domain.sigv4 import LinkTarget, sign
 from holdfast.errors import InvalidError, UnavailableError
+
+if TYPE_CHECKING:
+    from holdfast.domain.link_targets import PublicUrl
 
 MAX_KEYS: Final = 256
 KeyId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
@@ -45,8 +50,7 @@ def read_keys(text: bytes) -> tuple[LinkKey, ...]:
         msg = "it is not a file of link keys, as `holdfast link-key create` writes it"
         raise InvalidError(msg) from None
     if len({key.id for key in keys}) < len(keys):
-        msg = "two link keys have the same id"
-        raise InvalidError(msg)
+        raise InvalidError("two link keys have the same id")
     return tuple(keys)
 
 
@@ -64,6 +68,29 @@ def signing_key(keys: Sequence[LinkKey], now: datetime) -> LinkKey:
     """The newest key that holds. Raises UnavailableError."""
     holding = [key for key in keys if key.holds(now)]
     if not holding:
-        msg = "no link key holds now: make one with `holdfast link-key create`"
-        raise UnavailableError(msg)
+        raise UnavailableError("no link key holds now: make one with `holdfast link-key create`")
     return max(holding, key=lambda key: (key.since, key.id))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSigner:
+    """Makes links with the ``keys`` that there are now, for where clients reach the gateways."""
+
+    keys: Callable[[], Sequence[LinkKey]]
+    public: PublicUrl
+
+    def make(
+        self, method: str, path: str, query: str, *, now: datetime, seconds: int
+    ) -> tuple[str, datetime]:
+        """A link and when it expires: with its key, where that ends before ``seconds`` are over.
+
+        Raises UnavailableError (no key holds), InvalidError.
+        """
+        key = signing_key(self.keys(), now)
+        now = now.replace(microsecond=0)
+        if key.until is not None:
+            seconds = min(seconds, max(1, (key.until - now) // timedelta(seconds=1)))
+        path = self.public.base + path
+        target = LinkTarget(method=method, host=self.public.host, path=path, query=query)
+        signed = sign(target, key_id=key.id, secret=key.secret, now=now, seconds=seconds)
+        return self.public.url(path, signed), now + timedelta(seconds=seconds)

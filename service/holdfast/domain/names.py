@@ -47,8 +47,7 @@ class SnapshotKey:
         """The key that ``text`` spells. Raises InvalidError."""
         app, colon, snapshot_id = text.partition(":")
         if not colon:
-            msg = "a snapshot's key is <app>:<id>"
-            raise InvalidError(msg)
+            raise InvalidError("a snapshot's key is <app>:<id>")
         return cls(check_app(app), check_id(snapshot_id))
 
     def __str__(self) -> str:
@@ -70,8 +69,7 @@ def check_app(text: str) -> str:
 def check_id(text: str) -> str:
     """``text``, if it is a UUID of version 7 in canonical lower-case form. Raises InvalidError."""
     if _ID.fullmatch(text) is None or _milliseconds(text) > _MAX_ID_MS:
-        msg = "a snapshot's id is a UUID of version 7 in lower case"
-        raise InvalidError(msg)
+        raise InvalidError("a snapshot's id is a UUID of version 7 in lower case")
     return text
 
 
@@ -81,8 +79,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
     Keys are as names of apps; values have 1 to 256 printable characters.
     """
     if len(labels) > MAX_LABELS:
-        msg = f"there are at most {MAX_LABELS} labels"
-        raise InvalidError(msg)
+        raise InvalidError(f"there are at most {MAX_LABELS} labels")
     for key, value in labels.items():
         if _NAME.fullmatch(key) is None:
             msg = "a label's key is 1 to 128 of A-Z a-z 0-9 . _ - and does not begin with a dot"
@@ -119,8 +116,7 @@ def untoken(text: str) -> str:
         plain = ""
     # One spelling only: what this text is written as must be what was read.
     if _TOKEN.fullmatch(text) is None or token(plain) != text:
-        msg = "the token is not the encoding of a name"
-        raise InvalidError(msg)
+        raise InvalidError("the token is not the encoding of a name")
     return plain
 
 

@@ -52,6 +52,5 @@ def is_repeat(kept: str | None, asked: str | None) -> bool:
     if kept_id != op_id:
         return False
     if kept_request and request and kept_request != request:
-        msg = "the Op-Id was used for another request"
-        raise ConflictError(msg)
+        raise ConflictError("the Op-Id was used for another request")
     return True

@@ -51,17 +51,13 @@ class PartSequence:
             self._check_repeat(part, data)
             return False
         if part > self.count:
-            msg = f"part {part} is out of order: part {self.count} is next"
-            raise InvalidError(msg)
+            raise InvalidError(f"part {part} is out of order: part {self.count} is next")
         if not 0 < size <= self.part_size:
-            msg = f"a part has 1 to {self.part_size} bytes, not {size}"
-            raise InvalidError(msg)
+            raise InvalidError(f"a part has 1 to {self.part_size} bytes, not {size}")
         if self.size != self.count * self.part_size:
-            msg = "a part follows one that was shorter than the part size"
-            raise InvalidError(msg)
+            raise InvalidError("a part follows one that was shorter than the part size")
         if self.size + size > self._max_bytes:
-            msg = f"a blob has at most {self._max_bytes} bytes"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"a blob has at most {self._max_bytes} bytes")
         self._sha256.update(data)
         self._recent.append(_mark(data))
         self.count += 1
@@ -78,22 +74,18 @@ class PartSequence:
         if part < self.count:
             return None
         if part > self.count or at > len(tail) or self.size != self.count * self.part_size:
-            msg = f"the upload goes on at byte {len(tail)} of part {self.count}"
-            raise InvalidError(msg)
+            raise InvalidError(f"the upload goes on at byte {len(tail)} of part {self.count}")
         told = bytes(data)
         known = tail[at : at + len(told)]
         if told[: len(known)] != known:
-            msg = f"bytes of part {part} were sent before with other values"
-            raise ConflictError(msg)
+            raise ConflictError(f"bytes of part {part} were sent before with other values")
         if len(known) == len(told):
             return tail
         joined = tail[:at] + told
         if len(joined) > self.part_size:
-            msg = f"a part has at most {self.part_size} bytes, not {len(joined)}"
-            raise InvalidError(msg)
+            raise InvalidError(f"a part has at most {self.part_size} bytes, not {len(joined)}")
         if self.size + len(joined) > self._max_bytes:
-            msg = f"a blob has at most {self._max_bytes} bytes"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"a blob has at most {self._max_bytes} bytes")
         return joined
 
     def check_final(self, parts: int, *expected: Digest | None, size: int | None = None) -> None:
@@ -103,21 +95,17 @@ class PartSequence:
         InvalidError.
         """
         if parts != self.count:
-            msg = f"the upload has {self.count} parts, not {parts}"
-            raise InvalidError(msg)
+            raise InvalidError(f"the upload has {self.count} parts, not {parts}")
         if size is not None and size != self.size:
-            msg = f"the upload has {self.size} bytes, not the {size} announced"
-            raise InvalidError(msg)
+            raise InvalidError(f"the upload has {self.size} bytes, not the {size} announced")
         check_expected(self.digest, *expected)
 
     def _check_repeat(self, part: int, data: Buffer) -> None:
         back = self.count - part
         if back > len(self._recent):
-            msg = f"part {part} is out of order: part {self.count} is next"
-            raise InvalidError(msg)
+            raise InvalidError(f"part {part} is out of order: part {self.count} is next")
         if self._recent[-back] != _mark(data):
-            msg = f"part {part} was sent before with other bytes"
-            raise ConflictError(msg)
+            raise ConflictError(f"part {part} was sent before with other bytes")
 
 
 def _mark(data: Buffer) -> tuple[int, int]:

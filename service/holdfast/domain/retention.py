@@ -61,15 +61,13 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def check(self) -> None:
         """Raises InvalidError. Whether there is such a time zone is not looked at."""
         if min(self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly) < 0:
-            msg = "a policy keeps 0 snapshots or more"
-            raise InvalidError(msg)
+            raise InvalidError("a policy keeps 0 snapshots or more")
         if self.within:
             CalendarSpan.parse(self.within)
         for labels in self.labels:
             check_labels(labels)
             if not labels:
-                msg = "a set of labels to keep by has one label at least"
-                raise InvalidError(msg)
+                raise InvalidError("a set of labels to keep by has one label at least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,7 @@ class CalendarSpan:
         """The span that ``text`` spells. Raises InvalidError."""
         found = _SPAN.fullmatch(text)
         if found is None:
-            msg = "a span is years, months, days and hours, such as 1y2m3d4h"
-            raise InvalidError(msg)
+            raise InvalidError("a span is years, months, days and hours, such as 1y2m3d4h")
         return cls(*(int(digits or 0) for digits in found.groups()))
 
     def before(self, at: datetime, zone: tzinfo) -> datetime | None:

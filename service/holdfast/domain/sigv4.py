@@ -98,8 +98,7 @@ def sign(
     Raises InvalidError where that is less than one, or more than seven days.
     """
     if not 1 <= seconds <= MAX_LINK_SECONDS:
-        msg = f"a link holds for 1 to {MAX_LINK_SECONDS} seconds (seven days)"
-        raise InvalidError(msg)
+        raise InvalidError(f"a link holds for 1 to {MAX_LINK_SECONDS} seconds (seven days)")
     signed_at = now.astimezone(UTC).strftime(_TIME)
     scope = f"{signed_at[:8]}/{region}/{_SERVICE}/{_END}"
     said = {
@@ -208,8 +207,7 @@ def _in_time(key_id: str, signed_at: str, seconds: int, now: datetime) -> Signed
         raise _refused()
     end = start + timedelta(seconds=seconds)
     if now >= end:
-        msg = "the link has expired"
-        raise ForbiddenError(msg)
+        raise ForbiddenError("the link has expired")
     return Signed(key_id=key_id, signed_at=start, expires_at=end)
 
 

@@ -59,6 +59,5 @@ def decode_cursor(text: str, size: int) -> Cursor:
     """The cursor ``text``, for a blob of ``size`` bytes. Raises InvalidError."""
     match = _CURSOR.fullmatch(text)
     if match is None or not int(match[2]) <= int(match[3]) <= size:
-        msg = "not a cursor of this blob"
-        raise InvalidError(msg)
+        raise InvalidError("not a cursor of this blob")
     return Cursor(match[1], Span(int(match[2]), int(match[3])))

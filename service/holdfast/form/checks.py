@@ -184,12 +184,10 @@ def check_root(columns: RootColumns) -> None:
         or sum(columns.page_pieces) + sum(columns.stat_pieces) != len(columns.pieces.raw_sizes)
         or sum(columns.pieces.raw_sizes) > 2 * MAX_PAGE_BYTES * len(paths)
     ):
-        msg = "the columns of the manifest's root differ in length"
-        raise CorruptError(msg)
+        raise CorruptError("the columns of the manifest's root differ in length")
     keys = list(map(order_key, paths))
     if paths[0] or any(a >= b for a, b in pairwise(keys)):
-        msg = "the pages of the manifest are out of order"
-        raise CorruptError(msg)
+        raise CorruptError("the pages of the manifest are out of order")
     check_clean(paths[1:])
     excess = excessive_total(columns.size_bytes, columns.raw_bytes, columns.stored_bytes)
     if excess is not None:
@@ -200,8 +198,7 @@ def check_root(columns: RootColumns) -> None:
         all(map(lt, row, row[1:])) and (not row or row[-1] < len(packs))
         for row in PackNumbers(columns.pack_numbers)
     ):
-        msg = "the packs of the manifest's root are out of order"
-        raise CorruptError(msg)
+        raise CorruptError("the packs of the manifest's root are out of order")
 
 
 def excessive_total(*columns: Sequence[int]) -> str | None:
@@ -223,10 +220,8 @@ def _check_ratios(columns: RootColumns) -> None:
         digests = [digest_at(pieces.digests, number) for number in range(start, stop)]
         stored = dict(zip(digests, pieces.stored_sizes[start:stop], strict=False))
         if sum(pieces.raw_sizes[start:stop]) > max_raw_bytes(sum(stored.values())):
-            msg = "a page of the manifest unpacks to more than its stored bytes allow"
-            raise CorruptError(msg)
+            raise CorruptError("a page of the manifest unpacks to more than its stored bytes allow")
 
 
 def _refuse(what: str) -> NoReturn:
-    msg = f"a page of the manifest is damaged: {what}"
-    raise CorruptError(msg)
+    raise CorruptError(f"a page of the manifest is damaged: {what}")

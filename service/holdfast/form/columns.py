@@ -225,8 +225,7 @@ def read_segments(raw: Mapping[int, msgspec.Raw]) -> dict[int, Segments]:
 
 def _check_total(raw: Mapping[int, msgspec.Raw], most: int) -> None:
     if sum([_array_length(memoryview(value)) for value in raw.values()]) > most:
-        msg = "a page of the manifest has too many extended attributes or segments"
-        raise CorruptError(msg)
+        raise CorruptError("a page of the manifest has too many extended attributes or segments")
 
 
 def _array_length(raw: memoryview) -> int:

@@ -164,11 +164,9 @@ def from_columns(columns: FrameColumns) -> FrameTable:
         or len(columns.digests) != count * DIGEST_BYTES
         or {len(columns.stored_sizes), len(columns.pack_numbers), len(columns.gaps)} != {count}
     ):
-        msg = "the manifest's columns of frames differ in length"
-        raise CorruptError(msg)
+        raise CorruptError("the manifest's columns of frames differ in length")
     if max(columns.pack_numbers, default=-1) >= pack_count:
-        msg = "the manifest names a pack that it does not list"
-        raise CorruptError(msg)
+        raise CorruptError("the manifest names a pack that it does not list")
     offsets = []
     ends = []
     last = end = 0
@@ -180,8 +178,7 @@ def from_columns(columns: FrameColumns) -> FrameTable:
         offsets.append(offset)
         ends.append(end)
     if min(offsets, default=0) < 0 or max(ends, default=0) > PACK_BYTES:
-        msg = "the manifest has a frame that lies outside its pack"
-        raise CorruptError(msg)
+        raise CorruptError("the manifest has a frame that lies outside its pack")
     return FrameTable(
         digests=columns.digests,
         raw_sizes=columns.raw_sizes,

@@ -57,8 +57,7 @@ def compress_frame(
     """The frame of ``raw``. Raises TooLargeError beyond MAX_FRAME_BYTES."""
     size = memoryview(raw).nbytes
     if size > MAX_FRAME_BYTES:
-        msg = f"a frame has at most {MAX_FRAME_BYTES} bytes, not {size}"
-        raise TooLargeError(msg)
+        raise TooLargeError(f"a frame has at most {MAX_FRAME_BYTES} bytes, not {size}")
     return compressor.compress(raw)
 
 
@@ -103,14 +102,11 @@ def decompress_frame(
     try:
         header = zstandard.get_frame_parameters(stored)
         if header.content_size != raw_size or raw_size > max_size:
-            msg = "a frame does not have the size that was recorded"
-            raise CorruptError(msg)
+            raise CorruptError("a frame does not have the size that was recorded")
         if header.window_size > max(MAX_WINDOW_BYTES, raw_size) or header.dict_id:
-            msg = "a frame needs a dictionary or a window that none of ours does"
-            raise CorruptError(msg)
+            raise CorruptError("a frame needs a dictionary or a window that none of ours does")
         # One for each frame: it must not be shared by threads, and costs 3 µs.
         # The result has the size that the header says, or there is an error.
         return zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
     except (zstandard.ZstdError, ValueError) as error:
-        msg = "a frame is not what it was when it was stored"
-        raise CorruptError(msg) from error
+        raise CorruptError("a frame is not what it was when it was stored") from error

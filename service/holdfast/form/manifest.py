@@ -217,8 +217,7 @@ def decode_page(raw: bytes) -> Page:
         columns = _PAGE_DECODER.decode(raw)
         xattrs, segments = read_xattrs(columns.xattrs), read_segments(columns.segments)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        msg = "a page of the manifest is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("a page of the manifest is unreadable") from error
     paths = columns.paths.split(b"\0", MAX_PAGE_ENTRIES)
     numbers = (columns.modes, columns.uids, columns.gids, columns.sizes, columns.mtimes_ns)
     check_columns(len(paths), columns.kinds, (*numbers, columns.header_sizes))
@@ -243,8 +242,7 @@ def decode_page(raw: bytes) -> Page:
         data_sizes=_data_sizes(columns.sizes, segments),
     )
     if page.frame_starts[-1] != page.starts[-1]:
-        msg = "a page's frames do not hold just its members"
-        raise CorruptError(msg)
+        raise CorruptError("a page's frames do not hold just its members")
     return page
 
 
@@ -256,8 +254,7 @@ def decode_frames(raw: bytes) -> FrameTable:
     try:
         return from_columns(_FRAMES_DECODER.decode(raw).frames)
     except (msgspec.MsgspecError, RecursionError) as error:
-        msg = "a page of the manifest is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("a page of the manifest is unreadable") from error
 
 
 def encode_stat_page(stat: StatPage, page: Page) -> bytes:
@@ -275,11 +272,9 @@ def decode_stat_page(raw: bytes, page: Page) -> StatPage:
     try:
         columns = _STAT_DECODER.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        msg = "a page of the manifest's stat cache is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("a page of the manifest's stat cache is unreadable") from error
     if not len(columns.inode_steps) == len(columns.ctime_lags_ns) == page.entry_count:
-        msg = "a page of the manifest's stat cache does not fit its page"
-        raise CorruptError(msg)
+        raise CorruptError("a page of the manifest's stat cache does not fit its page")
     return StatPage(
         inodes=[inode & _WORD for inode in accumulate(columns.inode_steps)],
         ctimes_ns=list(map(add, columns.ctime_lags_ns, page.mtimes_ns)),

@@ -216,12 +216,10 @@ class Root:
         )
         is_same = replace(found, packs=said.packs) == said
         if not is_same or not set(said.packs).issuperset(found.packs):
-            msg = "a page of the manifest is not the one that its root tells of"
-            raise CorruptError(msg)
+            raise CorruptError("a page of the manifest is not the one that its root tells of")
         last = order_key(page.paths[-1])
         if number + 1 < len(self.keys) and last >= self.keys[number + 1]:
-            msg = "two pages of the manifest overlap"
-            raise CorruptError(msg)
+            raise CorruptError("two pages of the manifest overlap")
 
 
 def page_row(
@@ -309,8 +307,7 @@ def root_pieces(head: bytes) -> tuple[Digest, ...]:
         or not 0 < count <= MAX_ROOT_PIECES
         or len(set(split_digests(digests))) < count
     ):
-        msg = "this version cannot read the root of the snapshot"
-        raise CorruptError(msg)
+        raise CorruptError("this version cannot read the root of the snapshot")
     return tuple(Digest(digest.hex()) for digest in split_digests(digests))
 
 
@@ -327,29 +324,25 @@ def join_root(head: bytes, get: Callable[[Digest], bytes], limits: RootLimits = 
     if names:
         parts = [get(name) for name in names]
         if max(len(part) for part in parts) > PACK_BYTES or not parts[0].startswith(ROOT_MAGIC):
-            msg = "the pieces of the manifest's root make no root"
-            raise CorruptError(msg)
+            raise CorruptError("the pieces of the manifest's root make no root")
         whole = b"".join(parts)
     stored = memoryview(whole)[len(ROOT_MAGIC) :]
     try:
         size = zstandard.frame_content_size(stored)
     except zstandard.ZstdError as error:
-        msg = "the manifest's root is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("the manifest's root is unreadable") from error
     max_size = min(MAX_ROOT_BYTES, max_raw_bytes(len(stored)))
     raw = decompress_frame(stored, size, max_size=max_size)
     try:
         outline = _OUTLINE_DECODER.decode(raw)
         if not outline.is_even:
-            msg = "the columns of the manifest's root differ in length"
-            raise CorruptError(msg)
+            raise CorruptError("the columns of the manifest's root differ in length")
         if outline.decoded_bytes > limits.most_for(len(stored)):
             raise TooLargeError(_LARGE)
         columns = _DECODER.decode(raw)
         check_root(columns)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        msg = "the manifest's root is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("the manifest's root is unreadable") from error
     return _root(columns)
 
 

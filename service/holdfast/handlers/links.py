@@ -35,7 +35,7 @@ from holdfast.protocol.times import wire_time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.domain.link_signer import LinkSigner
+    from holdfast.domain.link_keys import LinkSigner
     from holdfast.repository.blobs import BlobRepository
     from holdfast.repository.links.uses import LinkUses
     from holdfast.repository.names.names import NameRepository

@@ -51,8 +51,7 @@ def encoding_of(headers: Mapping[str, str]) -> Encoding:
         return Encoding.MSGPACK
     if media_type in {JSON_TYPE, "", "text/plain", "application/octet-stream"}:
         return Encoding.JSON
-    msg = f"Content-Type is {JSON_TYPE} or {MSGPACK_TYPE}"
-    raise InvalidError(msg)
+    raise InvalidError(f"Content-Type is {JSON_TYPE} or {MSGPACK_TYPE}")
 
 
 def decode_request(body: Buffer, kind: type[RequestT], encoding: Encoding) -> RequestT:
@@ -95,11 +94,9 @@ def encode(message: Request | Reply, encoding: Encoding = Encoding.JSON) -> byte
             message = _with_json(message, to_msgpack)
         return msgspec.msgpack.encode(message)
     except UnicodeEncodeError as error:
-        msg = f"{error.object!a} is not UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"{error.object!a} is not UTF-8") from error
     except OverflowError as error:
-        msg = "a number is out of range"
-        raise InvalidError(msg) from error
+        raise InvalidError("a number is out of range") from error
 
 
 def meaning(request: Request) -> bytes:
@@ -119,8 +116,7 @@ def encode_headers(message: Request | Reply) -> dict[str, str]:
     encoded = {name: _as_text(value) for name, value in fields.items() if value is not None}
     for name, text in encoded.items():
         if not text.isprintable():
-            msg = f"{name} may not hold control characters"
-            raise InvalidError(msg)
+            raise InvalidError(f"{name} may not hold control characters")
     return encoded
 
 
@@ -146,8 +142,7 @@ def decode_reply(body: Buffer, kind: type[ReplyT], encoding: Encoding = Encoding
     try:
         return _decode(body, kind, encoding)
     except (*_FAULTS, InvalidError) as error:
-        msg = f"the answer is not a {kind.__name__}: {error}"
-        raise InternalError(msg) from error
+        raise InternalError(f"the answer is not a {kind.__name__}: {error}") from error
 
 
 def decode_reply_headers(headers: Mapping[str, str], kind: type[ReplyT]) -> ReplyT:
@@ -156,8 +151,7 @@ def decode_reply_headers(headers: Mapping[str, str], kind: type[ReplyT]) -> Repl
     try:
         return msgspec.convert(fields, kind, strict=False)
     except _FAULTS as error:
-        msg = f"the answer's headers are not a {kind.__name__}: {error}"
-        raise InternalError(msg) from error
+        raise InternalError(f"the answer's headers are not a {kind.__name__}: {error}") from error
 
 
 def encode_error(error: HoldfastError, encoding: Encoding) -> tuple[dict[str, str], bytes]:
@@ -182,8 +176,7 @@ def raise_error(headers: Mapping[str, str], body: Buffer) -> None:
         problem = decode_reply(body, Problem, encoding)
     except InternalError:
         detail = headers.get(names.SERVICE_ERROR, "")
-        msg = f"answered {status}: {detail}"
-        raise InternalError(msg) from None
+        raise InternalError(f"answered {status}: {detail}") from None
     raise error_of(problem)
 
 
@@ -199,8 +192,7 @@ def _refuse_loose_numbers(message: Request, fields: Mapping[str, str]) -> None:
         value = getattr(message, name)
         if text is not None and not isinstance(value, str) and text != _as_text(value):
             wanted = "true or false" if isinstance(value, bool) else "a plain decimal number"
-            msg = f"{header} is not {wanted}"
-            raise InvalidError(msg)
+            raise InvalidError(f"{header} is not {wanted}")
 
 
 @functools.cache

@@ -124,8 +124,7 @@ async def _read(records: RecordStore) -> tuple[Deployment, int]:
     except UnavailableError as error:
         raise NotReadyError(error.detail) from error
     except msgspec.MsgspecError as error:
-        msg = "the deployment's record is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("the deployment's record is unreadable") from error
 
 
 def _check(found: Deployment, wanted: Deployment) -> None:
@@ -159,17 +158,13 @@ async def raise_format(records: RecordStore, collects_from: datetime) -> bool:
     Only once no worker of an older version is left. Raises UnavailableError, CorruptError,
     OutcomeUnknownError.
     """
-    was_old = False
 
     def change(found: Deployment) -> Deployment:
-        nonlocal was_old
-        was_old = found.format != FORMAT
-        if not was_old:
+        if found.format == FORMAT:
             return found
         return msgspec.structs.replace(found, format=FORMAT, collects_from=collects_from)
 
-    await _change(records, change)
-    return was_old
+    return (await _change(records, change)).format != FORMAT
 
 
 async def accept_loss(records: RecordStore) -> list[str]:
@@ -177,14 +172,11 @@ async def accept_loss(records: RecordStore) -> list[str]:
 
     Raises UnavailableError, CorruptError, OutcomeUnknownError.
     """
-    forgotten: list[str] = []
 
     def change(found: Deployment) -> Deployment:
-        forgotten[:] = found.roots
         return msgspec.structs.replace(found, roots={}) if found.roots else found
 
-    await _change(records, change)
-    return forgotten
+    return list((await _change(records, change)).roots)
 
 
 async def read_deployment(records: RecordStore) -> Deployment:
@@ -208,15 +200,14 @@ async def note_roots(records: RecordStore, source: str, found: RootsNote) -> Non
     await _change(records, change)
 
 
-async def _change(records: RecordStore, change: Callable[[Deployment], Deployment]) -> None:
-    """Write the record as ``change`` makes it, unless that is the same."""
+async def _change(records: RecordStore, change: Callable[[Deployment], Deployment]) -> Deployment:
+    """Write the record as ``change`` makes it, unless that is the same; what it was before."""
     for _ in range(_ATTEMPTS):
         found, revision = await _read(records)
         changed = change(found)
         if changed is found:
-            return
+            return found
         with suppress(ConflictError):
             await records.put(KEY, msgspec.json.encode(changed), expected=revision)
-            return
-    msg = "the deployment's record keeps changing"
-    raise UnavailableError(msg)
+            return found
+    raise UnavailableError("the deployment's record keeps changing")

@@ -1,8 +1,10 @@
-"""Checks of every store of logs, before its medium sees an entry and after one was read."""
+"""The parts of all stores of logs: what is checked before a medium sees an entry, and after."""
 
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.limits import MIB
@@ -10,7 +12,8 @@ from holdfast.errors import ConflictError, CorruptError, InvalidError, TooLargeE
 from holdfast.stores.journal_ports import (
     MAX_MESSAGE_ID_CHARS,
     MAX_PAGE_ENTRIES,
-    DamagedEntryError,
+    PAGE_BYTES,
+    PAGE_ENTRIES,
     JournalPage,
 )
 from holdfast.stores.keys import check_record_key
@@ -24,43 +27,100 @@ MAX_ENTRY_BYTES: Final = 64 * MIB
 """As much as a message of NATS can ever hold; a server takes 1 MiB, unless it is told to."""
 
 
-def check_append(log: str, value: bytes, expected: int, message_id: str) -> None:
-    """Raises InvalidError, TooLargeError unless that can be appended."""
-    check_record_key(log)
-    check_sequence(expected)
-    is_printable = message_id.isascii() and message_id.isprintable() and " " not in message_id
-    if not is_printable or not 1 <= len(message_id) <= MAX_MESSAGE_ID_CHARS:
-        msg = f"a message id is 1 to {MAX_MESSAGE_ID_CHARS} printable characters of ASCII"
-        raise InvalidError(msg)
-    if len(value) > MAX_ENTRY_BYTES:
-        msg = f"an entry of a log has at most {MAX_ENTRY_BYTES} bytes"
-        raise TooLargeError(msg)
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What `JournalStore.append` is told."""
+
+    log: str
+    value: bytes
+    expected: int
+    message_id: str
+    behind_damage: bool
+
+    def check(self) -> None:
+        """Raises InvalidError, TooLargeError unless that can be appended."""
+        check_record_key(self.log)
+        _check_sequence(self.expected)
+        name = self.message_id
+        is_printable = name.isascii() and name.isprintable() and " " not in name
+        if not is_printable or not 1 <= len(name) <= MAX_MESSAGE_ID_CHARS:
+            msg = f"a message id is 1 to {MAX_MESSAGE_ID_CHARS} printable characters of ASCII"
+            raise InvalidError(msg)
+        if len(self.value) > MAX_ENTRY_BYTES:
+            raise TooLargeError(f"an entry of a log has at most {MAX_ENTRY_BYTES} bytes")
+
+    @property
+    def checksum(self) -> int:
+        """The checksum over all that it says."""
+        return checksum_of(self.log, self.expected, self.message_id, self.value)
 
 
-def check_read(log: str, after: int, limit: int, max_bytes: int) -> None:
-    """Raises InvalidError unless so much can be read at once."""
-    check_record_key(log)
-    check_sequence(after)
-    if not 1 <= limit <= MAX_PAGE_ENTRIES or max_bytes < 1:
-        msg = f"1 to {MAX_PAGE_ENTRIES} entries of at least a byte can be read at once"
-        raise InvalidError(msg)
+class CheckedJournal(ABC):
+    """The appends and reads of a JournalStore, which begins all of them in the same way."""
+
+    async def append(
+        self,
+        log: str,
+        value: bytes,
+        *,
+        expected: int,
+        message_id: str,
+        behind_damage: bool = False,
+    ) -> int:
+        """See `JournalStore.append`."""
+        one = Append(log, value, expected, message_id, behind_damage)
+        one.check()
+        return await self._append(one)
+
+    async def read(
+        self,
+        log: str,
+        after: int,
+        *,
+        limit: int = PAGE_ENTRIES,
+        max_bytes: int = PAGE_BYTES,
+        sure: bool = False,
+    ) -> JournalPage:
+        """See `JournalStore.read`."""
+        check_record_key(log)
+        _check_sequence(after)
+        if not 1 <= limit <= MAX_PAGE_ENTRIES or max_bytes < 1:
+            msg = f"1 to {MAX_PAGE_ENTRIES} entries of at least a byte can be read at once"
+            raise InvalidError(msg)
+        return await self._page(log, after, limit, max_bytes, sure=sure)
+
+    async def trim(self, log: str, through: int) -> None:
+        """See `JournalStore.trim`."""
+        check_record_key(log)
+        await self.remove(log, min(through, await self._end(log) - 1))
+
+    @abstractmethod
+    async def remove(self, log: str, through: int) -> None:
+        """See `JournalStore.remove`."""
+
+    @abstractmethod
+    async def _append(self, one: Append) -> int:
+        """Add the entry; its sequence."""
+
+    @abstractmethod
+    async def _page(
+        self, log: str, after: int, limit: int, max_bytes: int, *, sure: bool
+    ) -> JournalPage:
+        """The entries behind ``after``."""
+
+    @abstractmethod
+    async def _end(self, log: str) -> int:
+        """The sequence of the last entry, readable or not; 0 if there is none."""
 
 
-def check_sequence(sequence: int) -> None:
-    """Raises InvalidError of a sequence below 0."""
+def _check_sequence(sequence: int) -> None:
     if sequence < 0:
-        msg = "a sequence is not negative"
-        raise InvalidError(msg)
+        raise InvalidError("a sequence is not negative")
 
 
 def checksum_of(log: str, previous: int, message_id: str, value: bytes | memoryview) -> int:
     """The checksum over all that an append says of an entry."""
     return zlib.crc32(value, zlib.crc32(f"{log} {previous} {message_id}\n".encode()))
-
-
-def damaged(log: str, sequence: int) -> DamagedEntryError:
-    """The error of an entry that is not what was appended."""
-    return DamagedEntryError(log, sequence)
 
 
 def not_the_last(log: str) -> ConflictError:

@@ -42,35 +42,30 @@ def check_prefix(prefix: str) -> None:
 def check_batch(changes: Sequence[Change]) -> None:
     """Raises InvalidError unless ``changes`` are as many as may be, each of another key."""
     if not 1 <= len(changes) <= MAX_BATCH:
-        msg = f"a batch has 1 to {MAX_BATCH} changes"
-        raise InvalidError(msg)
+        raise InvalidError(f"a batch has 1 to {MAX_BATCH} changes")
     for change in changes:
         check_change(change)
     if len({change.key for change in changes}) < len(changes):
-        msg = "a batch changes each record once"
-        raise InvalidError(msg)
+        raise InvalidError("a batch changes each record once")
 
 
 def check_change(change: Change) -> None:
     """Raises InvalidError for a key that is none, and for a grave that looks like a removal."""
     check_record_key(change.key)
     if isinstance(change, Put) and change.grave and not change.value:
-        msg = "a grave has a value"
-        raise InvalidError(msg)
+        raise InvalidError("a grave has a value")
 
 
 def check_limit(limit: int) -> None:
     """Raises InvalidError unless so many changes may be read at once."""
     if not 1 <= limit <= MAX_CHANGES:
-        msg = f"1 to {MAX_CHANGES} changes can be read at once"
-        raise InvalidError(msg)
+        raise InvalidError(f"1 to {MAX_CHANGES} changes can be read at once")
 
 
 def check_many(keys: Sequence[str]) -> tuple[str, ...]:
     """``keys``, each once. Raises InvalidError for one that is none, and for too many."""
     if len(keys) > MAX_GET_MANY:
-        msg = f"at most {MAX_GET_MANY} records can be read at once"
-        raise InvalidError(msg)
+        raise InvalidError(f"at most {MAX_GET_MANY} records can be read at once")
     for key in keys:
         check_record_key(key)
     return tuple(dict.fromkeys(keys))

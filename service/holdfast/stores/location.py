@@ -70,12 +70,10 @@ def parse_location(url: str) -> Location:
 
 def _bucket(bucket: str, pairs: list[tuple[str, str]]) -> BucketLocation:
     if _BUCKET.fullmatch(bucket) is None:
-        msg = "a bucket's name is 1 to 64 of A-Z a-z 0-9 _ -"
-        raise InvalidError(msg)
+        raise InvalidError("a bucket's name is 1 to 64 of A-Z a-z 0-9 _ -")
     options = dict(pairs)
     if len(options) != len(pairs):
-        msg = "a store's URL gives an option twice"
-        raise InvalidError(msg)
+        raise InvalidError("a store's URL gives an option twice")
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         msg = f"a store's URL has no option {unknown[0]!r}: it has {', '.join(_OPTIONS)}"
         raise InvalidError(msg)
@@ -92,8 +90,7 @@ def _bucket(bucket: str, pairs: list[tuple[str, str]]) -> BucketLocation:
 
 def _replicas(text: str) -> int:
     if text not in {str(n) for n in range(1, MAX_REPLICAS + 1)}:
-        msg = f"replicas is 1 to {MAX_REPLICAS}"
-        raise InvalidError(msg)
+        raise InvalidError(f"replicas is 1 to {MAX_REPLICAS}")
     return int(text)
 
 
@@ -102,8 +99,7 @@ def _storage(text: str) -> Storage:
         return "file"
     if text == "memory":
         return "memory"
-    msg = "storage is file or memory"
-    raise InvalidError(msg)
+    raise InvalidError("storage is file or memory")
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -116,8 +112,7 @@ def _tags(text: str) -> tuple[str, ...]:
 
 def _cluster(text: str) -> str:
     if _CLUSTER.fullmatch(text) is None:
-        msg = "cluster is the name of a cluster: 1 to 64 of A-Z a-z 0-9 _ . -"
-        raise InvalidError(msg)
+        raise InvalidError("cluster is the name of a cluster: 1 to 64 of A-Z a-z 0-9 _ . -")
     return text
 
 
@@ -129,6 +124,5 @@ def _limit(options: Mapping[str, str], name: str) -> int | None:
         return -1
     match = _SIZE.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        msg = f"{name} is a number of bytes such as 1073741824 or 1GiB, or -1"
-        raise InvalidError(msg)
+        raise InvalidError(f"{name} is a number of bytes such as 1073741824 or 1GiB, or -1")
     return int(match[1]) * _UNITS[(match[2] or "")[:1]]

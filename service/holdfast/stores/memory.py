@@ -16,13 +16,14 @@ from msgspec.structs import replace
 
 from holdfast.domain.digest import digest_of, is_digest
 from holdfast.domain.kept import has_bytes
-from holdfast.domain.op_id import is_repeat, split_op_id
+from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
     CorruptError,
     InvalidError,
     NotFoundError,
 )
+from holdfast.stores.deletions import Deletions
 from holdfast.stores.keys import (
     CheckedChanges,
     check_limit,
@@ -33,8 +34,16 @@ from holdfast.stores.keys import (
     is_below,
 )
 from holdfast.stores.memory_log import NEVER, MemoryBlob, MemoryLog, Reachable
-from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import BlobChanges, BlobInfo, BlobListing, Fetched, Stored, Survey
+from holdfast.stores.ports import (
+    BlobChanges,
+    BlobInfo,
+    BlobListing,
+    Fetched,
+    Stored,
+    Survey,
+    info_of,
+    part_ranges,
+)
 from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 
 if TYPE_CHECKING:
@@ -58,16 +67,17 @@ class MemoryBlobStore(Reachable):
         self._clock = clock
         self._blobs: dict[Digest, MemoryBlob] = {}
         self._staged: dict[str, dict[int, bytes]] = {}
-        self._deleted: dict[Digest, dict[str, str]] = {}
+        self._deletions = Deletions()
         self._log = MemoryLog(clock)
         self._numbers = count(1)
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""
         await self._reach()
-        return self._store(
-            digest, bytes(data), attributes, part_size=None, generation=f"g{next(self._numbers)}"
-        )
+        stored = bytes(data)
+        size, fresh = len(stored), f"g{next(self._numbers)}"
+        info = info_of(digest, size, attributes, part_size=max(size, 1), generation=fresh)
+        return self._store(info, stored, attributes)
 
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
@@ -106,7 +116,7 @@ class MemoryBlobStore(Reachable):
         """See `BlobStore.delete`."""
         for _ in range(_ATTEMPTS):
             await self._reach()
-            if self._was_deleted_by(digest, op_id):
+            if self._deletions.recall(digest, op_id):
                 return True
             blob = self._blobs.get(digest)
             if blob is None:
@@ -116,8 +126,7 @@ class MemoryBlobStore(Reachable):
             is_kept = kept is not None and await kept()
             if self._log.revision(digest) == seen:
                 return self._forget(blob, op_id, is_kept=is_kept)
-        msg = "others kept changing the blob"
-        raise ConflictError(msg)
+        raise ConflictError("others kept changing the blob")
 
     def _forget(self, blob: MemoryBlob, op_id: str | None, *, is_kept: bool) -> bool:
         """Remove the blob or, where it is kept, mark it; whether it was there without a mark."""
@@ -130,15 +139,9 @@ class MemoryBlobStore(Reachable):
         else:
             del self._blobs[digest]
         self._note(digest, "changed" if is_kept else "deleted")
-        if op_id is not None and not was_marked:
-            self._deleted.setdefault(digest, {})[split_op_id(op_id)[0]] = op_id
+        if not was_marked:
+            self._deletions.remember(digest, op_id)
         return not was_marked
-
-    def _was_deleted_by(self, digest: Digest, op_id: str | None) -> bool:
-        """Whether a repeat of ``op_id`` deleted it. Raises ConflictError of another request."""
-        if op_id is None:
-            return False
-        return is_repeat(self._deleted.get(digest, {}).get(split_op_id(op_id)[0]), op_id)
 
     async def touch(
         self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
@@ -175,8 +178,7 @@ class MemoryBlobStore(Reachable):
         """See `BlobStore.list_blobs`. In ascending order of the digest."""
         await self._reach()
         if cursor is not None and not is_digest(cursor):
-            msg = "the cursor is not one that this store made"
-            raise InvalidError(msg)
+            raise InvalidError("the cursor is not one that this store made")
         found = sorted(
             digest
             for digest in self._blobs
@@ -277,7 +279,8 @@ class MemoryBlobStore(Reachable):
             if self._log.revision(digest) == seen:
                 break
         data = b"" if self._has_intact(digest) else self._joined(staging, digest, size)
-        stored = self._store(digest, data, attributes, part_size=part_size, generation=staging)
+        info = info_of(digest, size, attributes, part_size=part_size, generation=staging)
+        stored = self._store(info, data, attributes)
         self._staged.pop(staging, None)
         return stored
 
@@ -286,37 +289,20 @@ class MemoryBlobStore(Reachable):
         parts = self._staged.get(staging, {})
         data = b"".join(parts[part] for part in sorted(parts))
         if len(data) != size or digest_of(data) != digest:
-            msg = "the stored parts are not the bytes that were announced"
-            raise CorruptError(msg)
+            raise CorruptError("the stored parts are not the bytes that were announced")
         return data
 
-    def _store(
-        self,
-        digest: Digest,
-        data: bytes,
-        attributes: Attributes,
-        *,
-        part_size: int | None,
-        generation: str,
-    ) -> Stored:
+    def _store(self, info: BlobInfo, data: bytes, attributes: Attributes) -> Stored:
+        digest = info.digest
         former = self._blobs.get(digest)
         if former is not None and former.is_intact and former.is_whole:
-            own = former.info.generation == generation
+            own = former.info.generation == info.generation
             again = is_repeat(former.op_id, attributes.op_id)
             self._mark(former, attributes)
             return Stored(info=former.info, created=own or again)
-        self._was_deleted_by(digest, attributes.op_id)
-        part_size = part_size or max(len(data), 1)
-        info = BlobInfo(
-            digest=digest,
-            size=len(data),
-            chunks=-(-len(data) // part_size),
-            part_size=part_size,
-            type=attributes.type,
-            created_at=attributes.created_at,
-            pinned=attributes.pinned or (former is not None and former.info.pinned),
-            generation=generation,
-        )
+        self._deletions.recall(digest, attributes.op_id)  # it may be another request's
+        if former is not None and former.info.pinned:
+            info = replace(info, pinned=True)
         self._blobs[digest] = MemoryBlob(info, data, attributes.op_id)
         self._note(digest, "put")
         return Stored(info=info, created=True)
@@ -343,16 +329,14 @@ class MemoryBlobStore(Reachable):
     def _find(self, digest: Digest, *, partial: bool = False) -> MemoryBlob:
         blob = self._blobs.get(digest)
         if blob is None or not (partial or blob.is_whole):
-            msg = f"no blob {digest}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no blob {digest}")
         return blob
 
     def _checked(self, info: BlobInfo) -> bytes:
         blob = self._find(info.digest, partial=True)
         if blob.info.generation == info.generation:
             return blob.checked
-        msg = f"this copy of blob {info.digest} is gone"
-        raise NotFoundError(msg)
+        raise NotFoundError(f"this copy of blob {info.digest} is gone")
 
 
 class _MemoryStagedBlob:
@@ -414,8 +398,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         check_record_key(key)
         record = self._live(key)
         if record is None:
-            msg = f"no record {key}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no record {key}")
         return record
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
@@ -496,5 +479,4 @@ class MemoryRecordStore(CheckedChanges, Reachable):
     def _compare(self, key: str, expected: int) -> None:
         record = self._live(key)
         if expected != (0 if record is None else record.revision):
-            msg = f"record {key} is not at the expected revision"
-            raise ConflictError(msg)
+            raise ConflictError(f"record {key} is not at the expected revision")

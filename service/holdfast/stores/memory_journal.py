@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from holdfast.stores.growth import Waiters
 from holdfast.stores.journal_checks import (
-    check_append,
-    check_read,
+    CheckedJournal,
     checksum_of,
-    damaged,
     not_the_last,
     page_up_to_damage,
 )
-from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, JournalEntry, JournalPage
+from holdfast.stores.journal_ports import DamagedEntryError, JournalEntry
 from holdfast.stores.keys import check_record_key
 from holdfast.stores.memory_log import NEVER, Reachable
 
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.stores.growth import Waiter
+    from holdfast.stores.journal_checks import Append
+    from holdfast.stores.journal_ports import JournalPage
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class _Row:
     checksum: int
 
 
-class MemoryJournalStore(Reachable):
+class MemoryJournalStore(CheckedJournal, Reachable):
     """A `JournalStore` that lasts as long as the object. Entries have the time of ``clock``."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: NEVER) -> None:
@@ -43,37 +43,25 @@ class MemoryJournalStore(Reachable):
         self._last = 0
         self._waiters = Waiters()
 
-    async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
-    ) -> int:
-        """See `JournalStore.append`."""
-        check_append(log, value, expected, message_id)
-        await self._reach()
-        rows = self._logs.get(log, [])
-        behind = _place(rows, expected + 1)
-        if behind < len(rows) and rows[behind].entry.message_id == message_id:
+    async def _append(self, one: Append) -> int:
+        rows = await self._rows(one.log)
+        behind = _place(rows, one.expected + 1)
+        if behind < len(rows) and rows[behind].entry.message_id == one.message_id:
             return rows[behind].entry.sequence
-        if expected != (rows[-1].entry.sequence if rows else 0):
-            raise not_the_last(log)
-        if rows and not behind_damage:
-            _checked(log, rows[-1])
+        if one.expected != (rows[-1].entry.sequence if rows else 0):
+            raise not_the_last(one.log)
+        if rows and not one.behind_damage:
+            _checked(one.log, rows[-1])
         self._last += 1
         entry = JournalEntry(
             sequence=self._last,
-            previous=expected,
+            previous=one.expected,
             at=self._clock(),
-            message_id=message_id,
-            value=bytes(value),
+            message_id=one.message_id,
+            value=bytes(one.value),
         )
-        checksum = checksum_of(log, expected, message_id, value)
-        self._logs.setdefault(log, []).append(_Row(entry, checksum))
-        self._waiters.tell(log, self._last)
+        self._logs.setdefault(one.log, []).append(_Row(entry, one.checksum))
+        self._waiters.tell(one.log, self._last)
         return self._last
 
     async def last(self, log: str) -> JournalEntry | None:
@@ -93,18 +81,10 @@ class MemoryJournalStore(Reachable):
         found = next((row for row in rows if row.entry.at >= moment), None)
         return None if found is None else _checked(log, found)
 
-    async def read(
-        self,
-        log: str,
-        after: int,
-        *,
-        limit: int = PAGE_ENTRIES,
-        max_bytes: int = PAGE_BYTES,
-        sure: bool = False,
+    async def _page(
+        self, log: str, after: int, limit: int, max_bytes: int, *, sure: bool
     ) -> JournalPage:
-        """See `JournalStore.read`."""
         del sure  # there are no replicas
-        check_read(log, after, limit, max_bytes)
         rows = await self._rows(log)
         first = _place(rows, after + 1)
         return page_up_to_damage(
@@ -114,11 +94,9 @@ class MemoryJournalStore(Reachable):
             is_end=len(rows) <= first + limit,
         )
 
-    async def trim(self, log: str, through: int) -> None:
-        """See `JournalStore.trim`."""
+    async def _end(self, log: str) -> int:
         rows = await self._rows(log)
-        if rows:
-            await self.remove(log, min(through, rows[-1].entry.sequence - 1))
+        return rows[-1].entry.sequence if rows else 0
 
     async def remove(self, log: str, through: int) -> None:
         """See `JournalStore.remove`."""
@@ -157,5 +135,5 @@ def _place(rows: Sequence[_Row], sequence: int) -> int:
 def _checked(log: str, row: _Row) -> JournalEntry:
     entry = row.entry
     if checksum_of(log, entry.previous, entry.message_id, entry.value) != row.checksum:
-        raise damaged(log, entry.sequence)
+        raise DamagedEntryError(log, entry.sequence)
     return entry

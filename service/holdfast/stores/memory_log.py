@@ -36,8 +36,7 @@ class Reachable:
     async def _reach(self) -> None:
         await asyncio.sleep(0)
         if not self.reachable:
-            msg = "the memory store is cut off"
-            raise UnavailableError(msg)
+            raise UnavailableError("the memory store is cut off")
 
     async def check(self) -> None:
         """Raises UnavailableError when the store is cut off."""
@@ -117,16 +116,7 @@ class MemoryLog:
     def surveyed(self, info: BlobInfo) -> SurveyedBlob:
         """The blob of ``info``, which is there, as a survey meets it."""
         last = self._notes[info.digest]
-        return SurveyedBlob(
-            digest=info.digest,
-            generation=info.generation,
-            size=info.size,
-            pinned=info.pinned,
-            seen_at=last.at,
-            mark=str(last.revision),
-            damaged=info.damaged,
-            kept=info.kept,
-        )
+        return SurveyedBlob.of(info, seen_at=last.at, mark=str(last.revision))
 
     def page(self, after: int, limit: int) -> BlobChanges:
         """See `BlobStore.changes`."""

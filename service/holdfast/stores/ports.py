@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import msgspec
 
@@ -17,7 +17,7 @@ from holdfast.domain.kept import KeptBytes  # at run time too: messages of it ma
 from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Iterator, Sequence
     from datetime import datetime
 
     from holdfast.domain.chunk_index import ChunkIndex
@@ -56,6 +56,29 @@ class BlobInfo(msgspec.Struct, frozen=True, kw_only=True):
     def stored_digest(self) -> Digest:
         """The digest of the stored bytes, which is ``digest`` unless it is partial."""
         return self.digest if self.kept is None else self.kept.digest
+
+
+def info_of(
+    digest: Digest,
+    size: int,
+    attributes: Attributes,
+    *,
+    part_size: int,
+    generation: str,
+    index: ChunkIndex | None = None,
+) -> BlobInfo:
+    """The record of a blob that is put, stored as ``generation`` in parts of ``part_size``."""
+    return BlobInfo(
+        digest=digest,
+        size=size,
+        chunks=-(-size // part_size),
+        part_size=part_size,
+        type=attributes.type,
+        created_at=attributes.created_at,
+        pinned=attributes.pinned,
+        generation=generation,
+        index=index,
+    )
 
 
 def reduced_info(info: BlobInfo, kept: KeptBytes, generation: str) -> BlobInfo:
@@ -179,6 +202,20 @@ class SurveyedBlob:
     damaged: bool = False
     kept: KeptBytes | None = None
 
+    @classmethod
+    def of(cls, info: BlobInfo, *, seen_at: datetime, mark: str) -> Self:
+        """The blob of ``info`` as it is met."""
+        return cls(
+            digest=info.digest,
+            generation=info.generation,
+            size=info.size,
+            pinned=info.pinned,
+            seen_at=seen_at,
+            mark=mark,
+            damaged=info.damaged,
+            kept=info.kept,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
@@ -195,6 +232,14 @@ class Survey:
     unreadable: int = 0
     copies: Sequence[str] = ()
     records: Sequence[str] = ()
+
+
+def part_ranges(start: int, stop: int, part_size: int) -> Iterator[tuple[int, int]]:
+    """The range ``start`` to ``stop`` of a blob, cut wherever a part of ``part_size`` ends."""
+    while start < stop:
+        end = min((start // part_size + 1) * part_size, stop)
+        yield start, end
+        start = end
 
 
 Claiming = Callable[[str], Awaitable[None]]

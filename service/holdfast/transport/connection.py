@@ -162,11 +162,9 @@ class Connection:
             raise self._why_not_sendable(size)
         if wire.backlog + client.pending_data_size + size > MAX_QUEUED_BYTES:
             self.counters.unsent += 1
-            msg = "too much is waiting to be sent to NATS"
-            raise UnavailableError(msg)
+            raise UnavailableError("too much is waiting to be sent to NATS")
         if not subject or _SEPARATOR_RE.search(subject) or _SEPARATOR_RE.search(reply):
-            msg = "a subject has no white space"
-            raise ValueError(msg)
+            raise ValueError("a subject has no white space")
 
     def _why_not_sendable(self, size: int) -> HoldfastError:
         if self._client.is_closed:

@@ -15,24 +15,23 @@ import asyncio
 import base64
 import math
 import time
+from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from holdfast.errors import (
-    ForbiddenError,
     HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.inbox import raise_for_status
 from holdfast.transport.jetstream_calls import (
     NOBODY,
     Tries,
     attempt_seconds,
-    denied,
     is_not_now,
 )
 from holdfast.transport.jetstream_direct import DirectReads
@@ -51,8 +50,6 @@ from holdfast.transport.jetstream_messages import (
     NotNowError,
     RefusedError,
     StoredMessage,
-    StreamState,
-    Subjects,
     read_failure,
 )
 from holdfast.transport.message import Message, parse_headers
@@ -62,7 +59,7 @@ if TYPE_CHECKING:
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
-    from holdfast.transport.jetstream_messages import BatchMessage
+    from holdfast.transport.jetstream_messages import BatchMessage, StreamState
 
 HEARD_SECONDS: Final = 2.0
 BELIEVED_SECONDS: Final = 1.0
@@ -175,8 +172,7 @@ class JetStream(DirectReads):
         answers: asyncio.Queue[Message] = asyncio.Queue()
         mailbox = self._inbox.open(answers.put_nowait, messages[0].subject)
         last = len(messages)
-        asked_at = time.monotonic()
-        try:
+        with closing(mailbox), self._asking():
             for number, message in enumerate(messages, 1):
                 headers = {**message.headers, BATCH_ID: batch, BATCH_SEQUENCE: str(number)}
                 if number == last:
@@ -189,19 +185,8 @@ class JetStream(DirectReads):
                     raise_for_status(answer, messages[0].subject)
                     if answer.data:
                         break
-        except TimeoutError:
-            self.connection.liveness.unanswered(asked_at)
-            raise
-        except NoRespondersError:
-            self.connection.liveness.nobody(asked_at)
-            raise
-        except ForbiddenError as error:
-            raise denied(error) from error
-        finally:
-            mailbox.close()
-        if is_not_now(answer.data):
-            self.connection.liveness.nobody(asked_at)
-            raise NotNowError(NOBODY)
+            if is_not_now(answer.data):
+                raise NotNowError(NOBODY)
         return answer
 
     async def purge(self, stream: str, subject: str, *, up_to: int | None = None) -> None:
@@ -243,8 +228,7 @@ class JetStream(DirectReads):
             raise read_failure(answer.error)
         stored = answer.message
         if stored is None:
-            msg = "the store's answer holds no message"
-            raise UnavailableError(msg)
+            raise UnavailableError("the store's answer holds no message")
         return StoredMessage(
             subject=stored.subject,
             sequence=stored.seq,
@@ -300,35 +284,24 @@ class JetStream(DirectReads):
     async def state(self, stream: str) -> StreamState:
         """The state of the stream, by a believed leader. Raises UnavailableError."""
         answer = await self._believe(stream)
-        return StreamState(
-            messages=answer.state.messages,
-            first_sequence=answer.state.first_seq,
-            last_sequence=answer.state.last_seq,
-            num_subjects=answer.state.num_subjects,
-            created=answer.created,
-        )
+        return msgspec.structs.replace(answer.state, created=answer.created)
 
     async def _believe(self, stream: str, query: bytes = b"") -> InfoAnswer:
         """The answer of ``STREAM.INFO``, of a leader that has its majority and has caught up."""
         through = self.connection.wire
         asked_at = time.monotonic()
         acknowledged = self._acknowledged.get(stream, 0)
-        message = await self._ask(f"STREAM.INFO.{stream}", query)
-        answer = msgspec.json.decode(message.data, type=InfoAnswer)
-        if answer.error is not None:
-            raise read_failure(answer.error)
+        answer = await self._info(stream, query)
         if answer.created != self._created.setdefault(stream, answer.created):
             self._created[stream] = answer.created  # another stream of that name
             self._acknowledged[stream] = 0
         # Messages acknowledged meanwhile say nothing, but those given up do.
         acknowledged = min(acknowledged, self._acknowledged.get(stream, 0))
-        if answer.state.last_seq < acknowledged and self._may_catch_up(stream):
-            msg = "the store's leader has not caught up yet"
-            raise UnavailableError(msg)
+        if answer.state.last_sequence < acknowledged and self._may_catch_up(stream):
+            raise UnavailableError("the store's leader has not caught up yet")
         if not answer.has_majority(HEARD_SECONDS):
             self.connection.liveness.nobody(asked_at)
-            msg = "the store's leader has lost the others"
-            raise UnavailableError(msg)
+            raise UnavailableError("the store's leader has lost the others")
         self.connection.liveness.answered()
         self._believed[stream] = asked_at + BELIEVED_SECONDS, through
         self._behind_since.pop(stream, None)
@@ -362,8 +335,7 @@ class JetStream(DirectReads):
             found = await read()
             if self._is_believed(stream):
                 return found
-        msg = "the store's leader answers too slowly to be believed"
-        raise UnavailableError(msg)
+        raise UnavailableError("the store's leader answers too slowly to be believed")
 
     async def leaders_time(self, stream: str) -> datetime:
         """The time by the clock that stamps the stream's messages. Raises UnavailableError."""
@@ -371,21 +343,24 @@ class JetStream(DirectReads):
             answer = await self.api(f"STREAM.INFO.{stream}")
             return msgspec.convert(answer.get("ts"), datetime)
         except (NotFoundError, ApiRefusedError, msgspec.ValidationError) as error:
-            msg = "the nats-server did not tell the time"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the nats-server did not tell the time") from error
 
-    async def subjects(self, stream: str, filtered: str, offset: int) -> Subjects:
-        """Subjects that match ``filtered`` and hold messages, from the leader.
+    async def subjects(self, stream: str, filtered: str, offset: int) -> tuple[list[str], int]:
+        """Subjects that match ``filtered`` and hold messages, from the leader; how many in all.
 
-        Up to 100,000 of them, after the first ``offset`` in ascending order. Raises
+        Up to 100,000 of them, in no order, after the first ``offset`` in ascending order. Raises
         UnavailableError.
         """
         query = {"subjects_filter": filtered, "offset": offset}
-        message = await self._ask(f"STREAM.INFO.{stream}", msgspec.json.encode(query))
+        answer = await self._info(stream, msgspec.json.encode(query))
+        return list(answer.state.subjects or ()), answer.total
+
+    async def _info(self, stream: str, query: bytes) -> InfoAnswer:
+        message = await self._ask(f"STREAM.INFO.{stream}", query)
         answer = msgspec.json.decode(message.data, type=InfoAnswer)
         if answer.error is not None:
             raise read_failure(answer.error)
-        return Subjects(list(answer.state.subjects or ()), answer.total)
+        return answer
 
 
 def _known(failure: UnavailableError, *, maybe_applied: bool) -> HoldfastError:

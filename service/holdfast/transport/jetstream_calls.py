@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -28,7 +29,7 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
@@ -100,11 +101,28 @@ class JetStreamCalls:
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
     ) -> Message:
+        with self._asking():
+            message = await self._inbox.request(
+                subject, data, headers=headers, timeout_seconds=attempt_seconds()
+            )
+            # Stored messages have headers, and may look like anything; answers have none.
+            if SEQUENCE not in message.headers and is_not_now(message.data):
+                raise NotNowError(NOBODY)
+        return message
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Tell ``liveness`` where there is nobody, or no answer.
+
+        Raises NoRespondersError, NotNowError, TimeoutError, and DeniedError where this process
+        lacks a right, not the caller whom it serves: the cause says which.
+        """
         asked_at = time.monotonic()
         try:
-            message = await self._inbox.request(
-                subject, data, headers=headers, timeout_seconds=seconds_left(ATTEMPT_SECONDS)
-            )
+            yield
+        except NotNowError:
+            self.connection.liveness.nobody(asked_at)
+            raise
         except NoRespondersError as error:
             self.connection.liveness.nobody(asked_at)
             raise NoRespondersError(NOBODY) from error
@@ -112,12 +130,8 @@ class JetStreamCalls:
             self.connection.liveness.unanswered(asked_at)
             raise
         except ForbiddenError as error:
-            raise denied(error) from error
-        # Stored messages have headers, and may look like anything; answers have none.
-        if SEQUENCE not in message.headers and is_not_now(message.data):
-            self.connection.liveness.nobody(asked_at)
-            raise NotNowError(NOBODY)
-        return message
+            msg = "the store refuses this worker: its NATS user lacks a right"
+            raise DeniedError(msg) from error
 
 
 class Tries:
@@ -175,8 +189,3 @@ def is_not_now(answer: bytes | memoryview) -> bool:
         return False
     error = msgspec.json.decode(answer, type=ErrorAnswer).error
     return error is not None and error.err_code in NOT_NOW
-
-
-def denied(error: ForbiddenError) -> UnavailableError:
-    """This process lacks a right, not the caller whom it serves. The cause says which."""
-    return DeniedError("the store refuses this worker: its NATS user lacks a right")

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdfast.deadline import seconds_left
-from holdfast.errors import ForbiddenError, UnavailableError
+from holdfast.errors import UnavailableError
 from holdfast.transport.answerer import Trace
-from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.inbox import raise_for_status
 from holdfast.transport.jetstream_calls import (
     ATTEMPT_SECONDS,
-    NOBODY,
     JetStreamCalls,
     attempt_seconds,
-    denied,
 )
 from holdfast.transport.jetstream_messages import (
     END_OF_BATCH,
@@ -179,8 +177,7 @@ class DirectReads(JetStreamCalls):
                 elif stored == NO_SUCH_MESSAGE:
                     break
                 else:
-                    msg = f"the store refused a batched read ({stored})"
-                    raise ApiRefusedError(msg)
+                    raise ApiRefusedError(f"the store refused a batched read ({stored})")
         return messages, pending
 
     async def _answers(
@@ -197,27 +194,18 @@ class DirectReads(JetStreamCalls):
         subject = f"{self._api}.DIRECT.GET.{stream}"
         arrivals = _Arrivals(len(queries))
         mailbox = self._inbox.open(arrivals.receive, subject)
-        asked_at = time.monotonic()
         try:
-            for query in queries:
-                self.request_batch(stream, query, mailbox.subject, headers)
-            while True:
-                for number, message in enumerate(await arrivals.take(idle_seconds), 1):
-                    raise_for_status(message, subject)
-                    yield message
-                    if number % _MESSAGES_AT_ONCE == 0:
-                        await asyncio.sleep(0)
+            with closing(mailbox), self._asking():
+                for query in queries:
+                    self.request_batch(stream, query, mailbox.subject, headers)
+                while True:
+                    for number, message in enumerate(await arrivals.take(idle_seconds), 1):
+                        raise_for_status(message, subject)
+                        yield message
+                        if number % _MESSAGES_AT_ONCE == 0:
+                            await asyncio.sleep(0)
         except TimeoutError as error:
-            self.connection.liveness.unanswered(asked_at)
-            msg = "the store did not finish a batched read"
-            raise UnavailableError(msg) from error
-        except NoRespondersError as error:
-            self.connection.liveness.nobody(asked_at)
-            raise NoRespondersError(NOBODY) from error
-        except ForbiddenError as error:
-            raise denied(error) from error
-        finally:
-            mailbox.close()
+            raise UnavailableError("the store did not finish a batched read") from error
 
 
 class _Arrivals:

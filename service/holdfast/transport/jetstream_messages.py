@@ -89,11 +89,6 @@ class RefusedError(Exception):
         return self.error.err_code == DUPLICATE_IN_BATCH
 
     @property
-    def certainly_lost(self) -> bool:
-        """Whether another message was surely stored instead of this one."""
-        return self.certain and self.error.err_code == WRONG_LAST_SEQUENCE
-
-    @property
     def last_sequence(self) -> int | None:
         """That of the subject whose condition did not hold (in a batch: of the first), if told."""
         told = _TOLD_SEQUENCE.fullmatch(self.error.description)
@@ -167,21 +162,27 @@ class _Peers(msgspec.Struct, frozen=True):
     replicas: list[_Peer] | None = None
 
 
-class _State(msgspec.Struct, frozen=True):
+class StreamState(msgspec.Struct, frozen=True):
+    """A stream's state. ``subjects`` are those that were asked for, with their messages.
+
+    ``created`` tells the stream from another of its name.
+    """
+
     messages: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
+    first_sequence: int = msgspec.field(default=0, name="first_seq")
+    last_sequence: int = msgspec.field(default=0, name="last_seq")
     num_subjects: int = 0
     subjects: dict[str, int] | None = None
+    created: str = ""
 
 
 class InfoAnswer(msgspec.Struct, frozen=True):
     """The answer of ``STREAM.INFO``: how much there is, and when the leader heard of the others.
 
-    ``state.subjects`` are those that were asked for, ``total`` says how many there are.
+    ``total`` says how many subjects there are, of which ``state`` may have some.
     """
 
-    state: _State = _State()
+    state: StreamState = StreamState()
     total: int = 0
     created: str = ""
     cluster: _Peers | None = None
@@ -195,25 +196,6 @@ class InfoAnswer(msgspec.Struct, frozen=True):
         return heard + 1 > (len(peers) + 1) / 2
 
 
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """A stream's state; ``created`` tells it from another of its name."""
-
-    messages: int
-    first_sequence: int
-    last_sequence: int
-    num_subjects: int
-    created: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subjects:
-    """Some of a stream's subjects, in no order, and how many there are of them in all."""
-
-    subjects: list[str]
-    total: int
-
-
 class StoredMessage(msgspec.Struct, frozen=True):
     """A message as the stream has it; ``stored_at`` by the leader's clock, where it tells."""
 
@@ -222,6 +204,11 @@ class StoredMessage(msgspec.Struct, frozen=True):
     data: bytes | memoryview
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     stored_at: datetime | None = None
+
+    @property
+    def time(self) -> datetime:
+        """When it was stored, whoever told."""
+        return self.stored_at or datetime.fromisoformat(self.headers[TIME_STAMP])
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +234,7 @@ def stored_or_none(message: Message) -> StoredMessage | None:
         return stored
     if stored == NO_SUCH_MESSAGE:
         return None
-    msg = f"the store refused a read ({stored})"
-    raise UnavailableError(msg)
+    raise UnavailableError(f"the store refused a read ({stored})")
 
 
 def stored_or_status(message: Message) -> StoredMessage | str:

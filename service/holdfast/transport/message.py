@@ -72,7 +72,6 @@ def format_headers(headers: Mapping[str, str]) -> bytes:
     block = _BEGIN
     for name, value in headers.items():
         if "\r" in value or "\n" in value or not _is_name(name):
-            msg = f"header {name!r} cannot be sent"
-            raise ValueError(msg)
+            raise ValueError(f"header {name!r} cannot be sent")
         block += f"{name}: {value}\r\n"
     return f"{block}\r\n".encode()

@@ -143,8 +143,7 @@ class NatsClient(Client):
         try:
             await self.flush(timeout_seconds)
         except (nats.errors.Error, TimeoutError, OSError) as error:
-            msg = "the NATS server does not answer"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the NATS server does not answer") from error
 
     async def _process_pong(self) -> None:
         """As nats-py does, which fails where nobody waits for it any more, and reads no further."""

@@ -120,8 +120,7 @@ class Parser:
         line_end = self._segment.find(_CRLF, self._start, self._end)
         if line_end < 0:
             if self._end - self._start > MAX_CONTROL_LINE_BYTES:
-                msg = "control line too long"
-                raise ParseError(msg)
+                raise ParseError("control line too long")
             return False
         line = bytes(self._view[self._start : line_end])
         if line.startswith((b"MSG ", b"HMSG ")):
@@ -231,11 +230,9 @@ def _parse_arguments(line: bytes) -> tuple[str, int, str, int, int]:
         reply = _text(rest[0]) if rest else ""
         arguments = _text(fields[1]), int(fields[2]), reply, header_bytes, total
     except (ValueError, IndexError) as error:
-        msg = "malformed message line"
-        raise ParseError(msg) from error
+        raise ParseError("malformed message line") from error
     if not 0 <= header_bytes <= total <= MAX_MESSAGE_BYTES or len(rest) > 1:
-        msg = "impossible message line"
-        raise ParseError(msg)
+        raise ParseError("impossible message line")
     return arguments
 
 

@@ -178,8 +178,7 @@ class Wire(asyncio.BufferedProtocol):
             self._progress.clear()
             await self._progress.wait()
         # Given an empty line nats-py would take the handshake for done.
-        msg = "connection lost during the handshake"
-        raise ConnectionResetError(msg)
+        raise ConnectionResetError("connection lost during the handshake")
 
     async def wait_writable(self) -> None:
         await self._writable.wait()
@@ -212,6 +211,5 @@ class Wire(asyncio.BufferedProtocol):
 
     def _plain(self) -> asyncio.Transport:
         if self._transport is None:
-            msg = "not connected"
-            raise ConnectionResetError(msg)
+            raise ConnectionResetError("not connected")
         return self._transport

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import CorruptError
@@ -92,15 +91,8 @@ class OpenBlob:
 
 def surveyed(blob: OpenBlob) -> SurveyedBlob:
     """The blob as a survey meets it."""
-    return SurveyedBlob(
-        digest=Digest(blob.header.digest),
-        generation=blob.header.generation,
-        size=blob.header.size,
-        pinned=blob.header.pinned,
-        seen_at=datetime.fromtimestamp(blob.identity.mtime_ns / 1e9, UTC),
-        mark=blob.identity.mark,
-        kept=blob.header.info.kept,
-    )
+    seen_at = datetime.fromtimestamp(blob.identity.mtime_ns / 1e9, UTC)
+    return SurveyedBlob.of(blob.header.info, seen_at=seen_at, mark=blob.identity.mark)
 
 
 def look_at(path: Path) -> Seen:
@@ -134,8 +126,7 @@ def read_header(descriptor: int, digest: str, file_size: int) -> tuple[BlobHeade
     """The header, and where the bytes begin. Raises CorruptError if it is not that blob's."""
     header, offset = _header_of(descriptor)
     if header.digest != digest or file_size != offset + header.size:
-        msg = f"the stored file of blob {digest} has the wrong length or name"
-        raise CorruptError(msg)
+        raise CorruptError(f"the stored file of blob {digest} has the wrong length or name")
     return header, offset
 
 
@@ -157,8 +148,7 @@ def checked_content(header: BlobHeader, pieces: Iterable[Buffer]) -> Iterator[Bu
             size += view.nbytes
         yield piece
     if size != header.size or hasher.hexdigest() != header.stored_digest:
-        msg = "the stored parts are not the bytes that were announced"
-        raise CorruptError(msg)
+        raise CorruptError("the stored parts are not the bytes that were announced")
 
 
 def is_at(path: Path, seen: FileIdentity) -> bool:

@@ -55,6 +55,5 @@ def decode_cursor(cursor: str | None) -> tuple[str, str]:
         text = ""
     shard, _, name = text.partition("/")
     if _SHARD.fullmatch(shard) is None or not name:
-        msg = "the cursor is not one that this store made"
-        raise InvalidError(msg)
+        raise InvalidError("the cursor is not one that this store made")
     return shard, name

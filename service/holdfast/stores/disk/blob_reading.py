@@ -56,8 +56,7 @@ class BlobReading:
             descriptor = open_regular(path)
         except FileNotFoundError as error:
             confirm_disk_store(self._root)
-            msg = f"no blob {path.name}"
-            raise NotFoundError(msg) from error
+            raise NotFoundError(f"no blob {path.name}") from error
         except CorruptError:
             self.quarantine(path, None)
             raise
@@ -77,8 +76,7 @@ class BlobReading:
         """The same if it is this copy. Raises NotFoundError, CorruptError."""
         with self.open(path) as blob:
             if blob.header.generation != generation:
-                msg = f"this copy of blob {path.name} is gone"
-                raise NotFoundError(msg)
+                raise NotFoundError(f"this copy of blob {path.name} is gone")
             yield blob
 
     def intact(self, path: Path) -> BlobHeader | None:
@@ -94,8 +92,7 @@ class BlobReading:
         """Bytes as they are stored, which are not checked. Raises CorruptError."""
         data = read_exactly(blob.descriptor, blob.offset + start, stop - start)
         if len(data) != stop - start:
-            msg = f"the stored file of blob {blob.header.digest} became shorter"
-            raise CorruptError(msg)
+            raise CorruptError(f"the stored file of blob {blob.header.digest} became shorter")
         return data
 
     def check(self, blob: OpenBlob) -> None:

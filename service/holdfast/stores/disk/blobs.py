@@ -33,6 +33,7 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
+from holdfast.stores.deletions import Deletions
 from holdfast.stores.disk import blob_listing
 from holdfast.stores.disk.blob_file import (
     FileIdentity,
@@ -45,7 +46,6 @@ from holdfast.stores.disk.blob_file import (
     surveyed,
 )
 from holdfast.stores.disk.blob_reading import BlobReading
-from holdfast.stores.disk.deletions import Deletions
 from holdfast.stores.disk.files import (
     confirm_disk_store,
     ensure_directory,
@@ -54,7 +54,7 @@ from holdfast.stores.disk.files import (
     translated,
     write_file,
 )
-from holdfast.stores.disk.format import BlobHeader, partial_header
+from holdfast.stores.disk.format import BlobHeader, header_of
 from holdfast.stores.ports import (
     BlobInfo,
     BlobListing,
@@ -138,8 +138,7 @@ class BlobFiles:
         """A blob's record. Raises NotFoundError, CorruptError."""
         with translated(), self._reader.open(self._path(digest)) as blob:
             if blob.header.is_partial and not partial:
-                msg = f"no blob {digest}"
-                raise NotFoundError(msg)
+                raise NotFoundError(f"no blob {digest}")
             return blob.header.info
 
     def has(self, digest: Digest, *, partial: bool = False) -> bool:
@@ -323,7 +322,7 @@ class BlobFiles:
                 return None
             left, kept = reduced(data, seen.header.info.kept, needed)
             info = reduced_info(seen.header.info, kept, self._new_id())
-            header = partial_header(seen.header, info, kept)
+            header = header_of(info, seen.header.op_id)
             if not self._swap(path, seen, checked_content(header, [left])):
                 return None
         sync_change(self._files, path.parent)
@@ -417,8 +416,7 @@ class BlobFiles:
         """
         if not shard.exists():
             confirm_disk_store(self._root)
-            msg = f"no blob in {shard.name}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no blob in {shard.name}")
         with locked(shard, time.monotonic() + PATIENCE_SECONDS, LOCKED):
             yield
 

@@ -260,8 +260,7 @@ class Database:
             _refuse_old_form(self._root)
             raise UnavailableError(_NOT_FOUND) from error
         if not stat.S_ISREG(status.st_mode):
-            msg = "the database is not a regular file"
-            raise CorruptError(msg)
+            raise CorruptError("the database is not a regular file")
         return status.st_dev, status.st_ino
 
     def _take(self, identity: _Identity) -> sqlite3.Connection | None:
@@ -382,8 +381,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _check_mode(mode: bytes) -> None:
     if mode != b"wal":
-        msg = "records need a disk whose files processes can share as memory"
-        raise UnavailableError(msg)
+        raise UnavailableError("records need a disk whose files processes can share as memory")
 
 
 def _identity_of(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final
 
 from holdfast.errors import (
     CorruptError,
@@ -28,7 +29,7 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterable, Iterator
+    from collections.abc import Buffer, Callable, Iterable, Iterator
     from pathlib import Path
 
 MARKER: Final = "holdfast-store"
@@ -122,6 +123,21 @@ class Files:
             os.close(descriptor)
 
 
+def _unless_failed[**P, T](
+    step: Callable[Concatenate[Files, P], T],
+) -> Callable[Concatenate[FailStop, P], T]:
+    """``step``, refused once a directory could not be synced."""
+    name = step.__name__
+
+    @functools.wraps(step)
+    def take(self: FailStop, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.refuse_after_failure()
+        done: T = getattr(self._files, name)(*args, **kwargs)
+        return done
+
+    return take
+
+
 class FailStop(Files):
     """`Files` that refuse every further change once a directory could not be synced.
 
@@ -138,9 +154,14 @@ class FailStop(Files):
         if self._failed:
             raise OSError(errno.EROFS, "a directory could not be synced")
 
-    def create(self, path: Path) -> int:
-        self.refuse_after_failure()
-        return self._files.create(path)
+    create = _unless_failed(Files.create)
+    touch = _unless_failed(Files.touch)
+    link = _unless_failed(Files.link)
+    rename = _unless_failed(Files.rename)
+    unlink = _unless_failed(Files.unlink)
+    mkdir = _unless_failed(Files.mkdir)
+    rmdir = _unless_failed(Files.rmdir)
+    rewrite = _unless_failed(Files.rewrite)
 
     def write(self, descriptor: int, data: Buffer) -> None:
         self._files.write(descriptor, data)
@@ -148,36 +169,8 @@ class FailStop(Files):
     def sync(self, descriptor: int) -> None:
         self._files.sync(descriptor)
 
-    def touch(self, descriptor: int) -> None:
-        self.refuse_after_failure()
-        self._files.touch(descriptor)
-
     def close(self, descriptor: int) -> None:
         self._files.close(descriptor)
-
-    def link(self, source: Path, target: Path) -> None:
-        self.refuse_after_failure()
-        self._files.link(source, target)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self.refuse_after_failure()
-        self._files.rename(source, target)
-
-    def unlink(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.unlink(path)
-
-    def mkdir(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.mkdir(path)
-
-    def rmdir(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.rmdir(path)
-
-    def rewrite(self, path: Path) -> None:
-        self.refuse_after_failure()
-        self._files.rewrite(path)
 
     def sync_directory(self, path: Path) -> None:
         self.refuse_after_failure()
@@ -216,8 +209,7 @@ def ensure_directory(files: Files, path: Path) -> None:
     with suppress(FileExistsError):
         files.mkdir(path)
     if not stat.S_ISDIR(path.lstat().st_mode):
-        msg = "something other than a directory stands in the store's way"
-        raise CorruptError(msg)
+        raise CorruptError("something other than a directory stands in the store's way")
     files.sync_directory(path.parent)
 
 
@@ -235,8 +227,7 @@ def open_regular(path: Path) -> int:
             os.close(parent)
     except OSError as error:
         if error.errno in _NOT_A_FILE:
-            msg = "the path in the store is not a regular file"
-            raise CorruptError(msg) from error
+            raise CorruptError("the path in the store is not a regular file") from error
         raise
     try:
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -245,8 +236,7 @@ def open_regular(path: Path) -> int:
         raise
     if not regular:
         os.close(descriptor)
-        msg = "the path in the store is not a regular file"
-        raise CorruptError(msg)
+        raise CorruptError("the path in the store is not a regular file")
     return descriptor
 
 
@@ -319,8 +309,7 @@ def confirm_disk_store(root: Path) -> None:
 def remove_directory(files: Files, directory: Path) -> None:
     """Remove a directory of files, last of all itself. Never follows a link."""
     if directory.is_symlink():
-        msg = "something other than a directory stands in the store's way"
-        raise CorruptError(msg)
+        raise CorruptError("something other than a directory stands in the store's way")
     for name in os.listdir(directory):
         with suppress(FileNotFoundError):
             files.unlink(directory / name)
@@ -352,8 +341,7 @@ def sync_change(files: Files, directory: Path) -> None:
     try:
         files.sync_directory(directory)
     except OSError as error:
-        msg = "the disk did not confirm the change"
-        raise OutcomeUnknownError(msg) from error
+        raise OutcomeUnknownError("the disk did not confirm the change") from error
 
 
 @contextmanager
@@ -393,7 +381,5 @@ def translated() -> Iterator[None]:
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown error")
         if error.errno in _FULL:
-            msg = f"the disk store is full ({name})"
-            raise QuotaExceededError(msg) from error
-        msg = f"the disk store could not be used ({name})"
-        raise UnavailableError(msg) from error
+            raise QuotaExceededError(f"the disk store is full ({name})") from error
+        raise UnavailableError(f"the disk store could not be used ({name})") from error

@@ -88,20 +88,24 @@ def encode_blob_header(header: BlobHeader) -> bytes:
     magic = _PARTIAL if header.is_partial else _BLOB
     line = magic + b"%08x " % zlib.crc32(fields) + fields + b"\n"
     if len(line) > (MAX_PARTIAL_HEADER_BYTES if header.is_partial else MAX_HEADER_BYTES):
-        msg = "the blob's attributes are too long for the disk store"
-        raise InvalidError(msg)
+        raise InvalidError("the blob's attributes are too long for the disk store")
     return line
 
 
-def partial_header(header: BlobHeader, info: BlobInfo, kept: KeptBytes) -> BlobHeader:
-    """``header`` of a copy that is as ``info`` says, and has ``kept`` alone."""
-    return msgspec.structs.replace(
-        header,
+def header_of(info: BlobInfo, op_id: str | None) -> BlobHeader:
+    """The header of a blob that is as ``info`` says, and was put by ``op_id``."""
+    return BlobHeader(
+        digest=info.digest,
         size=info.size,
         chunks=info.chunks,
         part_size=info.part_size,
+        type=info.type,
+        created_at=info.created_at,
+        pinned=info.pinned,
         generation=info.generation,
-        kept=kept.text,
+        op_id=op_id,
+        deleted=info.deleted or msgspec.UNSET,
+        kept=info.kept.text if info.kept is not None else msgspec.UNSET,
     )
 
 
@@ -118,15 +122,12 @@ def decode_blob_header(start: bytes) -> tuple[BlobHeader, int]:
     magic = start[: len(_BLOB)]
     is_known = magic in {_BLOB, _PARTIAL}
     if end < 0 or not is_known or start[:head] != magic + b"%08x " % zlib.crc32(fields):
-        msg = "the blob's stored header is unreadable"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's stored header is unreadable")
     try:
         header = _decode_blob_header(fields)
     except msgspec.MsgspecError as error:
-        msg = "the blob's stored header is not understood"
-        raise CorruptError(msg) from error
+        raise CorruptError("the blob's stored header is not understood") from error
     kept = header.info.kept
     if (kept is not None) != (magic == _PARTIAL) or (kept and kept.size != header.size):
-        msg = "the blob's stored header contradicts itself"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's stored header contradicts itself")
     return header, end + 1

@@ -32,14 +32,12 @@ from holdfast.stores.disk.database import (
 from holdfast.stores.disk.files import translated
 from holdfast.stores.growth import Waiters
 from holdfast.stores.journal_checks import (
-    check_append,
-    check_read,
+    CheckedJournal,
     checksum_of,
-    damaged,
     not_the_last,
     page_up_to_damage,
 )
-from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, JournalEntry, JournalPage
+from holdfast.stores.journal_ports import DamagedEntryError, JournalEntry
 from holdfast.stores.keys import check_record_key
 
 if TYPE_CHECKING:
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
 
     from holdfast.stores.disk.files import Files
     from holdfast.stores.growth import Waiter
+    from holdfast.stores.journal_checks import Append
+    from holdfast.stores.journal_ports import JournalPage
 
 LOOK_EVERY_SECONDS: Final = 0.05
 """Seconds between a follower's looks for entries of other processes."""
@@ -99,14 +99,10 @@ def create_journal_store(root: Path) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class _Append:
-    """One that waits for its transaction."""
+class _Waiting:
+    """An append that waits for its transaction."""
 
-    log: str
-    value: bytes
-    expected: int
-    message_id: str
-    behind_damage: bool
+    append: Append
     done: asyncio.Future[int] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -120,7 +116,7 @@ class _Append:
             self.done.set_exception(outcome)
 
 
-class DiskJournalStore(DatabaseStore):
+class DiskJournalStore(CheckedJournal, DatabaseStore):
     """A `JournalStore` under ``root``, which ``create_journal_store`` has made.
 
     Several processes may use one root. ``clock`` is the time of day.
@@ -131,26 +127,16 @@ class DiskJournalStore(DatabaseStore):
     ) -> None:
         super().__init__(root, files, LOGS_FORM)
         self._clock = clock
-        self._waiting: list[_Append] = []
+        self._waiting: list[_Waiting] = []
         self._gathering = Gathering(self._take, 1)
         self._waiters = Waiters()
         self._looking: asyncio.Task[None] | None = None
 
-    async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
-    ) -> int:
-        """See `JournalStore.append`."""
-        check_append(log, value, expected, message_id)
-        one = _Append(log, value, expected, message_id, behind_damage)
-        self._waiting.append(one)
+    async def _append(self, one: Append) -> int:
+        waiting = _Waiting(one)
+        self._waiting.append(waiting)
         self._gathering.schedule()
-        return await one.done
+        return await waiting.done
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
         """A transaction of the first that wait."""
@@ -158,22 +144,23 @@ class DiskJournalStore(DatabaseStore):
             return None
         count = size = 0
         for one in self._waiting[:MOST_TOGETHER]:
-            size += len(one.value)
+            size += len(one.append.value)
             if count and size > MOST_BYTES_TOGETHER:
                 break
             count += 1
         group, self._waiting = self._waiting[:count], self._waiting[count:]
         return self._append_all(group)
 
-    async def _append_all(self, group: Sequence[_Append]) -> None:
+    async def _append_all(self, group: Sequence[_Waiting]) -> None:
         outcomes: Sequence[int | HoldfastError]
+        appends = [one.append for one in group]
         try:
-            outcomes = await self._write(partial(_apply, group=group, clock=self._clock))
+            outcomes = await self._write(partial(_apply, group=appends, clock=self._clock))
         except HoldfastError as error:
             outcomes = [error] * len(group)
         for one, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, int):
-                self._waiters.tell(one.log, outcome)
+                self._waiters.tell(one.append.log, outcome)
             one.settle(outcome)
 
     async def last(self, log: str) -> JournalEntry | None:
@@ -190,27 +177,16 @@ class DiskJournalStore(DatabaseStore):
         """See `JournalStore.first_since`."""
         return await self.first_from(log, micros(moment))
 
-    async def read(
-        self,
-        log: str,
-        after: int,
-        *,
-        limit: int = PAGE_ENTRIES,
-        max_bytes: int = PAGE_BYTES,
-        sure: bool = False,
+    async def _page(
+        self, log: str, after: int, limit: int, max_bytes: int, *, sure: bool
     ) -> JournalPage:
-        """See `JournalStore.read`."""
         del sure  # there are no replicas
-        check_read(log, after, limit, max_bytes)
         work = partial(_rows, log=log, after=after, limit=limit, max_bytes=max_bytes)
         rows, is_end = await self._read(work)
         return page_up_to_damage(rows, partial(_entry, log), max_bytes=max_bytes, is_end=is_end)
 
-    async def trim(self, log: str, through: int) -> None:
-        """See `JournalStore.trim`."""
-        check_record_key(log)
-        last = await self._read(lambda connection: _number(connection, _LAST_OF, log))
-        await self.remove(log, min(through, last - 1))
+    async def _end(self, log: str) -> int:
+        return await self._read(lambda connection: _number(connection, _LAST_OF, log))
 
     async def remove(self, log: str, through: int) -> None:
         """See `JournalStore.remove`."""
@@ -278,7 +254,7 @@ def _free_bytes(root: Path) -> int:
 
 
 def _apply(
-    connection: sqlite3.Connection, group: Sequence[_Append], clock: Callable[[], datetime]
+    connection: sqlite3.Connection, group: Sequence[Append], clock: Callable[[], datetime]
 ) -> list[int | HoldfastError]:
     """Make each of the appends, or say why not."""
     outcomes: list[int | HoldfastError] = []
@@ -293,7 +269,7 @@ def _apply(
         elif not one.behind_damage and (damage := _damage_at_end(connection, one.log)) is not None:
             outcomes.append(damage)
         else:
-            checksum = _checksum(one.log, following, one.expected, one.message_id, one.value)
+            checksum = _checksum(following, one.checksum)
             row = (following, one.log, one.expected, one.message_id, checksum, one.value)
             connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
             outcomes.append(following)
@@ -361,7 +337,8 @@ def _entry(log: str, row: _Row) -> JournalEntry:
     match row:
         case (int(sequence), int(previous), bytes(told), int(checksum), bytes(value)):
             message_id = told.decode("ascii", "backslashreplace")
-            if checksum == _checksum(log, sequence, previous, message_id, value):
+            said = checksum_of(log, previous, message_id, value)
+            if checksum == _checksum(sequence, said):
                 return JournalEntry(
                     sequence=sequence,
                     previous=previous,
@@ -371,8 +348,9 @@ def _entry(log: str, row: _Row) -> JournalEntry:
                 )
         case _:
             pass
-    raise damaged(log, row[0])
+    raise DamagedEntryError(log, row[0])
 
 
-def _checksum(log: str, sequence: int, previous: int, message_id: str, value: bytes) -> int:
-    return zlib.crc32(b"%d" % sequence, checksum_of(log, previous, message_id, value))
+def _checksum(sequence: int, said: int) -> int:
+    """The checksum over the sequence, too, of an entry whose append has the checksum ``said``."""
+    return zlib.crc32(b"%d" % sequence, said)

@@ -108,8 +108,7 @@ class DiskRecordStore(CheckedChanges, DatabaseStore):
         check_record_key(key)
         found = await self._read(partial(_live, key=key, clock=self._clock))
         if found is None:
-            msg = f"no record {key}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"no record {key}")
         return found
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
@@ -239,8 +238,7 @@ def _compare(connection: sqlite3.Connection, key: str, expected: int, now: int) 
     found = _find(connection, key)
     present = 0 if found is None or _is_over(found[1], now) else found[0].revision
     if present != expected:
-        msg = f"record {key} is not at the expected revision"
-        raise ConflictError(msg)
+        raise ConflictError(f"record {key} is not at the expected revision")
 
 
 def _live(connection: sqlite3.Connection, key: str, clock: Callable[[], datetime]) -> Record | None:
@@ -350,8 +348,7 @@ def _checked(key: str, row: tuple[object, ...]) -> _Found:
             checksum == _checksum(key, revision, expires_at, value)
         ):
             return Record(key=key, value=value, revision=revision), expires_at
-    msg = "the stored record does not match its checksum"
-    raise CorruptError(msg)
+    raise CorruptError("the stored record does not match its checksum")
 
 
 def _checksum(key: str, revision: int, expires_at: int | None, value: bytes) -> int:

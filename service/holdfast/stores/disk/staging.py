@@ -1,4 +1,4 @@
-"""Parts on disk that are not a blob yet: the blocking half, to be called from threads.
+"""Parts on disk that are not a blob yet, and those that no commit came for.
 
 A part is the file ``staging/<staging>/<number>``, complete and synced before it has that name, so
 what is found there can be trusted after a crash and the upload resumed from it. A commit copies
@@ -7,6 +7,7 @@ the parts into the blob's file while it checks them; they are removed only after
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from contextlib import suppress
@@ -24,10 +25,10 @@ from holdfast.stores.disk.files import (
     translated,
     write_file,
 )
-from holdfast.stores.leftover_ports import StoredCopy
+from holdfast.stores.leftover_ports import Naming, StoredCopy
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable, Iterator
+    from collections.abc import AsyncIterator, Buffer, Callable, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.stores.disk.files import Files
@@ -113,9 +114,49 @@ class StagingFiles:
 
     def _directory(self, staging: str) -> Path:
         if _STAGING.fullmatch(staging) is None:
-            msg = "a staging identifier is 22 characters of A-Z a-z 0-9"
-            raise InvalidError(msg)
+            raise InvalidError("a staging identifier is 22 characters of A-Z a-z 0-9")
         return self._root / "staging" / staging
+
+
+class DiskLeftovers:
+    """The `Leftovers` under one root.
+
+    The bytes of parts are copied when they become a blob, so no record ever names them, and a
+    removal of parts of a commit that is under way has it fail: nobody has to claim them.
+    """
+
+    def __init__(self, staging: StagingFiles) -> None:
+        self._staging = staging
+
+    async def copies(self, offset: int) -> Sequence[str]:
+        """See Leftovers."""
+        return (await asyncio.to_thread(self._staging.names))[offset:]
+
+    async def look(self, copy: str) -> StoredCopy | None:
+        """See Leftovers."""
+        return await asyncio.to_thread(self._staging.look, copy)
+
+    async def counted(self) -> int:
+        """See Leftovers. A directory that cannot be read is an error."""
+        return 0
+
+    async def named(self, after: int) -> AsyncIterator[Naming]:
+        """See Leftovers. None."""
+        del after
+        yield Naming()
+
+    async def claim(self, copy: str, *, abandoned: Callable[[datetime], bool]) -> str | None:
+        """See Leftovers."""
+        del abandoned
+        return copy
+
+    async def release(self, copy: str, mark: str) -> None:
+        """See Leftovers."""
+
+    async def remove(self, copy: str, mark: str) -> bool:
+        """See Leftovers."""
+        await asyncio.to_thread(self._staging.discard, copy)
+        return True
 
 
 def _name(part: int) -> str:

@@ -25,11 +25,9 @@ from holdfast.stores.disk.blob_changes import BlobLog
 from holdfast.stores.disk.blob_file import READ_BYTES
 from holdfast.stores.disk.blobs import BlobFiles
 from holdfast.stores.disk.files import FailStop, Files, check_disk_store, confirm_disk_store
-from holdfast.stores.disk.format import BlobHeader
-from holdfast.stores.disk.leftovers import DiskLeftovers
-from holdfast.stores.disk.staging import StagingFiles
-from holdfast.stores.pieces import part_ranges
-from holdfast.stores.ports import Fetched
+from holdfast.stores.disk.format import header_of
+from holdfast.stores.disk.staging import DiskLeftovers, StagingFiles
+from holdfast.stores.ports import Fetched, info_of, part_ranges
 from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.disk.blob_file import FileIdentity
+    from holdfast.stores.disk.format import BlobHeader
     from holdfast.stores.ports import (
         Attributes,
         BlobChanges,
@@ -83,7 +82,9 @@ class DiskBlobStore:
         """See `BlobStore.put`. A whole copy of a blob that is there but damaged is stored."""
         with memoryview(data) as view:
             size = view.nbytes
-        header = _header(digest, size, max(size, 1), self._new_id(), attributes)
+        part_size, fresh = max(size, 1), self._new_id()
+        info = info_of(digest, size, attributes, part_size=part_size, generation=fresh)
+        header = header_of(info, attributes.op_id)
         return await asyncio.to_thread(
             self._blobs.put,
             header,
@@ -132,8 +133,7 @@ class DiskBlobStore:
             forgotten = await asyncio.to_thread(forget, digest, op_id, seen)
             if forgotten is not None:
                 return forgotten
-        msg = "others kept changing the blob"
-        raise ConflictError(msg)
+        raise ConflictError("others kept changing the blob")
 
     async def touch(
         self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
@@ -275,7 +275,8 @@ class _DiskStagedBlob:
         likely_new: bool = False,
     ) -> Stored:
         del likely_new  # to look costs nothing
-        header = _header(digest, size, self._part_size, self._name, attributes)
+        info = info_of(digest, size, attributes, part_size=self._part_size, generation=self._name)
+        header = header_of(info, attributes.op_id)
         # The parts are copied into the blob's file: a later discard of them spoils nothing, and
         # who did so before makes this end without a blob. One claim is enough.
         if claim is not None and not await asyncio.to_thread(self._blobs.has, digest):
@@ -295,22 +296,6 @@ class _DiskStagedBlob:
         with suppress(UnavailableError, QuotaExceededError):  # it is stored; the rest is swept
             self._staging.discard(self._name)
         return stored
-
-
-def _header(
-    digest: Digest, size: int, part_size: int, generation: str, attributes: Attributes
-) -> BlobHeader:
-    return BlobHeader(
-        digest=digest,
-        size=size,
-        chunks=-(-size // part_size),
-        part_size=part_size,
-        type=attributes.type,
-        created_at=attributes.created_at,
-        pinned=attributes.pinned,
-        generation=generation,
-        op_id=attributes.op_id,
-    )
 
 
 def _repeats(header: BlobHeader, found: BlobHeader) -> bool:

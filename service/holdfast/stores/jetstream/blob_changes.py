@@ -9,21 +9,17 @@ Why: docs/decisions.md, "A bucket's stream is the log of its blobs".
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.domain.digest import Digest, is_digest
-from holdfast.errors import CorruptError
-from holdfast.stores.jetstream.meta import name_at, read_record, to_info
-from holdfast.stores.jetstream.object_records import CHANGE, put_at
+from holdfast.stores.jetstream.meta import name_at, to_info
+from holdfast.stores.jetstream.object_records import CHANGE, entry_of
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.keys import check_limit
 from holdfast.stores.ports import BlobChanged, BlobChanges
 from holdfast.stores.record_ports import Extent
-from holdfast.transport.jetstream_messages import TIME_STAMP
 
 if TYPE_CHECKING:
-    from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
@@ -69,33 +65,19 @@ def _changed(record: StoredMessage, after: int) -> BlobChanged | None:
     name = name_at(record.subject)
     if not is_digest(name):
         return None
-    digest = Digest(name)
-    try:
-        info = _info(record, digest)
-    except CorruptError:
+    entry = entry_of(record, Digest(name))
+    if entry.fault is not None or (entry.live is not None and not entry.live.is_ours):
         return None
     kind: Literal["put", "deleted", "changed"] = "put"
-    if info is None:
+    if entry.live is None:
         kind = "deleted"
-    elif CHANGE in record.headers and put_at(record) <= after:
+    elif CHANGE in record.headers and entry.put_at <= after:
         kind = "changed"
-    at = record.stored_at or datetime.fromisoformat(record.headers[TIME_STAMP])
     return BlobChanged(
-        digest=digest,
+        digest=Digest(name),
         revision=record.sequence,
-        put_at=put_at(record),
-        at=at,
-        info=info,
+        put_at=entry.put_at or record.sequence,
+        at=record.time,
+        info=to_info(entry.live) if entry.live is not None else None,
         kind=kind,
     )
-
-
-def _info(record: StoredMessage, digest: Digest) -> BlobInfo | None:
-    """A blob's record; None if it was deleted, by anybody. Raises CorruptError."""
-    meta = read_record(record.data, digest) if record.data else None
-    if meta is None or meta.deleted:
-        return None
-    if not meta.is_ours:
-        msg = "another program's object"
-        raise CorruptError(msg)
-    return to_info(meta)

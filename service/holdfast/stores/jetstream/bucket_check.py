@@ -222,5 +222,4 @@ async def check_bucket(js: JetStream, bucket: str, stream: str) -> None:
         raise UnavailableError(msg) from error
     fault = unfit(answer["config"])
     if fault is not None:
-        msg = f"the bucket {bucket!r} has {fault}"
-        raise UnavailableError(msg)
+        raise UnavailableError(f"the bucket {bucket!r} has {fault}")

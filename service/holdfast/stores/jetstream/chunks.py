@@ -227,8 +227,7 @@ class ObjectChunks:
                 return False
             else:
                 again = True
-        msg = "others kept claiming the bytes of a blob"
-        raise UnavailableError(msg)
+        raise UnavailableError("others kept claiming the bytes of a blob")
 
     async def count(self, nuid: str) -> int:
         """The number of chunks under ``nuid``, by a believed leader. Raises UnavailableError."""
@@ -308,8 +307,7 @@ def part_of(message: StoredMessage) -> int:
     """The part a stored chunk is. Raises CorruptError."""
     text = message.headers.get(BLOB_PART, "")
     if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
-        msg = "a stored chunk does not say which part it is"
-        raise CorruptError(msg)
+        raise CorruptError("a stored chunk does not say which part it is")
     return int(text)
 
 

@@ -57,8 +57,7 @@ class ObjectClaims:
         try:
             state = ClaimState(decode_meta(message.data).claim)
         except ValueError as error:
-            msg = "the record of a claim cannot be read"
-            raise CorruptError(msg) from error
+            raise CorruptError("the record of a claim cannot be read") from error
         return CopyClaim(message.sequence, state, message.stored_at)
 
     async def write(self, nuid: str, state: ClaimState, expected: int) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest, is_digest
@@ -32,13 +31,12 @@ from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.keys import check_limit
 from holdfast.stores.ports import Survey, SurveyedBlob, reduced_info
-from holdfast.transport.jetstream_messages import TIME_STAMP, RefusedError
+from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
-    from holdfast.stores.jetstream.swaps import ObjectSwaps
     from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
@@ -58,20 +56,17 @@ class ObjectCollecting:
         bucket: str,
         records: ObjectRecords,
         chunks: ObjectChunks,
-        swaps: ObjectSwaps,
     ) -> None:
         self._js = jetstream
         self._bucket = bucket
         self._records = records
         self._chunks = chunks
-        self._swaps = swaps
 
     async def survey(self, cursor: str | None, limit: int) -> Survey:
         """See ``BlobStore.survey``. In the order in which the records were written."""
         check_limit(limit)
         if cursor is not None and _CURSOR.fullmatch(cursor) is None:
-            msg = "not a cursor of this survey"
-            raise InvalidError(msg)
+            raise InvalidError("not a cursor of this survey")
         walk = RecordWalk(self._js, self._bucket, int(cursor or 1))
         page = _Page()
         while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
@@ -125,7 +120,7 @@ class ObjectCollecting:
         parts = [memoryview(left)[at : at + made.part_size] for at in _starts(made)]
         record = mark_partial(meta, made, kept)
         try:
-            await self._swaps.swap(entry, made, parts, record, RecordChange.REPACKED)
+            await self._records.swap(entry, made, parts, record, RecordChange.REPACKED)
         except RefusedError as refused:
             if not refused.conflict:
                 raise refused.translate() from refused
@@ -195,16 +190,5 @@ def _surveyed(record: StoredMessage) -> SurveyedBlob:
     name = name_at(record.subject)
     meta = read_record(record.data, Digest(name)) if is_digest(name) else None
     if meta is None or not meta.is_ours:
-        msg = "another program's object"
-        raise CorruptError(msg)
-    seen_at = record.stored_at or datetime.fromisoformat(record.headers[TIME_STAMP])
-    return SurveyedBlob(
-        digest=Digest(name),
-        generation=meta.nuid,
-        size=meta.size,
-        pinned=meta.is_pinned,
-        seen_at=seen_at,
-        mark=str(record.sequence),
-        damaged=meta.is_damaged,
-        kept=meta.kept,
-    )
+        raise CorruptError("another program's object")
+    return SurveyedBlob.of(to_info(meta), seen_at=record.time, mark=str(record.sequence))

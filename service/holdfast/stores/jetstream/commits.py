@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.jetstream.object_records import ObjectRecords
     from holdfast.stores.jetstream.places import Places
-    from holdfast.stores.jetstream.swaps import ObjectSwaps
     from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 
@@ -67,7 +66,6 @@ class ObjectCommits:
         records: ObjectRecords,
         chunks: ObjectChunks,
         places: Places,
-        swaps: ObjectSwaps,
         sources: Sources,
     ) -> None:
         self.young_seconds = 0.0
@@ -79,7 +77,6 @@ class ObjectCommits:
         self._records = records
         self._chunks = chunks
         self._places = places
-        self._swaps = swaps
         self._sources = sources
 
     def begin(self) -> Callable[[], bool]:
@@ -161,7 +158,7 @@ class ObjectCommits:
             raise PartsGoneError
         made = replace(info, generation=self.new_id(), index=None)
         record = msgspec.json.encode(to_meta(self._bucket, made, attributes))
-        await self._swaps.swap(entry, made, parts, inherit(record, partial))
+        await self._records.swap(entry, made, parts, inherit(record, partial))
         for nuid in info.generation, partial.nuid:
             await self._chunks.remove_unneeded(nuid)
         return Stored(info=made, created=True)
@@ -269,8 +266,7 @@ class ObjectCommits:
         meta = entry.live
         if not meta.is_ours:
             await self._js.check_leader(self._stream)
-            msg = "another program has stored an object under this digest's name"
-            raise ConflictError(msg)
+            raise ConflictError("another program has stored an object under this digest's name")
         info = to_info(meta)
         if info.damaged or info.kept is not None or not await self._chunks.are_all_there(info):
             return None

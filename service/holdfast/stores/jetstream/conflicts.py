@@ -6,6 +6,7 @@ A refusal says that this attempt was not applied. It says nothing of one before 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from holdfast.deadline import seconds_left
@@ -20,8 +21,7 @@ from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from types import TracebackType
+    from collections.abc import Iterator
 
     from holdfast.transport.jetstream_messages import RefusedError
 
@@ -80,9 +80,15 @@ class Conflicts:
             self._backoff = Backoff(_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
         return await self._backoff.wait()
 
-    def telling(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def telling(self) -> Iterator[None]:
         """A change that may have been applied stays unknown, whatever fails afterwards."""
-        return _Telling(self)
+        try:
+            yield
+        except (UnavailableError, QuotaExceededError) as error:
+            if self.certain:
+                raise
+            raise OutcomeUnknownError(UNKNOWN) from error
 
     def failure(self) -> HoldfastError:
         """The error to report."""
@@ -91,23 +97,3 @@ class Conflicts:
         if self._in_flight:
             return UnavailableError("another write is under way and does not end")
         return ConflictError("other writers kept changing the blob")
-
-
-class _Telling:
-    __slots__ = ("_conflicts",)
-
-    def __init__(self, conflicts: Conflicts) -> None:
-        self._conflicts = conflicts
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        is_known = isinstance(error, UnavailableError | QuotaExceededError)
-        if is_known and not self._conflicts.certain:
-            raise OutcomeUnknownError(UNKNOWN) from error

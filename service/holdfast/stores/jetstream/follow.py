@@ -123,8 +123,7 @@ class StreamReader:
 
         async def ask_leader() -> StoredMessage | None:
             if (await self._js.state(self._stream)).last_sequence < last:
-                msg = "the store's leader has not caught up yet"
-                raise UnavailableError(msg)
+                raise UnavailableError("the store's leader has not caught up yet")
             return await self._js.next_message(self._stream, ">", start)
 
         found = await self._js.direct_at(self._stream, _next_after(start))

@@ -23,15 +23,15 @@ import msgspec
 from holdfast.deadline import Gathering, deadline, seconds_left
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import (
-    CorruptError,
     HoldfastError,
     OutcomeUnknownError,
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.conflicts import UNKNOWN
-from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, meta_subject, to_meta
-from holdfast.stores.ports import Attributes, BlobInfo, Stored
+from holdfast.stores.jetstream.meta import chunk_subject, meta_subject, to_meta
+from holdfast.stores.jetstream.object_records import entry_of
+from holdfast.stores.ports import Attributes, BlobInfo, Stored, info_of
 from holdfast.transport.jetstream_messages import (
     BATCHES_DISABLED,
     EXPECTED_SUBJECT_SEQUENCE,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.stores.jetstream.places import Places
     from holdfast.transport.jetstream import JetStream
-    from holdfast.transport.jetstream_messages import Ack, StoredMessage
+    from holdfast.transport.jetstream_messages import Ack
 
 LEAST_PUTS: Final = 8
 """Fewer are faster as pairs: a server stages each batch in files of its own."""
@@ -146,16 +146,8 @@ class PutGroups:
         return await self._wait(self._join(digest, data, attributes))
 
     def _join(self, digest: Digest, data: memoryview, attributes: Attributes) -> _Member:
-        info = BlobInfo(
-            digest=digest,
-            size=len(data),
-            chunks=1,
-            part_size=len(data),
-            type=attributes.type,
-            created_at=attributes.created_at,
-            pinned=attributes.pinned,
-            generation=self._new_id(),
-        )
+        size = len(data)
+        info = info_of(digest, size, attributes, part_size=size, generation=self._new_id())
         until = asyncio.get_running_loop().time() + seconds_left(math.inf)
         member = _Member(info, data, attributes, until)
         self._members[digest] = member
@@ -170,8 +162,7 @@ class PutGroups:
         except TimeoutError as error:
             if member.sent:
                 raise OutcomeUnknownError(UNKNOWN) from error
-            msg = "the store had too much to do"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the store had too much to do") from error
         finally:
             if not member.sent:
                 self._leave(member)
@@ -250,13 +241,9 @@ class PutGroups:
             member.sent = True
         try:
             return await self._js.publish_batch(self._messages(members), new_id=self._new_id)
-        except RefusedError as refused:
+        except (RefusedError, UnavailableError) as error:
             for member in members:
-                member.sent = not refused.certain
-            raise
-        except UnavailableError:
-            for member in members:
-                member.sent = False
+                member.sent = isinstance(error, RefusedError) and not error.certain
             raise
 
     async def _new_ones(self, group: Sequence[_Member]) -> list[_Member]:
@@ -266,7 +253,9 @@ class PutGroups:
             member = members.get(message.headers.get(SUBJECT, ""))
             if member is None:
                 continue
-            if _is_gone(message):
+            entry = entry_of(message, member.info.digest)
+            # A deletion with an Op-Id, which the next record keeps, is looked at alone.
+            if entry.is_vacant and not entry.deletions:
                 member.expected = message.sequence
             else:
                 del members[message.headers[SUBJECT]]
@@ -327,28 +316,10 @@ class PutGroups:
 
     async def _is_stored(self, member: _Member) -> bool:
         """Whether the member's record was stored, also where its blob has been deleted since."""
-        subject = meta_subject(self._bucket, member.info.digest)
-        message = await self._js.last_message(self._stream, subject)
-        if message is None or not message.data:
-            return False
-        try:
-            return decode_meta(message.data).nuid == member.info.generation
-        except CorruptError:
-            return False
-
-
-def _is_gone(message: StoredMessage) -> bool:
-    """Whether ``message`` says that a blob was deleted. An odd one is looked at alone.
-
-    So is a deletion with an ``Op-Id``, which the next record keeps.
-    """
-    if not message.data:
-        return True
-    try:
-        meta = decode_meta(message.data)
-    except CorruptError:
-        return False
-    return meta.deleted and not meta.deletions
+        digest = member.info.digest
+        message = await self._js.last_message(self._stream, meta_subject(self._bucket, digest))
+        meta = entry_of(message, digest).meta
+        return meta is not None and meta.nuid == member.info.generation
 
 
 def _finite(seconds: float) -> float | None:

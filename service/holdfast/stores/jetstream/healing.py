@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
-    from holdfast.stores.jetstream.swaps import ObjectSwaps
     from holdfast.stores.ports import BlobInfo, Spending
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
@@ -83,7 +82,6 @@ class ObjectHealing:
         records: ObjectRecords,
         chunks: ObjectChunks,
         claims: ObjectClaims,
-        swaps: ObjectSwaps,
         *,
         monotonic: Callable[[], float],
     ) -> None:
@@ -97,7 +95,6 @@ class ObjectHealing:
         self._records = records
         self._chunks = chunks
         self._claims = claims
-        self._swaps = swaps
 
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See `BlobStore.read_back`. While replicas lag, what one lacks is the leader's to have.
@@ -272,7 +269,7 @@ class ObjectHealing:
         parts = [copy.chunk] if copy.chunk is not None and info.chunks else []
         if copy.chunk is None:
             await self._require(made, copy)
-        await self._swaps.swap(
+        await self._records.swap(
             entry, made, parts, copy.record, RecordChange.HEALED, claimed_at=copy.claimed_at
         )
 

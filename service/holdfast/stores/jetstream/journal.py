@@ -14,7 +14,7 @@ Why: docs/decisions.md, "Logs of states".
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
@@ -22,32 +22,25 @@ from holdfast.stores.growth import Waiter
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.replication import read_bucket
 from holdfast.stores.journal_checks import (
-    check_append,
-    check_read,
+    CheckedJournal,
     checksum_of,
-    damaged,
     not_the_last,
     page_up_to_damage,
 )
-from holdfast.stores.journal_ports import (
-    PAGE_BYTES,
-    PAGE_ENTRIES,
-    DamagedEntryError,
-    JournalEntry,
-    JournalPage,
-)
+from holdfast.stores.journal_ports import DamagedEntryError, JournalEntry, JournalPage
 from holdfast.stores.keys import check_record_key
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
-    TIME_STAMP,
     RefusedError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
+    from holdfast.stores.journal_checks import Append
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
     from holdfast.transport.message import Message
@@ -62,7 +55,7 @@ _UNKNOWN: Final = "the store did not say whether it has the entry"
 _IN_FLIGHT: Final = "another append to the log is under way and does not end"
 
 
-class StreamJournalStore:
+class StreamJournalStore(CheckedJournal):
     """A JournalStore over one stream."""
 
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
@@ -70,33 +63,23 @@ class StreamJournalStore:
         self.stream = f"HF_{bucket}"
         self._js = jetstream
 
-    async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
-    ) -> int:
-        """See JournalStore."""
-        check_append(log, value, expected, message_id)
-        headers = _headers(log, expected, message_id, value)
+    async def _append(self, one: Append) -> int:
+        log, headers = one.log, _headers(one)
         certain = True
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         for _ in range(_ATTEMPTS):
             try:
-                sequence = (await self._js.publish(self._subject(log), value, headers)).seq
+                sequence = (await self._js.publish(self._subject(log), one.value, headers)).seq
             except RefusedError as refused:
                 certain = certain and refused.certain
                 if not refused.conflict:
                     raise (refused.translate() if certain else _lost()) from refused
                 try:
-                    found = await self._after_refusal(log, expected, message_id, certain=certain)
+                    found = await self._after_refusal(one, certain=certain)
                 except DamagedEntryError as damage:
-                    if damage.sequence != expected or not behind_damage:
+                    if damage.sequence != one.expected or not one.behind_damage:
                         raise
-                    headers = _headers(log, 0, message_id, value)  # as the server sees it
+                    headers = _headers(replace(one, expected=0))  # as the server sees it
                     continue
                 if found is not None:
                     return self._appended(log, found)
@@ -108,25 +91,24 @@ class StreamJournalStore:
                 break
         raise UnavailableError(_IN_FLIGHT) if certain else _lost()
 
-    async def _after_refusal(
-        self, log: str, expected: int, message_id: str, *, certain: bool
-    ) -> int | None:
+    async def _after_refusal(self, one: Append, *, certain: bool) -> int | None:
         """The sequence of this append's entry; None where the log ends as it was expected to.
 
         Then another append is in flight. ``certain``: none of ours was ever stored unanswered.
         """
         try:
-            behind = await self._behind(log, expected + 1)
-            last = behind or await self._last(log)
+            behind = await self._behind(one.log, one.expected + 1)
+            last = behind or await self._last(one.log)
         except UnavailableError as error:
             raise (error if certain else _lost()) from error
-        if behind is not None and behind.headers.get(MSG_ID) == message_id:
+        if behind is not None and behind.headers.get(MSG_ID) == one.message_id:
             return behind.sequence
-        if behind is None and expected == (last.sequence if last is not None else 0):
+        if behind is None and one.expected == (last.sequence if last is not None else 0):
             return None
         # Otherwise ours may have been stored, and then trimmed or lost.
         follows = behind is not None and behind.headers.get(EXPECTED_SUBJECT_SEQUENCE)
-        raise not_the_last(log) if certain or follows == str(expected) else _lost()
+        is_other = follows == str(one.expected)
+        raise not_the_last(one.log) if certain or is_other else _lost()
 
     def _appended(self, log: str, sequence: int) -> int:
         with suppress(UnavailableError):
@@ -169,17 +151,10 @@ class StreamJournalStore:
                 first = entry.sequence + 1
         return found
 
-    async def read(
-        self,
-        log: str,
-        after: int,
-        *,
-        limit: int = PAGE_ENTRIES,
-        max_bytes: int = PAGE_BYTES,
-        sure: bool = False,
+    async def _page(
+        self, log: str, after: int, limit: int, max_bytes: int, *, sure: bool
     ) -> JournalPage:
-        """See JournalStore. Entries come in order and without gaps from any replica."""
-        check_read(log, after, limit, max_bytes)
+        """Entries come in order and without gaps from any replica."""
         last = await self._last(log) if sure else None
         if sure and (last is None or last.sequence <= after):
             return JournalPage(entries=(), is_end=True)
@@ -203,12 +178,9 @@ class StreamJournalStore:
             is_end=is_end,
         )
 
-    async def trim(self, log: str, through: int) -> None:
-        """See JournalStore."""
-        check_record_key(log)
+    async def _end(self, log: str) -> int:
         last = await self._last(log)
-        if last is not None:
-            await self.remove(log, min(through, last.sequence - 1))
+        return 0 if last is None else last.sequence
 
     async def remove(self, log: str, through: int) -> None:
         """See JournalStore."""
@@ -266,7 +238,7 @@ class StreamJournalStore:
 
         found, is_readable = await self._js.believed(self.stream, look)
         if not is_readable:
-            raise damaged(log, await self._end_of_readable(subject))
+            raise DamagedEntryError(log, await self._end_of_readable(subject))
         return found
 
     async def _end_of_readable(self, subject: str) -> int:
@@ -303,23 +275,23 @@ class StreamJournalStore:
             checksum = int(headers[CHECKSUM], 16)
             message_id = headers[MSG_ID]
         except (KeyError, ValueError) as error:
-            raise damaged(log, message.sequence) from error
+            raise DamagedEntryError(log, message.sequence) from error
         if checksum != checksum_of(log, previous, message_id, value):
-            raise damaged(log, message.sequence)
+            raise DamagedEntryError(log, message.sequence)
         return JournalEntry(
             sequence=message.sequence,
             previous=previous,
-            at=message.stored_at or datetime.fromisoformat(headers[TIME_STAMP]),
+            at=message.time,
             message_id=message_id,
             value=value,
         )
 
 
-def _headers(log: str, expected: int, message_id: str, value: bytes) -> dict[str, str]:
+def _headers(one: Append) -> dict[str, str]:
     return {
-        MSG_ID: message_id,
-        EXPECTED_SUBJECT_SEQUENCE: str(expected),
-        CHECKSUM: f"{checksum_of(log, expected, message_id, value):08x}",
+        MSG_ID: one.message_id,
+        EXPECTED_SUBJECT_SEQUENCE: str(one.expected),
+        CHECKSUM: f"{one.checksum:08x}",
     }
 
 

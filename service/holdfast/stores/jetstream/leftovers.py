@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from holdfast.domain.collection import ClaimState
 from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, is_of_blob, meta_subjects
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.leftover_ports import Naming, StoredCopy
-from holdfast.transport.jetstream_messages import TIME_STAMP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
 
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.claims import ObjectClaims
@@ -34,8 +33,8 @@ class ObjectLeftovers:
 
     async def copies(self, offset: int) -> Sequence[str]:
         """See Leftovers. The leader is asked for its subjects, up to 100,000 at once."""
-        found = await self._js.subjects(self._stream, f"$O.{self._bucket}.C.*", offset)
-        return [subject.rpartition(".")[2] for subject in found.subjects]
+        found, _ = await self._js.subjects(self._stream, f"$O.{self._bucket}.C.*", offset)
+        return [subject.rpartition(".")[2] for subject in found]
 
     async def look(self, copy: str) -> StoredCopy | None:
         """See Leftovers. The chunks are taken to be as large as the first of them."""
@@ -45,15 +44,14 @@ class ObjectLeftovers:
         counts = await self._js.counts(self._stream, subject)
         if first is None or subject not in counts:
             return None
-        begun_at = first.stored_at or datetime.fromisoformat(first.headers[TIME_STAMP])
         chunks = counts[subject]
-        return StoredCopy(begun_at=begun_at, chunks=chunks, size=chunks * len(first.data))
+        return StoredCopy(begun_at=first.time, chunks=chunks, size=chunks * len(first.data))
 
     async def counted(self) -> int:
         """See Leftovers. Subjects come in ascending order; a new or removed one shifts others."""
         filtered = meta_subjects(self._bucket)
         counted, offset, last = 0, 0, ""
-        while some := (await self._js.subjects(self._stream, filtered, offset)).subjects:
+        while some := (await self._js.subjects(self._stream, filtered, offset))[0]:
             offset += len(some)
             counted += sum(is_of_blob(subject) for subject in some if subject > last)
             last = max(some)

@@ -18,13 +18,12 @@ from holdfast.deadline import look_at, outliving_task, seconds_left
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import InvalidError
 from holdfast.form.digest_index import DigestIndex
-from holdfast.stores.jetstream.ghosts import ghosts
 from holdfast.stores.jetstream.meta import meta_subject, name_at, to_entry
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
@@ -66,8 +65,7 @@ class ObjectListing:
         """See ``BlobStore.list_blobs``."""
         match = _CURSOR.fullmatch("1" if cursor is None else cursor)
         if match is None or (match[1] is None and not prefix):
-            msg = "not a cursor of this listing"
-            raise InvalidError(msg)
+            raise InvalidError("not a cursor of this listing")
         if is_digest(prefix):
             return await self._found([(Digest(prefix), _NEVER_STALE)])
         if match[1] is None:
@@ -99,9 +97,7 @@ class ObjectListing:
                         break
         if cursor is None and not walk.is_at_end:
             cursor = str(walk.position)
-        # A record beneath a later one came back when a server was killed.
-        records = [record for record, _ in rows]
-        gone = await ghosts(self._js, self._stream, records, met=met, position=walk.position)
+        gone = await self._ghosts([record for record, _ in rows], met, walk.position)
         left = [(record, entry) for record, entry in rows if record.sequence not in gone]
         return BlobListing(
             entries=[entry for _, entry in left],
@@ -109,6 +105,22 @@ class ObjectListing:
             cursor=cursor,
             reached=None if cursor is None else int(cursor) - 1,
         )
+
+    async def _ghosts(
+        self, records: Sequence[StoredMessage], met: Mapping[str, int], position: int
+    ) -> set[int]:
+        """The sequences of ``records`` beneath later ones, which came back: a server was killed.
+
+        A record is written with a roll-up, which removes those before it; but the stream keeps any
+        number of messages on a subject, and a removed one may come back (docs/decisions.md,
+        "Deleting removes at once"). A read of the last message never sees it. ``met`` has the last
+        record on each subject before ``position``: only for what lies behind the server is asked.
+        Any replica's word will do, for one that lags can only know of fewer.
+        """
+        subjects = [record.subject for record in records]
+        later = await self._js.direct_lasts(self._stream, subjects, since=position)
+        last = {**met, **{message.subject: message.sequence for message in later}}
+        return {one.sequence for one in records if last[one.subject] > one.sequence}
 
     # --- by the first digits ---
 

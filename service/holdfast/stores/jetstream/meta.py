@@ -25,7 +25,7 @@ from holdfast.errors import CorruptError
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Sequence
+    from collections.abc import Buffer, Collection, Sequence
 
 FORMAT: Final = "1"
 PARTIAL_FORMAT: Final = "2"
@@ -154,8 +154,7 @@ def chunk_subject(bucket: str, nuid: str) -> str:
     chunks of others.
     """
     if _NUID_RE.fullmatch(nuid) is None:
-        msg = "the record does not say where its chunks are"
-        raise CorruptError(msg)
+        raise CorruptError("the record does not say where its chunks are")
     return f"$O.{bucket}.C.{nuid}"
 
 
@@ -182,8 +181,7 @@ def decode_meta(data: Buffer) -> ObjectMeta:
     try:
         return msgspec.json.decode(data, type=ObjectMeta)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        msg = "an object's record is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError("an object's record is unreadable") from error
 
 
 def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
@@ -214,23 +212,18 @@ def to_meta(bucket: str, info: BlobInfo, attributes: Attributes) -> ObjectMeta:
 
 def mark_damaged(meta: ObjectMeta) -> bytes:
     """The record ``meta`` with a note that the chunks cannot be read back."""
-    return _marked(meta, {HF_DAMAGED: "true"})
+    return _rewritten(meta, {HF_DAMAGED: "true"})
 
 
 def mark_counted_on(meta: ObjectMeta, *, pinned: bool) -> bytes:
     """The record ``meta`` of a blob that is there for all, with a pin if it had or gets one."""
-    left = {key: text for key, text in (meta.metadata or {}).items() if key != HF_DELETED}
-    pin = {HF_PINNED: "true"} if pinned else {}
-    return msgspec.json.encode(msgspec.structs.replace(meta, metadata={**left, **pin}))
+    return _rewritten(meta, {HF_PINNED: "true"} if pinned else {}, without={HF_DELETED})
 
 
 def mark_moved(meta: ObjectMeta, nuid: str, index: ChunkIndex | None) -> bytes:
     """The record ``meta`` of a blob whose bytes are whole again, and lie under ``nuid``."""
-    left_out = {HF_DAMAGED, HF_INDEX}
-    metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in left_out}
-    if index is not None:
-        metadata[HF_INDEX] = index.text
-    return msgspec.json.encode(msgspec.structs.replace(meta, nuid=nuid, metadata=metadata))
+    fields = {HF_INDEX: index.text} if index is not None else {}
+    return _rewritten(meta, fields, without={HF_DAMAGED, HF_INDEX}, nuid=nuid)
 
 
 def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:
@@ -239,28 +232,21 @@ def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:
     ``op_id`` is noted among those of deletions.
     """
     by = (*meta.deletions, op_id)[-_DELETIONS_KEPT:]
-    return _marked(meta, {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)})
+    return _rewritten(meta, {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)})
 
 
 def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: KeptBytes) -> bytes:
     """The record ``meta`` of a copy that is as ``info`` says, and has ``kept`` alone."""
-    gone = {HF_INDEX, HF_DAMAGED}
-    metadata = {key: text for key, text in (meta.metadata or {}).items() if key not in gone}
-    metadata |= {
-        HF_FORMAT: PARTIAL_FORMAT,
-        HF_PART_SIZE: str(info.part_size),
-        HF_KEPT: kept.text,
-    }
-    return msgspec.json.encode(
-        msgspec.structs.replace(
-            meta,
-            nuid=info.generation,
-            size=info.size,
-            chunks=info.chunks,
-            digest=to_object_digest(kept.digest),
-            metadata=metadata,
-            options=_Options(max_chunk_size=info.part_size),
-        )
+    fields = {HF_FORMAT: PARTIAL_FORMAT, HF_PART_SIZE: str(info.part_size), HF_KEPT: kept.text}
+    return _rewritten(
+        meta,
+        fields,
+        without={HF_INDEX, HF_DAMAGED},
+        nuid=info.generation,
+        size=info.size,
+        chunks=info.chunks,
+        digest=to_object_digest(kept.digest),
+        options=_Options(max_chunk_size=info.part_size),
     )
 
 
@@ -274,12 +260,15 @@ def inherit(record: bytes, former: ObjectMeta | None) -> bytes:
     left = _deleted_by(former.deletions)
     if former.is_pinned:
         left[HF_PINNED] = "true"
-    return _marked(decode_meta(record), left) if left else record
+    return _rewritten(decode_meta(record), left) if left else record
 
 
-def _marked(meta: ObjectMeta, fields: dict[str, str]) -> bytes:
-    metadata = {**(meta.metadata or {}), **fields}
-    return msgspec.json.encode(msgspec.structs.replace(meta, metadata=metadata))
+def _rewritten(
+    meta: ObjectMeta, fields: dict[str, str], *, without: Collection[str] = (), **changes: Any
+) -> bytes:
+    """The record ``meta`` with ``changes``, and in its metadata ``fields`` and not ``without``."""
+    left = {key: text for key, text in (meta.metadata or {}).items() if key not in without}
+    return msgspec.json.encode(msgspec.structs.replace(meta, metadata=left | fields, **changes))
 
 
 def _deleted_by(deletions: Sequence[str]) -> dict[str, str]:
@@ -320,46 +309,38 @@ def _op_fields(op_id: str | None) -> dict[str, str]:
 def check_address(meta: ObjectMeta, digest: Digest) -> None:
     """Raises CorruptError when ``meta``, found where ``digest`` has its record, names another."""
     if meta.name != digest:
-        msg = "the blob's record is another object's"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record is another object's")
 
 
 def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
     """Size of parts, time and type of ``meta``, ours and not deleted. Raises CorruptError."""
     metadata = meta.metadata or {}
     if metadata.get(HF_FORMAT) not in {FORMAT, PARTIAL_FORMAT}:
-        msg = "the blob's record has a format this version does not know"
-        raise NewerFormatError(msg)
+        raise NewerFormatError("the blob's record has a format this version does not know")
     kept = meta.kept
     stored = Digest(meta.name) if kept is None else kept.digest
     if not is_digest(meta.name) or meta.digest != to_object_digest(stored):
-        msg = "the blob's record names another digest than its address"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record names another digest than its address")
     if meta.options is not None and meta.options.link is not None:
-        msg = "the blob's record is a link"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record is a link")
     chunk_subject(meta.bucket, meta.nuid)
     try:
         part_size = int(metadata[HF_PART_SIZE])
         created_at = datetime.fromisoformat(metadata[HF_CREATED])
     except (KeyError, ValueError) as error:
-        msg = "the blob's record is incomplete"
-        raise CorruptError(msg) from error
+        raise CorruptError("the blob's record is incomplete") from error
     if created_at.tzinfo is None:
-        msg = "the blob's record says no time zone"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record says no time zone")
     media_type = metadata.get(HF_TYPE, "application/octet-stream")
     if not (media_type.isascii() and media_type.isprintable()) or len(media_type) > MAX_TYPE_CHARS:
-        msg = "the blob's record has an invalid media type"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record has an invalid media type")
     if (
         part_size < 1
         or not 0 <= meta.size <= MAX_BLOB_BYTES
         or meta.chunks != -(-meta.size // part_size)
         or (kept is not None and kept.size != meta.size)
     ):
-        msg = "the blob's record contradicts itself about sizes"
-        raise CorruptError(msg)
+        raise CorruptError("the blob's record contradicts itself about sizes")
     return part_size, created_at, media_type
 
 

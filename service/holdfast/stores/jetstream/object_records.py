@@ -1,7 +1,10 @@
 """The records of a bucket's blobs, as the leader has them, and how one of them is changed.
 
 A record is changed by compare-and-set: what is written replaces the record that was read, or
-nothing.
+nothing. Where another copy takes the place of a live one, its chunks come in one atomic batch with
+the record: by a chunk and then the record, one that others count on would be replaced by one whose
+chunks somebody may be removing, who has seen them and no record. A batch leaves nothing behind that
+is refused, and nobody sees the one without the other.
 
 Why: docs/decisions.md, "Absence is asked of the leader".
 """
@@ -13,22 +16,32 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.op_id import is_repeat
-from holdfast.errors import CorruptError
-from holdfast.stores.jetstream.conflicts import Conflicts
-from holdfast.stores.jetstream.meta import ObjectMeta, meta_subject, read_record, tombstone
+from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
+from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.jetstream.claims import revocation
+from holdfast.stores.jetstream.conflicts import UNKNOWN, Conflicts
+from holdfast.stores.jetstream.meta import (
+    ObjectMeta,
+    chunk_subject,
+    meta_subject,
+    read_record,
+    tombstone,
+)
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
+    BatchMessage,
     RefusedError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from holdfast.domain.digest import Digest
     from holdfast.sources import Sources
+    from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
@@ -116,10 +129,21 @@ class ObjectEntry:
         return None
 
 
-def put_at(message: StoredMessage) -> int:
-    """The sequence of the record that made the blob whose record is ``message``."""
+def entry_of(message: StoredMessage | None, digest: Digest) -> ObjectEntry:
+    """The entry of ``message``, which lies where ``digest`` has its record."""
+    if message is None:
+        return ObjectEntry(0)
+    if not message.data:  # a marker that the time of an older release's tombstone was up
+        return ObjectEntry(message.sequence)
+    meta, fault = None, None
+    try:
+        meta = read_record(message.data, digest)
+    except CorruptError as error:
+        fault = error
     told = message.headers.get(PUT_AT, "")
-    return int(told) if told.isdecimal() and len(told) <= _MAX_DIGITS else message.sequence
+    is_number = told.isdecimal() and len(told) <= _MAX_DIGITS
+    put_at = int(told) if is_number else message.sequence
+    return ObjectEntry(message.sequence, meta, fault, message.data, message.stored_at, put_at)
 
 
 class ObjectRecords:
@@ -134,19 +158,8 @@ class ObjectRecords:
 
     async def read(self, digest: Digest) -> ObjectEntry:
         """The record as the leader has it."""
-        message = await self._js.last_message(self._stream, meta_subject(self._bucket, digest))
-        if message is None:
-            return ObjectEntry(0)
-        if not message.data:  # a marker that the time of an older release's tombstone was up
-            return ObjectEntry(message.sequence)
-        meta, fault = None, None
-        try:
-            meta = read_record(message.data, digest)
-        except CorruptError as error:
-            fault = error
-        return ObjectEntry(
-            message.sequence, meta, fault, message.data, message.stored_at, put_at(message)
-        )
+        subject = meta_subject(self._bucket, digest)
+        return entry_of(await self._js.last_message(self._stream, subject), digest)
 
     async def believed(self, digest: Digest) -> ObjectEntry:
         """The record, for acknowledgements and removals on its word."""
@@ -197,15 +210,49 @@ class ObjectRecords:
 
         ``change`` says what is changed of a blob that stays; None: it is put, or deleted.
         """
-        headers = {MSG_ID: message_id or self.new_id(), **self.headers(entry, change)}
+        headers = {MSG_ID: message_id or self.new_id(), **_headers(entry, change)}
         return self._js.publish(meta_subject(self._bucket, digest), record, headers)
 
-    def headers(self, entry: ObjectEntry, change: RecordChange | None) -> dict[str, str]:
-        """The headers of a record that replaces ``entry``; ``change`` as in `write`."""
-        headers = {ROLLUP: "sub", EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence)}
-        if change is not None:
-            headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}
-        return headers
+    async def swap(
+        self,
+        entry: ObjectEntry,
+        made: BlobInfo,
+        parts: Sequence[bytes | memoryview],
+        record: bytes,
+        change: RecordChange | None = None,
+        *,
+        claimed_at: int | None = None,
+    ) -> None:
+        """Replace ``entry`` by the copy ``made`` of ``parts``; the chunks it names are left.
+
+        ``record`` is the new one, ``change`` as in `write`. A pack and its record are a few
+        messages, of which a batch takes a thousand. Chunks that are too many for it are stored
+        already, under a claim, which has to be the one at ``claimed_at`` still and is revoked.
+        Raises RefusedError, UnavailableError, OutcomeUnknownError.
+        """
+        chunks = chunk_subject(self._bucket, made.generation)
+        messages = [
+            BatchMessage(chunks, part, {BLOB_PART: str(number)})
+            for number, part in enumerate(parts)
+        ]
+        if claimed_at is not None:
+            messages.append(revocation(self._bucket, made.generation, claimed_at))
+        subject = meta_subject(self._bucket, made.digest)
+        messages.append(BatchMessage(subject, record, _headers(entry, change)))
+        try:
+            await self._js.publish_batch(messages, new_id=self.new_id)
+        except RefusedError as refused:
+            if refused.certain or not await self._is_there(made):
+                raise
+        except OutcomeUnknownError:
+            if not await self._is_there(made):
+                raise
+
+    async def _is_there(self, made: BlobInfo) -> bool:
+        try:
+            return (await self.read(made.digest)).is_of(made.generation)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(UNKNOWN) from error
 
     async def bury(self, digest: Digest, entry: ObjectEntry, nuid: str, op_id: str | None) -> None:
         """Replace ``entry`` by a tombstone for ``nuid``. Raises RefusedError.
@@ -216,3 +263,11 @@ class ObjectRecords:
             self._bucket, digest, nuid, self._clock(), op_id, deletions=entry.deletions
         )
         await self.write(digest, entry, grave)
+
+
+def _headers(entry: ObjectEntry, change: RecordChange | None) -> dict[str, str]:
+    """The headers of a record that replaces ``entry``."""
+    headers = {ROLLUP: "sub", EXPECTED_SUBJECT_SEQUENCE: str(entry.sequence)}
+    if change is not None:
+        headers |= {CHANGE: change, PUT_AT: str(entry.put_at)}
+    return headers

@@ -20,7 +20,6 @@ from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.kept import has_bytes
 from holdfast.errors import (
-    CorruptError,
     HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
@@ -45,13 +44,16 @@ from holdfast.stores.jetstream.meta import (
     mark_hidden,
     meta_subject,
     meta_subjects,
-    read_record,
     to_info,
 )
-from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords, RecordChange
+from holdfast.stores.jetstream.object_records import (
+    ObjectEntry,
+    ObjectRecords,
+    RecordChange,
+    entry_of,
+)
 from holdfast.stores.jetstream.places import LatelyStored, Place, Places
 from holdfast.stores.jetstream.staging import StagedObject
-from holdfast.stores.jetstream.swaps import ObjectSwaps
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
@@ -93,20 +95,18 @@ class ObjectBlobStore:
         self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
         self._changes = ObjectChanges(jetstream, bucket)
-        swaps = ObjectSwaps(jetstream, bucket, self._records)
-        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks, swaps)
+        self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(
             jetstream,
             bucket,
             self._records,
             self._chunks,
             claims,
-            swaps,
             monotonic=sources.monotonic,
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
-            jetstream, bucket, self._records, self._chunks, self._places, swaps, sources
+            jetstream, bucket, self._records, self._chunks, self._places, sources
         )
         self._leftovers = ObjectLeftovers(jetstream, bucket, self._chunks, claims)
         self._lately = LatelyStored()
@@ -168,8 +168,7 @@ class ObjectBlobStore:
             raise  # the record may be stored, and then it needs the chunk
         except PartsGoneError as error:
             await self._discard(staged)
-            msg = "the bytes were removed before they became a blob"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the bytes were removed before they became a blob") from error
         except HoldfastError:
             await self._discard(staged)
             raise
@@ -275,8 +274,7 @@ class ObjectBlobStore:
         entry = await self._records.believed(digest)
         meta = entry.live
         if meta is None or not meta.is_ours or not (partial or meta.kept is None):
-            msg = "no such blob"
-            raise NotFoundError(msg)
+            raise NotFoundError("no such blob")
         info = to_info(meta)
         self._places.remember_record(info, entry.sequence, known_at=known_at)
         return info
@@ -465,11 +463,7 @@ class ObjectBlobStore:
 
 def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
     """Whether ``message`` is the record of a blob. A caller may put the missing ones."""
-    if not message.data:
+    meta = entry_of(message, digest).meta
+    if meta is None or not meta.is_ours or meta.deleted or meta.is_damaged or meta.is_hidden:
         return False
-    try:
-        meta = read_record(message.data, digest)
-    except CorruptError:
-        return False
-    is_there = meta.is_ours and not meta.deleted and not meta.is_damaged and not meta.is_hidden
-    return is_there and (partial or meta.kept is None)
+    return partial or meta.kept is None

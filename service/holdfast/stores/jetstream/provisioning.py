@@ -189,8 +189,7 @@ def _check_fits(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if fault is None and found != needed:
         fault = f"storage={found!r}: {needed!r} is needed"
     if fault is not None:
-        msg = f"{name} is there with {fault}"
-        raise ConflictError(msg)
+        raise ConflictError(f"{name} is there with {fault}")
 
 
 def _is_other(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> bool:

@@ -47,8 +47,7 @@ async def ask_api(
         raise NotReadyError(error.detail) from error
     except ApiRefusedError as refused:
         if refused.err_code == BEING_MOVED:
-            msg = f"JetStream cannot at the moment ({refused.detail})"
-            raise NotReadyError(msg) from refused
+            raise NotReadyError(f"JetStream cannot at the moment ({refused.detail})") from refused
         if refused.err_code in NO_JETSTREAM:
             msg = f"{refused.detail}: enable it in nats-server's configuration"
             raise UnavailableError(msg) from refused

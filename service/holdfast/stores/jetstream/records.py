@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import (
@@ -42,7 +42,6 @@ from holdfast.transport.jetstream_messages import (
     MSG_ID,
     ROLLUP,
     SUBJECT,
-    TIME_STAMP,
     TTL,
     BatchMessage,
     RefusedError,
@@ -97,8 +96,7 @@ class KeyValueRecordStore(CheckedChanges):
         """See RecordStore."""
         message = await self._js.surely(self.stream, lambda: self._live(key))
         if message is None:
-            msg = "no such record"
-            raise NotFoundError(msg)
+            raise NotFoundError("no such record")
         return self._record(message)
 
     async def _change(self, changes: Sequence[Change]) -> list[int]:
@@ -222,8 +220,7 @@ class KeyValueRecordStore(CheckedChanges):
             if keys is not None:
                 await self._js.check_leader(self.stream)
                 return keys
-        msg = "the records change too often to be listed"
-        raise UnavailableError(msg)
+        raise UnavailableError("the records change too often to be listed")
 
     async def _all_keys(self, prefix: str) -> list[str] | None:
         """Every page of the keys; None if one does not begin with the end of the one before.
@@ -244,9 +241,9 @@ class KeyValueRecordStore(CheckedChanges):
 
     async def _keys_page(self, prefix: str, offset: int) -> tuple[list[str], int]:
         """Keys below ``prefix`` from ``offset`` on, and how many there are in all."""
-        info = await self._js.subjects(self.stream, self._all_below(prefix), offset)
-        keys = [subject.removeprefix(self._subject("")) for subject in info.subjects]
-        return sorted(key for key in keys if is_below(key, prefix)), info.total
+        found, total = await self._js.subjects(self.stream, self._all_below(prefix), offset)
+        keys = [subject.removeprefix(self._subject("")) for subject in found]
+        return sorted(key for key in keys if is_below(key, prefix)), total
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See RecordStore."""
@@ -311,7 +308,7 @@ class KeyValueRecordStore(CheckedChanges):
             key=message.subject.removeprefix(self._subject("")),
             revision=message.sequence,
             value=None if _is_deleted(message) else bytes(message.data),
-            at=message.stored_at or datetime.fromisoformat(message.headers[TIME_STAMP]),
+            at=message.time,
         )
 
     def _subject(self, key: str) -> str:

@@ -142,8 +142,7 @@ async def wait_for_leader(js: JetStream, stream: str) -> None:
     """Once. Raises NotReadyError while there is none: then it takes no writes."""
     found = await read_bucket(js, stream)
     if found.clustered and not found.leader:
-        msg = f"{stream} has no leader yet"
-        raise NotReadyError(msg)
+        raise NotReadyError(f"{stream} has no leader yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +209,7 @@ async def _patiently(ask: Callable[[], Awaitable[dict[str, Any]]], stream: str) 
     try:
         return await wait_ready(ask, SILENCE_SECONDS)
     except NotFoundError as error:
-        msg = f"{stream} is not there; `holdfast admin init` makes it"
-        raise UnavailableError(msg) from error
+        raise UnavailableError(f"{stream} is not there; `holdfast admin init` makes it") from error
 
 
 async def _watch(

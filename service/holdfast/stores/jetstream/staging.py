@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.chunk_index import build_index
 from holdfast.stores.jetstream.commits import PartsGoneError
-from holdfast.stores.ports import BlobInfo
+from holdfast.stores.ports import info_of
 from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
@@ -86,14 +86,11 @@ class StagedObject:
         *,
         likely_new: bool,
     ) -> Awaitable[Stored]:
-        info = BlobInfo(
-            digest=digest,
-            size=size,
-            chunks=len(self._sequences),
+        info = info_of(
+            digest,
+            size,
+            attributes,
             part_size=self._part_size,
-            type=attributes.type,
-            created_at=attributes.created_at,
-            pinned=attributes.pinned,
             generation=self._nuid,
             index=build_index(self._sequences) if self._sequences else None,
         )

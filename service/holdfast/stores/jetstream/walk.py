@@ -126,6 +126,5 @@ class RecordWalk:
     async def _wait_for_replica(self) -> None:
         self._looks += 1
         if self._looks > _LAG_LOOKS:
-            msg = "the replica that was asked lacks the newest blobs"
-            raise UnavailableError(msg)
+            raise UnavailableError("the replica that was asked lacks the newest blobs")
         await asyncio.sleep(_LAG_SECONDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from prometheus_client import Counter, Histogram
@@ -254,51 +255,33 @@ class GuardedBlobStore(ForwardingBlobStore):
         self, operation: str, function: Callable[[], AsyncIterator[Buffer]]
     ) -> AsyncGenerator[Buffer]:
         seconds = 0.0
+        pieces = _Pieces(function, self._slots)
+        fetch: Callable[[], Awaitable[Buffer | None]] = partial(self._first, pieces)
         try:
-            async with closing(self._repeated(lambda: self._limited(function))) as pieces:
-                while True:
-                    started = self._monotonic()
-                    try:
-                        piece = await anext(pieces, None)
-                    except Exception as error:
-                        self._count_error(operation, error)
-                        raise
-                    finally:
-                        seconds += self._monotonic() - started
-                    if piece is None:
-                        return
-                    with memoryview(piece) as view:
-                        self._read.inc(view.nbytes)
-                    yield piece
+            while True:
+                started = self._monotonic()
+                try:
+                    piece = await fetch()
+                except Exception as error:
+                    self._count_error(operation, error)
+                    raise
+                finally:
+                    seconds += self._monotonic() - started
+                if piece is None:
+                    return
+                with memoryview(piece) as view:
+                    self._read.inc(view.nbytes)
+                yield piece
+                fetch = pieces.next
         finally:
             self._count_end(operation, seconds)
+            await pieces.aclose()
 
-    async def _repeated(
-        self, function: Callable[[], AsyncIterator[Buffer]]
-    ) -> AsyncGenerator[Buffer]:
+    async def _first(self, pieces: _Pieces) -> Buffer | None:
         try:
-            first, pieces = await _begin(function)
+            return await pieces.next()
         except UnavailableError as error:
-            first, pieces = await self._call_again(
-                (UnavailableError,), lambda: _begin(function), error
-            )
-        async with closing(pieces):
-            if first is not None:
-                yield first
-                async for piece in pieces:
-                    yield piece
-
-    async def _limited(
-        self, function: Callable[[], AsyncIterator[Buffer]]
-    ) -> AsyncGenerator[Buffer]:
-        async with closing(function()) as pieces:
-            while True:
-                async with self._slots:
-                    try:
-                        piece = await anext(pieces)
-                    except StopAsyncIteration:
-                        return
-                yield piece
+            return await self._call_again((UnavailableError,), pieces.begin_again, error)
 
     # --- counting ---
 
@@ -354,17 +337,31 @@ class _GuardedStagedBlob(ForwardingStagedBlob):
 
 def _check_size(size: int, max_blob_bytes: int) -> None:
     if size > max_blob_bytes:
-        msg = f"a blob is at most {max_blob_bytes} bytes here"
-        raise TooLargeError(msg)
+        raise TooLargeError(f"a blob is at most {max_blob_bytes} bytes here")
 
 
-async def _begin(
-    function: Callable[[], AsyncIterator[Buffer]],
-) -> tuple[Buffer | None, AsyncIterator[Buffer]]:
-    """The first piece, None if there is none, and the iterator of those that follow."""
-    pieces = function()
-    try:
-        return await anext(pieces, None), pieces
-    except BaseException:
-        async with closing(pieces):
-            raise
+class _Pieces:
+    """The pieces that ``function`` gives; one of ``slots`` is held while one is fetched."""
+
+    def __init__(
+        self, function: Callable[[], AsyncIterator[Buffer]], slots: asyncio.Semaphore
+    ) -> None:
+        self._function = function
+        self._slots = slots
+        self._pieces = function()
+
+    async def next(self) -> Buffer | None:
+        """The next one; None if there is none."""
+        async with self._slots:
+            return await anext(self._pieces, None)
+
+    async def begin_again(self) -> Buffer | None:
+        """The first of all."""
+        await self.aclose()
+        self._pieces = self._function()
+        return await self.next()
+
+    async def aclose(self) -> None:
+        """Release what the iterator holds."""
+        async with closing(self._pieces):
+            pass
