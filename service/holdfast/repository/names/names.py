@@ -167,11 +167,9 @@ class NameRepository:
         """
         check_blob_name(name)
         if (source is None) == (digest is None) or (version is not None and source is None):
-            msg = "a copy is from a name, perhaps a version of it, or from a digest"
-            raise InvalidError(msg)
+            raise InvalidError("a copy is from a name, perhaps a version of it, or from a digest")
         if source == name and version is None:
-            msg = "a name is copied onto itself only from a version of it"
-            raise InvalidError(msg)
+            raise InvalidError("a name is copied onto itself only from a version of it")
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
         return await self._bring(
@@ -257,8 +255,7 @@ class NameRepository:
             return
         if (await look()).digest != digest:
             raise SourceChangedError
-        msg = "the blob to be copied is not there, or cannot be read back"
-        raise NotFoundError(msg)
+        raise NotFoundError("the blob to be copied is not there, or cannot be read back")
 
     async def rename(
         self, name: str, source: str, *, conditions: Conditions, op_id: str | None
@@ -269,8 +266,7 @@ class NameRepository:
         """
         check_blob_name(name)
         if source == name:
-            msg = "a name is renamed to another"
-            raise InvalidError(msg)
+            raise InvalidError("a name is renamed to another")
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
         look = partial(self._source, source, None, None)
@@ -368,12 +364,10 @@ class NameRepository:
             except NotFoundError as error:
                 found = await self.find(name, version=version)
                 if found.content.digest == digest:
-                    msg = "the blob that the name has is not there"
-                    raise CorruptError(msg) from error
+                    raise CorruptError("the blob that the name has is not there") from error
             else:
                 return digest, found, content
-        msg = "the name kept changing while it was read"
-        raise UnavailableError(msg)
+        raise UnavailableError("the name kept changing while it was read")
 
     async def history(self, name: str) -> History:
         """The history of a name. Raises InvalidError, NotFoundError: there never was one."""

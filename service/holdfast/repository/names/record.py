@@ -225,8 +225,7 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
                 check_same_bytes(present, one)
             return record
         if len(record.pending) >= MAX_ANNOUNCED:
-            msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
-            raise RateLimitedError(msg)
+            raise RateLimitedError(f"{MAX_ANNOUNCED} writes of the name are under way: try again")
     content = _check(record, one, step)
     if record is None:
         record = NameRecord(name=name, state="pending")
@@ -239,8 +238,7 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
 def check_same_bytes(before: Announcement | Transition, again: Announcement) -> None:
     """Raises ConflictError of an Op-Id that comes with other bytes than ``before``."""
     if before.digest != again.digest:
-        msg = "the Op-Id was used for other bytes"
-        raise ConflictError(msg)
+        raise ConflictError("the Op-Id was used for other bytes")
 
 
 def promised(record: NameRecord, op: str, digest: str, size: int) -> NameRecord:
@@ -282,8 +280,7 @@ def _check(record: NameRecord | None, one: Announcement, step: Step) -> NamedCon
     """The name's content. Raises ConflictError, with its version, and NotFoundError."""
     content = _content_under(one.conditions, record, step)
     if one.verb == "create" and record is not None and content is not None:
-        msg = f"{TAKEN}, by version {record.version}"
-        raise ConflictError(msg, version=record.version)
+        raise ConflictError(f"{TAKEN}, by version {record.version}", version=record.version)
     if one.verb == "replace" and content is None:
         raise NotFoundError(MISSING)
     return content

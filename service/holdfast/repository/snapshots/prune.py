@@ -282,8 +282,7 @@ def _dated(record: StoredSnapshot) -> Dated:
     """Raises ValueError where its time is none."""
     at = datetime.fromisoformat(record.created_at)
     if at.tzinfo is None:
-        msg = "the time of a record says its zone"
-        raise ValueError(msg)
+        raise ValueError("the time of a record says its zone")
     return Dated(
         id=record.id, at=at, labels=record.labels, state=record.state, held=record.hold is not None
     )

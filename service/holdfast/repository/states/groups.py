@@ -143,8 +143,7 @@ def _bytes_of(written: msgspec.Raw, index: int) -> Command:
     try:
         return Command(msgspec.json.decode(written, type=bytes), is_json=False)
     except msgspec.MsgspecError as error:
-        msg = f"command {index} of the log is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError(f"command {index} of the log is unreadable") from error
 
 
 def _decoded[HeadT: GroupHead](decoder: msgspec.json.Decoder[HeadT], entry: JournalEntry) -> HeadT:

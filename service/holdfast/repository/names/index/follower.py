@@ -219,19 +219,16 @@ class Follower:
         records = await self._table.ask(lambda table: table.keys)
         removed, self._removed = self._removed, 0
         if not self._census.is_right(extent.keys, records=records, removed=removed):
-            msg = "it has another number of keys than its changes tell of"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("it has another number of keys than its changes tell of")
 
     async def _extent(self) -> Extent:
         """The extent of the store. Raises _OtherStoreError."""
         extent = await self._records.extent()
         self._created = self._created or extent.created
         if extent.created != self._created:
-            msg = "it was made anew"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("it was made anew")
         if extent.last < self._state.position:
-            msg = "its last revision went down"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("its last revision went down")
         self._state = replace(self._state, last=extent.last)
         return extent
 
@@ -274,8 +271,7 @@ class Follower:
         if last is None or not changes or changes[0].revision > last.revision:
             return changes
         if replace(changes[0], value=None) != last:
-            msg = "the change that was read last is another now"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("the change that was read last is another now")
         return changes[1:]
 
 

@@ -74,8 +74,7 @@ def make_listing(
     Raises InvalidError.
     """
     if not 1 <= limit <= MAX_LIST_LIMIT:
-        msg = f"a page has 1 to {MAX_LIST_LIMIT} names"
-        raise InvalidError(msg)
+        raise InvalidError(f"a page has 1 to {MAX_LIST_LIMIT} names")
     check_name_labels(labels)
     head, parting = _utf8(prefix), _utf8(delimiter)
     if cursor is None:
@@ -156,8 +155,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        msg = "names, prefixes and delimiters are UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError("names, prefixes and delimiters are UTF-8") from error
 
 
 def _encoded(plain: bytes) -> str:
