@@ -36,8 +36,7 @@ NAMES_FEATURE: Final = "names"
 
 NameState = Literal["pending", "ok", "failure", "deleted"]
 QuotedLabels = Annotated[
-    str,
-    Meta(max_length=32768, description="key=value joined by &, values percent-encoded."),
+    str, Meta(max_length=32768, description="key=value joined by &, values percent-encoded.")
 ]
 ZonedTime = Annotated[
     str,

@@ -64,13 +64,7 @@ class CheckedJournal(ABC):
     """The appends and reads of a JournalStore, which begins all of them in the same way."""
 
     async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
+        self, log: str, value: bytes, *, expected: int, message_id: str, behind_damage: bool = False
     ) -> int:
         """See `JournalStore.append`."""
         one = Append(log, value, expected, message_id, behind_damage)

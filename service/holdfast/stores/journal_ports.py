@@ -81,13 +81,7 @@ class JournalStore(Protocol):
     """
 
     async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
+        self, log: str, value: bytes, *, expected: int, message_id: str, behind_damage: bool = False
     ) -> int:
         """Add an entry behind ``expected`` (0: the log has none), durably; its sequence.
 

@@ -14,11 +14,7 @@ from holdfast.deadline import seconds_left
 from holdfast.errors import UnavailableError
 from holdfast.transport.answerer import Trace
 from holdfast.transport.inbox import raise_for_status
-from holdfast.transport.jetstream_calls import (
-    ATTEMPT_SECONDS,
-    JetStreamCalls,
-    attempt_seconds,
-)
+from holdfast.transport.jetstream_calls import ATTEMPT_SECONDS, JetStreamCalls, attempt_seconds
 from holdfast.transport.jetstream_messages import (
     END_OF_BATCH,
     NO_SUCH_MESSAGE,

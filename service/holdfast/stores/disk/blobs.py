@@ -27,12 +27,7 @@ from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, is_digest, parse_digest
 from holdfast.domain.kept import has_bytes, reduced
-from holdfast.errors import (
-    CorruptError,
-    InvalidError,
-    NotFoundError,
-    UnavailableError,
-)
+from holdfast.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
 from holdfast.stores.deletions import Deletions
 from holdfast.stores.disk import blob_listing
 from holdfast.stores.disk.blob_file import (

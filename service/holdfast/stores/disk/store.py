@@ -31,13 +31,7 @@ from holdfast.stores.ports import Fetched, info_of, part_ranges
 from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Buffer,
-        Iterator,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Iterator, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 

@@ -51,11 +51,7 @@ class ObjectCollecting:
     """A collector's view of one bucket."""
 
     def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        records: ObjectRecords,
-        chunks: ObjectChunks,
+        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
     ) -> None:
         self._js = jetstream
         self._bucket = bucket

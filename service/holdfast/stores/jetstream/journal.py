@@ -31,11 +31,7 @@ from holdfast.stores.journal_parts import (
 from holdfast.stores.journal_ports import DamagedEntryError, JournalEntry, JournalPage
 from holdfast.stores.keys import check_record_key
 from holdfast.transport.backoff import Backoff
-from holdfast.transport.jetstream_messages import (
-    EXPECTED_SUBJECT_SEQUENCE,
-    MSG_ID,
-    RefusedError,
-)
+from holdfast.transport.jetstream_messages import EXPECTED_SUBJECT_SEQUENCE, MSG_ID, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -168,10 +164,7 @@ class StreamJournalStore(CheckedJournal):
                 messages = [found] if found is not None else []
             is_end = not messages or messages[-1].sequence >= last.sequence
         return page_up_to_damage(
-            messages,
-            lambda message: self._entry(log, message),
-            max_bytes=max_bytes,
-            is_end=is_end,
+            messages, lambda message: self._entry(log, message), max_bytes=max_bytes, is_end=is_end
         )
 
     async def _end(self, log: str) -> int:

@@ -19,12 +19,7 @@ from msgspec.structs import replace
 from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.kept import has_bytes
-from holdfast.errors import (
-    HoldfastError,
-    NotFoundError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
+from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks
@@ -59,14 +54,7 @@ from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Buffer,
-        Callable,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
     from datetime import datetime, timedelta
 
     from holdfast.domain.kept import Ranges
@@ -97,12 +85,7 @@ class ObjectBlobStore:
         self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(
-            jetstream,
-            bucket,
-            self._records,
-            self._chunks,
-            claims,
-            monotonic=sources.monotonic,
+            jetstream, bucket, self._records, self._chunks, claims, monotonic=sources.monotonic
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(

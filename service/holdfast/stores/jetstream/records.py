@@ -159,10 +159,7 @@ class KeyValueRecordStore(CheckedChanges):
         return BatchMessage(self._subject(change.key), change.value, headers)
 
     async def _overtaken(
-        self,
-        changes: Sequence[Change],
-        present: Sequence[StoredMessage | None],
-        outcome: Certainty,
+        self, changes: Sequence[Change], present: Sequence[StoredMessage | None], outcome: Certainty
     ) -> HoldfastError:
         """The error where others were first.
 
