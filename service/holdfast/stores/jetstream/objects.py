@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from holdfast.domain.collection import YOUNG_SHARE
-from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.digest import Digest
 from holdfast.domain.kept import has_bytes
 from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
-from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
@@ -185,7 +185,7 @@ class ObjectBlobStore:
         message = await self._js.direct_at(self.stream, self._place_query(place))
         if message is not None and message.subject == chunk_subject(self.bucket, info.generation):
             data = message.data
-            if len(data) == info.size and digest_of(data) == info.digest:
+            if is_content(info, data):
                 return data
         self._places.forget(info.digest)
         return None
