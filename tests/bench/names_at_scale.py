@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from nats.nuid import NUID
+from tests.repository.names.index.index_tools import listing
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.blob_names import name_key
@@ -163,12 +164,12 @@ async def follow(url: str) -> None:
     async with connected(url) as (store, _, _):
         await until_recovered(store)
         before = resident_mib("VmRSS")
-        processor = time.process_time()
+        began, processor = time.perf_counter(), time.process_time()
         index = NameIndex(store, keep=lambda _name: Keep(), sources=SOURCES)
         index.start()
         await index.wait_ready()
         state = index.state
-        print(f"\n{state.names:,} names; built in {state.built_seconds or 0:.1f} s", end="")
+        print(f"\n{state.names:,} names; built in {time.perf_counter() - began:.1f} s", end="")
         print(f", {time.process_time() - processor:.1f} s of processor time of the worker", end="")
         print(f"; resident before {before:.0f} MiB, then {resident_mib('VmRSS'):.0f} MiB", end="")
         print(f", at most {resident_mib('VmHWM'):.0f} MiB\n")
@@ -198,14 +199,7 @@ async def measure(index: NameIndex, store: KeyValueRecordStore, names: int) -> N
         return f"photos/{rng.randrange(DIRECTORIES):04}/"
 
     async def page(**said: Any) -> NamesPage:
-        asked: dict[str, Any] = {
-            "delimiter": "",
-            "labels": {},
-            "start_after": "",
-            "cursor": None,
-            "limit": 1000,
-        }
-        return await index.page(now=SOURCES.clock(), **(asked | said))
+        return await index.page(listing(now=SOURCES.clock(), **said))
 
     async def some_names() -> None:
         assert len((await page(prefix=some_directory(), limit=100)).names) == min(100, in_directory)

@@ -16,17 +16,16 @@ import hashlib
 import random
 import resource
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from itertools import batched
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.collection import Need, left_of
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import KIB, MIB
-from holdfast.repository.collector.spool import CACHE_KIB, Spool
+from holdfast.repository.collector.spool import Spool
+from holdfast.repository.scratch import CACHE_KIB
 from holdfast.stores.ports import SurveyedBlob
 
 if TYPE_CHECKING:
@@ -79,33 +78,30 @@ def main() -> None:
     def note(what: str) -> None:
         times.append((what, time.perf_counter() - began))
 
-    with tempfile.TemporaryDirectory(prefix="holdfast-spool-") as directory:
-        spool = Spool(Path(directory), cache_kib=CACHE_KIB // options.share)
-        for several in batched(packs(options.packs + options.blobs), _LISTED_AT_ONCE):
-            spool.add(several)
-            spool.name([one.generation for one in several], [one.digest for one in several])
-        note("listed")
-        for some in batched(range(options.packs, options.packs + options.blobs), _LISTED_AT_ONCE):
-            spool.need([Need(digest(number)) for number in some if number % _UNNEEDED_EVERY])
-        order = list(range(options.packs))
-        random.Random(1).shuffle(order)  # noqa: S311  (test data, not secrets)
-        needed = frames(options.frames)
-        for page in batched(order, PAGE_PACKS):
-            spool.need(
-                [Need(digest(number), needed) for number in page if number % _UNNEEDED_EVERY]
-            )
-        note("marked")
-        spool.settle()
-        note("sorted")
-        repacked = removed = after = 0
-        while candidates := spool.candidates(after, 16):
-            after = candidates[-1].number
-            for one in candidates:
-                kept = None if one.needed is None else left_of(one.needed, one.blob.size)
-                repacked += bool(kept)
-                removed += kept == ()
-        note("gone through")
-        spool.close()
+    spool = Spool(cache_kib=CACHE_KIB // options.share)
+    for several in batched(packs(options.packs + options.blobs), _LISTED_AT_ONCE):
+        spool.add(several)
+        spool.name([one.generation for one in several], [one.digest for one in several])
+    note("listed")
+    for some in batched(range(options.packs, options.packs + options.blobs), _LISTED_AT_ONCE):
+        spool.need([Need(digest(number)) for number in some if number % _UNNEEDED_EVERY])
+    order = list(range(options.packs))
+    random.Random(1).shuffle(order)  # noqa: S311  (test data, not secrets)
+    needed = frames(options.frames)
+    for page in batched(order, PAGE_PACKS):
+        spool.need([Need(digest(number), needed) for number in page if number % _UNNEEDED_EVERY])
+    note("marked")
+    spool.settle()
+    note("sorted")
+    repacked = removed = after = 0
+    while candidates := spool.candidates(after, 16):
+        after = candidates[-1].number
+        for one in candidates:
+            kept = None if one.needed is None else left_of(one.needed, one.blob.size)
+            repacked += bool(kept)
+            removed += kept == ()
+    note("gone through")
+    spool.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
     last = 0.0
     for what, at in times:

@@ -258,7 +258,7 @@ class DoomedRecordStore:
         grave: bool = False,
     ) -> int:
         """See `RecordStore.put`."""
-        return await self._doom.run(
+        return await self._write(
             lambda: self._inner.put(key, value, expected=expected, ttl=ttl, grave=grave)
         )
 
@@ -268,7 +268,10 @@ class DoomedRecordStore:
 
     async def batch(self, changes: Sequence[Change]) -> list[int]:
         """See `RecordStore.batch`."""
-        return await self._doom.run(lambda: self._inner.batch(changes))
+        return await self._write(lambda: self._inner.batch(changes))
+
+    async def _write(self, function: Callable[[], Awaitable[T]]) -> T:
+        return await self._doom.run(function)
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See `RecordStore.get_many`."""

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from tests.repository.pool import START
+from tests.repository.pool import START, Doom, DoomedRecordStore
 
 from holdfast.domain.names import id_floor
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot, snapshot_name
-from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
     from holdfast.domain.names import SnapshotKey
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.stores.record_ports import Change, Changes, Extent, Record, RecordStore
+    from holdfast.stores.record_ports import RecordStore
+
+T = TypeVar("T")
 
 LEASE_SECONDS: Final = 60.0
 _numbers = itertools.count(1)
@@ -59,11 +60,11 @@ async def pending_keys(ledger: Ledger) -> list[SnapshotKey]:
     return [held.record.key async for held in ledger.live(SNAPSHOT)]
 
 
-class LossyRecordStore:
+class LossyRecordStore(DoomedRecordStore):
     """A record store of which the answer to one change gets lost, ``applied`` or not."""
 
     def __init__(self, inner: RecordStore, *, applied: bool) -> None:
-        self._inner = inner
+        super().__init__(inner, Doom(0, applied=False))
         self._applied = applied
         self._losing = False
 
@@ -71,72 +72,10 @@ class LossyRecordStore:
         """Lose the answer to the next change."""
         self._losing = True
 
-    async def _lose(self) -> bool:
+    async def _write(self, function: Callable[[], Awaitable[T]]) -> T:
         losing, self._losing = self._losing, False
-        if losing and not self._applied:
-            raise OutcomeUnknownError("the answer was lost")
-        return losing
-
-    async def get(self, key: str) -> Record:
-        """See `RecordStore.get`."""
-        return await self._inner.get(key)
-
-    async def put(
-        self,
-        key: str,
-        value: bytes,
-        *,
-        expected: int,
-        ttl: timedelta | None = None,
-        grave: bool = False,
-    ) -> int:
-        """See `RecordStore.put`."""
-        losing = await self._lose()
-        revision = await self._inner.put(key, value, expected=expected, ttl=ttl, grave=grave)
         if losing:
+            if self._applied:
+                await function()
             raise OutcomeUnknownError("the answer was lost")
-        return revision
-
-    async def delete(self, key: str, *, expected: int) -> None:
-        """See `RecordStore.delete`."""
-        await self._inner.delete(key, expected=expected)
-
-    async def batch(self, changes: Sequence[Change]) -> list[int]:
-        """See `RecordStore.batch`."""
-        losing = await self._lose()
-        revisions = await self._inner.batch(changes)
-        if losing:
-            raise OutcomeUnknownError("the answer was lost")
-        return revisions
-
-    async def get_many(self, keys: Sequence[str]) -> list[Record]:
-        """See `RecordStore.get_many`."""
-        return await self._inner.get_many(keys)
-
-    async def list_keys(self, prefix: str) -> list[str]:
-        """See `RecordStore.list_keys`."""
-        return await self._inner.list_keys(prefix)
-
-    def list_records(self, prefix: str) -> AsyncIterator[Record]:
-        """See `RecordStore.list_records`."""
-        return self._inner.list_records(prefix)
-
-    async def extent(self) -> Extent:
-        """See `RecordStore.extent`."""
-        return await self._inner.extent()
-
-    async def count(self, prefix: str) -> int:
-        """See `RecordStore.count`."""
-        return await self._inner.count(prefix)
-
-    async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
-        """See `RecordStore.changes`."""
-        return await self._inner.changes(after, limit=limit)
-
-    async def check(self) -> None:
-        """See `RecordStore.check`."""
-        await self._inner.check()
-
-    async def aclose(self) -> None:
-        """See `RecordStore.aclose`."""
-        await self._inner.aclose()
+        return await function()

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
@@ -89,18 +89,8 @@ class PutsAs(DoomedRecordStore):
         super().__init__(inner, Doom(0, applied=False))
         self._around = around
 
-    async def put(
-        self,
-        key: str,
-        value: bytes,
-        *,
-        expected: int,
-        ttl: timedelta | None = None,
-        grave: bool = False,
-    ) -> int:
-        """See `RecordStore.put`."""
-        put = partial(super().put, key, value, expected=expected, ttl=ttl, grave=grave)
-        return await self._around(put)
+    async def _write(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        return await self._around(function)
 
 
 class UnheardRecordStore(MemoryRecordStore):

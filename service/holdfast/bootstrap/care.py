@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.snapshots import packs_of
 from holdfast.repository.care.doctor import Doctor, Surroundings
 from holdfast.repository.care.inventory import Inventory
 from holdfast.repository.care.logs import StateLogsBack
-from holdfast.repository.care.owners import NameOwners, SnapshotOwners, StateOwners
+from holdfast.repository.care.owners import (
+    OwnerSource,
+    needed_by_snapshot,
+    owning_names,
+    owning_snapshots,
+    owning_states,
+)
 from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
 from holdfast.repository.care.usage import Usage
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.snapshots.roots import SnapshotRoots
 from holdfast.repository.states.roots import StateRoots
@@ -25,7 +31,6 @@ if TYPE_CHECKING:
 
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
-    from holdfast.repository.care.owners import OwnerSource
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.roots import RootSource
     from holdfast.repository.snapshots.packs import Packs
@@ -68,11 +73,9 @@ def assemble_care(
     ``greeting`` gives what the nats-server that is connected to says of itself.
     """
     sources = setup.sources
-    agreement = Agreement(stores.records)
     inventory = inventory_of(setup, stores, collector)
     scrub = Scrub(
         collector.spaces,
-        agreement,
         stores.records,
         Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
         StateLogsBack(stores.snapshots, replays),
@@ -84,7 +87,7 @@ def assemble_care(
     doctor = Doctor(
         inventory,
         collector,
-        agreement,
+        stores.records,
         scrub,
         surroundings,
         clock=sources.clock,
@@ -108,11 +111,11 @@ def _owners(source: RootSource, packs: Packs) -> OwnerSource:
     """The owners of what the roots of ``source`` keep."""
     match source:
         case SnapshotRoots():
-            return SnapshotOwners(source, packs)
+            return OwnerSource(source, owning_snapshots, partial(needed_by_snapshot, packs))
         case StateRoots():
-            return StateOwners(source)
+            return OwnerSource(source, owning_states)
         case _:
-            return NameOwners(source)
+            return OwnerSource(source, owning_names)
 
 
 def place_of(greeting: Mapping[str, Any]) -> str:

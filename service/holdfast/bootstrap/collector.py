@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.snapshots import opener_of, packs_of
 from holdfast.repository.blobs import BLOBS, PACKS
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.collector import Collector, Space
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.removals import Removals
-from holdfast.repository.collector.sweep import Sweeper
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
 from holdfast.repository.states.roots import StateRoots
@@ -43,8 +41,8 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
                 before=names.expiry.expire,
             ),
         ),
-        Agreement(stores.records),
+        stores.records,
         Removals(stores.records, setup.sources.new_id),
-        Sweeper(LivingUploads(stores.records).stagings, pace),
+        LivingUploads(stores.records).stagings,
         pace,
     )

@@ -162,7 +162,7 @@ async def _serve(
             registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
         )
         IndexMetrics.register(registry, lambda: parts.names.index.state)
-        StateMetrics.register(registry, lambda: parts.states.totals)
+        StateMetrics.register(registry, lambda: parts.states.records.totals)
         RequestMetrics.register(
             registry, lambda: parts.worker.stats, lambda: parts.peers.clocks(timedelta())
         )
@@ -237,6 +237,7 @@ class _Parts:
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
+            *self.states.chores(),
             *self.care.chores(),
             *self.stores.chores,
         )

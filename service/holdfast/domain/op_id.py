@@ -9,6 +9,7 @@ Why: docs/decisions.md, "An Op-Id stands for one request".
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Final
 
@@ -33,6 +34,11 @@ def split_op_id(kept: str) -> tuple[str, str]:
     """The caller's id, and the digest of the request: empty where none was kept."""
     op_id, _, request = kept.partition(" ")
     return op_id, request
+
+
+def op_token(kept: str) -> str:
+    """The caller's id, without the request, as one token of a record's key."""
+    return base64.urlsafe_b64encode(split_op_id(kept)[0].encode()).decode().rstrip("=")
 
 
 def is_repeat(kept: str | None, asked: str | None) -> bool:

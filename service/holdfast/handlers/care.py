@@ -27,7 +27,7 @@ from holdfast.repository.care.owners import Grouping
 
 if TYPE_CHECKING:
     from holdfast.domain.findings import Finding
-    from holdfast.protocol.blobs import Space
+    from holdfast.protocol.blobs import SpaceName
     from holdfast.repository.care.doctor import Doctor
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
@@ -59,7 +59,7 @@ class CareHandlers:
 
     async def doctor(self, _request: GetDoctor, call: Call) -> DoctorReport:
         """``blob.doctor``. The look goes on when the caller's time is over."""
-        found = await self._doctor.findings(call.seconds_left() * _SHARE)
+        found = await self._doctor.get(None, call.seconds_left() * _SHARE)
         if found is None:
             return DoctorReport(done=False)
         return DoctorReport(done=True, findings=[_finding(one) for one in found])
@@ -72,7 +72,7 @@ class CareHandlers:
             delimiter=request.delimiter,
             depth=request.depth,
         )
-        report = await self._usage.report(grouping, call.seconds_left() * _SHARE)
+        report = await self._usage.get(grouping, call.seconds_left() * _SHARE)
         return UsageReply(done=False) if report is None else usage_reply(report, request.limit)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
@@ -111,7 +111,7 @@ def usage_reply(report: UsageReport, limit: int) -> UsageReply:
         measured_at=wire_time(inventory.at),
         spaces=[
             UsageSpace(
-                space=cast("Space", one.space),
+                space=cast("SpaceName", one.space),
                 blobs=one.blobs,
                 stored=one.bytes,
                 reclaimable=reclaimable.get(one.space),

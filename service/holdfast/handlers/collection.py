@@ -15,7 +15,7 @@ from holdfast.protocol.blobs import (
 from holdfast.repository.collector.report import CollectionReport, SpaceReport, Tally
 
 if TYPE_CHECKING:
-    from holdfast.protocol.blobs import Space
+    from holdfast.protocol.blobs import SpaceName
     from holdfast.repository.collector.collector import Collector
 
 _SHARE: Final = 0.8
@@ -57,7 +57,7 @@ def _space(found: SpaceReport) -> CollectedSpace:
         for reason in (Reason.NEEDED, Reason.YOUNG, Reason.PINNED, Reason.DAMAGED)
     )
     return CollectedSpace(
-        space=cast("Space", found.space),
+        space=cast("SpaceName", found.space),
         removed=found.removed.blobs,
         removed_bytes=found.removed.bytes,
         repacked=found.repacked.blobs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -43,6 +44,7 @@ from holdfast.protocol.names import (
     SetRules,
 )
 from holdfast.protocol.times import as_utc, parse_zoned_time
+from holdfast.repository.names.index.listing import make_listing
 from holdfast.repository.names.rules import Rule
 from holdfast.repository.targets import NewTarget
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from holdfast.domain.blob_names import Verb
     from holdfast.protocol.blobs import UploadState
     from holdfast.repository.names.index.index import NameIndex
     from holdfast.repository.names.index.listing import NamesPage
@@ -85,27 +88,23 @@ class NameHandlers:
 
     async def create(self, request: CreateName, call: Call) -> NameStored:
         """``blob.create``."""
-        check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
-        created = await self._names.create(
-            unquote_text(request.quoted_name),
-            call.data,
-            _said(request, unquote_labels(request.quoted_labels or "")),
-            expected=request.digest,
-            op_id=call.op_id,
-        )
-        return _stored(created)
+        return await self._put("create", request, call)
 
     async def replace(self, request: ReplaceName, call: Call) -> NameStored:
         """``blob.replace``."""
+        return await self._put("replace", request, call)
+
+    async def _put(self, verb: Verb, request: CreateName, call: Call) -> NameStored:
         check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
-        replaced = await self._names.replace(
+        stored = await self._names.put(
+            verb,
             unquote_text(request.quoted_name),
             call.data,
             _said(request, unquote_labels(request.quoted_labels or "")),
             expected=request.digest,
             op_id=call.op_id,
         )
-        return _stored(replaced)
+        return _stored(stored)
 
     async def open(self, request: OpenName, call: Call) -> UploadState:
         """``blob.open_name``."""
@@ -143,22 +142,22 @@ class NameHandlers:
 
     async def list_names(self, request: ListNames, call: Call) -> NamePage:
         """``blob.names``."""
-        limit = request.limit
+        listing = make_listing(
+            prefix=request.prefix,
+            delimiter=request.delimiter,
+            labels=request.labels,
+            start_after=request.start_after,
+            cursor=request.cursor,
+            limit=request.limit,
+            now=call.now,
+        )
         while True:
-            found = await self._index.page(
-                prefix=request.prefix,
-                delimiter=request.delimiter,
-                labels=request.labels,
-                start_after=request.start_after,
-                cursor=request.cursor,
-                limit=limit,
-                now=call.now,
-            )
-            page = _page(found)
+            page = _page(await self._index.page(listing))
             size = len(msgspec.json.encode(page))
-            if size <= self._max_inline_bytes or limit == 1:
+            if size <= self._max_inline_bytes or listing.limit == 1:
                 return page
-            limit = max(1, limit * self._max_inline_bytes // size)
+            limit = max(1, listing.limit * self._max_inline_bytes // size)
+            listing = replace(listing, limit=limit)
 
     async def history(self, request: GetHistory, _: Call) -> NameHistory:
         """``blob.history``."""
@@ -187,12 +186,12 @@ class NameHandlers:
 
     async def rules(self, _request: GetRules, _: Call) -> RuleList:
         """``blob.rules``."""
-        return _rules(*await self._names.rules())
+        return _rules(*await self._names.rules.read())
 
     async def set_rules(self, request: SetRules, _: Call) -> RuleList:
         """``blob.set_rules``."""
         rules = [_rule(rule) for rule in request.rules]
-        return _rules(*await self._names.change_rules(rules, expected=request.if_revision))
+        return _rules(*await self._names.rules.change(rules, expected=request.if_revision))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
         """The operations and their methods."""

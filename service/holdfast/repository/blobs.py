@@ -94,14 +94,9 @@ class BlobRepository:
     """The blobs of a deployment, in its spaces: ``blobs`` for users, ``packs`` for snapshots."""
 
     def __init__(self, spaces: Mapping[str, BlobStore], *, max_inline_bytes: int) -> None:
-        """``max_inline_bytes`` is what one message may carry."""
+        """``max_inline_bytes`` is the largest blob that is put or read in one message."""
         self._spaces = spaces
-        self._max_inline_bytes = max_inline_bytes
-
-    @property
-    def max_inline_bytes(self) -> int:
-        """The largest blob that is put or read in one message."""
-        return self._max_inline_bytes
+        self.max_inline_bytes = max_inline_bytes
 
     async def put(
         self,
@@ -143,7 +138,7 @@ class BlobRepository:
         """
         store = self._store(space)
         is_head = cursor is None and not offset and not proxy
-        at_most = self._max_inline_bytes if length is None else min(length, self._max_inline_bytes)
+        at_most = self.max_inline_bytes if length is None else min(length, self.max_inline_bytes)
         info: BlobInfo | None = None
         if partial_too:
             info = await store.stat(digest, sure=proxy, partial=True)
@@ -204,7 +199,7 @@ class BlobRepository:
         else:
             span = clip(info.size, offset, length)
         windowed = cursor is not None or (direct and not proxy and span.length > 0)
-        if span.length <= self._max_inline_bytes and not windowed:
+        if span.length <= self.max_inline_bytes and not windowed:
             data = await _read_inline(store, info, span)
             return Content(size=info.size, span=span, type=info.type, data=data, kept=info.kept)
         return await self._window(store, info, span, proxy=proxy)

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry, Metric
 
-    from holdfast.repository.care.lap import Findings
+    from holdfast.repository.care.lap import ScrubTotals
     from holdfast.repository.snapshots.prune import PruneTotals
 
 
 class CareMetrics(Collector):
     """Reads the totals of a scrub and of a pruner when it is asked."""
 
-    def __init__(self, scrubbed: Callable[[], Findings], pruned: Callable[[], PruneTotals]) -> None:
+    def __init__(
+        self, scrubbed: Callable[[], ScrubTotals], pruned: Callable[[], PruneTotals]
+    ) -> None:
         self._scrubbed = scrubbed
         self._pruned = pruned
 
@@ -27,7 +29,7 @@ class CareMetrics(Collector):
     def register(
         cls,
         registry: CollectorRegistry,
-        scrubbed: Callable[[], Findings],
+        scrubbed: Callable[[], ScrubTotals],
         pruned: Callable[[], PruneTotals],
     ) -> None:
         """Have ``registry`` show them."""

@@ -12,7 +12,6 @@ from tests.contracts.states import worker_on
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.repository.care.logs import StateLogsBack
 from holdfast.repository.care.scrub import Scrub
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.collector.pace import Pace
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ def scrub_of(
     records = deployed.stores.records
     return Scrub(
         spaces or deployed.collector().spaces,
-        Agreement(records),
         records,
         Pace(1e12, monotonic=monotonic, sleep=sleep),
         logs or StateLogsBack(deployed.stores.snapshots, worker_on(deployed.stores).replays),

@@ -15,7 +15,6 @@ from tests.repository.collector.test_collector import put, put_name, put_snapsho
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.store_state import BucketState, Peer, StoreState
 from holdfast.repository.care.doctor import Doctor, Surroundings
-from holdfast.repository.collector.agreement import Agreement
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.names.record import Announcement, NameRecord
 from holdfast.stores.deployment import OLD_FORMAT
@@ -51,7 +50,7 @@ def doctor_of(
     return Doctor(
         inventory(deployed),
         deployed.collector(),
-        Agreement(deployed.stores.records),
+        deployed.stores.records,
         scrub or scrub_of(deployed),
         Surroundings(
             store=store,
@@ -67,7 +66,7 @@ def doctor_of(
 async def found(deployed: Deployed, doctor: Doctor | None = None) -> dict[str, Finding]:
     """What it finds, by its kind."""
     doctor = doctor or doctor_of(deployed)
-    findings = await doctor.findings(60)
+    findings = await doctor.get(None, 60)
     assert findings is not None
     await doctor.aclose()
     return {one.kind: one for one in findings}
@@ -201,7 +200,7 @@ async def test_a_scrub_that_is_behind_and_servers_that_it_does_not_reach_are_tol
     state = StoreState(durability="synced", buckets=(bucket,))
 
     doctor = doctor_of(deployed, scrub, state=state)
-    findings = await doctor.findings(60)
+    findings = await doctor.get(None, 60)
     await doctor.aclose()
 
     behind = [one for one in findings or () if one.kind == "scrub_behind"]
@@ -212,12 +211,12 @@ async def test_a_scrub_that_is_behind_and_servers_that_it_does_not_reach_are_tol
 async def test_it_looks_once_a_minute_however_often_it_is_asked(deployed: Deployed) -> None:
     now = 0.0
     doctor = doctor_of(deployed, monotonic=lambda: now)
-    first = await doctor.findings(60)
+    first = await doctor.get(None, 60)
     await put(deployed.stores.blobs, b"x", pinned=True)
 
-    again = await doctor.findings(60)
+    again = await doctor.get(None, 60)
     now = 61.0
-    later = await doctor.findings(60)
+    later = await doctor.get(None, 60)
     await doctor.aclose()
 
     assert again is first

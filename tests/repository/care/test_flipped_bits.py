@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.contracts.blob_store import some_bytes
 from tests.contracts.states import worker_on
-from tests.nats.tools import kill
 from tests.repository.care.scrubs import lap_of, scrub_of
-from tests.repository.collector.conftest import Deployed, opened
+from tests.repository.collector.conftest import Deployed, opened, without_grace
 from tests.repository.collector.test_collector import content, put, put_name, put_snapshot
-from tests.repository.collector.test_lost_records import CACHED_SECONDS, collected, flip_a_bit
+from tests.repository.collector.test_lost_records import (
+    CACHED_SECONDS,
+    collected,
+    flip_a_bit,
+    restarted_with_a_flipped_bit,
+)
 from tests.runtime.test_start_refusals import config_of
 
-from holdfast.bootstrap.admin import init_store
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.repository.names.record import NameRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.conftest import StartServer
@@ -32,6 +36,8 @@ pytestmark = [pytest.mark.nats, pytest.mark.fault("N12")]
 
 SIZE: Final = 50_000
 STATES: Final = 20
+NEEDED_BY: Final = {"blobs": "KV_flip_names", "states": "HF_flip_states"}
+"""The stream of what needs the blobs."""
 
 
 async def filled(deployed: Deployed) -> dict[Digest, bytes]:
@@ -93,34 +99,45 @@ async def read(store: BlobStore, digest: Digest) -> bytes | None:
         return None
 
 
-@pytest.mark.parametrize("stream", ["OBJ_flip_blobs", "KV_flip_names", "KV_flip_snapshots"])
-async def test_after_a_restart_the_next_lap_tells_and_nothing_is_collected(
-    stream: str, start_server: StartServer, tmp_path: Path
+async def wrong_blobs(deployed: Deployed, stored: Mapping[Digest, bytes]) -> list[Digest]:
+    """Those of which other bytes are read, instead of a failure."""
+    blobs = deployed.stores.blobs
+    return [one for one, data in stored.items() if await read(blobs, one) not in {None, data}]
+
+
+@pytest.mark.parametrize(
+    ("fill", "stream"),
+    [
+        (fill, stream)
+        for fill in ("blobs", "states")
+        for stream in ("OBJ_flip_blobs", "KV_flip_snapshots", NEEDED_BY[fill])
+    ],
+)
+async def test_after_a_restart_nothing_wrong_is_read_and_the_next_lap_tells_before_anything_goes(
+    fill: str, stream: str, start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(directory=tmp_path)
     config = config_of(server.url, prefix="flip")
-    await init_store(config)
-    async with opened(config) as stores:
-        deployed = Deployed(config, stores)
-        await deployed.change(grace_seconds=-1)
-        stored = await filled(deployed)
+    stored = {}
+    async with without_grace(config) as deployed:
+        if fill == "blobs":
+            stored = await filled(deployed)
+        else:
+            await with_states(deployed)
         assert (await lap_of(scrub_of(deployed))).unreadable == 0
         assert (await collected(deployed)).failure is None
-    kill(server)
-    flip_a_bit(tmp_path, stream)
-    again = start_server(port=server.port, directory=tmp_path)
+    restarted_with_a_flipped_bit(server, tmp_path, stream, start_server)
 
     async with opened(config) as stores:
         deployed = Deployed(config, stores)
-        got = {digest: await read(stores.blobs, digest) for digest in stored}
+        wrong = [*await wrong_blobs(deployed, stored), *await wrong_states(deployed)]
         lap = await lap_of(scrub_of(deployed))
         found = await collected(deployed)
 
-    assert {digest for digest, data in got.items() if data not in {None, stored[digest]}} == set()
+    assert wrong == []
     assert lap.damaged or lap.unreadable
-    assert stream.rpartition("_")[2] in {one.space for one in lap.told}
+    assert not stored or stream.rpartition("_")[2] in {one.space for one in lap.told}
     assert found.removed.blobs == 0
-    again.stop()
 
 
 @pytest.mark.long
@@ -130,10 +147,7 @@ async def test_in_a_living_block_it_is_told_too_and_nothing_is_collected(
     """The server passes over what it cannot read, once it reads the block again."""
     server = start_server(directory=tmp_path)
     config = config_of(server.url, prefix="flip")
-    await init_store(config)
-    async with opened(config) as stores:
-        deployed = Deployed(config, stores)
-        await deployed.change(grace_seconds=-1)
+    async with without_grace(config) as deployed:
         stored = await filled(deployed)
         await with_states(deployed)
         assert (await lap_of(scrub_of(deployed))).unreadable == 0
@@ -143,41 +157,10 @@ async def test_in_a_living_block_it_is_told_too_and_nothing_is_collected(
 
     async with opened(config) as stores:
         deployed = Deployed(config, stores)
-        got = {digest: await read(stores.blobs, digest) for digest in stored}
-        wrong = await wrong_states(deployed)
+        wrong = [*await wrong_blobs(deployed, stored), *await wrong_states(deployed)]
         lap = await lap_of(scrub_of(deployed))
         found = await collected(deployed)
 
-    assert {digest for digest, data in got.items() if data not in {None, stored[digest]}} == set()
     assert wrong == []
     assert {one.space for one in lap.told} >= {"blobs", "states"}
     assert found.removed.blobs == 0
-
-
-@pytest.mark.parametrize("stream", ["HF_flip_states", "OBJ_flip_blobs", "KV_flip_snapshots"])
-async def test_of_states_too_nothing_wrong_is_read_and_the_next_lap_tells(
-    stream: str, start_server: StartServer, tmp_path: Path
-) -> None:
-    server = start_server(directory=tmp_path)
-    config = config_of(server.url, prefix="flip")
-    await init_store(config)
-    async with opened(config) as stores:
-        deployed = Deployed(config, stores)
-        await deployed.change(grace_seconds=-1)
-        await with_states(deployed)
-        assert (await lap_of(scrub_of(deployed))).unreadable == 0
-        assert (await collected(deployed)).failure is None
-    kill(server)
-    flip_a_bit(tmp_path, stream)
-    again = start_server(port=server.port, directory=tmp_path)
-
-    async with opened(config) as stores:
-        deployed = Deployed(config, stores)
-        wrong = await wrong_states(deployed)
-        lap = await lap_of(scrub_of(deployed))
-        found = await collected(deployed)
-
-    assert wrong == []
-    assert lap.damaged or lap.unreadable
-    assert found.removed.blobs == 0
-    again.stop()

@@ -44,7 +44,7 @@ def inventory(deployed: Deployed) -> Inventory:
 async def usage(deployed: Deployed, grouping: Grouping) -> UsageReport:
     """What a worker tells."""
     usage = Usage(inventory(deployed), deployed.collector(), monotonic=SOURCES.monotonic)
-    report = await usage.report(grouping, 60)
+    report = await usage.get(grouping, 60)
     assert report is not None
     await usage.aclose()
     return report

@@ -78,6 +78,17 @@ async def opened(config: Config) -> AsyncIterator[Stores]:
     await connection.close()
 
 
+@asynccontextmanager
+async def without_grace(config: Config) -> AsyncIterator[Deployed]:
+    """A fresh deployment, in which a collection may take everything that nothing needs."""
+    await init_store(config)
+    async with opened(config) as stores:
+        await stores.check()
+        deployed = Deployed(config, stores)
+        await deployed.change(grace_seconds=-1)
+        yield deployed
+
+
 @pytest_asyncio.fixture(params=["memory", "disk", pytest.param("nats", marks=pytest.mark.nats)])
 async def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Deployed]:
     """A fresh deployment."""
@@ -85,9 +96,5 @@ async def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     url = request.getfixturevalue("nats_url") if kind == "nats" else "nats://127.0.0.1:1"
     stores = {"memory": "memory://", "disk": f"disk://{tmp_path}/store", "nats": "nats://blobs"}
     config = config_of(url, store=stores[kind], prefix=f"c{SOURCES.new_id()}")
-    await init_store(config)
-    async with opened(config) as found:
-        await found.check()
-        deployed = Deployed(config, found)
-        await deployed.change(grace_seconds=-1)
+    async with without_grace(config) as deployed:
         yield deployed

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.repository.collector.conftest import Deployed
 
-    from holdfast.domain.collection import News
+    from holdfast.domain.collection import NewsOf
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.collector import Collector, Space
     from holdfast.stores.ports import BlobStore, SurveyedBlob
@@ -34,7 +34,7 @@ class PartNeeded(SnapshotRoots):
         super().__init__(inner.records, inner._open_store)
         self.pack = pack
 
-    async def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """See `RootSource.needed`."""
         del news
         yield [Need(root), Need(self.pack, ((0, 10),))]
@@ -60,7 +60,7 @@ async def test_a_damaged_pack_of_which_little_is_needed_stays_and_the_rest_goes(
     space = packs_of(collector)
     [roots] = space.roots
     assert isinstance(roots, SnapshotRoots)
-    collector._spaces = [replace(space, roots=[PartNeeded(roots, damaged)])]
+    collector.spaces = [replace(space, roots=[PartNeeded(roots, damaged)])]
 
     [first] = (await collector.run()).spaces
     [second] = (await collector.run()).spaces
@@ -91,7 +91,7 @@ async def test_what_was_removed_before_a_run_failed_is_counted(deployed: Deploye
     first, *others = [await put(packs, b"%d" % number) for number in range(5)]
     collector = deployed.collector()
     space = packs_of(collector)
-    collector._spaces = [replace(space, store=Refusing(packs, first))]
+    collector.spaces = [replace(space, store=Refusing(packs, first))]
 
     [found] = (await collector.run()).spaces
 

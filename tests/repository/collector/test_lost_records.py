@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import pytest
 from tests.nats.tools import kill
-from tests.repository.collector.conftest import Deployed, opened
+from tests.repository.collector.conftest import Deployed, opened, without_grace
 from tests.runtime.test_start_refusals import config_of
 
-from holdfast.bootstrap.admin import accept_loss, init_store
+from holdfast.bootstrap.admin import accept_loss
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.digest import digest_of
 from holdfast.repository.names.record import NAME, NamedContent, NameRecord
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.report import SpaceReport
+    from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
 
@@ -66,20 +67,24 @@ def flip_a_bit(directory: Path, stream: str) -> None:
     block.write_bytes(data)
 
 
+def restarted_with_a_flipped_bit(
+    server: EmbeddedServer, directory: Path, stream: str, start_server: StartServer
+) -> None:
+    """Kill the server, flip a bit of the stream, and start it again."""
+    kill(server)
+    flip_a_bit(directory, stream)
+    start_server(port=server.port, directory=directory)
+
+
 async def test_after_one_flipped_bit_and_a_restart_nothing_is_removed(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(directory=tmp_path)
     config = config_of(server.url, prefix="flipped")
-    await init_store(config)
-    async with opened(config) as stores:
-        deployed = Deployed(config, stores)
-        await deployed.change(grace_seconds=-1)
+    async with without_grace(config) as deployed:
         digests = await put_names(deployed)
         assert (await collected(deployed)).failure is None
-    kill(server)
-    flip_a_bit(tmp_path, "KV_flipped_names")
-    again = start_server(port=server.port, directory=tmp_path)
+    restarted_with_a_flipped_bit(server, tmp_path, "KV_flipped_names", start_server)
 
     async with opened(config) as stores:
         assert (await stores.names.extent()).keys < NAMES
@@ -91,7 +96,6 @@ async def test_after_one_flipped_bit_and_a_restart_nothing_is_removed(
 
     assert {blob.digest for blob in page.blobs} == digests
     assert sorted(await accept_loss(config)) == ["names", "snapshots", "states"]
-    again.stop()
 
 
 @pytest.mark.long
@@ -100,17 +104,13 @@ async def test_after_one_flipped_bit_in_a_living_block_nothing_is_removed(
 ) -> None:
     """The server counts the record, and passes over it once it reads the block again."""
     server = start_server(directory=tmp_path)
-    config = config_of(server.url, prefix="flipped")
-    await init_store(config)
-    async with opened(config) as stores:
-        deployed = Deployed(config, stores)
-        await deployed.change(grace_seconds=-1)
+    async with without_grace(config_of(server.url, prefix="flipped")) as deployed:
         digests = await put_names(deployed)
         flip_a_bit(tmp_path, "KV_flipped_names")
 
         await asyncio.sleep(CACHED_SECONDS)  # no event tells, and who looks keeps it in memory
         found = await collected(deployed)
-        page = await stores.blobs.survey(None, limit=1000)
+        page = await deployed.stores.blobs.survey(None, limit=1000)
 
     assert found.failure == "1 records are counted and cannot be read"
     assert {blob.digest for blob in page.blobs} == digests

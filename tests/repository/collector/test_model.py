@@ -69,11 +69,12 @@ TWO_VERSIONS: Final = Keep(versions=2)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is there at first, and who is at work."""
+    """What is there at first, and who is at work, beside collectors of all ``blobs``."""
 
     first: Callable[[Stores], None]
     processes: Callable[[Rules], list[Any]]
     blobs: tuple[Digest, ...] = PACKS
+    collectors: int = 1
     grace: float = -1
     keep: Keep = field(default_factory=Keep)
     is_long: bool = False
@@ -146,121 +147,73 @@ def pinned_blob(s: Stores) -> None:
 SCENARIOS: Final = {
     "a child whose parent is deleted, two collectors": Scenario(
         a_parent,
-        lambda r: [
-            SnapshotWriter(r, "w", R2, "S0"),
-            SnapshotDeleter("S0"),
-            Collector(r, "x", (P, R0, R2)),
-            Collector(r, "y", (P, R0, R2)),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R2, "S0"), SnapshotDeleter("S0")],
         blobs=(P, R0, R2),
+        collectors=2,
     ),
     "a larger child whose parent is deleted, two collectors": Scenario(
         a_parent,
-        lambda r: [
-            SnapshotWriter(r, "w", R1, "S0"),
-            SnapshotDeleter("S0"),
-            Collector(r, "x", PACKS),
-            Collector(r, "y", PACKS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R1, "S0"), SnapshotDeleter("S0")],
         is_long=True,
+        collectors=2,
     ),
     "a child of all, whose parent is deleted": Scenario(
         a_parent_beside,
-        lambda r: [
-            SnapshotWriter(r, "w", R1, "S1"),
-            SnapshotDeleter("S1"),
-            Collector(r, "x", PACKS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R1, "S1"), SnapshotDeleter("S1")],
     ),
     "a writer without a parent finds old packs": Scenario(
         old_packs,
-        lambda r: [
-            SnapshotWriter(r, "w", R1),
-            Collector(r, "x", PACKS),
-            Collector(r, "y", PACKS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R1)],
         is_long=True,
+        collectors=2,
     ),
     "a writer finds an old pack": Scenario(
         an_old_pack,
-        lambda r: [
-            SnapshotWriter(r, "w", R0),
-            Collector(r, "x", (P, R0)),
-            Collector(r, "y", (P, R0)),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R0)],
         blobs=(P, R0),
+        collectors=2,
     ),
     "two writers of the same packs": Scenario(
         an_old_pack,
-        lambda r: [
-            SnapshotWriter(r, "w", R0),
-            SnapshotWriter(r, "v", R0),
-            Collector(r, "x", (P, R0)),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R0), SnapshotWriter(r, "v", R0)],
         blobs=(P, R0),
         is_long=True,
     ),
     "a writer that lapses": Scenario(
         a_parent,
-        lambda r: [
-            SnapshotWriter(r, "w", R1, "S0"),
-            SnapshotLapse("w"),
-            SnapshotDeleter("S0"),
-            Collector(r, "x", PACKS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", R1, "S0"), SnapshotLapse("w"), SnapshotDeleter("S0")],
     ),
     "a reader, a deleter, two collectors": Scenario(
         a_parent,
-        lambda r: [
-            Reader(r, "S0", P),
-            SnapshotDeleter("S0"),
-            SnapshotWriter(r, "w", R0),
-            Collector(r, "x", (P, R0)),
-        ],
+        lambda r: [Reader(r, "S0", P), SnapshotDeleter("S0"), SnapshotWriter(r, "w", R0)],
         blobs=(P, R0),
     ),
     "time passes beside a writer": Scenario(
         an_old_pack,
-        lambda r: [SnapshotWriter(r, "w", R0), Clock(6), Collector(r, "x", (P, R0))],
+        lambda r: [SnapshotWriter(r, "w", R0), Clock(6)],
         blobs=(P, R0),
         grace=2,
     ),
     "repack: a writer of all, a deleter": Scenario(
         a_part_and_all,
-        lambda r: [
-            SnapshotWriter(r, "w", RG),
-            SnapshotDeleter("SG"),
-            Collector(r, "x", PARTS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", RG), SnapshotDeleter("SG")],
         blobs=PARTS,
     ),
     "repack: the same, two collectors": Scenario(
         a_part_and_all,
-        lambda r: [
-            SnapshotWriter(r, "w", RG),
-            SnapshotDeleter("SG"),
-            Collector(r, "x", PARTS),
-            Collector(r, "y", PARTS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", RG), SnapshotDeleter("SG")],
         blobs=PARTS,
         is_long=True,
+        collectors=2,
     ),
     "repack: a child that needs more than its parent": Scenario(
         a_part,
-        lambda r: [
-            SnapshotWriter(r, "w", RG, "SF"),
-            SnapshotDeleter("SF"),
-            Collector(r, "x", PARTS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", RG, "SF"), SnapshotDeleter("SF")],
         blobs=PARTS,
     ),
     "repack: a client's child of what is deleted": Scenario(
         a_part_and_all,
-        lambda r: [
-            SnapshotWriter(r, "w", RG, "SG", is_client=True),
-            SnapshotDeleter("SG"),
-            Collector(r, "x", PARTS),
-        ],
+        lambda r: [SnapshotWriter(r, "w", RG, "SG", is_client=True), SnapshotDeleter("SG")],
         blobs=PARTS,
     ),
     "repack: a client's child of a part, two collectors": Scenario(
@@ -269,90 +222,58 @@ SCENARIOS: Final = {
             SnapshotWriter(r, "w", RF, "SF", is_client=True),
             SnapshotDeleter("SF"),
             SnapshotDeleter("SG"),
-            Collector(r, "x", PARTS),
-            Collector(r, "y", PARTS),
         ],
         blobs=PARTS,
         is_long=True,
+        collectors=2,
     ),
     "repack: a reader": Scenario(
         a_part_and_all,
-        lambda r: [
-            Reader(r, "SF", P),
-            SnapshotDeleter("SG"),
-            Collector(r, "x", PARTS),
-            Collector(r, "y", PARTS),
-        ],
+        lambda r: [Reader(r, "SF", P), SnapshotDeleter("SG")],
         blobs=PARTS,
+        collectors=2,
     ),
     "repack: time passes beside a writer": Scenario(
         a_part,
-        lambda r: [SnapshotWriter(r, "w", RG), Clock(6), Collector(r, "x", PARTS)],
+        lambda r: [SnapshotWriter(r, "w", RG), Clock(6)],
         blobs=PARTS,
         grace=2,
         is_long=True,
     ),
     "names: create, copy, collectors": Scenario(
         old_blobs,
-        lambda r: [
-            NameWriter(r, "w", "create", B),
-            NameCopier(r, "v", B),
-            Collector(r, "x", (B,)),
-            Collector(r, "y", (B,)),
-        ],
+        lambda r: [NameWriter(r, "w", "create", B), NameCopier(r, "v", B)],
         blobs=(B,),
+        collectors=2,
     ),
     "names: replace, delete, lapse": Scenario(
         a_name,
-        lambda r: [
-            NameWriter(r, "w", "replace", C),
-            NameDeleter(r),
-            NameLapse(r, "w"),
-            Collector(r, "x", (B, C)),
-        ],
+        lambda r: [NameWriter(r, "w", "replace", C), NameDeleter(r), NameLapse(r, "w")],
         blobs=(B, C),
     ),
     "names: a streamed write": Scenario(
         old_blobs,
-        lambda r: [
-            NameWriter(r, "w", "create", B, streamed=True),
-            NameLapse(r, "w"),
-            Collector(r, "x", (B,)),
-            Collector(r, "y", (B,)),
-        ],
+        lambda r: [NameWriter(r, "w", "create", B, streamed=True), NameLapse(r, "w")],
         blobs=(B,),
+        collectors=2,
     ),
     "names: versions, one restored": Scenario(
         a_name,
-        lambda r: [
-            NameWriter(r, "w", "replace", C),
-            NameDeleter(r),
-            Collector(r, "x", (B, C)),
-            Collector(r, "y", (B, C)),
-        ],
+        lambda r: [NameWriter(r, "w", "replace", C), NameDeleter(r)],
         blobs=(B, C),
         keep=TWO_VERSIONS,
+        collectors=2,
     ),
     "blobs: a plain put, a deleter by digest, a name": Scenario(
         old_blobs,
-        lambda r: [
-            Putter(r, "p"),
-            BlobDeleter(r, "d"),
-            NameWriter(r, "w", "create", B),
-            Collector(r, "x", (B,)),
-        ],
+        lambda r: [Putter(r, "p"), BlobDeleter(r, "d"), NameWriter(r, "w", "create", B)],
         blobs=(B,),
     ),
     "blobs: a deleter by digest takes the pin, a copy": Scenario(
         pinned_blob,
-        lambda r: [
-            BlobDeleter(r, "d"),
-            NameCopier(r, "w", B),
-            NameDeleter(r),
-            Collector(r, "x", (B,)),
-            Collector(r, "y", (B,)),
-        ],
+        lambda r: [BlobDeleter(r, "d"), NameCopier(r, "w", B), NameDeleter(r)],
         blobs=(B,),
+        collectors=2,
     ),
 }
 
@@ -396,7 +317,9 @@ def examine(scenario: Scenario, *without: str, limit: int = LIMIT) -> Found:
     def complain(frozen: Any) -> str | None:
         return lost(Stores.thaw(frozen), scenario.keep) or after_the_crash(frozen, scenario, rules)
 
-    return explore(scenario.processes(rules), first.freeze(), Stores.thaw, complain, limit=limit)
+    collectors = [Collector(rules, me, scenario.blobs) for me in "xy"[: scenario.collectors]]
+    processes = [*scenario.processes(rules), *collectors]
+    return explore(processes, first.freeze(), Stores.thaw, complain, limit=limit)
 
 
 def after_the_crash(frozen: Any, scenario: Scenario, rules: Rules) -> str | None:

@@ -207,7 +207,7 @@ async def check_all(shared: Racing, site: Site) -> None:
     roots = SnapshotRoots(shared.stores.snapshots, open_store)
     changes = (await shared.stores.snapshots.changes(0, limit=10_000)).changes
     for changed in changes:
-        for root in roots.named(changed.key, changed.value) if changed.value else ():
+        for root in roots.named(changed):
             async for some in roots.needed(root, all_news):
                 for digest, ranges in some:
                     known = needed.setdefault(digest, [])

@@ -21,7 +21,6 @@ from holdfast.stores.record_ports import Changes, Extent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NAMES = 5
 
@@ -68,9 +67,9 @@ async def put(records: MemoryRecordStore, number: int) -> None:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
+def spool() -> Iterator[Spool]:
     """An empty one."""
-    spool = Spool(tmp_path)
+    spool = Spool()
     yield spool
     spool.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -35,9 +37,9 @@ def blob(number: int, *, mark: str = "1") -> SurveyedBlob:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
+def spool() -> Iterator[Spool]:
     """An empty one."""
-    spool = Spool(tmp_path)
+    spool = Spool()
     yield spool
     spool.close()
 
@@ -112,7 +114,10 @@ def test_each_source_begins_with_no_record_and_no_root(spool: Spool) -> None:
     assert candidates(spool) == [(blob(1), None)]
 
 
-def test_its_file_has_no_name(spool: Spool, tmp_path: Path) -> None:
-    spool.add([blob(1)])
+def test_its_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    assert os.listdir(tmp_path) == []
+    with closing(Spool()) as spool:
+        spool.add([blob(1)])
+
+        assert os.listdir(tmp_path) == []

@@ -18,14 +18,13 @@ from holdfast.repository.names.lapses import NameLapses
 from holdfast.repository.names.record import NAME, NameRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from datetime import timedelta
+    from collections.abc import Awaitable, Callable
 
     from tests.repository.pool import Holdup
 
     from holdfast.domain.digest import Digest
     from holdfast.stores.ports import BlobStore
-    from holdfast.stores.record_ports import Change, RecordStore
+    from holdfast.stores.record_ports import RecordStore
 
 T = TypeVar("T")
 
@@ -68,23 +67,8 @@ class GatedRecordStore(DoomedRecordStore):
         super().__init__(inner, gate)
         self._gate = gate
 
-    async def put(
-        self,
-        key: str,
-        value: bytes,
-        *,
-        expected: int,
-        ttl: timedelta | None = None,
-        grave: bool = False,
-    ) -> int:
-        """See `RecordStore.put`."""
-        return await self._gate.write(
-            lambda: self._inner.put(key, value, expected=expected, ttl=ttl, grave=grave)
-        )
-
-    async def batch(self, changes: Sequence[Change]) -> list[int]:
-        """See `RecordStore.batch`."""
-        return await self._gate.write(lambda: self._inner.batch(changes))
+    async def _write(self, function: Callable[[], Awaitable[T]]) -> T:
+        return await self._gate.write(function)
 
 
 class CollectedBlobStore(BucketBlobStore):

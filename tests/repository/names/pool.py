@@ -64,13 +64,17 @@ class NamesWorker:
         self, name: str, data: bytes, *, op_id: str | None = None, said: Said | None = None
     ) -> Named:
         """See `NameRepository.create`."""
-        return await self.names.create(name, data, said or Said(), expected=None, op_id=op_id)
+        return await self.names.put(
+            "create", name, data, said or Said(), expected=None, op_id=op_id
+        )
 
     async def replace(
         self, name: str, data: bytes, *, op_id: str | None = None, said: Said | None = None
     ) -> Named:
         """See `NameRepository.replace`."""
-        return await self.names.replace(name, data, said or Said(), expected=None, op_id=op_id)
+        return await self.names.put(
+            "replace", name, data, said or Said(), expected=None, op_id=op_id
+        )
 
     async def copy(
         self, name: str, source: str, *, version: int | None = None, op_id: str | None = None

@@ -38,7 +38,7 @@ def worker(pool: NamesPool) -> NamesWorker:
 
 async def keep(worker: NamesWorker, versions: int) -> None:
     """Have so many versions of every name kept."""
-    await worker.names.change_rules([Rule(prefix="", keep_versions=versions)], expected=0)
+    await worker.names.rules.change([Rule(prefix="", keep_versions=versions)], expected=0)
 
 
 async def test_a_created_name_has_its_bytes(worker: NamesWorker) -> None:
@@ -312,7 +312,7 @@ async def test_no_version_is_kept_unless_that_was_asked_for(worker: NamesWorker)
 
 async def test_versions_go_out_of_date(pool: NamesPool, worker: NamesWorker) -> None:
     rule = Rule(prefix="", keep_versions=5, keep_seconds=60)
-    await worker.names.change_rules([rule], expected=0)
+    await worker.names.rules.change([rule], expected=0)
     await worker.create("n", b"one")
     await worker.replace("n", b"two")
     pool.time.advance(59)
@@ -387,7 +387,7 @@ async def test_names_expire_by_the_rule_of_their_prefix(
         Rule(prefix="tmp/kept/", expire_seconds=600),
         Rule(name="tmp/one", expire_seconds=6000),
     ]
-    await worker.names.change_rules(rules, expected=0)
+    await worker.names.rules.change(rules, expected=0)
     for name in ("tmp/a", "tmp/kept/a", "tmp/one", "a"):
         await worker.create(name, b"one")
 
@@ -402,14 +402,14 @@ async def test_names_expire_by_the_rule_of_their_prefix(
 async def test_a_change_of_rules_may_be_repeated(pool: NamesPool, worker: NamesWorker) -> None:
     rules = [Rule(prefix="", keep_versions=3)]
 
-    changed = await worker.names.change_rules(rules, expected=0)
+    changed = await worker.names.rules.change(rules, expected=0)
 
-    assert await pool.worker("b").names.change_rules(rules, expected=0) == changed
+    assert await pool.worker("b").names.rules.change(rules, expected=0) == changed
 
 
 async def test_rules_of_the_longest_times_end_nothing(worker: NamesWorker) -> None:
     longest = Rule(prefix="", keep_versions=2, keep_seconds=2**40, expire_seconds=2**40)
-    await worker.names.change_rules([longest], expected=0)
+    await worker.names.rules.change([longest], expected=0)
     await worker.create("n", b"one")
     await worker.replace("n", b"two")
 
@@ -428,9 +428,9 @@ async def test_rules_of_the_longest_times_end_nothing(worker: NamesWorker) -> No
 )
 async def test_rules_that_make_no_sense_are_refused(worker: NamesWorker, rules: list[Rule]) -> None:
     with pytest.raises(InvalidError):
-        await worker.names.change_rules(rules, expected=None)
+        await worker.names.rules.change(rules, expected=None)
 
-    assert await worker.names.rules() == ((), 0)
+    assert await worker.names.rules.read() == ((), 0)
 
 
 async def test_a_history_tells_each_step_newest_first_at_the_end(worker: NamesWorker) -> None:

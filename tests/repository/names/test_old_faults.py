@@ -217,7 +217,7 @@ async def test_history_and_versions_go_on_and_stay_small_however_long_a_worker_r
     pool: GatedPool,
 ) -> None:
     worker = pool.worker()
-    await worker.names.change_rules([Rule(prefix="", keep_versions=3)], expected=0)
+    await worker.names.rules.change([Rule(prefix="", keep_versions=3)], expected=0)
     await worker.create("n", b"1")
     for number in range(2, 3 * MAX_TRANSITIONS):
         await worker.replace("n", b"%d" % number)

@@ -40,7 +40,7 @@ class HastyCollector:
         roots = StateRoots(self._pool.records)
         needed: set[Digest] = set()
         async for record in self._pool.records.list_records(STATE.prefix):
-            needed.update(roots.named(record.key, record.value))
+            needed.update(roots.named(record))
         self._doomed = {one: seen for one, seen in listed.items() if one not in needed}
 
     def remove(self) -> None:

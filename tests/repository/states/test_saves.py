@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -283,9 +284,9 @@ async def test_the_blobs_of_saves_are_roots_for_the_collector(pool: StatesPool) 
     roots = StateRoots(pool.records)
     [record] = [one async for one in pool.records.list_records(STATE.prefix)]
 
-    assert set(roots.named(record.key, record.value)) == {digest_of(b"1"), digest_of(b"2")}
+    assert set(roots.named(record)) == {digest_of(b"1"), digest_of(b"2")}
     with pytest.raises(CorruptError):
-        roots.named(record.key, b"{}")
+        roots.named(replace(record, value=b"{}"))
 
 
 async def test_a_blob_leads_to_the_states_that_keep_it_for_as_long_as_they_do(

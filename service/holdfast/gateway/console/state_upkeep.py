@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from holdfast.client import Client
-    from holdfast.gateway.access import Verb
+    from holdfast.gateway.access import ScopeVerb
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import Handle, HttpRoute
@@ -182,7 +182,7 @@ class StateUpkeepPages:
     def _route(
         self,
         what: str,
-        verb: Verb,
+        verb: ScopeVerb,
         handle: Handle,
         *roots: str,
         query: tuple[Parameter, ...] = (),

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain import findings
-from holdfast.domain.findings import Finding
+from holdfast.domain.findings import Finding, StreamCount
 from holdfast.errors import HoldfastError
 from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
+from holdfast.repository.collector.agreement import why_off
+from holdfast.stores.deployment import read_deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from holdfast.domain.findings import StreamCount
     from holdfast.domain.store_state import StoreState
     from holdfast.repository.care.inventory import Inventory, InventoryReport
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
     from holdfast.repository.care.uses import Missing
-    from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.report import CollectionReport, SpaceReport
+    from holdfast.stores.record_ports import RecordStore
 
+_error: Final = partial(Finding, severity="error")
+_warning: Final = partial(Finding, severity="warning")
+_note: Final = partial(Finding, severity="note")
 _TOLD: Final = 10
 """Lost blobs that are told one by one."""
 
@@ -47,41 +52,34 @@ class Surroundings:
     troubles: Callable[[], Mapping[str, str]]
 
 
-class Doctor:
-    """Looks at a deployment for one worker."""
+class Doctor(Runs[None, list[Finding]]):
+    """Looks at a deployment for one worker. Raises UnavailableError."""
 
     def __init__(
         self,
         inventory: Inventory,
         collector: Collector,
-        agreement: Agreement,
+        records: RecordStore,
         scrub: Scrub,
         surroundings: Surroundings,
         *,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
-        """``collector`` says what a run would meet, ``clock`` is this worker's."""
-        self._census = inventory
+        """``collector`` says what a run would meet; ``records`` have the deployment's.
+
+        ``clock`` is this worker's.
+        """
+        super().__init__(self._findings, monotonic=monotonic)
+        self._inventory = inventory
         self._collector = collector
-        self._agreement = agreement
+        self._records = records
         self._scrub = scrub
         self._around = surroundings
         self._clock = clock
-        self._runs: Runs[str, list[Finding]] = Runs(self._look, monotonic=monotonic)
 
-    async def findings(self, seconds: float) -> list[Finding] | None:
-        """The findings, the worst first; None if not known within ``seconds``.
-
-        Raises UnavailableError.
-        """
-        return await self._runs.get("", seconds)
-
-    async def aclose(self) -> None:
-        """Stop what is under way."""
-        await self._runs.aclose()
-
-    async def _look(self, _key: str) -> list[Finding]:
+    async def _findings(self, _: None) -> list[Finding]:
+        """The worst first."""
         state = await self._around.store()
         now = await self._collector.spaces[0].store.now()
         found = [
@@ -96,13 +94,12 @@ class Doctor:
         return sorted(found, key=lambda one: ("error", "warning", "note").index(one.severity))
 
     async def _of_collection(self, now: datetime) -> list[Finding]:
-        why_off = (await self._agreement.terms()).why_off(now)
-        if why_off is not None:
+        off = why_off(await read_deployment(self._records), now)
+        if off is not None:
             return [
-                Finding(
+                _warning(
                     kind="collection_off",
-                    severity="warning",
-                    text=f"nothing is collected: {why_off}",
+                    text=f"nothing is collected: {off}",
                     advice="until then deleted space does not come back",
                 )
             ]
@@ -111,12 +108,11 @@ class Doctor:
 
     async def _of_inventory(self) -> list[Finding]:
         try:
-            report = await self._census.take(None)
+            report = await self._inventory.take(None)
         except (HoldfastError, OSError, sqlite3.Error) as error:
             return [
-                Finding(
+                _warning(
                     kind="unread",
-                    severity="warning",
                     text=f"the stored blobs could not be gone through: {error}",
                     advice="see whether the store can be reached, then ask again",
                 )
@@ -126,9 +122,8 @@ class Doctor:
 
 def _of_policies(troubles: Mapping[str, str]) -> Iterator[Finding]:
     for app, why in sorted(troubles.items()):
-        yield Finding(
+        yield _warning(
             kind="policy",
-            severity="warning",
             text=f"the policy of {app} was not carried out: {why}",
             advice=f"`holdfast snapshot prune {app} --dry-run` shows what it would do",
         )
@@ -139,9 +134,8 @@ def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
         yield from _of_orphans(space)
         if space.failure is not None:
             is_loss = "records were lost" in space.failure
-            yield Finding(
+            yield _error(
                 kind="records_lost" if is_loss else "collection",
-                severity="error",
                 text=f"nothing is collected in {space.space}: {space.failure}",
                 advice=(
                     "bring the records back from a copy of the server's files, or `holdfast admin"
@@ -154,9 +148,8 @@ def _of_dry_run(report: CollectionReport) -> Iterator[Finding]:
 
 def _of_orphans(space: SpaceReport) -> Iterator[Finding]:
     if space.orphans.chunks:
-        yield Finding(
+        yield _note(
             kind="orphans",
-            severity="note",
             text=(
                 f"{space.space} has {space.orphans.chunks} chunks that no record names, of"
                 f" {space.orphans.bytes} bytes at the most"
@@ -171,16 +164,14 @@ def _how_lost(lost: Missing) -> str:
 
 def _of_report(report: InventoryReport) -> Iterator[Finding]:
     for lost in report.lost[:_TOLD]:
-        yield Finding(
+        yield _error(
             kind="lost_reference",
-            severity="error",
             text=f"{lost.user} needs {lost.digest} of {lost.space}, which {_how_lost(lost)}",
             advice="put the bytes again from a good copy, or delete what needs them",
         )
     if len(report.lost) > _TOLD:
-        yield Finding(
+        yield _error(
             kind="lost_reference",
-            severity="error",
             text=f"{len(report.lost)} blobs or more that are needed are missing or damaged",
             advice="the first few are told one by one",
         )
@@ -190,16 +181,14 @@ def _of_report(report: InventoryReport) -> Iterator[Finding]:
     for store in report.records:
         yield from findings.of_tombstones(store.store, store.tombstones)
         if store.unreadable is not None:
-            yield Finding(
+            yield _error(
                 kind="unreadable_record",
-                severity="error",
                 text=f"a record of {store.store} cannot be read: {store.unreadable}",
                 advice="delete what it is of, by its name or key, and make it again",
             )
         if store.stale:
-            yield Finding(
+            yield _warning(
                 kind="stale",
-                severity="warning",
                 text=f"{store.stale} of {store.store} are under way and should have been ended",
                 advice="see whether workers run: each ends what nobody carries on",
             )
@@ -211,9 +200,8 @@ def _of_scrub(
     known = {place.place for place in places}
     peers = {peer.name for bucket in state.buckets for peer in bucket.peers}
     for missing in sorted(peers - known):
-        yield Finding(
+        yield _note(
             kind="scrub_behind",
-            severity="note",
             text=f"nothing was read back from {missing} yet",
             advice=(
                 "a worker that is connected to it begins within a minute; connect one if none is:"
@@ -230,9 +218,8 @@ def _of_place(place: ScrubRecord, now: datetime, every: timedelta) -> Iterator[F
     if place.lap is not None:
         began_at = place.lap.began_at
     if began_at is not None and now - began_at > findings.LAPS_BEHIND * every:
-        yield Finding(
+        yield _warning(
             kind="scrub_behind",
-            severity="warning",
             text=f"the last lap at {place.place} began at {began_at.isoformat()}",
             advice="see whether workers run there; raise scrub_bytes_per_second or scrub_days",
         )
@@ -244,23 +231,20 @@ def _of_place(place: ScrubRecord, now: datetime, every: timedelta) -> Iterator[F
 
 def _of_lap(place: str, lap: Lap) -> Iterator[Finding]:
     if lap.damaged > lap.healed:
-        yield Finding(
+        yield _error(
             kind="damage",
-            severity="error",
             text=f"{lap.damaged - lap.healed} blobs cannot be read back from {place}",
             advice="`holdfast scrub` tells which: put them again from a good copy",
         )
     if lap.healed:
-        yield Finding(
+        yield _warning(
             kind="healed",
-            severity="warning",
             text=f"{lap.healed} blobs read from {place} were damaged, and put anew",
             advice="one server has lost something: look at the disks, and for replicas that differ",
         )
     if lap.unreadable:
-        yield Finding(
+        yield _error(
             kind="unreadable_record",
-            severity="error",
             text=f"records read from {place} are unreadable or lost, {lap.unreadable} times",
             advice="`holdfast scrub` tells which",
         )

@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.kept import has_bytes
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource, OwningRecord
 from holdfast.repository.care.pages import all_changes
-from holdfast.repository.care.uses import Missing, Uses
+from holdfast.repository.care.uses import GroupUse, Missing, Uses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from holdfast.domain.collection import Need
     from holdfast.domain.digest import Digest
-    from holdfast.repository.care.owners import BlobOwner, Grouping, OwnerSource
-    from holdfast.repository.care.uses import GroupUse
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.stores.ports import BlobStore
@@ -92,14 +90,11 @@ class Inventory:
         spaces: Sequence[Space],
         sources: Mapping[str, Sequence[OwnerSource]],
         pace: Pace,
-        *,
-        directory: Path | None = None,
     ) -> None:
-        """``sources`` are of each space, by its name. Temporary files lie in ``directory``."""
+        """``sources`` are of each space, by its name."""
         self._spaces = spaces
         self._sources = sources
         self._pace = pace
-        self._directory = directory
 
     async def take(self, grouping: Grouping | None) -> InventoryReport:
         """One, grouped so; None: each owner is a group, for what it lacks.
@@ -108,7 +103,7 @@ class Inventory:
         """
         report = InventoryReport(at=await self._spaces[0].store.now())
         first_only = grouping is None
-        uses = await asyncio.to_thread(Uses, self._directory, first_only=first_only)
+        uses = await asyncio.to_thread(Uses, first_only=first_only)
         try:
             for space in self._spaces:
                 report.spaces.append(await self._survey(space, uses))
@@ -173,41 +168,41 @@ class _Taking:
         self._pace = pace
         self._now = now
         self._count = RecordCount(store=source.roots.name)
+        self._living = 0
         self._looks_closer = False
 
     async def run(self) -> RecordCount:
         """All of them."""
         roots, count = self._source.roots, self._count
-        living = 0
         self._looks_closer = (
             self._grouping is None
-            and not self._source.is_direct
+            and self._source.needed is not None
             and await asyncio.to_thread(self._uses.has_partial, self._space)
         )
         async for changes in all_changes(roots.records):
             keys = [one.key for one in changes]
             fresh = await asyncio.to_thread(self._uses.fresh, self._space, keys)
             some = [one for one, is_fresh in zip(changes, fresh, strict=True) if is_fresh]
-            living += sum(self._is_living(one) for one in some)
             owners = [owner for one in some for owner in self._owners(one)]
             count.owners += len(owners)
             await self._enter(owners)
             await self._pace.spend(_RECORD_BYTES * len(changes))
-        count.tombstones = max(await roots.records.count(roots.lasting) - living, 0)
+        count.tombstones = max(await roots.records.count(roots.lasting) - self._living, 0)
         return count
 
-    def _is_living(self, changed: Changed) -> bool:
-        """Whether it is a record that never goes away, and of something that is there."""
-        is_lasting = changed.key.startswith(f"{self._source.roots.lasting}.")
-        return is_lasting and self._source.is_living(changed)
-
     def _owners(self, changed: Changed) -> Sequence[BlobOwner]:
+        """The owners that a record names. One that cannot be read is more than a note."""
+        if changed.value is None:
+            return ()
+        found = OwningRecord()
         try:
-            self._count.stale += self._source.is_stale(changed, self._now)
-            return self._source.owners(changed)
+            found = self._source.read(changed, self._now)
         except CorruptError as error:
             self._count.unreadable = self._count.unreadable or f"{changed.key}: {error.detail}"
-            return ()
+        self._count.stale += found.is_stale
+        if changed.key.startswith(f"{self._source.roots.lasting}."):
+            self._living += found.is_living
+        return found.owners
 
     async def _enter(self, owners: Sequence[BlobOwner]) -> None:
         entries = [(owner, group) for owner in owners for group in self._groups(owner)]
@@ -216,19 +211,22 @@ class _Taking:
         needing = [
             (owner.root, number) for (owner, _), number in zip(entries, numbers, strict=True)
         ]
-        if self._source.is_direct:
+        needed = self._source.needed
+        if needed is None:
             await asyncio.to_thread(self._uses.need, self._space, needing)
             return
         for root, number in needing:
-            await self._need(root, number)
+            await self._need(needed(root), root, number)
         if self._looks_closer:
             for owner in owners:
                 await self._look_closer(owner)
 
-    async def _need(self, root: Digest, number: int) -> None:
+    async def _need(
+        self, needed: AsyncIterator[Sequence[Digest]], root: Digest, number: int
+    ) -> None:
         """Note the needs of a root, or the root alone where it cannot be read."""
         try:
-            async for some in self._source.needed(root):
+            async for some in needed:
                 uses = [(digest, number) for digest in some]
                 await asyncio.to_thread(self._uses.need, self._space, uses)
                 await self._pace.spend(_RECORD_BYTES * len(some))

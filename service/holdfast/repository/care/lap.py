@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from holdfast.domain.collection import RootsNote, loss
 from holdfast.domain.limits import MIB
@@ -28,20 +29,19 @@ from holdfast.errors import CorruptError, HoldfastError, NotFoundError, Unavaila
 from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
-from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE
+from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.states.roots import StateRoots
-from holdfast.stores.ports import BlobInfo, UnreadableObject
+from holdfast.stores.deployment import note_roots, read_deployment
+from holdfast.stores.ports import BlobInfo, BlobStore, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.repository.care.logs import StateLogsBack
-    from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.ledger.lease import Carried
-    from holdfast.stores.ports import BlobStore, ForeignObject
+    from holdfast.stores.record_ports import Changed, RecordStore
 
 _PAGE: Final = 256
 _RECORD_BYTES: Final = 1024
@@ -60,9 +60,9 @@ _MARKED: Final = "it was found damaged before"
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
-class Findings:
-    """Counts since the record was written last; or of a worker since it was started."""
+@dataclass(slots=True)
+class ScrubTotals:
+    """Totals of the scrub of one worker since it was started, as of `Lap`."""
 
     laps: int = 0
     checked: int = 0
@@ -70,48 +70,6 @@ class Findings:
     damaged: int = 0
     healed: int = 0
     unreadable: int = 0
-    told: list[Damage] = field(default_factory=list)
-
-    def blob(self, size: int) -> None:
-        """A blob of ``size`` bytes was read."""
-        self.checked += 1
-        self.bytes += size
-
-    def damage(self, damage: Damage) -> None:
-        """A blob could not be read back."""
-        self.damaged += 1
-        self.healed += damage.healed
-        self._tell(damage)
-
-    def lose(self, damage: Damage) -> None:
-        """A record cannot be read, or some are lost."""
-        self.unreadable += 1
-        self._tell(damage)
-
-    def _tell(self, damage: Damage) -> None:
-        log.warning("scrub_found_damage", **msgspec.structs.asdict(damage))
-        if len(self.told) < MAX_TOLD:
-            self.told.append(damage)
-
-    def added_to(self, lap: Lap) -> Lap:
-        """``lap`` with the findings since."""
-        return msgspec.structs.replace(
-            lap,
-            checked=lap.checked + self.checked,
-            bytes=lap.bytes + self.bytes,
-            damaged=lap.damaged + self.damaged,
-            healed=lap.healed + self.healed,
-            unreadable=lap.unreadable + self.unreadable,
-            told=(*lap.told, *self.told)[:MAX_TOLD],
-        )
-
-    def count(self, more: Findings) -> None:
-        """All of ``more``, too, but the damages told one by one."""
-        self.checked += more.checked
-        self.bytes += more.bytes
-        self.damaged += more.damaged
-        self.healed += more.healed
-        self.unreadable += more.unreadable
 
 
 class LapRun:
@@ -120,24 +78,25 @@ class LapRun:
     def __init__(
         self,
         carried: Carried[ScrubRecord],
+        lap: Lap,
         spaces: Sequence[Space],
-        agreement: Agreement,
+        records: RecordStore,
         pace: Pace,
         logs: StateLogsBack,
         *,
-        totals: Findings,
+        totals: ScrubTotals,
         monotonic: Callable[[], float],
     ) -> None:
-        """``agreement`` knows how many records there should be; ``totals`` are told of all."""
+        """``lap`` as it was noted last; ``records`` have how many there should be of each store."""
         self._carried = carried
         self._spaces = spaces
         self._roots = [source for space in spaces for source in space.roots]
-        self._agreement = agreement
+        self._lap = lap
+        self._deployment = records
         self._pace = pace
         self._logs = logs
         self._totals = totals
         self._monotonic = monotonic
-        self._found = Findings()
         self._spent = 0
         self._renewed_at = monotonic()
 
@@ -159,12 +118,29 @@ class LapRun:
 
     async def _note(self, stage: int, cursor: str | None, until: int) -> None:
         """Write down the place reached, and the findings."""
-        found, self._found = self._found, Findings()
-        lap = self._carried.record.lap
-        noted = found.added_to(lap) if lap is not None else None
-        await self._renew(stage=stage, cursor=cursor, until=until, lap=noted)
+        await self._renew(stage=stage, cursor=cursor, until=until, lap=self._lap)
         self._spent = 0
-        self._totals.count(found)
+
+    def _checked(self, size: int) -> None:
+        self._lap = replace(self._lap, checked=self._lap.checked + 1, bytes=self._lap.bytes + size)
+        self._totals.checked += 1
+        self._totals.bytes += size
+
+    def _damage(self, damage: Damage) -> None:
+        """A blob could not be read back."""
+        self._totals.damaged += 1
+        self._totals.healed += damage.healed
+        self._tell(damage, damaged=self._lap.damaged + 1, healed=self._lap.healed + damage.healed)
+
+    def _lose(self, space: str, detail: str, key: str = "") -> None:
+        """A record cannot be read, or some are lost."""
+        self._totals.unreadable += 1
+        damage = Damage(space=space, name=key, detail=detail)
+        self._tell(damage, unreadable=self._lap.unreadable + 1)
+
+    def _tell(self, damage: Damage, **counts: int) -> None:
+        log.warning("scrub_found_damage", **msgspec.structs.asdict(damage))
+        self._lap = replace(self._lap, told=(*self._lap.told, damage)[:MAX_TOLD], **counts)
 
     async def _spend(self, size: int) -> None:
         """Go on no faster than is allowed, and keep the lease over what takes long."""
@@ -181,7 +157,7 @@ class LapRun:
         damaged: what is read meanwhile is not.
         """
         try:
-            await self._carried.renew(lambda record: msgspec.structs.replace(record, **changes))
+            await self._carried.renew(lambda record: replace(record, **changes))
         except CorruptError as error:
             msg = f"the record of the scrub: {error.detail}"
             raise UnavailableError(msg) from error
@@ -220,17 +196,17 @@ class LapRun:
         found = RootsNote(created=extent.created, last=extent.last, keys=most)
         lost = _lost(noted, found)
         if lost is not None:
-            self._found.lose(Damage(space=space.name, name="", detail=lost))
+            self._lose(space.name, lost)
         else:
-            await self._agreement.note(source, msgspec.structs.replace(found, keys=least))
+            await note_roots(self._deployment, source, replace(found, keys=least))
 
     async def _noted(self, source: str) -> RootsNote | None:
         """How far it had come: to be asked first, for others note more meanwhile."""
-        return (await self._agreement.terms()).noted.get(source)
+        return (await read_deployment(self._deployment)).roots.get(source)
 
     async def _look_at(self, space: Space, entry: BlobInfo | ForeignObject) -> None:
         if isinstance(entry, UnreadableObject):
-            self._found.damage(Damage(space=space.name, name=entry.name, detail=entry.detail))
+            self._damage(Damage(space=space.name, name=entry.name, detail=entry.detail))
         if not isinstance(entry, BlobInfo):
             return
         detail = _MARKED if entry.damaged else None
@@ -240,12 +216,10 @@ class LapRun:
             return  # deleted meanwhile
         except CorruptError as error:
             detail = error.detail
-        self._found.blob(entry.size)
+        self._checked(entry.size)
         if detail is not None:
             healed = await _heal(space.store, entry)
-            self._found.damage(
-                Damage(space=space.name, name=entry.digest, detail=detail, healed=healed)
-            )
+            self._damage(Damage(space=space.name, name=entry.digest, detail=detail, healed=healed))
 
     # --- records ---
 
@@ -264,28 +238,24 @@ class LapRun:
         lasting = f"{source.lasting}."
         async for changes in all_changes(source.records):
             for changed in changes:
-                if changed.value is not None:
-                    self._check(source, changed.key, changed.value)
+                self._check(source, changed)
             keys = [one.key for one in changes if one.key.startswith(lasting)]
             await asyncio.to_thread(spool.meet, keys, [])
             await self._spend(_RECORD_BYTES * len(changes))
         met = await asyncio.to_thread(spool.met)
         if met < counted:
-            self._lose(source, f"{counted - met} records are counted and cannot be read")
+            self._lose(source.name, f"{counted - met} records are counted and cannot be read")
             return
         note = RootsNote(created=extent.created, last=extent.last, keys=met)
         lost = _lost(noted, note)
         if lost is not None:
-            self._lose(source, lost)
+            self._lose(source.name, lost)
 
-    def _check(self, source: RootSource, key: str, value: bytes) -> None:
+    def _check(self, source: RootSource, changed: Changed) -> None:
         try:
-            source.named(key, value)
+            source.named(changed)
         except CorruptError as error:
-            self._lose(source, error.detail, key)
-
-    def _lose(self, source: RootSource, detail: str, key: str = "") -> None:
-        self._found.lose(Damage(space=source.name, name=key, detail=detail))
+            self._lose(source.name, error.detail, changed.key)
 
     # --- logs ---
 
@@ -299,7 +269,7 @@ class LapRun:
             try:
                 await self._read_log(stage, key, int(place) if key == begun else 0)
             except CorruptError as error:
-                self._found.lose(Damage(space=StateRoots.name, name=key, detail=error.detail))
+                self._lose(StateRoots.name, error.detail, key)
         await self._note(stage + 1, None, 0)
 
     async def _read_log(self, stage: int, key: str, index: int) -> None:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import batched
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
-from holdfast.domain.digest import Digest, is_digest
-from holdfast.errors import CorruptError
-from holdfast.repository.names.record import NAME, VERSION
+from holdfast.repository.blob_roots import as_digests
+from holdfast.repository.names.record import NAME, VERSION, NamedContent
 from holdfast.repository.snapshots.record import SNAPSHOT
+from holdfast.repository.snapshots.roots import roots_of
 from holdfast.repository.states.record import STATE
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from holdfast.domain.digest import Digest
     from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.names.record import NamedContent
     from holdfast.repository.snapshots.packs import Packs
-    from holdfast.repository.states.record import StateRecord
     from holdfast.stores.record_ports import Changed
 
 By = Literal["app", "prefix", "label"]
@@ -75,179 +72,92 @@ class Grouping:
         return [self.prefix + below + ("" if is_whole else self.delimiter)]
 
 
-class OwnerSource(Protocol):
-    """Records that name owners."""
+@dataclass(frozen=True, slots=True)
+class OwningRecord:
+    """The ``owners`` that a record names.
 
-    @property
-    def roots(self) -> RootSource:
-        """The source of the records."""
+    ``is_living``: it is more than a note of a removal. ``is_stale``: it is under way, and should
+    have been ended.
+    """
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether a root needs itself alone."""
-
-    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
-        """Those that a record names. Raises CorruptError."""
-
-    def is_living(self, changed: Changed) -> bool:
-        """Whether a record that never goes away is more than a note of a removal."""
-
-    def is_stale(self, changed: Changed, now: datetime) -> bool:
-        """Whether it is under way, and should have been ended. Raises CorruptError."""
-
-    def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
-        """Every blob that ``root`` needs, itself included. Raises NotFoundError, CorruptError."""
+    owners: Sequence[BlobOwner] = ()
+    is_living: bool = True
+    is_stale: bool = False
 
 
-class NameOwners:
-    """Names and their versions."""
+@dataclass(frozen=True, slots=True)
+class OwnerSource:
+    """The records of ``roots``, which name owners.
 
-    is_direct: Final = True
+    ``read`` gives what one says that was changed, at a time by the store's clock, or raises
+    CorruptError. ``needed`` gives every blob that a root needs, itself included, and raises
+    NotFoundError, CorruptError; where it is None a root needs itself alone.
+    """
 
-    def __init__(self, roots: RootSource) -> None:
-        """``roots`` are those of the names."""
-        self.roots = roots
-
-    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
-        """See OwnerSource."""
-        if changed.value is None:
-            return ()
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        if changed.key.startswith(f"{NAME.prefix}."):
-            record = NAME.read(found).record
-            return [] if record.content is None else [_named(record.name, record.content)]
-        if changed.key.startswith(f"{VERSION.prefix}."):
-            version = VERSION.read(found).record
-            return [_named(version.name, version.content)]
-        return ()
-
-    def is_living(self, changed: Changed) -> bool:
-        """See OwnerSource. One that cannot be read is more than that."""
-        if changed.value is None:
-            return False
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        try:
-            return NAME.read(found).record.state != "deleted"
-        except CorruptError:
-            return True
-
-    def is_stale(self, changed: Changed, now: datetime) -> bool:
-        """See OwnerSource."""
-        if changed.value is None or not changed.key.startswith(f"{NAME.prefix}."):
-            return False
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        return bool(NAME.read(found).record.pending) and now - changed.at > STALE
-
-    async def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
-        """See OwnerSource."""
-        yield (root,)
+    roots: RootSource
+    read: Callable[[Changed, datetime], OwningRecord]
+    needed: Callable[[Digest], AsyncIterator[Sequence[Digest]]] | None = None
 
 
-class StateOwners:
-    """The saves of states."""
-
-    is_direct: Final = True
-
-    def __init__(self, roots: RootSource) -> None:
-        """``roots`` are those of the states."""
-        self.roots = roots
-
-    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
-        """See OwnerSource."""
-        record = self._record(changed)
-        if record is None:
-            return ()
-        return [
-            BlobOwner(kind="state", name=record.name, root=_digest(save.digest), size=save.size)
-            for save in record.saves
-        ]
-
-    def is_living(self, changed: Changed) -> bool:
-        """See OwnerSource. One that cannot be read is more than that."""
-        try:
-            record = self._record(changed)
-        except CorruptError:
-            return True
-        return record is not None and bool(record.log or record.saves)
-
-    def is_stale(self, changed: Changed, now: datetime) -> bool:
-        """See OwnerSource. Nothing is under way in the record of a state."""
-        del changed, now
-        return False
-
-    async def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
-        """See OwnerSource."""
-        yield (root,)
-
-    def _record(self, changed: Changed) -> StateRecord | None:
-        """Raises CorruptError."""
-        if changed.value is None or not changed.key.startswith(f"{STATE.prefix}."):
-            return None
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        return STATE.read(found).record
+def owning_names(changed: Changed, now: datetime) -> OwningRecord:
+    """A name or a version. Raises CorruptError."""
+    if name := NAME.of(changed):
+        record = name.record
+        return OwningRecord(
+            [] if record.content is None else [_named(record.name, record.content)],
+            is_living=record.state != "deleted",
+            is_stale=bool(record.pending) and now - changed.at > STALE,
+        )
+    if version := VERSION.of(changed):
+        return OwningRecord([_named(version.record.name, version.record.content)])
+    return OwningRecord()
 
 
-class SnapshotOwners:
-    """Snapshots that are ``ok``."""
+def owning_states(changed: Changed, _: datetime) -> OwningRecord:
+    """The saves of a state. Raises CorruptError."""
+    held = STATE.of(changed)
+    if held is None:
+        return OwningRecord()
+    record = held.record
+    roots = as_digests((save.digest for save in record.saves), "state")
+    owners = [
+        BlobOwner(kind="state", name=record.name, root=root, size=save.size)
+        for root, save in zip(roots, record.saves, strict=True)
+    ]
+    return OwningRecord(owners, is_living=record.exists)
 
-    is_direct: Final = False
 
-    def __init__(self, roots: RootSource, packs: Packs) -> None:
-        """``roots`` are those of the snapshots, which lie in ``packs``."""
-        self.roots = roots
-        self._packs = packs
-
-    def owners(self, changed: Changed) -> Sequence[BlobOwner]:
-        """See OwnerSource."""
-        if changed.value is None or not changed.key.startswith(f"{SNAPSHOT.prefix}."):
-            return ()
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        record = SNAPSHOT.read(found).record
-        if record.state != "ok":
-            return ()
-        return [
-            BlobOwner(
-                kind="snapshot",
-                name=str(record.key),
-                root=_digest(record.digest),
-                size=record.totals.size,
-                app=record.app,
-                labels=record.labels,
-            )
-        ]
-
-    def is_living(self, changed: Changed) -> bool:
-        """See OwnerSource."""
-        return changed.value is not None
-
-    def is_stale(self, changed: Changed, now: datetime) -> bool:
-        """See OwnerSource."""
-        if changed.value is None or not changed.key.startswith(f"{SNAPSHOT.prefix}."):
-            return False
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        record = SNAPSHOT.read(found).record
+def owning_snapshots(changed: Changed, now: datetime) -> OwningRecord:
+    """A snapshot that is ``ok``. Raises CorruptError."""
+    held = SNAPSHOT.of(changed)
+    if held is None:
+        return OwningRecord()
+    record = held.record
+    if record.state != "ok":
         patience = timedelta(seconds=record.lease.seconds * _LEASES)
-        return record.state == "pending" and now - changed.at > patience
+        return OwningRecord(is_stale=held.is_live and now - changed.at > patience)
+    [root] = roots_of(record)
+    owner = BlobOwner(
+        kind="snapshot",
+        name=str(record.key),
+        root=root,
+        size=record.totals.size,
+        app=record.app,
+        labels=record.labels,
+    )
+    return OwningRecord([owner])
 
-    async def needed(self, root: Digest) -> AsyncIterator[Sequence[Digest]]:
-        """See OwnerSource. A pack that is kept in part counts as one that is there."""
-        _, needed = await self._packs.root(root)
-        for some in batched(needed, _AT_ONCE):
-            yield some
+
+async def needed_by_snapshot(packs: Packs, root: Digest) -> AsyncIterator[Sequence[Digest]]:
+    """The blobs that a root needs. A pack that is kept in part counts as one that is there.
+
+    Raises NotFoundError, CorruptError.
+    """
+    _, needed = await packs.root(root)
+    for some in batched(needed, _AT_ONCE):
+        yield some
 
 
 def _named(name: str, content: NamedContent) -> BlobOwner:
-    return BlobOwner(
-        kind="name",
-        name=name,
-        root=_digest(content.digest),
-        size=content.size,
-        labels=content.labels,
-    )
-
-
-def _digest(text: str | None) -> Digest:
-    if text is None or not is_digest(text):
-        msg = "the record names no digest"
-        raise CorruptError(msg)
-    return Digest(text)
+    [root] = as_digests([content.digest], "name")
+    return BlobOwner(kind="name", name=name, root=root, size=content.size, labels=content.labels)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import UnavailableError
-from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, RecordStore
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from holdfast.stores.record_ports import Changed, RecordStore
 
 SETTLE_SECONDS: Final = 60.0
 """Seconds that a replica may lag behind its leader."""

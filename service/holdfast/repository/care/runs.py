@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
-    from typing import Any
 
 KEPT_SECONDS: Final = 60.0
 MAX_KEPT: Final = 8
@@ -26,12 +25,10 @@ class Runs[KeyT: Hashable, ReportT]:
         make: Callable[[KeyT], Coroutine[Any, Any, ReportT]],
         *,
         monotonic: Callable[[], float],
-        kept_seconds: float = KEPT_SECONDS,
     ) -> None:
-        """``make`` makes one. A report is given to all who ask for it within ``kept_seconds``."""
+        """``make`` makes one. A report is given to all who ask for it within ``KEPT_SECONDS``."""
         self._make = make
         self._monotonic = monotonic
-        self._kept_seconds = kept_seconds
         self._turn = asyncio.Lock()
         self._tasks: OrderedDict[KeyT, asyncio.Task[tuple[ReportT, float]]] = OrderedDict()
 
@@ -39,8 +36,7 @@ class Runs[KeyT: Hashable, ReportT]:
         """The report; None if it is not made within ``seconds``: it goes on. Raises as ``make``."""
         task = self._tasks.get(key)
         if task is None or self._is_over(task):
-            task = outliving_task(self._run(key))
-            task.add_done_callback(look_at)
+            task = shared_task(self._run(key))
             self._tasks[key] = task
             self._tasks.move_to_end(key)
             if len(self._tasks) > MAX_KEPT:
@@ -64,4 +60,4 @@ class Runs[KeyT: Hashable, ReportT]:
             return False
         if task.cancelled() or task.exception() is not None:
             return True
-        return self._monotonic() - task.result()[1] > self._kept_seconds
+        return self._monotonic() - task.result()[1] > KEPT_SECONDS

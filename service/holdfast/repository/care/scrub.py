@@ -8,17 +8,16 @@ connected to a nats-server make laps of their own: which copies they meet depend
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.names import token
-from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.care.lap import Findings, LapRun
-from holdfast.repository.care.scrub_record import SCRUB, ScrubRecord, ended, is_due, taken
+from holdfast.errors import ConflictError
+from holdfast.repository.care.lap import LapRun, ScrubTotals
+from holdfast.repository.care.scrub_record import SCRUB, Lap, ScrubRecord, ended, is_due, taken
 from holdfast.repository.ledger.lease import Carried, Lease
 from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.ledger.observations import Observations
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from holdfast.repository.care.logs import StateLogsBack
-    from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.collector import Space
     from holdfast.repository.collector.pace import Pace
     from holdfast.sources import Sources
@@ -49,7 +47,6 @@ class Scrub:
     def __init__(
         self,
         spaces: Sequence[Space],
-        agreement: Agreement,
         records: RecordStore,
         pace: Pace,
         logs: StateLogsBack,
@@ -61,12 +58,12 @@ class Scrub:
     ) -> None:
         """``place`` is where this worker reads at the moment; a lap begins ``every`` so often.
 
-        ``records`` are those that have how far the scrub has come.
+        ``records`` have how far the scrub has come, and the deployment's.
         """
-        self.totals = Findings()
+        self.totals = ScrubTotals()
         self.every = every
         self._spaces = spaces
-        self._agreement = agreement
+        self._records = records
         self._ledger = Ledger(records)
         self._pace = pace
         self._logs = logs
@@ -93,11 +90,11 @@ class Scrub:
             return
         async with self._turn:
             held = await self._take()
-            if held is None:
+            if held is None or held.record.lap is None:
                 return
             carried = Carried(self._ledger, held, self._check_ours, is_patient=True)
             try:
-                await self._carry(carried)
+                await self._carry(carried, held.record.lap)
             except ConflictError:
                 log.info("scrub_taken_over", place=held.record.place)
 
@@ -109,8 +106,7 @@ class Scrub:
                 held, lambda record: msgspec.structs.replace(record, wanted=True)
             )
         if self._asked is None or self._asked.done():
-            self._asked = outliving_task(self.run())
-            self._asked.add_done_callback(look_at)
+            self._asked = shared_task(self.run())
 
     async def places(self) -> list[ScrubRecord]:
         """The scrub's record of each place."""
@@ -122,17 +118,18 @@ class Scrub:
             self._asked.cancel()
             await asyncio.gather(self._asked, return_exceptions=True)
 
-    async def _carry(self, carried: Carried[ScrubRecord]) -> None:
-        lap = LapRun(
+    async def _carry(self, carried: Carried[ScrubRecord], lap: Lap) -> None:
+        run = LapRun(
             carried,
+            lap,
             self._spaces,
-            self._agreement,
+            self._records,
             self._pace,
             self._logs,
             totals=self.totals,
             monotonic=self._sources.monotonic,
         )
-        await lap.run()
+        await run.run()
         ended_at = await self._now()
         await carried.renew(lambda record: ended(record, ended_at))
         self.totals.laps += 1
@@ -156,19 +153,17 @@ class Scrub:
     async def _here(self) -> Held[ScrubRecord]:
         """The record of this place."""
         place = self._place()
-        try:
-            return await self._ledger.get(SCRUB, token(place))
-        except NotFoundError:
-            record = ScrubRecord(place=place, lease=self._lease())
-            return await self._ledger.make(SCRUB, token(place), lambda found: found or record)
+        held = await self._ledger.find(SCRUB, token(place))
+        if held is not None:
+            return held
+        record = ScrubRecord(place=place, lease=self._lease())
+        return await self._ledger.make(SCRUB, token(place), lambda found: found or record)
 
     async def _all(self) -> list[Held[ScrubRecord]]:
         """As they are now: one that was read from a replica might be of before a lap was begun."""
-        found: list[Held[ScrubRecord]] = []
-        for [name] in sorted(await self._ledger.tails(SCRUB.prefix)):
-            with suppress(NotFoundError):
-                found.append(await self._ledger.get(SCRUB, name))
-        return found
+        names = sorted(await self._ledger.tails(SCRUB.prefix))
+        found = [await self._ledger.find(SCRUB, name) for [name] in names]
+        return [held for held in found if held is not None]
 
     async def _now(self) -> datetime:
         return await self._spaces[0].store.now()

@@ -26,31 +26,20 @@ class UsageReport:
     collection: CollectionReport
 
 
-class Usage:
-    """The reports of one worker."""
+class Usage(Runs["Grouping", UsageReport]):
+    """The reports of one worker, by their grouping. Raises UnavailableError, CorruptError."""
 
     def __init__(
         self, inventory: Inventory, collector: Collector, *, monotonic: Callable[[], float]
     ) -> None:
         """``collector`` says what nothing needs."""
-        self._census = inventory
+        super().__init__(self._report, monotonic=monotonic)
+        self._inventory = inventory
         self._collector = collector
-        self._runs: Runs[Grouping, UsageReport] = Runs(self._make, monotonic=monotonic)
 
-    async def report(self, grouping: Grouping, seconds: float) -> UsageReport | None:
-        """One of the last minute; None if it is not made within ``seconds``, and goes on.
-
-        Raises UnavailableError, CorruptError.
-        """
-        return await self._runs.get(grouping, seconds)
-
-    async def aclose(self) -> None:
-        """Stop the reports under way."""
-        await self._runs.aclose()
-
-    async def _make(self, grouping: Grouping) -> UsageReport:
+    async def _report(self, grouping: Grouping) -> UsageReport:
         try:
-            inventory = await self._census.take(grouping)
+            inventory = await self._inventory.take(grouping)
         except (OSError, sqlite3.Error) as error:
             msg = f"the worker's temporary files: {error}"
             raise UnavailableError(msg) from error

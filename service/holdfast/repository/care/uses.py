@@ -1,34 +1,20 @@
-"""An inventory's finds, in a temporary database of SQLite: memory does not grow with it.
-
-Nothing in it is the only copy of anything. Every method blocks; they are called one after another,
-from whatever threads.
-"""
+"""An inventory's finds, in a temporary database: memory does not grow with it."""
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
 from holdfast.domain.kept import KeptBytes, has_bytes
+from holdfast.repository.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from holdfast.domain.collection import Need
     from holdfast.stores.ports import SurveyedBlob
 
-CACHE_KIB: Final = 32 * 1024
-_SETTINGS: Final = (
-    "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-    "PRAGMA locking_mode = EXCLUSIVE",
-    f"PRAGMA cache_size = -{CACHE_KIB}",
-)
 _SCHEMA: Final = (
     "CREATE TABLE blobs (space, digest BLOB, size INTEGER, damaged INTEGER,"
     " kept TEXT, PRIMARY KEY (space, digest)) WITHOUT ROWID",
@@ -90,29 +76,13 @@ class Missing:
     in_part: bool = False
 
 
-class Uses:
+class Uses(Scratch):
     """The blobs of all spaces, and which group needs which."""
 
-    def __init__(self, directory: Path | None = None, *, first_only: bool = False) -> None:
-        """In a file without a name in ``directory``; None: where temporary files are.
-
-        ``first_only``: of those that need a blob only the first is remembered. Raises OSError,
-        sqlite3.Error.
-        """
+    def __init__(self, *, first_only: bool = False) -> None:
+        """See `Scratch`. ``first_only``: of those that need a blob only the first is remembered."""
         self._need = _NEED_FIRST if first_only else _NEED
-        with (
-            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-inventory-") as file,
-            ExitStack() as closed_after,
-        ):
-            self._db = sqlite3.connect(file.name, autocommit=True, check_same_thread=False)
-            closed_after.callback(self._db.close)
-            for statement in (*_SETTINGS, *_SCHEMA):
-                self._db.execute(statement)
-            closed_after.pop_all()
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._db.close()
+        super().__init__("inventory", _SCHEMA)
 
     def meet(self, space: str, blobs: Iterable[SurveyedBlob]) -> None:
         """Blobs that are there."""
@@ -150,20 +120,14 @@ class Uses:
 
         A record that changes meanwhile comes again.
         """
-        self._db.execute("BEGIN")
-        added = [
-            self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (space, key)).rowcount > 0
-            for key in keys
-        ]
-        self._db.execute("COMMIT")
-        return added
+        insert = "INSERT OR IGNORE INTO keys VALUES (?, ?)"
+        with self._at_once():
+            return [self._db.execute(insert, (space, key)).rowcount > 0 for key in keys]
 
     def enter(self, items: Sequence[tuple[str, int]]) -> list[int]:
         """One more item in each group, of so many bytes; the numbers of the groups."""
-        self._db.execute("BEGIN")
-        numbers = [self._db.execute(_ENTER, item).fetchone()[0] for item in items]
-        self._db.execute("COMMIT")
-        return numbers
+        with self._at_once():
+            return [self._db.execute(_ENTER, item).fetchone()[0] for item in items]
 
     def need(self, space: str, uses: Iterable[tuple[Digest, int]]) -> None:
         """Blobs, each with the number of a group that needs it."""
@@ -195,9 +159,3 @@ class Uses:
         query = "SELECT count(*), coalesce(sum(size), 0) FROM blobs WHERE space = ?"
         blobs, size = self._db.execute(query, (space,)).fetchone()
         return int(blobs), int(size)
-
-    def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        if rows:
-            self._db.execute("BEGIN")
-            self._db.executemany(statement, rows)
-            self._db.execute("COMMIT")

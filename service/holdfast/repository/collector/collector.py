@@ -16,32 +16,31 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.deadline import look_at, outliving_task
-from holdfast.domain.collection import Reason, left_of, loss, why_kept
+from holdfast.deadline import shared_task
+from holdfast.domain.collection import Reason, RootsNote, is_abandoned, left_of, loss, why_kept
 from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
-from holdfast.repository.collector.removals import Removed
+from holdfast.repository.collector.agreement import why_off
+from holdfast.repository.collector.removals import Removals, Removed
 from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport
-from holdfast.repository.collector.roots import read_roots
+from holdfast.repository.collector.roots import RootSource, read_roots
 from holdfast.repository.collector.spool import Spool
+from holdfast.repository.collector.sweep import Sweep, Uploading
+from holdfast.stores.deployment import note_roots, read_deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from datetime import datetime, timedelta
-    from pathlib import Path
 
-    from holdfast.domain.collection import RootsNote
     from holdfast.domain.digest import Digest
-    from holdfast.repository.collector.agreement import Agreement
     from holdfast.repository.collector.pace import Pace
-    from holdfast.repository.collector.removals import Removals
-    from holdfast.repository.collector.roots import RootSource
-    from holdfast.repository.collector.sweep import Sweeper
     from holdfast.stores.ports import BlobStore, SurveyedBlob
+    from holdfast.stores.record_ports import RecordStore
 
 MAX_REMOVED: Final = 1_000_000
 """Blobs that one run removes from a space, or makes partial; the next goes on."""
@@ -77,38 +76,27 @@ class Collector:
     def __init__(
         self,
         spaces: Sequence[Space],
-        agreement: Agreement,
+        records: RecordStore,
         removals: Removals,
-        sweeper: Sweeper,
+        uploading: Uploading,
         pace: Pace,
-        *,
-        directory: Path | None = None,
-        max_removed: int = MAX_REMOVED,
     ) -> None:
-        """Temporary files lie in ``directory``; None: where others do."""
+        """``records`` have the deployment's; ``uploading`` is as of `Sweep`."""
         self.totals = RunTotals()
-        self._spaces = spaces
-        self._agreement = agreement
+        self.spaces = spaces
+        self._records = records
         self._removals = removals
-        self._sweeper = sweeper
+        self._uploading = uploading
         self._pace = pace
-        self._directory = directory
-        self._max_removed = max_removed
         self._turn = asyncio.Lock()
         self._runs: dict[bool, tuple[CollectionReport, asyncio.Task[None]]] = {}
-
-    @property
-    def spaces(self) -> Sequence[Space]:
-        """The spaces it collects in."""
-        return self._spaces
 
     async def collect(self, *, dry_run: bool, seconds: float) -> CollectionReport:
         """The report, within ``seconds``, of the run under way or begun now; the run goes on."""
         report, task = self._runs.get(dry_run, (None, None))
         if report is None or task is None or task.done():
             report = CollectionReport(dry_run=dry_run)
-            task = outliving_task(self._run(report))
-            task.add_done_callback(look_at)
+            task = shared_task(self._run(report))
             self._runs[dry_run] = report, task
         await asyncio.wait([task], timeout=seconds)
         return report
@@ -128,7 +116,7 @@ class Collector:
 
     async def _run(self, report: CollectionReport) -> None:
         async with self._turn:
-            for space in self._spaces:
+            for space in self.spaces:
                 of_space = SpaceReport(space=space.name)
                 report.spaces.append(of_space)
                 try:
@@ -142,34 +130,38 @@ class Collector:
         self.totals.count(report)
 
     async def _collect(self, space: Space, found: SpaceReport, report: CollectionReport) -> None:
-        terms = await self._agreement.terms()
+        terms = await read_deployment(self._records)
         now = await space.store.now()
-        report.off = terms.why_off(now)
+        report.off = why_off(terms, now)
         if report.off is not None:
             return
         if not report.dry_run:
             await self._removals.finish(space.name, space.store, now)
             if space.before is not None:
                 await space.before(now)
+        grace = timedelta(seconds=terms.grace_seconds)
         listed_after = (await space.store.extent()).last
-        spool = await asyncio.to_thread(Spool, self._directory)
+        spool = await asyncio.to_thread(Spool)
         try:
-            await self._list(space.store, spool, found, listed_from=now, grace=terms.grace)
+            await self._list(space.store, spool, found, listed_from=now, grace=grace)
             for source in space.roots:
-                await self._read_needed(source, spool, terms.noted.get(source.name))
+                await self._read_needed(source, spool, terms.roots.get(source.name))
             await asyncio.to_thread(spool.settle)
             await self._remove(space, spool, found, now, dry_run=report.dry_run)
             if found.unreadable:
                 return  # nobody knows which copies they name
-            await self._sweeper.sweep(
-                space.store,
-                spool,
-                found.orphans,
-                listed_from=now,
-                listed_after=listed_after,
-                grace=terms.grace,
-                dry_run=report.dry_run,
-            )
+            leftovers = space.store.leftovers()
+            if leftovers is not None:
+                sweep = Sweep(
+                    space.store,
+                    leftovers,
+                    spool,
+                    self._uploading,
+                    self._pace,
+                    listed_after=listed_after,
+                    is_abandoned=partial(is_abandoned, listed_from=now, grace=grace),
+                )
+                await sweep.run(found.orphans, dry_run=report.dry_run)
         finally:
             await asyncio.to_thread(spool.close)
 
@@ -218,7 +210,7 @@ class Collector:
                 " back, or `holdfast admin accept-loss`"
             )
             raise CorruptError(msg)
-        await self._agreement.note(source.name, note)
+        await note_roots(self._records, source.name, note)
         after: Digest | None = None
         while roots := await asyncio.to_thread(spool.roots, after, _PAGE):
             for root in roots:
@@ -251,7 +243,7 @@ class Collector:
                     found.keep(Reason.NEEDED, blob.size)
                 else:
                     removed.append(Removed(blob, kept))
-            if found.removed.blobs + found.repacked.blobs + len(removed) > self._max_removed:
+            if found.removed.blobs + found.repacked.blobs + len(removed) > MAX_REMOVED:
                 found.is_cut = True
                 return
             left: Sequence[int | BaseException | None] = [size_of(one.kept) for one in removed]

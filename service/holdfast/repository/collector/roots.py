@@ -13,18 +13,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.domain.collection import RootsNote
+from holdfast.domain.collection import Need, NewsOf, RootsNote
 from holdfast.errors import CorruptError, UnavailableError
-from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, Extent, Record, RecordStore
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from holdfast.domain.collection import Need, News
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.spool import Spool
-    from holdfast.stores.record_ports import Changed, Extent, RecordStore
 
 SETTLE_SECONDS: Final = 60.0
 """Seconds that records may keep changing before the scan gives up."""
@@ -52,10 +50,10 @@ class RootSource(Protocol):
     def lasting(self) -> str:
         """See above."""
 
-    def named(self, key: str, value: bytes) -> Sequence[Digest]:
-        """The roots that the record ``value`` at ``key`` keeps. Raises CorruptError."""
+    def named(self, found: Record | Changed) -> Sequence[Digest]:
+        """The roots that a record keeps; none where it was removed. Raises CorruptError."""
 
-    def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """All that ``root`` needs, itself included. Raises NotFoundError, CorruptError.
 
         Parts that several roots share have keys: those that are no ``news`` are left out.
@@ -103,10 +101,8 @@ def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> No
     lasting = f"{source.lasting}."
     roots: list[Digest] = []
     for changed in changes:
-        if changed.value is None:
-            continue
         try:
-            roots += source.named(changed.key, changed.value)
+            roots += source.named(changed)
         except CorruptError as error:
             msg = f"{changed.key}: {error.detail}"
             raise CorruptError(msg) from error

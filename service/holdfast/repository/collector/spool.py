@@ -1,42 +1,28 @@
-"""The finds of one run, in a temporary database of SQLite: memory does not grow with the store.
-
-Nothing in it is the only copy of anything, so nothing is synced or journalled. Every method blocks;
-they are called one after another, from whatever threads.
-"""
+"""The finds of one run, in a temporary database: memory does not grow with the store."""
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-import tempfile
 from array import array
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import batched, chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.kept import joined
+from holdfast.domain.kept import Range, Ranges, joined
+from holdfast.repository.scratch import CACHE_KIB, Scratch
 from holdfast.stores.ports import SurveyedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from holdfast.domain.collection import Need
-    from holdfast.domain.kept import Range, Ranges
 
-CACHE_KIB: Final = 32 * 1024
 _KEY_BYTES: Final = 16
 _MOST_PENDING: Final = 65_536
 """Ranges of one blob that are read before they are joined: roots may need the same ones."""
 
 _ASKED_AT_ONCE: Final = 1000
-_SETTINGS: Final = (
-    "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-    "PRAGMA locking_mode = EXCLUSIVE",
-)
 _SCHEMA: Final = (
     """
     CREATE TABLE candidates (
@@ -64,27 +50,12 @@ class Candidate(NamedTuple):
     needed: Ranges | None
 
 
-class Spool:
+class Spool(Scratch):
     """The blobs that may go, and of one source after the other the records met and their roots."""
 
-    def __init__(self, directory: Path | None = None, *, cache_kib: int = CACHE_KIB) -> None:
-        """In a file without a name in ``directory``; None: where temporary files are.
-
-        Raises OSError, sqlite3.Error.
-        """
-        with (
-            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-collect-") as file,
-            ExitStack() as closed_after,
-        ):
-            self._db = sqlite3.connect(file.name, autocommit=True, check_same_thread=False)
-            closed_after.callback(self._db.close)
-            for statement in (*_SETTINGS, f"PRAGMA cache_size = -{cache_kib}", *_SCHEMA):
-                self._db.execute(statement)
-            closed_after.pop_all()
-
-    def close(self) -> None:
-        """Give the file back."""
-        self._db.close()
+    def __init__(self, *, cache_kib: int = CACHE_KIB) -> None:
+        """See `Scratch`."""
+        super().__init__("collect", _SCHEMA, cache_kib)
 
     # --- what may go ---
 
@@ -207,12 +178,6 @@ class Spool:
             (bytes.fromhex(after or ""), limit),
         )
         return [Digest(digest.hex()) for (digest,) in rows]
-
-    def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
-        if rows:
-            self._db.execute("BEGIN")
-            self._db.executemany(statement, rows)
-            self._db.execute("COMMIT")
 
 
 def _written(ranges: Ranges) -> bytes:

@@ -10,20 +10,18 @@ Why: docs/decisions.md, "Bytes that no record names are claimed before they go".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.domain.collection import is_abandoned, may_go
+from holdfast.domain.collection import may_go
 from holdfast.errors import CorruptError, HoldfastError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from holdfast.repository.collector.pace import Pace
     from holdfast.repository.collector.report import Orphans
@@ -40,66 +38,8 @@ Uploading = Callable[[], Awaitable[Collection[str]]]
 log = structlog.get_logger(__name__)
 
 
-class Sweeper:
-    """Removes from a space bytes left by writers that were killed."""
-
-    def __init__(self, uploading: Uploading, pace: Pace) -> None:
-        """``uploading`` tells the stagings of living uploads, as they are after it is asked."""
-        self._uploading = uploading
-        self._pace = pace
-
-    async def sweep(
-        self,
-        store: BlobStore,
-        spool: Spool,
-        found: Orphans,
-        *,
-        listed_from: datetime,
-        listed_after: int,
-        grace: timedelta,
-        dry_run: bool,
-    ) -> None:
-        """Remove the copies that no record names, in ``spool`` or since ``listed_after``.
-
-        Raises UnavailableError, OutcomeUnknownError, CorruptError: what may be needed is not known.
-        """
-        leftovers = store.leftovers()
-        if leftovers is None:
-            return
-        run = _Run(store, leftovers, spool, self._uploading, listed_after)
-        is_abandoned_then = partial(is_abandoned, listed_from=listed_from, grace=grace)
-        offset = 0
-        while copies := await leftovers.copies(offset):
-            await self._pace.spend(_COPY_BYTES * len(copies))
-            loose = await asyncio.to_thread(spool.unnamed, copies)
-            removed = 0
-            for some in batched(loose, _AT_ONCE):
-                old = await self._abandoned(leftovers, some, is_abandoned_then)
-                gone = await (run.loose(old) if dry_run else run.remove(old, is_abandoned_then))
-                for copy in gone:
-                    found.add(old[copy].chunks, old[copy].size)
-                removed += 0 if dry_run else len(gone)
-            offset += len(copies) - removed
-
-    async def _abandoned(
-        self,
-        leftovers: Leftovers,
-        copies: Sequence[str],
-        is_abandoned_then: Callable[[datetime], bool],
-    ) -> dict[str, StoredCopy]:
-        old: dict[str, StoredCopy] = {}
-        for copy in copies:
-            stored = await leftovers.look(copy)
-            if stored is None:
-                continue
-            if is_abandoned_then(stored.begun_at):
-                old[copy] = stored
-            await self._pace.spend(stored.size // max(stored.chunks, 1))
-        return old
-
-
-class _Run:
-    """One run over one space."""
+class Sweep:
+    """One run over one space, which removes bytes left there by writers that were killed."""
 
     def __init__(
         self,
@@ -107,15 +47,54 @@ class _Run:
         leftovers: Leftovers,
         spool: Spool,
         uploading: Uploading,
+        pace: Pace,
+        *,
         listed_after: int,
+        is_abandoned: Callable[[datetime], bool],
     ) -> None:
+        """``spool`` has what was named when the records were listed, after ``listed_after``.
+
+        ``uploading`` tells the stagings of living uploads, as they are after it is asked.
+        ``is_abandoned`` says of the time when a copy was begun whether its writer is gone.
+        """
         self._store = store
         self._leftovers = leftovers
         self._spool = spool
         self._uploading = uploading
+        self._pace = pace
         self._listed_after = listed_after
+        self._is_abandoned = is_abandoned
 
-    async def loose(self, copies: Collection[str]) -> list[str]:
+    async def run(self, found: Orphans, *, dry_run: bool) -> None:
+        """Remove the copies that no record names, by now.
+
+        Raises UnavailableError, OutcomeUnknownError, CorruptError: what may be needed is not known.
+        """
+        offset = 0
+        while copies := await self._leftovers.copies(offset):
+            await self._pace.spend(_COPY_BYTES * len(copies))
+            unnamed = await asyncio.to_thread(self._spool.unnamed, copies)
+            removed = 0
+            for some in batched(unnamed, _AT_ONCE):
+                old = await self._abandoned(some)
+                gone = await (self._loose(old) if dry_run else self._remove(old))
+                for copy in gone:
+                    found.add(old[copy].chunks, old[copy].size)
+                removed += 0 if dry_run else len(gone)
+            offset += len(copies) - removed
+
+    async def _abandoned(self, copies: Sequence[str]) -> dict[str, StoredCopy]:
+        old: dict[str, StoredCopy] = {}
+        for copy in copies:
+            stored = await self._leftovers.look(copy)
+            if stored is None:
+                continue
+            if self._is_abandoned(stored.begun_at):
+                old[copy] = stored
+            await self._pace.spend(stored.size // max(stored.chunks, 1))
+        return old
+
+    async def _loose(self, copies: Collection[str]) -> list[str]:
         """Those of ``copies`` that nothing names, as they are now.
 
         Raises CorruptError where fewer records were met than there are: what these name is not
@@ -137,18 +116,16 @@ class _Run:
         named = set(copies) - unnamed
         return [copy for copy in copies if may_go(copy, named=named, uploading=uploading)]
 
-    async def remove(
-        self, copies: Collection[str], is_abandoned_then: Callable[[datetime], bool]
-    ) -> list[str]:
+    async def _remove(self, copies: Collection[str]) -> list[str]:
         """Remove those of ``copies`` that nothing names once they are claimed; which they were."""
         claims: dict[str, str] = {}
         going: list[str] = []
         try:
             for copy in copies:
-                mark = await self._leftovers.claim(copy, abandoned=is_abandoned_then)
+                mark = await self._leftovers.claim(copy, abandoned=self._is_abandoned)
                 if mark is not None:
                     claims[copy] = mark
-            going = await self.loose(claims)
+            going = await self._loose(claims)
         finally:
             for copy in claims.keys() - set(going):
                 with suppress(HoldfastError):  # a user of it does, or the next run

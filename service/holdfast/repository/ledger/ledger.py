@@ -12,7 +12,7 @@ Why: docs/decisions.md, "A change of a record is a function, and is asked again"
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -28,14 +28,13 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.record_ports import MAX_GET_MANY, Change, Delete, Put
+from holdfast.stores.record_ports import MAX_GET_MANY, Change, Delete, Put, Record
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from datetime import datetime, timedelta
 
-    from holdfast.stores.record_ports import Record, RecordStore
+    from holdfast.stores.record_ports import Changed, RecordStore
 
 SETTLE_SECONDS: Final = 120.0
 """Seconds a write is sent again, if no deadline comes before. A job's end must outlast what its
@@ -106,6 +105,12 @@ class RecordKind(Generic[RecordT]):
             raise CorruptError(msg)
         return self.held(name, record, found.revision)
 
+    def of(self, found: Record | Changed) -> Held[RecordT] | None:
+        """As `read`; None of another kind's record, and of a removal. Raises CorruptError."""
+        if found.value is None or not found.key.startswith(f"{self.prefix}."):
+            return None
+        return self.read(Record(key=found.key, value=found.value, revision=found.revision))
+
     def held(self, name: str, record: RecordT, revision: int) -> Held[RecordT]:
         """``record`` as it was read or written."""
         return Held(self, name, self.located(record, revision), revision)
@@ -155,6 +160,13 @@ class Ledger:
         except NotFoundError as error:
             msg = f"no such {kind.noun}"
             raise NotFoundError(msg) from error
+
+    async def find(self, kind: RecordKind[RecordT], name: str) -> Held[RecordT] | None:
+        """As `get`; None where there is no such record."""
+        try:
+            return await self.get(kind, name)
+        except NotFoundError:
+            return None
 
     async def reread(self, held: Held[RecordT]) -> Held[RecordT]:
         """The record as it is now. Raises ConflictError when it was removed, CorruptError."""
@@ -323,6 +335,34 @@ class Ledger:
 
         return await self.update(held, unless_changed)
 
+    async def replace(
+        self, kind: RecordKind[RecordT], name: str, wanted: RecordT, *, expected: int | None
+    ) -> Held[RecordT]:
+        """Have the record be ``wanted``, whether there is one or not; as it is where it is so.
+
+        ``expected`` is the revision of what may be replaced (0: nothing), None: whatever is there.
+        Raises ConflictError, and what `update` does.
+        """
+
+        def replaced(found: RecordT | None) -> RecordT:
+            return found if found == wanted else wanted
+
+        held = await self.find(kind, name)
+        if held is not None and held.record == wanted:
+            return held
+        revision = 0 if held is None else held.revision
+        if expected not in {None, revision}:
+            raise ConflictError(_replaced(kind, revision))
+        if held is None:
+            held = await self.make(kind, name, lambda found: found or wanted)
+        elif expected is None:
+            held = await self.update(held, replaced)
+        else:
+            held = await self.take(held, replaced)
+        if held.record != wanted:
+            raise ConflictError(_replaced(kind, held.revision))
+        return held
+
     async def remove(self, held: Held[RecordT], *, beside: Sequence[Change] = ()) -> None:
         """Remove a record, as it is by now, with all that finds it; ``beside`` in the same step.
 
@@ -425,6 +465,10 @@ class _OverwrittenError(ConflictError):
 
 def _unheard(held: Held[RecordT]) -> str:
     return f"the store did not say whether it has written the {held.kind.noun}"
+
+
+def _replaced(kind: RecordKind[RecordT], revision: int) -> str:
+    return f"the record of the {kind.noun} was changed: it has revision {revision}"
 
 
 def _overtaken(held: Held[RecordT]) -> str:

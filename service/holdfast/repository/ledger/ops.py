@@ -6,14 +6,13 @@ Another request under the same ``Op-Id`` is a conflict (`holdfast.domain.op_id`)
 
 from __future__ import annotations
 
-import base64
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.domain.op_id import is_repeat, join_op_id, split_op_id
-from holdfast.errors import ConflictError, NotFoundError
+from holdfast.domain.op_id import is_repeat, join_op_id, op_token, split_op_id
+from holdfast.errors import ConflictError
 from holdfast.repository.ledger.ledger import Ledger, RecordKind
 
 if TYPE_CHECKING:
@@ -50,10 +49,11 @@ class Ops:
         Raises ConflictError when it was given to another request.
         """
         text, request = split_op_id(op_id)
+        name = op_token(op_id)
         try:
-            await self._ledger.begin(OP, _name(op_id), OpRecord(stands_for=fresh, request=request))
+            await self._ledger.begin(OP, name, OpRecord(stands_for=fresh, request=request))
         except ConflictError:
-            record = (await self._ledger.get(OP, _name(op_id))).record
+            record = (await self._ledger.get(OP, name)).record
             return record.stands_for, is_repeat(join_op_id(text, record.request), op_id)
         return fresh, False
 
@@ -68,21 +68,11 @@ class Ops:
                 return record
             return msgspec.structs.replace(record, removed=True)
 
-        try:
-            held = await self._ledger.get(OP, _name(op_id))
-        except NotFoundError:
-            return  # so long ago that it will not be repeated
-        await self._ledger.update(held, removed)
+        held = await self._ledger.find(OP, op_token(op_id))
+        if held is not None:  # else it is so long ago that it will not be repeated
+            await self._ledger.update(held, removed)
 
     async def was_removed(self, op_id: str) -> bool:
         """Whether what the request ``op_id`` made has been removed."""
-        try:
-            return (await self._ledger.get(OP, _name(op_id))).record.removed
-        except NotFoundError:
-            return False
-
-
-def _name(op_id: str) -> str:
-    """The name of an ``Op-Id``'s record: its text, without the request, as one token."""
-    text, _ = split_op_id(op_id)
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        held = await self._ledger.find(OP, op_token(op_id))
+        return held is not None and held.record.removed

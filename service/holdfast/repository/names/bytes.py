@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.names.writes import not_applied
-from holdfast.stores.ports import Attributes
+from holdfast.stores.ports import Attributes, BlobStore, StagedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from holdfast.domain.digest import Digest
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore, StagedBlob
 
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
 AnnouncedT = TypeVar("AnnouncedT")

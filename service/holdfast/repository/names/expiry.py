@@ -9,7 +9,7 @@ Why: docs/decisions.md, "What has expired is ended before a collection".
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -26,17 +26,13 @@ from holdfast.repository.names.record import (
     counts,
     deleted,
 )
-from holdfast.stores.record_ports import MAX_CHANGES, Record
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, RecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.rules import NameRules
     from holdfast.repository.names.writes import NameWrites
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import Change, Changed, RecordStore
 
 CLOCKS_DIFFER: Final = timedelta(seconds=60)
 EXPIRED: Final = "expired"
@@ -80,16 +76,13 @@ class NameExpiry:
                 return ended
 
     async def _look_at(self, changed: Changed, now: datetime) -> bool:
-        if changed.value is None:
-            return False
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
         try:
-            if found.key.startswith(f"{NAME.prefix}."):
-                return await self._end_name(NAME.read(found), now)
-            if found.key.startswith(f"{VERSION.prefix}."):
-                return await self._end_version(VERSION.read(found), now)
+            if name := NAME.of(changed):
+                return await self._end_name(name, now)
+            if version := VERSION.of(changed):
+                return await self._end_version(version, now)
         except (ConflictError, NotFoundError, CorruptError) as error:
-            log.info("name_not_ended", key=found.key, code=error.code)
+            log.info("name_not_ended", key=changed.key, code=error.code)
         return False
 
     async def _end_name(self, held: Held[NameRecord], now: datetime) -> bool:
@@ -102,17 +95,13 @@ class NameExpiry:
         op = self._sources.new_id()
         step = Step(worker=self._worker, at=now, keep=self._rules.known(name))
 
-        async def beside(present: Held[NameRecord] | None, _: Held[NameRecord]) -> Sequence[Change]:
-            await self._writes.keep_version(present, step)
-            return []
-
         def ended(record: NameRecord) -> NameRecord:
             if record != held.record:
                 msg = "the name has changed"
                 raise ConflictError(msg)
             return deleted(record, op, Conditions(), step, reason=EXPIRED)
 
-        await self._writes.update(held, ended, beside=beside)
+        await self._writes.lose(held, ended, step)
         log.info("name_expired", name=name)
         return True
 

@@ -16,14 +16,13 @@ import structlog
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, SWEEPS_THAT_COUNT
 from holdfast.repository.ledger.observations import Observations
-from holdfast.repository.names.record import failed
+from holdfast.repository.names.record import Announcement, NameRecord, Step, failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Sequence
 
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.index.table import PendingWrite
-    from holdfast.repository.names.record import Announcement, NameRecord, Step
     from holdfast.repository.names.writes import NameWrites
 
 _REASON: Final = "nobody carried the write on"

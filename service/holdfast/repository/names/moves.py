@@ -12,72 +12,46 @@ import msgspec
 
 from holdfast.domain.blob_names import Conditions
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.names.record import MISSING, NameRecord, content_of, deleted
-from holdfast.stores.record_ports import Put
+from holdfast.repository.names.record import MISSING, NamedContent, NameRecord, content_of, deleted
+from holdfast.stores.record_ports import Change, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.repository.ledger.ledger import Beside, Held
-    from holdfast.repository.names.record import NamedContent
     from holdfast.repository.names.writes import NameWrites
-    from holdfast.stores.record_ports import Change
 
 
 class SourceChangedError(ConflictError):
     """The source has something else than what was announced, or another worker announced that."""
 
 
-def bringing(content: NamedContent) -> Beside[NameRecord]:
-    """Nothing, where the target gets ``content``. Raises SourceChangedError."""
+def bringing(
+    writes: NameWrites, op: str, content: NamedContent, moved_from: str | None
+) -> Beside[NameRecord]:
+    """What is beside a `NameWrites.commit` by which the target gets ``content``.
 
-    async def beside(_: Held[NameRecord] | None, target: Held[NameRecord]) -> Sequence[Change]:
-        _check_brings(target.record.content, content)
-        return []
+    That is nothing, or the name ``moved_from`` without it. Raises SourceChangedError,
+    NotFoundError.
+    """
+
+    async def beside(_: object, target: Held[NameRecord]) -> Sequence[Change]:
+        if target.record.content != content:
+            raise SourceChangedError
+        if moved_from is None:
+            return []
+        held = await writes.look(moved_from)
+        step = await writes.step(moved_from, may_lose=True)
+        present = None if held is None else content_of(held.record, step.at, step.keep)
+        if held is None or present is None:
+            raise NotFoundError(MISSING)
+        if present != content:
+            raise SourceChangedError
+        await writes.keep_version(held, step)
+        reason = f"renamed to {target.record.name}"
+        bare = deleted(held.record, op, Conditions(), step, reason=reason)
+        await writes.past.note(held.record, bare)
+        value = msgspec.json.encode(bare)
+        return [Put(key=held.key, value=value, expected=held.revision, grave=True)]
 
     return beside
-
-
-def _check_brings(brought: NamedContent | None, content: NamedContent) -> None:
-    """Raises SourceChangedError unless it is the blob of ``content``, and what was said of it."""
-    if brought != content:
-        raise SourceChangedError
-
-
-class Move:
-    """Takes the blob from ``source``, by the write ``op``."""
-
-    def __init__(self, writes: NameWrites, source: str, op: str) -> None:
-        self._writes = writes
-        self._source = source
-        self._op = op
-
-    def taking(self, moved: NamedContent) -> Beside[NameRecord]:
-        """The change beside a `NameWrites.commit`: the source without ``moved``, as it is then.
-
-        Raises SourceChangedError, NotFoundError.
-        """
-
-        async def beside(_: Held[NameRecord] | None, target: Held[NameRecord]) -> Sequence[Change]:
-            _check_brings(target.record.content, moved)
-            held = await self._writes.look(self._source)
-            step = await self._writes.step(self._source, may_lose=True)
-            content = None if held is None else content_of(held.record, step.at, step.keep)
-            if held is None or content is None:
-                raise NotFoundError(MISSING)
-            if content != moved:
-                raise SourceChangedError
-            await self._writes.keep_version(held, step)
-            reason = f"renamed to {target.record.name}"
-            bare = deleted(held.record, self._op, Conditions(), step, reason=reason)
-            await self._writes.past.note(held.record, bare)
-            return [
-                Put(
-                    key=held.key,
-                    value=msgspec.json.encode(bare),
-                    expected=held.revision,
-                    grave=True,
-                )
-            ]
-
-        return beside

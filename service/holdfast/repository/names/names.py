@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from holdfast.domain.blob_names import Said, check_blob_name, version_key
+from holdfast.domain.blob_names import (
+    Conditions,
+    NameState,
+    Said,
+    Verb,
+    check_blob_name,
+    version_key,
+)
 from holdfast.domain.digest import Digest, check_expected, digest_of, parse_digest
 from holdfast.errors import (
     ConflictError,
@@ -24,8 +31,8 @@ from holdfast.errors import (
     NotFoundError,
     UnavailableError,
 )
-from holdfast.repository.blobs import Bare
-from holdfast.repository.names.moves import Move, SourceChangedError, bringing
+from holdfast.repository.blobs import Bare, BlobRepository, Content
+from holdfast.repository.names.moves import SourceChangedError, bringing
 from holdfast.repository.names.record import (
     MISSING,
     VERSION,
@@ -40,23 +47,17 @@ from holdfast.repository.names.record import (
     deleted,
     made_by,
 )
-from holdfast.repository.names.writes import MadeBeforeError, named
-from holdfast.repository.targets import GivenUpError
+from holdfast.repository.names.writes import MadeBeforeError, NameWrites, named
+from holdfast.repository.targets import GivenUpError, Named
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable, Sequence
 
-    from holdfast.domain.blob_names import Conditions, Verb
-    from holdfast.repository.blobs import BlobRepository, Content
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.bytes import NamedBytes
-    from holdfast.repository.names.record import NameState
-    from holdfast.repository.names.rules import NameRules, Rule
-    from holdfast.repository.names.writes import NameWrites
-    from holdfast.repository.targets import Named
+    from holdfast.repository.names.rules import NameRules
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import Change
 
 _CURSOR_JOINT: Final = "."
 _READS: Final = 3
@@ -95,42 +96,30 @@ class NameRepository:
         sources: Sources,
     ) -> None:
         """``writes`` and ``rules`` are of the same bucket."""
+        self.rules = rules
         self._blobs = blobs
         self._stored = stored
         self._writes = writes
-        self._rules = rules
         self._sources = sources
 
     # --- bytes under a name ---
 
-    async def create(
-        self, name: str, data: Buffer, said: Said, *, expected: str | None, op_id: str | None
-    ) -> Named:
-        """Store ``data`` under ``name``, which must be free.
-
-        ``expected`` is the digest that the caller expects. Raises InvalidError, ConflictError (with
-        the version that there is), RateLimitedError, UnavailableError, OutcomeUnknownError.
-        """
-        return await self._write("create", name, data, said, expected, op_id)
-
-    async def replace(
-        self, name: str, data: Buffer, said: Said, *, expected: str | None, op_id: str | None
-    ) -> Named:
-        """Store ``data`` under ``name``, which must be there. A failed one leaves what it has.
-
-        Raises NotFoundError, and what `create` does.
-        """
-        return await self._write("replace", name, data, said, expected, op_id)
-
-    async def _write(
+    async def put(
         self,
         verb: Verb,
         name: str,
         data: Buffer,
         said: Said,
+        *,
         expected: str | None,
         op_id: str | None,
     ) -> Named:
+        """Store ``data`` under ``name``, which is free (``create``) or is there (``replace``).
+
+        One that fails leaves what the name has. ``expected`` is the digest that the caller expects.
+        Raises InvalidError, ConflictError (with the version that there is), NotFoundError (nothing
+        to replace), RateLimitedError, UnavailableError, OutcomeUnknownError.
+        """
         check_blob_name(name)
         said.check(verb)
         view = memoryview(data).cast("B")
@@ -180,7 +169,7 @@ class NameRepository:
     ) -> Named:
         """Give ``name`` the blob of ``source``, of a version of it, or the blob ``digest``.
 
-        Raises NotFoundError, and then the name has what it had; else as `create`.
+        Raises NotFoundError, and then the name has what it had; else as `put`.
         """
         check_blob_name(name)
         if (source is None) == (digest is None) or (version is not None and source is None):
@@ -201,20 +190,20 @@ class NameRepository:
         op: str,
         conditions: Conditions,
         look: Callable[[], Awaitable[NamedContent]],
-        move: Move | None = None,
+        moved_from: str | None = None,
     ) -> Named:
-        """Give ``name`` what ``look`` finds; with ``move`` that is taken away there."""
+        """Give ``name`` what ``look`` finds; that is taken away from ``moved_from``."""
         target = await self._writes.look(name)
         if target is not None and made_by(target.record, op) is not None:
             return named(target.record, op)
         for _ in range(_READS):
             try:
                 content = await look()
-                if move is None:  # an end is of a name, not of what it has
+                if moved_from is None:  # an end is of a name, not of what it has
                     content = structs.replace(content, expires_at=None)
                 target = await self._announce_copy(name, content, conditions, op, target)
                 await self._touch(name, op, content.digest, look)
-                beside = bringing(content) if move is None else move.taking(content)
+                beside = bringing(self._writes, op, content, moved_from)
                 return await self._writes.commit(target, op, beside=beside)
             except MadeBeforeError as error:
                 return error.made
@@ -291,7 +280,7 @@ class NameRepository:
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
         look = partial(self._source, source, None, None)
-        return await self._bring(name, op, conditions, look, Move(self._writes, source, op))
+        return await self._bring(name, op, conditions, look, moved_from=source)
 
     async def delete(self, name: str, *, conditions: Conditions, op_id: str | None) -> bool:
         """Take the blob from a name; whether it had one. Raises InvalidError, ConflictError."""
@@ -308,13 +297,8 @@ class NameRepository:
         if past is not None:
             return past.digest is not None
         step = await self._writes.step(name, may_lose=True)
-
-        async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
-            await self._writes.keep_version(present, step)
-            return []
-
-        made = await self._writes.update(
-            held, lambda record: deleted(record, op, conditions, step), beside=beside
+        made = await self._writes.lose(
+            held, lambda record: deleted(record, op, conditions, step), step
         )
         transition = made_by(made.record, op)
         return transition is not None and transition.digest is not None
@@ -325,7 +309,7 @@ class NameRepository:
         """The content of ``name``, now or as ``version``. Raises InvalidError, NotFoundError."""
         check_blob_name(name)
         held = await self._writes.look(name)
-        keep = await self._rules.of(name)
+        keep = await self.rules.of(name)
         now = self._sources.clock()
         content = content_of(held.record if held is not None else None, now, keep)
         if (
@@ -427,7 +411,7 @@ class NameRepository:
         if held is None:
             raise NotFoundError(MISSING)
         record, now = held.record, self._sources.clock()
-        keep = await self._rules.of(name)
+        keep = await self.rules.of(name)
         versions = await self._versions(record, now, keep)
         content = content_of(record, now, keep)
         if content is not None:
@@ -448,18 +432,6 @@ class NameRepository:
         found, _ = await self._writes.ledger.get_many(VERSION, keys)
         held = [found[key].record for key in keys if key in found]
         return [one for one in held if counts(one, record, now, keep)]
-
-    # --- rules ---
-
-    async def rules(self) -> tuple[Sequence[Rule], int]:
-        """The rules of retention, and their revision."""
-        return await self._rules.read()
-
-    async def change_rules(
-        self, rules: Sequence[Rule], *, expected: int | None
-    ) -> tuple[Sequence[Rule], int]:
-        """Replace them. Raises InvalidError, ConflictError."""
-        return await self._rules.change(rules, expected=expected)
 
 
 def _why_missing(held: Held[NameRecord] | None) -> str:

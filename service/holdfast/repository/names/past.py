@@ -10,15 +10,14 @@ Why: docs/decisions.md, "Announcements and the steps that end them share the Op-
 
 from __future__ import annotations
 
-import base64
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.domain.op_id import is_repeat, split_op_id
-from holdfast.errors import ConflictError, NotFoundError
+from holdfast.domain.op_id import is_repeat, op_token, split_op_id
+from holdfast.errors import ConflictError
 from holdfast.repository.ledger.ledger import Ledger, RecordKind
 from holdfast.repository.names.record import MAX_TRANSITIONS, NameRecord, Transition
 
@@ -58,7 +57,7 @@ class PastWrites:
             if step not in after.transitions and self._is_to_be_noted(step):
                 past = PastWrite(name=after.name, step=step)
                 with suppress(ConflictError):  # it was noted before
-                    await self._ledger.begin(PAST_WRITE, _key(step.op), past)
+                    await self._ledger.begin(PAST_WRITE, op_token(step.op), past)
 
     def _is_to_be_noted(self, step: Transition) -> bool:
         is_done = step.state in {"ok", "deleted"} and bool(split_op_id(step.op)[1])
@@ -76,13 +75,8 @@ class PastWrites:
             return None
         if not self._is_young(record.transitions[0]):
             return None
-        try:
-            past = (await self._ledger.get(PAST_WRITE, _key(op))).record
-        except NotFoundError:
+        held = await self._ledger.find(PAST_WRITE, op_token(op))
+        if held is None or held.record.name != record.name:
             return None
-        return past.step if past.name == record.name and is_repeat(past.step.op, op) else None
-
-
-def _key(op: str) -> str:
-    """The write's text, without its request, as one token of a key."""
-    return base64.urlsafe_b64encode(split_op_id(op)[0].encode()).decode().rstrip("=")
+        step = held.record.step
+        return step if is_repeat(step.op, op) else None

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.repository.blob_roots import BlobRoots, as_digests
 from holdfast.repository.names.record import NAME, VERSION, NameRecord, VersionRecord
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.domain.digest import Digest
+    from holdfast.stores.record_ports import Changed, Record
 
 
 def blobs_of(record: NameRecord | VersionRecord) -> tuple[Digest, ...]:
@@ -32,11 +32,7 @@ class NameRoots(BlobRoots):
     name: Final = "names"
     lasting: Final = NAME.prefix
 
-    def named(self, key: str, value: bytes) -> Sequence[Digest]:
-        """The blobs that the record ``value`` at ``key`` keeps. Raises CorruptError."""
-        found = Record(key=key, value=value, revision=1)
-        if key.startswith(f"{NAME.prefix}."):
-            return blobs_of(NAME.read(found).record)
-        if key.startswith(f"{VERSION.prefix}."):
-            return blobs_of(VERSION.read(found).record)
-        return ()
+    def named(self, found: Record | Changed) -> Sequence[Digest]:
+        """See `RootSource`."""
+        held = NAME.of(found) or VERSION.of(found)
+        return () if held is None else blobs_of(held.record)

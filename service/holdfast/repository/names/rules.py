@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.domain.blob_names import check_blob_name
-from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
+from holdfast.errors import InvalidError
+from holdfast.repository.ledger.ledger import Ledger, RecordKind
 from holdfast.repository.names.record import Keep
 
 if TYPE_CHECKING:
@@ -105,11 +105,9 @@ class NameRules:
     async def read(self) -> tuple[tuple[Rule, ...], int]:
         """The rules as they are now, and their revision: 0 where none were ever made."""
         now = self._monotonic()
-        try:
-            held = await self._ledger.get(RULES, _RULES)
-        except NotFoundError:
-            return self._learn((), now), 0
-        return self._learn(held.record.rules, now), held.revision
+        held = await self._ledger.find(RULES, _RULES)
+        rules, revision = ((), 0) if held is None else (held.record.rules, held.revision)
+        return self._learn(rules, now), revision
 
     async def change(
         self, rules: Sequence[Rule], *, expected: int | None
@@ -126,34 +124,10 @@ class NameRules:
         if len({(rule.prefix, rule.name) for rule in rules}) < len(rules):
             msg = "there is one rule for each prefix or name"
             raise InvalidError(msg)
-        wanted = RulesRecord(rules=tuple(rules))
-        known, revision = await self.read()
-        if revision and known == wanted.rules:
-            return known, revision  # a repeat, perhaps
-        if expected is not None and revision != expected:
-            raise ConflictError(_changed(revision))
-        now = self._monotonic()
-        if not revision:
-            held = await self._ledger.make(RULES, _RULES, lambda found: found or wanted)
-        else:
-            held = await self._ledger.get(RULES, _RULES)
-            if expected is not None and held.revision != expected:
-                raise ConflictError(_changed(held.revision))
-            held = await self._replaced(held, wanted, is_bound=expected is not None)
-        if held.record != wanted:
-            raise ConflictError(_changed(held.revision))
+        wanted, now = RulesRecord(rules=tuple(rules)), self._monotonic()
+        held = await self._ledger.replace(RULES, _RULES, wanted, expected=expected)
         return self._learn(held.record.rules, now), held.revision
-
-    async def _replaced(
-        self, held: Held[RulesRecord], wanted: RulesRecord, *, is_bound: bool
-    ) -> Held[RulesRecord]:
-        change = self._ledger.take if is_bound else self._ledger.update
-        return await change(held, lambda found: found if found == wanted else wanted)
 
     def _learn(self, rules: tuple[Rule, ...], at: float) -> tuple[Rule, ...]:
         self._known, self._read_at = _Known(rules), at
         return rules
-
-
-def _changed(revision: int) -> str:
-    return f"the rules were changed: they have revision {revision}"

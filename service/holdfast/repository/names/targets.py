@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.domain.blob_names import check_blob_name
-from holdfast.repository.names.record import announcing, made_by
-from holdfast.repository.names.writes import MadeBeforeError, named
-from holdfast.repository.targets import GivenUpError
+from holdfast.repository.names.record import NameRecord, announcing, made_by
+from holdfast.repository.names.writes import MadeBeforeError, NameWrites, named
+from holdfast.repository.targets import GivenUpError, Named, NewTarget, UploadTarget
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.bytes import NamedBytes
-    from holdfast.repository.names.record import NameRecord
-    from holdfast.repository.names.writes import NameWrites
-    from holdfast.repository.targets import Named, NewTarget, UploadTarget
     from holdfast.sources import Sources
 
 

@@ -18,13 +18,12 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ledger import Beside, Held, Ledger
 from holdfast.repository.names.record import (
     NAME,
     VERSION,
     NameRecord,
     Step,
-    VersionRecord,
     announced,
     committed,
     failed,
@@ -34,17 +33,15 @@ from holdfast.repository.names.record import (
     superseded,
 )
 from holdfast.repository.targets import Named
-from holdfast.stores.record_ports import Delete
+from holdfast.stores.record_ports import Change, Delete, RecordStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from holdfast.repository.ledger.ledger import Beside, Held
     from holdfast.repository.names.past import PastWrites
     from holdfast.repository.names.record import Announcement, Transition
     from holdfast.repository.names.rules import NameRules
     from holdfast.sources import Sources
-    from holdfast.stores.record_ports import Change, RecordStore
 
 log = structlog.get_logger(__name__)
 
@@ -90,9 +87,7 @@ class NameWrites:
 
     async def look(self, name: str) -> Held[NameRecord] | None:
         """The record of ``name``, or None where there never was one. Raises CorruptError."""
-        with suppress(NotFoundError):
-            return await self.ledger.get(NAME, name_key(name))
-        return None
+        return await self.ledger.find(NAME, name_key(name))
 
     async def announce(
         self, name: str, one: Announcement, *, seen: Held[NameRecord] | None = None
@@ -156,6 +151,17 @@ class NameWrites:
             return [] if beside is None else await beside(present, wanted)
 
         return await self.ledger.update(held, change, beside=besides)
+
+    async def lose(
+        self, held: Held[NameRecord], change: Callable[[NameRecord], NameRecord], step: Step
+    ) -> Held[NameRecord]:
+        """As `update`, of a step by which the name loses a version: it is kept before."""
+
+        async def beside(present: Held[NameRecord] | None, _: object) -> Sequence[Change]:
+            await self.keep_version(present, step)
+            return []
+
+        return await self.update(held, change, beside=beside)
 
     async def _noting(
         self, present: Held[NameRecord] | None, wanted: Held[NameRecord]
@@ -247,7 +253,9 @@ class NameWrites:
         if former is not None:
             key = version_key(former.name, former.version)
             with not_applied():
-                await self.ledger.make(VERSION, key, _written_as(former))
+                await self.ledger.make(
+                    VERSION, key, lambda found: found if found == former else former
+                )
 
     async def drop_versions(self, before: NameRecord, after: NameRecord, step: Step) -> None:
         """Remove versions that do not count any more. The rest of them is the collector's."""
@@ -271,10 +279,6 @@ def named(record: NameRecord, op: str) -> Named:
 
 def _named(record: NameRecord, made: Transition) -> Named:
     return Named(name=record.name, digest=made.digest or "", size=made.size, version=made.version)
-
-
-def _written_as(former: VersionRecord) -> Callable[[VersionRecord | None], VersionRecord]:
-    return lambda found: found if found == former else former
 
 
 @contextmanager

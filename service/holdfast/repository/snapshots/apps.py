@@ -44,19 +44,14 @@ class Apps:
 
     def __init__(self, root: Path | None) -> None:
         """``root`` may itself be reached through symlinks."""
-        self._root = root
+        self.root = root
         self._threads = ThreadPoolExecutor(LOOK_THREADS, "apps")
         self._looks = 0
-
-    @property
-    def root(self) -> Path | None:
-        """The directory that holds the apps."""
-        return self._root
 
     def has(self, app: str) -> bool:
         """Whether there is anything called ``app`` here. Raises InvalidError, UnavailableError."""
         check_app(app)
-        return self._root is not None and _mode_of(self._root / app) is not None
+        return self.root is not None and _mode_of(self.root / app) is not None
 
     async def look_for(self, app: str) -> bool:
         """The same as `has`, off the event loop, as `look` does it."""
@@ -109,14 +104,14 @@ class Apps:
         return _mode_of(self._mark(mark)) is not None
 
     def _mark(self, mark: str) -> Path:
-        if self._root is None or _MARK.fullmatch(mark) is None:
+        if self.root is None or _MARK.fullmatch(mark) is None:
             msg = "no mark, or no directory to look for it"
             raise InvalidError(msg)
-        return self._root / f"{MARK_PREFIX}{mark}"
+        return self.root / f"{MARK_PREFIX}{mark}"
 
     def _remove_old_marks(self, before: float) -> None:
-        if self._root is not None:
-            for path in self._root.glob(f"{MARK_PREFIX}*"):
+        if self.root is not None:
+            for path in self.root.glob(f"{MARK_PREFIX}*"):
                 with suppress(OSError):
                     if path.lstat().st_mtime < before:
                         path.unlink()
@@ -144,10 +139,10 @@ class Apps:
     def target(self, app: str) -> Path:
         """The path ``app`` has or would have. Raises InvalidError, UnavailableError (no root)."""
         check_app(app)
-        if self._root is None:
+        if self.root is None:
             msg = "this worker has no directory of apps"
             raise UnavailableError(msg)
-        return self._root / app
+        return self.root / app
 
 
 _SILENT: Final = "the directory of apps does not answer"

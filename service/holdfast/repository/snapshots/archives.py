@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from holdfast.archive.bridge import BridgedPackStore
-from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.create import Archived, create_archive
 from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.file_systems import racy_ns
 from holdfast.archive.ports import Cancelled
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from holdfast.archive.create.create import Archived
     from holdfast.archive.create.walk import WalkOptions
-    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.job import Job
     from holdfast.repository.snapshots.making import Maker, SnapshotLedger
@@ -82,21 +81,19 @@ class Archives:
         """
         self._jobs.check_room()
         directory = await asyncio.to_thread(self._apps.directory, app)
-
-        async def work(job: Job[StoredSnapshot]) -> StoredSnapshot:
-            return await self._archive(job, directory, options, read_all=read_all)
-
-        async def begin() -> tuple[Held[StoredSnapshot], bool]:
-            return await self._snapshots.announce(app, labels, self._owner, op_id, alone=read_all)
-
-        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
+        return await self._jobs.do(
+            partial(self._snapshots.announce, app, labels, self._owner, op_id, alone=read_all),
+            partial(self._archive, directory=directory, options=options, read_all=read_all),
+            owner=self._owner.id,
+            wait_seconds=wait_seconds,
+        )
 
     async def _archive(
         self,
         job: Job[StoredSnapshot],
+        *,
         directory: Path,
         options: WalkOptions,
-        *,
         read_all: bool,
     ) -> StoredSnapshot:
         parent = job.record.parent_digest
@@ -126,7 +123,7 @@ class Archives:
                 job.show_life()
 
             placed = Placed(began=began, created=frozenset(fresh), found=frozenset(found))
-            gone = await self._snapshots.secure(job.record, needed, placed, beat)
+            gone = await self._snapshots.securing.of_attempt(job.record, needed, placed, beat)
             if job.should_stop():
                 raise Cancelled
             if not gone:

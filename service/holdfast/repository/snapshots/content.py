@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.deadline import look_at
 from holdfast.domain.limits import KIB, WINDOW_BYTES
 from holdfast.domain.windows import Span, clip
@@ -23,7 +23,6 @@ from holdfast.repository.snapshots.read_threads import ReadThreads
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable, Iterable
 
-    from holdfast.archive.ports import Stop
     from holdfast.domain.digest import Digest
 
 MAX_WINDOWS: Final = 8

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import OutcomeUnknownError
 from holdfast.repository.ledger.lapses import Watched
-from holdfast.repository.snapshots.record import RESTORE, SNAPSHOT, failed
+from holdfast.repository.snapshots.record import RESTORE, SNAPSHOT, StoredT, failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.snapshots.record import StoredT
 
 WORKER_STOPPED: Final = "its worker stopped"
 CLIENT_STOPPED: Final = "the client stopped"

@@ -31,7 +31,7 @@ from holdfast.errors import (
     NotFoundError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
-from holdfast.repository.snapshots.manifests import MAX_MISSING, UnreadableError
+from holdfast.repository.snapshots.manifests import MAX_MISSING, Manifests, UnreadableError
 from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
     SNAPSHOT,
@@ -44,17 +44,14 @@ from holdfast.repository.snapshots.securing import Securing
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from holdfast.form.terms import EntryWarning
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.listing import SnapshotListing
-    from holdfast.repository.snapshots.manifests import Manifests
-    from holdfast.repository.snapshots.needed import Needed
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.record import Totals
-    from holdfast.repository.snapshots.securing import Placed
     from holdfast.sources import Sources
 
 CLOCKS_DIFFER: Final = timedelta(seconds=2)
@@ -105,7 +102,7 @@ class SnapshotLedger:
         self._manifests = manifests
         self._sources = sources
         self._on_removed = on_removed
-        self._securing = Securing(packs, self.get)
+        self.securing = Securing(packs, self.get)
 
     # --- making ---
 
@@ -199,16 +196,6 @@ class SnapshotLedger:
             return False
         return not await self._packs.missing([Digest(record.digest)], limit=1)
 
-    async def secure(
-        self,
-        record: StoredSnapshot,
-        needed: Needed,
-        placed: Placed,
-        beat: Callable[[], Awaitable[None]],
-    ) -> list[Digest]:
-        """See `Securing.of_attempt`."""
-        return await self._securing.of_attempt(record, needed, placed, beat)
-
     def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
         """``record`` as it is when all is well."""
         return msgspec.structs.replace(
@@ -285,7 +272,7 @@ class SnapshotLedger:
             async with self._manifests.opened(
                 digest, every_seconds=every_seconds, beat=carried.renew
             ) as reader:
-                missing = await self._securing.of_manifest(held.record, reader, carried.renew)
+                missing = await self.securing.of_manifest(held.record, reader, carried.renew)
             if missing:
                 return Commit(carried.record, missing[:MAX_MISSING])
             await carried.renew(partial(self.finished, digest=digest, totals=totals))

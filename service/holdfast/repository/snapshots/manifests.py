@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.check import check_manifest
 from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.form.root import CLIENTS_ROOT
 from holdfast.repository.snapshots.needed import Needed
 from holdfast.repository.snapshots.read_threads import ReadThreads
-from holdfast.repository.snapshots.record import totals_of
+from holdfast.repository.snapshots.record import Totals, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.reads import ClosablePackStore
-    from holdfast.repository.snapshots.record import Totals
 
 MAX_MISSING: Final = 1000
 """Digests of missing blobs in one answer to a commit."""
@@ -81,8 +80,7 @@ class Manifests:
             return self._sound[root]
         look = self._looks.get(root)
         if look is None:
-            look = self._looks[root] = outliving_task(self._look(root))
-            look.add_done_callback(look_at)
+            look = self._looks[root] = shared_task(self._look(root))
         return await _beating(look, every_seconds, beat)
 
     @asynccontextmanager

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
-from holdfast.domain.kept import PartialBytes
+from holdfast.domain.kept import PartialBytes, Ranges
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import (
     ConflictError,
@@ -27,16 +27,13 @@ from holdfast.errors import (
 )
 from holdfast.form.root import Root, join_root, root_pieces
 from holdfast.repository.snapshots.needed import Needed
-from holdfast.stores.ports import Attributes
+from holdfast.stores.ports import Attributes, BlobInfo, BlobStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
 
     from holdfast.archive.ports import Pack
-    from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobInfo, BlobStore
 
 PACK_TYPE: Final = "application/octet-stream"
 TOUCHES_AT_ONCE: Final = 64

@@ -6,17 +6,15 @@ import asyncio
 from itertools import batched
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.read.snapshot import ReaderLimits
+from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
 from holdfast.domain.digest import Digest
-from holdfast.domain.kept import joined
+from holdfast.domain.kept import Ranges, joined
 from holdfast.domain.limits import MIB
 from holdfast.form.frame_table import ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.domain.kept import Ranges
     from holdfast.form.root import Root
 
 PAGES_AT_ONCE: Final = 16

@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.domain.names import check_app, token, untoken
 from holdfast.domain.retention import ZONE_OF_ALL, Retention
-from holdfast.errors import ConflictError, NotFoundError
+from holdfast.errors import ConflictError
 from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
 
 if TYPE_CHECKING:
@@ -100,18 +100,8 @@ class Policies:
         present = await self._find(app)
         if present is not None and present.record.keep == keep:
             return await self.of(app)
-        revision = present.revision if present is not None else 0
-        if expected is not None and revision != expected:
-            raise ConflictError(_changed(revision))
         wanted = PolicyRecord(app=app, keep=keep, zones=self._zones.version)
-        if present is None:
-            made = await self._ledger.make(POLICY, _name(app), lambda found: found or wanted)
-        elif expected is not None:
-            made = await self._ledger.take(present, lambda _: wanted)
-        else:
-            made = await self._ledger.update(present, lambda _: wanted)
-        if made.record != wanted:
-            raise ConflictError(_changed(made.revision))
+        await self._ledger.replace(POLICY, _name(app), wanted, expected=expected)
         return await self.of(app)
 
     async def note_zones(self, policy: Policy) -> Policy:
@@ -137,15 +127,8 @@ class Policies:
     async def _find(self, app: str) -> Held[PolicyRecord] | None:
         if app:
             check_app(app)
-        try:
-            return await self._ledger.get(POLICY, _name(app))
-        except NotFoundError:
-            return None
+        return await self._ledger.find(POLICY, _name(app))
 
 
 def _needs_no_zones(record: PolicyRecord) -> bool:
     return record.keep is None or record.keep.time_zone == ZONE_OF_ALL
-
-
-def _changed(revision: int) -> str:
-    return f"the policy was changed: it has revision {revision}"

@@ -23,7 +23,7 @@ from holdfast.domain.names import SnapshotKey, check_labels, token
 from holdfast.domain.retention import MAX_CLOCK_OFF, Dated, Fate, Retention, decide
 from holdfast.errors import ConflictError, CorruptError, HoldfastError, NotFoundError
 from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
-from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
+from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot, snapshot_name
 from holdfast.stores.record_ports import MAX_GET_MANY, Put
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.policies import Policies, Policy
-    from holdfast.repository.snapshots.record import StoredSnapshot
     from holdfast.repository.snapshots.zones import TimeZones
     from holdfast.sources import Sources
 

@@ -11,14 +11,12 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.deadline import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-
-    from holdfast.archive.ports import Stop
 
 
 class ReadThreads:

@@ -12,8 +12,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.archive.ports import Pack, PackStore
-from holdfast.archive.read.diff import Change, diff
+from holdfast.archive.ports import Pack, PackStore, Stop
+from holdfast.archive.read.diff import PathChange, diff
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.lru import ByteLru
 from holdfast.archive.read.snapshot import (
@@ -22,8 +22,8 @@ from holdfast.archive.read.snapshot import (
     ReaderLimits,
     SnapshotReader,
 )
-from holdfast.archive.read.verify import verify
-from holdfast.deadline import look_at, outliving_task
+from holdfast.archive.read.verify import Verified, verify
+from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blobs import Content
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Executor
 
-    from holdfast.archive.ports import Stop
-    from holdfast.archive.read.verify import Verified
     from holdfast.domain.digest import Digest
     from holdfast.form.manifest import Page
 
@@ -94,21 +92,16 @@ class SnapshotReads:
     ) -> None:
         """``open_store`` gives the packs with a cache of so many bytes.
 
-        ``executor`` runs what waits for packs.
+        ``executor`` runs what waits for packs. One message carries ``max_inline_bytes``.
         """
         self._open_store = open_store
         self._store = open_store(READ_CACHE_BYTES)
         self._packs: ByteLru[bytes, Pack] = ByteLru(SCATTERED_PACKS_BYTES, len)
         self._threads = ReadThreads(executor)
-        self._max_inline_bytes = max_inline_bytes
+        self.max_inline_bytes = max_inline_bytes
         self._open: OrderedDict[Digest, _Opened] = OrderedDict()
         self._verifying = asyncio.Semaphore(MAX_VERIFYING)
         self._contents = ContentWindows(self._threads, max_inline_bytes=max_inline_bytes)
-
-    @property
-    def max_inline_bytes(self) -> int:
-        """Bytes one message carries."""
-        return self._max_inline_bytes
 
     async def _reader(self, root: Digest) -> SnapshotReader:
         """The snapshot with this root, opened. Raises CorruptError, UnavailableError."""
@@ -118,8 +111,7 @@ class SnapshotReads:
         """The snapshot with this root: opened once, however many ask; a failure is not kept."""
         opened = self._open.get(root)
         if opened is None:
-            opened = self._open[root] = _Opened(outliving_task(self._read_root(root)))
-            opened.reader.add_done_callback(look_at)
+            opened = self._open[root] = _Opened(shared_task(self._read_root(root)))
         self._open.move_to_end(root)
         while len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)
@@ -205,7 +197,7 @@ class SnapshotReads:
 
     async def changes(
         self, a: Digest, b: Digest, cursor: str | None, limit: int, has_time: Callable[[], bool]
-    ) -> tuple[list[Change], bytes | None]:
+    ) -> tuple[list[PathChange], bytes | None]:
         """Up to ``limit`` changes from ``a`` to ``b``, and the path up to which was compared.
 
         There are fewer, maybe none, where there is no more time; the path is behind the cursor all
@@ -213,7 +205,7 @@ class SnapshotReads:
         """
         reader_a, reader_b = await self._reader(a), await self._reader(b)
 
-        def read(stop: Stop) -> tuple[list[Change], bytes | None]:
+        def read(stop: Stop) -> tuple[list[PathChange], bytes | None]:
             after = None
             if cursor is not None:
                 side, page, index = decode_change(cursor, a, b)
@@ -311,10 +303,10 @@ class SnapshotReads:
 
 
 def _first(
-    changes: Generator[Change, None, bytes | None], limit: int
-) -> tuple[list[Change], bytes | None]:
+    changes: Generator[PathChange, None, bytes | None], limit: int
+) -> tuple[list[PathChange], bytes | None]:
     """Up to ``limit`` changes, and the path up to which they go; None if there are no more."""
-    found: list[Change] = []
+    found: list[PathChange] = []
     while True:
         try:
             change = next(changes)

@@ -9,7 +9,7 @@ Why: docs/decisions.md, "Removed snapshots", and "Pending markers".
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -23,7 +23,6 @@ from holdfast.repository.ledger.ledger import RecordKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime
 
     from holdfast.form.root import Root
 
@@ -104,11 +103,11 @@ class StoredRestore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     reason: str | None = None
 
 
-Stored = StoredSnapshot | StoredRestore
+StoredWork = StoredSnapshot | StoredRestore
 StoredT = TypeVar("StoredT", StoredSnapshot, StoredRestore)
 
 
-def is_pending(record: Stored) -> bool:
+def is_pending(record: StoredWork) -> bool:
     """Whether somebody works on it."""
     return record.state == "pending"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,12 +17,12 @@ from holdfast.archive.read.snapshot import (
     ReaderLimits,
     SnapshotReader,
 )
-from holdfast.archive.restore.options import RestoreOptions, check_options
+from holdfast.archive.restore.options import Restored, RestoreOptions, check_options
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import list_stagings, remove_staging
 from holdfast.domain.limits import MIB
-from holdfast.domain.names import check_id, created_at_of
-from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
+from holdfast.domain.names import SnapshotKey, check_id, created_at_of
+from holdfast.errors import ConflictError, CorruptError, InvalidError
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.snapshots.record import (
     RESTORE,
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.archive.ports import Pack
-    from holdfast.archive.restore.options import Restored
     from holdfast.domain.digest import Digest
-    from holdfast.domain.names import SnapshotKey
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.apps import Apps
@@ -109,14 +108,12 @@ class Restores:
         asked = request.options
         check_options(asked.mode, asked.paths, delete=asked.delete)
         target = self._apps.target(request.app)
-
-        async def work(job: Job[StoredRestore]) -> StoredRestore:
-            return await self._restore(job, request, target)
-
-        async def begin() -> tuple[Held[StoredRestore], bool]:
-            return await self._begin(request, op_id)
-
-        return await self._jobs.do(begin, work, owner=self._owner.id, wait_seconds=wait_seconds)
+        return await self._jobs.do(
+            partial(self._begin, request, op_id),
+            partial(self._restore, request=request, target=target),
+            owner=self._owner.id,
+            wait_seconds=wait_seconds,
+        )
 
     async def get(self, restore: str) -> StoredRestore:
         """The record of a restore. Raises NotFoundError."""
@@ -129,9 +126,9 @@ class Restores:
         restore, repeated = self._sources.new_uuid(), False
         if op_id is not None:
             restore, repeated = await self._ops.claim(op_id, restore)
-        if repeated:
-            with suppress(NotFoundError):  # its worker did not get so far
-                return await self._ledger.get(RESTORE, restore), True
+        held = await self._ledger.find(RESTORE, restore) if repeated else None
+        if held is not None:  # else its worker did not get so far
+            return held, True
         await asyncio.to_thread(self._check_target, request)
         record = StoredRestore(
             id=restore,
@@ -212,11 +209,9 @@ class Restores:
 
     async def _check_snapshot(self, request: RestoreRequest) -> None:
         """Raises ConflictError when packs are missing because the snapshot was removed."""
-        try:
-            await self._ledger.get(SNAPSHOT, snapshot_name(request.snapshot))
-        except NotFoundError as error:
+        if await self._ledger.find(SNAPSHOT, snapshot_name(request.snapshot)) is None:
             msg = f"the snapshot {request.snapshot} was removed while it was being restored"
-            raise ConflictError(msg) from error
+            raise ConflictError(msg)
 
     def _finished(self, record: StoredRestore, restored: Restored) -> StoredRestore:
         return msgspec.structs.replace(
@@ -251,9 +246,9 @@ class Restores:
 
     async def _is_over(self, restore: str) -> bool:
         """Whether nobody works on ``restore``. One without a record may be a client's own."""
-        try:
-            return not (await self._ledger.get(RESTORE, restore)).is_live
-        except NotFoundError:
-            with suppress(InvalidError):
-                return self._sources.clock() - created_at_of(check_id(restore)) > RESTORE_TTL
-            return False
+        held = await self._ledger.find(RESTORE, restore)
+        if held is not None:
+            return not held.is_live
+        with suppress(InvalidError):
+            return self._sources.clock() - created_at_of(check_id(restore)) > RESTORE_TTL
+        return False

@@ -8,20 +8,19 @@ from itertools import batched, compress
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.snapshot import SnapshotReader
-from holdfast.domain.collection import Need
-from holdfast.domain.digest import Digest, is_digest
+from holdfast.domain.collection import Need, NewsOf
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
+from holdfast.repository.blob_roots import as_digests
 from holdfast.repository.snapshots.page_needs import LIMITS, PAGES_AT_ONCE, needs_of_pages
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from holdfast.domain.collection import News
+    from holdfast.domain.digest import Digest
     from holdfast.repository.snapshots.reads import ClosablePackStore
-    from holdfast.stores.record_ports import RecordStore
+    from holdfast.stores.record_ports import Changed, Record, RecordStore
 
 CACHE_BYTES: Final = 8 * MIB
 
@@ -39,11 +38,7 @@ def roots_of(record: StoredSnapshot) -> tuple[Digest, ...]:
     elif record.digest is None:
         msg = f"the snapshot {record.key} is ok and names no root"
         raise CorruptError(msg)
-    roots = tuple(Digest(root) for root in named if root is not None)
-    if not all(map(is_digest, roots)):
-        msg = f"the snapshot {record.key} names a root that is not a digest"
-        raise CorruptError(msg)
-    return roots
+    return as_digests((root for root in named if root is not None), "snapshot")
 
 
 class SnapshotRoots:
@@ -59,13 +54,12 @@ class SnapshotRoots:
         self.records = records
         self._open_store = open_store
 
-    def named(self, key: str, value: bytes) -> Sequence[Digest]:
-        """The roots that the record ``value`` at ``key`` keeps. Raises CorruptError."""
-        if not key.startswith(f"{SNAPSHOT.prefix}."):
-            return ()
-        return roots_of(SNAPSHOT.read(Record(key=key, value=value, revision=1)).record)
+    def named(self, found: Record | Changed) -> Sequence[Digest]:
+        """See `RootSource`."""
+        held = SNAPSHOT.of(found)
+        return () if held is None else roots_of(held.record)
 
-    async def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """The blobs of ``root``, then what its pages need. Raises CorruptError."""
         with closing(self._open_store(CACHE_BYTES)) as store:
             reader = await asyncio.to_thread(SnapshotReader, store, root, limits=LIMITS)

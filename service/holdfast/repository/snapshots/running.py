@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import structlog
 
-from holdfast.archive.ports import Cancelled
-from holdfast.deadline import outliving_task
+from holdfast.archive.ports import Cancelled, Progress
+from holdfast.deadline import look_at, outliving_task
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -27,16 +27,14 @@ from holdfast.errors import (
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.snapshots.job import STALL_SECONDS, Job, Stillness
-from holdfast.repository.snapshots.record import failed, is_pending, renewed
+from holdfast.repository.snapshots.record import StoredT, StoredWork, failed, is_pending, renewed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Executor
     from datetime import datetime
 
-    from holdfast.archive.ports import Progress
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.snapshots.record import Stored, StoredT
 
 PROGRESS_SECONDS: Final = 0.25
 """Seconds between two publications of a job's progress."""
@@ -54,6 +52,8 @@ log = structlog.get_logger(__name__)
 
 
 T = TypeVar("T")
+type Work[RecordT] = Callable[[Job[RecordT]], Awaitable[RecordT]]
+"""Makes what a job's record is of; the record as it is to be at the end."""
 
 
 class Jobs:
@@ -69,7 +69,7 @@ class Jobs:
         *,
         max_jobs: int,
         clock: Callable[[], datetime],
-        announce: Callable[[Stored, Progress], None],
+        announce: Callable[[StoredWork, Progress], None],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """``executor`` runs blocking work; it has more than ``max_jobs`` threads.
@@ -116,18 +116,14 @@ class Jobs:
             raise
         task = asyncio.create_task(beginning)
         self._beginnings.add(task)
-        task.add_done_callback(self._begun)
+        task.add_done_callback(self._beginnings.discard)
+        task.add_done_callback(look_at)  # told to who asked, who may be gone
         return await asyncio.shield(task)
-
-    def _begun(self, task: asyncio.Task[Any]) -> None:
-        self._beginnings.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to who asked, who may be gone
 
     async def do(
         self,
         begin: Callable[[], Awaitable[tuple[Held[StoredT], bool]]],
-        work: Callable[[Job[StoredT]], Awaitable[StoredT]],
+        work: Work[StoredT],
         *,
         owner: str,
         wait_seconds: float,
@@ -154,9 +150,7 @@ class Jobs:
         begun = await self.begin(begin_or_take_up())
         return await self.wait(begun, wait_seconds) if isinstance(begun, Job) else begun.record
 
-    def start(
-        self, held: Held[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> Job[StoredT]:
+    def start(self, held: Held[StoredT], work: Work[StoredT]) -> Job[StoredT]:
         """Begin ``work``, which gives the record as it is at the end; returns at once.
 
         Nothing is begun while a job makes the same: it is that.
@@ -239,9 +233,7 @@ class Jobs:
 
     # --- one job ---
 
-    async def _run(
-        self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> None:
+    async def _run(self, job: Job[StoredT], work: Work[StoredT]) -> None:
         helpers = [
             asyncio.create_task(self._renew(job)),
             asyncio.create_task(self._publish(job)),
@@ -258,9 +250,7 @@ class Jobs:
         finally:
             self._forget(job)
 
-    async def _outcome(
-        self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> StoredT:
+    async def _outcome(self, job: Job[StoredT], work: Work[StoredT]) -> StoredT:
         """The record as it is to be in the end."""
         try:
             await self._wait_place(job)
@@ -277,9 +267,7 @@ class Jobs:
             log.exception("job_failed", id=job.record.id)
             return self._failure(job, InternalError.code, InternalError.title)
 
-    async def _unless_stalled(
-        self, job: Job[StoredT], work: Callable[[Job[StoredT]], Awaitable[StoredT]]
-    ) -> StoredT:
+    async def _unless_stalled(self, job: Job[StoredT], work: Work[StoredT]) -> StoredT:
         """The result of ``work``. Raises OutcomeUnknownError when it shows no sign of life."""
         working = asyncio.ensure_future(work(job))
         stalled = asyncio.create_task(job.stalled.wait())
@@ -386,7 +374,7 @@ def _at(record: StoredT, progress: Progress, **changes: Any) -> StoredT:
     return msgspec.structs.replace(record, **({"totals": totals} | changes))
 
 
-def _check_owner(owner: str, record: Stored) -> None:
+def _check_owner(owner: str, record: StoredWork) -> None:
     if record.lease.owner != owner:
         msg = "the record is another worker's"
         raise ConflictError(msg)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import CorruptError, NotFoundError
-from holdfast.stores.ports import Attributes
+from holdfast.stores.ports import Attributes, BlobStore
 
 if TYPE_CHECKING:
     from holdfast.repository.states.record import SaveEntry, SaveForm
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore
 
 TYPES: Final = {"json": "application/json", "bytes": "application/octet-stream"}
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from holdfast.domain.hlc import parse_hlc
+from holdfast.domain.hlc import Hlc, parse_hlc
 from holdfast.domain.op_id import is_repeat, split_op_id
-from holdfast.repository.states.record import CarriedOp
+from holdfast.repository.states.record import CarriedOp, Lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.groups import GroupHead
-    from holdfast.repository.states.record import Lineage
 
 REMEMBERED: Final = timedelta(minutes=2)
 MAX_OP_IDS: Final = 65_536

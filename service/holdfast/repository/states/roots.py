@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.repository.blob_roots import BlobRoots, as_digests
 from holdfast.repository.states.record import STATE
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from holdfast.domain.digest import Digest
+    from holdfast.stores.record_ports import Changed, Record
 
 
 class StateRoots(BlobRoots):
@@ -20,9 +20,8 @@ class StateRoots(BlobRoots):
     name: Final = "states"
     lasting: Final = STATE.prefix
 
-    def named(self, key: str, value: bytes) -> Sequence[Digest]:
-        """The blobs that the record ``value`` at ``key`` keeps. Raises CorruptError."""
-        if not key.startswith(f"{STATE.prefix}."):
-            return ()
-        record = STATE.read(Record(key=key, value=value, revision=1)).record
-        return as_digests((save.digest for save in record.saves), "state")
+    def named(self, found: Record | Changed) -> Sequence[Digest]:
+        """See `RootSource`."""
+        state = STATE.of(found)
+        saves = () if state is None else state.record.saves
+        return as_digests((save.digest for save in saves), "state")

@@ -33,14 +33,13 @@ from holdfast.repository.states.record import (
     saved,
     without_save,
 )
-from holdfast.repository.states.states import MISSING
+from holdfast.repository.states.states import MISSING, PresentState, StateRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from holdfast.repository.states.blobs import SavedBytes
     from holdfast.repository.states.record import Lineage, SaveForm
-    from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
 
 NO_SAVE: Final = "there is no such save"

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.repository.targets import GivenUpError, UploadTarget
-from holdfast.repository.uploads.record import Refusal, Result, UploadRecord
+from holdfast.repository.targets import GivenUpError, NewTarget, Targets, UploadTarget
+from holdfast.repository.uploads.record import Result
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
-    from holdfast.repository.targets import NewTarget, Targets
 
 
 class RefusedDeliveryError(ConflictError):
@@ -48,13 +47,13 @@ class Deliveries:
             version=given.version,
         )
 
-    async def promise(self, record: UploadRecord, digest: Digest, size: int) -> None:
+    async def promise(self, target: UploadTarget | None, digest: Digest, size: int) -> None:
         """To be awaited before the blob's record is published. Raises RefusedDeliveryError."""
-        if self._targets is not None and record.target is not None:
+        if self._targets is not None and target is not None:
             try:
-                await self._targets.promise(record.target, digest, size)
+                await self._targets.promise(target, digest, size)
             except GivenUpError as error:
-                raise _refused(error.detail, None) from error
+                raise RefusedDeliveryError(error.detail) from error
 
     async def give(self, target: UploadTarget | None, result: Result) -> Result:
         """The result once the name has the blob, which is there and was touched after the promise.
@@ -66,22 +65,17 @@ class Deliveries:
         try:
             given = await self._targets.commit(target)
         except ConflictError as error:
-            raise _refused(error.detail, error.version) from error
+            raise RefusedDeliveryError(error.detail, version=error.version) from error
         except NotFoundError as error:
-            raise _refused(error.detail, 0) from error
+            raise RefusedDeliveryError(error.detail, version=0) from error
         except GivenUpError as error:
-            raise _refused(error.detail, None) from error
+            raise RefusedDeliveryError(error.detail) from error
         return replace(result, name=target.name, version=given.version)
 
     async def give_present(self, target: UploadTarget, digest: Digest, size: int) -> Result | None:
         """As `promise` and `give`, of a blob that is there already; None if it is not."""
-        if self._targets is None:
-            return None
-        try:
-            await self._targets.promise(target, digest, size)
-        except GivenUpError as error:
-            raise _refused(error.detail, None) from error
-        if not await self._targets.touch(digest):
+        await self.promise(target, digest, size)
+        if self._targets is None or not await self._targets.touch(digest):
             return None
         return await self.give(target, Result(digest=digest, size=size, created=False))
 
@@ -89,12 +83,3 @@ class Deliveries:
         """To be awaited once the upload has ended without a blob."""
         if self._targets is not None and target is not None:
             await self._targets.fail(target, reason)
-
-
-def refusal_of(error: RefusedDeliveryError) -> Refusal:
-    """The record of it."""
-    return Refusal(detail=error.detail, version=error.version)
-
-
-def _refused(detail: str, version: int | None) -> RefusedDeliveryError:
-    return RefusedDeliveryError(detail, version=version)

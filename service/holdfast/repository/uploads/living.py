@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from itertools import batched
-from typing import TYPE_CHECKING
 
 from holdfast.errors import NotFoundError
 from holdfast.repository.uploads.record import UPLOAD, UploadRecord
-from holdfast.stores.record_ports import MAX_GET_MANY
-
-if TYPE_CHECKING:
-    from holdfast.stores.record_ports import RecordStore
+from holdfast.stores.record_ports import MAX_GET_MANY, RecordStore
 
 
 class LivingUploads:

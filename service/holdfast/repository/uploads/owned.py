@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.deadline import deadline, look_at, outliving_task
+from holdfast.deadline import deadline, look_at, shared_task
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES
 from holdfast.domain.parts import PartSequence
@@ -32,7 +32,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
+from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -46,16 +46,14 @@ from holdfast.repository.uploads.record import (
     without_claims,
 )
 from holdfast.repository.uploads.tails import UploadTail
-from holdfast.stores.ports import Attributes
+from holdfast.stores.ports import Attributes, BlobStore, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.sources import Sources
-    from holdfast.stores.ports import BlobStore, Stored
 
 CONFIRM_SECONDS: Final = 15.0
 """Seconds an owner believes that it is one. A process that was stopped looks before it writes."""
@@ -186,8 +184,7 @@ class OwnedUpload:
         """Begin to write a part, in the place of the tail, unless it is a repeat."""
         if self._parts.accept(part, data):
             self._tail.data = b""
-            self.writes[part] = outliving_task(self._staged.write(part, data))
-            self.writes[part].add_done_callback(look_at)
+            self.writes[part] = shared_task(self._staged.write(part, data))
 
     async def extend(self, part: int, at: int, data: Buffer) -> int:
         """See `UploadService.tail`."""
@@ -333,7 +330,7 @@ class OwnedUpload:
                 if self._tail.data and parts == self._parts.count + 1:
                     self._take(self._parts.count, self._tail.data)
                 await self._check_final(parts, digest)
-                self.commit = outliving_task(self._commit())
+                self.commit = shared_task(self._commit())
                 self.commit.add_done_callback(self._commit_ended)
             elif parts != self._parts.count:
                 raise ConflictError(ENDED)
@@ -352,7 +349,6 @@ class OwnedUpload:
 
     def _commit_ended(self, commit: asyncio.Task[Result]) -> None:
         """A failed commit may be tried again, or given up, whether or not anybody waited for it."""
-        look_at(commit)
         if self.commit is commit and (commit.cancelled() or commit.exception() is not None):
             self.commit = None
 
@@ -362,12 +358,12 @@ class OwnedUpload:
             raise ConflictError(RESUME)
         digest = self._parts.digest
         try:
-            await self._deliveries.promise(self._record, digest, self._parts.size)
+            await self._deliveries.promise(self._record.target, digest, self._parts.size)
             stored = await self._publish(digest)
             result = Result(digest=digest, size=self._parts.size, created=stored.created)
             result = await self._deliveries.give(self._record.target, result)
         except RefusedDeliveryError as error:
-            await self._change(partial(refused, refusal_of(error)))
+            await self._change(partial(refused, error))
             await self._ended(error.detail)
             raise
         # A former owner that woke up may have made the blob: then it is its chunks that stay.

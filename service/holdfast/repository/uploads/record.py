@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from holdfast.errors import ConflictError
 from holdfast.repository.ledger.ledger import RecordKind
 from holdfast.repository.targets import UploadTarget
 
@@ -86,6 +87,11 @@ class UploadRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         """Wherever bytes of it may be."""
         return (*self.nuids, *self.spares, *([self.tail.nuid] if self.tail is not None else ()))
 
+    def check_not_refused(self) -> None:
+        """Raises ConflictError where the name did not get the blob."""
+        if self.refusal is not None:
+            raise ConflictError(self.refusal.detail, version=self.refusal.version)
+
 
 UPLOAD: Final = RecordKind(
     noun="upload",
@@ -124,8 +130,9 @@ def committed(result: Result, record: UploadRecord) -> UploadRecord:
     return msgspec.structs.replace(record, state="committed", result=result)
 
 
-def refused(refusal: Refusal, record: UploadRecord) -> UploadRecord:
+def refused(error: ConflictError, record: UploadRecord) -> UploadRecord:
     """``record`` when the name did not get the blob."""
+    refusal = Refusal(detail=error.detail, version=error.version)
     return msgspec.structs.replace(record, state="failed", refusal=refusal)
 
 

@@ -17,41 +17,20 @@ if TYPE_CHECKING:
     from holdfast.repository.uploads.owned import OwnedUpload, UploadLimits
 
 
-class UploadTable:
+class UploadTable(dict[str, "OwnedUpload"]):
     """Owned uploads by their ids, and windows of those about to be."""
 
     def __init__(self, limits: UploadLimits, *, part_size: int) -> None:
         """``part_size`` is the least that a window has."""
+        super().__init__()
         self._limits = limits
         self._part_size = part_size
-        self._uploads: dict[str, OwnedUpload] = {}
         self._coming: list[int] = []
-
-    def __len__(self) -> int:
-        """The number owned."""
-        return len(self._uploads)
-
-    def __iter__(self) -> Iterator[OwnedUpload]:
-        """Those that are owned now."""
-        return iter(list(self._uploads.values()))
-
-    def get(self, upload: str) -> OwnedUpload | None:
-        """The upload, if it is owned."""
-        return self._uploads.get(upload)
-
-    def add(self, owned: OwnedUpload) -> OwnedUpload:
-        """Own it from here on."""
-        self._uploads[owned.id] = owned
-        return owned
 
     def drop(self, owned: OwnedUpload) -> None:
         """Own it no more. May be repeated."""
-        if self._uploads.get(owned.id) is owned:
-            del self._uploads[owned.id]
-
-    def clear(self) -> None:
-        """Own none."""
-        self._uploads.clear()
+        if self.get(owned.id) is owned:
+            del self[owned.id]
 
     @contextmanager
     def place(self, former: OwnedUpload | None = None) -> Iterator[int]:
@@ -68,7 +47,7 @@ class UploadTable:
 
     def _grant_window(self, former: OwnedUpload | None) -> int:
         """Share the memory for windows, keeping a part for each upload that may yet come."""
-        owned = [owned.window for owned in self._uploads.values() if owned is not former]
+        owned = [owned.window for owned in self.values() if owned is not former]
         taken = [*owned, *self._coming]
         free_places = self._limits.max_uploads - len(taken)
         free = self._limits.memory_bytes - sum(taken)

@@ -13,12 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.errors import UnavailableError
-from holdfast.repository.uploads.record import PartTail, with_spare, with_tail
+from holdfast.repository.uploads.record import PartTail, UploadRecord, with_spare, with_tail
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from holdfast.repository.uploads.record import UploadRecord
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.stores.ports import BlobStore
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.uploads.deliveries import RefusedDeliveryError, refusal_of
+from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.targets import UploadTarget
-    from holdfast.repository.uploads.deliveries import Deliveries
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.repository.uploads.table import UploadTable
@@ -48,9 +47,7 @@ _BUSY: Final = "another worker is taking the upload over"
 
 def check_found(held: Held[UploadRecord]) -> None:
     """Raises NotFoundError, ConflictError of an upload that ended without its blob."""
-    refusal = held.record.refusal
-    if refusal is not None:
-        raise ConflictError(refusal.detail, version=refusal.version)
+    held.record.check_not_refused()
     if held.record.result is None and not held.is_live:
         msg = "no such upload"
         raise NotFoundError(msg)
@@ -96,9 +93,8 @@ class Takeovers:
         return await asyncio.shield(self._running.get(upload) or self._begin(upload))
 
     def _begin(self, upload: str) -> asyncio.Task[Opened | Result]:
-        running = outliving_task(self._go_on_or_take_over(upload))
+        running = shared_task(self._go_on_or_take_over(upload))
         self._running[upload] = running
-        running.add_done_callback(look_at)
         running.add_done_callback(lambda _: self._running.pop(upload, None))
         return running
 
@@ -185,6 +181,6 @@ class Takeovers:
         try:
             given = await self._deliveries.give_present(target, Digest(result.digest), result.size)
         except RefusedDeliveryError as error:
-            await self._ledger.take(held, partial(refused, refusal_of(error)))
+            await self._ledger.take(held, partial(refused, error))
             raise
         return None if given is None else msgspec.structs.replace(given, created=result.created)

@@ -16,10 +16,10 @@ from holdfast.errors import (
     TooLargeError,
 )
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses, Watched
-from holdfast.repository.ledger.ledger import Ledger
+from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.uploads.deliveries import Deliveries
-from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload
+from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload, UploadLimits
 from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at
 from holdfast.repository.uploads.stagings import Stagings
 from holdfast.repository.uploads.table import UploadTable
@@ -28,9 +28,7 @@ from holdfast.repository.uploads.takeover import Takeovers, check_found
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
-    from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.targets import NewTarget, Targets, UploadTarget
-    from holdfast.repository.uploads.owned import UploadLimits
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import RecordStore
@@ -173,19 +171,19 @@ class UploadService:
         return None
 
     def _own(self, held: Held[UploadRecord], window: int) -> OwnedUpload:
-        return self._table.add(
-            OwnedUpload(
-                held,
-                self._store,
-                self._ledger,
-                self._stagings,
-                self._deliveries,
-                window=window,
-                limits=self._limits,
-                sources=self._sources,
-                leave=self._table.drop,
-            )
+        owned = OwnedUpload(
+            held,
+            self._store,
+            self._ledger,
+            self._stagings,
+            self._deliveries,
+            window=window,
+            limits=self._limits,
+            sources=self._sources,
+            leave=self._table.drop,
         )
+        self._table[owned.id] = owned
+        return owned
 
     async def part(self, upload: str, part: int, data: Buffer) -> int:
         """Store one part; returns its number once it is durable.
@@ -242,9 +240,8 @@ class UploadService:
     async def _finished(self, upload: str, parts: int, digest: Digest | None) -> Result:
         """The answer to a repeat that comes when the upload has ended."""
         held = await self._ledger.get(UPLOAD, upload)
-        result, refusal = held.record.result, held.record.refusal
-        if refusal is not None:
-            raise ConflictError(refusal.detail, version=refusal.version)
+        held.record.check_not_refused()
+        result = held.record.result
         if result is None:
             raise ConflictError(RESUME if held.is_live else ENDED)
         same_parts = parts == -(-result.size // held.record.part_size)
@@ -262,10 +259,8 @@ class UploadService:
 
     async def is_live(self, upload: str) -> bool:
         """Whether somebody may carry the upload on."""
-        try:
-            return (await self._ledger.get(UPLOAD, upload)).is_live
-        except NotFoundError:
-            return False
+        held = await self._ledger.find(UPLOAD, upload)
+        return held is not None and held.is_live
 
     async def abort(self, upload: str) -> bool:
         """Give an upload up and remove its parts; False when it had ended already.
@@ -308,7 +303,7 @@ class UploadService:
         To be called every few seconds: after a pause of the process it finds out at once which
         uploads others have taken over. So it does of those that wait to be resumed, by anybody.
         """
-        for owned in self._table:
+        for owned in list(self._table.values()):
             await owned.renew()
 
     async def sweep(self) -> int:
@@ -328,8 +323,9 @@ class UploadService:
         The uploads stay open: other workers resume them, and what is still written is theirs to
         find or to remove.
         """
-        running = [write for owned in self._table for write in owned.writes.values()]
-        commits = [owned.commit for owned in self._table if owned.commit is not None]
+        owned = self._table.values()
+        running = [write for one in owned for write in one.writes.values()]
+        commits = [one.commit for one in owned if one.commit is not None]
         if running or commits:
             await asyncio.wait([*running, *commits], timeout=SETTLE_SECONDS)
         self._table.clear()

@@ -10,7 +10,7 @@ Why: docs/decisions.md, "A snapshot is pending from its marker".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,11 +22,8 @@ from holdfast.domain.names import SnapshotKey, untoken
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from holdfast.stores.ports import BlobChanged, BlobStore
     from holdfast.stores.record_ports import Changed, Extent, RecordStore
 
@@ -138,11 +135,11 @@ def name_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
     family, _, key = changed.key.partition(".")
     if family != NAME.prefix:
         return
-    if changed.value is None:
+    held = NAME.of(changed)
+    if held is None:
         if is_new(changed.revision):
             yield _removed(changed, key_name(key))
         return
-    held = NAME.read(Record(key=changed.key, value=changed.value, revision=changed.revision))
     steps = [(one.revision or held.revision, one) for one in held.record.transitions]
     news = [(revision, one) for revision, one in steps if is_new(revision)]
     for number, (revision, one) in enumerate(news):
@@ -181,12 +178,12 @@ def snapshot_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
         key = _snapshot_key(name)
         data = {"key": str(key), "app": key.app, "state": "pending"}
         yield _at_once(changed, str(key), "pending", data)
-    elif family == SNAPSHOT.prefix and changed.value is None:
-        yield _removed(changed, str(_snapshot_key(name)))
-    elif family == SNAPSHOT.prefix and changed.value is not None:
-        found = Record(key=changed.key, value=changed.value, revision=changed.revision)
-        record = SNAPSHOT.read(found).record
-        if not SNAPSHOT.is_live(record):
+    elif family == SNAPSHOT.prefix:
+        held = SNAPSHOT.of(changed)
+        if held is None:
+            yield _removed(changed, str(_snapshot_key(name)))
+        elif not held.is_live:
+            record = held.record
             yield _at_once(changed, str(record.key), record.state, _snapshot_data(record))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.deadline import outliving_task
+from holdfast.deadline import look_at, outliving_task
 from holdfast.errors import (
     ConflictError,
     HoldfastError,
@@ -141,7 +141,7 @@ class Watching:
         self._leave()
         if self._reading is not None:
             self._reading.cancel()
-            self._reading.add_done_callback(_forget)
+            self._reading.add_done_callback(look_at)
             self._reading = None
 
     def _leave(self) -> None:
@@ -207,12 +207,6 @@ class Watching:
             if self._reader is None:
                 await asyncio.sleep(IDLE_SECONDS)
         return batch
-
-
-def _forget(reading: asyncio.Task[Batch | None]) -> None:
-    """Nobody wants to know how it ended."""
-    if not reading.cancelled():
-        reading.exception()
 
 
 class _Reader:

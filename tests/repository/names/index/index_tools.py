@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.domain.blob_names import name_key, version_key
+from holdfast.domain.blob_names import NameState, name_key, version_key
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import UnavailableError
 from holdfast.repository.names.index.index import NameIndex
+from holdfast.repository.names.index.listing import make_listing
 from holdfast.repository.names.record import (
     Announcement,
     Keep,
@@ -26,10 +27,8 @@ from holdfast.stores.record_ports import Changed, Changes
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from pathlib import Path
 
-    from holdfast.repository.names.index.listing import NamesPage
-    from holdfast.repository.names.record import NameState
+    from holdfast.repository.names.index.listing import Listing, NamesPage
     from holdfast.stores.record_ports import Change, RecordStore
 
 MAX_LAG = 4
@@ -107,11 +106,10 @@ async def running(
     records: RecordStore,
     *,
     keep: Callable[[str], Keep] = lambda _name: Keep(),
-    directory: Path | None = None,
     ready: bool = True,
 ) -> AsyncIterator[NameIndex]:
     """An index of that store, which is built unless it is not to be waited for."""
-    index = NameIndex(records, keep=keep, sources=SOURCES, directory=directory)
+    index = NameIndex(records, keep=keep, sources=SOURCES)
     index.start()
     try:
         if ready:
@@ -121,8 +119,8 @@ async def running(
         await index.aclose()
 
 
-async def page(index: NameIndex, **said: Any) -> NamesPage:
-    """A page of everything, but for what is said."""
+def listing(**said: Any) -> Listing:
+    """Of everything, but for what is said."""
     asked: dict[str, Any] = {
         "prefix": "",
         "delimiter": "",
@@ -132,7 +130,12 @@ async def page(index: NameIndex, **said: Any) -> NamesPage:
         "limit": 1000,
         "now": NOW,
     }
-    return await index.page(**(asked | said))
+    return make_listing(**(asked | said))
+
+
+async def page(index: NameIndex, **said: Any) -> NamesPage:
+    """A page of everything, but for what is said."""
+    return await index.page(listing(**said))
 
 
 async def listed(index: NameIndex) -> list[str]:

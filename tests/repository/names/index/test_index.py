@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from typing import TYPE_CHECKING
 
@@ -31,8 +30,6 @@ from holdfast.repository.names.index.table import PendingWrite
 from holdfast.repository.names.record import Keep
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from holdfast.repository.names.index.index import NameIndex
     from holdfast.stores.record_ports import Extent, RecordStore
 
@@ -420,15 +417,6 @@ async def test_the_state_tells_how_far_the_index_is(store: RecordStore) -> None:
         state = index.state
         last = (await store.extent()).last
         assert (state.is_ready, state.names, state.position, state.last) == (True, 1, last, last)
-        assert state.built_seconds is not None
-
-
-async def test_nothing_of_it_stays_in_its_directory(tmp_path: Path) -> None:
-    store = UnsafeRecordStore()
-    await Names(store).write("a")
-    async with running(store, directory=tmp_path) as index:
-        assert await listed(index) == ["a"]
-        assert os.listdir(tmp_path) == []
 
 
 async def test_a_name_that_needs_every_escape_is_listed_as_it_was_given(

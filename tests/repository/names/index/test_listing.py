@@ -10,12 +10,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.examples import examples
-from tests.repository.names.index.index_tools import NOW, changed, content, hours, name_record
+from tests.repository.names.index.index_tools import (
+    NOW,
+    changed,
+    content,
+    hours,
+    listing,
+    name_record,
+)
 
 from holdfast.domain.limits import MAX_NAME_CURSOR_CHARS
 from holdfast.errors import InvalidError
 from holdfast.repository.names.index import listing as listing_module
-from holdfast.repository.names.index.listing import make_listing, read_page
+from holdfast.repository.names.index.listing import read_page
 from holdfast.repository.names.index.table import Table
 from holdfast.repository.names.record import Keep
 
@@ -34,7 +41,7 @@ type Row = tuple[str, str]
 
 
 def table_of(records: Iterable[NameRecord]) -> Table:
-    table = Table(None)
+    table = Table()
     table.apply([changed(record, number) for number, record in enumerate(records, 1)])
     return table
 
@@ -42,16 +49,7 @@ def table_of(records: Iterable[NameRecord]) -> Table:
 def read(
     table: Table, keep: Callable[[str], Keep] = lambda _name: Keep(), **said: Any
 ) -> NamesPage:
-    asked: dict[str, Any] = {
-        "prefix": "",
-        "delimiter": "",
-        "labels": {},
-        "start_after": "",
-        "cursor": None,
-        "limit": 1000,
-        "now": NOW,
-    }
-    return read_page(table, make_listing(**(asked | said)), keep)
+    return read_page(table, listing(**said), keep)
 
 
 def merged(page: NamesPage) -> list[Row]:
@@ -194,7 +192,7 @@ def test_the_longest_name_fits_a_cursor() -> None:
 
 
 def test_a_list_of_nothing_is_empty() -> None:
-    with closing(Table(None)) as table:
+    with closing(Table()) as table:
         assert read_on(table, 10) == []
 
 
@@ -218,7 +216,7 @@ def encoded(plain: bytes) -> str:
     ],
 )
 def test_a_cursor_of_another_list_is_invalid(cursor: str) -> None:
-    with closing(Table(None)) as table, pytest.raises(InvalidError):
+    with closing(Table()) as table, pytest.raises(InvalidError):
         read(table, prefix="photos/", cursor=cursor)
 
 
@@ -236,5 +234,5 @@ def test_a_cursor_of_another_list_is_invalid(cursor: str) -> None:
     ids=repr,
 )
 def test_what_cannot_be_asked_for_is_invalid(said: dict[str, Any]) -> None:
-    with closing(Table(None)) as table, pytest.raises(InvalidError):
+    with closing(Table()) as table, pytest.raises(InvalidError):
         read(table, **said)

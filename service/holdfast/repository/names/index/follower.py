@@ -28,14 +28,12 @@ from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.repository.names.index.census import Census
 from holdfast.repository.names.index.table import Table
 from holdfast.repository.names.index.table_thread import NOT_READY, TableThread
-from holdfast.stores.record_ports import MAX_CHANGES
+from holdfast.stores.record_ports import MAX_CHANGES, Changed, Changes, Extent, RecordStore
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from holdfast.stores.record_ports import Changed, Changes, Extent, RecordStore
 
 SETTLE_SECONDS: Final = 10.0
 """Seconds a list waits for its round."""
@@ -61,8 +59,7 @@ class IndexState:
     """The state of the index. ``names``: their number, deleted ones aside.
 
     It has read up to the revision ``position``; the store had got to ``last`` in the last round.
-    ``rebuilt``: how often it was built anew. ``built_seconds``: how long that took the last time;
-    None until it was built.
+    ``rebuilt``: how often it was built anew.
     """
 
     is_ready: bool = False
@@ -70,19 +67,16 @@ class IndexState:
     position: int = 0
     last: int = 0
     rebuilt: int = 0
-    built_seconds: float | None = None
 
 
 class Follower:
     """Takes the changes of a store into a table, and answers from there."""
 
-    def __init__(
-        self, records: RecordStore, directory: Path | None, *, monotonic: Callable[[], float]
-    ) -> None:
-        """The table lies in ``directory``; None: where temporary files do."""
+    def __init__(self, records: RecordStore, *, monotonic: Callable[[], float]) -> None:
+        """``monotonic`` gives seconds that only rise."""
         self._records = records
         self._monotonic = monotonic
-        self._table = TableThread(directory)
+        self._table = TableThread()
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -172,7 +166,6 @@ class Follower:
         await self._round()
         await self._table.ask(Table.find_digests)
         seconds = self._monotonic() - began
-        self._state = replace(self._state, built_seconds=seconds)
         self._ready.set()
         log.info("names_index_built", names=self._table.names, seconds=round(seconds, 3))
 

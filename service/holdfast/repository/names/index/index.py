@@ -7,25 +7,21 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from holdfast.repository.names.index.follower import Follower
-from holdfast.repository.names.index.listing import make_listing, read_page
+from holdfast.repository.names.index.listing import Listing, NamesPage, read_page
 from holdfast.repository.names.index.rows import listed, record_of
-from holdfast.repository.names.index.table import Table
+from holdfast.repository.names.index.table import PendingWrite, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.names.index.follower import IndexState
-    from holdfast.repository.names.index.listing import NamesPage
-    from holdfast.repository.names.index.table import PendingWrite
     from holdfast.repository.names.record import Keep
     from holdfast.sources import Sources
     from holdfast.stores.record_ports import RecordStore
 
 
-class NameIndex:
+class NameIndex(Follower):
     """All names of the store, in order, and the users of their blobs.
 
     An answer includes everything that was acknowledged before it was asked for, by any worker;
@@ -34,74 +30,26 @@ class NameIndex:
     """
 
     def __init__(
-        self,
-        records: RecordStore,
-        *,
-        keep: Callable[[str], Keep],
-        sources: Sources,
-        directory: Path | None = None,
+        self, records: RecordStore, *, keep: Callable[[str], Keep], sources: Sources
     ) -> None:
-        """``records`` is the bucket. ``keep`` gives a name's retention, in any thread.
-
-        Its file lies in ``directory``; None: where temporary files do.
-        """
+        """``records`` is the bucket. ``keep`` gives a name's retention, in any thread."""
+        super().__init__(records, monotonic=sources.monotonic)
         self._keep = keep
         self._sources = sources
-        self._follower = Follower(records, directory, monotonic=sources.monotonic)
 
-    @property
-    def state(self) -> IndexState:
-        """Its state now."""
-        return self._follower.state
+    async def page(self, listing: Listing) -> NamesPage:
+        """Names, in the order of their UTF-8 bytes. Raises UnavailableError.
 
-    def start(self) -> None:
-        """Begin to follow the store."""
-        self._follower.start()
-
-    async def wait_ready(self) -> None:
-        """Wait until it is built, so that it answers."""
-        await self._follower.wait_ready()
-
-    async def aclose(self) -> None:
-        """End. May be repeated."""
-        await self._follower.aclose()
-
-    async def page(
-        self,
-        *,
-        prefix: str,
-        delimiter: str,
-        labels: Mapping[str, str],
-        start_after: str,
-        cursor: str | None,
-        limit: int,
-        now: datetime,
-    ) -> NamesPage:
-        """Names with that prefix and all of ``labels``, behind ``start_after`` or ``cursor``.
-
-        In the order of their UTF-8 bytes. A ``pending`` one, or a ``failure``, has no digest;
-        deleted ones, and those that have expired ``now``, are left out. With a ``delimiter`` names
-        that have it behind the prefix are told once, as a common prefix. Names and prefixes are
-        ``limit`` (1 to 1,000) together, or fewer; ``cursor`` is None at the end. A start within a
-        common prefix goes on behind it. Raises InvalidError, UnavailableError.
+        A ``pending`` one, or a ``failure``, has no digest; deleted and expired ones are left out.
         """
-        listing = make_listing(
-            prefix=prefix,
-            delimiter=delimiter,
-            labels=labels,
-            start_after=start_after,
-            cursor=cursor,
-            limit=limit,
-            now=now,
-        )
-        return await self._follower.settled(partial(read_page, listing=listing, keep=self._keep))
+        return await self.settled(partial(read_page, listing=listing, keep=self._keep))
 
     async def pending(self) -> list[PendingWrite]:
         """The announced writes, as of a moment ago: a caller that acts reads again.
 
         Raises UnavailableError before anything was read.
         """
-        return await self._follower.known(Table.pending)
+        return await self.known(Table.pending)
 
     async def keeps(self, digest: Digest) -> bool:
         """Whether a name, a version that counts, or an announcement needs the blob.
@@ -110,7 +58,7 @@ class NameIndex:
         Nor is a record that cannot be read taken for one that needs nothing: then it is True.
         Raises UnavailableError.
         """
-        return await self._follower.settled(partial(Table.needs, digest=digest))
+        return await self.settled(partial(Table.needs, digest=digest))
 
     async def kept_for(self, digest: Digest, limit: int) -> Sequence[str]:
         """See `Keeper.kept_for`: names, then versions and writes that are under way."""
@@ -120,12 +68,12 @@ class NameIndex:
             names = _names_of(table, digest, limit, now, self._keep)
             return [*names, *table.others_of(digest, limit - len(names))]
 
-        return await self._follower.settled(find)
+        return await self.settled(find)
 
     async def names_of(self, digest: Digest, limit: int) -> list[str]:
         """Up to ``limit`` names that have this blob now, ascending. Raises UnavailableError."""
         now = self._sources.clock()
-        return await self._follower.settled(
+        return await self.settled(
             partial(_names_of, digest=digest, limit=limit, now=now, keep=self._keep)
         )
 

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, check_name_labels
 from holdfast.domain.limits import MAX_LIST_LIMIT
 from holdfast.errors import InvalidError
-from holdfast.repository.names.index.rows import listed, record_of
+from holdfast.repository.names.index.rows import IndexedName, listed, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.index.table import Table
     from holdfast.repository.names.record import Keep
 
@@ -38,7 +37,7 @@ _NOT_A_CURSOR: Final = "not a cursor of this list"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamesPage:
-    """Names and common prefixes, each ascending. ``cursor``: more may follow."""
+    """Names and common prefixes, each ascending. ``cursor``: more may follow; None at the end."""
 
     names: Sequence[IndexedName]
     prefixes: Sequence[str]
@@ -76,7 +75,13 @@ def make_listing(
     limit: int,
     now: datetime,
 ) -> Listing:
-    """Raises InvalidError. A ``cursor`` counts instead of ``start_after``."""
+    """Of names with that prefix and all of ``labels``, behind ``start_after`` or ``cursor``.
+
+    A ``cursor`` counts instead of ``start_after``. With a ``delimiter`` names that have it behind
+    the prefix are told once, as a common prefix; a start within one goes on behind it. Names and
+    prefixes are ``limit`` (1 to 1,000) together, or fewer. What has expired ``now`` is left out.
+    Raises InvalidError.
+    """
     if not 1 <= limit <= MAX_LIST_LIMIT:
         msg = f"a page has 1 to {MAX_LIST_LIMIT} names"
         raise InvalidError(msg)

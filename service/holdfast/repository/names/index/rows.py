@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from holdfast.domain.blob_names import key_name, split_version_key, version_key
+from holdfast.domain.blob_names import NameState, key_name, split_version_key, version_key
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.names.record import (
     NAME,
@@ -23,12 +23,11 @@ from holdfast.repository.names.record import (
     content_of,
     expires_at,
 )
-from holdfast.stores.record_ports import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.repository.names.record import Keep, NameState
+    from holdfast.repository.names.record import Keep
     from holdfast.stores.record_ports import Changed
 
 log = structlog.get_logger(__name__)
@@ -95,19 +94,19 @@ class Rows:
             self.others.append((changed.key, True))
 
     def _add_name(self, changed: Changed, tokens: str) -> None:
-        if changed.value is None:
-            self.changed_names.append((key_name(tokens).encode(),))
-            return
         try:
-            record = NAME.read(_record(changed)).record
-            name = record.name.encode()
-            row = _name_row(record, name, changed.revision)
-            announced = _announced_rows(record, name, changed.revision)
-        except (CorruptError, ValueError):
+            held = NAME.of(changed)
+        except CorruptError:
             self.changed_names.append((key_name(tokens).encode(),))
             raise
+        if held is None:
+            self.changed_names.append((key_name(tokens).encode(),))
+            return
+        record = held.record
+        name = record.name.encode()
         self.changed_names.append((name,))
-        self.announced.extend(announced)
+        row = _name_row(record, name, changed.revision)
+        self.announced.extend(_announced_rows(record, name, changed.revision))
         if record.state == "deleted":
             self.graves.append((name, record.version, record.oldest))
         else:
@@ -116,9 +115,10 @@ class Rows:
     def _add_version(self, changed: Changed, tokens: str) -> None:
         name, version = split_version_key(tokens)
         self.changed_versions.append((name.encode(), version))
-        if changed.value is None:
+        held = VERSION.of(changed)
+        if held is None:
             return
-        record = VERSION.read(_record(changed)).record
+        record = held.record
         if version_key(record.name, record.version) != tokens:
             msg = "the record is another's"
             raise CorruptError(msg)
@@ -221,7 +221,3 @@ def _binary(digest: str) -> bytes:
         msg = "no digest"
         raise ValueError(msg)
     return binary
-
-
-def _record(changed: Changed) -> Record:
-    return Record(key=changed.key, value=changed.value or b"", revision=changed.revision)

@@ -1,21 +1,15 @@
-"""The tables of the index: a temporary database of SQLite, which is gone with the process.
+"""The tables of the index, in a temporary database.
 
-Nothing in it is the only copy of anything, so nothing is synced or journalled: after an error it is
-of no use any more. At a million names it takes some 200 MB of disk, and 32 MiB of memory however
-many there are. Every method blocks; all are called in one thread, one after another.
+At a million names it takes some 200 MB of disk, and 32 MiB of memory however many there are.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.repository.names.index.rows import read_rows, record_of
+from holdfast.repository.names.index.rows import NameRow, read_rows, record_of
 from holdfast.repository.names.record import (
     Keep,
     NamedContent,
@@ -23,24 +17,18 @@ from holdfast.repository.names.record import (
     VersionRecord,
     counts,
 )
+from holdfast.repository.scratch import Scratch
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.names.index.rows import NameRow
     from holdfast.stores.record_ports import Changed
 
-CACHE_KIB: Final = 32 * 1024
 MAX_PENDING: Final = 10_000
 """Announcements that are told at once."""
 
-_SETTINGS: Final = (
-    "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-    "PRAGMA locking_mode = EXCLUSIVE",
-    f"PRAGMA cache_size = -{CACHE_KIB}",
-)
 _SCHEMA: Final = (
     """
     CREATE TABLE names (
@@ -101,20 +89,12 @@ class NamesBefore:
         return row
 
 
-class Table:
+class Table(Scratch):
     """The records of the bucket as they were last read."""
 
-    def __init__(self, directory: Path | None) -> None:
-        """Make an empty one, in a file without a name in ``directory``."""
-        with (
-            tempfile.NamedTemporaryFile(dir=directory, prefix="holdfast-names-") as file,
-            ExitStack() as closed_after,
-        ):
-            self._db = sqlite3.connect(file.name, isolation_level=None)
-            closed_after.callback(self._db.close)
-            for statement in (*_SETTINGS, *_SCHEMA):
-                self._db.execute(statement)
-            closed_after.pop_all()
+    def __init__(self) -> None:
+        """See `Scratch`."""
+        super().__init__("names", _SCHEMA)
         self._names = 0
         self._others = 0
 
@@ -128,27 +108,24 @@ class Table:
         """The number of keys that have a record, graves included."""
         return self._names + self._others
 
-    def close(self) -> None:
-        """Give the file back. May be repeated."""
-        self._db.close()
-
     def apply(self, changes: Sequence[Changed]) -> None:
         """Take in ``changes``, in order, none older than what was said of its key before."""
         rows = read_rows({changed.key: changed for changed in changes}.values())
-        self._db.execute("BEGIN")
-        self._names -= self._many("DELETE FROM names WHERE name = ?", sorted(rows.changed_names))
-        self._others -= self._many("DELETE FROM graves WHERE name = ?", rows.changed_names)
-        self._many("DELETE FROM announced WHERE name = ?", rows.changed_names)
-        self._others -= self._many(
-            "DELETE FROM versions WHERE name = ? AND version = ?", rows.changed_versions
-        )
-        self._others -= self._many("DELETE FROM others WHERE key = ?", rows.keys)
-        self._names += self._many(_inserted("names", 11), sorted(rows.names))
-        self._others += self._many(_inserted("graves", 3), rows.graves)
-        self._many(_inserted("announced", 6), rows.announced)
-        self._others += self._many(_inserted("versions", 3), rows.versions)
-        self._others += self._many(_inserted("others", 2), rows.others)
-        self._db.execute("COMMIT")
+        with self._at_once():
+            self._names -= self._each(
+                "DELETE FROM names WHERE name = ?", sorted(rows.changed_names)
+            )
+            self._others -= self._each("DELETE FROM graves WHERE name = ?", rows.changed_names)
+            self._each("DELETE FROM announced WHERE name = ?", rows.changed_names)
+            self._others -= self._each(
+                "DELETE FROM versions WHERE name = ? AND version = ?", rows.changed_versions
+            )
+            self._others -= self._each("DELETE FROM others WHERE key = ?", rows.keys)
+            self._names += self._each(_inserted("names", 11), sorted(rows.names))
+            self._others += self._each(_inserted("graves", 3), rows.graves)
+            self._each(_inserted("announced", 6), rows.announced)
+            self._others += self._each(_inserted("versions", 3), rows.versions)
+            self._others += self._each(_inserted("others", 2), rows.others)
 
     def find_digests(self) -> None:
         """From here on digests are found at once. Once, after the first changes are in."""
@@ -216,10 +193,6 @@ class Table:
         for version, oldest in grave.fetchall():
             return NameRecord(name=name.decode(), state="deleted", version=version, oldest=oldest)
         return None
-
-    def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
-        """Run the statement for each of ``rows``: the number that it concerned."""
-        return max(self._db.executemany(statement, rows).rowcount, 0)
 
 
 def _inserted(table: str, columns: int) -> str:

@@ -12,7 +12,6 @@ from holdfast.repository.names.index.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 NOT_READY: Final = "this worker's index of names is not ready yet: try again"
 
@@ -20,9 +19,7 @@ NOT_READY: Final = "this worker's index of names is not ready yet: try again"
 class TableThread:
     """Has no table at first. Begun work is done, even if nobody waits for it any more."""
 
-    def __init__(self, directory: Path | None) -> None:
-        """Tables lie in ``directory``; None: where temporary files do."""
-        self._directory = directory
+    def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="names")
         self._table: Table | None = None
         self._is_closed = False
@@ -55,7 +52,7 @@ class TableThread:
 
     def _make_anew(self) -> None:
         self._drop()
-        self._table = Table(self._directory)
+        self._table = Table()
 
     def _ask[Found](self, work: Callable[[Table], Found]) -> Found:
         if self._table is None:
