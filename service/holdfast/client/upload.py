@@ -84,6 +84,11 @@ class Uploaded(NamedTuple):
     name: str | None
     version: int | None
 
+    @property
+    def offset(self) -> int:
+        """Bytes that it holds: all of them."""
+        return self.size
+
 
 class Upload:
     """One upload, from open to commit. Used once."""

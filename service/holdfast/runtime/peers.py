@@ -309,9 +309,7 @@ class _Said:
         self.heard: set[str] = set()
         self._wants_all = wants_all
         self.from_server: Message | None = None
-        self._yes: str | None = None
-        self._no: set[str] = set()
-        self._unsure: set[str] = set()
+        self._nodes: dict[bool | None, dict[str, None]] = {True: {}, False: {}, None: {}}
 
     def receive(self, message: Message) -> None:
         """Take an answer."""
@@ -331,18 +329,15 @@ class _Said:
         self.heard.add(here.node)
         if here.at and self._clock is not None and len(self.ahead) < MAX_NODES:
             self.ahead[here.node] = here.at - self._clock().timestamp()
-        if here.has:
-            self._yes = self._yes or here.node
-            if not self._wants_all:
-                self.settled.set()
-        else:
-            (self._unsure if here.has is None else self._no).add(here.node)
+        self._nodes[here.has][here.node] = None
+        if here.has and not self._wants_all:
+            self.settled.set()
 
     def answers(self, missed: frozenset[str]) -> Answers:
         """The answers until now, and the nodes ``missed`` that were expected to answer."""
         return Answers(
-            yes=self._yes,
-            no=frozenset(self._no),
-            unsure=frozenset(self._unsure),
+            yes=next(iter(self._nodes[True]), None),
+            no=frozenset(self._nodes[False]),
+            unsure=frozenset(self._nodes[None]),
             missed=missed,
         )

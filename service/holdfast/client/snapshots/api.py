@@ -436,12 +436,12 @@ class Snapshots:
         With ``path`` it gives that file of it. At most seven days. Raises NotFoundError,
         ConflictError (it is not ``ok``), and UnavailableError also where no worker has keys.
         """
-        asked = asked_path(path) if path is not None else None
+        text, raw = (None, None) if path is None else asked_path(path)
         request = LinkSnapshot(
             key=key,
             ttl_seconds=ttl_seconds,
-            path=asked.path if asked else None,
-            path_bytes=asked.path_bytes if asked else None,
+            path=text,
+            path_bytes=raw,
             single_use=single_use,
         )
         return await make_link(self._requester, LINK_SNAPSHOT, request)
