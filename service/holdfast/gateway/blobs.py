@@ -57,8 +57,8 @@ class BlobRoutes(ContentRoutes):
         """``GET`` and ``HEAD /blobs/{digest}``."""
         digest = parse_digest(request.path_params["digest"])
         if request.method == "GET" and "range" not in request.headers:
-            request_of_all = GetBlob(digest=digest)
-            head, begun = await ask_span(self._client, GET_BLOB, request_of_all, 0, SMALL_BYTES)
+            blob = GetBlob(digest=digest)
+            head, begun = await ask_span(self._client, GET_BLOB, blob, 0, SMALL_BYTES)
             content = self._content(digest, head.size, head.type, begun)
         else:
             found = await self._client.stat(digest)

@@ -74,16 +74,14 @@ class Discovery:
             "description": "Keeps blobs and snapshots for services that speak NATS",
             "endpoints": [
                 {
-                    "name": operation.name,
-                    "subject": subject,
-                    "queue_group": QUEUE_GROUP if operation.queue else "",
+                    **self._endpoint(operation),
                     "metadata": {
                         "wire": str(WIRE_VERSION),
                         "request_schema": operation.schema_id("request"),
                         "reply_schema": operation.schema_id("reply"),
                     },
                 }
-                for operation, subject in self.subjects.items()
+                for operation in self.subjects
             ],
         }
 
@@ -92,18 +90,20 @@ class Discovery:
         return {
             **self._answer(_STATS),
             "started": self.identity.started,
-            "endpoints": [
-                self._endpoint_statistics(operation, subject)
-                for operation, subject in self.subjects.items()
-            ],
+            "endpoints": [self._counted(operation) for operation in self.subjects],
         }
 
-    def _endpoint_statistics(self, operation: AnyOperation, subject: str) -> dict[str, Any]:
-        stats = self.stats[operation]
+    def _endpoint(self, operation: AnyOperation) -> dict[str, Any]:
         return {
             "name": operation.name,
-            "subject": subject,
+            "subject": self.subjects[operation],
             "queue_group": QUEUE_GROUP if operation.queue else "",
+        }
+
+    def _counted(self, operation: AnyOperation) -> dict[str, Any]:
+        stats = self.stats[operation]
+        return {
+            **self._endpoint(operation),
             "num_requests": stats.requests,
             "num_errors": stats.errors,
             "last_error": stats.last_error,
