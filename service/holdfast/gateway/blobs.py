@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import parse_digest
@@ -20,7 +21,7 @@ from holdfast.gateway.parameters import (
     media_type_of,
 )
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, reading
 from holdfast.gateway.sources import SMALL_BYTES, ask_span, blob_source
 from holdfast.protocol.blobs import GET_BLOB, BlobStored, GetBlob
 
@@ -109,31 +110,19 @@ class BlobRoutes(ContentRoutes):
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""
+        put = partial(
+            HttpRoute,
+            method="PUT",
+            verb="write",
+            headers=_PUT_HEADERS,
+            body=BYTES,
+            answers=_PUT_ANSWERS,
+        )
         return (
-            HttpRoute(
-                method="PUT",
-                path="/blobs",
-                verb="write",
-                summary="Store bytes.",
-                handle=self.put,
-                headers=_PUT_HEADERS,
-                body=BYTES,
-                answers=_PUT_ANSWERS,
-            ),
-            HttpRoute(
-                method="PUT",
+            put(path="/blobs", summary="Store bytes.", handle=self.put),
+            put(path=_PATH, summary="Store the bytes with a digest.", handle=self.put_as),
+            reading(
                 path=_PATH,
-                verb="write",
-                summary="Store the bytes with a digest.",
-                handle=self.put_as,
-                headers=_PUT_HEADERS,
-                body=BYTES,
-                answers=_PUT_ANSWERS,
-            ),
-            HttpRoute(
-                method="GET",
-                path=_PATH,
-                verb="read",
                 summary="Read a blob, or ranges of it.",
                 handle=self.get,
                 headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from holdfast.errors import HoldfastError
-from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute
+from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -87,10 +87,8 @@ def metric_route(client: Client, meters: Meters) -> HttpRoute:
         body = generate_latest(meters.registry) + generate_latest(pool)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return HttpRoute(
-        method="GET",
+    return reading(
         path="/metrics",
-        verb="read",
         summary="Metrics for Prometheus.",
         handle=metrics,
         answers={200: HttpAnswer(about="They.", media_type="text/plain")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -95,3 +96,7 @@ class HttpRoute:
     def is_page(self) -> bool:
         """Whether people look at it."""
         return self.show_failure is not None
+
+
+reading: Final = partial(HttpRoute, method="GET", verb="read")
+"""A route that is read from."""

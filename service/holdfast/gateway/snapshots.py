@@ -24,7 +24,15 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import path_bytes
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import ABSENT, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import (
+    ABSENT,
+    CONTENT,
+    EVENTS,
+    HttpAnswer,
+    HttpRoute,
+    Parameter,
+    reading,
+)
 from holdfast.gateway.sources import SMALL_BYTES, archive_source, file_source
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
@@ -235,28 +243,22 @@ def _scopes_of_diff(request: Request) -> tuple[str, ...]:
 
 def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
-        HttpRoute(
-            method="GET",
+        reading(
             path=_ALL,
-            verb="read",
             summary="A page of snapshots, newest first.",
             handle=of.page,
             scope=_scope_of_apps,
             query=(_APP, _LABEL, _STATE, _SINCE, _UNTIL, LIMIT, CURSOR),
             answers={200: HttpAnswer(about="A page.", message=SnapshotPage)},
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=_ONE,
-            verb="read",
             summary="The record of a snapshot.",
             handle=of.record,
             answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: ABSENT},
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/files",
-            verb="read",
             summary="A page of what a snapshot holds.",
             handle=of.files,
             query=(_PATH, LIMIT, CURSOR),
@@ -266,10 +268,8 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
                 409: _UNREADABLE,
             },
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/diff",
-            verb="read",
             summary="A page of what changed since another snapshot.",
             handle=of.diff,
             scope=_scopes_of_diff,
@@ -285,19 +285,15 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
 
 def _reading(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/files/{{path:any}}",
-            verb="read",
             summary="Read a file of a snapshot.",
             handle=of.file,
             headers=_CONTENT_HEADERS,
             answers=_CONTENT,
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/archive",
-            verb="read",
             summary="Read a snapshot as a .tar.zst.",
             handle=of.archive,
             headers=_CONTENT_HEADERS,
@@ -324,10 +320,8 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
                 413: HttpAnswer(about="The request is too large."),
             },
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/events",
-            verb="read",
             summary="A snapshot's progress, as it happens.",
             handle=of.events,
             answers={200: progress, 404: ABSENT},
@@ -347,18 +341,14 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
                 413: HttpAnswer(about="The request is too large."),
             },
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=_RESTORE,
-            verb="read",
             summary="The record of a restore.",
             handle=of.restore_record,
             answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: ABSENT},
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_RESTORE}/events",
-            verb="read",
             summary="A restore's progress, as it happens.",
             handle=of.restore_events,
             answers={200: progress, 404: ABSENT},

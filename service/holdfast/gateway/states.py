@@ -32,7 +32,16 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import path_text
 from holdfast.gateway.problems import HttpError, json_answer
-from holdfast.gateway.route import ABSENT, BYTES, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import (
+    ABSENT,
+    BYTES,
+    CONTENT,
+    EVENTS,
+    HttpAnswer,
+    HttpRoute,
+    Parameter,
+    reading,
+)
 from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import (
     BLOB_HLC,
@@ -231,10 +240,8 @@ class StateRoutes(ContentRoutes):
         """See ``HttpRoute``: with a name in the path, and for the one that is configured."""
         named = [*_of_state(self, "/state/{name:any}"), *_of_log(self, "{name:any}")]
         return (
-            HttpRoute(
-                method="GET",
+            reading(
                 path="/states",
-                verb="read",
                 summary="A page of states.",
                 handle=self.names,
                 scope=lambda request: f"/state/{request.query_params.get('prefix', '')}",
@@ -324,10 +331,8 @@ def _told(command: LogCommand) -> dict[str, Any]:
 
 def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
     return (
-        HttpRoute(
-            method="GET",
+        reading(
             path=path,
-            verb="read",
             summary="Read a saved state.",
             handle=of.read,
             scope=of.scope_below("/state"),
@@ -361,10 +366,8 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
 def _of_log(of: StateRoutes, name: str) -> tuple[HttpRoute, ...]:
     return (
         _appending(of, f"/command/{name}"),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"/log/{name}",
-            verb="read",
             summary="Read the commands of a log, or follow it.",
             handle=of.log,
             scope=of.scope_below("/log"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
@@ -30,7 +31,7 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import name_url, path_text
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter, reading
 from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import BLOB_EXPIRES, BLOB_LABELS, BLOB_VERSION
 from holdfast.protocol.message import WireVersion
@@ -258,10 +259,8 @@ def _reading(
     path: str, handle: Handle, query: tuple[Parameter, ...], scope: Callable[[Request], str]
 ) -> HttpRoute:
     page = NamePage | NameHistory
-    return HttpRoute(
-        method="GET",
+    return reading(
         path=path,
-        verb="read",
         summary="Read the blob of a name, or a list.",
         handle=handle,
         scope=scope,
@@ -284,27 +283,20 @@ def _changing(path: str, query: tuple[Parameter, ...], store: StoreRoutes) -> tu
         413: HttpAnswer(about="The bytes are too many."),
         507: HttpAnswer(about="The store is full."),
     }
+    change = partial(HttpRoute, path=path, verb="write", scope=_scope_of_name, query=query)
     return (
-        HttpRoute(
+        change(
             method="POST",
-            path=path,
-            verb="write",
             summary="Store bytes under a new name.",
             handle=store.create,
-            scope=_scope_of_name,
-            query=query,
             headers=_WRITING,
             body=BYTES,
             answers={201: stored, 409: HttpAnswer(about="The name is taken."), **failed},
         ),
-        HttpRoute(
+        change(
             method="PUT",
-            path=path,
-            verb="write",
             summary="Store bytes under a name that there is.",
             handle=store.replace,
-            scope=_scope_of_name,
-            query=query,
             headers=_WRITING,
             body=BYTES,
             answers={
@@ -315,14 +307,10 @@ def _changing(path: str, query: tuple[Parameter, ...], store: StoreRoutes) -> tu
                 **failed,
             },
         ),
-        HttpRoute(
+        change(
             method="DELETE",
-            path=path,
-            verb="write",
             summary="Take the blob from a name.",
             handle=store.delete,
-            scope=_scope_of_name,
-            query=query,
             headers=_CONDITIONS,
             answers={
                 204: HttpAnswer(about="It has none any more."),

@@ -14,6 +14,7 @@ import re
 import secrets
 from datetime import timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -230,6 +231,7 @@ class TusRoutes:
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""
+        of_one = partial(HttpRoute, path=_ONE, verb="write", query=(_SECRET,))
         return (
             *(_offering(path, _as_tus(self.options)) for path in (_ROOT, _ONE)),
             HttpRoute(
@@ -248,13 +250,10 @@ class TusRoutes:
                     **_FAILURES,
                 },
             ),
-            HttpRoute(
+            of_one(
                 method="HEAD",
-                path=_ONE,
-                verb="write",
                 summary="The bytes held.",
                 handle=_versioned(self.head),
-                query=(_SECRET,),
                 headers=(_RESUMABLE,),
                 answers={
                     200: HttpAnswer(about="So many."),
@@ -262,13 +261,10 @@ class TusRoutes:
                     **_FAILURES,
                 },
             ),
-            HttpRoute(
+            of_one(
                 method="PATCH",
-                path=_ONE,
-                verb="write",
                 summary="Send the bytes from an offset on.",
                 handle=_versioned(self.patch),
-                query=(_SECRET,),
                 headers=(_RESUMABLE, _OFFSET, _CHECKSUM),
                 body=BYTES,
                 answers={
@@ -279,13 +275,10 @@ class TusRoutes:
                     **_FAILURES,
                 },
             ),
-            HttpRoute(
+            of_one(
                 method="DELETE",
-                path=_ONE,
-                verb="write",
                 summary="Give an upload up.",
                 handle=_versioned(self.delete),
-                query=(_SECRET,),
                 headers=(_RESUMABLE,),
                 answers={204: HttpAnswer(about="It is gone."), **_FAILURES},
             ),
