@@ -12,11 +12,9 @@ from holdfast.gateway.content import IMMUTABLE, NOTHING, ContentRoutes, HttpCont
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
+    CONTENT_HEADERS,
     CONTENT_TYPE,
-    IF_MATCH,
     IF_NONE_MATCH,
-    IF_RANGE,
-    RANGE,
     REPR_DIGEST,
     media_type_of,
 )
@@ -125,7 +123,7 @@ class BlobRoutes(ContentRoutes):
                 path=_PATH,
                 summary="Read a blob, or ranges of it.",
                 handle=self.get,
-                headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
+                headers=CONTENT_HEADERS,
                 answers={**CONTENT, 404: HttpAnswer(about="It is not there.")},
             ),
         )

@@ -31,6 +31,9 @@ IF_MODIFIED_SINCE: Final = Parameter(name="If-Modified-Since", about="Only if ch
 IF_UNMODIFIED_SINCE: Final = Parameter(
     name="If-Unmodified-Since", about="Only if not changed later."
 )
+CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
+"""The headers that a read of bytes takes."""
+
 LIMIT: Final = Parameter(name="limit", about="Rows of a page.", kind=WireLimit)
 CURSOR: Final = Parameter(name="cursor", about="End of a page: opaque.")
 

@@ -12,16 +12,7 @@ from holdfast.gateway.access import check_also
 from holdfast.gateway.conditions import Representation, etag_of
 from holdfast.gateway.content import IMMUTABLE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
-from holdfast.gateway.parameters import (
-    CURSOR,
-    IF_MATCH,
-    IF_NONE_MATCH,
-    IF_RANGE,
-    LIMIT,
-    RANGE,
-    given,
-    labels_of,
-)
+from holdfast.gateway.parameters import CONTENT_HEADERS, CURSOR, LIMIT, given, labels_of
 from holdfast.gateway.paths import path_bytes
 from holdfast.gateway.problems import json_answer
 from holdfast.gateway.route import (
@@ -226,7 +217,6 @@ def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
 
 _UNREADABLE: Final = HttpAnswer(about="It is pending or failed.")
 _CONTENT: Final = {**CONTENT, 409: _UNREADABLE}
-_CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
 
 
 def _scope_of_apps(request: Request) -> str:
@@ -289,14 +279,14 @@ def _reading(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             path=f"{_ONE}/files/{{path:any}}",
             summary="Read a file of a snapshot.",
             handle=of.file,
-            headers=_CONTENT_HEADERS,
+            headers=CONTENT_HEADERS,
             answers=_CONTENT,
         ),
         reading(
             path=f"{_ONE}/archive",
             summary="Read a snapshot as a .tar.zst.",
             handle=of.archive,
-            headers=_CONTENT_HEADERS,
+            headers=CONTENT_HEADERS,
             answers=_CONTENT,
         ),
     )

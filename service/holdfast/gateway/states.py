@@ -20,13 +20,12 @@ from holdfast.gateway.conditions import Preconditions, Representation, etag_of, 
 from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.events import EVENT_STREAM, event, events_answer
 from holdfast.gateway.parameters import (
+    CONTENT_HEADERS,
     CONTENT_TYPE,
     CURSOR,
     IF_MATCH,
     IF_NONE_MATCH,
-    IF_RANGE,
     LIMIT,
-    RANGE,
     converted,
     given,
 )
@@ -337,7 +336,7 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             handle=of.read,
             scope=of.scope_below("/state"),
             query=(_INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR),
-            headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
+            headers=CONTENT_HEADERS,
             answers={
                 **CONTENT,
                 200: HttpAnswer(about="The state, or a page.", message=SavePage, has_bytes=True),

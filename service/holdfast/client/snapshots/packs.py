@@ -10,7 +10,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.archive.bridge import BridgedPackStore
+from holdfast.archive.bridge import DEFAULT_WINDOW_BYTES, BridgedPackStore
 from holdfast.client.windows import Patience, WindowReader
 from holdfast.deadline import Gathering
 from holdfast.domain.digest import digest_of
@@ -58,7 +58,9 @@ class PackTransport:
         self._questions: list[Question] = []
         self._gathering = Gathering(self._take, at_once=1)
 
-    def bridged(self, *, window_bytes: int, cache_bytes: int) -> BridgedPackStore:
+    def bridged(
+        self, *, cache_bytes: int, window_bytes: int = DEFAULT_WINDOW_BYTES
+    ) -> BridgedPackStore:
         """These packs for a thread. See ``BridgedPackStore``."""
         return BridgedPackStore(
             asyncio.get_running_loop(),

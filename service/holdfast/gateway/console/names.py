@@ -167,24 +167,16 @@ class NamePages(PageFamily):
         """``POST /console/names/link``: to get what it has, had or will have; or to put it once."""
         form = await self._form(request)
         name, of = check_blob_name(needed(request, NAME)), form.text("of")
-        is_upload = form.is_on("upload")
         is_latest = of == "latest"
         link = await self._client.names.link(
             name,
             count_of(form.text("seconds"), "the duration"),
             version=None if is_latest else count_of(of, "a version") or None,
             latest=is_latest,
-            method="PUT" if is_upload else "GET",
+            method="PUT" if form.is_on("upload") else "GET",
             single_use=form.is_on("once"),
         )
-        return self._pages.show_link(
-            request,
-            link,
-            of=name,
-            back=self._at(name),
-            once=form.is_on("once"),
-            is_upload=is_upload,
-        )
+        return self._pages.show_link(request, link, form, of=name, back=self._at(name))
 
     def _at(self, name: str) -> str:
         return self._pages.url(_ONE, name=name)

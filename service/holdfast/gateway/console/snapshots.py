@@ -229,9 +229,7 @@ class SnapshotPages(PageFamily):
             if path
             else self._pages.url(f"/snapshots/{key}")
         )
-        return self._pages.show_link(
-            request, link, of=path or key, back=back, once=form.is_on("once")
-        )
+        return self._pages.show_link(request, link, form, of=path or key, back=back)
 
     async def _record(self, request: Request) -> SnapshotRecord:
         return await self._client.snapshots.get(str(request.path_params["key"]))
