@@ -149,6 +149,13 @@ def outliving_task[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
+def shared_task[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """As `outliving_task`, of work that any number wait for; none may be left when it fails."""
+    task = outliving_task(work)
+    task.add_done_callback(look_at)
+    return task
+
+
 class Gathering:
     """Work on what has gathered: begun once all that comes in this turn of the loop is here.
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from holdfast.bootstrap.stores import Stores
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.repository.snapshots.placement import AppPeers
-    from holdfast.repository.snapshots.record import Stored
+    from holdfast.repository.snapshots.record import StoredWork
 
     Publish = Callable[[str, bytes], None]
     """Sends a message to a subject, and never raises."""
@@ -180,7 +180,7 @@ def _jobs(setup: Setup, ledger: Ledger, threads: ThreadPoolExecutor, publish: Pu
     )
 
 
-def _progress_of(record: Stored, progress: Progress) -> SnapshotProgress:
+def _progress_of(record: StoredWork, progress: Progress) -> SnapshotProgress:
     return SnapshotProgress(
         key=record.snapshot if isinstance(record, StoredRestore) else str(record.key),
         state=record.state,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast.handlers.follow import MAX_MESSAGE_BYTES, FollowHandlers
 from holdfast.handlers.states import StateHandlers
 from holdfast.protocol.subjects import append_subject
 from holdfast.repository.states.appending import Appender
 from holdfast.repository.states.blobs import SavedBytes
+from holdfast.repository.states.ends import WRITE_DOWN_SECONDS
 from holdfast.repository.states.logs import StateLogs
 from holdfast.repository.states.places import CommandPlaces
 from holdfast.repository.states.replays import Replays
@@ -17,14 +18,16 @@ from holdfast.repository.states.saves import StateSaves
 from holdfast.repository.states.skew import ClockSkew
 from holdfast.repository.states.states import StateRecords
 from holdfast.repository.states.upkeep import Upkeep
+from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
-    from holdfast.repository.states.totals import StateTotals
 
-PAGE_OVERHEAD_BYTES = 1024
+PAGE_OVERHEAD_BYTES: Final = 1024
 """Bytes that a page of commands, or the answer with a state, takes beside them."""
+
+_JITTER: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,18 @@ class StateParts:
     follows: FollowHandlers
     replays: Replays
     upkeep: Upkeep
-    totals: StateTotals
+    records: StateRecords
+
+    def chores(self) -> tuple[Chore, ...]:
+        """The work to be done in the background."""
+        return (
+            Chore(
+                "write_ends_down",
+                WRITE_DOWN_SECONDS,
+                self.records.write_ends_down,
+                jitter=_JITTER,
+            ),
+        )
 
 
 def assemble_states(setup: Setup, stores: Stores) -> StateParts:
@@ -69,5 +83,5 @@ def assemble_states(setup: Setup, stores: Stores) -> StateParts:
         ),
         replays=replays,
         upkeep=upkeep,
-        totals=states.totals,
+        records=states,
     )

@@ -231,6 +231,7 @@ class _Parts:
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(setup, self.uploads),
             *self.snapshots.chores(),
+            *self.states.chores(),
             *self.care.chores(),
             *self.stores.chores,
         )
@@ -247,7 +248,7 @@ def _show_metrics(registry: CollectorRegistry, connection: Connection, parts: _P
     show(registry, lambda: collector_metrics(parts.collector.totals))
     show(registry, lambda: care_metrics(parts.care.scrub.totals, pruner.totals))
     show(registry, lambda: index_metrics(parts.names.index.state))
-    show(registry, lambda: state_metrics(parts.states.totals))
+    show(registry, lambda: state_metrics(parts.states.records.totals))
     show(registry, lambda: request_metrics(worker.stats, peers.clocks(timedelta())))
 
 

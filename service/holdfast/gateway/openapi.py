@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.gateway.route import Parameter
 
-type Json = dict[str, Any]
+type JsonObject = dict[str, Any]
 
 PATH: Final = "/openapi.json"
 _REF: Final = "#/components/schemas/{name}"
@@ -66,13 +66,13 @@ def document_route(others: Sequence[HttpRoute]) -> HttpRoute:
     return route
 
 
-def openapi_document(routes: Iterable[HttpRoute]) -> Json:
+def openapi_document(routes: Iterable[HttpRoute]) -> JsonObject:
     """The gateway's requests and answers for programs, as OpenAPI 3.1."""
     routes = [route for route in routes if not route.is_page]
     kinds = {kind for route in routes for kind in _messages(route)} | {Problem}
     ordered = sorted(kinds, key=lambda kind: str(kind.__name__))
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
-    paths: dict[str, Json] = {}
+    paths: dict[str, JsonObject] = {}
     for route in routes:
         item = paths.setdefault(_PLACEHOLDER.sub(r"{\1}", route.path), {})
         item[route.method.lower()] = _operation(route, route.method)
@@ -101,8 +101,8 @@ def _parts(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
 
 
-def _operation(route: HttpRoute, method: str) -> Json:
-    operation: Json = {
+def _operation(route: HttpRoute, method: str) -> JsonObject:
+    operation: JsonObject = {
         "summary": route.summary,
         "operationId": _id_of(route, method),
         "parameters": [
@@ -129,12 +129,12 @@ def _id_of(route: HttpRoute, method: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _in_path(name: str) -> Json:
+def _in_path(name: str) -> JsonObject:
     schema = _schema(_PATH_KINDS.get(name, str))
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _described(parameter: Parameter, place: str) -> Json:
+def _described(parameter: Parameter, place: str) -> JsonObject:
     schema = _schema(parameter.kind)
     if parameter.many:
         schema = {"type": "array", "items": schema}
@@ -147,7 +147,7 @@ def _described(parameter: Parameter, place: str) -> Json:
     }
 
 
-def _responses(route: HttpRoute, method: str) -> dict[str, Json]:
+def _responses(route: HttpRoute, method: str) -> dict[str, JsonObject]:
     statuses = {status: answer.about for status, answer in route.answers.items()}
     also = _ALWAYS + (() if route.verb == "open" else _GUARDED)
     also += _WITH_BODY if route.body is not None else ()
@@ -159,8 +159,8 @@ def _responses(route: HttpRoute, method: str) -> dict[str, Json]:
     }
 
 
-def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -> Json:
-    response: Json = {"description": about}
+def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -> JsonObject:
+    response: JsonObject = {"description": about}
     if method == "HEAD":
         return response
     if status >= HTTPStatus.BAD_REQUEST:
@@ -170,8 +170,8 @@ def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -
     return response
 
 
-def _content(answer: HttpAnswer) -> Json:
-    content: Json = {}
+def _content(answer: HttpAnswer) -> JsonObject:
+    content: JsonObject = {}
     kinds = [kind for kind in _parts(answer.message) if kind is not None]
     if BYTES in kinds or answer.has_bytes:
         content["*/*"] = {}  # a range of JSON is not JSON
@@ -188,10 +188,10 @@ def _content(answer: HttpAnswer) -> Json:
     return content
 
 
-def _sent(route: HttpRoute) -> Json:
+def _sent(route: HttpRoute) -> JsonObject:
     """The body of a route: its message but for what the route knows."""
     _, components = msgspec.json.schema_components([route.body], ref_template=_REF)
-    body: Json = dict(components[route.body.__name__])
+    body: JsonObject = dict(components[route.body.__name__])
     body["properties"] = {
         name: field for name, field in body["properties"].items() if name not in route.known
     }
@@ -199,8 +199,8 @@ def _sent(route: HttpRoute) -> Json:
     return body
 
 
-def _schema(kind: Any) -> Json:
+def _schema(kind: Any) -> JsonObject:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return {"$ref": _REF.format(name=kind.__name__)}
-    schema: Json = msgspec.json.schema(kind)
+    schema: JsonObject = msgspec.json.schema(kind)
     return schema

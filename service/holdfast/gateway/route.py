@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.errors import HoldfastError
-    from holdfast.gateway.access import Verb
+    from holdfast.gateway.access import ScopeVerb
     from holdfast.gateway.problems import HttpError
 
     Handle = Callable[[Request], Awaitable[Response]]
@@ -79,7 +79,7 @@ class HttpRoute:
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     path: str
-    verb: Verb
+    verb: ScopeVerb
     summary: str
     handle: Handle
     answers: Mapping[int, HttpAnswer]

@@ -36,7 +36,7 @@ from holdfast.repository.care.owners import Grouping
 from holdfast.repository.collector.report import SpaceReport, Tally
 
 if TYPE_CHECKING:
-    from holdfast.protocol.blobs import Space
+    from holdfast.protocol.blobs import SpaceName
     from holdfast.repository.care.doctor import Doctor
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
@@ -129,7 +129,7 @@ def usage_reply(report: UsageReport, limit: int) -> UsageReply:
         measured_at=wire_time(inventory.at),
         spaces=[
             UsageSpace(
-                space=cast("Space", one.space),
+                space=cast("SpaceName", one.space),
                 blobs=one.blobs,
                 stored=one.bytes,
                 reclaimable=reclaimable.get(one.space),
@@ -167,7 +167,7 @@ def _space(found: SpaceReport) -> CollectedSpace:
         for reason in (Reason.NEEDED, Reason.YOUNG, Reason.PINNED, Reason.DAMAGED)
     )
     return CollectedSpace(
-        space=cast("Space", found.space),
+        space=cast("SpaceName", found.space),
         removed=found.removed.blobs,
         removed_bytes=found.removed.bytes,
         repacked=found.repacked.blobs,

@@ -310,8 +310,8 @@ def log_entry(entry: LoggedCommand) -> LogEntry:
     """The command as it travels."""
     command = entry.command
     if command.is_json:
-        return LogEntry(index=entry.index, hlc=str(entry.hlc), command=Raw(command.data))
-    return LogEntry(index=entry.index, hlc=str(entry.hlc), data=command.data)
+        return LogEntry(index=entry.index, hlc=entry.hlc, command=Raw(command.data))
+    return LogEntry(index=entry.index, hlc=entry.hlc, data=command.data)
 
 
 def wire_lineage(lineage: Lineage | None) -> str | None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client as NatsClient
 
     from holdfast.cli.bench.pool import Pool
-    from holdfast.cli.bench.report import Kind, Sync
+    from holdfast.cli.bench.report import BoundKind, Sync
 
     type Say = Callable[[str], None]
     type Call = Callable[[], Awaitable[object]]
@@ -88,7 +88,9 @@ class BlobRun:
     directory: Path | None
 
 
-def speed(sync: Sync, action: str, against: str, bound: float, kind: Kind = "promise") -> Promise:
+def speed(
+    sync: Sync, action: str, against: str, bound: float, kind: BoundKind = "promise"
+) -> Promise:
     """So many times as fast as another client with one blob of 256 MiB."""
     return Promise(
         name=f"speed of a {action}, {{size}}, {sync} sync / {against}",
@@ -110,7 +112,7 @@ def _small(
     bound: float,
     *,
     enough: float = math.inf,
-    kind: Kind = "promise",
+    kind: BoundKind = "promise",
 ) -> Promise:
     """A request of 4 KiB beside a bare one that carries as much, one or many at a time."""
     is_rate = measure == "rate"

@@ -136,15 +136,20 @@ class States:
         reply, before = await self.appends.append(check_blob_name(name), one, ordered=ordered)
         return positions(reply, before, len(one.commands) or 1)
 
-    async def replay(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
+    async def replay(
+        self, name: str, from_index: int = 1, *, lineage: str | None = None
+    ) -> AsyncGenerator[LogCommand]:
         """The commands from ``from_index`` to the end, in order.
 
-        Everything that was appended before is among them. Raises NotFoundError where there is no
+        Everything that was appended before is among them. ``lineage`` is of the log that those
+        before were taken from, or a save that includes them. Raises NotFoundError where there is no
         such state, or that command was trimmed (then ``index`` is the first one that is there),
-        ConflictError where a removal or a repair took back what was given.
+        ConflictError where a removal or a repair took back what was given, or is before
+        ``from_index``; CorruptError where the log is damaged there, or has lost its end.
         """
+        log = ReadLog(check_blob_name(name), lineage)
         async with self._verbs.asking():
-            source = replayed(self._requester, ReadLog(check_blob_name(name)), from_index)
+            source = replayed(self._requester, log, from_index)
             async with aclosing(Ahead(source, 1)) as pages:
                 async for page in pages.items():
                     for one in page:
@@ -170,15 +175,18 @@ class States:
                 raise
             return error.index
 
-    async def follow(self, name: str, from_index: int = 1) -> AsyncGenerator[LogCommand]:
+    async def follow(
+        self, name: str, from_index: int = 1, *, lineage: str | None = None
+    ) -> AsyncGenerator[LogCommand]:
         """As ``replay``, and then further commands as they are appended, for ever.
 
-        A worker that ends or falls silent is replaced by another. Raises ConflictError where a
-        removal or a repair took back what was given, NotFoundError where the next command was
-        trimmed meanwhile, UnavailableError where no worker answers in time.
+        A worker that ends or falls silent is replaced by another. Raises as ``replay``, also
+        NotFoundError where the next command was trimmed meanwhile, and UnavailableError where no
+        worker answers in time.
         """
+        log = ReadLog(check_blob_name(name), lineage)
         async with self._verbs.asking():
-            stream = followed(self._requester, ReadLog(check_blob_name(name)), from_index)
+            stream = followed(self._requester, log, from_index)
             async with aclosing(stream) as batches:
                 async for batch in batches:
                     for command in batch:

@@ -146,7 +146,9 @@ class Saves:
                 except CorruptError:
                     damaged.append(record.number)
                 else:
-                    return SavedState(record=record, state=state, fell_back=damaged)
+                    return SavedState(
+                        record=record, state=state, fell_back=damaged, lineage=found.lineage
+                    )
         raise error
 
     async def whole(self, found: LoadedState) -> SavedState:
@@ -159,7 +161,12 @@ class Saves:
             state = value_of(found.state)
         else:
             state = await self._state_of(found)
-        return SavedState(record=record_of(found), state=state, fell_back=found.fell_back)
+        return SavedState(
+            record=record_of(found),
+            state=state,
+            fell_back=found.fell_back,
+            lineage=found.lineage,
+        )
 
     async def _state_of(self, record: Saved) -> Any:
         """The state of a save, a JSON value or bytes. Raises CorruptError."""

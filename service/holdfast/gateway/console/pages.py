@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from holdfast.errors import HoldfastError
-    from holdfast.gateway.access import Verb
+    from holdfast.gateway.access import ScopeVerb
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import Handle, Parameter
     from holdfast.gateway.settings import GatewaySettings
@@ -210,7 +210,7 @@ class Pages:
     def route(
         self,
         path: str,
-        verb: Verb,
+        verb: ScopeVerb,
         handle: Handle,
         *,
         scope: Callable[[Request], str | tuple[str, ...]],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.access import Verb
+    from holdfast.gateway.access import ScopeVerb
     from holdfast.gateway.route import Handle, HttpRoute
     from holdfast.protocol.states import KeptPolicy
 
@@ -171,7 +171,7 @@ class StateUpkeepPages(PageFamily):
     def _route(
         self,
         what: str,
-        verb: Verb,
+        verb: ScopeVerb,
         handle: Handle,
         *roots: str,
         query: tuple[Parameter, ...] = (),
