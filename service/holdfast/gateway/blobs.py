@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.digest import parse_digest
+from holdfast.domain.digest import Digest, parse_digest
 from holdfast.errors import NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
 from holdfast.gateway.content import IMMUTABLE, NOTHING, ContentRoutes, HttpContent, content_answer
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.domain.digest import Digest
 
 _PATH: Final = "/blobs/{digest}"
 _PUT_ANSWERS: Final = {
@@ -82,8 +81,7 @@ class BlobRoutes(ContentRoutes):
         if conditions.is_change_free:
             return
         if digest is None:
-            msg = "a condition needs the digest: put to /blobs/DIGEST"
-            raise precondition_failed(msg)
+            raise precondition_failed("a condition needs the digest: put to /blobs/DIGEST")
         try:
             found = await self._client.stat(digest)
         except NotFoundError:

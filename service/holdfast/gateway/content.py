@@ -29,7 +29,7 @@ from holdfast.gateway.conditions import (
 )
 from holdfast.gateway.problems import HttpError
 from holdfast.gateway.ranges import ByteRange, UnsatisfiableError, parse_range
-from holdfast.gateway.sources import read_span
+from holdfast.gateway.sources import ByteSource, read_span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
     from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.sources import ByteSource
 
 IMMUTABLE: Final = "max-age=31536000, immutable"
 REVALIDATE: Final = "no-cache"

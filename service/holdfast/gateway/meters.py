@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections import Counter as Counted
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -19,7 +26,6 @@ from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute, reading
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from prometheus_client import Metric
     from starlette.requests import Request
     from starlette.types import Scope
 

@@ -54,8 +54,7 @@ def given(request: Request, *parameters: Parameter) -> dict[str, Any]:
             found[parameter.name] = texts
             continue
         if len(texts) > 1:
-            msg = f"{parameter.name} is given once"
-            raise InvalidError(msg)
+            raise InvalidError(f"{parameter.name} is given once")
         found[parameter.name] = converted(parameter, texts[0])
     return found
 
@@ -66,8 +65,7 @@ def labels_of(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key in labels:
-            msg = "a label is key=value, each key once"
-            raise InvalidError(msg)
+            raise InvalidError("a label is key=value, each key once")
         labels[key] = value
     return labels
 

@@ -24,7 +24,7 @@ from holdfast.gateway.route import (
     Parameter,
     reading,
 )
-from holdfast.gateway.sources import SMALL_BYTES, archive_source, file_source
+from holdfast.gateway.sources import SMALL_BYTES, ByteSource, archive_source, file_source
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
     LIST_FILES,
@@ -48,7 +48,6 @@ from holdfast.protocol.snapshots import (
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from holdfast.gateway.sources import ByteSource
 
 _ALL: Final = "/snapshots"
 _ONE: Final = "/snapshots/{key}"
@@ -149,8 +148,7 @@ class SnapshotRoutes(ContentRoutes):
     async def delete(self, request: Request) -> Response:
         """``DELETE /snapshots/{key}``: 204, or 404 where it was not there."""
         if not await self._client.snapshots.delete(_key_of(request)):
-            msg = "there is no such snapshot"
-            raise NotFoundError(msg)
+            raise NotFoundError("there is no such snapshot")
         return Response(status_code=204)
 
     async def _answer(
@@ -174,8 +172,7 @@ class SnapshotRoutes(ContentRoutes):
         """The record of a snapshot that can be read. Raises ConflictError of another."""
         record = await self._client.snapshots.get(key)
         if record.state != "ok" or record.digest is None:
-            msg = f"the snapshot is {record.state}: it cannot be read"
-            raise ConflictError(msg)
+            raise ConflictError(f"the snapshot is {record.state}: it cannot be read")
         return record
 
     def routes(self) -> tuple[HttpRoute, ...]:

@@ -17,7 +17,13 @@ from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
+from holdfast.gateway.content import (
+    REVALIDATE,
+    ContentRoutes,
+    HttpContent,
+    Readers,
+    content_answer,
+)
 from holdfast.gateway.events import EVENT_STREAM, event, events_answer
 from holdfast.gateway.parameters import (
     CONTENT_HEADERS,
@@ -52,9 +58,11 @@ from holdfast.protocol.message import WireDigest
 from holdfast.protocol.states import (
     LIST_SAVES,
     LIST_STATES,
+    ExpectedIndex,
     ForeignHlc,
     ListSaves,
     ListStates,
+    LoadedState,
     LogPage,
     Saved,
     SavePage,
@@ -74,8 +82,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.client.states.values import LogCommand
     from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
-    from holdfast.protocol.states import ExpectedIndex, LoadedState
 
 JSON_TYPE: Final = "application/json"
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
@@ -138,11 +144,9 @@ class StateRoutes(ContentRoutes):
             saves = ListSaves(name=name, **_only_paging(asked))
             return json_answer(await self._client.requester.ask(LIST_SAVES, saves))
         if asked.keys() & {"limit", "cursor"}:
-            msg = "only lists have pages"
-            raise InvalidError(msg)
+            raise InvalidError("only lists have pages")
         if len(asked) > 1:
-            msg = "a save is asked for by index, time or hash: by one of them"
-            raise InvalidError(msg)
+            raise InvalidError("a save is asked for by index, time or hash: by one of them")
         if "time" in asked:
             asked["time"] = told_time(asked["time"], "time")
         found = await self._client.states.found(name, **asked)
@@ -204,8 +208,7 @@ class StateRoutes(ContentRoutes):
         if "name" in request.path_params:
             return check_blob_name(path_text(request, 1))
         if self._only is None:
-            msg = "no state is configured for this path: name one in it"
-            raise NotFoundError(msg)
+            raise NotFoundError("no state is configured for this path: name one in it")
         return self._only
 
     def scope_below(self, root: str) -> Callable[[Request], str]:
@@ -255,8 +258,7 @@ class StateRoutes(ContentRoutes):
 
 def _only_paging(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.keys() - {"limit", "cursor"}:
-        msg = "saves are listed, or one of them is asked for"
-        raise InvalidError(msg)
+        raise InvalidError("saves are listed, or one of them is asked for")
     return asked
 
 
@@ -274,12 +276,10 @@ def _is_json(request: Request) -> bool:
 def _expected_index(conditions: Preconditions) -> ExpectedIndex:
     """The index of the last command that a request insists on. Raises InvalidError, HttpError."""
     if conditions.if_unmodified_since is not None:
-        msg = "a log has no time of change"
-        raise InvalidError(msg)
+        raise InvalidError("a log has no time of change")
     if conditions.if_none_match is not None:
         if not conditions.wants_absent or conditions.if_match is not None:
-            msg = "If-None-Match is * for a log: there must be none yet"
-            raise InvalidError(msg)
+            raise InvalidError("If-None-Match is * for a log: there must be none yet")
         return "none"
     if conditions.if_match is None:
         return "any"

@@ -12,13 +12,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from holdfast.client.opened_upload import OpenedUpload, look
@@ -44,9 +44,6 @@ from holdfast.protocol.names import OPEN_NAME, OpenName
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
-    from datetime import datetime
-
-    from starlette.requests import Request
 
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies

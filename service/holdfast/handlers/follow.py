@@ -11,12 +11,11 @@ import msgspec
 from holdfast.deadline import first_to_end
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Messages
 from holdfast.handlers.states import lineage_of, log_entry, wire_lineage
-from holdfast.protocol.states import ENTRIES_TYPE, FOLLOW_LOG, FollowHead, FollowLog
+from holdfast.protocol.states import ENTRIES_TYPE, FOLLOW_LOG, FollowEnd, FollowHead, FollowLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from holdfast.protocol.states import FollowEnd
     from holdfast.repository.states.groups import LoggedCommand
     from holdfast.repository.states.replays import Following, Replays
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -29,17 +29,15 @@ import structlog
 from holdfast.errors import ForbiddenError, HoldfastError, UnavailableError
 from holdfast.protocol.subjects import prefixed
 from holdfast.repository.snapshots.placement import Answers
-from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
-    from datetime import datetime
 
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.sources import Sources
     from holdfast.transport.connection import Connection
-    from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
 
 WHERE_SUBJECT: Final = "snapshot.where"
@@ -233,8 +231,7 @@ class Peers:
         except NoRespondersError:
             return
         except (ForbiddenError, TimeoutError) as error:
-            msg = "the workers that have apps could not be asked"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the workers that have apps could not be asked") from error
 
     def _receive(self, message: Message) -> None:
         if self._reply.fullmatch(message.reply) is None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.protocol.message import WIRE_VERSION
-from holdfast.protocol.operation import QUEUE_GROUP
+from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.protocol.operation import AnyOperation
 
 SERVICE_NAME: Final = "holdfast"
 _PING: Final = "io.nats.micro.v1.ping_response"

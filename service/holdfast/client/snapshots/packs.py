@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.archive.bridge import DEFAULT_WINDOW_BYTES, BridgedPackStore
 from holdfast.client.windows import Patience, WindowReader
 from holdfast.deadline import Gathering
-from holdfast.domain.digest import digest_of
+from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.kept import KeptBytes, PartialBytes
 from holdfast.domain.limits import KIB, MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from holdfast.archive.ports import Pack
     from holdfast.client.requests import Requester
-    from holdfast.domain.digest import Digest
 
     Question = tuple[Digest, asyncio.Future[bool]]
 
@@ -133,8 +132,7 @@ class PackTransport:
             attempt_seconds=PUT_ATTEMPT_SECONDS,
         )
         if stored.digest != digest:
-            msg = f"sent {digest}, but {stored.digest} was stored"
-            raise CorruptError(msg)
+            raise CorruptError(f"sent {digest}, but {stored.digest} was stored")
         return stored.created
 
     async def _is_missing(self, digest: Digest) -> bool:
@@ -169,6 +167,5 @@ def _checked(digest: Digest, text: str | None, pieces: list[memoryview]) -> Pack
     data = b"".join(pieces)
     kept = None if text is None else KeptBytes.written(text)
     if digest_of(data) != (digest if kept is None else kept.digest):
-        msg = f"the bytes that came are not those of pack {digest}"
-        raise CorruptError(msg)
+        raise CorruptError(f"the bytes that came are not those of pack {digest}")
     return data if kept is None else PartialBytes(data, kept)

@@ -51,8 +51,7 @@ def readable_root(record: SnapshotRecord) -> Digest:
     """The root of a snapshot that can be read. Raises ConflictError when it is not ``ok``."""
     raise_failure(record)
     if record.state != "ok" or record.digest is None:
-        msg = f"snapshot {record.key} is {record.state}: it cannot be read"
-        raise ConflictError(msg)
+        raise ConflictError(f"snapshot {record.key} is {record.state}: it cannot be read")
     return Digest(record.digest)
 
 

@@ -21,7 +21,7 @@ from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown, size_text
 from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.route import HttpRoute, Parameter
 from holdfast.protocol.names import GET_HISTORY, LIST_NAMES, GetHistory, ListNames
 from holdfast.protocol.times import parse_time
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.route import HttpRoute
     from holdfast.gateway.store import StoreRoutes
 
 _LISTED: Final = 200

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
 from holdfast.gateway.console.session import (
+    SentForm,
     form_token,
     is_token,
     new_session,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from holdfast.errors import HoldfastError
     from holdfast.gateway.access import ScopeVerb
-    from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import Handle, Parameter
     from holdfast.gateway.settings import GatewaySettings
     from holdfast.protocol.links import LinkMade
