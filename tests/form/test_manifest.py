@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.examples import examples
-from tests.form.trees import (
-    directory,
-    file,
-    frames_of,
-    hard_link,
-    page_with,
-    symlink,
-    trees,
-)
+from tests.form.trees import directory, file, frames_of, hard_link, page_with, symlink, trees
 
 from holdfast.errors import CorruptError, TooLargeError
 from holdfast.form import manifest

@@ -92,12 +92,7 @@ class GatedStore(ObjectBlobStore):
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         super().__init__(jetstream, bucket, sources=SOURCES)
         self.commits = self._commits = GatedCommits(
-            jetstream,
-            bucket,
-            self._records,
-            self._chunks,
-            self._places,
-            SOURCES,
+            jetstream, bucket, self._records, self._chunks, self._places, SOURCES
         )
 
 
@@ -126,12 +121,7 @@ class Pool:
         store = GatedStore(self.jetstream, self.bucket)
         records = KeyValueRecordStore(self.jetstream, self.bucket, new_id=SOURCES.new_id)
         uploads = UploadService(
-            store,
-            records,
-            owner=name,
-            part_size=1024,
-            sources=SOURCES,
-            limits=UploadLimits(),
+            store, records, owner=name, part_size=1024, sources=SOURCES, limits=UploadLimits()
         )
         return Worker(store, uploads)
 

@@ -12,12 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tests.protocol.cases import (
-    EVERY_MESSAGE,
-    REQUESTS_IN_BODIES,
-    REQUESTS_IN_HEADERS,
-    kind_of,
-)
+from tests.protocol.cases import EVERY_MESSAGE, REQUESTS_IN_BODIES, REQUESTS_IN_HEADERS, kind_of
 from tests.protocol.generate import messages
 
 from holdfast.errors import ERRORS, HoldfastError, InvalidError

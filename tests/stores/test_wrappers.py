@@ -34,12 +34,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.memory import MemoryBlobStore
-from holdfast.stores.wrappers.guarded import (
-    GuardedBlobStore,
-    Limits,
-    Retries,
-    StoreMetrics,
-)
+from holdfast.stores.wrappers.guarded import GuardedBlobStore, Limits, Retries, StoreMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable

@@ -65,7 +65,7 @@ class _Node:
                 yield state
 
 
-State = tuple[_Node, ...] | None
+_State = tuple[_Node, ...] | None
 """The patterns' progress in a directory's path. None: all below is selected."""
 
 
@@ -88,7 +88,7 @@ class Selection:
         for number, pattern in enumerate(self._patterns):
             self._add(number, pattern)
         self._parent: bytes | None = None
-        self._state: State = None
+        self._state: _State = None
 
     @property
     def is_whole(self) -> bool:
@@ -160,10 +160,10 @@ class Selection:
             node = node.then(name)
         node.ends.append(number)
 
-    def _read(self, path: bytes) -> State:
+    def _read(self, path: bytes) -> _State:
         if not self._patterns or self._selects_root():
             return None
-        state: State = _closed([self._start])
+        state: _State = _closed([self._start])
         for name in path.split(b"/") if path else ():
             state = self._step(state, name)
             if not state:
@@ -174,7 +174,7 @@ class Selection:
         self._matched.update(self._start.ends)
         return bool(self._start.ends)
 
-    def _step(self, state: State, name: bytes) -> State:
+    def _step(self, state: _State, name: bytes) -> _State:
         if state is None:
             return None
         reached = _closed([after for node in state for after in node.reached_by(name)])

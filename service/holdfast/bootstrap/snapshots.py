@@ -27,7 +27,7 @@ from holdfast.repository.snapshots.placement import AppPeers, Placement
 from holdfast.repository.snapshots.policies import Policies
 from holdfast.repository.snapshots.prune import Pruner
 from holdfast.repository.snapshots.reads import SnapshotReads
-from holdfast.repository.snapshots.record import Stored, StoredRestore
+from holdfast.repository.snapshots.record import StoredRestore
 from holdfast.repository.snapshots.restores import Restores
 from holdfast.repository.snapshots.running import Jobs
 from holdfast.repository.snapshots.zones import TimeZones, packaged_zones
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
     from holdfast.repository.snapshots.apps import Apps
+    from holdfast.repository.snapshots.placement import AppPeers
+    from holdfast.repository.snapshots.record import StoredWork
 
     Publish = Callable[[str, bytes], None]
     """Sends a message to a subject, and never raises."""
@@ -157,7 +159,7 @@ def _jobs(setup: Setup, ledger: Ledger, threads: ThreadPoolExecutor, publish: Pu
     )
 
 
-def _progress_of(record: Stored, progress: Progress) -> SnapshotProgress:
+def _progress_of(record: StoredWork, progress: Progress) -> SnapshotProgress:
     return SnapshotProgress(
         key=record.snapshot if isinstance(record, StoredRestore) else str(record.key),
         state=record.state,

@@ -27,7 +27,6 @@ from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.care import CareHandlers
-from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.handlers.uploads import UploadHandlers
@@ -44,17 +43,12 @@ from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
-from holdfast.runtime.care_metrics import CareMetrics
-from holdfast.runtime.collector_metrics import CollectorMetrics
-from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.format_watch import FormatWatch
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
-from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
-from holdfast.runtime.metrics import serve_metrics
+from holdfast.runtime.metrics import serve_metrics, show
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
-from holdfast.runtime.request_metrics import RequestMetrics
 from holdfast.runtime.startup import (
     StoppedError,
     check_layout,
@@ -63,9 +57,16 @@ from holdfast.runtime.startup import (
     missing_right_told,
     unless_stopped,
 )
-from holdfast.runtime.state_metrics import StateMetrics
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
+from holdfast.runtime.worker_metrics import (
+    care_metrics,
+    collector_metrics,
+    connection_metrics,
+    index_metrics,
+    request_metrics,
+    state_metrics,
+)
 from holdfast.stores.wrappers.guarded import StoreMetrics
 from holdfast.tracing import NO_TRACER, Tracer
 from holdfast.transport.connection import Connection, connect
@@ -74,6 +75,8 @@ from holdfast.transport.jetstream import JetStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
 
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
@@ -152,16 +155,7 @@ async def _serve(
         )
         guarded = stores.guarded(StoreMetrics.register(registry), SOURCES, grace)
         parts = _Parts(setup, inbox, guarded, watch, servers.durability)
-        ConnectionMetrics.register(registry, connection, parts.worker)
-        CollectorMetrics.register(registry, lambda: parts.collector.totals)
-        CareMetrics.register(
-            registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
-        )
-        IndexMetrics.register(registry, lambda: parts.names.index.state)
-        StateMetrics.register(registry, lambda: parts.states.totals)
-        RequestMetrics.register(
-            registry, lambda: parts.worker.stats, lambda: parts.peers.clocks(timedelta())
-        )
+        _show_metrics(registry, connection, parts)
         return await parts.serve(stop, lost)
 
 
@@ -241,8 +235,9 @@ class _Parts:
             *self.states.handlers.endpoints(),
             *self.states.follows.endpoints(),
             *self._watches.endpoints(),
-            *CollectionHandlers(self.collector).endpoints(),
-            *CareHandlers(self.care.scrub, self.care.usage, self.care.doctor).endpoints(),
+            *CareHandlers(
+                self.care.scrub, self.care.usage, self.care.doctor, self.collector
+            ).endpoints(),
             *assemble_links(self._setup, self._stores, self.names, self.snapshots),
         )
 
@@ -284,6 +279,7 @@ class _Parts:
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
             *self.names.chores(self._uploads),
             *self.snapshots.chores(),
+            *self.states.chores(),
             *self.care.chores(),
             *self._stores.chores,
         )
@@ -292,6 +288,16 @@ class _Parts:
         """Take nothing that others would forward; let archives and restores end."""
         self.peers.stop()
         await self.snapshots.jobs.drain(seconds)
+
+
+def _show_metrics(registry: CollectorRegistry, connection: Connection, parts: _Parts) -> None:
+    worker, peers, pruner = parts.worker, parts.peers, parts.snapshots.pruner
+    show(registry, lambda: connection_metrics(connection, worker))
+    show(registry, lambda: collector_metrics(parts.collector.totals))
+    show(registry, lambda: care_metrics(parts.care.scrub.totals, pruner.totals))
+    show(registry, lambda: index_metrics(parts.names.index.state))
+    show(registry, lambda: state_metrics(parts.states.records.totals))
+    show(registry, lambda: request_metrics(worker.stats, peers.clocks(timedelta())))
 
 
 def _uploads(setup: Setup, stores: Stores, names: NameParts) -> UploadService:
@@ -314,24 +320,17 @@ def _blobs(
     setup: Setup, stores: Stores, uploads: UploadService, names: NameParts
 ) -> tuple[AnyEndpoint, ...]:
     spaces = {BLOBS: stores.blobs, PACKS: stores.packs}
-    at = partial(part_subject, setup.config.prefix, setup.worker)
     blobs = BlobHandlers(
         BlobRepository(spaces, max_inline_bytes=setup.max_inline_bytes),
-        uploads,
         names.names,
         names.index,
         Keepers((names.index, StateKeeper(stores.snapshots))),
-        part_subject=at,
     )
-    of_names = NameHandlers(
-        names.names,
-        names.index,
-        uploads,
-        part_subject=at,
-        max_inline_bytes=setup.max_inline_bytes,
+    of_names = NameHandlers(names.names, names.index, max_inline_bytes=setup.max_inline_bytes)
+    of_uploads = UploadHandlers(
+        uploads, worker=setup.worker, part_subject=partial(part_subject, setup.config.prefix)
     )
-    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
-    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
+    return (*blobs.endpoints(), *of_names.endpoints(), *of_uploads.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

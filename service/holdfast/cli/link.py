@@ -34,8 +34,8 @@ _VARIABLE = "HOLDFAST_LINK_KEYS"
 
 Expires = Annotated[str, Parameter(help="Time until the link ends: 90m, 12h, 1d; at most 7d.")]
 Once = Annotated[bool, Flag, Parameter(help="For one download.")]
-Put = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
-File = Annotated[str | None, Parameter(help=f"The file of keys; by default ${_VARIABLE}.")]
+ForPut = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
+KeysFile = Annotated[str | None, Parameter(help=f"The file of keys; by default ${_VARIABLE}.")]
 
 
 async def link_blob(
@@ -44,7 +44,7 @@ async def link_blob(
     *,
     expires: Expires = "1d",
     once: Once = False,
-    put: Put = False,
+    put: ForPut = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -69,7 +69,7 @@ async def link_name(
     ] = False,
     expires: Expires = "1d",
     once: Once = False,
-    put: Put = False,
+    put: ForPut = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -140,7 +140,7 @@ def create(
     id: Annotated[str | None, Parameter(help="Id of the key; by default the time.")] = None,  # noqa: A002 - the word
     /,
     *,
-    file: File = None,
+    file: KeysFile = None,
     since: Annotated[str, Parameter(help="Time until it is used: 5m, say.")] = "0s",
     lasts: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
 ) -> None:
@@ -163,7 +163,7 @@ def create(
 
 
 @keys_app.command
-def ls(*, file: File = None, json: Json = False) -> None:
+def ls(*, file: KeysFile = None, json: Json = False) -> None:
     """List the keys, without their secrets: id, since when, until when."""
     for key in read_file(file, _VARIABLE, read_keys):
         since = key.since.isoformat()
@@ -177,7 +177,7 @@ def end(
     id: Annotated[str, Parameter(help="Id of the key.")],  # noqa: A002 - the word
     /,
     *,
-    file: File = None,
+    file: KeysFile = None,
     after: Annotated[str, Parameter(help="Time until it ends: 1d, say.")] = "0s",
 ) -> None:
     """End a key: no link that it signed is valid from then on."""

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from holdfast.domain.limits import MAX_TOTAL
 from holdfast.errors import CorruptError
-from holdfast.form.columns import (
-    FORMAT,
-    MAX_PAGE_BYTES,
-    MAX_PAGE_ENTRIES,
-    MAX_PAGES,
-    PackNumbers,
-)
+from holdfast.form.columns import FORMAT, MAX_PAGE_BYTES, MAX_PAGE_ENTRIES, MAX_PAGES, PackNumbers
 from holdfast.form.entries import (
     MAX_COMPONENT_BYTES,
     MAX_PATH_BYTES,

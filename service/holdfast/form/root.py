@@ -21,13 +21,7 @@ from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, TooLargeError
 from holdfast.form.checks import check_root, excessive_total
-from holdfast.form.columns import (
-    FORMAT,
-    PackNumbers,
-    RootColumns,
-    RootOutline,
-    to_raw_rows,
-)
+from holdfast.form.columns import FORMAT, PackNumbers, RootColumns, RootOutline, to_raw_rows
 from holdfast.form.entries import Kind, order_key
 from holdfast.form.frame_table import (
     DIGEST_BYTES,

@@ -168,10 +168,7 @@ def _header_schema(kind: type[msgspec.Struct], schema: Schema) -> Schema:
     if issubclass(kind, Request):
         # Other headers are none of our business, but an unknown Blob- one is a typo.
         described["propertyNames"] = {
-            "anyOf": [
-                {"enum": list(properties)},
-                {"not": {"pattern": "^[Bb][Ll][Oo][Bb]-"}},
-            ]
+            "anyOf": [{"enum": list(properties)}, {"not": {"pattern": "^[Bb][Ll][Oo][Bb]-"}}]
         }
     return described
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.domain.collection import Need, News
+from holdfast.domain.collection import Need, NewsOf
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import CorruptError
 
@@ -21,7 +21,7 @@ class BlobRoots:
         """``records`` are those that name the blobs."""
         self.records = records
 
-    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, _: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """The blob itself."""
         yield (Need(root),)
 
@@ -30,6 +30,5 @@ def as_digests(named: Iterable[str], kind: str) -> tuple[Digest, ...]:
     """The digests that a ``kind``'s record names. Raises CorruptError where one is none."""
     found = tuple(map(Digest, named))
     if not all(map(is_digest, found)):
-        msg = f"the record of a {kind} does not name a digest"
-        raise CorruptError(msg)
+        raise CorruptError(f"the record of a {kind} does not name a digest")
     return found

@@ -80,14 +80,15 @@ class JournalStore(Protocol):
     all logs of a store. A method tells the latest, but for what `read` says.
     """
 
+    catch_up_seconds: float
+    """So long the store may tell less than it has, once its servers have come back."""
+
+    @property
+    def session(self) -> object:
+        """Another object once the store was out of reach: it may have lost what it had before."""
+
     async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
+        self, log: str, value: bytes, *, expected: int, message_id: str, behind_damage: bool = False
     ) -> int:
         """Add an entry behind ``expected`` (0: the log has none), durably; its sequence.
 

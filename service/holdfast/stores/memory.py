@@ -17,12 +17,7 @@ from msgspec.structs import replace
 from holdfast.domain.digest import digest_of, is_digest
 from holdfast.domain.kept import has_bytes
 from holdfast.domain.op_id import is_repeat
-from holdfast.errors import (
-    ConflictError,
-    CorruptError,
-    InvalidError,
-    NotFoundError,
-)
+from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.stores.deletions import Deletions
 from holdfast.stores.keys import (
     CheckedChanges,

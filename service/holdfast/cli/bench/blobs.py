@@ -29,7 +29,6 @@ from holdfast.cli.bench.pool import TIMEOUT_SECONDS, Pool, run_directory, start_
 from holdfast.cli.bench.report import (
     HOLDFAST,
     Figure,
-    Kind,
     Promise,
     Report,
     Sync,
@@ -47,6 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from nats.aio.client import Client as NatsClient
+
+    from holdfast.cli.bench.pool import Pool
+    from holdfast.cli.bench.report import BoundKind, Sync
 
     type Say = Callable[[str], None]
     type Call = Callable[[int], Awaitable[object]]
@@ -95,7 +97,9 @@ class BlobRun:
     directory: Path | None
 
 
-def speed(sync: Sync, action: str, against: str, bound: float, kind: Kind = "promise") -> Promise:
+def speed(
+    sync: Sync, action: str, against: str, bound: float, kind: BoundKind = "promise"
+) -> Promise:
     """So many times as fast as another client with one blob of 256 MiB."""
     return Promise(
         name=f"speed of a {action}, {{size}}, {sync} sync / {against}",
@@ -117,7 +121,7 @@ def _small(
     bound: float,
     *,
     enough: float = math.inf,
-    kind: Kind = "promise",
+    kind: BoundKind = "promise",
 ) -> Promise:
     """A request of 4 KiB beside a bare one that carries as much, one or many at a time."""
     is_rate = measure == "rate"

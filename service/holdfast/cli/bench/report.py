@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HOLDFAST: Final = "holdfast"
 
 Sync = Literal["always", "default"]
-Kind = Literal["promise", "aim"]
+BoundKind = Literal["promise", "aim"]
 Comparison = Literal["at least", "at most", "under"]
 
 _MEETS: Final[dict[Comparison, Callable[[float, float], bool]]] = {
@@ -76,14 +76,14 @@ class Promise(Struct, frozen=True, kw_only=True):
     against: str = ""
     theirs: str = ""
     enough: float = math.inf
-    kind: Kind = "promise"
+    kind: BoundKind = "promise"
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
     """One promise. ``measured`` is in the unit of ``bound``, and None if it was not measured."""
 
     what: str
-    kind: Kind
+    kind: BoundKind
     comparison: Comparison
     bound: float
     unit: str

@@ -85,7 +85,7 @@ class LoggedCommand(msgspec.Struct, frozen=True):
     """A command of a log, as a replay gets it."""
 
     index: int
-    hlc: Hlc
+    hlc: str
     command: Command
 
 
@@ -119,50 +119,43 @@ def encode_closing(record: StateRecord, index: int, hlc: Hlc, closing: Closing) 
 
 def decode_group(entry: JournalEntry) -> Group:
     """Raises CorruptError."""
-    try:
-        group = _GROUPS.decode(entry.value)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise CorruptError(_unreadable(entry)) from error
+    group = _decoded(_GROUPS, entry)
     if len(group.commands) != group.count:
         raise CorruptError(_unreadable(entry))
-    _check(entry, group)
     return group
 
 
 def decode_head(entry: JournalEntry) -> GroupHead:
     """The group but for its commands. Raises CorruptError."""
-    try:
-        head = _HEADS.decode(entry.value)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise CorruptError(_unreadable(entry)) from error
-    _check(entry, head)
-    return head
+    return _decoded(_HEADS, entry)
 
 
-def entries_of(group: Group) -> Iterator[LoggedCommand]:
-    """Its commands, in order. Raises CorruptError."""
-    hlc, binary = group.first_hlc, frozenset(group.binary)
-    for place, written in enumerate(group.commands):
-        index = group.first + place
+def entries_of(group: Group, from_index: int) -> Iterator[LoggedCommand]:
+    """Its commands from an index on, in order. Raises CorruptError."""
+    binary = frozenset(group.binary)
+    places = range(max(from_index - group.first, 0), group.count)
+    for place, hlc in zip(places, group.first_hlc.texts(places), strict=True):
+        index, written = group.first + place, group.commands[place]
         command = _bytes_of(written, index) if place in binary else Command(bytes(written))
-        yield LoggedCommand(index, hlc.advanced(place), command)
+        yield LoggedCommand(index, hlc, command)
 
 
 def _bytes_of(written: msgspec.Raw, index: int) -> Command:
     try:
         return Command(msgspec.json.decode(written, type=bytes), is_json=False)
     except msgspec.MsgspecError as error:
-        msg = f"command {index} of the log is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError(f"command {index} of the log is unreadable") from error
 
 
-def _check(entry: JournalEntry, head: GroupHead) -> None:
+def _decoded[HeadT: GroupHead](decoder: msgspec.json.Decoder[HeadT], entry: JournalEntry) -> HeadT:
     try:
+        head = decoder.decode(entry.value)
         head.first_hlc  # noqa: B018  (it may raise)
-    except HoldfastError as error:
+    except (msgspec.MsgspecError, UnicodeError, HoldfastError) as error:
         raise CorruptError(_unreadable(entry)) from error
     if head.first < 1 or head.count < 0 or (head.count == 0) != (head.closing is not None):
         raise CorruptError(_unreadable(entry))
+    return head
 
 
 def _unreadable(entry: JournalEntry) -> str:

@@ -21,12 +21,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Concatenate, Final
 
-from holdfast.errors import (
-    CorruptError,
-    OutcomeUnknownError,
-    QuotaExceededError,
-    UnavailableError,
-)
+from holdfast.errors import CorruptError, OutcomeUnknownError, QuotaExceededError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Iterable, Iterator

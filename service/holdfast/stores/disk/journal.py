@@ -30,9 +30,9 @@ from holdfast.stores.disk.database import (
     primary_code,
 )
 from holdfast.stores.disk.files import translated
-from holdfast.stores.growth import Waiters
-from holdfast.stores.journal_checks import (
+from holdfast.stores.journal_parts import (
     CheckedJournal,
+    Waiters,
     checksum_of,
     not_the_last,
     page_up_to_damage,
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.stores.disk.files import Files
-    from holdfast.stores.growth import Waiter
-    from holdfast.stores.journal_checks import Append
+    from holdfast.stores.journal_parts import Append, Waiter
     from holdfast.stores.journal_ports import JournalPage
 
 LOOK_EVERY_SECONDS: Final = 0.05

@@ -73,7 +73,7 @@ class ObjectChunks:
         """See BlobStore."""
         if info.chunks == 1:
             data = bytes(await self._only_chunk(info))
-            if len(data) != info.size or digest_of(data) != info.stored_digest:
+            if not is_content(info, data):
                 raise damaged(info)
             return data
         return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
@@ -309,6 +309,11 @@ def part_of(message: StoredMessage) -> int:
     if not text.isdecimal() or len(text) > _MAX_PART_DIGITS:
         raise CorruptError("a stored chunk does not say which part it is")
     return int(text)
+
+
+def is_content(info: BlobInfo, data: Buffer) -> bool:
+    """Whether ``data`` is all that is stored of the blob."""
+    return memoryview(data).nbytes == info.size and digest_of(data) == info.stored_digest
 
 
 def damaged(info: BlobInfo) -> CorruptError:

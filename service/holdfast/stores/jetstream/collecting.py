@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
-    from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
@@ -51,11 +50,7 @@ class ObjectCollecting:
     """A collector's view of one bucket."""
 
     def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        records: ObjectRecords,
-        chunks: ObjectChunks,
+        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
     ) -> None:
         self._js = jetstream
         self._bucket = bucket
@@ -117,7 +112,9 @@ class ObjectCollecting:
             return None
         left, kept = reduced(data, info.kept, needed)
         made = reduced_info(info, kept, self._records.new_id())
-        parts = [memoryview(left)[at : at + made.part_size] for at in _starts(made)]
+        parts = [
+            memoryview(left)[at : at + made.part_size] for at in range(0, made.size, made.part_size)
+        ]
         record = mark_partial(meta, made, kept)
         try:
             await self._records.swap(entry, made, parts, record, RecordChange.REPACKED)
@@ -134,10 +131,6 @@ class ObjectCollecting:
         except (UnavailableError, OutcomeUnknownError) as error:
             msg = "the blob is forgotten, but its bytes may be there yet"
             raise OutcomeUnknownError(msg) from error
-
-
-def _starts(info: BlobInfo) -> range:
-    return range(0, info.size, info.part_size)
 
 
 def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:

@@ -17,17 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from holdfast.domain.collection import YOUNG_SHARE
-from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.digest import Digest
 from holdfast.domain.kept import has_bytes
-from holdfast.errors import (
-    HoldfastError,
-    NotFoundError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
+from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.jetstream.blob_changes import ObjectChanges
 from holdfast.stores.jetstream.bucket_check import check_bucket
-from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
@@ -52,21 +47,14 @@ from holdfast.stores.jetstream.object_records import (
     RecordChange,
     entry_of,
 )
-from holdfast.stores.jetstream.places import LatelyStored, Place, Places
+from holdfast.stores.jetstream.places import ChunkPlace, LatelyStored, Places
 from holdfast.stores.jetstream.staging import StagedObject
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Buffer,
-        Callable,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
     from datetime import datetime, timedelta
 
     from holdfast.domain.kept import Ranges
@@ -97,12 +85,7 @@ class ObjectBlobStore:
         self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(
-            jetstream,
-            bucket,
-            self._records,
-            self._chunks,
-            claims,
-            monotonic=sources.monotonic,
+            jetstream, bucket, self._records, self._chunks, claims, monotonic=sources.monotonic
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
@@ -196,18 +179,18 @@ class ObjectBlobStore:
                 raise
             return Fetched(info=latest, data=await self.get(latest))
 
-    async def _read_place(self, place: Place) -> Buffer | None:
+    async def _read_place(self, place: ChunkPlace) -> Buffer | None:
         """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
         info = place.info
         message = await self._js.direct_at(self.stream, self._place_query(place))
         if message is not None and message.subject == chunk_subject(self.bucket, info.generation):
             data = message.data
-            if len(data) == info.size and digest_of(data) == info.digest:
+            if is_content(info, data):
                 return data
         self._places.forget(info.digest)
         return None
 
-    def _place_query(self, place: Place) -> dict[str, Any]:
+    def _place_query(self, place: ChunkPlace) -> dict[str, Any]:
         """A query for the message at the place: never another subject's."""
         return {
             "seq": place.sequence,

@@ -26,6 +26,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.conflicts import Certainty
 from holdfast.stores.jetstream.follow import StreamReader
 from holdfast.stores.keys import (
     CheckedChanges,
@@ -103,46 +104,43 @@ class KeyValueRecordStore(CheckedChanges):
         """Make the changes, and return the sequences that they got."""
         ids = [self._new_id() for _ in changes]
         sequences = [change.expected for change in changes]
-        certain, changed = True, True
+        outcome, changed = Certainty(_UNKNOWN), True
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         for _ in range(_ATTEMPTS):
             messages = [
                 self._message(change, sequence, message_id)
                 for change, sequence, message_id in zip(changes, sequences, ids, strict=True)
             ]
-            try:
-                return await self._publish(messages, certain=certain)
-            except RefusedError as refused:
-                certain = certain and refused.certain
-                if not (refused.conflict or refused.repeated):
-                    raise (refused.translate() if certain else _lost(certain=False)) from refused
-                present = await self._after_refusal(changes, certain=certain)
-                if (own := _own_sequences(present, ids)) is not None:
-                    return own
-                if refused.repeated:  # ours were stored, and then others over them
-                    raise OutcomeUnknownError(_UNKNOWN) from refused
-                found = _next_sequences(changes, present)
-                if found is None:
-                    certain = certain or await self._is_ruled_out(changes, present)
-                    raise _lost(certain=certain) from refused
-                changed = found != sequences
-                # Unchanged: met a write in flight, or something that is gone since.
-                if not changed and not await backoff.wait():
-                    break
-                sequences = found
-        raise _lost(certain=certain, changed=changed)
+            with outcome.telling():
+                try:
+                    return await self._publish(messages)
+                except RefusedError as refused:
+                    outcome.certain &= refused.certain
+                    if not (refused.conflict or refused.repeated):
+                        raise outcome.or_unknown(refused.translate()) from refused
+                    present = await self._last_of([change.key for change in changes])
+                    if (own := _own_sequences(present, ids)) is not None:
+                        return own
+                    if refused.repeated:  # ours were stored, and then others over them
+                        raise OutcomeUnknownError(_UNKNOWN) from refused
+                    found = _next_sequences(changes, present)
+                    if found is None:
+                        raise await self._overtaken(changes, present, outcome) from refused
+                    changed = found != sequences
+                    # Unchanged: met a write in flight, or something that is gone since.
+                    if not changed and not await backoff.wait():
+                        break
+                    sequences = found
+        raise outcome.or_unknown(
+            ConflictError(_CHANGED) if changed else UnavailableError(_IN_FLIGHT)
+        )
 
-    async def _publish(self, messages: list[BatchMessage], *, certain: bool) -> list[int]:
-        """Their sequences. ``certain``: none of them was ever stored in an attempt before."""
-        try:
-            if len(messages) == 1:
-                (one,) = messages
-                return [(await self._js.publish(one.subject, one.data, one.headers)).seq]
-            last = (await self._js.publish_batch(messages, new_id=self._new_id)).seq
-        except UnavailableError as error:
-            if certain:
-                raise
-            raise OutcomeUnknownError(_UNKNOWN) from error
+    async def _publish(self, messages: list[BatchMessage]) -> list[int]:
+        """Their sequences."""
+        if len(messages) == 1:
+            (one,) = messages
+            return [(await self._js.publish(one.subject, one.data, one.headers)).seq]
+        last = (await self._js.publish_batch(messages, new_id=self._new_id)).seq
         return list(range(last - len(messages) + 1, last + 1))
 
     def _message(self, change: Change, sequence: int | None, message_id: str) -> BatchMessage:
@@ -160,28 +158,18 @@ class KeyValueRecordStore(CheckedChanges):
             headers[TTL] = _seconds(change.ttl)
         return BatchMessage(self._subject(change.key), change.value, headers)
 
-    async def _is_ruled_out(
-        self, changes: Sequence[Change], present: Sequence[StoredMessage | None]
-    ) -> bool:
-        """Whether our changes were surely never made: all or none would have been."""
-        if not _some_untouched(changes, present):
-            return False
-        try:
-            await self._js.check_leader(self.stream)
-        except UnavailableError:
-            return False
-        return True
+    async def _overtaken(
+        self, changes: Sequence[Change], present: Sequence[StoredMessage | None], outcome: Certainty
+    ) -> HoldfastError:
+        """The error where others were first.
 
-    async def _after_refusal(
-        self, changes: Sequence[Change], *, certain: bool
-    ) -> list[StoredMessage | None]:
-        """The records as they are. ``certain``: nothing of ours was ever stored."""
-        try:
-            return await self._last_of([change.key for change in changes])
-        except UnavailableError as error:
-            if certain:
-                raise
-            raise OutcomeUnknownError(_UNKNOWN) from error
+        Where a record is untouched our changes were surely never made: all or none would have been.
+        """
+        if not outcome.certain and _some_untouched(changes, present):
+            with suppress(UnavailableError):
+                await self._js.check_leader(self.stream)
+                outcome.certain = True
+        return outcome.or_unknown(ConflictError(_CHANGED))
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See RecordStore. A replica's word suffices that a record is there, not that it is not."""
@@ -334,16 +322,6 @@ def _own_sequences(present: Sequence[StoredMessage | None], ids: Sequence[str]) 
             first = message.sequence - number
             return list(range(first, first + len(ids)))
     return None
-
-
-def _lost(*, certain: bool, changed: bool = True) -> HoldfastError:
-    """The error of a change that was refused; not ``certain`` if it may have been made once.
-
-    ``changed``: another writer was first. Otherwise one is under way and does not end.
-    """
-    if not certain:
-        return OutcomeUnknownError(_UNKNOWN)
-    return ConflictError(_CHANGED) if changed else UnavailableError(_IN_FLIGHT)
 
 
 def _some_untouched(changes: Sequence[Change], present: Sequence[StoredMessage | None]) -> bool:

@@ -90,7 +90,11 @@ class RecordWalk:
         messages = await self._js.direct_each(self._stream, queries)
         if len(messages) < len(queries):
             return None
-        return {message.sequence: message for message in messages if self._is_record(message)}
+        return {
+            message.sequence: message
+            for message in messages
+            if message.headers.get(SUBJECT, "").startswith(self._prefix)
+        }
 
     def _next_after(self, place: int) -> dict[str, Any]:
         return {"seq": place, "next_by_subj": f"{self._prefix}>"}
@@ -111,9 +115,6 @@ class RecordWalk:
     def _go_to(self, position: int) -> None:
         self.scanned += position - self.position
         self.position = position
-
-    def _is_record(self, message: StoredMessage) -> bool:
-        return message.headers.get(SUBJECT, "").startswith(self._prefix)
 
     async def _is_end(self) -> bool:
         """The leader says: a replica may lag."""

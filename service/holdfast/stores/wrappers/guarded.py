@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
 from prometheus_client import Counter, Histogram
 
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
         StagedBlob,
         Stored,
     )
-
-T = TypeVar("T")
 
 _LONGEST_WAIT_SECONDS: Final = 0.5
 _REPEATED: Final[dict[Repeat, tuple[type[HoldfastError], ...]]] = {
@@ -190,7 +188,7 @@ class GuardedBlobStore(ForwardingBlobStore):
 
     # --- operations that give one result ---
 
-    async def _call(
+    async def _call[T](
         self, operation: str, repeat: Repeat, function: Callable[[], Awaitable[T]]
     ) -> T:
         started = self._monotonic()
@@ -215,7 +213,7 @@ class GuardedBlobStore(ForwardingBlobStore):
         finally:
             self._count_end(operation, self._monotonic() - started)
 
-    async def _call_again(
+    async def _call_again[T](
         self,
         repeated: tuple[type[HoldfastError], ...],
         function: Callable[[], Awaitable[T]],
@@ -245,7 +243,7 @@ class GuardedBlobStore(ForwardingBlobStore):
             raise unknown from failure
         raise failure
 
-    async def _in_slot(self, function: Callable[[], Awaitable[T]]) -> T:
+    async def _in_slot[T](self, function: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
             return await function()
 
