@@ -271,7 +271,7 @@ def test_a_hard_link_to_what_is_no_file_is_corrupt() -> None:
         [entry(b"link", Kind.HARDLINK, target=b"d")],
     )
 
-    with pytest.raises(CorruptError, match="no file of this snapshot"):
+    with pytest.raises(CorruptError, match="not a file of this snapshot"):
         read(reader, "link")
 
 
