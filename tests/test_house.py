@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = Path(__file__).parent.parent / "service" / "holdfast"
+CAMEL_CASE: Final = re.compile(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*")
 MODULES: Final = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
 def public_types(module: Path) -> list[str]:
-    """The classes and type aliases that ``module`` defines for others."""
+    """The classes and type aliases that ``module`` defines for others.
+
+    A name in camel case that is assigned is an alias, unless a call made it: a type variable.
+    """
     body = ast.parse((PACKAGE / module).read_text()).body
     classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
     aliases = [node.name.id for node in body if isinstance(node, ast.TypeAlias)]
-    return [name for name in classes + aliases if not name.startswith("_")]
+    assigned = [
+        target.id
+        for node in body
+        if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Call)
+        for target in node.targets
+        if isinstance(target, ast.Name) and CAMEL_CASE.fullmatch(target.id)
+    ]
+    return [name for name in (*classes, *aliases, *assigned) if not name.startswith("_")]
 
 
 def test_a_public_type_has_a_name_of_its_own() -> None:

@@ -149,6 +149,13 @@ def outliving_task[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
+def shared_task[T](work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """As `outliving_task`, of work that any number wait for; none may be left when it fails."""
+    task = outliving_task(work)
+    task.add_done_callback(look_at)
+    return task
+
+
 class Gathering:
     """Work on what has gathered: begun once all that comes in this turn of the loop is here.
 
@@ -178,6 +185,18 @@ class Gathering:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self.schedule()
+
+
+async def first_to_end[T](*works: Coroutine[Any, Any, T]) -> T:
+    """The outcome of the work that ends first, whose rank decides of several; none goes on."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def look_at(ended: asyncio.Future[Any]) -> None:

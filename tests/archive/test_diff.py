@@ -24,7 +24,7 @@ from tests.archive.tars import (
 from tests.archive.test_snapshot import sparse_tar
 from tests.examples import examples
 
-from holdfast.archive.read.diff import Change, diff
+from holdfast.archive.read.diff import PathChange, diff
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.form.entries import order_key
 from holdfast.form.terms import ChangeKind
@@ -173,7 +173,7 @@ def changed_large_tree(store: CountingStore) -> tuple[SnapshotReader, SnapshotRe
 
 def test_it_continues_behind_any_path() -> None:
     before, after = changed_large_tree(CountingStore())
-    whole: list[Change] = list(diff(before, after))
+    whole: list[PathChange] = list(diff(before, after))
 
     assert len(whole) >= 4
     for number, change in enumerate(whole):
@@ -186,10 +186,10 @@ def test_it_ends_when_told_and_says_behind_which_path_to_go_on() -> None:
     before, after = changed_large_tree(CountingStore())
     whole = list(diff(before, after))
     looks = itertools.count(1)
-    found: list[Change] = []
+    found: list[PathChange] = []
     ends: list[bytes | None] = [None]
 
-    def collected(behind: bytes | None) -> Generator[Change, None, bytes | None]:
+    def collected(behind: bytes | None) -> Generator[PathChange, None, bytes | None]:
         part = diff(before, after, behind=behind, stop=lambda: next(looks) % 70 == 0)
         reached = yield from part
         ends.append(reached)

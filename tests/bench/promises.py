@@ -19,7 +19,7 @@ from holdfast.cli.bench.snapshots import PROMISES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from holdfast.cli.bench.report import Kind, Sync
+    from holdfast.cli.bench.report import BoundKind, Sync
 
 BLOB_PROMISES: Final = (
     speed("default", "get", NATSRPY, 1.2),
@@ -31,7 +31,7 @@ BLOB_PROMISES: Final = (
 
 REPOSITORY: Final = "repository"
 LARGE_FILE: Final = "one large file"
-_SPEEDS: Final[tuple[tuple[str, str, str, float, Kind], ...]] = (
+_SPEEDS: Final[tuple[tuple[str, str, str, float, BoundKind], ...]] = (
     ("first", "first snapshot", RESTIC, 1.0, "promise"),
     ("first", "first snapshot", BORG, 1.0, "promise"),
     ("unchanged", "snapshot of what has not changed", RESTIC, 2.5, "promise"),

@@ -11,17 +11,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.deployment import deployed
 
 from holdfast.client import connect
 from holdfast.client.states.following import ReadLog, followed, replayed
 from holdfast.client.states.verify import verified
 from holdfast.domain.limits import MAX_COMMANDS, MIB
-from holdfast.errors import ConflictError, InvalidError, NotFoundError, OutcomeUnknownError
+from holdfast.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+)
 from holdfast.protocol import codec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
     from nats.aio.msg import Msg
@@ -29,24 +33,10 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.client.states.values import LogCommand
-    from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
 
 SECONDS = 60.0
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A state of this test alone: the tests of a module share a deployment."""
-    return f"{request.node.name}/é"
-
-
-@pytest.fixture
-def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
-    """Two workers, which a test may kill."""
-    with deployed(nats_server.url, "one", "two") as deployment:
-        yield deployment
 
 
 async def logged(client: Client, name: str, from_index: int = 1) -> list[LogCommand]:
@@ -179,6 +169,25 @@ async def test_what_is_meant_for_a_log_that_was_removed_does_not_go_to_the_one_b
             await meant
 
     assert [one.command for one in await logged(holdfast, name)] == [2]
+
+
+async def test_who_reads_on_reads_the_log_of_what_he_has(holdfast: Client, name: str) -> None:
+    states = holdfast.states
+    await states.append_many(name, [1, 2])
+    await states.save(name, 1, last_applied_index=1)
+    saved = await states.latest(name)
+    assert saved is not None
+    that_log: dict[str, Any] = {"lineage": saved.lineage}
+
+    assert [one.lineage for one in await logged(holdfast, name)] == [saved.lineage] * 2
+    for read in (states.replay, states.follow):
+        assert await first_of(read(name, 2, **that_log), 1) == [2]
+
+    await states.remove(name)
+    await states.append_many(name, [3, 4, 5])
+    for read in (states.replay, states.follow):
+        with pytest.raises(ConflictError):
+            await first_of(read(name, 3, **that_log), 1)
 
 
 async def test_a_number_is_expected_of_a_log_that_is_not_there_is_not_found(

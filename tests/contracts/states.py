@@ -13,7 +13,7 @@ from tests.repository.states.pool import StatesWorker, code_of, codes_of
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import digest_of
-from holdfast.errors import ConflictError, NotFoundError
+from holdfast.errors import ConflictError, CorruptError, NotFoundError
 from holdfast.repository.states.keeping import StateRoots
 
 if TYPE_CHECKING:
@@ -27,6 +27,48 @@ if TYPE_CHECKING:
 def worker_on(stores: Stores) -> StatesWorker:
     """A worker of the same process as others, which knows nothing of them."""
     return StatesWorker(stores.states, stores.snapshots, stores.blobs, SOURCES)
+
+
+async def fill(worker: StatesWorker) -> None:
+    """Append six commands to the log ``s``, and have its record say how far that goes."""
+    for number in range(1, 7):
+        await worker.append("s", marked(number))
+    await worker.states.write_ends_down()
+
+
+def marked(number: int) -> str:
+    """A command that can be found among the bytes of a store."""
+    return f"command number {number}" * 4
+
+
+async def check_that_the_end_is_lost(workers: MakeWorker) -> None:
+    """Of what `fill` has appended the fifth command and the one behind it are not there any more.
+
+    That is told to everybody, until somebody says from where to go on.
+    """
+    worker = workers()
+    page = await worker.replays.page("s", 1, 100)
+    assert [one.index for one in page.entries] == [1, 2, 3, 4]
+    for index in (5, 6, 7, 8):
+        with pytest.raises(CorruptError, match="damaged at command 5"):
+            await worker.replays.page("s", index, 100)
+    async with worker.replays.follow("s", 4) as following:
+        assert [one.index for one in await following.next(10, 1000)] == [4]
+        with pytest.raises(CorruptError, match="damaged at command 5"):
+            await following.next(10, 1000)
+    for change in (
+        lambda: worker.append("s", "x"),
+        lambda: worker.append("s", "x", expected=4),
+        lambda: worker.save("s", b"x", 3),
+        lambda: worker.upkeep.trim("s", 1),
+    ):
+        with pytest.raises(CorruptError, match="damaged at command 5"):
+            await change()
+
+    await workers().upkeep.repair("s", 5)
+
+    assert (await worker.append("s", "on")).index == 5
+    assert await workers().replay("s") == [*map(marked, range(1, 5)), "on"]
 
 
 class StatesContract:

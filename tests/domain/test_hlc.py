@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.domain.hlc import (
@@ -36,6 +36,15 @@ def test_a_time_reads_back_as_it_was_written(time: Hlc) -> None:
 def test_texts_have_one_width_and_sort_as_times_do(one: Hlc, other: Hlc) -> None:
     assert len(str(one)) == len(str(other))
     assert (str(one) < str(other)) == (one < other)
+
+
+@given(times, st.integers(0, 1000), st.integers(0, 1000))
+@example(Hlc(0, MAX_COUNTER), 0, 1)
+@example(Hlc(0, MAX_COUNTER), 0, 2)
+def test_texts_of_times_that_follow_are_those_of_each(time: Hlc, first: int, count: int) -> None:
+    steps = range(first, first + count)
+
+    assert time.texts(steps) == [str(time.advanced(step)) for step in steps]
 
 
 def test_a_text_is_a_time_of_day_and_a_counter() -> None:

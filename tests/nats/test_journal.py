@@ -11,7 +11,7 @@ from zlib import crc32
 import pytest
 import pytest_asyncio
 from tests.contracts.journal import LOG, JournalStoreContract, fill, new_id, read_all, values
-from tests.nats.tools import FlakyJetStream, Times, connected
+from tests.nats.tools import FlakyJetStream, Times, connected, damage_block
 
 from holdfast.errors import (
     ConflictError,
@@ -322,9 +322,10 @@ async def test_a_server_whose_block_is_damaged_gives_no_entry_that_is_another_th
     server.stop()
     if how == "while it runs":  # it has not read the block yet
         server = start_server(directory=tmp_path)
-        damage_block(tmp_path, number)
+        damage_block(tmp_path, marked(number))
     else:
-        damage_block(tmp_path, number, index_is_lost=how == "and its index is lost")
+        index_is_lost = how == "and its index is lost"
+        damage_block(tmp_path, marked(number), index_is_lost=index_is_lost)
         server = start_server(directory=tmp_path)
 
     found: list[JournalEntry] = []
@@ -354,7 +355,7 @@ async def test_a_log_whose_end_cannot_be_read_goes_on_behind_it_where_that_is_as
         sequences = await fill_marked(store, 3)
         await fill(store, 3, "other")
     server.stop()
-    damage_block(tmp_path, 3)
+    damage_block(tmp_path, marked(3))
     server = start_server(directory=tmp_path)
 
     async with connected(NatsOptions(servers=(server.url,))) as connection:
@@ -378,19 +379,6 @@ async def test_a_log_whose_end_cannot_be_read_goes_on_behind_it_where_that_is_as
     assert again == appended
     assert [entry.sequence for entry in found] == [*sequences[:2], appended]
     assert sequences[1] < damage.value.sequence <= sequences[2]
-
-
-def damage_block(directory: Path, number: int, *, index_is_lost: bool = False) -> None:
-    """Alter a bit of that entry where the server keeps it."""
-    [block] = directory.rglob("HF_states/msgs/1.blk")
-    place = block.read_bytes().index(marked(number))
-    with block.open("r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))
-    if index_is_lost:
-        (block.parent / "index.db").unlink()
 
 
 def marked(number: int) -> bytes:

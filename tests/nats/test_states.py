@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from tests.contracts.states import StatesContract, worker_on
-from tests.nats.tools import FlakyJetStream, Times, connected
+from tests.contracts.states import (
+    StatesContract,
+    check_that_the_end_is_lost,
+    fill,
+    marked,
+    worker_on,
+)
+from tests.nats.tools import FlakyJetStream, Times, connected, damage_block
+from tests.repository.states.pool import StatesWorker, code_of
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
@@ -25,9 +32,10 @@ from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
+    from tests.conftest import StartServer
     from tests.contracts.states import MakeWorker
-    from tests.repository.states.pool import StatesWorker
 
     from holdfast.bootstrap.stores import Stores
 
@@ -74,6 +82,28 @@ class TestStatesInStreams(StatesContract):
         assert {run.index: n for n, run in enumerate(runs, start=1)} == {
             index: command for index, command in enumerate(log, start=1) if command
         }
+
+
+@pytest.mark.fault("N13")
+async def test_a_log_whose_block_a_server_has_cut_is_damaged_until_it_is_repaired(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(directory=tmp_path)
+    config = Config(nats=NatsOptions(servers=(server.url,)))
+    await init_store(config)
+    async with connected(config.nats) as connection:
+        stores = open_stores(config, FlakyJetStream(connection, Inbox(connection)), SOURCES)
+        await fill(worker_on(stores))
+    server.stop()
+    damage_block(tmp_path, marked(5).encode(), index_is_lost=True)
+    server = start_server(directory=tmp_path)
+
+    config = Config(nats=NatsOptions(servers=(server.url,)))
+    async with connected(config.nats) as connection:
+        stores = open_stores(config, FlakyJetStream(connection, Inbox(connection)), SOURCES)
+        assert await code_of(worker_on(stores).append("s", "x")) == "unavailable"
+        stores.states.catch_up_seconds = 0.0
+        await check_that_the_end_is_lost(partial(worker_on, stores))
 
 
 async def test_a_full_stream_takes_no_commands_and_everything_else_goes_on(

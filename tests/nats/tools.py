@@ -17,6 +17,7 @@ from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from holdfast.runtime.embedded import EmbeddedServer
     from holdfast.transport.connection import Connection
@@ -29,6 +30,19 @@ async def until(condition: Callable[[], bool], timeout_seconds: float = 10) -> N
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # noqa: ASYNC110  (no event tells)
             await asyncio.sleep(0.01)
+
+
+def damage_block(directory: Path, mark: bytes, *, index_is_lost: bool = False) -> None:
+    """Alter a bit of ``mark``, where a server keeps what was appended to logs."""
+    [block] = directory.rglob("HF_states/msgs/1.blk")
+    place = block.read_bytes().index(mark)
+    with block.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    if index_is_lost:
+        (block.parent / "index.db").unlink()
 
 
 class Told(Observer):

@@ -18,7 +18,7 @@ from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.snapshots import running as jobs_module
 from holdfast.repository.snapshots.job import STALL_SECONDS, Job
-from holdfast.repository.snapshots.record import Stored, StoredSnapshot, renewed
+from holdfast.repository.snapshots.record import StoredSnapshot, StoredWork, renewed
 from holdfast.repository.snapshots.running import MAX_WAITING, NO_PROGRESS, STOPPED, Jobs
 from holdfast.stores.memory import MemoryRecordStore
 
@@ -44,7 +44,7 @@ class Bench:
             stall_seconds=stall_seconds,
         )
 
-    def _tell(self, record: Stored, progress: Progress) -> None:
+    def _tell(self, record: StoredWork, progress: Progress) -> None:
         self.told.append((record.state, progress.phase))
 
     async def start(

@@ -7,7 +7,7 @@ from tests.contracts.blob_store import CREATED_AT
 
 from holdfast.domain.digest import digest_of
 from holdfast.stores.jetstream import places as places_module
-from holdfast.stores.jetstream.places import REMEMBERED_SECONDS, LatelyStored, Place, Places
+from holdfast.stores.jetstream.places import REMEMBERED_SECONDS, ChunkPlace, LatelyStored, Places
 from holdfast.stores.ports import BlobInfo
 
 PLACE = 7
@@ -50,7 +50,7 @@ def test_a_place_is_known_for_some_seconds_from_when_it_was_asked_for(
     places.remember(info(), PLACE, known_at=places.now())
 
     clock.seconds += REMEMBERED_SECONDS - 0.5
-    assert places.find(info().digest) == Place(info(), PLACE)
+    assert places.find(info().digest) == ChunkPlace(info(), PLACE)
     clock.seconds += 0.5
     assert places.find(info().digest) is None
 
@@ -76,7 +76,7 @@ def test_what_was_asked_before_a_deletion_is_not_remembered_after_it(
     places.remember(info(), PLACE, known_at=asked)
     assert places.find(info().digest) is None
     places.remember(info(), PLACE, known_at=places.now())
-    assert places.find(info().digest) == Place(info(), PLACE)
+    assert places.find(info().digest) == ChunkPlace(info(), PLACE)
 
 
 def test_an_older_word_does_not_replace_a_newer_one(places: Places, clock: Clock) -> None:
@@ -87,7 +87,7 @@ def test_an_older_word_does_not_replace_a_newer_one(places: Places, clock: Clock
 
     places.remember(info(), 3, known_at=asked)
 
-    assert places.find(info().digest) == Place(newer, PLACE)
+    assert places.find(info().digest) == ChunkPlace(newer, PLACE)
 
 
 @pytest.mark.parametrize("chunks", [0, 2])

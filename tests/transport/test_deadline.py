@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 
-from holdfast.deadline import TimeLimit, Timers, deadline, outliving_task, seconds_left
+from holdfast.deadline import TimeLimit, Timers, deadline, outliving_task, seconds_left, shared_task
 from holdfast.errors import UnavailableError
 
 
@@ -45,6 +47,20 @@ async def test_a_task_has_the_deadline_of_whoever_made_it_and_one_that_outlives_
 
     assert await inside <= 5
     assert await outliving == math.inf
+
+
+async def test_shared_work_that_fails_when_nobody_waits_any_more_is_no_unhandled_failure() -> None:
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+
+    async def fail() -> None:
+        raise UnavailableError
+
+    for begin in (shared_task, outliving_task):
+        await asyncio.wait([begin(fail())])
+        gc.collect()
+
+    assert len(unhandled) == 1  # of the work that was not shared
 
 
 async def test_two_tasks_have_each_their_own() -> None:

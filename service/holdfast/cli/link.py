@@ -6,7 +6,7 @@ A link is printed alone on its line, for scripts; when it ends is said on standa
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -15,16 +15,15 @@ from msgspec.structs import replace
 from holdfast.cli.arguments import Flag, Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
-from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.output import print_json, print_line, print_result, say
 from holdfast.cli.settings import ClientFlags
-from holdfast.cli.snapshot_arguments import resolve_key
+from holdfast.cli.snapshot_arguments import Key, resolve_key
 from holdfast.domain.link_keys import LinkKey, read_keys, write_keys
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from holdfast.protocol.links import LinkMade
 
@@ -35,8 +34,8 @@ _VARIABLE = "HOLDFAST_LINK_KEYS"
 
 Expires = Annotated[str, Parameter(help="Time until the link ends: 90m, 12h, 1d; at most 7d.")]
 Once = Annotated[bool, Flag, Parameter(help="For one download.")]
-Put = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
-File = Annotated[str | None, Parameter(help=f"The file of keys; by default ${_VARIABLE}.")]
+ForPut = Annotated[bool, Flag, Parameter(help="For one upload, by PUT.")]
+KeysFile = Annotated[str | None, Parameter(help=f"The file of keys; by default ${_VARIABLE}.")]
 
 
 async def link_blob(
@@ -45,7 +44,7 @@ async def link_blob(
     *,
     expires: Expires = "1d",
     once: Once = False,
-    put: Put = False,
+    put: ForPut = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -70,7 +69,7 @@ async def link_name(
     ] = False,
     expires: Expires = "1d",
     once: Once = False,
-    put: Put = False,
+    put: ForPut = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
@@ -88,9 +87,7 @@ async def link_name(
 
 
 async def link_snapshot(
-    key: Annotated[
-        str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")
-    ],
+    key: Key,
     /,
     *,
     path: Annotated[str | None, Parameter(help="One file of it, instead of all.")] = None,
@@ -143,7 +140,7 @@ def create(
     id: Annotated[str | None, Parameter(help="Id of the key; by default the time.")] = None,  # noqa: A002 - the word
     /,
     *,
-    file: File = None,
+    file: KeysFile = None,
     since: Annotated[str, Parameter(help="Time until it is used: 5m, say.")] = "0s",
     lasts: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
 ) -> None:
@@ -166,14 +163,13 @@ def create(
 
 
 @keys_app.command
-def ls(*, file: File = None, json: Json = False) -> None:
+def ls(*, file: KeysFile = None, json: Json = False) -> None:
     """List the keys, without their secrets: id, since when, until when."""
     for key in read_file(file, _VARIABLE, read_keys):
+        since = key.since.isoformat()
         until = None if key.until is None else key.until.isoformat()
-        if json:
-            print_json({"id": key.id, "since": key.since.isoformat(), "until": until})
-        else:
-            print_line(key.id, key.since.isoformat(), until or "-")
+        told = {"id": key.id, "since": since, "until": until}
+        print_result(told, key.id, since, until or "-", json=json)
 
 
 @keys_app.command
@@ -181,7 +177,7 @@ def end(
     id: Annotated[str, Parameter(help="Id of the key.")],  # noqa: A002 - the word
     /,
     *,
-    file: File = None,
+    file: KeysFile = None,
     after: Annotated[str, Parameter(help="Time until it ends: 1d, say.")] = "0s",
 ) -> None:
     """End a key: no link that it signed is valid from then on."""

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.kept_file import change_file, read_file
-from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.output import print_line, print_result, say
 from holdfast.gateway.tokens import Token, new_token, read_tokens, without, write_tokens
 from holdfast.runtime.escapes import escape_control
 from holdfast.sources import utc_now
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = App(name="token", help_format="plaintext")
 
 _VARIABLE = "HOLDFAST_GATEWAY_TOKENS"
-File = Annotated[str | None, Parameter(help=f"The file of tokens; by default ${_VARIABLE}.")]
+TokensFile = Annotated[str | None, Parameter(help=f"The file of tokens; by default ${_VARIABLE}.")]
 
 
 @app.command
@@ -27,7 +27,7 @@ def create(
     scopes: Annotated[list[str], Parameter(help="RIGHT:PREFIX, such as write:/store/photos/.")],
     /,
     *,
-    file: File = None,
+    file: TokensFile = None,
     expires: Annotated[str | None, Parameter(help="Time until it ends: 90d, say.")] = None,
     note: Annotated[str, Parameter(help="A note, such as its owner.")] = "",
 ) -> None:
@@ -53,22 +53,19 @@ def create(
 
 
 @app.command
-def ls(*, file: File = None, json: Json = False) -> None:
+def ls(*, file: TokensFile = None, json: Json = False) -> None:
     """List the tokens, of which the file has hashes only: id, scopes, until when, note."""
     for token in read_file(file, _VARIABLE, read_tokens):
         until = None if token.expires_at is None else token.expires_at.isoformat()
-        if json:
-            print_json(
-                {
-                    "id": token.id,
-                    "scopes": list(token.scopes),
-                    "created_at": token.created_at.isoformat(),
-                    "expires_at": until,
-                    "note": token.note,
-                }
-            )
-        else:
-            print_line(token.id, " ".join(token.scopes), until or "-", token.note)
+        told = {
+            "id": token.id,
+            "scopes": list(token.scopes),
+            "created_at": token.created_at.isoformat(),
+            "expires_at": until,
+            "note": token.note,
+        }
+        columns = (token.id, " ".join(token.scopes), until or "-", token.note)
+        print_result(told, *columns, json=json)
 
 
 @app.command
@@ -76,7 +73,7 @@ def rm(
     ids: Annotated[list[str], Parameter(help="Ids of the tokens.")],
     /,
     *,
-    file: File = None,
+    file: TokensFile = None,
 ) -> None:
     """Remove tokens: gateways refuse them at once."""
 

@@ -21,6 +21,8 @@ from holdfast.errors import InvalidError
 Verb = Literal["create", "replace", "copy"]
 """Ways to give a name a blob: where it has none, has one, or either way."""
 
+NameState = Literal["pending", "ok", "failure", "deleted"]
+
 MAX_BLOB_NAME_BYTES: Final = 512
 MAX_LABELS_BYTES: Final = 8 * 1024
 """Of the labels of one name, so that its record fits a message with all that it keeps."""

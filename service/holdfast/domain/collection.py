@@ -33,7 +33,7 @@ class Need(NamedTuple):
     ranges: Ranges | None = None
 
 
-News = Callable[[Sequence[bytes]], Awaitable[Sequence[bool]]]
+NewsOf = Callable[[Sequence[bytes]], Awaitable[Sequence[bool]]]
 """Whether each of these keys is asked for the first time."""
 
 

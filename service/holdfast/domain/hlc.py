@@ -10,9 +10,12 @@ from __future__ import annotations
 import functools
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.errors import InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_COUNTER: Final = 0xFFFF
 MAX_DRIFT: Final = timedelta(seconds=60)
@@ -47,6 +50,13 @@ class Hlc(NamedTuple):
             return Hlc(self.milliseconds, counter)
         carried, counter = divmod(counter, MAX_COUNTER + 1)
         return Hlc(min(self.milliseconds + carried, _MAX_MILLISECONDS), counter)
+
+    def texts(self, steps: range) -> Sequence[str]:
+        """The times that are so many steps later, as texts."""
+        if self.counter + steps.stop > MAX_COUNTER + 1:
+            return [str(self.advanced(step)) for step in steps]
+        text, counter = _time_text(self.milliseconds), self.counter
+        return [f"{text}-{counter + step:04x}" for step in steps]
 
 
 ZERO: Final = Hlc(0, 0)

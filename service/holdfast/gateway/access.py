@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
-    from starlette.types import Scope
 
-    from holdfast.domain.sigv4 import Signed
     from holdfast.gateway.settings import GatewaySettings
 
-Verb = Literal["open", "read", "write", "admin"]
+ScopeVerb = Literal["open", "read", "write", "admin"]
 """``open`` is what everybody may."""
 
 LINKED: Final = "holdfast.link"
@@ -54,7 +52,7 @@ class Access:
             self._tokens.read()
 
     async def check(
-        self, request: Request, verb: Verb, path: str, *, by_cookie: bool = False
+        self, request: Request, verb: ScopeVerb, path: str, *, by_cookie: bool = False
     ) -> None:
         """Raise HttpError (401, 403) unless ``request`` may ``verb`` what is at ``path``.
 
@@ -98,17 +96,12 @@ class Access:
             raise _forbidden("the Origin of the request is another site")
 
 
-def note_link(scope: Scope, signed: Signed) -> None:
-    """Say that a link which was found right is for the request."""
-    scope[LINKED] = signed
-
-
-async def check_also(request: Request, verb: Verb, path: str) -> None:
+async def check_also(request: Request, verb: ScopeVerb, path: str) -> None:
     """Raise as ``Access.check``, of a path that no scope has: a body names it, or an answer."""
     await request.scope[MAY](verb, path)
 
 
-async def may_also(request: Request, verb: Verb, path: str) -> bool:
+async def may_also(request: Request, verb: ScopeVerb, path: str) -> bool:
     """Whether ``check_also`` raises nothing of what the request may not."""
     try:
         await check_also(request, verb, path)

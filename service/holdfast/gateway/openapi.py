@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.gateway.route import Parameter
 
-type Json = dict[str, Any]
+type JsonObject = dict[str, Any]
 
 PATH: Final = "/openapi.json"
 _REF: Final = "#/components/schemas/{name}"
@@ -48,40 +48,31 @@ _GUARDED: Final = (401, 403)
 _WITH_BODY: Final = (408, 413, 415)
 
 
-class DocumentRoutes:
-    """``/openapi.json``."""
+def document_route(others: Sequence[HttpRoute]) -> HttpRoute:
+    """``GET /openapi.json``, of the ``others`` and of itself."""
 
-    def __init__(self, routes: Sequence[HttpRoute]) -> None:
-        """``routes`` are the others."""
-        self._routes = routes
-
-    async def document(self, request: Request) -> Response:
-        """``GET /openapi.json``."""
-        del request
-        text = msgspec.json.encode(openapi_document((*self._routes, *self.routes())))
+    async def document(_: Request) -> Response:
+        text = msgspec.json.encode(openapi_document((*others, route)))
         return Response(text, media_type="application/json")
 
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        return (
-            HttpRoute(
-                method="GET",
-                path=PATH,
-                verb="open",
-                summary="This document.",
-                handle=self.document,
-                answers={200: HttpAnswer(about="It.", message=dict[str, Any])},
-            ),
-        )
+    route = HttpRoute(
+        method="GET",
+        path=PATH,
+        verb="open",
+        summary="This document.",
+        handle=document,
+        answers={200: HttpAnswer(about="It.", message=dict[str, Any])},
+    )
+    return route
 
 
-def openapi_document(routes: Iterable[HttpRoute]) -> Json:
+def openapi_document(routes: Iterable[HttpRoute]) -> JsonObject:
     """The gateway's requests and answers for programs, as OpenAPI 3.1."""
     routes = [route for route in routes if not route.is_page]
     kinds = {kind for route in routes for kind in _messages(route)} | {Problem}
     ordered = sorted(kinds, key=lambda kind: str(kind.__name__))
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
-    paths: dict[str, Json] = {}
+    paths: dict[str, JsonObject] = {}
     for route in routes:
         item = paths.setdefault(_PLACEHOLDER.sub(r"{\1}", route.path), {})
         item[route.method.lower()] = _operation(route, route.method)
@@ -110,12 +101,12 @@ def _parts(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
 
 
-def _operation(route: HttpRoute, method: str) -> Json:
-    operation: Json = {
+def _operation(route: HttpRoute, method: str) -> JsonObject:
+    operation: JsonObject = {
         "summary": route.summary,
         "operationId": _id_of(route, method),
         "parameters": [
-            *(_parameter(name, "path", _PATH_KINDS.get(name, str)) for name in _names(route)),
+            *map(_in_path, _PLACEHOLDER.findall(route.path)),
             *(_described(one, "query") for one in route.query),
             *(_described(one, "header") for one in route.headers if one.name != "Content-Type"),
         ],
@@ -138,15 +129,12 @@ def _id_of(route: HttpRoute, method: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _names(route: HttpRoute) -> list[str]:
-    return [found[1] for found in _PLACEHOLDER.finditer(route.path)]
+def _in_path(name: str) -> JsonObject:
+    schema = _schema(_PATH_KINDS.get(name, str))
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _parameter(name: str, place: str, kind: Any) -> Json:
-    return {"name": name, "in": place, "required": True, "schema": _schema(kind)}
-
-
-def _described(parameter: Parameter, place: str) -> Json:
+def _described(parameter: Parameter, place: str) -> JsonObject:
     schema = _schema(parameter.kind)
     if parameter.many:
         schema = {"type": "array", "items": schema}
@@ -159,7 +147,7 @@ def _described(parameter: Parameter, place: str) -> Json:
     }
 
 
-def _responses(route: HttpRoute, method: str) -> dict[str, Json]:
+def _responses(route: HttpRoute, method: str) -> dict[str, JsonObject]:
     statuses = {status: answer.about for status, answer in route.answers.items()}
     also = _ALWAYS + (() if route.verb == "open" else _GUARDED)
     also += _WITH_BODY if route.body is not None else ()
@@ -171,8 +159,8 @@ def _responses(route: HttpRoute, method: str) -> dict[str, Json]:
     }
 
 
-def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -> Json:
-    response: Json = {"description": about}
+def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -> JsonObject:
+    response: JsonObject = {"description": about}
     if method == "HEAD":
         return response
     if status >= HTTPStatus.BAD_REQUEST:
@@ -182,8 +170,8 @@ def _response(status: int, about: str, answer: HttpAnswer | None, method: str) -
     return response
 
 
-def _content(answer: HttpAnswer) -> Json:
-    content: Json = {}
+def _content(answer: HttpAnswer) -> JsonObject:
+    content: JsonObject = {}
     kinds = [kind for kind in _parts(answer.message) if kind is not None]
     if BYTES in kinds or answer.has_bytes:
         content["*/*"] = {}  # a range of JSON is not JSON
@@ -200,10 +188,10 @@ def _content(answer: HttpAnswer) -> Json:
     return content
 
 
-def _sent(route: HttpRoute) -> Json:
+def _sent(route: HttpRoute) -> JsonObject:
     """The body of a route: its message but for what the route knows."""
     _, components = msgspec.json.schema_components([route.body], ref_template=_REF)
-    body: Json = dict(components[route.body.__name__])
+    body: JsonObject = dict(components[route.body.__name__])
     body["properties"] = {
         name: field for name, field in body["properties"].items() if name not in route.known
     }
@@ -211,8 +199,8 @@ def _sent(route: HttpRoute) -> Json:
     return body
 
 
-def _schema(kind: Any) -> Json:
+def _schema(kind: Any) -> JsonObject:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return {"$ref": _REF.format(name=kind.__name__)}
-    schema: Json = msgspec.json.schema(kind)
+    schema: JsonObject = msgspec.json.schema(kind)
     return schema

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
     from starlette.responses import Response
 
     from holdfast.errors import HoldfastError
-    from holdfast.gateway.access import Verb
+    from holdfast.gateway.access import ScopeVerb
     from holdfast.gateway.problems import HttpError
 
     Handle = Callable[[Request], Awaitable[Response]]
@@ -54,6 +54,18 @@ class HttpAnswer:
     media_type: str | None = None
 
 
+ABSENT: Final = HttpAnswer(about="There is none.")
+CONTENT: Final[Mapping[int, HttpAnswer]] = {
+    200: HttpAnswer(about="All of it.", message=BYTES),
+    206: HttpAnswer(about="Ranges of it.", message=BYTES),
+    304: HttpAnswer(about="You have it."),
+    404: ABSENT,
+    412: HttpAnswer(about="A condition does not hold."),
+    416: HttpAnswer(about="It has no such range."),
+}
+"""The answers of a read of bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRoute:
     """One method of a path. ``path`` is a pattern such as ``/store/{name:any}``.
@@ -66,7 +78,7 @@ class HttpRoute:
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     path: str
-    verb: Verb
+    verb: ScopeVerb
     summary: str
     handle: Handle
     answers: Mapping[int, HttpAnswer]

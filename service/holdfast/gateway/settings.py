@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 VARIABLE_PREFIX: Final = "HOLDFAST_"
 
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^\s/,]+)$(?!\n)")]
-PublicUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
+ClientsUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
 Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
-Patience = Annotated[float, Meta(gt=0, le=86400)]
+Wait = Annotated[float, Meta(gt=0, le=86400)]
 
 
 class GatewaySettings(Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         ),
     ] = "127.0.0.1:7777"
     public_url: Annotated[
-        PublicUrl | None, Meta(description="URL by which clients reach it, if not its own.")
+        ClientsUrl | None, Meta(description="URL by which clients reach it, if not its own.")
     ] = None
     tokens: Annotated[
         str | None, Meta(description="File with the hashes of bearer tokens; read when it changes.")
@@ -66,14 +66,14 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=KIB, le=MIB, description="Bytes of a request line and its headers.")
     ] = 32 * KIB
     header_seconds: Annotated[
-        Patience, Meta(description="Seconds in which a request's headers must have come.")
+        Wait, Meta(description="Seconds in which a request's headers must have come.")
     ] = 10
     body_seconds: Annotated[
-        Patience,
+        Wait,
         Meta(description="Seconds that a body may bring, or its reader take, nothing."),
     ] = 30
     keep_alive_seconds: Annotated[
-        Patience, Meta(description="Seconds that an idle connection is kept.")
+        Wait, Meta(description="Seconds that an idle connection is kept.")
     ] = 60
     max_connections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Connections; the longest idle one makes room.")
@@ -88,7 +88,7 @@ class GatewaySettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=32 * MIB, description="Bytes of memory to read ahead, and for uploads; each.")
     ] = 64 * MIB
     drain_seconds: Annotated[
-        Patience, Meta(description="Seconds that requests in flight may take after SIGTERM.")
+        Wait, Meta(description="Seconds that requests in flight may take after SIGTERM.")
     ] = 10
 
     @property

@@ -17,7 +17,7 @@ from holdfast.protocol.times import as_utc, nanosecond_time
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from holdfast.archive.read.diff import Change
+    from holdfast.archive.read.diff import PathChange
     from holdfast.archive.read.verify import Verified
     from holdfast.domain.digest import Digest
     from holdfast.domain.names import SnapshotKey
@@ -136,7 +136,7 @@ def entry_reply(entry: Entry) -> FileEntry:
     )
 
 
-def change_reply(change: Change) -> SnapshotChange:
+def change_reply(change: PathChange) -> SnapshotChange:
     """One difference between two snapshots."""
     last = change.after or change.before
     return change_message(

@@ -35,7 +35,7 @@ from holdfast.protocol.message import (
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 from holdfast.protocol.problem import Problem
 
-Space = Literal["blobs", "packs"]
+SpaceName = Literal["blobs", "packs"]
 DEFAULT_TYPE: Final = "application/octet-stream"
 
 
@@ -44,7 +44,7 @@ class PutBlob(Request, frozen=True, kw_only=True):
 
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     type: WireType = field(default=DEFAULT_TYPE, name=headers.BLOB_TYPE)
-    space: Space = field(default="blobs", name=headers.BLOB_SPACE)
+    space: SpaceName = field(default="blobs", name=headers.BLOB_SPACE)
 
 
 class BlobStored(Reply, frozen=True, kw_only=True, omit_defaults=False):
@@ -114,7 +114,7 @@ class GetBlob(Request, frozen=True, kw_only=True):
     proxy: bool = False
     direct: bool = False
     bare: bool = False
-    space: Space = "blobs"
+    space: SpaceName = "blobs"
     name: WireName | None = None
     version: WireVersion | None = None
     partial: bool = False
@@ -159,7 +159,7 @@ class HasBlobs(Request, frozen=True, kw_only=True):
     """The missing ones of up to 1,024 digests."""
 
     digests: Annotated[list[WireDigest], Meta(max_length=MAX_DIGESTS_PER_HAS)]
-    space: Space = "blobs"
+    space: SpaceName = "blobs"
 
 
 class MissingBlobs(Reply, frozen=True, kw_only=True, omit_defaults=False):
@@ -172,7 +172,7 @@ class StatBlob(Request, frozen=True, kw_only=True):
     """The record of the blob with a ``digest``, or that a ``name`` has or had."""
 
     digest: WireDigest | None = None
-    space: Space = "blobs"
+    space: SpaceName = "blobs"
     name: WireName | None = None
     version: WireVersion | None = None
 
@@ -388,7 +388,7 @@ class CollectedSpace(Reply, frozen=True, kw_only=True, omit_defaults=False):
     or unreadable. ``more``: one run's limit was reached. ``failure``: why no more was removed.
     """
 
-    space: Space
+    space: SpaceName
     removed: ToldCount = 0
     removed_bytes: ToldSize = 0
     repacked: ToldCount = 0

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
+from holdfast.domain.blob_names import NameState
 from holdfast.domain.limits import MAX_LABELS, MAX_NAME_CURSOR_CHARS
 from holdfast.protocol import headers
 from holdfast.protocol.blobs import DEFAULT_TYPE, UploadNote, UploadState
@@ -34,12 +35,11 @@ from holdfast.protocol.operation import AnyOperation, Body, Operation
 NAMES_FEATURE: Final = "names"
 """The one of ``features`` in discovery of a worker that knows names."""
 
-NameState = Literal["pending", "ok", "failure", "deleted"]
 QuotedLabels = Annotated[
     str,
     Meta(max_length=32768, description="key=value joined by &, values percent-encoded."),
 ]
-ZonedTime = Annotated[
+ZonedText = Annotated[
     str,
     Meta(
         max_length=64,
@@ -47,7 +47,7 @@ ZonedTime = Annotated[
         extra_json_schema={"format": "date-time"},
     ),
 ]
-WireLabels = Annotated[dict[str, str], Meta(max_length=MAX_LABELS)]
+WireNameLabels = Annotated[dict[str, str], Meta(max_length=MAX_LABELS)]
 WireNameCursor = Annotated[
     str,
     Meta(
@@ -70,7 +70,7 @@ class CreateName(Request, frozen=True, kw_only=True):
     digest: WireDigest | None = field(default=None, name=headers.BLOB_DIGEST)
     type: WireType = field(default=DEFAULT_TYPE, name=headers.BLOB_TYPE)
     quoted_labels: QuotedLabels | None = field(default=None, name=headers.BLOB_LABELS)
-    expires: ZonedTime | None = field(default=None, name=headers.BLOB_EXPIRES)
+    expires: ZonedText | None = field(default=None, name=headers.BLOB_EXPIRES)
     if_absent: bool | None = field(default=None, name=headers.BLOB_IF_ABSENT)
     if_version: WireVersion | None = field(default=None, name=headers.BLOB_IF_VERSION)
     if_digest: WireDigest | None = field(default=None, name=headers.BLOB_IF_DIGEST)
@@ -102,8 +102,8 @@ class OpenName(Request, frozen=True, kw_only=True):
     size: WireSize | None = None
     digest: WireDigest | None = None
     type: WireType = DEFAULT_TYPE
-    labels: WireLabels = field(default_factory=dict)
-    expires: ZonedTime | None = None
+    labels: WireNameLabels = field(default_factory=dict)
+    expires: ZonedText | None = None
     if_absent: bool = False
     if_version: WireVersion | None = None
     if_digest: WireDigest | None = None
@@ -146,7 +146,7 @@ class ListNames(Request, frozen=True, kw_only=True):
 
     prefix: Annotated[str, Meta(max_length=512)] = ""
     delimiter: Annotated[str, Meta(max_length=16)] = ""
-    labels: WireLabels = field(default_factory=dict)
+    labels: WireNameLabels = field(default_factory=dict)
     start_after: Annotated[str, Meta(max_length=512)] = ""
     cursor: WireNameCursor | None = None
     limit: WireLimit = 100

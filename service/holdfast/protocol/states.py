@@ -24,7 +24,7 @@ from holdfast.protocol.message import (
     WireTime,
     base64_of,
 )
-from holdfast.protocol.names import WireNameCursor, ZonedTime
+from holdfast.protocol.names import WireNameCursor, ZonedText
 from holdfast.protocol.operation import AnyOperation, Body, Operation
 
 STATES_FEATURE: Final = "states"
@@ -182,7 +182,7 @@ class GetSave(Request, frozen=True, kw_only=True):
 
     name: WireName
     index: WireIndex | None = None
-    time: ZonedTime | None = None
+    time: ZonedText | None = None
     hash: WireDigest | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.domain.collection import Need, News
+from holdfast.domain.collection import Need, NewsOf
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import CorruptError
 
@@ -21,7 +21,7 @@ class BlobRoots:
         """``records`` are those that name the blobs."""
         self.records = records
 
-    async def needed(self, root: Digest, _: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, _: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """The blob itself."""
         yield (Need(root),)
 

@@ -56,7 +56,17 @@ class Append:
 
 
 class CheckedJournal(ABC):
-    """The appends and reads of a JournalStore, which begins all of them in the same way."""
+    """The appends and reads of a JournalStore, which begins all of them in the same way.
+
+    It is one without replicas, which loses nothing.
+    """
+
+    catch_up_seconds = 0.0
+
+    @property
+    def session(self) -> object:
+        """See `JournalStore.session`."""
+        return self
 
     async def append(
         self,

@@ -80,6 +80,13 @@ class JournalStore(Protocol):
     all logs of a store. A method tells the latest, but for what `read` says.
     """
 
+    catch_up_seconds: float
+    """So long the store may tell less than it has, once its servers have come back."""
+
+    @property
+    def session(self) -> object:
+        """Another object once the store was out of reach: it may have lost what it had before."""
+
     async def append(
         self,
         log: str,

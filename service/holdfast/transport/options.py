@@ -38,7 +38,7 @@ _SEED_RE: Final = re.compile(r"S[A-Z][A-Z2-7]{56}", re.ASCII)
 _USER_INFO_RE: Final = re.compile(r"//.*@")
 _DECORATED_RE: Final = re.compile(r"-{3,}.*-{3,}\r?\n\s*([\w.=-]+)\s*\r?\n-{3,}.*-{3,}", re.ASCII)
 
-Server = Annotated[str, Meta(pattern=r"^(nats|tls|ws|wss)://[^\s/]+/?$(?!\n)")]
+ServerUrl = Annotated[str, Meta(pattern=r"^(nats|tls|ws|wss)://[^\s/]+/?$(?!\n)")]
 Domain = Annotated[str, Meta(pattern=r"^[^\s.*>]+$(?!\n)", max_length=128)]
 InboxPrefix = Annotated[str, Meta(pattern=r"^[^\s.*>]+(\.[^\s.*>]+)*$(?!\n)", max_length=128)]
 
@@ -53,7 +53,7 @@ class NatsOptions(Struct, frozen=True, kw_only=True):
     ``jetstream_domain`` is where the store is: only those who reach it themselves ask there.
     """
 
-    servers: Annotated[tuple[Server, ...], Meta(min_length=1, max_length=64)] = (DEFAULT_SERVER,)
+    servers: Annotated[tuple[ServerUrl, ...], Meta(min_length=1, max_length=64)] = (DEFAULT_SERVER,)
     name: str | None = None
     user: str | None = None
     password: str | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.repository.collector.conftest import Deployed
 
-    from holdfast.domain.collection import News
+    from holdfast.domain.collection import NewsOf
     from holdfast.domain.digest import Digest
     from holdfast.repository.collector.collector import Collector, Space
     from holdfast.stores.ports import BlobStore, SurveyedBlob
@@ -34,7 +34,7 @@ class PartNeeded(SnapshotRoots):
         super().__init__(inner.records, inner._open_store)
         self.pack = pack
 
-    async def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """See `RootSource.needed`."""
         del news
         yield [Need(root), Need(self.pack, ((0, 10),))]

@@ -144,9 +144,16 @@ class StatesPool:
 class GatedJournal:
     """The journal, as a worker behind a gate sees it."""
 
+    catch_up_seconds = 0.0
+
     def __init__(self, inner: JournalStore, gate: Gate) -> None:
         self._inner = inner
         self._gate = gate
+
+    @property
+    def session(self) -> object:
+        """See `JournalStore.session`."""
+        return self._inner.session
 
     async def append(
         self,

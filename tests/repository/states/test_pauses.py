@@ -53,6 +53,11 @@ async def _cut(worker: StatesWorker) -> None:
     await worker.upkeep.repair("s", 3)
 
 
+async def _see_and_write_down(worker: StatesWorker) -> None:
+    await worker.states.look("s")
+    await worker.states.write_ends_down()
+
+
 WRITES: Final[dict[str, Write]] = {
     "append": lambda worker, _: worker.append("s", "w", op_id="op x"),
     "append behind the third": lambda worker, _: worker.append("s", "w", expected=3, op_id="op x"),
@@ -60,6 +65,7 @@ WRITES: Final[dict[str, Write]] = {
     "trim": lambda worker, _: worker.upkeep.trim("s", 1),
     "remove": lambda worker, _: worker.upkeep.remove("s"),
     "repair": lambda worker, _: worker.upkeep.repair("s", 4),
+    "write the end down": lambda worker, _: _see_and_write_down(worker),
 }
 TO_THAT_LOG: Final[dict[str, Write]] = {
     "append": lambda worker, log: worker.append("s", "w", lineage=log, op_id="op x"),
@@ -72,6 +78,7 @@ MEANWHILE: Final[dict[str, Callable[[StatesWorker], Awaitable[Any]]]] = {
     "nothing": lambda worker: worker.states.look("s"),
     "others append": lambda worker: worker.append("s", "m"),
     "its caller asks another": lambda worker: worker.append("s", "w", op_id="op x"),
+    "its end is written down": _see_and_write_down,
     "the log is trimmed": _trim,
     "the state is removed": lambda worker: worker.upkeep.remove("s"),
     "the state is begun anew": _begin_anew,
@@ -303,6 +310,8 @@ class Crowd:
                 asked = worker.append("s", value, expected=expected, op_id=f"{value} x")
                 try:
                     run = await asyncio.wait_for(asked, self._rng.choice([0.05, 5]))
+                    if self._rng.random() < 0.1:
+                        await worker.states.write_ends_down()
                 except (TimeoutError, UnavailableError, OutcomeUnknownError):
                     continue
                 except (ConflictError, NotFoundError):

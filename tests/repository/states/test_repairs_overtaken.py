@@ -28,11 +28,12 @@ SECONDS: Final = 60.0
 
 
 async def filled(saves: tuple[int, ...]) -> tuple[StatesPool, StatesWorker]:
-    """A log of ten commands, and those saves; what was appended is old by now."""
+    """A log of ten commands, as is noted, and those saves; what was appended is old by now."""
     pool = StatesPool()
     worker = pool.worker()
     for number in range(1, LAST + 1):
         await worker.append("s", number)
+    await worker.states.write_ends_down()
     for index in saves:
         await worker.save("s", b"%d" % index, index)
     pool.time.advance(OP_IDS_KEPT.total_seconds() + 1)

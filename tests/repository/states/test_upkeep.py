@@ -15,6 +15,7 @@ from holdfast.domain.digest import Digest
 from holdfast.domain.hlc import Hlc
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from holdfast.repository.states.op_ids import REMEMBERED
+from holdfast.repository.states.record import KeepPolicy
 from holdfast.repository.states.upkeep import OP_IDS_KEPT, Upkeep
 from holdfast.stores.memory_journal import MemoryJournalStore
 
@@ -220,6 +221,24 @@ async def test_a_log_is_trimmed_by_its_policy_once_it_is_saved(pool: StatesPool)
     with pytest.raises(NotFoundError) as below:
         await worker.replay("s", 1)
     assert below.value.index == 15
+
+
+async def test_a_policy_that_two_change_at_any_moment_has_what_each_of_them_changed() -> None:
+    for step in count():
+        pool, gate = StatesPool(), Gate()
+        worker = pool.worker()
+        await worker.append("s", 1)
+        changing = asyncio.create_task(pool.gated(gate).upkeep.policy("s", {"keep": 5}))
+        made = await let_through(gate, changing, step)
+
+        await worker.upkeep.policy("s", {"trim": True})
+        await let_through(gate, changing, 1000)
+
+        assert (await changing).keep == 5
+        assert await worker.upkeep.policy("s", {}) == KeepPolicy(keep=5, trim=True)
+        if made < step:
+            break
+    assert step > 2
 
 
 async def test_a_state_without_saves_is_not_trimmed(pool: StatesPool) -> None:

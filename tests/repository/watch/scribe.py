@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast.domain.blob_names import name_key
+from holdfast.domain.blob_names import NameState, name_key
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.names.record import MAX_TRANSITIONS, NAME, NameRecord, Transition
 
 if TYPE_CHECKING:
-    from holdfast.repository.names.record import NameState
     from holdfast.stores.record_ports import RecordStore
 
 AT = datetime(2026, 3, 1, tzinfo=UTC).isoformat()

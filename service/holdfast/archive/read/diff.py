@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class PathChange:
     """One path that is not the same in both. ``before`` is None if added, ``after`` if removed.
 
     ``metadata``: only mode, owner, time or attributes.
@@ -41,7 +41,7 @@ def diff(
     *,
     behind: bytes | None = None,
     stop: Stop = never_stop,
-) -> Generator[Change, None, bytes | None]:
+) -> Generator[PathChange, None, bytes | None]:
     """Every path that differs, in path order; only those behind the path ``behind``, if given.
 
     It ends early, not before one path was compared, when ``stop`` says so, and returns the last
@@ -64,10 +64,10 @@ def diff(
             return None
         if right_key is None or (left_key is not None and left_key < right_key):
             entry = left.take()
-            yield Change(path=entry.path, change="removed", before=entry)
+            yield PathChange(path=entry.path, change="removed", before=entry)
         elif left_key is None or right_key < left_key:
             entry = right.take()
-            yield Change(path=entry.path, change="added", after=entry)
+            yield PathChange(path=entry.path, change="added", after=entry)
         else:
             yield from _compared(left, right)
             entry = left.take()
@@ -139,7 +139,7 @@ _CONTENT: Final = ("kind", "size", "target", "segments")
 _METADATA: Final = ("mode", "uid", "gid", "mtime_ns", "xattrs")
 
 
-def _compared(left: _Cursor, right: _Cursor) -> Iterator[Change]:
+def _compared(left: _Cursor, right: _Cursor) -> Iterator[PathChange]:
     before, after = left.entry(), right.entry()
     if any(getattr(before, name) != getattr(after, name) for name in _CONTENT) or not (
         before.kind != Kind.FILE or _same_content(left, right)
@@ -149,7 +149,7 @@ def _compared(left: _Cursor, right: _Cursor) -> Iterator[Change]:
         change = "metadata"
     else:
         return
-    yield Change(path=before.path, change=change, before=before, after=after)
+    yield PathChange(path=before.path, change=change, before=before, after=after)
 
 
 def _same_content(left: _Cursor, right: _Cursor) -> bool:

@@ -12,6 +12,7 @@ from holdfast.client.told import carried_on, told
 from holdfast.errors import InternalError, NotFoundError
 from holdfast.protocol.states import (
     FOLLOW_LOG,
+    MAX_REPLAYED,
     REPLAY_LOG,
     FollowHead,
     FollowLog,
@@ -85,13 +86,13 @@ async def replayed(
     """
     is_over = False
     while not is_over:
-        page = await log_page(requester, log, from_index, PAGE)
+        page = await log_page(requester, log, from_index, MAX_REPLAYED)
         is_over = page.next_index > page.last_index
         if not (page.entries or is_over):
             msg = f"the answer has no commands from {from_index} on, and does not end there"
             raise InternalError(msg)
         from_index = page.next_index
-        yield [command_of(entry) for entry in page.entries]
+        yield [command_of(entry, page.lineage) for entry in page.entries]
 
 
 async def followed(
@@ -111,7 +112,8 @@ async def followed(
 
     async with aclosing(carried_on(requester, ask)) as messages:
         async for head, message in messages:
-            commands = [one for one in _commands(message) if one.index >= next_index]
+            told_now = _commands(message, head.lineage)
+            commands = [one for one in told_now if one.index >= next_index]
             expected = range(next_index, next_index + len(commands))
             if [one.index for one in commands] != list(expected):
                 msg = f"the answer has not the commands from {next_index} on, without gaps"
@@ -123,10 +125,10 @@ async def followed(
                 yield commands
 
 
-def _commands(message: Message) -> list[LogCommand]:
+def _commands(message: Message, lineage: str | None) -> list[LogCommand]:
     try:
         entries = msgspec.json.decode(message.data or b"[]", type=list[LogEntry])
     except (msgspec.MsgspecError, ValueError) as error:
         msg = f"the answer holds no commands: {error}"
         raise InternalError(msg) from error
-    return [command_of(entry) for entry in entries]
+    return [command_of(entry, lineage) for entry in entries]

@@ -35,22 +35,25 @@ class LogPosition(msgspec.Struct, frozen=True):
 
 
 class LogCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """A command of the log: a JSON value, or bytes."""
+    """A command of the log: a JSON value, or bytes. ``lineage`` is the log's."""
 
     index: int
     hlc: str
     command: Any
+    lineage: str | None = None
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     """A save with its ``state``, a JSON value or bytes.
 
-    ``fell_back`` are the numbers of newer saves, which are damaged.
+    ``fell_back`` are the numbers of newer saves, which are damaged. ``lineage`` is that of the log
+    whose commands it includes.
     """
 
     record: Saved
     state: Any
     fell_back: Sequence[int] = ()
+    lineage: str | None = None
 
 
 def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
@@ -62,14 +65,15 @@ def positions(reply: Appended, before: int, count: int) -> list[LogPosition]:
     ]
 
 
-def command_of(entry: LogEntry) -> LogCommand:
+def command_of(entry: LogEntry, lineage: str | None) -> LogCommand:
     """The command that a worker tells. Raises InternalError where it is none."""
-    if entry.data is not None:
-        return LogCommand(index=entry.index, hlc=entry.hlc, command=entry.data)
-    if isinstance(entry.command, msgspec.UnsetType):
-        msg = f"the answer has no command {entry.index}"
-        raise InternalError(msg)
-    return LogCommand(index=entry.index, hlc=entry.hlc, command=value_of(entry.command))
+    command: Any = entry.data
+    if command is None:
+        if isinstance(entry.command, msgspec.UnsetType):
+            msg = f"the answer has no command {entry.index}"
+            raise InternalError(msg)
+        command = value_of(entry.command)
+    return LogCommand(index=entry.index, hlc=entry.hlc, command=command, lineage=lineage)
 
 
 def value_of(text: Buffer) -> Any:

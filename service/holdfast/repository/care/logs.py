@@ -42,11 +42,11 @@ class StateLogsBack:
             record = (await self._ledger.get(STATE, STATE.name_at(key))).record
         except (NotFoundError, CorruptError):
             return
-        index, last = max(index, record.trimmed_through + 1), None
+        index, last, lineage = max(index, record.trimmed_through + 1), None, None
         while record.log and (last is None or index <= last):
             try:
                 page = await self._replays.page(
-                    record.name, index, MAX_PAGE_ENTRIES, lineage=record.lineage
+                    record.name, index, MAX_PAGE_ENTRIES, lineage=lineage
                 )
             except NotFoundError as error:
                 if error.index is None or error.index <= index:
@@ -55,6 +55,6 @@ class StateLogsBack:
                 continue
             except (ConflictError, InvalidError):
                 return
-            index = page.next_index
+            index, lineage = page.next_index, page.lineage
             last = page.last if last is None else last
             yield sum([entry.command.size + ENTRY_BYTES for entry in page.entries]), index

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
@@ -36,8 +36,7 @@ class Runs[KeyT: Hashable, ReportT]:
         """The report; None if it is not made within ``seconds``: it goes on. Raises as ``make``."""
         task = self._tasks.get(key)
         if task is None or self._is_over(task):
-            task = outliving_task(self._run(key))
-            task.add_done_callback(look_at)
+            task = shared_task(self._run(key))
             self._tasks[key] = task
             self._tasks.move_to_end(key)
             if len(self._tasks) > MAX_KEPT:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.names import token
 from holdfast.errors import ConflictError
 from holdfast.repository.care.lap import LapRun, ScrubTotals
@@ -106,8 +106,7 @@ class Scrub:
                 held, lambda record: msgspec.structs.replace(record, wanted=True)
             )
         if self._asked is None or self._asked.done():
-            self._asked = outliving_task(self.run())
-            self._asked.add_done_callback(look_at)
+            self._asked = shared_task(self.run())
 
     async def places(self) -> list[ScrubRecord]:
         """The scrub's record of each place."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.collection import Reason, RootsNote, is_abandoned, left_of, loss, why_kept
 from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
@@ -95,8 +95,7 @@ class Collector:
         report, task = self._runs.get(dry_run, (None, None))
         if report is None or task is None or task.done():
             report = CollectionReport(dry_run=dry_run)
-            task = outliving_task(self._run(report))
-            task.add_done_callback(look_at)
+            task = shared_task(self._run(report))
             self._runs[dry_run] = report, task
         await asyncio.wait([task], timeout=seconds)
         return report

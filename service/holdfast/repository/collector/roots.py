@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from holdfast.domain.collection import Need, News, RootsNote
+from holdfast.domain.collection import Need, NewsOf, RootsNote
 from holdfast.errors import CorruptError, UnavailableError
 from holdfast.stores.record_ports import MAX_CHANGES, Changed, Extent, Record, RecordStore
 from holdfast.transport.backoff import Backoff
@@ -53,7 +53,7 @@ class RootSource(Protocol):
     def named(self, found: Record | Changed) -> Sequence[Digest]:
         """The roots that a record keeps; none where it was removed. Raises CorruptError."""
 
-    def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """All that ``root`` needs, itself included. Raises NotFoundError, CorruptError.
 
         Parts that several roots share have keys: those that are no ``news`` are left out.

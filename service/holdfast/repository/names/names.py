@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from holdfast.domain.blob_names import Conditions, Said, Verb, check_blob_name, version_key
+from holdfast.domain.blob_names import (
+    Conditions,
+    NameState,
+    Said,
+    Verb,
+    check_blob_name,
+    version_key,
+)
 from holdfast.domain.digest import Digest, check_expected, digest_of, parse_digest
 from holdfast.errors import (
     ConflictError,
@@ -49,7 +56,6 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ledger import Held
     from holdfast.repository.names.bytes import NamedBytes
-    from holdfast.repository.names.record import NameState
     from holdfast.repository.names.rules import NameRules
     from holdfast.sources import Sources
 

@@ -20,11 +20,11 @@ where its steps were taken", and "A deleted name is a record".
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
-from holdfast.domain.blob_names import Conditions, Said, Verb, name_key
+from holdfast.domain.blob_names import Conditions, NameState, Said, Verb, name_key
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
     ConflictError,
@@ -33,8 +33,6 @@ from holdfast.errors import (
 )
 from holdfast.repository.ledger.ledger import RecordKind
 from holdfast.repository.targets import GivenUpError
-
-NameState = Literal["pending", "ok", "failure", "deleted"]
 
 MAX_ANNOUNCED: Final = 16
 MAX_TRANSITIONS: Final = 16

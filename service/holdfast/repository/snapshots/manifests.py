@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.check import check_manifest
 from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.form.root import CLIENTS_ROOT
@@ -80,8 +80,7 @@ class Manifests:
             return self._sound[root]
         look = self._looks.get(root)
         if look is None:
-            look = self._looks[root] = outliving_task(self._look(root))
-            look.add_done_callback(look_at)
+            look = self._looks[root] = shared_task(self._look(root))
         return await _beating(look, every_seconds, beat)
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from holdfast.archive.ports import Pack, PackStore, Stop
-from holdfast.archive.read.diff import Change, diff
+from holdfast.archive.read.diff import PathChange, diff
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.lru import ByteLru
 from holdfast.archive.read.snapshot import (
@@ -23,7 +23,7 @@ from holdfast.archive.read.snapshot import (
     SnapshotReader,
 )
 from holdfast.archive.read.verify import Verified, verify
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blobs import Content
@@ -111,8 +111,7 @@ class SnapshotReads:
         """The snapshot with this root: opened once, however many ask; a failure is not kept."""
         opened = self._open.get(root)
         if opened is None:
-            opened = self._open[root] = _Opened(outliving_task(self._read_root(root)))
-            opened.reader.add_done_callback(look_at)
+            opened = self._open[root] = _Opened(shared_task(self._read_root(root)))
         self._open.move_to_end(root)
         while len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)
@@ -198,7 +197,7 @@ class SnapshotReads:
 
     async def changes(
         self, a: Digest, b: Digest, cursor: str | None, limit: int, has_time: Callable[[], bool]
-    ) -> tuple[list[Change], bytes | None]:
+    ) -> tuple[list[PathChange], bytes | None]:
         """Up to ``limit`` changes from ``a`` to ``b``, and the path up to which was compared.
 
         There are fewer, maybe none, where there is no more time; the path is behind the cursor all
@@ -206,7 +205,7 @@ class SnapshotReads:
         """
         reader_a, reader_b = await self._reader(a), await self._reader(b)
 
-        def read(stop: Stop) -> tuple[list[Change], bytes | None]:
+        def read(stop: Stop) -> tuple[list[PathChange], bytes | None]:
             after = None
             if cursor is not None:
                 side, page, index = decode_change(cursor, a, b)
@@ -303,10 +302,10 @@ class SnapshotReads:
 
 
 def _first(
-    changes: Generator[Change, None, bytes | None], limit: int
-) -> tuple[list[Change], bytes | None]:
+    changes: Generator[PathChange, None, bytes | None], limit: int
+) -> tuple[list[PathChange], bytes | None]:
     """Up to ``limit`` changes, and the path up to which they go; None if there are no more."""
-    found: list[Change] = []
+    found: list[PathChange] = []
     while True:
         try:
             change = next(changes)

@@ -103,11 +103,11 @@ class StoredRestore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     reason: str | None = None
 
 
-Stored = StoredSnapshot | StoredRestore
+StoredWork = StoredSnapshot | StoredRestore
 StoredT = TypeVar("StoredT", StoredSnapshot, StoredRestore)
 
 
-def is_pending(record: Stored) -> bool:
+def is_pending(record: StoredWork) -> bool:
     """Whether somebody works on it."""
     return record.state == "pending"
 

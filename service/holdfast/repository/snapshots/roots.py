@@ -8,7 +8,7 @@ from itertools import batched, compress
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.snapshot import SnapshotReader
-from holdfast.domain.collection import Need, News
+from holdfast.domain.collection import Need, NewsOf
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blob_roots import as_digests
@@ -58,7 +58,7 @@ class SnapshotRoots:
         held = SNAPSHOT.of(found)
         return () if held is None else roots_of(held.record)
 
-    async def needed(self, root: Digest, news: News) -> AsyncIterator[Sequence[Need]]:
+    async def needed(self, root: Digest, news: NewsOf) -> AsyncIterator[Sequence[Need]]:
         """The blobs of ``root``, then what its pages need. Raises CorruptError."""
         with closing(self._open_store(CACHE_BYTES)) as store:
             reader = await asyncio.to_thread(SnapshotReader, store, root, limits=LIMITS)

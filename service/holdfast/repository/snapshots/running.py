@@ -27,7 +27,7 @@ from holdfast.errors import (
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
 from holdfast.repository.snapshots.job import STALL_SECONDS, Job, Stillness
-from holdfast.repository.snapshots.record import Stored, StoredT, failed, is_pending, renewed
+from holdfast.repository.snapshots.record import StoredT, StoredWork, failed, is_pending, renewed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -69,7 +69,7 @@ class Jobs:
         *,
         max_jobs: int,
         clock: Callable[[], datetime],
-        announce: Callable[[Stored, Progress], None],
+        announce: Callable[[StoredWork, Progress], None],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """``executor`` runs blocking work; it has more than ``max_jobs`` threads.
@@ -373,6 +373,6 @@ def _at(record: StoredT, progress: Progress, **changes: Any) -> StoredT:
     return msgspec.structs.replace(record, **({"totals": totals} | changes))
 
 
-def _check_owner(owner: str, record: Stored) -> None:
+def _check_owner(owner: str, record: StoredWork) -> None:
     if record.lease.owner != owner:
         raise ConflictError("the record is another worker's")

@@ -300,7 +300,7 @@ class _Log:
         backoff = Backoff(_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
         while True:
             await self._skew.check()
-            if self._tail is None:
+            if self._tail is None or not self._tails.is_current(self._tail):
                 self._tail = await self._tails.read()
             tail = self._tail
             judged = self._judge(members, tail)

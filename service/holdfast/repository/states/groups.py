@@ -85,7 +85,7 @@ class LoggedCommand(msgspec.Struct, frozen=True):
     """A command of a log, as a replay gets it."""
 
     index: int
-    hlc: Hlc
+    hlc: str
     command: Command
 
 
@@ -130,13 +130,14 @@ def decode_head(entry: JournalEntry) -> GroupHead:
     return _decoded(_HEADS, entry)
 
 
-def entries_of(group: Group) -> Iterator[LoggedCommand]:
-    """Its commands, in order. Raises CorruptError."""
-    hlc, binary = group.first_hlc, frozenset(group.binary)
-    for place, written in enumerate(group.commands):
-        index = group.first + place
+def entries_of(group: Group, from_index: int) -> Iterator[LoggedCommand]:
+    """Its commands from an index on, in order. Raises CorruptError."""
+    binary = frozenset(group.binary)
+    places = range(max(from_index - group.first, 0), group.count)
+    for place, hlc in zip(places, group.first_hlc.texts(places), strict=True):
+        index, written = group.first + place, group.commands[place]
         command = _bytes_of(written, index) if place in binary else Command(bytes(written))
-        yield LoggedCommand(index, hlc.advanced(place), command)
+        yield LoggedCommand(index, hlc, command)
 
 
 def _bytes_of(written: msgspec.Raw, index: int) -> Command:

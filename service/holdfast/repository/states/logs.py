@@ -8,13 +8,21 @@ nothing is passed over, and nobody appends.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from holdfast.domain.blob_names import name_key
 from holdfast.domain.hlc import ZERO, parse_hlc
-from holdfast.errors import ConflictError, CorruptError, HoldfastError, OutcomeUnknownError
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from holdfast.repository.states.ends import SeenEnds
 from holdfast.repository.states.groups import GroupHead, decode_head
 from holdfast.stores.journal_ports import PAGE_BYTES, PAGE_ENTRIES, DamagedEntryError
 from holdfast.transport.backoff import Backoff
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 SETTLE_SECONDS: Final = 120.0
 _RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 4.0
+_BEHIND: Final = "the store does not have all that is known of the log yet"
 _TRIMMED: Final = "the log was trimmed before it was known whether it has what was written"
 
 GroupT = TypeVar("GroupT", bound=GroupHead)
@@ -53,6 +62,21 @@ class LogEnd:
     hlc: Hlc | None = None
     closing: Closing | None = None
     is_damaged: bool = False
+
+
+class DamagedLogError(CorruptError):
+    """The log cannot be read to its end, or has lost it.
+
+    ``end`` is for who reads what is before: there the log ends with the first command that cannot
+    be read.
+    """
+
+    def __init__(self, record: StateRecord, readable: LogPlace, sequence: int) -> None:
+        """Behind ``readable`` nothing can be read, up to and with what is at ``sequence``."""
+        index = readable.index + 1
+        super().__init__(f"the log is damaged at command {index}: see `state repair`")
+        place = LogPlace(sequence, max(index, record.trimmed_through + 1))
+        self.end = LogEnd(place=place, is_damaged=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +118,7 @@ class StateLogs:
     def __init__(self, journal: JournalStore) -> None:
         """``journal`` has all states' groups."""
         self.journal = journal
+        self.ends = SeenEnds()
 
     async def append(
         self,
@@ -140,32 +165,33 @@ class StateLogs:
             return False
         return entry is not None and entry.previous == expected
 
-    async def end(self, record: StateRecord, *, to_read: bool = False) -> LogEnd:
-        """The log's end, by the word of a believed leader.
+    async def end(self, record: StateRecord, *, told: int = 0) -> LogEnd:
+        """The log's end, by the word of a believed leader; ``told`` is a command that it has had.
 
-        Raises CorruptError where that is before what the record knows, with both indexes, and where
-        the last group is damaged, with the index. It is not raised ``to_read`` what is before: then
-        the log ends with a command that cannot be read.
+        Raises CorruptError: DamagedLogError where a log that there should be ends before what is
+        known of it, or the last group is damaged; UnavailableError where that may yet come.
         """
+        known = max(record.known_index, self.ends.of(record), told)  # before the journal is asked
         try:
             entry = await self.journal.last(name_key(record.name))
         except DamagedEntryError as damaged:
             readable = await self.readable_end(record, damaged.sequence)
-            index = readable.place.index + 1
-            if record.log and to_read:
-                place = LogPlace(damaged.sequence, max(index, record.known_index))
-                return LogEnd(place=place, is_damaged=True)
-            msg = f"the log is damaged at command {index}: see `state repair`"
-            raise CorruptError(msg) from damaged
+            raise DamagedLogError(record, readable.place, damaged.sequence) from damaged
         found = _end(record, entry)
-        is_open = record.log and found.closing is None
-        if is_open and found.place.index < record.known_index:
-            msg = (
-                f"the log ends at command {found.place.index}, "
-                f"and is known to have had {record.known_index}: see `state repair`"
-            )
-            raise CorruptError(msg)
+        if record.log and found.closing is None:
+            self._compare(record, found.place, known)
         return found
+
+    def _compare(self, record: StateRecord, place: LogPlace, known: int) -> None:
+        """Raises as `end` where the log ends at ``place``, and has had the command ``known``."""
+        if place.index < known:
+            now = asyncio.get_running_loop().time()
+            if self.ends.behind_seconds(record, now) < self.journal.catch_up_seconds:
+                raise UnavailableError(_BEHIND)
+            raise DamagedLogError(record, place, place.sequence)
+        self.ends.caught_up(record)
+        if place.index > known:
+            self.ends.note(record, place.index)
 
     async def readable_end(self, record: StateRecord, through: int) -> LogEnd:
         """The last group up to the sequence ``through`` that can be read, found by halves."""

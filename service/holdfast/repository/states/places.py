@@ -14,7 +14,7 @@ from holdfast.errors import CorruptError
 from holdfast.repository.states.logs import LogPlace, StateLogs, before, beginning
 
 if TYPE_CHECKING:
-    from holdfast.repository.states.record import StateRecord
+    from holdfast.repository.states.record import Lineage, StateRecord
 
 MAX_KNOWN: Final = 16_384
 """CommandPlaces that are remembered."""
@@ -25,11 +25,11 @@ class CommandPlaces:
 
     def __init__(self, logs: StateLogs) -> None:
         self._logs = logs
-        self._known: OrderedDict[tuple[str, int], LogPlace] = OrderedDict()
+        self._known: OrderedDict[tuple[Lineage, int], LogPlace] = OrderedDict()
 
     def note(self, record: StateRecord, index: int, place: LogPlace) -> None:
         """The command ``index`` of the log is, or will be, in the first group behind ``place``."""
-        key = record.log, index
+        key = record.lineage, index
         self._known[key] = place
         self._known.move_to_end(key)
         if len(self._known) > MAX_KNOWN:
@@ -40,7 +40,7 @@ class CommandPlaces:
 
         Raises CorruptError where the log does not have it.
         """
-        known = self._known.get((record.log, index))
+        known = self._known.get((record.lineage, index))
         if known is not None:
             return known
         low, high = self._bounds(record, index, end)

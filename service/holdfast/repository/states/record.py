@@ -2,7 +2,7 @@
 
 Each function here makes of a record the next one and does no more; the ledger writes it by
 compare-and-set, and may ask again. The end of the log is not in it: appends do not touch it. It
-knows a floor of the log: a log that ends below that has lost commands.
+knows how far the log went at least: one that ends before that has lost commands.
 
 The log's groups lie in the journal under the tokens of the name, behind the sequence ``start``, and
 are of the log's id. A removed state keeps its record, and a later log is behind what ended the one
@@ -94,9 +94,10 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Without a ``log`` the state has none (any more).
 
     The first command of the log is the one behind ``base``; those up to and with
-    ``trimmed_through``, which is never less, are not there any more. ``number`` is that of the last
-    save there ever was; ``ended_by`` are the requests that have last removed or repaired the state,
-    which was removed ``removals`` times; what is appended since is later than ``hlc``.
+    ``trimmed_through``, which is never less, are not there any more. It has had the command
+    ``reached``. ``number`` is that of the last save there ever was; ``ended_by`` are the requests
+    that have last removed or repaired the state, which was removed ``removals`` times; what is
+    appended since is later than ``hlc``.
     """
 
     name: str
@@ -104,6 +105,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     start: int = 0
     base: int = 0
     trimmed_through: int = 0
+    reached: int = 0
     voids: tuple[Void, ...] = ()
     saves: tuple[SaveEntry, ...] = ()
     number: int = 0
@@ -138,7 +140,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     def known_index(self) -> int:
         """The last command surely has this index, or a higher one."""
         saved = [save.last_applied_index for save in self.saves]
-        return max(self.base, self.trimmed_through, *saved)
+        return max(self.base, self.trimmed_through, self.reached, *saved)
 
 
 def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
@@ -303,6 +305,13 @@ def trimmed(record: StateRecord, lineage: Lineage, through: int, number: int) ->
     return msgspec.structs.replace(record, trimmed_through=through)
 
 
+def reached(record: StateRecord, lineage: Lineage, index: int) -> StateRecord:
+    """The record once the log of that lineage has had the command ``index``."""
+    if record.lineage != lineage or index <= record.known_index:
+        return record
+    return msgspec.structs.replace(record, reached=index)
+
+
 def was_ended_by(record: StateRecord, op: str) -> bool:
     """Whether that request was carried out. Raises ConflictError of an Op-Id of another one."""
     return any(is_repeat(one, op) for one in record.ended_by)
@@ -354,7 +363,12 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
         saves = tuple(msgspec.structs.replace(save, sequence=0) for save in saves)
     ended_by = _ended_by(record, closing.op)
     hlc = max(record.hlc, closing.hlc)
-    record = msgspec.structs.replace(with_saves(record, saves), ended_by=ended_by, hlc=hlc)
+    record = msgspec.structs.replace(
+        with_saves(record, saves),
+        reached=min(record.reached, closing.index),
+        ended_by=ended_by,
+        hlc=hlc,
+    )
     if closing.after is None:
         return msgspec.structs.replace(
             record,

@@ -57,10 +57,9 @@ class Replays:
         first), InvalidError (beyond the log), CorruptError with the index at which it is damaged.
         """
         while True:
-            present = await self._states.look(name, to_read=True)
-            check_same(lineage, present.record, index)
+            present, span = await _look(self._states, name, index, lineage)
             try:
-                return await self._page(present, index, limit)
+                return await self._page(present, span, index, limit)
             except CorruptError:
                 if (await self._states.look(name)).held == present.held:
                     raise
@@ -73,8 +72,10 @@ class Replays:
         self._states.totals.replays += 1
         return found
 
-    async def _page(self, present: PresentState, index: int, limit: int) -> LogSlice:
-        record, first, last = checked_span(present, index)
+    async def _page(
+        self, present: PresentState, span: tuple[int, int], index: int, limit: int
+    ) -> LogSlice:
+        record, (first, last) = present.record, span
         stop = min(last, index + limit - 1)
         entries: list[LoggedCommand] = []
         if present.end is not None and index <= last:
@@ -117,9 +118,7 @@ class Replays:
 
     async def check(self, name: str, index: int, *, lineage: Lineage | None = None) -> None:
         """Whether the log can be read from ``index`` on. Raises as `page`."""
-        present = await self._states.look(name, to_read=True)
-        check_same(lineage, present.record, index)
-        checked_span(present, index)
+        await _look(self._states, name, index, lineage)
 
     @asynccontextmanager
     async def follow(
@@ -145,15 +144,12 @@ class _Filling:
 
     def take(self, group: Group) -> bool:
         """Those of ``group``; whether nothing more fits."""
-        for entry in entries_of(group):
-            index = entry.index
-            if not self.next_index <= index <= self.stop:
-                continue
+        for entry in entries_of(group, self.next_index):
             self.left -= entry.command.size + ENTRY_BYTES
-            if self.left < 0 and self.entries:
+            if entry.index > self.stop or (self.left < 0 and self.entries):
                 return True
             self.entries.append(entry)
-            self.next_index = index + 1
+            self.next_index = entry.index + 1
         return self.left <= 0
 
 
@@ -176,6 +172,8 @@ class Following:
         self._growth = growth
         self._record: StateRecord | None = None
         self._place: LogPlace | None = None
+        self._is_damaged = False
+        self._session: object = None
         self.next_index = index
         self.lineage = lineage
 
@@ -200,12 +198,12 @@ class Following:
                 record, place, decode_group, max_bytes=max_bytes, sure=sure
             )
             entries = [
-                entry
-                for _, group in page.groups
-                for entry in entries_of(group)
-                if entry.index >= self.next_index
+                entry for _, group in page.groups for entry in entries_of(group, self.next_index)
             ]
         except CorruptError:
+            await self._look_again(record)
+            return []
+        if self._is_damaged and not page.groups:
             await self._look_again(record)
             return []
         if page.groups and page.groups[-1][1].closing is not None:
@@ -216,15 +214,19 @@ class Following:
         return entries
 
     async def _placed(self) -> tuple[StateRecord, LogPlace]:
-        """The log's record and the place read, looked up if unknown."""
+        """The log's record and the place read, looked up if unknown, or perhaps cut off."""
+        session = self._states.logs.journal.session
+        if self._session is not session:
+            self._session, self._place = session, None
         while self._record is None or self._place is None:
-            present = await self._states.look(self._name, to_read=True)
-            check_same(self.lineage, present.record, self.next_index)
-            self.lineage = present.record.lineage
-            record, _, last = checked_span(present, self.next_index)
-            place = beginning(record)
+            present, (_, last) = await _look(
+                self._states, self._name, self.next_index, self.lineage
+            )
+            record = present.record
+            self.lineage = record.lineage
+            place, self._is_damaged = beginning(record), False
             if present.end is not None:
-                place = present.end.place
+                place, self._is_damaged = present.end.place, present.end.is_damaged
                 if self.next_index <= last:
                     try:
                         place = await self._places.before(record, self.next_index, place)
@@ -243,21 +245,30 @@ class Following:
         self._record = self._place = None
 
 
-def checked_span(present: PresentState, index: int) -> tuple[StateRecord, int, int]:
-    """The record, and the first and last command of its log, of which ``index`` may be read.
+async def _look(
+    states: StateRecords, name: str, index: int, lineage: Lineage | None
+) -> tuple[PresentState, tuple[int, int]]:
+    """A state, and the first and last command of its log, of which ``index`` may be read.
 
-    Raises NotFoundError, with the first, InvalidError, CorruptError where nobody knows.
+    ``lineage`` is of the log that those before were read from. Raises as `Replays.page`.
     """
-    record = present.record
-    if present.end is None:
+    told = None if lineage is None else (lineage, index - 1)
+    present = await states.look(name, to_read=True, told=told)
+    check_same(lineage, present.record, index)
+    return present, _span(present, index)
+
+
+def _span(present: PresentState, index: int) -> tuple[int, int]:
+    record, end = present.record, present.end
+    if end is None:
         first = max((save.last_applied_index for save in record.saves), default=0) + 1
         last = first - 1
     else:
-        first, last = record.trimmed_through + 1, present.index
+        first, last = record.trimmed_through + 1, end.place.index
     if index < first:
         raise NotFoundError(f"the log begins with command {first}", index=first)
-    if present.end is not None and present.end.is_damaged and index > last:
+    if end is not None and end.is_damaged and index > last:
         raise CorruptError(f"the log is damaged at command {last}: see `state repair`")
     if index > last + 1:
         raise InvalidError(f"the log ends with command {last}")
-    return record, first, last
+    return first, last

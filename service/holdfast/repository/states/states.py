@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from holdfast.domain.blob_names import check_state_name, name_key
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.repository.ledger.ledger import Held, Ledger
+from holdfast.repository.states.logs import DamagedLogError
 from holdfast.repository.states.record import (
     STATE,
     StateRecord,
     closed,
     finders_beside,
+    reached,
     with_log,
 )
 from holdfast.repository.states.totals import StateTotals
@@ -21,12 +25,14 @@ from holdfast.repository.states.totals import StateTotals
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from holdfast.repository.states.ends import SeenEnd
     from holdfast.repository.states.logs import LogEnd, StateLogs
     from holdfast.repository.states.record import Closing
     from holdfast.sources import Sources
     from holdfast.stores.record_ports import Change, RecordStore
 
 MISSING: Final = "there is no state of that name"
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,19 +71,24 @@ class StateRecords:
         check_state_name(name)
         return await self.ledger.find(STATE, name_key(name))
 
-    async def look(self, name: str, *, to_read: bool = False) -> PresentState:
+    async def look(
+        self, name: str, *, to_read: bool = False, told: SeenEnd | None = None
+    ) -> PresentState:
         """The state as a believed leader knows it.
 
-        A closing of its log is carried out before. Raises CorruptError where the log is not what
-        the record knows of it; ``to_read`` as of `StateLogs.end`.
+        A closing of its log is carried out before. ``told`` is what somebody read of a log. Raises
+        CorruptError where the log is not what is known of it, but not of a damaged end ``to_read``
+        what is before: see `DamagedLogError`.
         """
         held = await self.find(name)
         while True:
             try:
-                end = await self._end(name, held, to_read=to_read)
-            except CorruptError:
+                end = await self._end(name, held, told)
+            except CorruptError as error:
                 again = await self.find(name)
                 if _revision(again) == _revision(held):
+                    if to_read and isinstance(error, DamagedLogError) and _has_log(held):
+                        return PresentState(held=held, end=error.end)
                     raise
                 held = again
                 continue
@@ -86,23 +97,36 @@ class StateRecords:
             held = await self.carry_out(held, end.closing, end.place.sequence)
 
     async def _end(
-        self, name: str, held: Held[StateRecord] | None, *, to_read: bool
+        self, name: str, held: Held[StateRecord] | None, told: SeenEnd | None
     ) -> LogEnd | None:
         """None where the state has no log: then there are no groups either."""
         record = held.record if held is not None else StateRecord(name=name)
-        end = await self.logs.end(record, to_read=to_read)
+        lineage, index = told or ("", 0)
+        end = await self.logs.end(record, told=index if lineage == record.lineage else 0)
         return end if record.log else None
 
     async def carry_out(
         self, held: Held[StateRecord], closing: Closing, sequence: int
     ) -> Held[StateRecord]:
         """Have the record say what was written at ``sequence`` of its log to end that."""
-        log = held.record.log
-        return await self.update(held, lambda record: closed(record, log, closing, sequence))
+        of_log = held.record.log
+        return await self.update(held, lambda record: closed(record, of_log, closing, sequence))
 
     async def begin_log(self, name: str) -> Held[StateRecord]:
         """The record with a log, where there was none with a new one."""
         return await self.change(name, partial(with_log, name=name, log=self._sources.new_id()))
+
+    async def write_ends_down(self) -> None:
+        """Have the records say how far their logs are known to go. Raises UnavailableError."""
+        for name, seen in self.logs.ends.all():
+            lineage, index = seen
+            try:
+                held = await self.find(name)
+                if held is not None:
+                    await self.update(held, partial(reached, lineage=lineage, index=index))
+            except CorruptError:  # who reads the records tells
+                log.warning("end_not_written_down", name=name)
+            self.logs.ends.forget(name, seen)
 
     async def change(
         self, name: str, change: Callable[[StateRecord | None], StateRecord]
@@ -126,6 +150,10 @@ class StateRecords:
 
 async def _finders(before: Held[StateRecord] | None, after: Held[StateRecord]) -> Sequence[Change]:
     return finders_beside(None if before is None else before.record, after.record)
+
+
+def _has_log(held: Held[StateRecord] | None) -> bool:
+    return held is not None and bool(held.record.log)
 
 
 def _revision(held: Held[StateRecord] | None) -> int:

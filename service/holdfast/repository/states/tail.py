@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.hlc import Hlc
     from holdfast.repository.states.logs import LogEnd, LogPlace
-    from holdfast.repository.states.record import Lineage, StateRecord
+    from holdfast.repository.states.record import StateRecord
     from holdfast.repository.states.states import PresentState, StateRecords
 
 _CLOSED: Final = "the log has ended"
@@ -37,12 +37,13 @@ _CLOSED: Final = "the log has ended"
 class Tail:
     """The end of a log: behind ``place`` there was nothing.
 
-    It was so at some moment since ``since``, by the loop's clock.
+    It was so at some moment since ``since``, by the loop's clock, in that session of the journal.
     """
 
     record: StateRecord
     place: LogPlace
     since: float
+    session: object
     hlc: Hlc = ZERO
     ops: OpIds = field(default_factory=OpIds)
 
@@ -56,20 +57,24 @@ class TailReader:
         self._name = name
         self._key = name_key(name)
         self._monotonic = monotonic
-        self._acknowledged: tuple[Lineage, int] = ("", 0, 0), 0
 
     def acknowledged(self, tail: Tail) -> None:
         """The log was told to be as long as ``tail`` says: it never is shorter again."""
-        self._acknowledged = tail.record.lineage, tail.place.index
+        self._states.logs.ends.note(tail.record, tail.place.index)
+
+    def is_current(self, tail: Tail) -> bool:
+        """Whether the journal cannot have lost what ``tail`` knows of."""
+        return tail.session is self._states.logs.journal.session
 
     async def read(self) -> Tail:
         """The log's end, with the Op-Ids of the last minutes. Raises CorruptError."""
         while True:
             since = asyncio.get_running_loop().time()
+            session = self._states.logs.journal.session
             present = await self._states.look(self._name)
             record = present.held.record if present.held is not None else None
             record = with_log(record, name=self._name, log="")  # if there is none: where it begins
-            tail = Tail(record=record, place=beginning(record), since=since)
+            tail = Tail(record=record, place=beginning(record), since=since, session=session)
             await self._recall(tail)
             if present.end is not None:
                 try:
@@ -81,7 +86,6 @@ class TailReader:
                     if again.held == present.held:
                         raise
                     continue
-            self._check_acknowledged(tail)
             return tail
 
     async def caught_up(self, tail: Tail) -> Tail | None:
@@ -91,15 +95,24 @@ class TailReader:
         """
         if not tail.record.log:
             return None
-        since = asyncio.get_running_loop().time()
+        since, place = asyncio.get_running_loop().time(), tail.place
         try:
             await self._walk(tail)
         except CorruptError:
             if _goes_on(tail, await self._states.look(self._name)):
                 raise
             return None
+        if tail.place == place and not await self._is_there(place):
+            return None
         tail.since = since
         return tail
+
+    async def _is_there(self, place: LogPlace) -> bool:
+        """Whether the log still goes as far as that."""
+        with suppress(CorruptError):
+            entry = await self._states.logs.journal.last(self._key)
+            return (0 if entry is None else entry.sequence) >= place.sequence
+        return False
 
     async def _walk(self, tail: Tail) -> None:
         """Take in the groups behind ``tail``, up to the end by the word of a believed leader."""
@@ -137,12 +150,6 @@ class TailReader:
         if entry is not None and entry.sequence <= record.start:
             entry = await journal.first_from(self._key, record.start + 1)
         return end.place if entry is None else before(record, entry, decode_head(entry))
-
-    def _check_acknowledged(self, tail: Tail) -> None:
-        lineage, index = self._acknowledged
-        if lineage == tail.record.lineage and tail.place.index < index:
-            msg = f"the log ends at command {tail.place.index}, and has had {index}"
-            raise CorruptError(f"{msg}: see `state repair`")
 
 
 def _goes_on(tail: Tail, present: PresentState) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from holdfast.deadline import deadline, look_at, outliving_task
+from holdfast.deadline import deadline, look_at, shared_task
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MAX_BLOB_BYTES, UPLOAD_MEMORY_BYTES
 from holdfast.domain.parts import PartSequence
@@ -184,8 +184,7 @@ class OwnedUpload:
         """Begin to write a part, in the place of the tail, unless it is a repeat."""
         if self._parts.accept(part, data):
             self._tail.data = b""
-            self.writes[part] = outliving_task(self._staged.write(part, data))
-            self.writes[part].add_done_callback(look_at)
+            self.writes[part] = shared_task(self._staged.write(part, data))
 
     async def extend(self, part: int, at: int, data: Buffer) -> int:
         """See `UploadService.tail`."""
@@ -331,7 +330,7 @@ class OwnedUpload:
                 if self._tail.data and parts == self._parts.count + 1:
                     self._take(self._parts.count, self._tail.data)
                 await self._check_final(parts, digest)
-                self.commit = outliving_task(self._commit())
+                self.commit = shared_task(self._commit())
                 self.commit.add_done_callback(self._commit_ended)
             elif parts != self._parts.count:
                 raise ConflictError(ENDED)
@@ -350,7 +349,6 @@ class OwnedUpload:
 
     def _commit_ended(self, commit: asyncio.Task[Result]) -> None:
         """A failed commit may be tried again, or given up, whether or not anybody waited for it."""
-        look_at(commit)
         if self.commit is commit and (commit.cancelled() or commit.exception() is not None):
             self.commit = None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.deadline import look_at, outliving_task
+from holdfast.deadline import shared_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
@@ -92,9 +92,8 @@ class Takeovers:
         return await asyncio.shield(self._running.get(upload) or self._begin(upload))
 
     def _begin(self, upload: str) -> asyncio.Task[Opened | Result]:
-        running = outliving_task(self._go_on_or_take_over(upload))
+        running = shared_task(self._go_on_or_take_over(upload))
         self._running[upload] = running
-        running.add_done_callback(look_at)
         running.add_done_callback(lambda _: self._running.pop(upload, None))
         return running
 

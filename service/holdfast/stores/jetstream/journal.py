@@ -30,6 +30,7 @@ from holdfast.stores.journal_checks import (
 from holdfast.stores.journal_ports import DamagedEntryError, JournalEntry, JournalPage
 from holdfast.stores.keys import check_record_key
 from holdfast.transport.backoff import Backoff
+from holdfast.transport.jetstream import CATCH_UP_SECONDS
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -58,10 +59,17 @@ _IN_FLIGHT: Final = "another append to the log is under way and does not end"
 class StreamJournalStore(CheckedJournal):
     """A JournalStore over one stream."""
 
+    catch_up_seconds = CATCH_UP_SECONDS
+
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         self.bucket = bucket
         self.stream = f"HF_{bucket}"
         self._js = jetstream
+
+    @property
+    def session(self) -> object:
+        """See JournalStore: a server may come back with less."""
+        return self._js.connection.wire
 
     async def _append(self, one: Append) -> int:
         log, headers = one.log, _headers(one)

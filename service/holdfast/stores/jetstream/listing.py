@@ -14,7 +14,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
-from holdfast.deadline import look_at, outliving_task, seconds_left
+from holdfast.deadline import seconds_left, shared_task
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import InvalidError
 from holdfast.form.digest_index import DigestIndex
@@ -153,8 +153,7 @@ class ObjectListing:
             if not running.done():
                 return None
         if self._catching_up is None or self._catching_up.done():
-            self._catching_up = outliving_task(self._catch_up())
-            self._catching_up.add_done_callback(look_at)
+            self._catching_up = shared_task(self._catch_up())
         catching_up = self._catching_up
         await asyncio.wait([catching_up], timeout=max(until - now(), 0))
         return catching_up.result() if catching_up.done() else None

@@ -52,7 +52,7 @@ from holdfast.stores.jetstream.object_records import (
     RecordChange,
     entry_of,
 )
-from holdfast.stores.jetstream.places import LatelyStored, Place, Places
+from holdfast.stores.jetstream.places import ChunkPlace, LatelyStored, Places
 from holdfast.stores.jetstream.staging import StagedObject
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT
@@ -196,7 +196,7 @@ class ObjectBlobStore:
                 raise
             return Fetched(info=latest, data=await self.get(latest))
 
-    async def _read_place(self, place: Place) -> Buffer | None:
+    async def _read_place(self, place: ChunkPlace) -> Buffer | None:
         """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
         info = place.info
         message = await self._js.direct_at(self.stream, self._place_query(place))
@@ -207,7 +207,7 @@ class ObjectBlobStore:
         self._places.forget(info.digest)
         return None
 
-    def _place_query(self, place: Place) -> dict[str, Any]:
+    def _place_query(self, place: ChunkPlace) -> dict[str, Any]:
         """A query for the message at the place: never another subject's."""
         return {
             "seq": place.sequence,

@@ -34,7 +34,7 @@ _LATELY: Final = 8
 _LOOK_FROM: Final = 0.2
 
 
-class Place(NamedTuple):
+class ChunkPlace(NamedTuple):
     """The chunk of ``info`` lies at ``sequence``, unless the record's index is out of date."""
 
     info: BlobInfo
@@ -47,7 +47,7 @@ class Places:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         """``monotonic`` gives seconds that only rise."""
         self._monotonic = monotonic
-        self._places: OrderedDict[Digest, tuple[float, Place | None]] = OrderedDict()
+        self._places: OrderedDict[Digest, tuple[float, ChunkPlace | None]] = OrderedDict()
 
     def now(self) -> float:
         """To be taken before a record is asked for that will be remembered."""
@@ -63,7 +63,7 @@ class Places:
         at, place = self._places.get(info.digest, (-math.inf, None))
         if known_at <= at and (known_at < at or place is None):
             return
-        self._keep(info.digest, known_at, Place(info, sequence))
+        self._keep(info.digest, known_at, ChunkPlace(info, sequence))
 
     def remember_record(self, info: BlobInfo, sequence: int, *, known_at: float) -> None:
         """As `remember`: ``sequence`` is the record's, which in a batch comes after the chunk.
@@ -76,7 +76,7 @@ class Places:
                 at = info.index.locate(0)[1] if info.index is not None else at
             self.remember(info, at, known_at=known_at)
 
-    def find(self, digest: Digest) -> Place | None:
+    def find(self, digest: Digest) -> ChunkPlace | None:
         """The place of the blob's chunk, if known of late."""
         known_at, place = self._places.get(digest, (0.0, None))
         if place is None or self._monotonic() - known_at >= REMEMBERED_SECONDS:
@@ -87,7 +87,7 @@ class Places:
         """The blob is gone, or elsewhere. Answers to earlier requests are not remembered."""
         self._keep(digest, self._monotonic(), None)
 
-    def _keep(self, digest: Digest, known_at: float, place: Place | None) -> None:
+    def _keep(self, digest: Digest, known_at: float, place: ChunkPlace | None) -> None:
         self._places[digest] = known_at, place
         self._places.move_to_end(digest)
         if len(self._places) > MAX_REMEMBERED:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.domain.blob_names import name_key, version_key
+from holdfast.domain.blob_names import NameState, name_key, version_key
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import UnavailableError
 from holdfast.repository.names.index.index import NameIndex
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from holdfast.repository.names.index.listing import Listing, NamesPage
-    from holdfast.repository.names.record import NameState
     from holdfast.stores.record_ports import Change, RecordStore
 
 MAX_LAG = 4

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from holdfast.domain.blob_names import key_name, split_version_key, version_key
+from holdfast.domain.blob_names import NameState, key_name, split_version_key, version_key
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.names.record import (
     NAME,
@@ -27,7 +27,7 @@ from holdfast.repository.names.record import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.repository.names.record import Keep, NameState
+    from holdfast.repository.names.record import Keep
     from holdfast.stores.record_ports import Changed
 
 log = structlog.get_logger(__name__)

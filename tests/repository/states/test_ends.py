@@ -1,0 +1,190 @@
+"""A log that ends before commands that were acknowledged is damaged, whoever may have seen them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.repository.names.simulation import JumpingLoop
+from tests.repository.states.pool import StatesPool, code_of
+
+from holdfast.errors import CorruptError
+from holdfast.repository.states import ends
+from holdfast.stores.memory_journal import MemoryJournalStore
+
+if TYPE_CHECKING:
+    from tests.repository.states.pool import StatesWorker
+
+
+class RestartedJournal(MemoryJournalStore):
+    """One whose server a test restarts, with less than it had."""
+
+    starts = 0
+
+    @property
+    def session(self) -> object:
+        """See `JournalStore.session`."""
+        return self.starts
+
+    def restart(self, *, kept: int) -> None:
+        """Come back with so many entries of the log ``s``."""
+        del self._logs["s"][kept:]
+        self._last = self._logs["s"][-1].entry.sequence if kept else 0
+        self.starts += 1
+
+
+@pytest.fixture
+def journal(pool: StatesPool) -> RestartedJournal:
+    pool.journal = journal = RestartedJournal(pool.time.clock)
+    return journal
+
+
+@pytest.fixture
+def pool() -> StatesPool:
+    return StatesPool()
+
+
+async def filled(worker: StatesWorker, count: int = 6) -> None:
+    for number in range(1, count + 1):
+        await worker.append("s", number)
+
+
+@pytest.mark.parametrize("has_read", [True, False])
+async def test_a_worker_that_saw_more_of_a_log_says_so_at_once_and_everybody_a_minute_later(
+    pool: StatesPool, journal: RestartedJournal, *, has_read: bool
+) -> None:
+    witness = pool.worker()
+    await filled(witness)
+    if has_read:
+        witness = pool.worker()
+        await witness.replay("s")
+
+    journal.restart(kept=3)
+
+    for asked in (witness.append("s", "x"), witness.save("s", b"x", 2), witness.replay("s", 4)):
+        with pytest.raises(CorruptError, match="damaged at command 4"):
+            await asked
+    await witness.states.write_ends_down()
+    assert await code_of(pool.worker().append("s", "x")) == "corrupt"
+
+
+async def test_who_appended_before_the_loss_does_not_go_on_where_the_log_ends_now(
+    pool: StatesPool, journal: RestartedJournal
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    await filled(one, 3)
+    await filled(two, 3)
+    await two.states.write_ends_down()
+
+    journal.restart(kept=3)
+
+    assert await code_of(one.append("s", "x")) == "corrupt"
+    assert await code_of(two.append("s", "x")) == "corrupt"
+
+
+async def test_who_follows_a_log_that_has_lost_what_he_was_told_is_told_so(
+    pool: StatesPool, journal: RestartedJournal
+) -> None:
+    worker = pool.worker()
+    await filled(worker, 3)
+    async with pool.worker().replays.follow("s", 1) as following:
+        assert len(await following.next(10, 1000)) == 3
+
+        journal.restart(kept=1)
+
+        with pytest.raises(CorruptError):
+            await following.next(10, 1000)
+
+
+async def test_who_has_read_commands_that_are_not_there_is_told_so(
+    pool: StatesPool, journal: RestartedJournal
+) -> None:
+    run = await pool.worker().append("s", *range(1, 4))
+    await pool.worker().append("s", 4)
+
+    journal.restart(kept=1)
+
+    worker = pool.worker()
+    with pytest.raises(CorruptError, match="damaged at command 4"):
+        await worker.replays.page("s", 5, 10, lineage=run.lineage)
+    with pytest.raises(CorruptError, match="damaged at command 4"):
+        await worker.replays.check("s", 5, lineage=run.lineage)
+    assert await code_of(worker.replay("s", 5)) == "invalid"
+
+
+def test_a_log_is_damaged_once_its_servers_have_had_the_time_to_bring_back_its_end() -> None:
+    async def lagging() -> None:
+        pool = StatesPool()
+        pool.journal = journal = RestartedJournal(pool.time.clock)
+        journal.catch_up_seconds = 10.0
+        worker = pool.worker()
+        await filled(worker)
+        late = journal._logs["s"][4:]
+
+        del journal._logs["s"][4:]
+        assert await code_of(worker.append("s", "x")) == "unavailable"
+        assert await code_of(worker.replay("s")) == "unavailable"
+        journal._logs["s"] += late
+        assert len(await worker.replay("s")) == 6
+
+        del journal._logs["s"][4:]
+        await asyncio.sleep(60)
+        assert await code_of(worker.append("s", "x")) == "unavailable"
+        await asyncio.sleep(9)
+        assert await code_of(worker.append("s", "x")) == "unavailable"
+        await asyncio.sleep(1)
+        assert await code_of(worker.append("s", "x")) == "corrupt"
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(lagging())
+
+
+async def test_what_a_repair_gave_up_is_missed_by_nobody(
+    pool: StatesPool, journal: RestartedJournal
+) -> None:
+    one, two = pool.worker(), pool.worker()
+    await filled(one)
+    await one.states.write_ends_down()
+    await two.replay("s")
+    journal.restart(kept=4)
+
+    await two.upkeep.repair("s", 3)
+
+    for worker in (one, two, pool.worker()):
+        await worker.states.write_ends_down()
+        assert await worker.replay("s") == [1, 2]
+    assert (await one.append("s", "on")).index == 3
+    assert await two.replay("s") == [1, 2, "on"]
+
+
+async def test_commands_are_found_behind_a_repair_though_sequences_came_again(
+    pool: StatesPool, journal: RestartedJournal
+) -> None:
+    worker = pool.worker()
+    await filled(worker)
+    await worker.replays.page("s", 1, 5)  # where the sixth lies is remembered
+
+    journal.restart(kept=2)
+    await worker.upkeep.repair("s", 3)
+    for number in range(3, 9):
+        await pool.worker().append("s", f"new {number}")
+
+    page = await worker.replays.page("s", 6, 1)
+    assert [one.command.data for one in page.entries] == [b'"new 6"']
+
+
+async def test_of_more_logs_than_are_remembered_the_first_are_forgotten(
+    pool: StatesPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ends, "MAX_REMEMBERED", 2)
+    worker = pool.worker()
+    for name in ("a", "b", "c"):
+        await worker.append(name, 1)
+
+    assert [name for name, _ in worker.states.logs.ends.all()] == ["b", "c"]
+    await worker.states.write_ends_down()
+
+    assert worker.states.logs.ends.all() == []
+    records = [await worker.states.find(name) for name in ("a", "b", "c")]
+    assert [held.record.reached for held in records if held is not None] == [0, 1, 1]
